@@ -1,0 +1,40 @@
+# One environment for everything: `make install` is the first step of the others, so nobody needs to call it.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+
+.PHONY: install demo test lint bench clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: install
+	rm -rf $(DEMO)
+	$(BIN)/buttress harden --config src/buttress/recipes/demo.yaml --out $(DEMO)
+
+# One torch thread per test process: two threads beside another busy process are far slower than one.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+lint: install
+	$(BIN)/python scripts/write_stubs.py
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt requests foolbox
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchattacks==3.5.1
+	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/saturated.py
+	$(BIN)/python benchmarks/layers.py
+	$(BIN)/python benchmarks/defences.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

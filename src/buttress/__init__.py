@@ -1,0 +1,57 @@
+"""Audit any network for robustness, harden it, and compare.
+
+The names below are the whole public surface; each role (attacks, defences, models, data, audits) is a package of its
+own whose members are found by name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from buttress import attacks, audits, data, defences, layers, losses, models, report, tasks, training, workflows
+    from buttress.errors import UserError
+    from buttress.models import Normalized
+    from buttress.threat import Threat
+    from buttress.training.fit import fit
+    from buttress.training.optimisation import Optimiser, Schedule
+    from buttress.training.run import load
+
+_PLACES = {
+    "Threat": "buttress.threat",
+    "UserError": "buttress.errors",
+    "Normalized": "buttress.models",
+    "Optimiser": "buttress.training",
+    "Schedule": "buttress.training",
+    "fit": "buttress.training",
+    "load": "buttress.training",
+}
+
+__all__ = [
+    "Normalized",
+    "Optimiser",
+    "Schedule",
+    "Threat",
+    "UserError",
+    "attacks",
+    "audits",
+    "data",
+    "defences",
+    "fit",
+    "layers",
+    "load",
+    "losses",
+    "models",
+    "report",
+    "tasks",
+    "training",
+    "workflows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``import buttress`` itself stays cheap."""
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
+    if name in __all__:
+        return import_module(f"buttress.{name}")
+    raise AttributeError(f"module 'buttress' has no attribute {name!r}")

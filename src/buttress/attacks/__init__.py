@@ -1,0 +1,17 @@
+"""Attacks and noises, one file each; all are called alike: ``attack(model, x, y)`` gives an `Attacked`."""
+
+from typing import Any
+
+from buttress.attacks.base import Attack, Attacked, Perturbation
+from buttress.registry import attack as _registry
+
+__all__ = ["Attack", "Attacked", "Perturbation", "names"]
+
+
+def names() -> list[str]:
+    """The registered attacks and noises."""
+    return _registry.names()
+
+
+def __getattr__(name: str) -> Any:
+    return _registry.attribute(__name__, name)

@@ -1,0 +1,47 @@
+"""The basic iterative method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import check_steps
+from buttress.attacks.steepest import steepest_ascent, step_length
+from buttress.losses import LossLike, resolve
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat
+
+
+@attack("bim")
+@dataclass(frozen=True, kw_only=True)
+class BIM(Attack):
+    """Steps of the fast gradient sign method from the input itself (Kurakin et al., ICLR 2017 workshop).
+
+    Projected gradient descent without its random start. Cost per input: ``steps`` forwards and backwards.
+
+    Args:
+        threat: what is allowed.
+        steps: gradient steps.
+        step_size: length of a step in input units; 2.5 eps / steps unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+    """
+
+    threat: Threat = Threat()
+    steps: int = 10
+    step_size: float | None = None
+    loss: LossLike | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_steps(self.steps, step_size=self.step_size)
+        if self.loss is not None:
+            resolve(self.loss)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The last iterate."""
+        step_size = step_length(self.threat, self.step_size, self.steps)
+        return steepest_ascent(oracle, x, x, self.threat, steps=self.steps, step_size=step_size, loss=self.loss)

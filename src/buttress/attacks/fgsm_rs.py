@@ -1,0 +1,42 @@
+"""The single step from a random start of "fast" adversarial training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.steepest import steepest_ascent
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat
+
+
+@attack("fgsm-rs")
+@dataclass(frozen=True, kw_only=True)
+class FGSMRS(Attack):
+    """One step from a uniform start in the threat (Wong, Rice and Kolter, ICLR 2020). Cost: 1 forward, 1 backward.
+
+    Args:
+        threat: what is allowed.
+        alpha: length of the step, as a multiple of eps; above 2 it equals FGSM with noise that the clipping removes.
+    """
+
+    threat: Threat = Threat()
+    alpha: float = 1.25
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if not self.alpha > 0 or not math.isfinite(self.threat.eps):
+            raise UserError(f"alpha must be positive and eps finite; got {self.alpha} and {self.threat.eps}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The point after the step."""
+        start = self.threat.random_start(x, random)
+        return steepest_ascent(
+            oracle, x, start, self.threat, steps=1, step_size=self.alpha * self.threat.eps, loss=None
+        )

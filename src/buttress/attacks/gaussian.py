@@ -1,0 +1,34 @@
+"""Gaussian noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from buttress.attacks.noise import Noise, check_strength
+from buttress.attacks.oracle import Oracle
+from buttress.random import Random
+from buttress.registry import attack
+
+
+@attack("gaussian")
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Noise):
+    """Independent normal noise on every value.
+
+    Args:
+        std: its standard deviation, in input units, before clipping.
+        box: the range (low, high) that inputs live in and the result is clipped to, or None for no limit.
+    """
+
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        check_strength("std", self.std)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The noisy inputs."""
+        return self.clip(x + self.std * random.normal(x.shape[1:], x.dtype))

@@ -1,0 +1,63 @@
+"""What the statistical perturbations share: a box to stay in, checked fields, and what a pixel is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from buttress.attacks.base import Perturbation
+from buttress.errors import UserError
+from buttress.threat import Threat, per_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Perturbation):
+    """A perturbation by chance alone: no budget and no passes but the verdict's.
+
+    Args:
+        box: the range (low, high) that inputs live in, or None for no limit.
+    """
+
+    box: tuple[float, float] | None = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse an empty box, as a threat does."""
+        object.__setattr__(self, "box", Threat(box=self.box).box)
+
+    def clip(self, x: Tensor) -> Tensor:
+        """``x`` put back into the box."""
+        return x if self.box is None else x.clamp(*self.box)
+
+    def extremes(self, x: Tensor) -> tuple[float, float] | tuple[Tensor, Tensor]:
+        """Black and white: the ends of the box, or without one each input's own least and largest value."""
+        if self.box is not None:
+            return self.box
+        rows = x.flatten(1)
+        return per_row(rows.amin(1), x), per_row(rows.amax(1), x)
+
+
+def pixels(x: Tensor) -> tuple[int, ...]:
+    """The shape of one draw per pixel: images (N, C, H, W) share it among their channels, other inputs have no such."""
+    return (1, *x.shape[2:]) if x.dim() == 4 else tuple(x.shape[1:])
+
+
+def check_strength(name: str, value: float) -> None:
+    """Refuse a strength that is negative or not finite.
+
+    Raises:
+        UserError: naming the setting and its value.
+    """
+    if not 0 <= value < math.inf:
+        raise UserError(f"{name} must be a finite number of 0 or more, in input units; got {value}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Refuse what is no share.
+
+    Raises:
+        UserError: naming the setting and its value.
+    """
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} must be a share from 0 to 1; got {value}")

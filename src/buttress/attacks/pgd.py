@@ -1,0 +1,89 @@
+"""Projected gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.steepest import steepest_ascent, step_length
+from buttress.errors import UserError
+from buttress.losses import LossLike, resolve
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat, per_row
+
+Start = Literal["zero", "uniform", "normal"]
+
+
+@attack("pgd")
+@dataclass(frozen=True, kw_only=True)
+class PGD(Attack):
+    """Projected gradient descent from random starts (Madry et al., ICLR 2018).
+
+    Cost per input and restart: ``steps`` forwards and backwards, and one forward when there is more than one restart.
+
+    Args:
+        threat: what is allowed.
+        steps: gradient steps of each restart.
+        step_size: length of a step in input units; 2.5 eps / steps unless given.
+        restarts: independent runs; the point of the highest loss is returned.
+        start: "uniform" in the threat; "normal" is x + 0.001 N(0, 1), clipped by the first step only (the start of
+            TRADES); "zero" is x itself.
+        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+    """
+
+    threat: Threat = Threat()
+    steps: int = 10
+    step_size: float | None = None
+    restarts: int = 1
+    start: Start = "uniform"
+    loss: LossLike | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_steps(self.steps, self.restarts, self.step_size)
+        if self.start not in get_args(Start):
+            raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
+        if self.loss is not None:
+            resolve(self.loss)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The last iterate of the restart that ends with the highest loss."""
+        step_size = step_length(self.threat, self.step_size, self.steps)
+        best, best_loss = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        for _ in range(self.restarts):
+            start = self._start(x, random)
+            x_adv = steepest_ascent(
+                oracle, x, start, self.threat, steps=self.steps, step_size=step_size, loss=self.loss
+            )
+            if self.restarts == 1 or oracle.done:
+                return x_adv
+            loss = oracle.loss(x_adv, self.loss)
+            better = loss > best_loss
+            best, best_loss = torch.where(per_row(better, x), x_adv, best), torch.where(better, loss, best_loss)
+        return best
+
+    def _start(self, x: Tensor, random: Random) -> Tensor:
+        if self.start == "uniform":
+            return self.threat.random_start(x, random)
+        return x + 0.001 * random.normal(x.shape[1:], x.dtype) if self.start == "normal" else x
+
+
+def check_steps(steps: int, restarts: int = 1, step_size: float | None = None) -> None:
+    """Refuse counts below 1 and step sizes that are not positive.
+
+    Raises:
+        UserError: naming the setting and its value.
+    """
+    for name, value in (("steps", steps), ("restarts", restarts)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{name} must be a whole number; got {value!r}")
+        if value < 1:
+            raise UserError(f"{name} must be 1 or more; got {value}")
+    if step_size is not None and not step_size > 0:
+        raise UserError(f"step_size must be positive, in input units; got {step_size}")

@@ -1,0 +1,34 @@
+"""Speckle noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from buttress.attacks.noise import Noise, check_strength
+from buttress.attacks.oracle import Oracle
+from buttress.random import Random
+from buttress.registry import attack
+
+
+@attack("speckle")
+@dataclass(frozen=True, kw_only=True)
+class Speckle(Noise):
+    """Multiplicative normal noise, as in coherent imaging: x + x n with n normal on every value.
+
+    Args:
+        std: the standard deviation of n.
+        box: the range (low, high) that inputs live in and the result is clipped to, or None for no limit.
+    """
+
+    std: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        check_strength("std", self.std)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The noisy inputs."""
+        return self.clip(x + x * (self.std * random.normal(x.shape[1:], x.dtype)))

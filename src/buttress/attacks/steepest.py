@@ -1,0 +1,56 @@
+"""The loop that FGSM, BIM, PGD and MI-FGSM share: steps of steepest ascent, each projected back into the threat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+from buttress.attacks.oracle import Oracle
+from buttress.errors import UserError
+from buttress.losses import LossLike
+from buttress.threat import Threat
+
+
+def step_length(threat: Threat, step_size: float | None, steps: int) -> float:
+    """The step size asked for, or 2.5 eps / steps (Madry et al., ICLR 2018) where none was.
+
+    Raises:
+        UserError: when there is none and ``eps`` is infinite without a box to take the size from.
+    """
+    return 2.5 * reach(threat) / max(steps, 1) if step_size is None else step_size
+
+
+def reach(threat: Threat) -> float:
+    """The length that default step sizes are made from: ``eps``, or the width of the box where ``eps`` is infinite.
+
+    Raises:
+        UserError: when ``eps`` is infinite and there is no box.
+    """
+    if math.isfinite(threat.eps):
+        return threat.eps
+    if threat.box is None:
+        raise UserError("an infinite eps without a box sets no step size; give a finite eps, a box or a step_size")
+    return threat.box[1] - threat.box[0]
+
+
+def steepest_ascent(
+    oracle: Oracle,
+    x: Tensor,
+    start: Tensor,
+    threat: Threat,
+    *,
+    steps: int,
+    step_size: float,
+    loss: LossLike | None,
+    direction: Callable[[Tensor], Tensor] = lambda grad: grad,
+) -> Tensor:
+    """The last iterate after ``steps`` steps from ``start``; ``direction`` may replace each gradient (momentum)."""
+    x_adv, project = start, threat.projector(x)
+    for _ in range(steps):
+        if oracle.done:
+            break
+        _, grad = oracle.loss_and_grad(x_adv, loss)
+        x_adv = project(threat.ascend(x_adv, direction(grad), step_size))
+    return x_adv

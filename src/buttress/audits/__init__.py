@@ -1,0 +1,18 @@
+"""Questions put to a trained network, one file each; `run` puts them."""
+
+from typing import Any
+
+from buttress.audits.base import Audit, Subject, run, subject
+from buttress.audits.finding import Finding
+from buttress.registry import audit as _registry
+
+__all__ = ["Audit", "Finding", "Subject", "names", "run", "subject"]
+
+
+def names() -> list[str]:
+    """The registered audits."""
+    return _registry.names()
+
+
+def __getattr__(name: str) -> Any:
+    return _registry.attribute(__name__, name)

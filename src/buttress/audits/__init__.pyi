@@ -1,0 +1,13 @@
+"""Made by scripts/write_stubs.py from the registry: the audits."""
+
+from buttress.audits.base import Audit as Audit
+from buttress.audits.base import Subject as Subject
+from buttress.audits.base import run as run
+from buttress.audits.base import subject as subject
+from buttress.audits.boundary import Boundary as Boundary
+from buttress.audits.examples import Examples as Examples
+from buttress.audits.finding import Finding as Finding
+from buttress.audits.layers import Layers as Layers
+from buttress.audits.robustness import Robustness as Robustness
+
+def names() -> list[str]: ...

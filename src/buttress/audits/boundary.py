@@ -1,0 +1,60 @@
+"""Where does it draw the line: the decision boundary of a network on two features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from buttress.audits.base import Audit, Subject
+from buttress.audits.finding import Finding
+from buttress.errors import UserError
+from buttress.registry import audit
+
+
+@audit("boundary")
+@dataclass(frozen=True, kw_only=True)
+class Boundary(Audit):
+    """Probability of the last class over the plane, with the inputs; for data of two features.
+
+    Args:
+        grid: points along each axis.
+        margin: how far beyond the inputs the plane reaches, as a share of their range.
+        points: inputs shown, at most.
+    """
+
+    grid: int = 101
+    margin: float = 0.25
+    points: int = 400
+
+    def __post_init__(self) -> None:
+        """Refuse what draws nothing."""
+        if self.grid < 2 or self.points < 0 or not self.margin >= 0:
+            asked = f"{self.grid}, {self.points}, {self.margin}"
+            raise UserError(f"grid must be 2 or more, points and margin 0 or more; got {asked}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Evaluate the plane."""
+        if subject.x.dim() != 2 or subject.x.shape[1] != 2:
+            return Finding("boundary", "Decision boundary", "The inputs do not have two features.", "info", {})
+        low, high = subject.x.amin(0), subject.x.amax(0)
+        low, high = low - self.margin * (high - low), high + self.margin * (high - low)
+        axes = [torch.linspace(float(a), float(b), self.grid) for a, b in zip(low, high, strict=True)]
+        rows, columns = torch.meshgrid(axes[1], axes[0], indexing="ij")
+        plane = torch.stack([columns.flatten(), rows.flatten()], 1).to(subject.x)
+        probability = subject.output(plane).softmax(1)[:, -1].view(self.grid, self.grid)
+        shown = subject.x[: self.points].cpu()
+        data = {
+            "x": axes[0].tolist(),
+            "y": axes[1].tolist(),
+            "probability": probability.cpu().tolist(),
+            "classes": list(subject.classes),
+            "points": {
+                "x": shown[:, 0].tolist(),
+                "y": shown[:, 1].tolist(),
+                "label": subject.y[: self.points].tolist(),
+            },
+        }
+        share = float((probability > 0.5).float().mean())
+        name = subject.classes[-1]
+        return Finding("boundary", "Decision boundary", f"{share:.0%} of the plane shown goes to {name}.", "info", data)

@@ -1,0 +1,82 @@
+"""What does it fall for: a gallery of inputs before and after."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Audit, Subject, describe
+from buttress.audits.finding import Finding
+from buttress.audits.images import difference, png
+from buttress.errors import UserError
+from buttress.registry import audit
+from buttress.threat import Threat
+
+
+@audit("examples")
+@dataclass(frozen=True, kw_only=True)
+class Examples(Audit):
+    """Clean, perturbed and magnified difference images with labels and confidences; for images of 1 or 3 channels.
+
+    Args:
+        attack: what perturbs the inputs.
+        count: inputs shown, spread evenly over the data; beaten ones come first.
+        magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
+    """
+
+    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    count: int = 8
+    magnification: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what shows nothing."""
+        if self.count < 1 or (self.magnification is not None and not self.magnification > 0):
+            raise UserError(f"count must be 1 or more, magnification positive; got {self.count}, {self.magnification}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Choose inputs that were right, show what became of them."""
+        x = subject.x
+        if x.dim() != 4 or x.shape[1] not in (1, 3):
+            return Finding("examples", "Examples", "These inputs are no images to show.", "info", {"items": []})
+        x_adv = subject.attacked(self.attack).outcome.x_adv
+        clean, adversarial = subject.logits, subject.output(x_adv)
+        right = clean.argmax(1) == subject.y
+        beaten = right & (adversarial.argmax(1) != subject.y)
+        order = torch.cat([part.nonzero().squeeze(1) for part in (beaten, right & ~beaten, ~right)])
+        pool = order[: max(self.count, int(beaten.sum()))]
+        rows = pool[torch.linspace(0, len(pool) - 1, min(self.count, len(pool))).long()] if len(pool) else pool
+        largest = float((x_adv - x).abs().max())
+        scale = self.magnification or (0.5 / largest if largest > 0 else 1.0)
+        items = [
+            {
+                "truth": subject.classes[int(subject.y[i])],
+                "clean": _label(clean[i], subject),
+                "adversarial": _label(adversarial[i], subject),
+                "images": {
+                    "clean": png(_pixels(x[i])),
+                    "adversarial": png(_pixels(x_adv[i])),
+                    "difference": png(difference(x[i].cpu(), x_adv[i].cpu(), scale)),
+                },
+            }
+            for i in rows.tolist()
+        ]
+        count, total = int(beaten.sum()), int(right.sum())
+        verdict = f"{describe(self.attack)} changes the answer for {count} of the {total} inputs that were right."
+        facts = {"classes": list(subject.classes), "attack": describe(self.attack), "magnification": scale}
+        return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})
+
+
+def _pixels(image: Tensor) -> Tensor:
+    """(H, W) or (H, W, 3) uint8 from (C, H, W) in [0, 1]."""
+    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+
+
+def _label(logits: Tensor, subject: Subject) -> dict[str, str | float]:
+    confidence, index = logits.softmax(0).max(0)
+    name = subject.classes[int(index)] if int(index) < len(subject.classes) else str(int(index))
+    return {"label": name, "confidence": float(confidence)}

@@ -1,0 +1,89 @@
+"""What an audit answers with: plain data that survives JSON, one sentence, and how serious it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from buttress.errors import UserError
+
+Severity = Literal["good", "info", "warning", "bad"]
+_BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question about one network.
+
+    Attributes:
+        kind: what was asked, which is also how it is drawn: "robustness", "layers", "examples", "boundary" ...
+        title: a heading of a few words.
+        verdict: one sentence in plain words.
+        severity: "good", "info", "warning" or "bad".
+        data: figures, as plain numbers, texts, lists and dictionaries.
+    """
+
+    kind: str
+    title: str
+    verdict: str
+    severity: Severity
+    data: Mapping[str, Any]
+
+
+def to_json(networks: Mapping[str, Iterable[Finding]], facts: Mapping[str, Any]) -> str:
+    """Findings by network, and facts about the run, as the text of ``findings.json``."""
+    content = {"facts": dict(facts), "networks": {name: [asdict(f) for f in found] for name, found in networks.items()}}
+    return json.dumps(_writable(content, "findings"), indent=1, allow_nan=False)
+
+
+def _writable(value: Any, where: str) -> Any:
+    """Plain data with what JSON has no number for: an infinite budget as the text "inf", NaN as null.
+
+    Raises:
+        UserError: for what is no plain data, naming its place.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _writable(part, f"{where}.{key}") for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_writable(part, where) for part in value]
+    if isinstance(value, float) and value == math.inf:
+        return "inf"
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # a figure that is not defined
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(
+        f"a finding is plain data; {where} is a {type(value).__name__}: give numbers, texts, lists and dictionaries"
+    )
+
+
+def _budgets(tree: dict[str, Any]) -> dict[str, Any]:
+    for key in _BUDGETS & set(tree):
+        if tree[key] == "inf":
+            tree[key] = math.inf
+    return tree
+
+
+def read(path: str | Path) -> tuple[dict[str, list[Finding]], dict[str, Any]]:
+    """Findings by network, and the facts, back from ``findings.json``.
+
+    Raises:
+        UserError: when the file is missing or is something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_budgets)
+        networks = {name: [Finding(**f) for f in found] for name, found in content["networks"].items()}
+        facts = dict(content["facts"])
+    except FileNotFoundError:
+        raise UserError(f"there is no {path}: audit the network first") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no findings.json of buttress ({type(error).__name__}: {error})") from None
+    if any(f.severity not in get_args(Severity) for found in networks.values() for f in found):
+        raise UserError(
+            f"{path} is no findings.json of buttress: a severity is none of {', '.join(get_args(Severity))}"
+        )
+    return networks, facts

@@ -1,0 +1,164 @@
+"""Where does it give way: the displacement of every layer, the most vulnerable ones, and what each could stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gaussian import Gaussian
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Audit, Stored, Subject, describe
+from buttress.audits.finding import Finding, Severity
+from buttress.data.base import BATCH
+from buttress.errors import UserError
+from buttress.layers import sustainability, tolerance
+from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
+from buttress.layers.tolerance import LayerTolerance
+from buttress.registry import attack as registered_attacks
+from buttress.registry import audit
+from buttress.threat import Threat
+
+_RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
+
+
+@audit("layers")
+@dataclass(frozen=True, kw_only=True)
+class Layers(Audit):
+    """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
+
+    Args:
+        perturbations: what displaces the layers; the first is the one that the verdict speaks of.
+        layers: "activations", "learnable", a glob over names, or a list of names.
+        measure: how displacement is measured.
+        eta: cut-off of algorithm 1 in standard deviations; chosen at the widest gap unless given, or when it names
+            no layer.
+        tolerance_inputs: inputs on which tolerance and margin are searched (slow); 0 leaves them out.
+        tolerance_steps: gradient steps of that search at each radius.
+        bisections: halvings of the radius in that search.
+    """
+
+    perturbations: Sequence[Perturbation] = (
+        PGD(threat=Threat(), steps=20),
+        FGSM(threat=Threat()),
+        Gaussian(std=0.1),
+    )
+    layers: str | Sequence[str] = "activations"
+    measure: str = "relative_error"
+    eta: float | None = None
+    tolerance_inputs: int = 64
+    tolerance_steps: int = 10
+    bisections: int = 6
+
+    def __post_init__(self) -> None:
+        """Refuse what asks nothing."""
+        if not self.perturbations:
+            raise UserError("a layer audit needs at least one perturbation; got none")
+        if self.tolerance_inputs < 0:
+            raise UserError(f"tolerance_inputs must be 0 or more; got {self.tolerance_inputs}")
+
+    def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
+        """The layer profile of this network on the examples in the store."""
+        named: dict[str, Perturbation] = {}
+        for perturbation in self.perturbations:
+            name = registered_attacks.name_of(perturbation).rpartition(":")[2]
+            while name in named:
+                name += "'"
+            named[name] = Stored(subject.ids, subject.attacked(perturbation).outcome.x_adv)
+        data = _Batches(subject.x, subject.y, subject.ids)
+        size = min(subject.batch_size, BATCH)
+        return sustainability(
+            subject.model, data, named, self.layers, measure or self.measure, seed=subject.seed, batch_size=size
+        )
+
+    def most_vulnerable(self, profile: LayerProfile) -> tuple[float, list[str]]:
+        """Eta and the layers it names: the eta asked for, or the suggested one where there is none or it names none."""
+        if self.eta is not None and (names := profile.mvl(self.eta)):
+            return self.eta, names
+        eta = profile.suggest_eta()
+        return eta, profile.mvl(eta)
+
+    def ask(self, subject: Subject) -> Finding:
+        """Profile, tolerance and margin, ranked."""
+        profile = self.profile(subject)
+        other = "centred" if self.measure != "centred" else "relative_error"
+        second = self.profile(subject, other)
+        found = self._tolerance(subject)
+        eta, names = self.most_vulnerable(profile)
+        main = describe(self.perturbations[0])
+        stated = profile.to_dict()
+        data: dict[str, Any] = {
+            **{key: stated[key] for key in ("layers", "perturbations", "measure", "mean", "std", "excluded")},
+            "inputs": profile.inputs,
+            "quantiles": {str(q): to_lists(profile.quantiles[i]) for i, q in enumerate(QUANTILES)},
+            "mu": {p: profile.mu(p) for p in profile.perturbations},
+            "sigma": {p: profile.sigma(p) for p in profile.perturbations},
+            "eta": eta,
+            "mvl": {p: profile.mvl(eta, p) for p in profile.perturbations},
+            "suggested_eta": {p: profile.suggest_eta(p) for p in profile.perturbations},
+            "gain": {p: to_lists(profile.gain(p)) for p in profile.perturbations},
+            "crossed_by_every_path": profile.crossed,
+            other: {"mean": second.to_dict()["mean"], "std": second.to_dict()["std"], "reference": second.reference},
+        }
+        if found is not None:
+            stated = found.to_dict()
+            data |= {key: stated[key] for key in ("tolerance", "margin", "rank_correlation")}
+            data["tolerance_inputs"] = stated["inputs"]
+        relative = self.measure in _RELATIVE
+        severity: Severity = "warning" if relative and _largest(profile) > 0.5 else "info"  # half of a layer's size
+        return Finding("layers", "Layers", _verdict(profile, names, main, found, relative), severity, data)
+
+    def _tolerance(self, subject: Subject) -> LayerTolerance | None:
+        if not self.tolerance_inputs:
+            return None
+        some = torch.linspace(0, len(subject.y) - 1, min(self.tolerance_inputs, len(subject.y))).long()
+        stored = Stored(subject.ids, subject.attacked(self.perturbations[0]).outcome.x_adv)
+        return tolerance(
+            subject.model,
+            _Batches(subject.x[some], subject.y[some], subject.ids[some]),
+            stored,
+            self.layers,
+            steps=self.tolerance_steps,
+            bisections=self.bisections,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
+
+
+class _Batches:
+    """Tensors as batches whose ids a layer analysis can follow."""
+
+    def __init__(self, x: Tensor, y: Tensor, ids: Tensor) -> None:
+        self.x, self.y, self.ids = x, y, ids
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
+
+
+def _verdict(profile: LayerProfile, names: list[str], main: str, found: LayerTolerance | None, relative: bool) -> str:
+    first = names[0] if names else profile.layers[0]
+    value = float(profile.mean[0, profile.layers.index(first)])
+    much = f"is displaced by {value:.0%} of its own size" if relative else f"has {profile.measure} {value:.3g}"
+    if names:
+        text = f"Most vulnerable under {main}: {', '.join(names)} ({first} {much})."
+    elif len(profile.layers) == 1:
+        text = f"The only layer, {first}, {much} under {main}."
+    else:
+        text = f"No layer stands out under {main}: all are displaced alike."
+    if found is not None:
+        tight = int((found.median_margin <= 1).sum())
+        if tight:
+            text += f" {tight} of {len(found.layers)} layers are moved further than they tolerate on half of the inputs"
+        else:
+            text += " On most inputs no layer is moved further than it tolerates"
+        text += f" (margin {'1 or less' if tight else 'above 1'})."
+    return text
+
+
+def _largest(profile: LayerProfile) -> float:
+    return float(profile.mean[0].nan_to_num().max())

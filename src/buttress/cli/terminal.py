@@ -1,0 +1,72 @@
+"""What the user sees while a job runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from buttress.training.loop import Progress
+from buttress.workflows.settings import Say
+
+_REFRESH = 0.2  # seconds
+
+
+class Terminal(Say):
+    """Sentences on standard output; a bar on standard error where that is a terminal."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def line(self, text: str) -> None:
+        """Print a sentence, below a bar that is done."""
+        self._end()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def watch(self, title: str) -> Progress | None:
+        """A bar with the time left and the latest figures; nothing where nobody looks."""
+        self._end()
+        if not sys.stderr.isatty():
+            return None
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(title, total=1.0, figures="")
+        last = 0.0
+
+        def progress(done: float, figures: Mapping[str, float]) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if self._bar is None or (now - last < _REFRESH and done < 1):
+                return
+            last = now
+            shown = [(name, figures[name]) for name in ("clean", "robust") if name in figures]
+            text = "  ".join(f"{name} {value:.1%}" for name, value in shown) or ", ".join(
+                name for name in figures if name not in ("epoch", "loss")
+            )
+            self._bar.update(self._task, completed=done, figures=text)
+
+        return progress
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def close(self) -> None:
+        """Take the bar away, also after an error."""
+        self._end()

@@ -1,0 +1,53 @@
+"""Data sets: registered ones, a folder of images, or whatever a function of the user's returns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from buttress import registry
+from buttress.data.augment import Augment
+from buttress.data.base import Dataset, Split, from_arrays
+from buttress.data.factory import call
+from buttress.errors import UserError
+
+__all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names"]
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    val: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    **options: Any,
+) -> Dataset:
+    """A data set by name, always with train, val and test.
+
+    Nothing is downloaded but a data set that is asked for by name without ``data_dir``.
+
+    Args:
+        name: a registered name (see `names`), ``folder:PATH`` for images by class, or ``package.module:function`` or
+            ``file.py:function`` for a function that returns a `Dataset` or ``((x, y), (x_test, y_test))`` arrays.
+        data_dir: where the original files are already; they are taken as they are.
+        val: inputs split off train for validation; the data set's own default without it.
+        seed: decides that split, the sample of ``limit``, and what a synthetic data set draws.
+        limit: at most so many inputs in each split, classes in proportion.
+        options: what else the data set takes, such as ``noise`` for moons.
+
+    Raises:
+        UserError: for an unknown name or option, and for data that are missing, damaged or out of range.
+    """
+    if name.startswith("folder:"):
+        if data_dir is not None:
+            raise UserError(f"{name!r} names its folder, so expected no data_dir, got {str(data_dir)!r}")
+        name, data_dir = "folder", name.removeprefix("folder:")
+    arguments = options if data_dir is None else {"data_dir": data_dir, **options}
+    made = call(name, registry.dataset.get(name), seed, val, arguments)
+    return made if limit is None else made.limited(limit, seed)
+
+
+def names() -> list[str]:
+    """The registered data sets' names, sorted."""
+    return registry.dataset.names()

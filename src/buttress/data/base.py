@@ -1,0 +1,254 @@
+"""Split and Dataset: a small data set in memory, always as train, val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from buttress.data.augment import Augment
+from buttress.data.sampling import stratified_index
+from buttress.errors import UserError
+
+BATCH = 256
+
+
+def check_labels(y: Tensor | NDArray[Any], classes: int, where: str) -> None:
+    """Refuse labels outside 0 .. classes - 1.
+
+    Args:
+        y: integer labels, any shape.
+        classes: how many classes there are.
+        where: the file or split that the labels are from, for the error line.
+
+    Raises:
+        UserError: naming ``where`` and the first label that is out of range.
+    """
+    labels = np.asarray(y).ravel()
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise UserError(f"{where}: expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} at input {wrong[0]}")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Split:
+    """Inputs with their labels, held in memory; iterating gives ``(x, y)`` batches of 256 in order, x as float32.
+
+    Args:
+        x: uint8 images, shape (N, C, H, W), read as x / 255; or float32, shape (N, features) or (N, C, H, W).
+        y: class labels, int64, shape (N,).
+        ids: identity of each input, int64, shape (N,): stays with it in every subset and seeds an attack's draws.
+
+    Raises:
+        UserError: for other dtypes, lengths that differ, or values that are not finite.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
+            raise UserError(f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_kind(self.x)}")
+        for name, values in (("labels", self.y), ("ids", self.ids)):
+            if values.dtype != torch.int64 or values.shape != self.x.shape[:1]:
+                raise UserError(f"expected {name} of type int64 and shape ({len(self.x)},), got {_kind(values)}")
+        if self.x.is_floating_point() and not self.x.isfinite().all():
+            raise UserError("expected finite inputs, got NaN or infinity; clean the data first")
+
+    def __repr__(self) -> str:
+        return f"Split({_kind(self.x)})"
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(self), BATCH):
+            yield _as_float(self.x[start : start + BATCH]), self.y[start : start + BATCH]
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows at ``index``: x as float32 in the data's units, y, ids."""
+        return _as_float(self.x[index]), self.y[index], self.ids[index]
+
+    def subset(self, index: Tensor) -> Split:
+        """The rows at ``index`` as a split of their own, still as stored."""
+        return Split(self.x[index], self.y[index], self.ids[index])
+
+    def stratified(self, limit: int, seed: int = 0) -> Split:
+        """At most ``limit`` inputs, class proportions and order kept, each class at least once where limit allows.
+
+        Raises:
+            UserError: when ``limit`` is below 1.
+        """
+        if limit < 1:
+            raise UserError(f"expected a limit of at least 1 input, got {limit}")
+        return self if limit >= len(self) else self.subset(stratified_index(self.y, limit, seed))
+
+    def divide(self, count: int, seed: int) -> tuple[Split, Split]:
+        """Split off ``count`` inputs, stratified by class: ``(the rest, those split off)``, order kept in both.
+
+        Raises:
+            UserError: when either part would be empty.
+        """
+        if not 1 <= count < len(self):
+            raise UserError(f"expected to split off 1 to {len(self) - 1} of {len(self)} inputs, got {count}")
+        index = stratified_index(self.y, count, seed)
+        rest = torch.ones(len(self), dtype=torch.bool)
+        rest[index] = False
+        return self.subset(rest.nonzero().flatten()), self.subset(index)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: three splits and what there is to know about them.
+
+    Args:
+        name: the name it was asked for by.
+        train: what a network learns from.
+        val: split off train, for choosing checkpoints and settings.
+        test: for the final figures only.
+        classes: the classes' names, in the order of the labels.
+        box: lowest and highest value an input may have, or None where any value is an input.
+        provenance: one sentence: where the data are from, their licence, whether a checksum was held against them.
+        augment: what training does to a float batch, or None.
+
+    Raises:
+        UserError: for an empty split, shapes that differ between splits, labels out of range, an id in two splits,
+            or values outside the box.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    box: tuple[float, float] | None
+    provenance: str
+    augment: Augment | None = None
+
+    def __post_init__(self) -> None:
+        for part, split in self.splits.items():
+            where = f"data set {self.name!r}, {part}"
+            if not len(split):
+                raise UserError(f"{where}: expected at least 1 input, got none")
+            if split.x.shape[1:] != self.train.x.shape[1:]:
+                raise UserError(f"{where}: expected inputs of shape {self.shape} as in train, got {_kind(split.x)}")
+            check_labels(split.y, len(self.classes), where)
+            _check_box(split.x, self.box, where)
+        ids = torch.cat([split.ids for split in self.splits.values()])
+        if (ids.sort().values.diff() == 0).any():
+            raise UserError(
+                f"data set {self.name!r}: expected ids to differ over train, val and test, got repeated ones"
+            )
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The three splits by name."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input: (C, H, W) or (features,)."""
+        return tuple(self.train.x.shape[1:])
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image, or features of a row."""
+        return self.shape[0]
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel (or feature) over the train split."""
+        return self._statistics[0]
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel (or feature) over the train split; 1 where it is constant."""
+        return self._statistics[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        means, stds = [], []
+        for channel in range(self.channels):
+            values = self.train.x[:, channel].flatten()
+            if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
+                counts = torch.bincount(values, minlength=256).double()
+                levels = torch.arange(256, dtype=torch.float64) / 255
+            else:
+                levels, counts = values.double(), torch.ones(len(values), dtype=torch.float64)
+            mean = (levels * counts).sum() / counts.sum()
+            std = (((levels - mean).square() * counts).sum() / counts.sum()).sqrt()
+            means.append(mean.item())
+            stds.append(std.item() if values.min() < values.max() else 1.0)
+        return tuple(means), tuple(stds)
+
+    def limited(self, limit: int, seed: int = 0) -> Dataset:
+        """The same data set with at most ``limit`` inputs in each split (``Split.stratified``)."""
+        train, val, test = (split.stratified(limit, seed) for split in self.splits.values())
+        return replace(self, train=train, val=val, test=test)
+
+
+def from_arrays(
+    name: str,
+    train: tuple[NDArray[Any], NDArray[Any]],
+    test: tuple[NDArray[Any], NDArray[Any]],
+    *,
+    classes: Sequence[str],
+    box: tuple[float, float] | None,
+    provenance: str,
+    val: int | None = None,
+    seed: int = 0,
+    augment: Augment | None = None,
+) -> Dataset:
+    """A data set from published train and test arrays; val is split off train, stratified, by ``seed``.
+
+    Ids are positions: train (and so val) counts from 0, test goes on from there.
+
+    Args:
+        name: its name.
+        train: inputs uint8 (N, C, H, W) or float32 (N, features), and integer labels (N,).
+        test: the same for the test split, which no seed changes.
+        classes: names of the classes.
+        box: as in ``Dataset``.
+        provenance: as in ``Dataset``.
+        val: inputs to split off; by default a tenth of train, at most 5,000.
+        seed: decides which inputs go to val.
+        augment: as in ``Dataset``.
+    """
+    whole, held_out = as_split(*train), as_split(*test, first_id=len(train[1]))
+    check_labels(whole.y, len(classes), f"data set {name!r}, train")
+    rest, part = whole.divide(default_part(len(whole)) if val is None else val, seed)
+    return Dataset(name, rest, part, held_out, tuple(classes), box, provenance, augment)
+
+
+def default_part(count: int, cap: int = 5000) -> int:
+    """How many of ``count`` inputs are split off when nobody says: a tenth, at least 1 and at most ``cap``."""
+    return max(1, min(cap, round(count / 10)))
+
+
+def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
+    """A split from arrays; ids count from ``first_id``."""
+    images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
+    return Split(images, torch.from_numpy(y.astype(np.int64)), torch.arange(first_id, first_id + len(y)))
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def _kind(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+
+
+def _check_box(x: Tensor, box: tuple[float, float] | None, where: str) -> None:
+    if box is None or not len(x):
+        return
+    low, high = (0.0, 1.0) if x.dtype == torch.uint8 else (float(x.min()), float(x.max()))
+    if low < box[0] or high > box[1]:
+        raise UserError(f"{where}: expected values from {box[0]:g} to {box[1]:g}, got {low:g} to {high:g}")

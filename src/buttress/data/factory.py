@@ -1,0 +1,82 @@
+"""Calling the function behind a name: with the arguments that it takes, and no others."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.data.base import Dataset, from_arrays
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+
+def call(name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any]) -> Dataset:
+    """The data set that ``function`` makes.
+
+    Args:
+        name: what the user asked for, for error lines.
+        function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
+            (N, features), or floats (N, C, H, W) in [0, 1]; val is then split off here.
+        seed: passed on if the function takes it.
+        val: passed on if the function takes it and it is not None.
+        arguments: what else the user gave; the function must take all of these.
+
+    Raises:
+        UserError: for an argument that the function does not take, and for a result of another kind.
+    """
+    if not callable(function):
+        raise UserError(f"{name!r}: expected a function that returns a Dataset, got {type(function).__name__}")
+    taken = inspect.signature(function).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    for argument in arguments:
+        if argument not in taken and not anything:
+            known = nearest(argument, list(taken)) if taken else "it takes none"
+            raise UserError(f"data set {name!r} takes no {argument!r}; {known}")
+    passed = dict(arguments)
+    if "seed" in taken:
+        passed["seed"] = seed
+    if "val" in taken and val is not None:
+        passed["val"] = val
+    made = function(**passed)
+    if isinstance(made, Dataset):
+        if val is not None and "val" not in taken:
+            raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
+        return made
+    train, test = _pairs(name, made)
+    images = train[0].ndim == 4
+    return from_arrays(
+        name,
+        train,
+        test,
+        classes=[str(label) for label in range(int(train[1].max()) + 1)],
+        box=(0, 1) if images else None,
+        provenance=f"made by {name}.",
+        val=val,
+        seed=seed,
+    )
+
+
+def _pairs(name: str, made: Any) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    expected = f"{name!r}: expected a Dataset or ((x, y), (x_test, y_test)) arrays"
+    try:
+        (x, y), (x_test, y_test) = made
+    except (TypeError, ValueError):
+        raise UserError(f"{expected}, got {type(made).__name__}") from None
+    train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
+    for part, (inputs, labels) in (("train", train), ("test", test)):
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or inputs.ndim < 2 or len(inputs) != len(labels):
+            raise UserError(
+                f"{expected} with one integer label for each input, got x {inputs.shape} and y {labels.dtype} "
+                f"{labels.shape} for {part}"
+            )
+        if not len(labels):
+            raise UserError(f"{expected} with at least 2 inputs, got none for {part}")
+    return train, test
+
+
+def _inputs(x: Any) -> NDArray[Any]:
+    array = np.asarray(x)
+    return array if array.dtype == np.uint8 else array.astype(np.float32)

@@ -1,0 +1,17 @@
+"""Training methods, one file each."""
+
+from typing import Any
+
+from buttress.defences.base import At, Batch, Defence, Loss, Pass, Step
+from buttress.registry import defence as _registry
+
+__all__ = ["At", "Batch", "Defence", "Loss", "Pass", "Step", "names"]
+
+
+def names() -> list[str]:
+    """The registered defences."""
+    return _registry.names()
+
+
+def __getattr__(name: str) -> Any:
+    return _registry.attribute(__name__, name)

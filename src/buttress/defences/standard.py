@@ -1,0 +1,26 @@
+"""Standard training: no perturbation at all."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import nn
+
+from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.registry import defence
+
+
+@defence("standard")
+class Standard(Defence):
+    """Cross-entropy on the clean batch. Cost: 1 gradient of the weights per step, the unit for all others.
+
+    Args:
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Mean cross-entropy."""
+        return Loss(F.cross_entropy(at.clean(batch.x), batch.y, label_smoothing=self.label_smoothing))

@@ -1,0 +1,55 @@
+"""Writing files so that a crash or a full disk cannot spoil what was there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from buttress.errors import UserError
+
+
+@contextmanager
+def told_when_full(path: Path) -> Iterator[None]:
+    """Turn a full disk into a line for the user.
+
+    Raises:
+        UserError: when writing found no space; every other error passes.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space" in str(error) or "os error 28" in str(error):
+            raise UserError(f"no space left to write {path}; what was there before is intact") from None
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or to a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's text in one step, as UTF-8; its folder is made when missing.
+
+    Raises:
+        UserError: when the disk is full; the file that was there is intact.
+    """
+    with told_when_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.tmp")
+        try:
+            beside.write_text(text, encoding="utf-8")
+            sync(beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""How far a perturbation displaces a layer: one number per input, larger when it is displaced further.
+
+All are differentiable. 0/0 is 0; a displacement of something that is 0 has no relative size and is NaN (with a gradient
+of 0): analysis leaves it out and counts it, training takes `mean_defined`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+
+def _rows(values: Tensor) -> Tensor:
+    """(N, D) in float32 at least; half precision would lose small displacements."""
+    rows = values.reshape(len(values), -1)
+    return rows if rows.dtype == torch.float64 else rows.float()
+
+
+def _norm(rows: Tensor) -> Tensor:
+    """(N,) L2 norms; torch's gradient of this at 0 is 0, that of a square root would be NaN."""
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1)
+    return norms
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, with 0/0 = 0 and x/0 = NaN, and a gradient of 0 at both."""
+    nothing = denominator == 0
+    quotient = numerator / torch.where(nothing, 1, denominator)
+    return torch.where(nothing, torch.where(numerator == 0, 0.0, torch.nan).to(quotient.dtype), quotient)
+
+
+def mean_defined(values: Tensor) -> Tensor:
+    """The mean over what is not NaN, 0 when nothing is left: how training reduces a measure."""
+    defined = ~values.isnan()
+    return torch.where(defined, values, 0).sum() / defined.sum().clamp(min=1)
+
+
+def relative_error(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+    """(N,) ||clean - perturbed|| / ||clean|| for each input (Khalooei et al., arXiv 2202.02626, CM)."""
+    rows = _rows(clean)
+    return ratio(_norm(rows - _rows(perturbed)), _norm(rows))
+
+
+def relative_error_batch(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+    """The same with one Frobenius norm over the whole batch, as the authors' release has it; repeated N times."""
+    rows = _rows(clean)
+    whole = ratio(_norm((rows - _rows(perturbed)).flatten()), _norm(rows.flatten()))
+    return whole.expand(len(rows))
+
+
+def centred(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+    """(N,) ||clean - perturbed|| / ||clean - centre||: an offset added to every activation does not lower it.
+
+    Args:
+        clean: (N, ...) activations.
+        perturbed: (N, ...) the same for the perturbed inputs.
+        centre: (...) mean activation of a reference sample; the batch's own mean when None.
+
+    Raises:
+        UserError: without a centre for fewer than 2 inputs, which are their own mean.
+    """
+    rows = _rows(clean)
+    if centre is None and len(rows) < 2:
+        raise UserError(f"the centred measure needs a centre, or 2 or more inputs to a batch; got {len(rows)}")
+    middle = rows.mean(0) if centre is None else _rows(centre[None])[0]
+    return ratio(_norm(rows - _rows(perturbed)), _norm(rows - middle))
+
+
+def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors of length 1 (0 stays 0), and their former lengths."""
+    size = _norm(rows)
+    return rows / torch.where(size == 0, 1, size)[..., None], size
+
+
+def _angle(one: Tensor, other: Tensor) -> Tensor:
+    """1 - cos of the angle between vectors, as half the squared chord: exactly 0, with gradient 0, for equal ones."""
+    (a, size_a), (b, size_b) = _unit(one), _unit(other)
+    half_chord = (a - b).square().sum(-1) / 2
+    undefined = (size_a == 0) != (size_b == 0)
+    return torch.where(undefined, torch.nan, half_chord)
+
+
+def cosine(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+    """(N,) 1 - cos(clean, perturbed): 0 to 2, blind to a change of scale. NaN when exactly one of the two is 0."""
+    return _angle(_rows(clean), _rows(perturbed))
+
+
+def cka(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+    """1 - linear CKA over the batch, repeated N times: blind to rotation and scale (Kornblith et al., ICML 2019).
+
+    Raises:
+        UserError: for fewer than 2 inputs, which have no covariance.
+    """
+    if len(clean) < 2:
+        raise UserError(f"CKA needs 2 or more inputs to a batch; got {len(clean)}")
+    grams = []
+    for rows in (_rows(clean), _rows(perturbed)):
+        middle = rows - rows.mean(0)
+        # The Gram matrix of the inputs gives the same CKA as the (much larger) covariance of the features.
+        grams.append((middle @ middle.T).flatten())
+    return _angle(*grams).expand(len(clean))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A measure by name.
+
+    Attributes:
+        name: what it is asked for by.
+        function: (clean, perturbed, centre or None) -> (N,).
+        needs_centre: whether analysis has to hand it the mean activation of a reference sample.
+        least: the fewest inputs in a batch that it is defined for, a centre given.
+    """
+
+    name: str
+    function: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    needs_centre: bool = False
+    least: int = 1
+
+    def __call__(self, clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
+        """(N,) displacement of each input."""
+        return self.function(clean, perturbed, centre)
+
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        Measure("relative_error", relative_error),
+        Measure("relative_error_batch", relative_error_batch),
+        Measure("centred", centred, needs_centre=True),
+        Measure("cosine", cosine),
+        Measure("cka", cka, least=2),
+    )
+}
+
+
+def resolve(measure: str | Measure) -> Measure:
+    """A measure by its name, or as it came.
+
+    Raises:
+        UserError: for an unknown name, with the nearest known one.
+    """
+    if isinstance(measure, Measure):
+        return measure
+    if measure not in MEASURES:
+        raise UserError(f"there is no measure {measure!r}; {nearest(measure, sorted(MEASURES))}")
+    return MEASURES[measure]

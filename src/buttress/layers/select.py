@@ -1,0 +1,114 @@
+"""Which layers are meant, and what they are called."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+from buttress.models.normalized import Normalized
+from buttress.models.outputs import FromProbabilities, Output
+
+LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
+
+# Functions whose result is an activation, by the name they have in every namespace of torch.
+ACTIVATIONS = frozenset(
+    (
+        *("celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
+        *("log_sigmoid", "mish", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus"),
+        *("softshrink", "softsign", "tanh", "tanhshrink", "threshold"),
+    )
+)
+
+
+def user_module(model: object) -> nn.Module:
+    """The network that layer names are relative to: buttress's own wrappers are looked through.
+
+    Raises:
+        UserError: for what is no module, and for a compiled or scripted one, whose layers do not run as Python.
+    """
+    while isinstance(model, Normalized | Output | FromProbabilities):
+        model = model.model
+    if not isinstance(model, nn.Module):
+        raise UserError(f"looking at layers needs a torch.nn.Module; got a {type(model).__name__}")
+    if hasattr(model, "_orig_mod") or isinstance(model, torch.jit.ScriptModule):
+        raise UserError("layers of a compiled or scripted network cannot be seen: pass the module it was made from")
+    return model
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether the module is one of torch's own around a single activation function, or derives from one."""
+    return any(kind.__module__ == "torch.nn.modules.activation" for kind in type(module).__mro__)
+
+
+def is_learnable(module: nn.Module) -> bool:
+    """Whether the module owns a weight of two or more dimensions, reparametrised ones included."""
+    own = [*module._parameters.values()]
+    for weight in getattr(module, "parametrizations", {}).values():
+        own += weight._parameters.values()
+    return any(isinstance(p, Tensor) and p.dim() >= 2 for p in own)
+
+
+class Selection:
+    """Answers for each layer met whether it is wanted.
+
+    Args:
+        layers: "activations" (results of activation functions), "learnable" (outputs of modules that own a weight of
+            two or more dimensions), a glob over names, a list of names and globs, or a callable (name, module or
+            None) -> bool. Globs, lists and callables choose among all module outputs and activation functions.
+
+    Raises:
+        UserError: for what is none of these.
+    """
+
+    def __init__(self, layers: LayerSelection) -> None:
+        self.layers = layers
+        self.patterns: list[str] | None = None
+        if isinstance(layers, str):
+            self.patterns = None if layers in ("activations", "learnable") else [layers]
+        elif not callable(layers):
+            self.patterns = list(layers)
+            wrong = [p for p in self.patterns if not isinstance(p, str)]
+            if wrong:
+                raise UserError(f"layers must be names or globs; got {wrong[0]!r}")
+
+    def wants(self, name: str, module: nn.Module | None, function: bool) -> bool:
+        """Whether to look at ``name``: a module's output, or with ``function`` the result of an activation function."""
+        if self.patterns is not None:
+            return any(name == p or fnmatchcase(name, p) for p in self.patterns)
+        if callable(self.layers):
+            return bool(self.layers(name, module))
+        return (
+            function if self.layers == "activations" else not function and module is not None and is_learnable(module)
+        )
+
+    def check(self, found: Sequence[str], met: Sequence[str]) -> None:
+        """Refuse a selection that finds nothing, or a list of which one entry does.
+
+        Args:
+            found: the names wanted.
+            met: all names there are.
+
+        Raises:
+            UserError: with the nearest names there are.
+        """
+        for pattern in self.patterns or ():
+            if not any(name == pattern or fnmatchcase(name, pattern) for name in found):
+                raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, met)}")
+        if not found:
+            what = "the callable" if callable(self.layers) else repr(self.layers)
+            raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', met)}")
+
+
+def _nearest(pattern: str, met: Sequence[str]) -> str:
+    """The end of an error line: the nearest names, or the first few."""
+    if not met:
+        return "its pass met no layer at all"
+    close = difflib.get_close_matches(pattern.strip("*"), met, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"there are {', '.join(met[:12])}{f' and {len(met) - 12} more' if len(met) > 12 else ''}"

@@ -1,0 +1,98 @@
+"""Per-example losses of a classifier, written so that an attack maximises them.
+
+Each takes logits (N, C) and returns (N,). The second argument is the true class (N,) or, for losses that compare with
+the unperturbed input (`Loss.against` "clean"), the logits of the clean input (N, C).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Minus the log-probability of class ``y``."""
+    return F.cross_entropy(logits, y, reduction="none")
+
+
+def log_odds_against(logits: Tensor, y: Tensor) -> Tensor:
+    """Log-odds of every other class together against ``y``: cross-entropy's direction, also where that saturates."""
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    return logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - own
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Best other logit minus the logit of ``y`` (Carlini and Wagner, 2017): positive exactly when ``y`` has lost."""
+    own = logits.gather(1, y[:, None]).squeeze(1)
+    return logits.scatter(1, y[:, None], -torch.inf).amax(1) - own
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio (Croce and Hein, ICML 2020): the margin over the gap between first and third logit.
+
+    With fewer than three classes the ratio is not defined; the margin is used instead, with a warning. A targeted
+    attack on it minimises the ratio of the target, which is not the targeted DLR of that paper.
+    """
+    if logits.shape[1] < 3:
+        warnings.warn(f"DLR needs 3 classes, the model has {logits.shape[1]}: the margin loss is used", stacklevel=2)
+        return margin(logits, y)
+    top = logits.topk(3, dim=1).values
+    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """KL divergence of the softmax of ``logits`` from the softmax of ``clean_logits``, the reference."""
+    return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), reduction="none", log_target=True).sum(1)
+
+
+def mse(output: Tensor, y: Tensor) -> Tensor:
+    """(N,) mean squared error over everything but the batch axis; for tasks whose output is an image."""
+    return (output - y).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what its second argument is: the truth (or the target), or the output for the clean input.
+
+    ``direction`` is an increasing function of the loss that keeps its slope where the loss saturates; an attack follows
+    it where the gradient of the loss itself is too small for a number to hold.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    against: Literal["label", "clean"] = "label"
+    direction: Callable[[Tensor, Tensor], Tensor] | None = None
+
+
+LOSSES = {
+    "cross_entropy": Loss(cross_entropy, direction=log_odds_against),
+    "margin": Loss(margin),
+    "dlr": Loss(dlr),
+    "kl": Loss(kl, against="clean"),
+    "mse": Loss(mse),
+}
+
+LossLike = str | Callable[[Tensor, Tensor], Tensor] | Loss
+
+
+def resolve(loss: LossLike) -> Loss:
+    """A named loss, a `Loss`, or any callable (output, y) -> (N,) as a `Loss`.
+
+    Raises:
+        UserError: for an unknown name, with the nearest known one.
+    """
+    if isinstance(loss, Loss):
+        return loss
+    if callable(loss):
+        return Loss(loss)
+    if loss not in LOSSES:
+        raise UserError(f"there is no loss {loss!r}; {nearest(loss, sorted(LOSSES))}")
+    return LOSSES[loss]

@@ -1,0 +1,64 @@
+"""Inputs that do not fit a model, told in one line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+from buttress.models.normalized import Normalized
+from buttress.models.outputs import FromProbabilities, Output
+
+# The words PyTorch's layers use when a shape does not fit; errors of dtype, device or memory are none of these.
+_SHAPE_ERRORS = re.compile(
+    r"expected input|shapes cannot be multiplied|Expected \d\w* \(unbatched\)|expected \d\w*( or \d\w*)? input"
+    r"|Kernel size can't be greater|Output size is too small|running_mean should contain|is invalid for input of size"
+    r"|[Ss]izes? of tensors? .*must match|don't multiply up to|Dimension out of range|size mismatch"
+)
+
+
+def forward_checked(model: nn.Module, x: Tensor) -> Any:
+    """``model(x)``, with a line of our own where PyTorch says that a shape does not fit.
+
+    Raises:
+        UserError: naming the model, the input's shape and what the model's first layer takes.
+    """
+    try:
+        return model(x)
+    except UserError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        told = describe_mismatch(error, model, x)
+        if told is None:
+            raise
+        raise told from error
+
+
+def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:
+    """The line for an error raised by ``model(x)``, or None when it is not about shapes."""
+    if not _SHAPE_ERRORS.search(str(error)):
+        return None
+    shape = "x".join(map(str, x.shape))
+    line = f"{_core(model).__class__.__name__} cannot take inputs of shape {shape}"
+    for name, layer in _core(model).named_modules():
+        if isinstance(layer, nn.Linear):
+            taken = f"{layer.in_features} features"
+        elif isinstance(layer, nn.modules.conv._ConvNd):
+            taken = f"{layer.in_channels} channel" + "s" * (layer.in_channels > 1)
+        else:
+            continue
+        line += f": its first layer, {name or type(layer).__name__}, takes {taken}"
+        break
+    size = getattr(_core(model), "image_size", None)
+    if isinstance(size, int):
+        line += f", and it was made for images of {size}x{size} pixels"
+    return UserError(f"{line}; give such inputs, or a model made for these")
+
+
+def _core(model: nn.Module) -> nn.Module:
+    """The network inside this package's wrappers: the class the user knows."""
+    while isinstance(model, Normalized | Output | FromProbabilities):
+        model = model.model
+    return model

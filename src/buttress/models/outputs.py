@@ -1,0 +1,84 @@
+"""Adapters for models whose output is not a plain tensor of logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+
+
+class Output(nn.Module):
+    """Picks the logits out of a model that returns a tuple, a list or a dict.
+
+    Args:
+        model: the network; kept as ``.model``.
+        key: the position in the tuple or list, or the key of the dict; a position may come as text (``"0"``).
+
+    Raises:
+        UserError: when called, if the output holds nothing of that key, or what it holds is no tensor.
+    """
+
+    def __init__(self, model: nn.Module, key: int | str) -> None:
+        super().__init__()
+        self.model = model
+        self.key = key
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The chosen part of the model's output."""
+        output = self.model(*args, **kwargs)
+        if isinstance(output, Mapping):
+            found = self._of_mapping(output)
+        elif isinstance(output, tuple | list):
+            found = self._of_sequence(output)
+        else:
+            name = type(output).__name__
+            raise UserError(f"output {self.key!r} was asked for, but the model returns a {name}: leave the key out")
+        if not isinstance(found, Tensor):
+            raise UserError(f"output {self.key!r} of the model is a {type(found).__name__}, not a tensor of logits")
+        return found
+
+    def _of_mapping(self, output: Mapping[Any, Any]) -> Any:
+        for key in (self.key, _position(self.key)):
+            if key is not None and key in output:
+                return output[key]
+        known = ", ".join(repr(key) for key in output)
+        raise UserError(f"the model returns a dict without {self.key!r}: its keys are {known}")
+
+    def _of_sequence(self, output: tuple[Any, ...] | list[Any]) -> Any:
+        position = _position(self.key)
+        if position is None or not -len(output) <= position < len(output):
+            what = f"a {type(output).__name__} of {len(output)}"
+            raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}, not {self.key!r}")
+        return output[position]
+
+
+class FromProbabilities(nn.Module):
+    """Reads a model that returns probabilities as one that returns logits: their logarithm.
+
+    Probabilities are clamped from below at the dtype's smallest normal number, so that zero has a finite logit (and
+    no gradient). One probability p per input (a binary model) gives the one logit log p - log(1 - p).
+
+    Args:
+        model: the network, whose output is (N, classes) probabilities, (N, 1) or (N,); kept as ``.model``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits, of the shape of the model's output."""
+        p: Tensor = self.model(x)
+        tiny = torch.finfo(p.dtype).tiny
+        log_p = p.clamp_min(tiny).log()
+        return log_p - (1 - p).clamp_min(tiny).log() if p.ndim == 1 or p.shape[1:] == (1,) else log_p
+
+
+def _position(key: int | str) -> int | None:
+    if isinstance(key, int):
+        return key
+    return int(key) if key.removeprefix("-").isdecimal() else None

@@ -1,0 +1,84 @@
+"""Random draws by input, not by batch: a counter-based hash of (seed, input id, draw, element).
+
+The draws of an input depend on nothing else, so they are the same for another batch size, order or sharding, and on
+every device. The hash is the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
+Generators", OOPSLA 2014).
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number
+_MIX_1, _MIX_2 = -4658895280553007687, -7723592293110705685
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser, in place on an int64 tensor (products wrap, shifts are made logical by the masks)."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        z ^= (z >> shift) & ((1 << (64 - shift)) - 1)
+        z *= factor
+    z ^= (z >> 31) & ((1 << 33) - 1)
+    return z
+
+
+def derive(seed: int, *path: int | str) -> int:
+    """A seed in [0, 2**63) that depends on ``seed`` and on the place of its use: ``derive(seed, "data", 3)``."""
+    z = torch.tensor(seed & ((1 << 63) - 1), dtype=torch.int64)
+    for part in path:
+        number = zlib.crc32(part.encode()) if isinstance(part, str) else part & ((1 << 63) - 1)
+        z = _mix((z + 1) * _GOLDEN + number)  # 0 is a fixed point of the mixing
+    return int(z) & ((1 << 63) - 1)
+
+
+def generator(seed: int, *path: int | str) -> torch.Generator:
+    """A CPU generator of its own for one purpose, seeded by `derive`."""
+    return torch.Generator().manual_seed(derive(seed, *path))
+
+
+class Random:
+    """The draws of a batch of inputs, one independent stream per input.
+
+    Args:
+        seed: the run's seed.
+        ids: (N,) int64, what identifies each input across batches; rows with equal ids draw equal numbers.
+    """
+
+    def __init__(self, seed: int, ids: Tensor) -> None:
+        self.ids = ids.to(torch.int64)
+        self._keys = _mix(self.ids * _GOLDEN + derive(seed, "random"))
+        self._draw = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _bits(self, shape: Sequence[int]) -> Tensor:
+        self._draw += 1
+        draw = torch.full_like(self._keys, self._draw) * _GOLDEN
+        keys = _mix(self._keys + draw)
+        elements = torch.arange(math.prod(shape), dtype=torch.int64, device=keys.device) * _GOLDEN
+        return _mix(keys[:, None] + elements).view(len(self), *shape)
+
+    def uniform(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+        """(N, *shape) numbers in [0, 1), each a multiple of 2**-24."""
+        return ((self._bits(shape) >> 40) & 0xFFFFFF).to(dtype) * 2.0**-24
+
+    def sign(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+        """(N, *shape) numbers that are -1 or 1 with equal chance."""
+        return (self._bits(shape) >> 63).to(dtype) * 2 + 1
+
+    def normal(self, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32) -> Tensor:
+        """(N, *shape) standard normal numbers (Box and Muller, 1958)."""
+        bits = self._bits(shape)
+        radius = ((bits >> 40) & 0xFFFFFF).to(torch.float32).add_(1).mul_(2.0**-24).log_().mul_(-2).sqrt_()
+        angle = (bits & 0xFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-24)
+        return angle.cos_().mul_(radius).to(dtype)
+
+    def integers(self, high: int, shape: Sequence[int] = ()) -> Tensor:
+        """(N, *shape) int64 numbers in [0, high)."""
+        return ((self._bits(shape) >> 33) & 0x7FFFFFFF) % high

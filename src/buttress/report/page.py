@@ -1,0 +1,82 @@
+"""The whole page: headline, key figures, a section per kind of finding, and how it was made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from buttress.audits.finding import Finding, Severity
+from buttress.report.figures import fill
+from buttress.report.kinds import draw
+from buttress.report.kinds.table import nested
+
+MARK = '<meta name="generator" content="buttress">'
+_WORDS = {"good": "Good", "info": "Note", "warning": "Warning", "bad": "Bad"}
+_PLACED = ("title", "headline", "severity", "command", "versions")
+
+
+def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]]:
+    """Findings that answer one question, by network: of one kind, and of one title where a network has several."""
+    counts = [Counter(f.kind for f in found) for found in networks.values()]
+    several = {kind for count in counts for kind, times in count.items() if times > 1}
+    grouped: dict[tuple[str, str, int], dict[str, Finding]] = {}
+    for name, found in networks.items():
+        seen: Counter[tuple[str, str]] = Counter()
+        for finding in found:
+            key = finding.kind, finding.title if finding.kind in several else ""
+            seen[key] += 1
+            grouped.setdefault((*key, seen[key]), {})[name] = finding
+    return list(grouped.values())
+
+
+def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
+    """The most serious severity found in the last network, which is where a comparison arrives; "info" for none."""
+    order = get_args(Severity)
+    found = [order.index(f.severity) for findings in list(networks.values())[-1:] for f in findings]
+    severity: Severity = order[max(found)] if found else "info"
+    return severity
+
+
+def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) -> str:
+    """The HTML of a report.
+
+    Args:
+        networks: findings by network.
+        facts: as for `buttress.report.write`, with "title", "headline" and perhaps "severity".
+    """
+    grouped = groups(networks)
+    drawn = [draw(group) for group in grouped]
+    keys = [key for section in drawn for key in section.keys]
+    plain = {k: v for k, v in facts.items() if k not in _PLACED and not isinstance(v, Mapping | list | tuple)}
+    folded = {k: nested(v) for k, v in facts.items() if k not in _PLACED and isinstance(v, Mapping | list | tuple)}
+    plots = any('class="plot"' in section.html for section in drawn)
+    return fill(
+        "page.html",
+        mark=MARK,
+        title=facts.get("title", "Robustness report"),
+        headline=facts.get("headline", ""),
+        severity=facts.get("severity") or worst(networks),
+        words=_WORDS,
+        networks=list(networks),
+        sections=list(zip(grouped, drawn, strict=True)),
+        keys=keys,
+        command=facts.get("command"),
+        versions=facts.get("versions") or {},
+        plain=plain,
+        folded=folded,
+        style=_template("style.css"),
+        script=_template("page.js") if plots else "",
+        plotly=_plotly() if plots else "",
+    )
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

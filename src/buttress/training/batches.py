@@ -1,0 +1,63 @@
+"""Training batches as a function of (seed, epoch, index): nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from buttress.data.base import Dataset
+from buttress.defences.base import Batch
+from buttress.errors import UserError
+from buttress.random import Random, derive, generator
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """What inputs a model takes: float64 where its weights are, else float32."""
+    double = any(p.dtype == torch.float64 for p in model.parameters())
+    return torch.float64 if double else torch.float32
+
+
+class Batches:
+    """The training split in shuffled, augmented batches; moved to ``device`` whole, once.
+
+    Args:
+        data: its ``train`` split and its augmentation are used.
+        size: inputs per batch, over all processes; the last batch of an epoch may be smaller.
+        seed: what order and augmentation depend on.
+        device: where the batches are wanted.
+        rank: this process, of ``world`` processes that share each batch.
+        dtype: of the inputs.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        size: int,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        world: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        split = data.train
+        if size < 1 or len(split) < 1:
+            raise UserError(f"training needs a batch size of 1 or more and data; got {size} and {len(split)} inputs")
+        self.x, self.y, self.ids = split.x.to(device), split.y.to(device), split.ids.to(device)
+        self.augment, self.size, self.seed, self.rank, self.world = data.augment, size, seed, rank, world
+        self.dtype = dtype
+        whole, rest = divmod(len(split), size)
+        # A lone input cannot pass through BatchNorm: a rest of less than two per process is left to the next epoch.
+        self.per_epoch = whole + (rest >= 2 * world or whole == 0)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, from the one with index ``start``."""
+        order = torch.randperm(len(self.y), generator=generator(self.seed, "order", number)).to(self.y.device)
+        for index in range(start, self.per_epoch):
+            rows = order[index * self.size : (index + 1) * self.size][self.rank :: self.world]
+            x = self.x[rows]
+            x = x.to(self.dtype) / 255 if x.dtype == torch.uint8 else x.to(self.dtype)
+            if self.augment is not None:
+                x = self.augment(x, Random(derive(self.seed, "augment", number), self.ids[rows]))
+            yield Batch(x, self.y[rows], self.ids[rows])

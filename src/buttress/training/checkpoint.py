@@ -1,0 +1,92 @@
+"""Checkpoints that a crash cannot spoil: written beside, then put in place by one rename."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from buttress.errors import UserError
+from buttress.files import sync, told_when_full
+
+_PREFIX = "step-"
+_KEPT = 2  # the newest, and one to fall back on should its files be damaged
+
+
+def check_finite(weights: dict[str, Tensor], step: int) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise UserError(f"weight {name!r} is not finite at step {step}: training diverged; lower the learning rate")
+
+
+def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], progress: dict[str, Any]) -> None:
+    """Write the checkpoint of ``step`` into ``folder`` and remove all but the one before it.
+
+    Args:
+        folder: where checkpoints live.
+        step: steps done.
+        weights: tensors, kept as safetensors.
+        state: the optimiser's and other state, tensors and plain values.
+        progress: plain values, kept as JSON.
+
+    Raises:
+        UserError: when a weight is not finite or the disk is full; the last good checkpoint stays.
+    """
+    check_finite(weights, step)
+    packed = io.BytesIO()
+    torch.save(state, packed)  # in memory: on a full disk torch's writer raises what does not say so
+    final, beside = folder / f"{_PREFIX}{step:09d}", folder / f".{_PREFIX}{step:09d}.tmp"
+    with told_when_full(final):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, beside / "weights.safetensors"
+            )
+            (beside / "state.pt").write_bytes(packed.getbuffer())
+            (beside / "progress.json").write_text(json.dumps(progress))
+            for file in beside.iterdir():
+                sync(file)
+            shutil.rmtree(final, ignore_errors=True)
+            os.rename(beside, final)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        sync(folder)
+    for other in [*folder.glob(f".{_PREFIX}*"), *sorted(folder.glob(f"{_PREFIX}*"))[:-_KEPT]]:
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in ``folder``, if there is one."""
+    found = sorted(folder.glob(f"{_PREFIX}*"))
+    return found[-1] if found else None
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """The weights, state and progress of a checkpoint; nothing in it is executed.
+
+    Raises:
+        UserError: when a part is missing or damaged.
+    """
+    try:
+        weights = load_file(path / "weights.safetensors")
+        state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
+        progress = json.loads((path / "progress.json").read_text())
+    except Exception as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
+        raise UserError(
+            f"the checkpoint {path} cannot be read ({reason}): remove it, and the one before it is used"
+        ) from None
+    return weights, state, progress

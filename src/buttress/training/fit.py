@@ -1,0 +1,181 @@
+"""Training a network: one call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from buttress import models
+from buttress.attacks import Perturbation
+from buttress.attacks.base import plain
+from buttress.data.base import Dataset
+from buttress.defences.base import Defence
+from buttress.defences.standard import Standard
+from buttress.errors import UserError
+from buttress.random import derive
+from buttress.training.loop import Loop, Progress, signals_noted
+from buttress.training.optimisation import Optimiser, Schedule
+from buttress.training.run import leave_run, open_run, write_run
+from buttress.training.validation import default_attack
+
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
+Keep = Literal["best", "last"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and how it came about.
+
+    Attributes:
+        model: the module handed to `fit`, with the kept weights, in eval mode.
+        history: one row of figures per epoch.
+        best_epoch: the epoch (from 1) whose weights ranked highest on the validation split.
+    """
+
+    model: nn.Module
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+def describe(defence: Defence) -> dict[str, Any]:
+    """A defence as plain data: its class and its settings, wrapped ones included."""
+    inside = {k: describe(v) if isinstance(v, Defence) else plain(v) for k, v in defence.settings().items()}
+    return {"class": f"{type(defence).__module__}.{type(defence).__qualname__}", **inside}
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    defence: Defence | None = None,
+    *,
+    epochs: int = 30,
+    batch_size: int = 128,
+    seed: int = 0,
+    optimiser: Optimiser | None = None,
+    schedule: Schedule | None = None,
+    clip: float | None = None,
+    average: float | None = None,
+    precision: Precision = "32-true",
+    accelerator: str = "cpu",
+    devices: int = 1,
+    keep: Keep = "best",
+    validate_with: Perturbation | Literal["auto", "none"] = "auto",
+    validate_on: int = 500,
+    out: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_seconds: float = 60.0,
+    facts: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train ``model`` on ``data.train`` by ``defence``; the best weights by robust accuracy on ``data.val`` are kept.
+
+    The same seed on the same machine gives the same bits, also when a run is interrupted (even killed) and resumed.
+    The global random state is left as it was. Nothing is written unless ``out`` is given.
+
+    Args:
+        model: trained in place.
+        data: train and val are used, test is not looked at.
+        defence: the training method; standard training unless given.
+        epochs: passes over the training split.
+        batch_size: inputs per batch, over all devices.
+        seed: of data order, augmentation, attacks and dropout. Initialisation is the model's: ``models.create(seed=)``.
+        optimiser: Adam with 1e-3 unless given.
+        schedule: of the learning rate; constant unless given.
+        clip: largest L2 norm of the gradient.
+        average: decay of an exponential moving average of the weights, which is then what is validated and kept.
+        precision: "bf16-mixed" runs passes, crafting included, in bf16 where that is safe.
+        accelerator: of Fabric: "cpu", "cuda", "auto" ...
+        devices: processes; with more than one, start them with torchrun.
+        keep: which weights the model has in the end.
+        validate_with: attack for the robust accuracy; "auto" is PGD-10 in the defence's threat.
+        validate_on: stratified share of the validation split that is used.
+        out: a folder for weights, logs and checkpoints; it must be new or empty unless ``resume``.
+        resume: go on with the run in ``out``; where there is none yet, start it.
+        checkpoint_seconds: time between checkpoints inside an epoch; there is one after every epoch anyway.
+        facts: plain data about the run, kept beside the model.
+        progress: told how far it is, after every step.
+
+    Raises:
+        UserError: for settings that mean nothing, a loss that is not finite, a folder that holds something else.
+        Interrupted: after SIGTERM or SIGINT, with the checkpoint saved.
+    """
+    from lightning_fabric import Fabric
+
+    if epochs < 1:
+        raise UserError(f"epochs must be 1 or more; got {epochs}")
+    if clip is not None and not clip > 0:
+        raise UserError(f"clip, the largest norm of the gradient, must be positive; got {clip}")
+    if keep not in get_args(Keep):
+        raise UserError(f"keep must be one of {', '.join(get_args(Keep))}; got {keep!r}")
+    if isinstance(validate_with, str) and validate_with not in ("auto", "none"):
+        raise UserError(f"validate_with must be an attack, auto or none; got {validate_with!r}")
+    if resume and out is None:
+        raise UserError("resuming needs the run's output folder; got none")
+    defence = defence or Standard()
+    optimiser, schedule = optimiser or Optimiser(), schedule or Schedule()
+    folder = None if out is None else Path(out)
+    settings = {
+        "model": models.spec_of(model) or type(model).__qualname__,
+        "data": data.name,
+        "inputs": len(data.train),
+        "content": hashlib.sha256(repr(plain([data.train.x, data.train.y])).encode()).hexdigest()[:16],
+        "defence": describe(defence),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "seed": seed,
+        "optimiser": asdict(optimiser),
+        "schedule": asdict(schedule),
+        "clip": clip,
+        "average": average,
+        "precision": precision,
+        "validate_with": validate_with if isinstance(validate_with, str) else plain(validate_with),
+        "validate_on": validate_on,
+    }
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # Fabric refuses in all of these
+        asked = f"accelerator {accelerator!r}, devices {devices}, precision {precision!r}"
+        raise UserError(f"{asked} cannot be had: {' '.join(str(error).split())}") from None
+    if devices > 1:
+        fabric.launch()
+    claimed = False
+    if folder is not None and fabric.is_global_zero:
+        claimed = open_run(folder, settings, resume)
+    attack = default_attack(defence) if validate_with == "auto" else None if validate_with == "none" else validate_with
+    assert not isinstance(attack, str)
+    try:
+        with torch.random.fork_rng(), signals_noted() as came:
+            torch.manual_seed(derive(seed, "prepare"))
+            data = defence.prepare(model, data, seed)
+            loop = Loop(
+                fabric,
+                model,
+                data,
+                defence,
+                optimiser,
+                schedule,
+                clip=clip,
+                average=average,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+                attack=attack,
+                validate_on=validate_on,
+            )
+            loop.run(folder, resume, checkpoint_seconds, progress, came)
+    except UserError:
+        if claimed and folder is not None:
+            leave_run(folder)
+        raise
+    model.load_state_dict(loop.best if keep == "best" else loop.weights())
+    model.eval()
+    if folder is not None and fabric.is_global_zero:
+        known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
+        write_run(folder, model, loop.weights(), {**known, **(facts or {})}, loop.history)
+    return Trained(model, loop.history, loop.best_epoch)

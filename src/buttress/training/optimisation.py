@@ -1,0 +1,118 @@
+"""The optimiser, the learning rate's schedule and the moving average of the weights."""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimiser:
+    """How weights are updated.
+
+    Args:
+        name: "sgd", "adam" or "adamw".
+        lr: the highest learning rate of the schedule.
+        momentum: of SGD.
+        nesterov: SGD with Nesterov's momentum.
+        weight_decay: 0 or more.
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.name not in ("sgd", "adam", "adamw"):
+            raise UserError(f"optimiser must be sgd, adam or adamw; got {self.name!r}")
+        if not self.lr > 0 or not self.weight_decay >= 0 or not 0 <= self.momentum < 1:
+            raise UserError(
+                "lr must be positive, weight_decay 0 or more, momentum in [0, 1); "
+                f"got {self.lr}, {self.weight_decay}, {self.momentum}"
+            )
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser of torch for these parameters."""
+        if self.name == "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
+            )
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over training, as a factor of its highest value; a function of progress alone.
+
+    Args:
+        name: "constant"; "piecewise", times ``factor`` at each of ``milestones``; "cyclic", linear from 0 up to 1 at
+            ``peak`` and down to 0; "cosine", half a cosine from 1 to 0.
+        milestones: shares of the training, in (0, 1), in rising order.
+        factor: of each milestone.
+        peak: share of the training at which the cycle is highest.
+    """
+
+    name: Literal["constant", "piecewise", "cyclic", "cosine"] = "constant"
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    factor: float = 0.1
+    peak: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.name not in ("constant", "piecewise", "cyclic", "cosine"):
+            raise UserError(f"schedule must be constant, piecewise, cyclic or cosine; got {self.name!r}")
+        if any(not 0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
+            raise UserError(f"milestones must be shares of the training in (0, 1), rising; got {self.milestones}")
+        if not 0 < self.peak < 1 or not self.factor > 0:
+            raise UserError(f"peak must be in (0, 1) and factor positive; got {self.peak} and {self.factor}")
+
+    def at(self, progress: float) -> float:
+        """The factor when a share ``progress`` of the training is done."""
+        if self.name == "piecewise":
+            return self.factor ** bisect.bisect_right(self.milestones, progress)
+        if self.name == "cyclic":
+            return progress / self.peak if progress < self.peak else (1 - progress) / (1 - self.peak)
+        if self.name == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        return 1.0
+
+
+class Average:
+    """Exponential moving average of a model's weights and buffers.
+
+    Args:
+        model: whose weights are followed.
+        decay: share of the old average that each update keeps, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise UserError(f"the moving average's decay must be in (0, 1); got {decay}")
+        self.decay = decay
+        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move towards the model's present weights."""
+        for name, value in model.state_dict().items():
+            mine: Tensor = self.state[name]
+            if mine.is_floating_point():
+                mine.lerp_(value, 1 - self.decay)
+            else:
+                mine.copy_(value)

@@ -1,0 +1,135 @@
+"""A run's folder: what is in it, how it is recognised, and how its model is read back."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from buttress import models
+from buttress.errors import UserError
+from buttress.files import told_when_full, write_text
+
+MARK = "run.json"
+
+
+def versions() -> dict[str, str]:
+    """What ran: the versions and the machine, as far as a figure may depend on them."""
+    try:
+        own = version("buttress")
+    except PackageNotFoundError:
+        own = "source"
+    return {
+        "buttress": own,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+    }
+
+
+def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
+    """Claim ``folder`` for a run with these settings; whether it was free until now.
+
+    Raises:
+        UserError: when another run or foreign files are in it, or when a resumed run had other settings.
+    """
+    mark = folder / MARK
+    settings = json.loads(json.dumps(settings))
+    if mark.exists():
+        try:
+            before = json.loads(mark.read_text())["settings"]
+        except (OSError, ValueError, KeyError):
+            raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
+        if not resume:
+            raise UserError(f"{folder} holds a run already: resume it (--resume), or choose another output folder")
+        differing = _difference(before, settings, "")
+        if differing is not None:
+            key, was, now = differing
+            raise UserError(
+                f"{folder} holds a run with {key} {was!r}, asked for is {now!r}: "
+                "resume with the same settings, or choose another output folder"
+            )
+        return False
+    # The half-written mark of a run that was killed as it began is ours.
+    if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no run of ours: choose an empty or new output folder")
+    write_text(mark, json.dumps({"settings": settings, "versions": versions()}, indent=2))
+    return True
+
+
+def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
+    """The first setting that differs, with both values; classes are told before their settings."""
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return None if before == now else (key, before, now)
+    for name in sorted({*before, *now}, key=lambda name: (name != "class", name)):
+        found = _difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        if found is not None:
+            return found
+    return None
+
+
+def leave_run(folder: Path) -> None:
+    """Take the claim back where nothing came of the run, so that the folder can be used again."""
+    if [path.name for path in folder.iterdir()] == [MARK]:
+        (folder / MARK).unlink()
+
+
+def write_run(
+    folder: Path,
+    model: nn.Module,
+    last: dict[str, Tensor],
+    facts: Mapping[str, Any],
+    history: list[dict[str, float]],
+) -> None:
+    """Write what `load` needs (how the model is made, its weights), the last weights and the history."""
+    with told_when_full(folder):
+        models.save_weights(model, folder / "model.safetensors")
+        save_file({name: value.cpu().contiguous() for name, value in last.items()}, folder / "last.safetensors")
+    write_text(folder / "history.json", json.dumps(history, indent=2))
+    write_text(folder / "model.json", json.dumps({"model": models.spec_of(model), **facts}, indent=2))
+
+
+def read_facts(folder: str | Path) -> dict[str, Any]:
+    """What `write_run` said of the model in ``folder``.
+
+    Raises:
+        UserError: when there is no finished run.
+    """
+    file = Path(folder) / "model.json"
+    try:
+        facts: dict[str, Any] = json.loads(file.read_text())
+    except FileNotFoundError:
+        there = "its run is not finished: resume it" if (Path(folder) / MARK).exists() else "no run is there"
+        raise UserError(f"{folder} holds no trained model ({there})") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from None
+    return facts
+
+
+def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """A trained network back from a run's folder, in eval mode.
+
+    Args:
+        folder: where `buttress.fit` or the command line wrote the run.
+        model: the module to load the weights into; needed only for one that buttress did not create.
+
+    Raises:
+        UserError: when the folder holds no finished run, or its weights do not fit.
+    """
+    spec = read_facts(folder)["model"]
+    if model is None:
+        if spec is None:
+            raise UserError(
+                f"the model in {folder} was not made by models.create: give the module, load(folder, model)"
+            )
+        model = models.from_spec(spec)
+    models.load_weights(model, Path(folder) / "model.safetensors")
+    return model.eval()

@@ -1,0 +1,203 @@
+"""Audit a network and write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from buttress import audits as audit_room
+from buttress import report
+from buttress.attacks import Attack, Perturbation
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gaussian import Gaussian
+from buttress.attacks.oracle import Precision
+from buttress.attacks.pgd import PGD
+from buttress.audits import Audit, Finding
+from buttress.audits.boundary import Boundary
+from buttress.audits.examples import Examples
+from buttress.audits.layers import Layers
+from buttress.audits.robustness import Robustness
+from buttress.data.base import Dataset
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import versions
+from buttress.workflows.estimate import estimate_attacks
+from buttress.workflows.gate import check_gate, gate
+from buttress.workflows.settings import Network, Say, Source, left_alone, open_network, said, threat_for, under
+
+
+def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
+    """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary."""
+    chosen = under(threat, list(attacks or [PGD(steps=20), FGSM()]))
+    noise = Gaussian(std=0.1, box=threat.box)
+    displacing: list[Perturbation] = [*chosen, noise]
+    norms = dict.fromkeys(attack.threat.norm for attack in chosen)
+    robustness = [Robustness(attacks=[a for a in chosen if a.threat.norm == norm], noises=[noise]) for norm in norms]
+    shown: Audit = Boundary() if dataset.shape == (2,) else Examples(attack=chosen[0])
+    return [*robustness, Layers(perturbations=displacing), shown]
+
+
+def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[Attack] | None) -> list[Audit]:
+    """Questions as the user put them, with the user's attacks and threat where they name none themselves."""
+    if not attacks:
+        return under(threat, list(questions))
+    filling = {"attacks": list(attacks), "perturbations": [*attacks, Gaussian(std=0.1)], "attack": attacks[0]}
+    filled = []
+    for question in questions:
+        parts: Sequence[Any] = fields(question) if is_dataclass(question) else ()
+        left = [p.name for p in parts if p.name in filling and _same(getattr(question, p.name), p.default)]
+        changes: dict[str, Any] = {name: filling[name] for name in left}
+        filled.append(cast(Audit, replace(cast(Any, question), **changes)) if changes else question)
+    return under(threat, filled)
+
+
+def attacks_of(questions: Sequence[Audit]) -> list[Perturbation]:
+    """The attacks that the robustness audits will run, once for each budget; for an estimate of time."""
+    robustness = [question for question in questions if isinstance(question, Robustness)]
+    return [attack for question in robustness for attack in question.attacks for _ in question.budgets[1:]]
+
+
+def _same(value: object, default: object) -> bool:
+    """Whether a field was left at its default; the typed parser makes lists of tuples."""
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) == list(default)
+    return value == default
+
+
+def ask(
+    model: nn.Module,
+    dataset: Dataset,
+    questions: Sequence[Audit],
+    *,
+    limit: int | None,
+    seed: int,
+    precision: Precision,
+    batch_size: int,
+    say: Say,
+    title: str,
+) -> list[Finding]:
+    """Put the questions on the test split, with progress told."""
+    progress = say.watch(title)
+
+    def watch(what: str, done: float) -> None:
+        if progress is not None:
+            progress(done, {what: done})
+
+    findings = audit_room.run(
+        model,
+        dataset.test,
+        questions,
+        limit=limit,
+        classes=dataset.classes,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        watch=watch,
+    )
+    for finding in findings:
+        say.line(f"{finding.title}: {finding.verdict}")
+    return findings
+
+
+def new_folder(out: Path) -> None:
+    """Refuse a folder in which something would be overwritten.
+
+    Raises:
+        UserError: naming it.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not empty: choose another output folder")
+
+
+def report_facts(command: str, dataset: Dataset, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the foot of a report says of how it was made."""
+    return {
+        "command": command,
+        "seed": seed,
+        "versions": versions(),
+        "data": dataset.name,
+        "provenance": dataset.provenance,
+        "settings": dict(settings),
+    }
+
+
+def audit(
+    network: str,
+    *,
+    out: Path,
+    architecture: Network = Network(),
+    source: Source = Source(),
+    threat: Threat = Threat(),
+    attacks: list[Attack] | None = None,
+    audits: list[Audit] | None = None,
+    inputs: int | None = 1000,
+    seed: int = 0,
+    precision: Precision = "auto",
+    batch_size: int = 256,
+    fail_under: float | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    say: Say = Say(),
+) -> list[Finding] | None:
+    """Ask a trained network how robust it is, where it gives way, and what it falls for; write a report.
+
+    Args:
+        network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
+        out: a new folder for report.html and findings.json.
+        architecture: for a network that is no run's: its options and weights.
+        source: the data; a run's own unless said otherwise.
+        threat: what the attacker may do; for every attack that names no threat itself. That of the run's own training
+            unless given, else linf 8/255.
+        attacks: PGD-20 and FGSM unless given; the first one's eps is the main budget. Each norm is scored by itself.
+        audits: robustness, layers, and examples or the decision boundary, unless given; those that name no attacks
+            take the ones above.
+        inputs: at most so many test inputs, classes in proportion.
+        seed: of all attacks.
+        precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
+        batch_size: inputs computed at once.
+        fail_under: exit with status 2 when robust accuracy, in percent, is lower: a gate for CI.
+        dry_run: say what would be done and about how long it takes, and do nothing.
+        command: the command, for the report.
+        say: who is told.
+
+    Raises:
+        UserError: also when the gate of ``fail_under`` is not met; the report is written then.
+    """
+    new_folder(out)
+    model, dataset, facts = open_network(network, architecture, source, seed)
+    if left_alone(threat) and facts.get("threat"):
+        threat = Threat(**facts["threat"])
+    threat = threat_for(dataset.box, threat)
+    questions = given_audits(audits, threat, attacks) if audits else usual_audits(dataset, threat, attacks)
+    check_gate(fail_under, questions)
+    count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
+    if count < 1:
+        raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
+    say.line(f"audit of {network} on {count} test inputs of {dataset.name}")
+    if dry_run:
+        say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
+        return None
+    findings = ask(
+        model,
+        dataset,
+        questions,
+        limit=inputs,
+        seed=seed,
+        precision=precision,
+        batch_size=batch_size,
+        say=say,
+        title="audit",
+    )
+    settings = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
+    settings |= {"defence": facts["defence"]} if "defence" in facts else {}
+    name = Path(network).resolve().name if Path(network).is_dir() else network
+    first = next((finding for finding in findings if finding.kind == "robustness"), findings[0])
+    about = report_facts(command, dataset, seed, settings)
+    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    say.line(f"report: {path}")
+    gate(findings, fail_under)
+    return findings

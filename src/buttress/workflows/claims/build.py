@@ -1,0 +1,33 @@
+"""Objects from the short forms of a recipe, by the same typed path as the command line."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from buttress.errors import UserError
+from buttress.workflows.words import spelt_out
+
+T = TypeVar("T")
+
+
+def build(kind: type[T], tree: Any, role: str = "") -> T:
+    """An object of ``kind`` from plain data, its types checked.
+
+    Args:
+        kind: a dataclass, or the base class of a role.
+        tree: its settings; a member of a role as its name, or as a mapping with ``name`` and its options.
+        role: the option whose value this is, such as "defence" or "attack"; it says whose names are meant.
+
+    Raises:
+        UserError: in one line, for what does not fit.
+    """
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    try:
+        made = parser.instantiate(parser.parse_object({"it": spelt_out(role, tree)}))
+    except (jsonargparse.ArgumentError, TypeError) as error:
+        raise UserError(f"{role or kind.__name__}: {' '.join(str(error).split())}") from None
+    thing: T = made.it
+    return thing

@@ -1,0 +1,123 @@
+"""The page on all claims, written from their JSON files alone: the same files give the same page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from buttress.errors import UserError
+from buttress.files import write_text
+from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
+from buttress.workflows.claims.sections import checks, choices, profiles, rows, table
+
+MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
+
+INTRODUCTION = """\
+# Published claims, and what came of them
+
+Each section is one recipe with a `claim:` block, run by `buttress reproduce NAME`. The numbers behind this page, seed
+by seed, are in `claims/NAME.json`.
+
+**How a check is judged.** A check says that A is better than B by some figure, under some attack. For each seed A and B
+are trained on the same data from the same initial weights, and their difference is taken; the interval is the 95 %
+interval of the mean difference by Student's t, paired by seed.
+
+- *reproduced*: the interval excludes 0 in the claimed direction, and the mean difference is at least half of the
+  published one (where a number was published);
+- *direction only*: the mean alone has the claimed sign;
+- *not reproduced*: anything else.
+
+A claim is *reproduced* if all of its checks are, *not reproduced* if at most half of them have even the direction, and
+*direction only* in between. The verdict is that under the published attack; FGSM is a weak one, so each check is
+repeated under PGD-40 with 5 restarts. R&G is the sum of the accuracies, in percent, over the budgets of a table.
+Intervals are not corrected for the number of comparisons: of 20 differences that are really 0, the intervals of one or
+so will exclude it.
+"""
+
+
+def write_document(out: Path, document: Path) -> Path:
+    """Write the page from every claim's file in ``out``.
+
+    Raises:
+        UserError: as `readable`.
+    """
+    claims = readable(out, document)
+    parts = [MARK, INTRODUCTION, _overview(claims), *(_section(claim) for claim in claims)]
+    write_text(document, "\n\n".join(part.strip() for part in parts if part) + "\n")
+    return document
+
+
+def readable(out: Path, document: Path) -> list[dict[str, Any]]:
+    """The results of all claims in ``out``, by file name.
+
+    Raises:
+        UserError: when a JSON file there is no claim's result, or when ``document`` exists and is not such a page.
+    """
+    try:
+        foreign = MARK not in document.read_text()
+    except FileNotFoundError:
+        foreign = False
+    except (OSError, UnicodeDecodeError):
+        foreign = True
+    if foreign:
+        raise UserError(f"{document} exists and is no page of claims: choose another --document")
+    return [_read(path) for path in sorted(out.glob("*.json"))]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        claim: dict[str, Any] = json.loads(path.read_text())
+        _ = claim["recipe"], claim["checks"], claim["verdicts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no result of a claim: choose another --out, or take it out of the folder") from None
+    return claim
+
+
+def _overview(claims: list[dict[str, Any]]) -> str:
+    lines = []
+    for claim in claims:
+        held = {label: [c["under"][label]["verdict"] for c in claim["checks"]] for label in claim["verdicts"]}
+        counts = "; ".join(
+            f"{label}: {found.count('reproduced')} of {len(found)} reproduced, "
+            f"{found.count('direction only')} in direction only"
+            for label, found in held.items()
+        )
+        link = f"[{claim['recipe']}](#{claim['recipe']})"
+        lines.append([link, claim["scale"], str(claim["seeds"]), f"**{claim['verdict']}**", counts])
+    return "## All claims\n\n" + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
+
+
+def _section(claim: Mapping[str, Any]) -> str:
+    others = [f"{label}: {found}" for label, found in claim["verdicts"].items() if label != claim["verdict_under"]]
+    parts = [
+        f"## {claim['recipe']}",
+        f"{claim['source']}. *{claim['statement']}*",
+        f"Verdict under {claim['verdict_under']}: **{claim['verdict']}**"
+        + (f" (under {'; under '.join(others)})" if others else "")
+        + f". Scale {claim['scale']}, {claim['seeds']} seeds.",
+        claim["note"],
+        *([in_words(claim)] if claim["kind"] == "table" else []),
+        *([gains_in_words(claim)] if claim["kind"] == "gains" else []),
+        *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),
+        "### Checks\n\n" + checks(claim),
+        *([rows(claim)] if claim["kind"] == "table" else []),
+        *([profiles(claim)] if claim["kind"] == "profiles" else []),
+        *([choices(claim)] if claim.get("sweeps") else []),
+        "### What the source leaves out\n\n" + "\n".join(f"- {line}" for line in claim["silent"])
+        if claim["silent"]
+        else "",
+        _origin(claim),
+    ]
+    return "\n\n".join(part.strip() for part in parts if part)
+
+
+def _origin(claim: Mapping[str, Any]) -> str:
+    made = claim["versions"]
+    machine = made["machine"].partition(",")[0]
+    return (
+        f"Made on {claim['date']} from commit {claim['commit']} with buttress {made['buttress']}, "
+        f"torch {made['torch']}, Python {made['python']} on {machine} with {claim['cpus']} CPUs, "
+        f"in {claim['job_seconds'] / 60:.0f} minutes of one worker process."
+    )

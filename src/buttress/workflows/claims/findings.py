@@ -1,0 +1,136 @@
+"""In plain words: where layer regularisation helped, where it did not, and whether the centred measure does better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_MEASURES = {"relative_error": "The published measure (relative error)", "centred": "The centred measure"}
+
+
+def points(value: float) -> str:
+    """A difference with its sign and one digit; what rounds to 0 has no minus."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
+def in_words(claim: Mapping[str, Any]) -> str:
+    """What the regularised rows of a table did against their bases, by measure and attack."""
+    pairs = claim["regularised"]
+    measures = [m for m in _MEASURES if any(pair["measure"] == m for pair in pairs)]
+    if not measures:
+        return ""
+    lines = ["### Does layer regularisation help here?", "R&G of each regularised row against its own base:"]
+    bullets = []
+    for measure in measures:
+        mine = [pair for pair in pairs if pair["measure"] == measure]
+        for label in mine[0]["under"]:
+            bullets.append(f"- {_MEASURES[measure]}, under {label}: {_told(mine, label)}")
+    lines.append("\n".join(bullets))
+    lines.append(_sizes(claim["checks"]))
+    if set(measures) == set(_MEASURES):
+        lines.append(_centred(pairs))
+    return "\n\n".join(lines)
+
+
+def _told(pairs: Sequence[Mapping[str, Any]], label: str) -> str:
+    """One sentence of counts, and a judgement that follows from them."""
+    above, below = _decided(pairs, label)
+    means = [pair["under"][label]["mean"] for pair in pairs]
+    average = sum(means) / len(means)
+    rest = len(pairs) - len(above) - len(below)
+    if not above:
+        judgement = "It does not help" + (", and it harms." if below else ".")
+    elif below:
+        judgement = "It helps in places and harms in others."
+    elif len(above) == len(pairs):
+        judgement = "It helps throughout."
+    else:
+        judgement = "It helps in places."
+    where = (f" Above: {', '.join(above)}." if above else "") + (f" Below: {', '.join(below)}." if below else "")
+    return (
+        f"{judgement} Of {len(pairs)} rows, {len(above)} are above their base with an interval that excludes 0, "
+        f"{len(below)} below, and {rest} show no difference that so few seeds can tell from 0; "
+        f"the mean difference is {points(average)} points.{where}"
+    )
+
+
+def _sizes(checks: Sequence[Mapping[str, Any]]) -> str:
+    """How large the differences of the checks are beside the published ones."""
+    published = sum(check["published"] for check in checks) / len(checks)
+    told = [
+        f"{points(sum(check['under'][label]['mean'] for check in checks) / len(checks))} points under {label}"
+        for label in checks[0]["under"]
+    ]
+    measured = " and ".join(told)
+    return f"On average the differences that the checks below speak of are {measured}; published: {points(published)}."
+
+
+def _decided(pairs: Sequence[Mapping[str, Any]], label: str) -> tuple[list[str], list[str]]:
+    """The rows above and below their bases by an interval that excludes 0, each with its mean difference."""
+    above, below = [], []
+    for pair in pairs:
+        low, high = pair["under"][label]["low"], pair["under"][label]["high"]
+        if low is not None and low > 0:
+            above.append(f"{pair['row']} ({points(pair['under'][label]['mean'])})")
+        if high is not None and high < 0:
+            below.append(f"{pair['row']} ({points(pair['under'][label]['mean'])})")
+    return above, below
+
+
+def _centred(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Whether the centred measure does better than the published one, under the strongest attack of the table."""
+    label = list(pairs[0]["under"])[-1]
+    found = {}
+    for measure in _MEASURES:
+        mine = [pair for pair in pairs if pair["measure"] == measure]
+        above, below = _decided(mine, label)
+        found[measure] = (len(above), len(below), sum(p["under"][label]["mean"] for p in mine) / len(mine))
+    (_, _, published), (gains, harms, centred) = found["relative_error"], found["centred"]
+    if gains and not harms:
+        said = f"The centred measure helps in {gains} rows and harms in none"
+    elif gains:
+        said = f"The centred measure helps in {gains} rows and harms in {harms}"
+    elif harms:
+        said = f"The centred measure does not help either, and harms in {harms} rows"
+    else:
+        said = "The centred measure shows neither gain nor harm that so few seeds can tell from 0"
+    better = "better" if centred > published else "worse" if centred < published else "as well"
+    return (
+        f"**{said}** (under {label}); on average it does {better} than the published measure "
+        f"({points(centred)} against {points(published)} points of R&G over the base)."
+    )
+
+
+def profiles_in_words(claim: Mapping[str, Any]) -> str:
+    """Which layer is displaced furthest, by network, measure and perturbation."""
+    lines = []
+    for name, found in claim["profiles"].items():
+        for measure, by_perturbation in found["displacement"].items():
+            by_layer: dict[str, list[str]] = {layer: [] for layer in found["layers"]}
+            for perturbation, values in by_perturbation.items():
+                means = [value["mean"] for value in values]
+                by_layer[found["layers"][means.index(max(means))]].append(perturbation)
+            told = "; ".join(f"{layer} under {', '.join(names)}" for layer, names in by_layer.items() if names)
+            lines.append(f"- {name}, {measure.replace('_', ' ')}: {told}.")
+    return "### Which layer is displaced furthest?\n\n" + "\n".join(lines)
+
+
+def gains_in_words(claim: Mapping[str, Any]) -> str:
+    """Which cells of the published tables give the gains that were announced."""
+    lines = []
+    for cell in claim["cells"]:
+        told = [_cell(entry) for entry in cell["found"]]
+        if told:
+            text = f"{cell['gain']:+g} ({cell['recipe']}): the published table gives it as {'; '.join(told)}."
+        else:
+            near = "; ".join(_cell(entry) for entry in cell["nearest"])
+            text = (
+                f"{cell['gain']:+g} ({cell['recipe']}): it is no difference of two cells of a column. Nearest: {near}."
+            )
+        lines.append(f"- {text}")
+    return "### Which published cells give these gains?\n\n" + "\n".join(lines)
+
+
+def _cell(entry: Mapping[str, Any]) -> str:
+    column = entry["at"] if entry["at"] == "R&G" else f"eps {entry['at']}"
+    return f"{entry['better']} less {entry['than']} at {column} ({entry['difference']:+.2f})"

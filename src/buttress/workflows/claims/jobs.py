@@ -1,0 +1,93 @@
+"""One job of a reproduction: train a network from one seed, and measure it. Plain data in, plain data out."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from buttress import audits, layers, registry
+from buttress.attacks import Attack, Perturbation
+from buttress.audits.robustness import Robustness
+from buttress.data.base import Dataset, Split
+from buttress.defences.base import Defence
+from buttress.threat import Threat
+from buttress.training import fit
+from buttress.workflows.claims.build import build
+from buttress.workflows.settings import Network, Source, Training, under
+
+_BATCH = 512  # inputs attacked at once
+
+
+def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
+    """Train and measure.
+
+    Args:
+        job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and one of ``accuracy``
+            (eps, attacks) and ``profile`` (eps, perturbations, measures, inputs).
+        data_dir: where original data files are, for data sets that have such.
+
+    Returns:
+        ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
+        perturbation, their mean displacement. And ``seconds`` of training and of measuring.
+    """
+    setup, seed = job["setup"], int(job["seed"])
+    defence: Defence = build(Defence, job["defence"], "defence")  # type: ignore[type-abstract]  # of any subclass
+    training = build(Training, setup.get("training", {}))
+    dataset, _ = _source(setup["source"], data_dir).load(seed)
+    model = build(Network, setup["architecture"]).create(dataset, seed)
+    start = time.perf_counter()
+    settings = {f.name: getattr(training, f.name) for f in fields(training) if f.name != "train_precision"}
+    # Where the last weights are kept no epoch needs to be judged by an attack.
+    check: Any = "none" if training.keep == "last" else "auto"
+    fit(model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    trained = time.perf_counter()
+    split: Split = dataset.splits[job["split"]]
+    if "profile" in job:
+        found: dict[str, Any] = {"profile": _profile(model, dataset, split, job["profile"], seed)}
+    else:
+        found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed)}
+    return {**found, "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained}}
+
+
+def _source(tree: Mapping[str, Any], data_dir: str | None) -> Source:
+    source = build(Source, tree)
+    parameters = inspect.signature(registry.dataset.get(source.data or "fashion-mini")).parameters
+    return replace(source, data_dir=Path(data_dir)) if data_dir and "data_dir" in parameters else source
+
+
+def _accuracy(
+    model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int
+) -> dict[str, list[float]]:
+    """Percent of inputs that stand, by attack and budget."""
+    budgets: Sequence[float] = asked["eps"]
+    threat = Threat(eps=max(budgets), box=dataset.box)
+    found = {}
+    for entry in asked["attacks"]:
+        attack: Attack = under(threat, build(Attack, entry["attack"], "attack"))  # type: ignore[type-abstract]  # of any subclass
+        question = Robustness(attacks=[attack], eps=budgets)
+        settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+        (finding,) = audits.run(model, split, [question], limit=entry.get("inputs"), **settings)
+        row = finding.data["attacks"][0]
+        stands = {point["eps"]: 100 * point["accuracy"] for point in row["curve"]}
+        found[str(row["label"])] = [stands[eps] for eps in budgets]
+    return found
+
+
+def _profile(model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Mean displacement by measure and perturbation, along the activations."""
+    threat = Threat(eps=asked["eps"], box=dataset.box)
+    kind: Any = Perturbation
+    chosen = {name: under(threat, build(kind, tree, "attack")) for name, tree in asked["perturbations"].items()}
+    inputs = split.stratified(asked["inputs"], seed)
+    found: dict[str, Any] = {}
+    for measure in asked["measures"]:
+        profile = layers.sustainability(model, inputs, chosen, "activations", measure, seed=seed)
+        found["layers"] = profile.layers
+        found[measure] = dict(zip(profile.perturbations, profile.mean.tolist(), strict=True))
+    return found

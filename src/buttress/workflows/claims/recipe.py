@@ -1,0 +1,151 @@
+"""Recipes: YAML files, and the block in which one states a published claim."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+KINDS = ("table", "profiles", "gains")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What was published, what must hold of it, and the experiment that tests it.
+
+    Args:
+        source: paper and table.
+        statement: the claim in a sentence.
+        kind: "table" (accuracy of networks over budgets), "profiles" (displacement of layers) or "gains" (differences
+            read off the results of other claims).
+        checks: what must hold; their form depends on the kind.
+        published: the numbers, by row (a table) or by network and perturbation (profiles).
+        attack: label of the attack under which a table's numbers were published.
+        silent: what the source leaves out, and what was done about it.
+        experiment: settings that all scales share.
+        scales: what each scale changes in them, and ``note``: what that leaves of the original.
+    """
+
+    source: str
+    statement: str
+    kind: str
+    checks: list[dict[str, Any]]
+    published: dict[str, Any] = field(default_factory=dict)
+    attack: str = "FGSM"
+    silent: list[str] = field(default_factory=list)
+    experiment: dict[str, Any] = field(default_factory=dict)
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def at_scale(self, scale: str) -> tuple[dict[str, Any], str]:
+        """The experiment's settings at a scale, and its note.
+
+        Raises:
+            UserError: for a scale that the recipe does not have.
+        """
+        if scale not in self.scales:
+            raise UserError(f"the recipe has no scale {scale!r}; {nearest(scale, sorted(self.scales))}")
+        changes = dict(self.scales[scale])
+        note = str(changes.pop("note", ""))
+        return merged(self.experiment, changes), note
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe by its name; ``claim`` is None for one that is an everyday job."""
+
+    name: str
+    summary: str
+    claim: Claim | None
+
+
+def recipes() -> list[Recipe]:
+    """All recipes that come with the package, by name."""
+    return [_read(path) for path in sorted(FOLDER.glob("*.yaml"))]
+
+
+def find(name: str) -> Recipe:
+    """A recipe by its name or by the path of a YAML file.
+
+    Raises:
+        UserError: when there is none, or when it is no recipe.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = [file.stem for file in sorted(FOLDER.glob("*.yaml"))]
+        raise UserError(f"there is no recipe {name!r}; {nearest(name, known)}")
+    return _read(path)
+
+
+def _read(path: Path) -> Recipe:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"the recipe {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"the recipe {path} must map options to values; got a {type(tree).__name__}")
+    claim = None if "claim" not in tree else typed(Claim, tree["claim"], f"{path.name}: claim")
+    if claim is not None and claim.kind not in KINDS:
+        raise UserError(f"{path.name}: claim: there is no kind {claim.kind!r}; {nearest(claim.kind, list(KINDS))}")
+    return Recipe(path.stem, str(tree.get("summary", "")), claim)
+
+
+def typed(kind: type[T], tree: Any, where: str) -> T:
+    """A dataclass from a mapping.
+
+    Raises:
+        UserError: naming ``where`` and what is unknown or missing.
+    """
+    if not isinstance(tree, Mapping):
+        raise UserError(f"{where}: a mapping of {_names(kind)} was expected; got {tree!r}")
+    known = _names(kind)
+    for key in tree:
+        if key not in known:
+            raise UserError(f"{where}: there is no entry {key!r}; {nearest(str(key), known)}")
+    try:
+        return kind(**tree)
+    except TypeError as error:
+        raise UserError(f"{where}: {str(error).partition(' ')[2]}") from None
+
+
+def _names(kind: Any) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with ``changes`` laid over it, mapping by mapping; both are left as they were."""
+    result = copy.deepcopy(dict(tree))
+    for key, value in changes.items():
+        before = result.get(key)
+        both = isinstance(before, dict) and isinstance(value, Mapping)
+        result[key] = merged(before, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]  # both are mappings
+    return result
+
+
+def filled(tree: Any, values: Mapping[str, Any]) -> Any:
+    """``tree`` with every text ``$name`` replaced by the value of that name; others stay as they are."""
+    if isinstance(tree, Mapping):
+        return {key: filled(part, values) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [filled(part, values) for part in tree]
+    if isinstance(tree, str) and tree.startswith("$") and tree[1:] in values:
+        return copy.deepcopy(values[tree[1:]])
+    return tree
+
+
+def blanks(tree: Any) -> set[str]:
+    """The names that `filled` would replace."""
+    if isinstance(tree, Mapping):
+        return set().union(*(blanks(part) for part in tree.values()))
+    if isinstance(tree, list):
+        return set().union(*(blanks(part) for part in tree))
+    return {tree[1:]} if isinstance(tree, str) and tree.startswith("$") else set()

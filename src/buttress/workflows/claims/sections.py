@@ -1,0 +1,96 @@
+"""Tables of the page on claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.workflows.claims.table import R_AND_G
+
+
+def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """Two digits after the point below 2, one above; a dash for none."""
+    if value is None:
+        return "-"
+    digits = 2 if abs(value) < 2 else 1
+    return f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+
+
+def interval(difference: Mapping[str, Any]) -> str:
+    """A mean difference with its interval."""
+    mean = number(difference["mean"], signed=True)
+    if difference["low"] is None:
+        return mean
+    return f"{mean} ({number(difference['low'], signed=True)} to {number(difference['high'], signed=True)})"
+
+
+def checks(claim: Mapping[str, Any]) -> str:
+    """What must hold: published and measured differences, and the verdicts."""
+    labels = list(claim["verdicts"])
+    head = ["check", "published", *(part for label in labels for part in (f"{label}: difference", "verdict"))]
+    lines = []
+    for check in claim["checks"]:
+        found = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
+        lines.append(
+            [check["statement"], number(check["published"], signed=True), *(p for pair in found for p in pair)]
+        )
+    return table(head, lines)
+
+
+def rows(claim: Mapping[str, Any]) -> str:
+    """Accuracy of every row, one table for each attack."""
+    parts = []
+    columns = [str(eps) for eps in claim["eps"]]
+    for label in claim["rows"][0]["accuracy"]:
+        head = ["training", *columns, R_AND_G, f"published {R_AND_G} (FGSM)"]
+        lines = []
+        for row in claim["rows"]:
+            found = row["accuracy"][label]
+            total = f"{found[R_AND_G]['mean']:.1f}"
+            if found[R_AND_G]["sd"] is not None:
+                total += f" ± {found[R_AND_G]['sd']:.1f}"
+            published = "-" if row["published"] is None else f"{sum(row['published']):.1f}"
+            lines.append([row["name"], *(f"{found[column]['mean']:.1f}" for column in columns), total, published])
+        parts.append(
+            f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
+            + table(head, lines)
+        )
+    return "\n\n".join(parts)
+
+
+def choices(claim: Mapping[str, Any]) -> str:
+    """What was chosen on validation data, and among what."""
+    lines = []
+    for sweep in claim["sweeps"]:
+        tried = ", ".join(f"{_said(entry['choice'])}: {entry['score']:.1f}" for entry in sweep["tried"])
+        lines.append([sweep["row"], sweep["by"], _said(sweep["chosen"]["choice"]), tried])
+    head = ["row", "chosen by", "chosen", "all scores (higher is better)"]
+    return "### Choices on validation data\n\n" + table(head, lines)
+
+
+def _said(choice: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in choice.items())
+
+
+def profiles(claim: Mapping[str, Any]) -> str:
+    """Mean displacement of every layer, one table for each network and measure; published numbers in brackets."""
+    parts = []
+    for name, found in claim["profiles"].items():
+        for measure, by_perturbation in found["displacement"].items():
+            lines = []
+            for perturbation, values in by_perturbation.items():
+                published = found["published"].get(perturbation) if measure == "relative_error" else None
+                cells = [f"{v['mean']:.2f}" + ("" if v["sd"] is None else f" ± {v['sd']:.2f}") for v in values]
+                if published is not None:
+                    cells = [f"{cell} [{theirs:.2f}]" for cell, theirs in zip(cells, published, strict=True)]
+                lines.append([perturbation, *cells])
+            title = f"### {name}: {measure.replace('_', ' ')} by layer\n\nMean over seeds; ± is the standard deviation"
+            title += "; [published].\n\n" if found["published"] and measure == "relative_error" else ".\n\n"
+            parts.append(title + table(["perturbation", *found["layers"]], lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,54 @@
+"""Paired differences over seeds, and what is concluded from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, sample standard deviation (None for one value) and the values themselves."""
+    mean = math.fsum(values) / len(values)
+    sd = None
+    if len(values) > 1:
+        sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return {"mean": mean, "sd": sd, "seeds": list(values)}
+
+
+def paired(values: Sequence[float]) -> dict[str, Any]:
+    """`spread` of paired differences, with the 95 % interval of their mean by Student's t (None for one seed)."""
+    found = spread(values)
+    low = high = None
+    if found["sd"] is not None:
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, len(values) - 1)) * found["sd"] / math.sqrt(len(values))
+        low, high = found["mean"] - half, found["mean"] + half
+    return {**found, "low": low, "high": high}
+
+
+_ROUNDING = 1e-9  # points: a smaller mean is what is left of differences that cancel
+
+
+def verdict(difference: Mapping[str, Any], published: float | None) -> str:
+    """The verdict on one check whose claimed sign is positive.
+
+    Reproduced: the interval excludes 0 in the claimed direction, and the mean is at least half of what was published
+    (any size will do where no number was). Direction only: the mean alone has the claimed sign.
+    """
+    low, mean = difference["low"], difference["mean"]
+    if mean < _ROUNDING:
+        return NOT
+    large = published is None or mean >= published / 2
+    return REPRODUCED if low is not None and low > 0 and large else DIRECTION
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim: all checks reproduced; or at most half with even the direction; or in between."""
+    if verdicts and all(v == REPRODUCED for v in verdicts):
+        return REPRODUCED
+    directed = sum(v != NOT for v in verdicts)
+    return NOT if 2 * directed <= len(verdicts) else DIRECTION

@@ -1,0 +1,230 @@
+"""A table of accuracies: settings chosen on validation data, networks trained over seeds, measured on test data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.errors import UserError
+from buttress.registry import nearest
+from buttress.workflows.claims.experiment import Experiment, Match, Row, Sweep
+from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
+from buttress.workflows.claims.statistics import paired, spread, verdict
+from buttress.workflows.claims.work import Job, Work
+
+_SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
+R_AND_G = "R&G"
+
+
+class Table:
+    """One run of a table's experiment.
+
+    Args:
+        claim: what was published.
+        settings: the experiment's settings at one scale.
+        seeds: networks trained for each row that is reported.
+        work: runs the jobs.
+    """
+
+    def __init__(self, claim: Claim, settings: Mapping[str, Any], seeds: int, work: Work) -> None:
+        self.claim, self.seeds, self.work = claim, seeds, work
+        self.experiment = typed(Experiment, settings, "claim: experiment")
+        self.rows = [typed(Row, row, "claim: experiment: rows") for row in self.experiment.rows]
+        self.names = [row.name for row in self.rows]
+        self.sweeps: list[dict[str, Any]] = []
+        self.setups = dict(self.experiment.setups)
+        self._check()
+
+    def run(self) -> dict[str, Any]:
+        """Everything that the claim's file says of the experiment."""
+        self._match()
+        defences = self._choose()
+        jobs = [
+            self._job(row, defences[row.name], seed, "test", self.experiment.attacks)
+            for seed in range(self.seeds)
+            for row in self.rows
+        ]
+        results = self.work.run(jobs, "the table")
+        by_row = {name: results[index :: len(self.rows)] for index, name in enumerate(self.names)}
+        rows = [self._row(row, defences[row.name], by_row[row.name]) for row in self.rows]
+        return {
+            "eps": self.experiment.eps,
+            "setups": self.setups,
+            "attacks": self.experiment.attacks,
+            "sweeps": self.sweeps,
+            "rows": rows,
+            "checks": [self._judged(check, rows) for check in self.claim.checks],
+            "regularised": self._regularised(rows),
+        }
+
+    # -- choices -----------------------------------------------------------------------------------------------------
+
+    def _match(self) -> None:
+        if self.experiment.match is None:
+            return
+        match = typed(Match, self.experiment.match, "claim: experiment: match")
+        row = self.rows[self._index(match.row)]
+        if row.name not in self.claim.published:
+            raise UserError(f"claim: experiment: match: the row {row.name!r} has no published numbers to come near to")
+        published = self.claim.published[row.name]
+        blank, attacks = self.setups, [{"attack": match.attack}]
+        tried = []
+        for value in match.values:
+            self.setups = filled(blank, {match.name: value})
+            jobs = [self._job(row, row.defence, seed, "val", attacks) for seed in self._sweep_seeds()]
+            found = [next(iter(r["accuracy"].values())) for r in self.work.run(jobs, f"{match.name} {value}")]
+            columns = [sum(values) / len(values) for values in zip(*found, strict=True)]
+            away = [abs(mine - theirs) for mine, theirs in zip(columns, published, strict=False)]
+            tried.append({"choice": {match.name: value}, "score": -sum(away) / len(away)})
+        best = max(tried, key=lambda entry: entry["score"])
+        self.setups = filled(blank, best["choice"])
+        self.sweeps.append({"row": match.row, "by": "distance to the published row", "tried": tried, "chosen": best})
+
+    def _choose(self) -> dict[str, Any]:
+        """The defence of each row with its blanks filled; rows wait for the rows that they build on."""
+        chosen: dict[str, Any] = {}
+        while len(chosen) < len(self.rows):
+            ready = [
+                row
+                for row in self.rows
+                if row.name not in chosen and blanks(row.defence) & set(self.names) <= set(chosen)
+            ]
+            if not ready:
+                raise UserError("claim: experiment: rows build on each other in a circle")
+            chosen |= self._best({row.name: filled(row.defence, chosen) for row in ready})
+        return chosen
+
+    def _best(self, defences: Mapping[str, Any]) -> dict[str, Any]:
+        """Each of these rows' best defence, among its choices."""
+        options = {name: _combinations(self.rows[self._index(name)].choose) for name in defences}
+        open_ = [name for name in defences if len(options[name]) > 1]
+        best = {name: filled(defences[name], options[name][0]) for name in defences}
+        if not open_:
+            return best
+        if self.experiment.sweep is None:
+            raise UserError(f"claim: experiment: row {open_[0]!r} has a choice, but no sweep says how to make it")
+        sweep = typed(Sweep, self.experiment.sweep, "claim: experiment: sweep")
+        attacks = [{"attack": sweep.attack, "inputs": sweep.inputs}]
+        tasks = [(name, choice, seed) for name in open_ for choice in options[name] for seed in self._sweep_seeds()]
+        jobs = [
+            self._job(self.rows[self._index(name)], filled(defences[name], choice), seed, "val", attacks)
+            for name, choice, seed in tasks
+        ]
+        results = iter(self.work.run(jobs, "choices on validation data"))
+        for name in open_:
+            tried = []
+            for choice in options[name]:
+                scores = [sum(next(iter(next(results)["accuracy"].values()))) for _ in self._sweep_seeds()]
+                tried.append({"choice": choice, "score": sum(scores) / len(scores), "seeds": scores})
+            top = max(tried, key=lambda entry: entry["score"])
+            best[name] = filled(defences[name], top["choice"])
+            self.sweeps.append({"row": name, "by": f"{R_AND_G} on validation data", "tried": tried, "chosen": top})
+        return best
+
+    def _sweep_seeds(self) -> range:
+        count = typed(Sweep, self.experiment.sweep, "claim: experiment: sweep").seeds if self.experiment.sweep else 1
+        return range(_SWEEP_SEED, _SWEEP_SEED + count)
+
+    def _job(self, row: Row, defence: Any, seed: int, split: str, attacks: Sequence[Mapping[str, Any]]) -> Job:
+        return {
+            "setup": self.setups[row.setup or next(iter(self.setups))],
+            "defence": defence,
+            "seed": seed,
+            "split": split,
+            "accuracy": {"eps": self.experiment.eps, "attacks": list(attacks)},
+        }
+
+    # -- results -----------------------------------------------------------------------------------------------------
+
+    def _row(self, row: Row, defence: Any, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        accuracy = {}
+        for label in results[0]["accuracy"]:
+            runs = [result["accuracy"][label] for result in results]
+            columns = {
+                str(eps): spread(values)
+                for eps, values in zip(self.experiment.eps, zip(*runs, strict=True), strict=True)
+            }
+            accuracy[label] = {**columns, R_AND_G: spread([sum(run) for run in runs])}
+        return {
+            "name": row.name,
+            "defence": defence,
+            "published": self.claim.published.get(row.name),
+            "accuracy": accuracy,
+            "seconds": spread([result["seconds"]["training"] for result in results]),
+        }
+
+    def _judged(self, check: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        column = str(check["at"])
+        better, than = (self._index(check[key]) for key in ("better", "than"))
+        published = self._published(check["better"], column) - self._published(check["than"], column)
+        what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
+        under = {}
+        for label, difference in differences(rows[better], rows[than], column).items():
+            under[label] = {**difference, "verdict": verdict(difference, published)}
+        statement = f"{check['better']} better than {check['than']} ({what})"
+        return {"statement": statement, "published": published, "under": under}
+
+    def _published(self, name: str, column: str) -> float:
+        values: list[float] = self.claim.published[name]
+        return sum(values) if column == R_AND_G else values[[str(eps) for eps in self.experiment.eps].index(column)]
+
+    def _regularised(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Each row that regularises layers of another row's training, compared with that row."""
+        found = []
+        for row, measured in zip(self.rows, rows, strict=True):
+            base = row.defence.get("base") if isinstance(row.defence, dict) else None
+            if not (isinstance(base, str) and base[1:] in self.names):
+                continue
+            found.append(
+                {
+                    "row": row.name,
+                    "base": base[1:],
+                    "measure": row.defence.get("measure", "centred"),
+                    "under": differences(measured, rows[self._index(base[1:])], R_AND_G),
+                }
+            )
+        return found
+
+    def _index(self, name: str) -> int:
+        if name not in self.names:
+            raise UserError(f"claim: there is no row {name!r}; {nearest(name, self.names)}")
+        return self.names.index(name)
+
+    def _check(self) -> None:
+        """Refuse before the first training what would fail after the last."""
+        columns = [R_AND_G, *map(str, self.experiment.eps)]
+        for check in self.claim.checks:
+            for key in ("better", "than", "at"):
+                if key not in check:
+                    raise UserError(f"claim: checks: each needs better, than and at; got {dict(check)}")
+            if str(check["at"]) not in columns:
+                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check['at']!r}")
+            for key in ("better", "than"):
+                self._index(check[key])
+                if len(self.claim.published.get(check[key], ())) != len(self.experiment.eps):
+                    raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
+        match = self.experiment.match or {}
+        loose = blanks(self.setups) - {match.get("name")}
+        if loose:
+            raise UserError(f"claim: experiment: setups have a blank ${min(loose)} that nothing fills")
+        for row in self.rows:
+            if row.setup and row.setup not in self.setups:
+                raise UserError(f"claim: there is no setup {row.setup!r}; {nearest(row.setup, list(self.setups))}")
+            unknown = blanks(row.defence) - set(self.names) - set(row.choose)
+            if unknown:
+                raise UserError(f"claim: row {row.name!r} has a blank ${min(unknown)} that nothing fills")
+
+
+def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Label of each attack -> paired differences of two rows in one column, seed by seed."""
+    found = {}
+    for label, values in better["accuracy"].items():
+        pairs = zip(values[column]["seeds"], than["accuracy"][label][column]["seeds"], strict=True)
+        # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
+        found[label] = paired([round(mine - other, 9) for mine, other in pairs])
+    return found
+
+
+def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(choose, values, strict=True)) for values in itertools.product(*choose.values())]

@@ -1,0 +1,102 @@
+"""Runs jobs in worker processes and keeps each result, so that an interrupted reproduction goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from buttress.errors import UserError
+from buttress.files import write_text
+from buttress.workflows.claims.jobs import run_job
+from buttress.workflows.settings import Say
+
+Job = dict[str, Any]
+Result = dict[str, Any]
+
+
+def key_of(job: Job) -> str:
+    """What tells jobs apart: a digest of their settings."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class Work:
+    """A folder of results, and the processes that add to it.
+
+    Args:
+        folder: one JSON file for each finished job.
+        data_dir: where original data files are.
+        pool: runs the jobs; they run here where there is none.
+        say: who is told.
+    """
+
+    def __init__(self, folder: Path, data_dir: Path | None, pool: ProcessPoolExecutor | None, say: Say) -> None:
+        self.folder, self.pool, self.say = folder, pool, say
+        self.data_dir = None if data_dir is None else str(data_dir.resolve())
+        self.seconds = 0.0  # of all jobs asked for, those done before included
+
+    def run(self, jobs: Sequence[Job], title: str) -> list[Result]:
+        """The results of ``jobs``, in their order; those in the folder already are not run again."""
+        keys = [key_of(job) for job in jobs]
+        found = {key: result for key in keys if (result := self._kept(key)) is not None}
+        missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in found}
+        self.say.line(f"{title}: {len(set(keys))} jobs, {len(found)} of them done before")
+        progress = self.say.watch(title)
+        for key, result in self._results(missing):
+            write_text(self.folder / f"{key}.json", json.dumps({"job": missing[key], "result": result}))
+            found[key] = result
+            if progress is not None:
+                progress(len(found) / len(set(keys)), {})
+        self.seconds += sum(sum(found[key]["seconds"].values()) for key in set(keys))
+        return [found[key] for key in keys]
+
+    def _kept(self, key: str) -> Result | None:
+        try:
+            result: Result = json.loads((self.folder / f"{key}.json").read_text())["result"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return result
+
+    def _results(self, jobs: dict[str, Job]) -> Iterator[tuple[str, Result]]:
+        if self.pool is None:
+            for key, job in jobs.items():
+                yield key, run_job(job, self.data_dir)
+            return
+        waiting: dict[Future[Result], str] = {
+            self.pool.submit(run_job, job, self.data_dir): key for key, job in jobs.items()
+        }
+        while waiting:
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    yield waiting.pop(future), future.result()
+                except BrokenProcessPool:
+                    raise UserError(
+                        "a worker process died, perhaps for lack of memory: go on with --resume and fewer --workers"
+                    ) from None
+
+
+@contextmanager
+def working(folder: Path, data_dir: Path | None, workers: int, say: Say) -> Iterator[Work]:
+    """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
+    if workers < 0:
+        raise UserError(f"workers must be 0 or more; got {workers}")
+    if workers == 0:
+        yield Work(folder, data_dir, None, say)
+        return
+    # Spawned, not forked: a forked torch may hang in its thread pool.
+    pool = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        yield Work(folder, data_dir, pool, say)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,115 @@
+"""Put audits side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from buttress import report
+from buttress.audits import Finding
+from buttress.audits.finding import read
+from buttress.errors import UserError
+from buttress.threat import budget_text
+from buttress.training import versions
+from buttress.workflows.auditing import new_folder
+from buttress.workflows.settings import Say
+
+
+def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say()) -> Path:
+    """Put the findings of several audits side by side in one report.
+
+    Args:
+        folders: of audits (or their findings.json), in the order of comparison.
+        out: a new folder for report.html and findings.json.
+        command: the command, for the report.
+        say: who is told.
+
+    Raises:
+        UserError: for fewer than two audits, and for audits on different data.
+    """
+    if len(folders) < 2:
+        raise UserError(f"a comparison needs at least two audits; got {len(folders)}")
+    new_folder(out)
+    networks: dict[str, list[Finding]] = {}
+    settings: dict[str, object] = {}
+    first: dict[str, object] = {}
+    for path in folders:
+        found, about = read(path / "findings.json" if path.is_dir() else path)
+        if first and first.get("data") != about.get("data"):
+            raise UserError(
+                f"{path} is about {about.get('data')}, {folders[0]} about {first.get('data')}: compare like data"
+            )
+        first = first or about
+        for name, findings in found.items():
+            label, number = name, 2
+            while label in networks:
+                label, number = f"{name} ({number})", number + 1
+            networks[label] = findings
+            own: dict[str, object] = {"from": str(path), "command": about.get("command", "")}
+            own.update(_mapping(about, "settings"))
+            settings[label] = own
+    kept: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
+    facts: dict[str, object] = {"command": command, "versions": versions(), **kept, "settings": settings}
+    try:
+        text = headline(networks)
+        written = report.write(out, networks, facts, title="Comparison", headline=text)
+    except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
+        raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
+    say.line(text)
+    say.line(f"report: {written}")
+    return written
+
+
+def _mapping(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
+    found = facts.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
+    """From the first network to the last, and against the last but one: clean and robust accuracy, with paired tests.
+
+    Robust accuracies are set against each other only under the same norm and budget, and tested input by input only
+    where the same inputs were asked about.
+    """
+    names = list(networks)
+    last = _robustness(networks[names[-1]])
+    first = _robustness(networks[names[0]])
+    if first is None or last is None:
+        return "These audits hold no robustness finding to compare."
+    parts = [f"From {names[0]} to {names[-1]}: clean accuracy {_change(first, last, 'clean')}", _robust(first, last)]
+    if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
+        parts.append(f"from {names[-2]} to {names[-1]}: {_robust(base, last)}")
+    return "; ".join(parts) + "."
+
+
+def _robustness(findings: Sequence[Finding]) -> Finding | None:
+    return next((finding for finding in findings if finding.kind == "robustness"), None)
+
+
+def _robust(first: Finding, last: Finding) -> str:
+    """What became of robust accuracy, with McNemar's exact test over the same inputs."""
+    before, after = (_budget(finding) for finding in (first, last))
+    if before != after:
+        return f"robust accuracy is not compared, being under {before} and {after}"
+    text = f"robust accuracy {_change(first, last, 'main')} under {after}"
+    if first.data["fingerprints"] != last.data["fingerprints"] or first.data["seed"] != last.data["seed"]:
+        return f"{text}, by different attacks or seeds, which are not to be compared"
+    if first.data["same_inputs"] != last.data["same_inputs"]:
+        return f"{text}, on different inputs"
+    from scipy.stats import binomtest
+
+    pairs = list(zip(first.data["stands"]["main"], last.data["stands"]["main"], strict=True))
+    gained, lost = pairs.count(("0", "1")), pairs.count(("1", "0"))
+    if not gained + lost:
+        return f"{text}, the same inputs"
+    p = float(binomtest(gained, gained + lost).pvalue)
+    return f"{text} ({gained} inputs gained, {lost} lost, exact McNemar p = {p:.2g})"
+
+
+def _budget(finding: Finding) -> str:
+    return f"{finding.data['attacks'][0]['norm']} eps {budget_text(finding.data['main_eps'])}"
+
+
+def _change(first: Finding, last: Finding, which: str) -> str:
+    before, after = (f.data["stands"][which].count("1") / f.data["inputs"] for f in (first, last))
+    return f"{before:.1%} to {after:.1%}"

@@ -1,0 +1,37 @@
+"""A bound on robust accuracy that a build can be made to fail by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from buttress.audits import Audit, Finding
+from buttress.audits.robustness import Robustness
+from buttress.errors import UserError
+
+
+def check_gate(fail_under: float | None, questions: Sequence[Audit]) -> None:
+    """Refuse a gate that could not be held against anything, before the work begins.
+
+    Raises:
+        UserError: for a bound that is no percentage, or when robustness is not asked about.
+    """
+    if fail_under is None:
+        return
+    if not 0 <= fail_under <= 100:
+        raise UserError(f"the gate is a robust accuracy in percent, from 0 to 100; got {fail_under:g}")
+    if not any(isinstance(question, Robustness) for question in questions):
+        raise UserError("the gate needs the robustness audit among the audits")
+
+
+def gate(findings: Sequence[Finding], fail_under: float | None) -> None:
+    """Hold the lowest robust accuracy of all norms that were asked about against a bound in percent.
+
+    Raises:
+        UserError: when it is lower.
+    """
+    found = [finding.data for finding in findings if finding.kind == "robustness"]
+    if fail_under is None or not found:
+        return
+    robust = 100 * min(p["accuracy"] for data in found for p in data["worst"] if p["eps"] == data["main_eps"])
+    if robust < fail_under:
+        raise UserError(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")

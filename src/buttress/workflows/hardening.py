@@ -1,0 +1,220 @@
+"""Harden a network: audit it, train a base defence and its layer-regularised form, audit both, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from buttress import models, registry, report
+from buttress.attacks import Attack
+from buttress.attacks.oracle import Precision
+from buttress.audits import Audit, Finding, Subject, subject
+from buttress.audits.layers import Layers
+from buttress.data.base import Dataset
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.base import Defence
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.defences.standard import Standard
+from buttress.errors import UserError
+from buttress.layers.capture import layer_names
+from buttress.report.text import some
+from buttress.threat import Threat
+from buttress.training import load
+from buttress.training.run import MARK
+from buttress.workflows.auditing import ask, attacks_of, report_facts, usual_audits
+from buttress.workflows.comparing import headline
+from buttress.workflows.estimate import estimate_attacks, estimate_training
+from buttress.workflows.gate import check_gate, gate
+from buttress.workflows.settings import Network, Say, Source, Training, open_network, said, threat_for, under
+
+REPORT = "report"
+
+
+def harden(
+    network: str | None = None,
+    *,
+    out: Path,
+    architecture: Network = Network(),
+    source: Source = Source(),
+    threat: Threat = Threat(),
+    base: Defence | None = None,
+    layers: list[str] | None = None,
+    eta: float | None = None,
+    gamma: float = 0.3,
+    measure: str = "centred",
+    warmup: float = 1.0,
+    training: Training = Training(),
+    attacks: list[Attack] | None = None,
+    inputs: int | None = 1000,
+    seed: int = 0,
+    precision: Precision = "auto",
+    audit_batch: int = 256,
+    resume: bool = False,
+    fail_under: float | None = None,
+    dry_run: bool = False,
+    command: str = "",
+    say: Say = Say(),
+) -> dict[str, list[Finding]] | None:
+    """Find a network's most vulnerable layers, train a hardened one that regularises them, and compare in one report.
+
+    The steps: audit the network (trained first, by standard training, where none is given); name its most vulnerable
+    layers, on validation data; train the base defence; train it once more with those layers regularised (AT-LR); audit
+    both; compare.
+
+    Args:
+        network: a run's folder with the network to harden; without it one is trained by standard training.
+        out: a new folder: a run each for original, base and hardened, and report/ with the comparison.
+        architecture: of the network, where it is trained here.
+        source: the data.
+        threat: what the network is hardened against; for every attack and defence that names no threat itself.
+        base: the base defence; adversarial training with PGD unless given.
+        layers: the layers to regularise; those that the audit names unless given.
+        eta: cut-off of the most vulnerable layers in standard deviations; at the widest gap unless given.
+        gamma: weight of the regularisation.
+        measure: of displacement in training; centred cannot be fooled by a constant, relative_error is the paper's.
+        warmup: epochs over which gamma rises from 0.
+        training: how long and how, for every network that is trained here.
+        attacks: of the audits; PGD-20 and FGSM unless given.
+        inputs: at most so many test inputs in the audits.
+        seed: of everything that is drawn.
+        precision: of the attacks' search in the audits.
+        audit_batch: inputs computed at once in the audits.
+        resume: go on with the job in the folder.
+        fail_under: exit with status 2 when the hardened network's robust accuracy, in percent, is lower.
+        dry_run: say what would be done and about how long it takes, and do nothing.
+        command: the command, for the report.
+        say: who is told.
+
+    Raises:
+        UserError: also when the gate of ``fail_under`` is not met; the report is written then.
+    """
+    begun = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if begun and not resume:
+        raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
+    if resume and not begun:
+        raise UserError(f"there is no job in {out} to resume: leave --resume out to start one")
+    known: dict[str, Any] = {}
+    if network is not None:
+        original, dataset, known = open_network(network, architecture, source, seed)
+        where = known["source"]
+        # The networks trained here are of its architecture, and start from weights of their own.
+        architecture = replace(
+            architecture,
+            model=architecture.model if "model" in known else network,
+            output=architecture.output or known.get("output"),
+            weights=None,
+        )
+    else:
+        dataset, where = source.load(seed)
+        original = architecture.create(dataset, seed)
+    threat = threat_for(dataset.box, threat)
+    chosen = under(threat, base if base is not None else AdversarialTraining())
+    questions = usual_audits(dataset, threat, attacks)
+    check_gate(fail_under, questions)
+    if isinstance(chosen, Standard):
+        raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
+    LayerRegularised(chosen, ["any"] if layers is None else layers, gamma, measure, warmup)  # refused now, not later
+    if layers is not None:
+        layer_names(original, dataset.test.take(torch.arange(1))[0], layers)
+    if dry_run:
+        _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, say)
+        return None
+    settings: dict[str, Any] = {
+        "limit": inputs,
+        "seed": seed,
+        "precision": precision,
+        "batch_size": audit_batch,
+        "say": say,
+    }
+
+    def trained(folder: str, defence: Defence, title: str) -> nn.Module:
+        model = _fresh(known, architecture, dataset, seed)
+        facts = {"source": where, "defence": title, "output": architecture.output, "threat": said(threat)}
+        goes_on = resume and (out / folder / MARK).exists()
+        say.line(f"training: {title}")
+        training.run(
+            model, dataset, defence, seed=seed, out=out / folder, resume=goes_on, facts=facts, say=say, title=title
+        )
+        return load(out / folder, model)
+
+    if network is None:
+        original = trained("original", Standard(), "original")
+    found = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
+    if layers is not None:
+        names = layers
+    else:  # chosen on validation data: the test inputs only report
+        held_out = {key: value for key, value in settings.items() if key != "say"}
+        names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
+    say.line(f"regularised: {', '.join(names)}")
+    regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
+    short = registry.defence.name_of(chosen).rpartition(":")[2].upper()
+    for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
+        model = trained(folder, defence, title)
+        found[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)
+    facts = report_facts(
+        command,
+        dataset,
+        seed,
+        {
+            "network": network or architecture.model,
+            "threat": said(threat),
+            "regularised layers": names,
+            "gamma": gamma,
+            "measure": measure,
+            "epochs": training.epochs,
+            "inputs": inputs,
+        },
+    )
+    text = headline(found)
+    path = report.write(out / REPORT, found, facts, title=f"Hardening on {dataset.name}", headline=text)
+    say.line(text)
+    say.line(f"report: {path}")
+    gate(list(found.values())[-1], fail_under)
+    return found
+
+
+def _fresh(known: dict[str, Any], architecture: Network, dataset: Dataset, seed: int) -> nn.Module:
+    """A network of the same architecture with initial weights from ``seed``."""
+    spec = known.get("model")
+    if spec is None:
+        return architecture.create(dataset, seed)
+    made = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
+    return architecture.finish(made)
+
+
+def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
+    """The layers that algorithm 1 names under the audit's first perturbation, at ``eta`` where that names any."""
+    question = next(question for question in questions if isinstance(question, Layers))
+    question = replace(question, perturbations=question.perturbations[:1], eta=eta)
+    profile = question.profile(about)
+    _, named = question.most_vulnerable(profile)
+    if named or len(profile.layers) == 1:
+        return named or profile.layers
+    raise UserError(
+        f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
+    )
+
+
+def _estimate(
+    original: nn.Module,
+    network: str | None,
+    dataset: Dataset,
+    base: Defence,
+    questions: Sequence[Audit],
+    training: Training,
+    inputs: int | None,
+    batch_size: int,
+    say: Say,
+) -> None:
+    runs: dict[str, Defence] = {"base": base, "hardened (regularised layers not counted)": base}
+    if network is None:
+        runs = {"original": Standard(), **runs}
+    for name, defence in runs.items():
+        say.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+    split = dataset.test if inputs is None else dataset.test.stratified(inputs)
+    say.line(f"each of three audits: {estimate_attacks(original, split, attacks_of(questions), batch_size)}")

@@ -1,0 +1,83 @@
+"""Models and data made to fit: what a factory asks for is filled in, what does not fit is told at once."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from buttress import models, registry
+from buttress.attacks.borrow import borrowed
+from buttress.data.base import Dataset
+from buttress.errors import UserError
+from buttress.tasks import classification
+from buttress.training.batches import input_dtype
+
+# What an option of a simple type may be given as, and how that is called.
+_SIMPLE: dict[object, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+}
+
+
+def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Hold options of a simple type (numbers, texts) against a factory's annotations; others are the factory's affair.
+
+    Raises:
+        UserError: naming the option, what was expected and what came.
+    """
+    try:
+        hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError):  # annotations that cannot be looked up here say nothing
+        return
+    for name, value in options.items():
+        accepted, called = _SIMPLE.get(hints.get(name), ((object,), ""))
+        if not isinstance(value, accepted) or (isinstance(value, bool) and called):
+            raise UserError(f"{what}: {name} must be {called}; got {value!r}")
+
+
+def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalise: bool, seed: int) -> nn.Module:
+    """A model that fits a data set: whatever its factory asks for and the data tell is filled in."""
+    images = len(dataset.shape) == 3
+    told: dict[str, Any] = {"classes": len(dataset.classes), "channels": dataset.shape[0]}
+    told |= {"image_size": dataset.shape[-1]} if images else {}
+    features = 1
+    for size in dataset.shape:
+        features *= size
+    told["features"] = features
+    if name.startswith("timm:"):
+        takes = {"classes", "channels"}
+    else:
+        factory = registry.model.get(name)
+        parameters = inspect.signature(factory).parameters
+        check_options(f"the model {name!r}", factory, options)
+        takes = set(parameters)
+        default = parameters["classes"].default if "classes" in parameters else None
+        if default == 1 and len(dataset.classes) == 2:
+            takes.discard("classes")  # one logit for two classes is what this model is made for
+    filled = {key: value for key, value in told.items() if key in takes}
+    own = name in models.names() and normalise and images
+    mean, std = (dataset.mean, dataset.std) if own else (None, None)
+    return models.create(name, mean=mean, std=std, seed=seed, **{**filled, **options})
+
+
+def check_fit(model: nn.Module, dataset: Dataset) -> None:
+    """Run two inputs through: shapes, kind of output and number of classes must fit, before any work is done.
+
+    Raises:
+        UserError: saying what does not fit.
+    """
+    x, y, _ = dataset.test.take(torch.arange(min(2, len(dataset.test))))
+    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+        output = classification.read(models.forward_checked(model, x.to(input_dtype(model))))
+    if output.shape[1] < len(dataset.classes):
+        raise UserError(
+            f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "
+            "give a network made for these data"
+        )
+    classification.check(output, y)

@@ -1,0 +1,137 @@
+"""Reproduce a published claim."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from buttress.errors import UserError
+from buttress.files import write_text
+from buttress.training import versions
+from buttress.workflows.claims.document import readable, write_document
+from buttress.workflows.claims.gains import run_gains
+from buttress.workflows.claims.profiles import run_profiles
+from buttress.workflows.claims.recipe import Claim, find, recipes
+from buttress.workflows.claims.statistics import overall
+from buttress.workflows.claims.table import Table
+from buttress.workflows.claims.work import working
+from buttress.workflows.settings import Say
+
+
+def reproduce(
+    name: str,
+    *,
+    scale: str = "small",
+    seeds: int = 5,
+    data_dir: Path | None = None,
+    workers: int = 2,
+    out: Path = Path("claims"),
+    work: Path | None = None,
+    document: Path = Path("docs/claims.md"),
+    resume: bool = False,
+    say: Say = Say(),
+) -> dict[str, Any]:
+    """Run the experiment of a published claim, and say in numbers whether the claim holds.
+
+    Args:
+        name: a recipe with a claim (buttress list recipes), or the path of such a YAML file.
+        scale: small (an hour on two cores for all claims) or full (as published).
+        seeds: networks trained for each row; differences are paired by seed.
+        data_dir: where the original files of data sets are already.
+        workers: processes that train, of one thread each; 0 trains in this one.
+        out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
+        work: folder for the results of single networks, so that an interrupted reproduction can go on.
+        document: page that is written from all claims in the folder out.
+        resume: go on with what is in the folder work.
+        say: who is told.
+
+    Raises:
+        UserError: for a recipe without a claim, and for settings that its experiment refuses.
+    """
+    recipe = find(name)
+    if recipe.claim is None:
+        known = ", ".join(other.name for other in recipes() if other.claim is not None)
+        raise UserError(f"the recipe {name!r} holds no claim; these do: {known}")
+    if seeds < 1:
+        raise UserError(f"seeds must be 1 or more; got {seeds}")
+    claim, start = recipe.claim, time.perf_counter()
+    settings, note = claim.at_scale(scale)
+    folder = work or Path("runs") / "reproduce" / recipe.name
+    if folder.exists() and any(folder.iterdir()) and not resume:
+        raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
+    readable(out, document)  # now, not after an hour
+    found = _found(claim, settings, seeds, folder, data_dir, workers, out, say)
+    labels = list(found["checks"][0]["under"])
+    verdicts = {label: overall([check["under"][label]["verdict"] for check in found["checks"]]) for label in labels}
+    main = claim.attack if claim.attack in verdicts else labels[0]
+    result = {
+        "recipe": recipe.name,
+        "source": claim.source,
+        "statement": claim.statement,
+        "kind": claim.kind,
+        "verdict": verdicts[main],
+        "verdict_under": main,
+        "verdicts": verdicts,
+        "scale": scale,
+        "seeds": seeds,
+        "note": note,
+        "silent": claim.silent,
+        **found,
+        # Without the folders of this machine, which mean nothing elsewhere.
+        "command": f"buttress reproduce {recipe.name} --scale {scale} --seeds {seeds}",
+        "commit": commit(),
+        "versions": versions(),
+        "cpus": os.cpu_count(),
+        "workers": workers,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    path = out / f"{recipe.name}.json"
+    write_text(path, json.dumps(result, indent=1) + "\n")
+    page = write_document(out, document)
+    for label, verdict in verdicts.items():
+        say.line(f"{recipe.name}, under {label}: {verdict}")
+    say.line(f"numbers: {path}; page: {page}")
+    return result
+
+
+def _found(
+    claim: Claim,
+    settings: dict[str, Any],
+    seeds: int,
+    folder: Path,
+    data_dir: Path | None,
+    workers: int,
+    out: Path,
+    say: Say,
+) -> dict[str, Any]:
+    if not claim.checks:
+        raise UserError("claim: checks: at least one is needed")
+    if claim.kind == "gains":
+        return {**run_gains(claim, out), "job_seconds": 0.0}
+    with working(folder, data_dir, workers, say) as work:
+        if claim.kind == "profiles":
+            found = run_profiles(claim, settings, seeds, work)
+        else:
+            found = Table(claim, settings, seeds, work).run()
+    return {**found, "job_seconds": round(work.seconds, 1)}
+
+
+def commit() -> str:
+    """The commit of the source tree that runs, marked where files differ from it; "unknown" outside of one."""
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
+    try:
+        # An installed copy may lie inside another project's repository, which does not track it.
+        subprocess.run([*git, "ls-files", "--error-unmatch", "settings.py"], check=True, capture_output=True)
+        told = subprocess.run(
+            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return told.stdout.decode().strip()

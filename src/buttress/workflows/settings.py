@@ -1,0 +1,233 @@
+"""What the jobs have in common: where data and networks come from, how long to train, who is told of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from torch import nn
+
+from buttress import data, models, registry
+from buttress.attacks import Attack, Perturbation
+from buttress.data.base import Dataset
+from buttress.defences.base import Defence
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import Optimiser, Schedule, fit, load, read_facts
+from buttress.training.fit import Precision, Trained
+from buttress.training.loop import Progress
+from buttress.workflows.making import check_fit, check_options, create_for
+
+Thing = TypeVar("Thing")
+
+
+class Say:
+    """Someone who is told what happens. This one keeps silent; the command line's writes to the terminal."""
+
+    def line(self, text: str) -> None:
+        """A sentence for the user."""
+
+    def watch(self, title: str) -> Progress | None:
+        """Someone to watch one piece of work, or nobody."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the data come from.
+
+    Args:
+        data: a registered name, folder:PATH, or package.module:function; for a run's folder, its own data by default.
+        data_dir: where the original files are already; without it they are downloaded and kept.
+        data_args: further options of the data set, such as noise for moons.
+        limit: at most so many inputs of each split, classes in proportion.
+    """
+
+    data: str | None = None
+    data_dir: Path | None = None
+    data_args: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+
+    def load(self, seed: int, known: Mapping[str, Any] | None = None) -> tuple[Dataset, dict[str, Any]]:
+        """The data set, and what it takes to load it again; ``known`` is that of an earlier run."""
+        if self.data is None and known is not None and known.get("source"):
+            facts = dict(known["source"])
+            facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir else {}
+            facts["data_args"] = {**facts["data_args"], **self.data_args}
+        else:
+            folder = None if self.data_dir is None else str(self.data_dir.resolve())
+            facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
+        if not facts["data"].startswith("folder:"):
+            check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
+        made = data.load(facts["data"], data_dir=facts["data_dir"], seed=facts["seed"], **facts["data_args"])
+        return (made if self.limit is None else made.limited(self.limit, seed)), facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which network.
+
+    Args:
+        model: a registered name, timm:NAME, package.module:function or file.py:function.
+        model_args: options of the model; classes, channels and image size are taken from the data.
+        normalise: standardise the inputs inside the model with the statistics of the training images.
+        weights: a .safetensors file or a state dict of torch to start from.
+        output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
+    """
+
+    model: str = "cnn"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    normalise: bool = True
+    weights: Path | None = None
+    output: str | None = None
+
+    def create(self, dataset: Dataset, seed: int) -> nn.Module:
+        """The network for this data set, its initial weights drawn from ``seed``.
+
+        Raises:
+            UserError: also when it does not fit the data.
+        """
+        model = self.finish(create_for(dataset, self.model, self.model_args, self.normalise, seed))
+        check_fit(model, dataset)
+        return model
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Load the weights and pick the output, where asked for."""
+        if self.weights is not None:
+            models.load_weights(model, self.weights)
+        if self.output is None:
+            return model
+        picked = models.Output(model, self.output)
+        if models.spec_of(model) is not None:  # so that a run remembers how the network inside is made
+            picked._buttress_spec = model._buttress_spec
+        return picked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How to train.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: inputs per step.
+        optimiser: how weights are updated.
+        schedule: of the learning rate.
+        clip: largest L2 norm of the gradient.
+        average: decay of a moving average of the weights.
+        train_precision: 32-true, bf16-mixed or 64-true.
+        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
+        devices: processes; with more than one, start the command with torchrun.
+        keep: best (by robust accuracy on the validation split) or last.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule(name="cosine")
+    clip: float | None = None
+    average: float | None = None
+    train_precision: Precision = "32-true"
+    accelerator: str = "cpu"
+    devices: int = 1
+    keep: Literal["best", "last"] = "best"
+
+    def run(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        defence: Defence,
+        *,
+        seed: int,
+        out: Path | None,
+        resume: bool,
+        facts: Mapping[str, Any],
+        say: Say,
+        title: str,
+    ) -> Trained:
+        """`fit` with these settings."""
+        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "train_precision"}
+        return fit(
+            model,
+            dataset,
+            defence,
+            **settings,
+            precision=self.train_precision,
+            seed=seed,
+            out=out,
+            resume=resume,
+            facts=facts,
+            progress=say.watch(title),
+        )
+
+
+def open_network(
+    reference: str, network: Network, source: Source, seed: int
+) -> tuple[nn.Module, Dataset, dict[str, Any]]:
+    """A trained network and the data to audit it on.
+
+    Args:
+        reference: a run's folder, or what ``Network.model`` may be; a registered architecture needs its weights.
+        network: options and weights for one that is no run's.
+        source: the data; for a run, those it was trained on unless said otherwise.
+        seed: of data that are drawn.
+
+    Returns:
+        The network in eval mode, the data set, and the run's facts (or the source's).
+    """
+    if Path(reference).is_dir():
+        facts = read_facts(reference)
+        dataset, where = source.load(seed, facts)
+        model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
+        check_fit(model, dataset)
+        return model.eval(), dataset, {**facts, "source": where}
+    own = models.names()
+    if ":" not in reference and reference not in own:
+        raise UserError(f"{reference!r} is no run's folder and no model; {registry.nearest(reference, own)}")
+    if reference in own and network.weights is None:
+        raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
+    dataset, where = source.load(seed)
+    made = replace(network, model=reference).create(dataset, seed)
+    return made.eval(), dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+
+
+def under(threat: Threat, thing: Thing) -> Thing:
+    """``thing`` (an attack, a defence, a list of them) with what was left at its default taken from ``threat``.
+
+    That is every threat as a whole, the box of a threat given without one, and the box of a noise.
+    """
+    if isinstance(thing, Threat):
+        if left_alone(thing):
+            return cast(Thing, threat)
+        return cast(Thing, threat_for(threat.box, thing))
+    if isinstance(thing, Defence):
+        return cast(Thing, type(thing)(**{key: under(threat, value) for key, value in thing.settings().items()}))
+    if isinstance(thing, list | tuple):
+        return cast(Thing, type(thing)(under(threat, part) for part in thing))
+    if is_dataclass(thing) and not isinstance(thing, type):
+        inside = {f.name: getattr(thing, f.name) for f in fields(thing)}
+        changed = {key: new for key, value in inside.items() if (new := under(threat, value)) is not value}
+        if _is_noise(thing) and inside.get("box") == Threat().box:
+            changed["box"] = threat.box
+        return replace(cast(Any, thing), **changed) if changed else thing
+    return thing
+
+
+def _is_noise(thing: object) -> bool:
+    return isinstance(thing, Perturbation) and not isinstance(thing, Attack)
+
+
+def left_alone(threat: Threat) -> bool:
+    """Whether nobody said anything of this threat, as far as one can tell."""
+    return threat == Threat() and not threat.explicit
+
+
+def said(threat: Threat) -> dict[str, Any]:
+    """A threat as plain data."""
+    return {"norm": threat.norm, "eps": threat.eps, "box": threat.box}
+
+
+def threat_for(box: tuple[float, float] | None, threat: Threat) -> Threat:
+    """The threat in this box (the data's own), where its box was left at the default."""
+    return replace(threat, box=box) if threat.box == Threat().box else threat

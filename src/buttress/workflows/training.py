@@ -1,0 +1,69 @@
+"""Train a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from buttress.defences.base import Defence
+from buttress.defences.standard import Standard
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training.fit import Trained
+from buttress.training.run import MARK
+from buttress.workflows.estimate import estimate_training
+from buttress.workflows.settings import Network, Say, Source, Training, said, threat_for, under
+
+
+def train(
+    out: Path,
+    *,
+    source: Source = Source(),
+    architecture: Network = Network(),
+    defence: Defence | None = None,
+    threat: Threat = Threat(),
+    training: Training = Training(),
+    seed: int = 0,
+    resume: bool = False,
+    dry_run: bool = False,
+    say: Say = Say(),
+) -> Trained | None:
+    """Train a network by any defence and keep the best weights by robust accuracy on validation data.
+
+    Args:
+        out: the run's folder, new or empty: weights, logs, checkpoints.
+        source: the data.
+        architecture: the network.
+        defence: the training method; standard unless given.
+        threat: what the network is trained against; for every attack and defence that names no threat itself.
+        training: how long and how.
+        seed: of everything that is drawn.
+        resume: go on with the run in the folder.
+        dry_run: say what would be done and about how long it takes, and do nothing.
+        say: who is told.
+
+    Raises:
+        UserError: also when there is no run to resume, or one that would be overwritten.
+    """
+    if resume and not (out / MARK).exists():
+        raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
+    dataset, where = source.load(seed)
+    chosen = under(threat_for(dataset.box, threat), defence or Standard())
+    model = architecture.create(dataset, seed)
+    name = type(chosen).__name__
+    say.line(f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs")
+    if dry_run:
+        say.line(estimate_training(model, dataset, chosen, training))
+        return None
+    against = getattr(chosen.attack, "threat", None)
+    facts = {"source": where, "defence": name, "output": architecture.output}
+    facts |= {} if against is None else {"threat": said(against)}
+    trained = training.run(
+        model, dataset, chosen, seed=seed, out=out, resume=resume, facts=facts, say=say, title=f"training by {name}"
+    )
+    epoch = trained.best_epoch if training.keep == "best" else len(trained.history)
+    kept = trained.history[epoch - 1]
+    robust = f", robust {kept['robust']:.1%}" if "robust" in kept else ""
+    say.line(
+        f"{training.keep} epoch, {epoch}: clean {kept['clean']:.1%}{robust} on validation data; the network is in {out}"
+    )
+    return trained

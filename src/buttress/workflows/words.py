@@ -1,0 +1,88 @@
+"""The short forms in which recipes and users name things: members of a role, fractions."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from buttress import registry
+from buttress.errors import UserError
+
+_OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
+_FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
+
+# The options whose values are members of a role, by the last part of their name.
+ROLE_OF = {
+    "attack": registry.attack,
+    "attacks": registry.attack,
+    "by": registry.attack,
+    "noises": registry.attack,
+    "perturbations": registry.attack,
+    "defence": registry.defence,
+    "base": registry.defence,
+    "audits": registry.audit,
+}
+
+
+def fraction(text: str) -> str:
+    """``8/255`` as a number; anything else as it is."""
+    found = _FRACTION.fullmatch(text.strip())
+    if found is None:
+        return text
+    if float(found[2]) == 0:
+        raise UserError(f"{text} divides by zero")
+    return repr(float(found[1]) / float(found[2]))
+
+
+def class_path(role: registry.Registry, name: str) -> str:
+    """The import path of a registered name, of ``package.module:Class`` or of ``file.py:Class``."""
+    member = role.get(name)
+    if not isinstance(member, type):
+        raise UserError(f"{name!r} is a {type(member).__name__}: {role.role}s are classes")
+    return f"{member.__module__}.{member.__qualname__}"
+
+
+def is_own(text: str) -> bool:
+    """Whether this has the form of ``package.module:Thing`` or ``file.py:Thing``."""
+    return _OWN.fullmatch(text) is not None
+
+
+def own_path(text: str) -> str:
+    """The import path of ``package.module:Thing`` or ``file.py:Thing``."""
+    thing = registry.import_thing(text)
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def spelt_out(key: str, value: Any, within: bool = False) -> Any:
+    """A tree's short forms spelt out: a member's options stand beside its name, ``{name: pgd, steps: 40}``.
+
+    Args:
+        key: the option that has this value.
+        value: texts, numbers, lists and mappings.
+        within: whether it is an option of a member, where what is not a role's name may still be a user's own thing.
+    """
+    role = ROLE_OF.get(key)
+    if isinstance(value, list):
+        return [spelt_out(key, part, within) for part in value]
+    if isinstance(value, dict):
+        below = within or role is not None
+        inside = {str(name).replace("-", "_"): spelt_out(str(name), part, below) for name, part in value.items()}
+        if key == "threat":
+            inside.setdefault("explicit", True)
+        named = str(inside.get("class_path", inside.get("name", "")))
+        if role is None and not (within and is_own(named)):
+            return inside
+        if "class_path" in inside:  # with a colon it is a user's own, as --print-config writes it
+            return {**inside, "class_path": own_path(named) if is_own(named) else named}
+        if "name" not in inside:
+            return inside
+        del inside["name"]
+        return {"class_path": own_path(named) if role is None else class_path(role, named), "init_args": inside}
+    if isinstance(value, str):
+        if role is not None:
+            return {"class_path": class_path(role, value)}
+        if within and key not in ("class_path", "name") and is_own(value):
+            return own_path(value)
+        number = fraction(value)
+        return value if number == value else float(number)
+    return value

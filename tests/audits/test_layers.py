@@ -1,0 +1,133 @@
+import pytest
+import torch
+from torch import nn
+
+from buttress import audits, layers
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gaussian import Gaussian
+from buttress.attacks.pgd import PGD
+from buttress.audits.layers import Layers
+from buttress.errors import UserError
+from buttress.threat import Threat
+
+THREAT = Threat(eps=0.1)
+PLAIN = {"tolerance_inputs": 0}
+
+
+def ask(model, split, **fields):
+    return audits.run(model, split, [Layers(**fields)], seed=2)[0]
+
+
+@pytest.mark.parametrize("measure", ["relative_error", "centred", "cosine"])
+def test_figures_are_those_of_the_layer_analysis_called_directly(pictures, measure):
+    model, split = pictures
+    perturbations = [PGD(threat=THREAT, steps=3), Gaussian(std=0.2)]
+    data = ask(model, split, perturbations=perturbations, measure=measure, **PLAIN).data
+    named = dict(zip(["pgd", "gaussian"], perturbations, strict=True))
+    direct = layers.sustainability(model, split, named, "activations", measure, seed=2)
+    assert data["layers"] == direct.layers
+    assert data["perturbations"] == ["pgd", "gaussian"]
+    torch.testing.assert_close(torch.tensor(data["mean"], dtype=torch.float64), direct.mean)
+    torch.testing.assert_close(torch.tensor(data["std"], dtype=torch.float64), direct.std)
+    for name in named:
+        assert data["mu"][name] == pytest.approx(direct.mu(name))
+        assert data["mvl"][name] == direct.mvl(data["eta"], name)
+    other = layers.sustainability(
+        model, split, named, "activations", "relative_error" if measure == "centred" else "centred", seed=2
+    )
+    second = data["relative_error" if measure == "centred" else "centred"]
+    torch.testing.assert_close(torch.tensor(second["mean"], dtype=torch.float64), other.mean)
+
+
+def test_tolerance_and_margin_are_those_of_the_search_called_directly(pictures):
+    model, split = pictures
+    attack = PGD(threat=THREAT, steps=3)
+    data = ask(model, split, perturbations=[attack], tolerance_inputs=24, tolerance_steps=2, bisections=2).data
+    direct = layers.tolerance(model, split, attack, "activations", steps=2, bisections=2, seed=2).to_dict()
+    assert data["margin"] == pytest.approx(direct["margin"])
+    assert data["tolerance"] == pytest.approx(direct["tolerance"])
+    assert data["tolerance_inputs"] == 24
+    assert not {"margin", "tolerance"} & set(ask(model, split, perturbations=[attack], **PLAIN).data)
+
+
+def test_eta_is_the_users_where_it_names_a_layer(pictures):
+    model, split = pictures
+    suggested = ask(model, split, perturbations=[FGSM(threat=THREAT)], **PLAIN).data
+    low, high = (ask(model, split, perturbations=[FGSM(threat=THREAT)], eta=e, **PLAIN).data for e in (-5.0, 50.0))
+    assert low["mvl"]["fgsm"] == [name for _, name in sorted(zip(low["mean"][0], low["layers"], strict=True))[::-1]]
+    assert (low["eta"], high["eta"]) == (-5.0, suggested["eta"])
+    assert high["mvl"] == suggested["mvl"]
+    assert len(suggested["mvl"]["fgsm"]) >= 1
+
+
+def test_two_attacks_of_one_name_are_kept_apart(pictures):
+    model, split = pictures
+    attacks = [FGSM(threat=THREAT), FGSM(threat=Threat(eps=0.3))]
+    data = ask(model, split, perturbations=attacks, **PLAIN).data
+    assert data["perturbations"] == ["fgsm", "fgsm'"]
+    assert data["mean"][0] < data["mean"][1]
+
+
+class Swing(nn.Module):
+    """Two layers of a single number x: one that nothing can move, and 4 x + 2; logits (0, 4 x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        return torch.cat([self.a(3 + 0 * x) - 3, self.b(4 * x + 2) - 2], 1)
+
+
+def swing(**fields):
+    x = torch.full((6, 1), 0.5)
+    x[3:] = 0.45
+    data = [(x, torch.ones(6, dtype=torch.int64))]
+    return audits.run(Swing(), data, [Layers(**{**PLAIN, **fields})])[0]
+
+
+def test_the_verdict_names_the_worst_layer_and_how_far_it_moved():
+    """At x = 0.5 and 0.45 the layer is 4 and 3.8, and moves by 1.6: 40% and 42%."""
+    finding = swing(perturbations=[FGSM(threat=Threat(eps=0.4))])
+    assert finding.verdict == "Most vulnerable under FGSM: b (b is displaced by 41% of its own size)."
+    assert finding.severity == "info"
+    far = swing(perturbations=[FGSM(threat=Threat(eps=0.8, box=None))])
+    assert far.verdict == "Most vulnerable under FGSM: b (b is displaced by 82% of its own size)."
+    assert far.severity == "warning"
+
+
+def test_other_measures_are_not_called_a_share_of_the_size(pictures):
+    model, split = pictures
+    finding = ask(model, split, perturbations=[FGSM(threat=Threat(eps=0.9))], measure="cosine", **PLAIN)
+    assert " has cosine 0." in finding.verdict
+    assert finding.severity == "info"
+
+
+@pytest.mark.parametrize(
+    ("eps", "told"),
+    [
+        (0.01, "On most inputs no layer is moved further than it tolerates (margin above 1)."),
+        (0.9, "1 of 1 layers are moved further than they tolerate on half of the inputs (margin 1 or less)."),
+    ],
+)
+def test_the_verdict_tells_how_many_layers_gave_way(eps, told):
+    finding = swing(
+        perturbations=[FGSM(threat=Threat(eps=eps, box=None))], layers=["b"], tolerance_inputs=6, bisections=6
+    )
+    assert finding.verdict.startswith("The only layer, b, is displaced by ")
+    assert finding.verdict.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [({"perturbations": []}, "at least one perturbation"), ({"tolerance_inputs": -1}, "0 or more; got -1")],
+)
+def test_what_asks_nothing_is_refused(fields, told):
+    with pytest.raises(UserError, match=told):
+        Layers(**fields)
+
+
+def test_a_pattern_that_matches_nothing_is_told(pictures):
+    model, split = pictures
+    with pytest.raises(UserError, match=r"no layer is called or matches 'zzz\*'"):
+        ask(model, split, perturbations=[FGSM(threat=THREAT)], layers="zzz*")

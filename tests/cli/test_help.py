@@ -1,0 +1,85 @@
+"""Help is whole, readable, and read off the signatures."""
+
+import re
+
+import pytest
+
+from buttress import registry
+from buttress.cli import GROUPS, JOBS, _no_options
+from buttress.cli.options import REQUIRED, entries, options
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_option_is_there_with_its_meaning(name, done):
+    text = done(f"{name} --help")
+    plain = " ".join(text.split())
+    for option in options(JOBS[name], GROUPS, _no_options(JOBS[name])):
+        head = option.name.upper() if option.positional else option.flag
+        assert f"\n  {head}" in text, option
+        assert option.text, option
+        assert " ".join(option.text.rstrip(".").split()) in plain
+    for internal in ("<class", "typing", "Union", "CONFIG", "NoneType", "class_path", "--say"):
+        assert internal not in text, internal
+    assert not re.search(r"--[\w.-]*_", text)
+    assert all(len(line) <= 120 for line in text.splitlines())
+    assert f"usage: buttress {name} " in text
+
+
+@pytest.mark.parametrize("columns", [20, 80, 300])
+def test_lines_fit_the_terminal(columns, done, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    longest = max(len(line) for line in done("audit --help").splitlines()[2:])
+    assert longest <= max(60, min(columns, 120))
+
+
+def test_usage_tells_positions_and_what_is_needed(done):
+    assert done("audit -h").startswith("usage: buttress audit NETWORK --out PATH [options]\n")
+    assert done("harden -h").startswith("usage: buttress harden [NETWORK] --out PATH [options]\n")
+    assert done("compare -h").startswith("usage: buttress compare FOLDERS ... --out PATH [options]\n")
+    assert done("train -h").startswith("usage: buttress train OUT [options]\n")
+
+
+def test_names_defaults_and_choices_are_told(done):
+    text = " ".join(done("audit --help").split())
+    assert f"(one of {', '.join(registry.audit.names())})" in text
+    assert "(one of apgd, bim, fgsm, fgsm-rs, mi-fgsm, pgd)" in text  # noises have no budget
+    assert "--threat.norm linf|l2|l1" in text
+    assert "(default 8/255)" in text
+    assert "(default 1000)" in text
+    assert "--model " not in text  # the network itself is given
+    assert "(one of cnn, " in " ".join(done("train --help").split())
+
+
+def test_options_come_from_the_signature():
+    found = {option.name: option for option in options(JOBS["train"], GROUPS, {"say", "command"})}
+    assert (found["out"].positional, found["out"].default) == (True, REQUIRED)
+    assert (found["threat.eps"].type, found["threat.eps"].default) == (float, 8 / 255)
+    assert (
+        found["threat.eps"].group
+        == "What the network is trained against; for every attack and defence that names no threat itself"
+    )
+    assert (found["limit"].type, found["limit"].optional) == (int, True)
+    assert found["schedule.name"].default == "cosine"
+    assert (found["schedule.milestones"].several, found["schedule.milestones"].each) == (True, float)
+    assert found["data_dir"].flag == "--data-dir"
+    assert "say" not in found
+
+
+def test_entries_of_a_docstring():
+    doc = """First line.
+
+Args:
+    one: said in
+        two lines: really.
+    two: short.
+
+Returns:
+    three: no argument.
+"""
+    assert entries(doc) == {"one": "said in two lines: really.", "two": "short."}
+    assert entries("No arguments.") == {}
+
+
+def test_the_help_of_one_member(done):
+    text = done("train --defence.help at")
+    assert "--defence.mode" in text

@@ -1,0 +1,108 @@
+"""What all tests share: one torch thread per process, a guard of torch's global settings, and tiny models."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)
+
+
+def _settings():
+    return (
+        torch.get_num_threads(),
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _torch_stays_as_it_was():
+    before = _settings()
+    yield
+    assert _settings() == before, "the test changed a global setting of torch"
+
+
+class Nets:
+    """Tiny models with weights from a seed of their own; images are 1x6x6."""
+
+    @staticmethod
+    def seeded(build, seed=0):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            return build()
+
+    @staticmethod
+    def linear(weight, bias=None):
+        """Logits ``weight @ x + bias`` of flattened inputs, in the weight's dtype."""
+        weight = torch.as_tensor(weight)
+        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(torch.zeros(len(weight)) if bias is None else torch.as_tensor(bias))
+        return nn.Sequential(nn.Flatten(), layer).eval()
+
+    @classmethod
+    def conv(cls, seed=0, classes=4, dtype=torch.float32):
+        """Smooth and without BatchNorm: what a reference loop computes does not hang on a tie."""
+
+        def build():
+            return nn.Sequential(
+                nn.Conv2d(1, 4, 3, padding=1),
+                nn.Tanh(),
+                nn.Conv2d(4, 6, 3, stride=2, padding=1),
+                nn.Tanh(),
+                nn.Flatten(),
+                nn.Linear(54, classes),
+            )
+
+        return cls.seeded(build, seed).to(dtype).eval()
+
+    @classmethod
+    def awkward(cls, inputs, seed=0, classes=4, dtype=torch.float32):
+        """BatchNorm, Dropout, flags of both kinds, a frozen weight and gradients of the caller's."""
+
+        def build():
+            return nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(inputs, 8),
+                nn.BatchNorm1d(8),
+                nn.ReLU(),
+                nn.Sequential(nn.Dropout(0.5), nn.Linear(8, classes)),
+            )
+
+        model = cls.seeded(build, seed).to(dtype)
+        model.train()
+        model[2].eval()
+        model[4][1].eval()
+        model[1].weight.requires_grad_(False)
+        model[1].bias.grad = torch.full_like(model[1].bias, 3.0)
+        return model
+
+    @staticmethod
+    def state(model):
+        """Everything a call must leave alone, by value, and the identity of what must stay the same object."""
+        modules, parameters, buffers = list(model.modules()), list(model.parameters()), list(model.buffers())
+        values = {
+            "flags": [m.training for m in modules],
+            "needs": [p.requires_grad for p in parameters],
+            "parameters": [p.detach().clone() for p in parameters],
+            "grads": [None if p.grad is None else p.grad.clone() for p in parameters],
+            "buffers": [b.clone() for b in buffers],
+            "random": torch.random.get_rng_state(),
+        }
+        return copy.deepcopy(values), [id(t) for t in (*parameters, *buffers, *(p.grad for p in parameters))]
+
+    @classmethod
+    def assert_state(cls, model, before):
+        values, objects = cls.state(model)
+        torch.testing.assert_close(values, before[0], rtol=0, atol=0)
+        assert objects == before[1]
+
+
+@pytest.fixture(scope="session")
+def nets():
+    return Nets

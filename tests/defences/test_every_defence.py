@@ -1,0 +1,91 @@
+"""What holds for every registered defence; a new one is tested here as soon as it is registered."""
+
+import copy
+import inspect
+import json
+
+import pytest
+import torch
+
+from buttress import registry
+from buttress.defences import Batch, Defence
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.training.fit import describe
+
+NAMES = registry.defence.names()
+
+
+def make(name):
+    return registry.defence.get(name)()
+
+
+def test_the_published_ones_are_registered():
+    assert {"standard", "at", "fast", "trades", "layer-regularised"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_make_an_equal_defence(name):
+    defence = make(name)
+    settings = defence.settings()
+    assert list(settings) == [p for p in inspect.signature(type(defence)).parameters]
+    again = type(defence)(**settings)
+    assert describe(again) == describe(defence)
+    assert json.loads(json.dumps(describe(defence)))["class"].endswith(type(defence).__name__)
+    assert isinstance(defence, Defence)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, single, at):
+    model, defence = network(dropout=0.0), make(name)
+    model[4].bias.requires_grad_(False)
+    place = at(model, single)
+    loss = defence.loss(model, single, place)
+    assert all(p.grad is None for p in model.parameters())
+    assert loss.value.shape == ()
+    assert torch.isfinite(loss.value)
+    assert not any(figure.requires_grad for figure in loss.logs.values())
+    loss.value.backward()
+    assert model[4].bias.grad is None
+    for weight, parameter in model.named_parameters():
+        if parameter.requires_grad and weight != "0.bias":  # BatchNorm takes the bias before it out again
+            assert parameter.grad.abs().sum() > 0, weight
+    assert single.x.grad is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, network, single, at, same):
+    model, defence = network(dropout=0.0), make(name)
+    flags = [m.training for m in model.modules()]
+    twin = copy.deepcopy(model)  # the buffers that a crafting in eval mode reads move with each step
+    first = defence.loss(model, single, at(model, single)).value
+    second = defence.loss(twin, single, at(twin, single)).value
+    same(first, second)
+    same(dict(model.named_buffers()), dict(twin.named_buffers()))
+    same(dict(model.named_parameters()), dict(twin.named_parameters()))
+    assert flags == [m.training for m in model.modules()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_epoch_lowers_the_objective(name, network, images, at, train):
+    model, defence = network(dropout=0.0), make(name)
+    whole = Batch(*images.train.take(torch.arange(len(images.train))))
+
+    def objective():
+        return defence.loss(model.train(), whole, at(model, whole)).value.item()
+
+    before = objective()
+    train(model, defence, epochs=1, batch_size=6)
+    assert objective() < 0.9 * before
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rise", [{"gamma": 0.0}, {"gamma": 0.5, "warmup": 4.0, "epochs": 1, "batch_size": 1000}])
+def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network, train, same):
+    """Gamma 0 through a whole training; a rising gamma at the first step, which is all that one batch an epoch has."""
+    options = {key: rise[key] for key in ("epochs", "batch_size") if key in rise}
+    wrapped = LayerRegularised(
+        make(name), layers=["2", "5"], gamma=rise["gamma"], warmup=rise.get("warmup", 0.0), measure="centred"
+    )
+    plain_run, wrapped_run = (train(network(), d, **options) for d in (make(name), wrapped))
+    same(wrapped_run.model.state_dict(), plain_run.model.state_dict())
+    same(wrapped_run.history, plain_run.history)

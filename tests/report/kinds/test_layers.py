@@ -1,0 +1,136 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from buttress.report.kinds import draw
+
+OPTIONAL = [
+    *("measure", "std", "quantiles", "excluded", "mu", "sigma", "eta", "mvl", "suggested_eta", "gain"),
+    *("tolerance", "margin", "crossed_by_every_path", "rank_correlation", "inputs", "centred", "unpaired"),
+    "tolerance_inputs",
+]
+
+
+@pytest.fixture
+def finding(one):
+    return one["network"][1]
+
+
+def changed(finding, **data):
+    return replace(finding, data={**finding.data, **data})
+
+
+def rows(html):
+    """Cells of a table's rows, as texts without tags, by layer."""
+    body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[1]
+    cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("</tr>") if "<t" in row]
+    texts = [[re.sub(r"<.*?>", "", cell) for cell in row] for row in cells]
+    return {row[0].removesuffix(" vulnerable"): row[1:] for row in texts}
+
+
+def test_a_line_per_perturbation_with_the_vulnerable_layers_marked(finding, drawn):
+    figure, second = drawn(draw({"network": finding}).html)
+    assert [t.name for t in figure.data] == finding.data["perturbations"]
+    assert [list(t.y) for t in figure.data] == finding.data["mean"]
+    assert [list(t.y) for t in second.data] == finding.data["centred"]["mean"]
+    assert list(figure.data[0].x) == finding.data["layers"] == list(figure.layout.xaxis.categoryarray)
+    marked = [
+        x for x, symbol in zip(figure.data[0].x, figure.data[0].marker.symbol, strict=True) if symbol == "diamond"
+    ]
+    assert marked == finding.data["mvl"]["pgd"]
+    assert second.layout.yaxis.title.text == "centred relative error"
+    assert not second.layout.shapes
+
+
+def test_the_threshold_is_mu_plus_eta_sigma(finding, drawn):
+    figure = drawn(draw({"network": finding}).html)[0]
+    (line,) = figure.layout.shapes
+    assert line.y0 == line.y1 == pytest.approx(finding.data["mu"]["pgd"] + 0.5 * finding.data["sigma"]["pgd"])
+    assert line.name == "threshold, μ + 0.5 σ"
+    assert line.showlegend
+
+
+def test_hover_tells_spread_and_quantiles(finding, drawn):
+    figure = drawn(draw({"network": finding}).html)[0]
+    assert figure.data[0].hovertext[2].split("<br>") == [
+        "<b>layer1.0.relu</b>",
+        "pgd",
+        "mean 0.810, sd 0.162",
+        "10% quantile 0.608",
+        "median 0.810",
+        "90% quantile 1.01",
+        "<b>among the most vulnerable</b>",
+    ]
+    assert "3 inputs left out" in figure.data[1].hovertext[1]
+
+
+def test_the_table(finding):
+    found = rows(draw({"network": finding}).html)
+    assert list(found) == finding.data["layers"]
+    assert found["conv1"] == ["0.420 ± 0.084", "0.357", "0.168", "0.126", "–", "0.350", "0.830", "7 / 3", "yes"]
+    assert found["layer1.0.relu"][-3:] == ["0.620", "1 / 1", "yes"]
+    assert found["linear"][-4:] == ["–", "–", "6 / –", "yes"]
+
+
+def test_equal_layers_share_a_rank(finding):
+    alike = changed(finding, layers=["a", "b", "c"], perturbations=["pgd"], mean=[[0.2, 0.5, 0.5]])
+    bare = replace(alike, data={k: alike.data[k] for k in ("layers", "perturbations", "mean")})
+    assert [cells[-1] for cells in rows(draw({"network": bare}).html).values()] == ["3", "1", "1"]
+
+
+def test_two_networks_are_one_figure(two, drawn):
+    pair = {name: found[1] for name, found in two.items()}
+    section = draw(pair)
+    figure = drawn(section.html)[0]
+    assert [t.name for t in figure.data][::4] == ["baseline · pgd", "hardened · pgd"]
+    assert len(figure.layout.shapes) == 2
+    assert [t.visible for t in figure.data] == [True, True, "legendonly", "legendonly"] * 2
+    (key,) = section.keys
+    assert key.values == {"baseline": "layer1.0.relu, layer1.1.relu", "hardened": "layer1.0.relu"}
+
+
+def test_networks_with_other_layers_share_an_axis(finding, drawn):
+    other = changed(finding, layers=[*finding.data["layers"][:-1], "head"])
+    figure = drawn(draw({"a": finding, "b": other}).html)[0]
+    assert list(figure.layout.xaxis.categoryarray) == [*finding.data["layers"], "head"]
+
+
+def test_a_centred_profile_has_the_published_one_beside_it(finding, drawn):
+    swapped = changed(finding, measure="centred", centred=None, relative_error=finding.data["centred"])
+    titles = [f.layout.yaxis.title.text for f in drawn(draw({"network": swapped}).html)]
+    assert titles == ["centred relative error", "relative error"]
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+@pytest.mark.parametrize("null", [True, False])
+def test_any_key_may_be_missing(finding, key, null, drawn):
+    data = {k: v for k, v in finding.data.items() if k != key} | ({key: None} if null else {})
+    html = draw({"network": replace(finding, data=data)}).html
+    assert len(drawn(html)) == (1 if key == "centred" else 2)
+    assert list(rows(html)) == finding.data["layers"]
+
+
+def test_the_bare_minimum_and_values_that_are_unknown(finding, drawn):
+    data = {"layers": ["a", "b"], "perturbations": ["pgd"], "mean": [[0.5, None]]}
+    section = draw({"network": replace(finding, data=data)})
+    assert list(drawn(section.html)[0].data[0].y) == [0.5, None]
+    assert rows(section.html) == {"a": ["0.500", "1"], "b": ["–", "–"]}
+    assert section.keys == ()
+    assert "Gain" not in section.html
+
+
+@pytest.mark.parametrize("data", [{}, {"layers": [], "perturbations": [], "mean": []}])
+def test_an_empty_finding_is_drawn(finding, data):
+    assert draw({"network": replace(finding, data=data)}).html == ""
+
+
+def test_layers_without_perturbations(finding):
+    data = {"layers": ["a"], "perturbations": [], "mean": []}
+    assert rows(draw({"network": replace(finding, data=data)}).html) == {"a": ["–"]}
+
+
+def test_every_column_shown_is_explained(finding):
+    html = draw({"network": finding}).html
+    heads = re.findall(r'<th scope="col">(.*?)</th>', html)
+    assert {h.partition(",")[0] for h in heads} - {"Layer"} == set(re.findall(r"<dt>(.*?)</dt>", html))

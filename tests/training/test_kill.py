@@ -1,0 +1,116 @@
+"""Processes that are killed and asked to stop: nothing is lost, nothing is different afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from buttress.cli import main
+from buttress.training import checkpoint, load
+
+# Imports everything once and forks for every attempt: an attempt then costs no more than its training. The steps done
+# are told through shared memory, so that a kill can be aimed at any moment of the run.
+NURSERY = '''
+import json, mmap, os, random, signal, struct, sys, time
+import torch
+from buttress import Optimiser, Schedule, Threat, fit, models
+from buttress.attacks.pgd import PGD
+from buttress.data.moons import moons
+from buttress.defences.adversarial_training import AdversarialTraining
+import lightning_fabric, torch.utils.tensorboard
+
+torch.set_num_threads(1)
+data = moons(samples=60, val=20, test=4)
+attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
+total, steps = 4 * 5, mmap.mmap(-1, 8)
+
+def train(folder):
+    def progress(done, figures):
+        steps[:] = struct.pack("q", round(done * total))
+    model = models.create("mlp", hidden=[8], seed=0)
+    fit(model, data, AdversarialTraining(attack), epochs=4, batch_size=12, seed=3, validate_with=attack, average=0.9,
+        optimiser=Optimiser(name="sgd", lr=0.05), schedule=Schedule(name="cyclic"), out=folder, resume=True,
+        checkpoint_seconds=0.0, progress=progress)
+
+def attempt(folder, until=None, wait=0.0):
+    """The exit status of a process that trains; with ``until`` it is killed that long after so many steps."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            train(folder)
+            status = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
+    if until is not None:
+        while struct.unpack("q", steps[:])[0] < until:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return status
+            time.sleep(0.0002)
+        time.sleep(wait)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+folder, draw = sys.argv[1], random.Random(int(sys.argv[2]))
+found = [attempt(folder + "/whole")]
+steps[:] = struct.pack("q", 0)
+for until in sorted(draw.sample(range(0, total - 1), 10)):
+    found.append(attempt(folder + "/killed", until, 0.02 * draw.random()))
+found.append(attempt(folder + "/killed"))
+print(json.dumps(found))
+'''
+
+
+def test_killed_at_ten_random_moments_the_run_ends_with_the_same_bits(tmp_path, same):
+    """A checkpoint after every step, so that many of the kills strike while one is written."""
+    done = subprocess.run(
+        [sys.executable, "-c", NURSERY, str(tmp_path), "7"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    whole, *killed, last = json.loads(done.stdout)
+    assert (whole, last) == (0, 0), done.stderr
+    assert killed == [signal.SIGKILL] * 10, done.stderr
+    for file in ("last.safetensors", "model.safetensors", "history.json", "metrics.csv", "model.json"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+    ends = [checkpoint.load(checkpoint.latest(tmp_path / name / "checkpoints")) for name in ("killed", "whole")]
+    same(*ends)
+
+
+def test_a_command_that_is_asked_to_stop_saves_and_says_so_and_goes_on(tmp_path, capsys):
+    def words(out):
+        options = "--data moons --model mlp --epochs 8 --batch-size 8 --seed 1 --optimiser.lr 0.01"
+        return ["train", str(out), *options.split(), "--data-args", '{"samples": 400, "val": 40, "test": 10}']
+
+    run = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-m", "buttress", *words(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.csv").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "everything is saved, go on with --resume" in out
+    assert error == ""
+    stopped = checkpoint.load(checkpoint.latest(run / "checkpoints"))[2]["index"]
+    assert 0 < stopped < 8 * 50
+    assert main([*words(run), "--resume=true"]) == 0
+    assert main(words(tmp_path / "whole")) == 0
+    assert (run / "last.safetensors").read_bytes() == (tmp_path / "whole" / "last.safetensors").read_bytes()
+    assert not load(run).training
+    assert main(words(run)) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert os.environ["OMP_NUM_THREADS"] == "1"

@@ -1,0 +1,152 @@
+"""A run's folder: whose it is, and the model back from it."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from buttress import load, models
+from buttress.data.moons import moons
+from buttress.defences.standard import Standard
+from buttress.defences.trades import TRADES
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import Interrupted, Optimiser, read_facts, versions
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_model_of_ours_comes_back_by_itself(mlp, points, train, same, tmp_path):
+    trained = train(mlp(), points, out=tmp_path / "run", facts={"note": "first"})
+    again = load(tmp_path / "run")
+    same(again.state_dict(), trained.model.state_dict())
+    assert not any(m.training for m in again.modules())
+    same(again(points.val.x), trained.model(points.val.x))
+    facts = read_facts(tmp_path / "run")
+    expected = {"data": "moons", "classes": ["upper", "lower"], "seed": 3, "note": "first"}
+    assert {key: facts[key] for key in expected} == expected
+    assert facts["best_epoch"] == trained.best_epoch
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"] == versions()
+
+
+def test_a_model_of_the_users_own_needs_its_module(network, images, train, same, tmp_path):
+    trained = train(network(), images, out=tmp_path / "run", epochs=1)
+    with pytest.raises(UserError, match=r"not made by models\.create: give the module, load\(folder, model\)"):
+        load(tmp_path / "run")
+    given = network(seed=9)
+    assert load(tmp_path / "run", given) is given
+    same(given.state_dict(), trained.model.state_dict())
+    with pytest.raises(UserError, match="does not fit"):
+        load(tmp_path / "run", nn.Linear(2, 2))
+
+
+def test_the_last_weights_lie_beside_the_best(monkeypatch, mlp, points, train, same, tmp_path):
+    last = train(mlp(), points, keep="last")
+    train(mlp(), points, out=tmp_path / "run")
+    model = mlp(seed=4)
+    models.load_weights(model, tmp_path / "run" / "last.safetensors")
+    same(model.state_dict(), last.model.state_dict())
+
+
+def test_nothing_and_unfinished_runs_are_told_apart(mlp, points, train, stop_at, tmp_path):
+    with pytest.raises(UserError, match=r"holds no trained model \(no run is there\)"):
+        load(tmp_path)
+    with pytest.raises(Interrupted):
+        train(mlp(), points, out=tmp_path / "run", progress=stop_at(2))
+    with pytest.raises(UserError, match=r"holds no trained model \(its run is not finished: resume it\)"):
+        load(tmp_path / "run")
+
+
+def test_damaged_files_of_a_run_are_told(mlp, points, train, tmp_path):
+    train(mlp(), points, out=tmp_path / "run", epochs=1)
+    file = tmp_path / "run" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match="no whole safetensors file"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "model.json").write_text("{")
+    with pytest.raises(UserError, match=r"model\.json cannot be read"):
+        load(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run\.json cannot be read: choose another output folder"):
+        train(mlp(), points, out=tmp_path / "run", epochs=1, resume=True)
+
+
+def test_a_folder_with_a_run_is_not_written_to_again(mlp, points, train, tmp_path):
+    train(mlp(), points, out=tmp_path / "run", epochs=1)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="holds a run already: resume it"):
+        train(mlp(), points, out=tmp_path / "run", epochs=1)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_with_foreign_files_is_left_alone(resume, mlp, points, train, tmp_path):
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(UserError, match="exists and holds no run of ours: choose an empty or new output folder"):
+        train(mlp(), points, out=tmp_path, resume=resume)
+    with pytest.raises(UserError, match="holds no run of ours"):
+        train(mlp(), points, out=tmp_path / "thesis.tex", resume=resume)
+    assert {p.name: text for p, text in contents(tmp_path).items()} == {"thesis.tex": b"all of it"}
+
+
+def test_an_empty_folder_and_one_of_a_run_killed_at_birth_are_free(mlp, points, train, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.tmp").write_text('{"sett')
+    assert train(mlp(), points, out=tmp_path / "run", resume=True, epochs=1).best_epoch == 1
+
+
+CHANGES = {
+    "seed": {"seed": 4},
+    "epochs": {"epochs": 2},
+    "batch_size": {"batch_size": 10},
+    "optimiser": {"optimiser": Optimiser(lr=0.02)},
+    "clip": {"clip": 1.0},
+    "average": {"average": 0.9},
+    "precision": {"precision": "bf16-mixed"},
+    "validate_with": {"validate_with": "none"},
+    "validate_on": {"validate_on": 5},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_resuming_with_another_setting_names_it(name, mlp, points, train, stop_at, tmp_path):
+    with pytest.raises(Interrupted):
+        train(mlp(), points, out=tmp_path / "run", progress=stop_at(2))
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=rf"holds a run with {name}\S* .*resume with the same settings"):
+        train(mlp(), points, out=tmp_path / "run", resume=True, **CHANGES[name])
+    assert contents(tmp_path) == before
+
+
+def test_resuming_with_another_model_data_or_defence_names_it(mlp, points, train, stop_at, tmp_path):
+    threat = Threat(eps=0.1, box=None)
+    with pytest.raises(Interrupted):
+        train(mlp(), points, TRADES(threat, beta=2.0), out=tmp_path / "run", progress=stop_at(2))
+    others = {
+        "model": (models.create("mlp", hidden=[9]), points, TRADES(threat, beta=2.0)),
+        "content": (mlp(), moons(samples=60, val=20, test=4, noise=0.3), TRADES(threat, beta=2.0)),
+        "inputs": (mlp(), moons(samples=70, val=20, test=4), TRADES(threat, beta=2.0)),
+        "defence": (mlp(), points, TRADES(threat, beta=3.0)),
+    }
+    for name, (model, data, defence) in others.items():
+        with pytest.raises(UserError) as caught:
+            train(model, data, defence, out=tmp_path / "run", resume=True)
+        assert ("content" if name == "inputs" else name) in str(caught.value).split(" asked for is")[0]
+
+
+def test_a_checkpoint_of_another_network_of_the_same_name_is_told(points, train, stop_at, tmp_path):
+    def own(width):
+        return nn.Sequential(nn.Linear(2, width), nn.ReLU(), nn.Linear(width, 2))
+
+    with pytest.raises(Interrupted):
+        train(own(4), points, Standard(), out=tmp_path / "run", progress=stop_at(2))
+    with pytest.raises(UserError, match=r"is of another model or training method: .*size mismatch") as caught:
+        train(own(5), points, Standard(), out=tmp_path / "run", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_versions_name_what_ran():
+    assert versions()["torch"] == torch.__version__

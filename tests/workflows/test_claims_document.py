@@ -1,0 +1,158 @@
+"""The page on claims: made of the JSON files alone, and honest in its words."""
+
+import json
+
+import pytest
+
+from buttress.errors import UserError
+from buttress.workflows.claims import write_document
+from buttress.workflows.claims.document import MARK
+from buttress.workflows.claims.findings import gains_in_words, in_words, points, profiles_in_words
+from buttress.workflows.claims.sections import number, table
+from buttress.workflows.claims.statistics import paired, spread, verdict
+
+UP, DOWN, EVEN = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5]
+
+
+def pair(row, measure, fgsm, pgd):
+    return {"row": row, "base": "AT", "measure": measure, "under": {"FGSM": paired(fgsm), "PGD": paired(pgd)}}
+
+
+def claim(pairs=(), name="lsa-x"):
+    columns = {"0": spread([90.0, 92.0]), "R&G": spread([90.0, 92.0])}
+    checks = [
+        {
+            "statement": "LR better than AT (R&G)",
+            "published": 20.25,
+            "under": {label: {**paired(UP), "verdict": verdict(paired(UP), 20.25)} for label in ("FGSM", "PGD")},
+        }
+    ]
+    return {
+        "recipe": name,
+        "source": "Somebody",
+        "statement": "It helps",
+        "kind": "table",
+        "verdict": "direction only",
+        "verdict_under": "FGSM",
+        "verdicts": {"FGSM": "direction only", "PGD": "direction only"},
+        "scale": "small",
+        "seeds": 2,
+        "note": "A tenth of it.",
+        "silent": ["The paper says no gamma."],
+        "eps": [0],
+        "rows": [{"name": "AT | x", "published": [88.0], "accuracy": {"FGSM": columns, "PGD": columns}}],
+        "sweeps": [
+            {
+                "row": "LR",
+                "by": "R&G",
+                "tried": [{"choice": {"gamma": 1}, "score": 2.0}],
+                "chosen": {"choice": {"gamma": 1}},
+            }
+        ],
+        "checks": checks,
+        "regularised": list(pairs),
+        "commit": "abc",
+        "versions": {"buttress": "1", "torch": "2", "python": "3", "machine": "Linux x86_64, 1 threads"},
+        "cpus": 2,
+        "date": "2026-01-02",
+        "job_seconds": 125.0,
+    }
+
+
+def test_the_page_is_a_function_of_the_files(tmp_path):
+    out, page = tmp_path / "claims", tmp_path / "docs" / "claims.md"
+    out.mkdir()
+    for name in ("b", "a"):
+        (out / f"{name}.json").write_text(json.dumps(claim(name=name)))
+    write_document(out, page)
+    first = page.read_text()
+    write_document(out, page)
+    assert page.read_text() == first
+    assert first.startswith(MARK)
+    assert first.index("## a\n") < first.index("## b\n")
+    for text in ("A tenth of it.", "- The paper says no gamma.", "from commit abc", "| gamma 1 | gamma 1: 2.0 |"):
+        assert text in first
+    assert "| LR better than AT (R&G) | +20.2 | +6.0 (+3.5 to +8.5) | direction only | +6.0" in first
+    assert "| AT \\| x | 91.0 | 91.0 ± 1.4 | 88.0 |" in first
+    assert "FGSM: 0 of 1 reproduced, 1 in direction only" in first
+
+
+def test_no_page_of_somebody_elses_is_overwritten(tmp_path):
+    page = tmp_path / "claims.md"
+    page.write_text("mine")
+    with pytest.raises(UserError, match="is no page of claims"):
+        write_document(tmp_path, page)
+    assert page.read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_file_that_is_no_claim_is_named(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=r"x\.json is no result of a claim"):
+        write_document(tmp_path, tmp_path / "claims.md")
+
+
+@pytest.mark.parametrize(
+    ("values", "judgement"),
+    [
+        ([UP, UP], "It helps throughout."),
+        ([UP, EVEN], "It helps in places."),
+        ([UP, DOWN], "It helps in places and harms in others."),
+        ([EVEN, EVEN], "It does not help."),
+        ([DOWN, EVEN], "It does not help, and it harms."),
+    ],
+)
+def test_the_judgement_follows_from_the_intervals(values, judgement):
+    told = in_words(claim([pair(f"LR{i}", "relative_error", v, EVEN) for i, v in enumerate(values)]))
+    assert "speak of are +6.0 points under FGSM and +6.0 points under PGD; published: +20.2." in told
+    if UP in values:
+        assert "Above: LR0 (+6.0)" in told
+    fgsm, pgd = [line for line in told.splitlines() if line.startswith("- ")]
+    assert fgsm.startswith(f"- The published measure (relative error), under FGSM: {judgement} Of 2 rows")
+    assert "under PGD: It does not help. Of 2 rows, 0 are above" in pgd
+    assert "**" not in told  # nothing is said of the centred measure, which no row has
+
+
+@pytest.mark.parametrize(
+    ("centred", "said"),
+    [
+        (UP, "**The centred measure helps in 1 rows and harms in none** (under PGD); on average it does better"),
+        (
+            DOWN,
+            "**The centred measure does not help either, and harms in 1 rows** (under PGD); on average it does worse",
+        ),
+        (EVEN, "**The centred measure shows neither gain nor harm that so few seeds can tell from 0** (under PGD)"),
+    ],
+)
+def test_the_centred_measure_is_judged_under_the_strongest_attack(centred, said):
+    pairs = [pair("LR", "relative_error", UP, [0.6, 0.5, 0.2]), pair("LR (centred)", "centred", EVEN, centred)]
+    assert said in in_words(claim(pairs))
+
+
+def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
+    near = {"better": "a", "than": "b", "at": "0.5", "difference": 16.3}
+    cells = [
+        {"gain": 16.35, "recipe": "r", "found": [], "nearest": [near]},
+        {"gain": 16.3, "recipe": "r", "found": [near], "nearest": [near]},
+    ]
+    told = gains_in_words({"cells": cells})
+    assert "+16.35 (r): it is no difference of two cells of a column. Nearest: a less b at eps 0.5 (+16.30)." in told
+    assert "+16.3 (r): the published table gives it as a less b at eps 0.5 (+16.30)." in told
+
+
+def test_the_most_displaced_layer_is_named():
+    values = {"pgd": [spread([0.1]), spread([0.9])], "salt": [spread([0.3]), spread([0.2])]}
+    found = {"layers": ["relu1", "relu2"], "displacement": {"relative_error": values}, "published": {}}
+    assert "- A, relative error: relu1 under salt; relu2 under pgd." in profiles_in_words({"profiles": {"A": found}})
+
+
+def test_numbers_and_tables():
+    assert [points(-0.04), points(-0.06), points(2.25)] == ["+0.0", "-0.1", "+2.2"]
+    assert [number(None), number(0.456), number(12.34), number(12.34, signed=True), number(-0.1)] == [
+        "-",
+        "0.46",
+        "12.3",
+        "+12.3",
+        "-0.10",
+    ]
+    assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+
+from buttress.audits.finding import Finding
+from buttress.errors import UserError
+from buttress.workflows.comparing import compare, headline
+
+
+def finding(clean, main, eps=8 / 255, norm="linf", inputs="abc", attacks=("f",), seed=0):
+    data = {"inputs": len(clean), "main_eps": eps, "same_inputs": inputs, "stands": {"clean": clean, "main": main}}
+    data |= {"fingerprints": list(attacks), "seed": seed}
+    return Finding("robustness", "R", "", "info", {**data, "attacks": [{"norm": norm, "label": "PGD", "curve": []}]})
+
+
+def exact(gained, lost):
+    """McNemar's exact test: a fair coin, two-sided."""
+    n = gained + lost
+    few = sum(math.comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n
+    return min(1.0, 2 * few)
+
+
+def test_accuracies_and_the_paired_test():
+    before, after = finding("1111111110", "0000000110"), finding("1111111100", "1111110010")
+    p = exact(6, 1)
+    assert headline({"a": [before], "b": [after]}) == (
+        "From a to b: clean accuracy 90.0% to 80.0%; robust accuracy 20.0% to 70.0% under linf eps 8/255 "
+        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g})."
+    )
+    assert p == 0.125
+
+
+def test_of_three_the_last_is_set_against_both():
+    text = headline({"a": [finding("11", "00")], "b": [finding("11", "01")], "c": [finding("10", "01")]})
+    assert text.startswith("From a to c: clean accuracy 100.0% to 50.0%; robust accuracy 0.0% to 50.0% ")
+    assert text.endswith("; from b to c: robust accuracy 50.0% to 50.0% under linf eps 8/255, the same inputs.")
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (finding("11", "01", eps=0.3), "is not compared, being under linf eps 8/255 and linf eps 0.3"),
+        (finding("11", "01", norm="l2"), "is not compared, being under linf eps 8/255 and l2 eps 8/255"),
+        (finding("11", "01", inputs="xyz"), "100.0% to 50.0% under linf eps 8/255, on different inputs"),
+        (finding("11", "01", attacks=("g",)), "under linf eps 8/255, by different attacks or seeds"),
+        (finding("11", "01", seed=1), "under linf eps 8/255, by different attacks or seeds"),
+        (finding("111", "010", inputs="xyz"), "100.0% to 33.3% under linf eps 8/255, on different inputs"),
+        (Finding("layers", "L", "", "info", {}), "no robustness finding to compare"),
+    ],
+)
+def test_what_cannot_be_compared_is_not(other, told):
+    assert told in headline({"a": [finding("11", "11")], "b": [other]})
+
+
+def test_one_audit_is_no_comparison(tmp_path):
+    with pytest.raises(UserError, match="at least two audits; got 1"):
+        compare([tmp_path], out=tmp_path / "out")

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from buttress.attacks.fgsm import FGSM
+from buttress.data.moons import moons
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.threat import Threat
+from buttress.workflows.estimate import _duration, estimate_attacks, estimate_training
+from buttress.workflows.settings import Training
+
+FREE = Threat(box=None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.01, "1 s"), (59.6, "60 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")],
+)
+def test_durations_in_units_that_suit_them(seconds, text):
+    assert _duration(seconds) == text
+
+
+def test_steps_are_counted_and_nothing_is_changed(nets):
+    model = nets.awkward(2, classes=2)
+    before = nets.state(model)
+    text = estimate_training(
+        model, moons(samples=60), AdversarialTraining(attack=FGSM(threat=FREE)), Training(epochs=3, batch_size=20)
+    )
+    nets.assert_state(model, before)
+    assert text.startswith("about 1 s: 9 steps of 0.")
+
+
+def test_the_time_of_a_batch_is_scaled_to_all_attacks_and_inputs(nets, monkeypatch):
+    """A clock that advances by 2 s at each look: every attack takes 2 s for its batch of 10."""
+    looks = iter(range(0, 1000, 2))
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(looks)))
+    split = moons(samples=60, test=40).test
+    text = estimate_attacks(nets.linear(torch.eye(2)), split, [FGSM(threat=FREE)] * 3, batch_size=10)
+    assert text.startswith("at most about 24 s for 3 attacks on 40 inputs")

@@ -1,0 +1,84 @@
+import math
+
+import pytest
+import torch
+
+from buttress.attacks.fgsm import FGSM
+from buttress.audits.layers import Layers
+from buttress.errors import UserError
+from buttress.layers import LayerProfile
+from buttress.threat import Threat
+from buttress.workflows import Network, Source, Training, harden, hardening
+from buttress.workflows.hardening import _most_vulnerable
+from buttress.workflows.settings import Say
+
+
+def about(names, means):
+    """A subject whose layer audit would find these mean displacements; mu and sigma follow from them."""
+    values = torch.tensor(means)[None, :, None]
+    return LayerProfile.of(
+        names, ["pgd"], "m", values, torch.ones(1, 1), predecessors=list(range(-1, len(names) - 1)), crossed=[]
+    )
+
+
+class Known(Layers):
+    """A layer audit that finds what it is told."""
+
+    def profile(self, subject, measure=None):
+        return subject
+
+
+@pytest.mark.parametrize(
+    ("eta", "names"), [(None, ["d"]), (0.2, ["d", "a"]), (1.0, ["d"]), (9.0, ["d"]), (-9.0, ["d", "a", "b"])]
+)
+def test_the_cut_off_names_layers_worst_first(eta, names):
+    """Means 3, 1, undefined, 4: mu is 8/3, sigma 1.25; the widest gap is the one below 4."""
+    found = about(["a", "b", "c", "d"], [3.0, 1.0, math.nan, 4.0])
+    assert _most_vulnerable(found, [Known()], eta) == names
+
+
+def test_a_lone_layer_is_the_most_vulnerable_one():
+    assert _most_vulnerable(about(["a"], [2.0]), [Known()], None) == ["a"]
+
+
+def test_where_nothing_stands_out_the_user_is_asked():
+    with pytest.raises(UserError, match="no layer stands out under pgd: name some by --layers, of a, b"):
+        _most_vulnerable(about(["a", "b"], [2.0, 2.0]), [Known()], None)
+
+
+def test_the_layers_are_chosen_on_validation_data(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hardening, "_most_vulnerable", lambda subject, *_: asked.append(subject.ids) or ["act1"])
+    source = Source(data="moons", data_args={"samples": 60, "test": 24})
+    short = Training(epochs=1)
+    harden(out=tmp_path / "job", architecture=Network(model="mlp"), source=source, training=short, attacks=[FGSM()])
+    assert asked[0].tolist() == source.load(0)[0].val.ids.tolist()
+
+
+class Heard(Say):
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def test_the_whole_job_as_a_function(tmp_path):
+    """Networks of one seed start alike: with gamma 0, base and hardened are the same network."""
+    heard = Heard()
+    found = harden(
+        out=tmp_path / "job",
+        architecture=Network(model="mlp"),
+        source=Source(data="moons", data_args={"samples": 60, "test": 24}),
+        threat=Threat(eps=0.2),
+        training=Training(epochs=1),
+        attacks=[FGSM()],
+        gamma=0.0,
+        say=heard,
+    )
+    original, base, hardened = found.values()
+    assert base[0].data["stands"] == hardened[0].data["stands"]
+    assert base[1].data["mean"] == hardened[1].data["mean"] != original[1].data["mean"]
+    assert {p.name for p in (tmp_path / "job").iterdir()} == {"original", "base", "hardened", "report"}
+    assert heard.lines[-1] == f"report: {tmp_path / 'job' / 'report' / 'report.html'}"
+    assert heard.lines[-2].startswith("From original to AT-LR: clean accuracy")

@@ -1,0 +1,77 @@
+import pytest
+
+from buttress import registry
+from buttress.errors import UserError
+from buttress.workflows.words import class_path, fraction, is_own, own_path, spelt_out
+
+PGD = "buttress.attacks.pgd.PGD"
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("8/255", repr(8 / 255)),
+        (" 1 / 4 ", "0.25"),
+        ("1.5/3", "0.5"),
+        ("0.1", "0.1"),
+        ("a/b", "a/b"),
+        ("runs/1", "runs/1"),
+    ],
+)
+def test_fractions_become_numbers_and_nothing_else_does(text, read):
+    assert fraction(text) == read
+
+
+def test_division_by_zero_is_told():
+    with pytest.raises(UserError, match="8/0 divides by zero"):
+        fraction("8/0")
+
+
+def test_members_are_spelt_out_with_the_options_beside_their_name():
+    tree = {
+        "batch-size": 64,
+        "threat": {"eps": "8/255", "box": None},
+        "defence": {"name": "at", "attack": {"name": "pgd", "step-size": "1/4"}},
+        "attacks": ["pgd", {"name": "fgsm"}],
+        "data_args": {"name": "kept", "share": "1/2"},
+    }
+    assert spelt_out("", tree) == {
+        "batch_size": 64,
+        "threat": {"eps": 8 / 255, "box": None, "explicit": True},
+        "defence": {
+            "class_path": "buttress.defences.adversarial_training.AdversarialTraining",
+            "init_args": {"attack": {"class_path": PGD, "init_args": {"step_size": 0.25}}},
+        },
+        "attacks": [{"class_path": PGD}, {"class_path": "buttress.attacks.fgsm.FGSM", "init_args": {}}],
+        "data_args": {"name": "kept", "share": 0.5},
+    }
+
+
+def test_what_is_spelt_out_already_stays():
+    tree = {"class_path": PGD, "init_args": {"steps": 3}}
+    assert spelt_out("attack", tree) == tree
+
+
+def test_things_of_the_users_are_found_at_any_depth_of_a_member(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("class Thing:\n    pass\n\ndef measure():\n    pass\n")
+    tree = {"name": f"{file}:Thing", "how": f"{file}:measure", "part": {"name": f"{file}:Thing", "size": 3}}
+    path = own_path(f"{file}:Thing")
+    found = spelt_out("defence", tree)
+    assert found["class_path"] == path
+    assert found["init_args"]["how"] == path.replace("Thing", "measure")
+    assert found["init_args"]["part"] == {"class_path": path, "init_args": {"size": 3}}
+    assert spelt_out("", {"data": f"{file}:measure"}) == {"data": f"{file}:measure"}  # no member's option
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [("a.b:C", True), ("dir/a.py:C", True), ("C", False), ("http://x:80", False), ("a b:c", False), ("a:", False)],
+)
+def test_the_form_of_a_users_own_thing(text, own):
+    assert is_own(text) is own
+
+
+def test_a_function_is_no_member():
+    with pytest.raises(UserError, match="'json:loads' is a function: attacks are classes"):
+        class_path(registry.attack, "json:loads")
