@@ -39,14 +39,37 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio (Croce and Hein, ICML 2020): the margin over the gap between first and third logit.
 
-    With fewer than three classes the ratio is not defined; the margin is used instead, with a warning. A targeted
-    attack on it minimises the ratio of the target, which is not the targeted DLR of that paper.
+    With fewer than three classes the ratio is not defined; the margin is used instead, with a warning. Under a target
+    attacks follow `dlr_toward` instead.
     """
     if logits.shape[1] < 3:
         warnings.warn(f"DLR needs 3 classes, the model has {logits.shape[1]}: the margin loss is used", stacklevel=2)
         return margin(logits, y)
     top = logits.topk(3, dim=1).values
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+def margin_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of ``target`` minus the logit of ``y``: positive exactly when ``target`` beats ``y``."""
+    own = logits.gather(1, torch.stack([y, target], 1))
+    return own[:, 1] - own[:, 0]
+
+
+def dlr_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Targeted difference of logits ratio (Croce and Hein, ICML 2020, equation 7): the lead of ``target`` over ``y``.
+
+    The scale is the first logit minus the mean of the third and fourth. With fewer than four classes it is not
+    defined; the lead itself is used instead, with a warning.
+    """
+    lead = margin_toward(logits, y, target)
+    if logits.shape[1] < 4:
+        warnings.warn(
+            f"targeted DLR needs 4 classes, the model has {logits.shape[1]}: the difference of logits is used",
+            stacklevel=2,
+        )
+        return lead
+    top = logits.topk(4, dim=1).values
+    return lead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
 def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
@@ -64,18 +87,20 @@ class Loss:
     """A loss and what its second argument is: the truth (or the target), or the output for the clean input.
 
     ``direction`` is an increasing function of the loss that keeps its slope where the loss saturates; an attack follows
-    it where the gradient of the loss itself is too small for a number to hold.
+    it where the gradient of the loss itself is too small for a number to hold. ``toward`` is the form (output, y,
+    target) -> (N,) that a targeted attack maximises; without one it maximises minus the loss of the target.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     against: Literal["label", "clean"] = "label"
     direction: Callable[[Tensor, Tensor], Tensor] | None = None
+    toward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
 
 LOSSES = {
     "cross_entropy": Loss(cross_entropy, direction=log_odds_against),
     "margin": Loss(margin),
-    "dlr": Loss(dlr),
+    "dlr": Loss(dlr, toward=dlr_toward),
     "kl": Loss(kl, against="clean"),
     "mse": Loss(mse),
 }

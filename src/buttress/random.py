@@ -51,11 +51,22 @@ class Random:
 
     def __init__(self, seed: int, ids: Tensor) -> None:
         self.ids = ids.to(torch.int64)
+        self._seed = seed
         self._keys = _mix(self.ids * _GOLDEN + derive(seed, "random"))
         self._draw = 0
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fork(self, *path: int | str) -> Random:
+        """Draws of their own for one part of a work, whatever has been drawn before: ``random.fork("restart", 2)``."""
+        return Random(derive(self._seed, *path), self.ids)
+
+    def only(self, rows: Tensor) -> Random:
+        """The same streams, at the same place, for some of the inputs: (M,) indices or (N,) bool."""
+        part = Random(self._seed, self.ids[rows])
+        part._draw = self._draw
+        return part
 
     def _bits(self, shape: Sequence[int]) -> Tensor:
         self._draw += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +27,10 @@ class Task(ABC):
     @abstractmethod
     def check(self, output: Tensor, y: Tensor) -> None:
         """Refuse a truth ``y`` that cannot belong to this output."""
+
+    def mean(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What several outputs of a randomised model for the same inputs say together."""
+        return torch.stack(tuple(outputs)).mean(0)
 
     @abstractmethod
     def beaten(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
@@ -97,6 +103,11 @@ class Classification(Task):
                 "the model returns probabilities, attacks need logits: take the softmax off, "
                 "or wrap it as models.FromProbabilities(model)"
             )
+
+    def mean(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Logits whose softmax is the mean of the outputs' softmax."""
+        several = torch.stack([output.double().log_softmax(1) for output in outputs])
+        return (several.logsumexp(0) - math.log(len(outputs))).to(outputs[0].dtype)
 
     def beaten(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """The class is not ``y``, or is ``target``; an output that is not a number is beaten unless targeted."""

@@ -87,7 +87,7 @@ def test_targets(nets, target, line):
         ({"mode": "test"}, "mode must be one of eval, train; got 'test'"),
         ({"batch_size": 0}, "batch_size must be 1 or more; got 0"),
         ({"batch_size": -1}, "batch_size must be 1 or more; got -1"),
-        ({"precision": "fp16"}, "precision must be one of fp32, bf16, auto; got 'fp16'"),
+        ({"precision": "fp16"}, "precision must be one of fp32, bf16, folded, twin, compiled, auto; got 'fp16'"),
         ({"ids": torch.arange(3)}, "4 inputs need as many ids, (N,) integers; got shape (3,)"),
         (
             {"mode": "train", "search": "first"},

@@ -240,9 +240,9 @@ def test_auto_chooses_one_and_tells(model, caplog):
     x, y = right(model)
     with caplog.at_level(logging.INFO, logger="buttress"):
         result = PGD(steps=3)(model, x, y, precision="auto")
-    assert result.precision in ("fp32", "bf16")
-    assert "search precision: fp32" in caplog.text
-    assert result.backwards.tolist() == [3 + 4] * 12  # two timings, each after a warm-up
+    assert result.precision in ("fp32", "bf16", "folded", "twin")
+    assert f"search precision: {result.precision}" in caplog.text
+    assert result.backwards.tolist() == [3] * 12  # what the timing takes is not counted
     assert Gaussian()(model, x, y, precision="auto").precision == "fp32"  # nothing to choose
     wide = PGD(steps=1)(nn.Sequential(nn.Flatten(), nn.Linear(36, 4).double()), x.double(), y, precision="auto")
     assert wide.precision == "fp32"

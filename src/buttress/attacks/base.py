@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import hashlib
-import inspect
 import json
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from types import CodeType
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from buttress import losses, tasks
 from buttress.attacks.borrow import Mode, Model, borrowed
-from buttress.attacks.oracle import Oracle, Precision, Search
+from buttress.attacks.checks import check_call, check_inputs
+from buttress.attacks.fingerprint import plain
+from buttress.attacks.oracle import Inside, Oracle, Search, Stage
+from buttress.attacks.passes import Passes, Precision
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import Task
@@ -37,6 +38,7 @@ class Attacked:
         distance: (N,) float64, the perturbation's size in the threat's norm, or in L2 where there is no threat.
         forwards: (N,) int64, forward passes spent, the verdict's included; ``backwards`` likewise.
         precision: what the search ran in; "auto" is told as what it chose.
+        stages: what each part of a composed attack did, in order; empty for the others.
     """
 
     x_adv: Tensor
@@ -46,50 +48,31 @@ class Attacked:
     forwards: Tensor
     backwards: Tensor
     precision: Precision = "fp32"
+    stages: tuple[Stage, ...] = ()
 
 
-def plain(value: Any) -> Any:
-    """A field's value as JSON; weights are told by their digest."""
-    if isinstance(value, nn.Module):
-        value = value.state_dict()
-    if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous()
-        raw = data.view(torch.uint8) if data.dim() else data.reshape(1).view(torch.uint8)
-        return [str(data.dtype), list(data.shape), hashlib.sha256(raw.numpy().tobytes()).hexdigest()]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
-        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, functools.partial):
-        return [plain(value.func), plain(value.args), plain(value.keywords)]
-    if inspect.ismethod(value):
-        return [plain(value.__self__), plain(value.__func__)]
-    if inspect.isfunction(value):
-        held = [plain(cell.cell_contents) for cell in value.__closure__ or ()]
-        defaults = [plain(value.__defaults__), plain(value.__kwdefaults__)]
-        return [f"{value.__module__}.{value.__qualname__}", _body(value.__code__), held, defaults]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, type) or inspect.isbuiltin(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    if hasattr(value, "__dict__"):
-        return [f"{type(value).__module__}.{type(value).__qualname__}", plain(vars(value))]
-    return [type(value).__qualname__, repr(value)]
-
-
-def _body(code: CodeType) -> Any:
-    """What a function does, as far as its code tells: two lambdas of one place differ here."""
-    constants = [_body(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
-    return [hashlib.sha256(code.co_code).hexdigest(), list(code.co_names), list(code.co_varnames), constants]
+def joined(parts: Sequence[Attacked]) -> Attacked:
+    """The outcomes of consecutive batches as one; stages of one name are added up."""
+    tensors = [f.name for f in fields(Attacked) if f.name not in ("precision", "stages")]
+    whole: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
+    stages: dict[str, Stage] = {}
+    for stage in (stage for part in parts for stage in part.stages):
+        stages[stage.name] = stages[stage.name] + stage if stage.name in stages else stage
+    return Attacked(**whole, precision=parts[0].precision, stages=tuple(stages.values()))
 
 
 class Perturbation(ABC):
-    """Anything that moves inputs: a frozen dataclass of plain fields, called on a model and a batch."""
+    """Anything that moves inputs: a frozen dataclass of plain fields, called on a model and a batch.
+
+    Attributes:
+        threat: what is allowed, or None.
+        strays: whether it asks about points outside of the threat, so that beating the model there is no success yet.
+        draws: passes whose mean answers one question, for models that draw at random.
+    """
 
     threat: Threat | None = None
+    strays: ClassVar[bool] = False
+    draws: int = 1
 
     @abstractmethod
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -116,6 +99,7 @@ class Perturbation(ABC):
         mode: Mode = "eval",
         precision: Precision = "fp32",
         batch_size: int | None = None,
+        read_every: int | None = None,
     ) -> Attacked:
         """Perturb ``x`` and say what came of it. The model comes back exactly as it was, also after an exception.
 
@@ -130,8 +114,11 @@ class Perturbation(ABC):
             search: "full" returns the attack's own point for every input; "first" lets an input go as soon as it is
                 beaten, which is all that an evaluation needs.
             mode: the mode of the model meanwhile; in "train", BatchNorm uses the batch and keeps its buffers.
-            precision: of the search; "bf16" by autocast, "auto" times both on the first batch. The verdict is float32.
+            precision: of the search, see `Passes`; "auto" times them on the first batch. The verdict is float32, by
+                the model itself.
             batch_size: inputs computed at once; all unless given.
+            read_every: questions after which ``search="first"`` reads from the device who has been beaten; 8 on a GPU,
+                where reading stalls it, and 1 elsewhere unless given.
 
         Raises:
             UserError: for inputs outside the box or of the wrong kind, labels that do not fit, and outputs that are
@@ -140,20 +127,23 @@ class Perturbation(ABC):
         if not len(x):
             zeros = torch.zeros(0, dtype=torch.int64, device=x.device)
             return Attacked(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
-        self._check(model, x, y, search, mode, batch_size)
-        if precision not in get_args(Precision):
-            raise UserError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
+        check_call(search, mode, precision, batch_size)
+        check_inputs(model, x, y, self._box())
+        if read_every is not None and read_every < 1:
+            raise UserError(f"read_every must be 1 or more; got {read_every}")
         ids = _ids(ids, x)
+        passes = Passes(model, task, precision, batch_size or len(x), self.draws)
         with borrowed(model, mode, seed, x.device):
-            oracle = _oracle(model, task, x, y, target, seed, ids, search, precision, batch_size)
+            oracle = self._oracle(passes, x, y, target, seed, ids, search, read_every)
             x_adv = self._moved(oracle, seed, ids)
             with torch.no_grad():
                 x_adv, output = oracle.settle(x_adv)
                 beaten = task.beaten(output, oracle.y, oracle.target)
                 loss = losses.resolve(task.loss).function(output, oracle.y)
                 distance = self.threat.distance(x_adv, x) if self.threat else norms(x_adv.double() - x.double(), "l2")
-        used = "fp32" if oracle.precision == "auto" else oracle.precision  # never chosen: no gradient was asked for
-        return Attacked(x_adv, beaten, loss, distance, oracle.forwards, oracle.backwards, used)
+        used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: nothing was asked
+        stages = tuple(oracle.stages.values())
+        return Attacked(x_adv, beaten, loss, distance, oracle.forwards, oracle.backwards, used, stages)
 
     def craft(
         self,
@@ -171,14 +161,53 @@ class Perturbation(ABC):
         """Only the perturbed inputs of a full search: no verdict, so no pass beyond the search's own. For training."""
         if not len(x):
             return x.clone()
-        self._check(model, x, y, "full", mode, None)
+        check_call("full", mode, precision, None)
+        check_inputs(model, x, y, self._box())
         ids = _ids(ids, x)
+        passes = Passes(model, task, precision, len(x), self.draws)
         with borrowed(model, mode, seed, x.device):
-            return self._moved(_oracle(model, task, x, y, target, seed, ids, "full", precision, None), seed, ids)
+            return self._moved(self._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 
     def fingerprint(self) -> str:
         """A digest of every field, weights included: equal fingerprints mean the same perturbation."""
         return hashlib.sha256(json.dumps(plain(self), sort_keys=True).encode()).hexdigest()
+
+    def inside(self) -> Inside | None:
+        """Which points count as found before the search is over: None for all that beat the model."""
+        if not self.strays or self.threat is None:
+            return None
+        if math.isinf(self.threat.eps):  # a smaller one may always come
+            return lambda x_adv, x: torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return self.threat.contains
+
+    def _box(self) -> tuple[float, float] | None:
+        box: tuple[float, float] | None = self.threat.box if self.threat else getattr(self, "box", None)
+        return box
+
+    def _oracle(
+        self,
+        passes: Passes,
+        x: Tensor,
+        y: Tensor,
+        target: Tensor | TargetRule | None,
+        seed: int,
+        ids: Tensor,
+        search: Search,
+        read_every: int | None,
+    ) -> Oracle:
+        """An oracle on copies of the caller's tensors: one made under ``inference_mode`` could not carry a gradient."""
+        read_every = read_every or (8 if x.device.type == "cuda" else 1)
+        y = _copy(y)
+        oracle = Oracle(passes, x.detach().clone(), y, search=search, inside=self.inside(), read_every=read_every)
+        if isinstance(target, str):
+            oracle.target = _choose_target(target, oracle.clean, y, seed, ids)
+        elif target is not None:
+            if len(target) != len(x):
+                raise UserError(f"{len(x)} inputs need as many targets; got {len(target)}")
+            oracle.target = _copy(target)
+        if search == "first":
+            oracle.drop_wrong()
+        return oracle
 
     def _moved(self, oracle: Oracle, seed: int, ids: Tensor) -> Tensor:
         """`perturb` on inputs of our own, its result detached and put inside the threat."""
@@ -186,69 +215,6 @@ class Perturbation(ABC):
         random = Random(derive(seed, "attack"), ids)
         x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
         return self.threat.project(x_adv, x) if self.threat else x_adv
-
-    def _check(self, model: Model, x: Tensor, y: Tensor, search: Search, mode: Mode, batch_size: int | None) -> None:
-        for name, value, known in (("search", search, get_args(Search)), ("mode", mode, get_args(Mode))):
-            if value not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-        box = self.threat.box if self.threat else getattr(self, "box", None)
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise UserError(f"inputs and labels must be tensors; got {type(x).__name__} and {type(y).__name__}")
-        if batch_size is not None and batch_size < 1:
-            raise UserError(f"batch_size must be 1 or more; got {batch_size}")
-        if x.dtype not in (torch.float32, torch.float64):
-            hint = ": use x.float() / 255" if x.dtype == torch.uint8 else ": use x.float()"
-            raise UserError(f"inputs must be float32 or float64; got {x.dtype}{hint}")
-        if len(y) != len(x):
-            raise UserError(f"{len(x)} inputs need as many labels; got {len(y)}")
-        if y.device != x.device:
-            raise UserError(f"inputs and labels must be on one device; got {x.device} and {y.device}")
-        if not bool(torch.isfinite(x).all()):
-            bad = int((~torch.isfinite(x.flatten(1))).any(1).sum())
-            raise UserError(f"inputs must be finite; {bad} of {len(x)} hold NaN or infinity")
-        low, high = (float(v) for v in torch.aminmax(x.detach())) if x.numel() else (0.0, 0.0)
-        if box is not None and (low < _round(box[0], x.dtype) or high > _round(box[1], x.dtype)):
-            raise UserError(
-                f"inputs must lie in the box {list(box)}; got {low:.4g} to {high:.4g}: if the loader normalises, take "
-                "that out and wrap the model as models.Normalized(model, mean, std); for other data, set the box"
-            )
-        if mode == "train" and (search == "first" or batch_size is not None):
-            raise UserError('mode="train" mixes the inputs of a batch: it needs search="full" and no batch_size')
-        weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        if weights is not None and weights.device != x.device:
-            raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
-        if weights is not None and weights.dtype != x.dtype and weights.dtype in (torch.float32, torch.float64):
-            raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
-
-
-def _round(value: float, dtype: torch.dtype) -> float:
-    return float(torch.tensor(value, dtype=dtype))
-
-
-def _oracle(
-    model: Model,
-    task: Task,
-    x: Tensor,
-    y: Tensor,
-    target: Tensor | TargetRule | None,
-    seed: int,
-    ids: Tensor,
-    search: Search,
-    precision: Precision,
-    batch_size: int | None,
-) -> Oracle:
-    """An oracle on copies of the caller's tensors: one made under ``inference_mode`` could not carry a gradient."""
-    y = _copy(y)
-    oracle = Oracle(model, task, x.detach().clone(), y, None, search=search, precision=precision, batch_size=batch_size)
-    if isinstance(target, str):
-        oracle.target = _choose_target(target, oracle.clean, y, seed, ids)
-    elif target is not None:
-        if len(target) != len(x):
-            raise UserError(f"{len(x)} inputs need as many targets; got {len(target)}")
-        oracle.target = _copy(target)
-    if search == "first":
-        oracle.drop_wrong()
-    return oracle
 
 
 def _ids(ids: Tensor | None, x: Tensor) -> Tensor:

@@ -2,109 +2,137 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from time import perf_counter
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from buttress import losses
-from buttress.attacks.borrow import Model
-from buttress.errors import UserError
-from buttress.tasks import Task
+from buttress.attacks.passes import Passes
 from buttress.threat import per_row
 
-Precision = Literal["fp32", "bf16", "auto"]
 Search = Literal["full", "first"]
-Rows = Tensor | slice
-log = logging.getLogger(__name__)
-
-# Below this a row's loss gradient is handed on scaled up: its true size would be lost in float32 further down.
-_FAINT = 2.0**-40
-_EVERY = slice(None)
+Inside = Callable[[Tensor, Tensor], Tensor]
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+@dataclass(frozen=True)
+class Stage:
+    """What one part of a composed attack did: inputs it was given, inputs it beat, passes spent on all of them."""
+
+    name: str
+    entered: int
+    beaten: int
+    forwards: int
+    backwards: int
+
+    def __add__(self, other: Stage) -> Stage:
+        """Both together, under this one's name."""
+        mine, theirs = vars(self), vars(other)
+        return replace(self, **{key: mine[key] + theirs[key] for key in mine if key != "name"})
 
 
 class Oracle:
     """Answers an attack's questions about a model, and keeps the books.
 
-    Only the inputs still `alive` are computed, gathered into full batches of at most ``batch_size``; for the others
-    losses and gradients read 0. With ``search="first"`` an input leaves once a point that beats the model has been
-    confirmed in float32; with "full" all stay.
+    Only the inputs still `alive` are computed, gathered into full batches; for the others outputs, losses and gradients
+    read 0. With ``search="first"`` an input leaves once a point that beats the model has been confirmed in float32 by
+    the caller's own model; with "full" all stay.
 
     Attributes:
+        x: (N, ...) the unperturbed inputs.
         y: (N,) the truth.
         target: (N,) the class wanted by a targeted attack, or None.
         alive: (N,) bool, the inputs that still take part.
         beaten: (N,) bool, whether the last point asked about beat the model, as the search's precision saw it.
         forwards: (N,) int64, forward passes spent on each input; ``backwards`` likewise.
+        stages: what each part of a composed attack did, in order.
     """
 
     def __init__(
         self,
-        model: Model,
-        task: Task,
+        passes: Passes,
         x: Tensor,
         y: Tensor,
-        target: Tensor | None,
+        target: Tensor | None = None,
         *,
-        search: Search,
-        precision: Precision,
-        batch_size: int | None,
+        search: Search = "full",
+        inside: Inside | None = None,
+        read_every: int = 1,
     ) -> None:
-        self.model, self.task, self.x, self.y, self.target = model, task, x, y, target
-        self.search, self.precision, self.batch_size = search, precision, batch_size or max(len(x), 1)
+        """An oracle for these inputs.
+
+        Args:
+            passes: runs the model.
+            x: (N, ...) inputs.
+            y: (N,) the truth.
+            target: (N,) classes wanted, or None.
+            search: "full" or "first".
+            inside: (x_adv, x) -> (N,) bool, which points count as found, for attacks that look outside the threat.
+            read_every: questions after which the flags of found points are read from the device.
+        """
+        self.passes, self.task, self.x, self.y, self.target = passes, passes.task, x, y, target
+        self.search, self.inside, self.read_every = search, inside, read_every
         self.alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
         self.beaten = torch.zeros_like(self.alive)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
-        self._found = x.clone()  # for inputs that have left: the point that beat the model, and the output there
+        self.stages: dict[str, Stage] = {}
+        self._rows: Tensor | None = None  # the rows computed now; None means all
+        self._found = x.clone()  # where a point beat the model: the point, and the output there
         self._found_output: Tensor | None = None
+        self._waiting = torch.zeros_like(self.alive)  # found, not read yet
+        self._asked = 0
         self._clean: Tensor | None = None
         self._checked = False
 
     @property
     def done(self) -> bool:
         """Whether no input is left."""
-        return self.search == "first" and not bool(self.alive.any())
+        return self._rows is not None and not len(self._rows)
 
     @property
     def clean(self) -> Tensor:
-        """(N, C) the output for the unperturbed inputs, computed once."""
+        """(N, C) the output for the unperturbed inputs, in float32, computed once."""
         if self._clean is None:
-            (self._clean,) = self._each(_EVERY, lambda rows: (self._forward(self.x, rows, "fp32"),))
+            (self._clean,) = self.passes.each(len(self.x), lambda part: (self._forward(self.x[part], part, "fp32"),))
         return self._clean
 
     def drop_wrong(self) -> None:
         """Let the inputs go that beat the model unperturbed; for ``search="first"``."""
-        self._retire(self.x, self.clean, _EVERY, confirmed=True)
+        self._found_output = self.clean.clone()
+        self._waiting = self.task.beaten(self.clean, self.y, self.target)
+        self._read(confirmed=True)
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) the model's output, without a gradient."""
-        rows = self._rows()
-        (output,) = self._each(rows, lambda part: (self._forward(x, part, self.precision),)) or (self.clean[:0],)
-        self._retire(x, output, rows)
-        return self._scatter(output, rows)
+        self.passes.choose(self._take(self.x), gradient=False)
+        points = self._take(x)
+        found = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part)),))
+        output = found[0] if found else self.clean[:0]
+        whole = self._scatter(output)
+        self._note(points, output)
+        return whole
 
-    def loss(self, x: Tensor, loss: losses.LossLike | None = None) -> Tensor:
-        """(N,) the loss to be maximised at ``x``: the task's own unless ``loss`` is given; minus it when targeted."""
+    def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
+        """(N,) the loss to be maximised at ``x``: the task's own unless ``loss`` is given; see `loss_and_grad`."""
+        alive = self.alive.clone()
         output = self.logits(x)
-        spec = losses.resolve(loss or self.task.loss)
-        with torch.no_grad():
-            return torch.where(self.alive, self._value(output.double(), _EVERY, spec), 0).to(x.dtype)
+        value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward)
+        return torch.where(alive, value, 0).to(x.dtype)
 
-    def loss_and_grad(self, x: Tensor, loss: losses.LossLike | None = None) -> tuple[Tensor, Tensor]:
-        """(N,) loss at ``x`` as in `loss`, and its gradient with respect to ``x``.
+    def loss_and_grad(
+        self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(N,) loss at ``x``, to be maximised, and its gradient with respect to ``x``; see `Passes.gradient`.
 
-        The loss is computed in float64 from the outputs. Where its gradient is so faint that float32 would lose it on
-        the way down (a saturated softmax), the row's gradient comes scaled up: directions hold, lengths do not. That
-        also keeps subnormal numbers, which slow a CPU down many times, out of the backward pass.
+        Args:
+            x: (N, ...) points.
+            loss: the task's own unless given.
+            toward: (N,) classes to be led to. With these, or with a target of the attack, it is the loss's targeted
+                form, or minus the loss of that class where it has none.
 
         Raises:
             UserError: when the output does not depend differentiably on the input.
@@ -112,144 +140,189 @@ class Oracle:
         spec = losses.resolve(loss or self.task.loss)
         if spec.against == "clean":
             _ = self.clean  # computed here, outside of the gradient's graph
-        rows = self._rows()
-        if self.precision == "auto":
-            self.precision = self._faster(x, spec)
-        results = self._each(rows, lambda part: self._gradient(x, part, spec, self.precision))
+        self.passes.choose(self._take(self.x), gradient=True)
+        points = self._take(x)
+
+        def work(part: slice) -> tuple[Tensor, ...]:
+            rows = self._index(part)
+            value = partial(self._value, rows=rows, spec=spec, toward=toward, look=True)
+            lasting = None if spec.direction is None else losses.Loss(spec.direction)
+            direction = None if lasting is None else partial(self._value, rows=rows, spec=lasting, toward=toward)
+            output, *results = self.passes.gradient(points[part], value, direction)
+            self._count(rows, backwards=1)
+            return output, *results
+
+        results = self.passes.each(len(points), work)
         if not results:
             return torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x)
         output, value, grad = results
-        self._retire(x, output, rows)
-        return self._scatter(value, rows), self._scatter(grad, rows)
+        whole = self._scatter(value), self._scatter(grad)
+        self._note(points, output)
+        return whole
+
+    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) output, and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the true class's logit."""
+        self.passes.choose(self._take(self.x), gradient=True)
+        points, y, classes = self._take(x), self._take(self.y), self._take(classes)
+
+        def work(part: slice) -> tuple[Tensor, ...]:
+            results = self.passes.differences(points[part], y[part], classes[part])
+            self._count(self._index(part), backwards=classes.shape[1])
+            return results
+
+        results = self.passes.each(len(points), work)
+        if not results:
+            return self.clean, x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
+        whole = self._scatter(results[0]), self._scatter(results[1])
+        self._note(points, results[0])
+        return whole
 
     def settle(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """The points to return (``x_adv``, or what beat the model early) and the float32 outputs there."""
-        rows = self._rows()
-        results = self._each(rows, lambda part: (self._forward(x_adv, part, "fp32"),))
-        if self._found_output is None:
+        self._read()
+        if self.passes.draws > 1:  # what one set of draws called beaten is asked again
+            x_adv = torch.where(per_row(self.alive, x_adv), x_adv, self._found)
+            (output,) = self.passes.each(len(x_adv), lambda part: (self._forward(x_adv[part], part, "fp32"),))
+            return x_adv, output
+        points = self._take(x_adv)
+        results = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part), "fp32"),))
+        if self._rows is None:
             return x_adv, results[0]
+        assert self._found_output is not None
         output = self._found_output.clone()
         if results:
-            output[rows] = results[0]
+            output[self._rows] = results[0]
         return torch.where(per_row(self.alive, x_adv), x_adv, self._found), output
 
-    # -- batches ---------------------------------------------------------------------------------------------------
+    # -- parts of the inputs ---------------------------------------------------------------------------------------
 
-    def _rows(self) -> Rows:
-        return self.alive.nonzero().squeeze(1) if self.search == "first" else _EVERY
+    def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
+        """An oracle for some of the inputs, (M,) indices; `merge` brings back what it learnt."""
+        target = None if self.target is None else self.target[rows]
+        part = Oracle(
+            self.passes,
+            self.x[rows],
+            self.y[rows],
+            target,
+            search=search,
+            inside=inside,
+            read_every=self.read_every,
+        )
+        part._clean, part._checked = self.clean[rows], True
+        return part
 
-    def _scatter(self, part: Tensor, rows: Rows) -> Tensor:
-        if isinstance(rows, slice):
+    def merge(self, part: Oracle, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
+        """Take over a part's counts, and (M,) bool which of its points beat the model; those leave a first search.
+
+        Args:
+            part: made by `only` for the same rows.
+            rows: (M,) indices.
+            points: (M, ...) inside the threat, settled, with their float32 ``output``.
+            output: (M, C).
+            name: of the stage.
+        """
+        won = self.task.beaten(output, part.y, part.target)
+        self.forwards[rows] += part.forwards
+        self.backwards[rows] += part.backwards
+        spent = int(part.forwards.sum()), int(part.backwards.sum())
+        stage = Stage(name, len(rows), int(won.sum()), *spent)
+        self.stages[name] = self.stages[name] + stage if name in self.stages else stage
+        self.beaten[rows] = won
+        if self.search == "first":
+            if self._found_output is None:
+                self._found_output = self.clean.clone()
+            self._found[rows[won]], self._found_output[rows[won]] = points[won], output[won]
+            self._waiting[rows[won]] = True
+            self._read(confirmed=True)
+        return won
+
+    # -- books -----------------------------------------------------------------------------------------------------
+
+    def _take(self, values: Tensor) -> Tensor:
+        return values if self._rows is None else values[self._rows]
+
+    def _index(self, part: slice) -> Tensor | slice:
+        return part if self._rows is None else self._rows[part]
+
+    def _scatter(self, part: Tensor) -> Tensor:
+        if self._rows is None:
             return part
         whole = part.new_zeros(len(self.x), *part.shape[1:])
-        whole[rows] = part
+        whole[self._rows] = part
         return whole
 
-    def _each(self, rows: Rows, work: Callable[[Rows], tuple[Tensor, ...]]) -> list[Tensor]:
-        """``work`` over full batches of ``rows``, its results joined; an empty list when there are no rows.
-
-        When memory runs out the batch is halved, for the rest of this call of the attack, and the user is told.
-        """
-        count = len(self.x) if isinstance(rows, slice) else len(rows)
-        results, start = [], 0
-        while start < count:
-            stop = min(start + self.batch_size, count)
-            try:
-                results.append(work(slice(start, stop) if isinstance(rows, slice) else rows[start:stop]))
-            except RuntimeError as error:
-                if not _out_of_memory(error) or stop - start == 1:
-                    raise
-            else:
-                start = stop
-                continue
-            self.batch_size = max(1, (stop - start) // 2)
-            log.warning("out of memory: the compute batch is halved to %d inputs", self.batch_size)
-        self._checked = self._checked or count > 0
-        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
-
-    # -- passes ----------------------------------------------------------------------------------------------------
-
-    def _run(self, x: Tensor, rows: Rows, precision: Precision) -> Tensor:
-        bf16 = precision == "bf16" and x.dtype == torch.float32
-        if bf16 and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
-            output = self.task.read(self.model(x))
+    def _look(self, output: Tensor, rows: Tensor | slice) -> None:
+        """Refuse, at the first pass, an output that is none for this task."""
         if not self._checked:
             self.task.check(output, self.y[rows])
             if self.target is not None:
                 self.task.check(output, self.target[rows])
-        self.forwards[rows] += 1
+            self._checked = True
+
+    def _count(self, rows: Tensor | slice, backwards: int = 0) -> None:
+        self.forwards[rows] += self.passes.draws
+        if backwards:
+            self.backwards[rows] += backwards * self.passes.draws
+
+    def _forward(self, points: Tensor, rows: Tensor | slice, precision: Literal["fp32"] | None = None) -> Tensor:
+        with torch.no_grad():
+            output = self.passes.output(points, precision)
+        self._look(output, rows)
+        self._count(rows)
         return output
 
-    def _forward(self, x: Tensor, rows: Rows, precision: Precision) -> Tensor:
-        with torch.no_grad():
-            return self._run(x[rows], rows, precision)
-
-    def _gradient(self, x: Tensor, rows: Rows, spec: losses.Loss, precision: Precision) -> tuple[Tensor, ...]:
-        x_part = x[rows].detach().clone().requires_grad_()
-        output = self._run(x_part, rows, precision)
-        if not output.requires_grad:
-            raise UserError("the model's output has no gradient: use an attack that needs none, or a transfer attack")
-        ends = output.detach().double().requires_grad_()
-        value = self._value(ends, rows, spec)
-        (slope,) = torch.autograd.grad(value.sum(), ends)
-        size = slope.flatten(1).abs().amax(1)
-        gone = size == 0
-        if spec.direction is not None and bool(gone.any()):
-            (slope_there,) = torch.autograd.grad(self._value(ends, rows, losses.Loss(spec.direction)).sum(), ends)
-            slope = torch.where(per_row(gone, slope), slope_there, slope)
-        faint = (size < _FAINT) & (size > 0)
-        exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
-        slope = slope * per_row(torch.exp2(-exponent), slope)
-        slope = torch.where(slope.abs() < 2.0**-100, 0, slope).to(output.dtype)
-        (grad,) = torch.autograd.grad(output, x_part, slope, allow_unused=True)
-        if grad is None:
-            raise UserError("the model's output does not depend on its input through differentiable operations")
-        self.backwards[rows] += 1
-        return output.detach(), value.detach().to(x.dtype), torch.nan_to_num(grad, nan=0.0).contiguous()
-
-    def _value(self, output: Tensor, rows: Rows, spec: losses.Loss) -> Tensor:
+    def _value(
+        self, output: Tensor, rows: Tensor | slice, spec: losses.Loss, toward: Tensor | None, look: bool = False
+    ) -> Tensor:
+        if look:
+            self._look(output, rows)
         if spec.against == "clean":
             return spec.function(output, self.clean[rows].double())
-        if self.target is not None:
-            return -spec.function(output, self.target[rows])
-        y = self.y[rows]
-        return spec.function(output, y.double() if y.is_floating_point() else y)
+        y, goal = self.y[rows], self.target if toward is None else toward
+        if goal is None:
+            return spec.function(output, y.double() if y.is_floating_point() else y)
+        return -spec.function(output, goal[rows]) if spec.toward is None else spec.toward(output, y, goal[rows])
 
-    def _faster(self, x: Tensor, spec: losses.Loss) -> Precision:
-        """Time one gradient of one full batch in float32 and in bf16 autocast, each after a warm-up."""
-        rows = self.alive.nonzero().squeeze(1)[: self.batch_size]
-        if x.dtype != torch.float32 or not len(rows):
-            return "fp32"
-        seconds = {}
-        for precision in ("fp32", "bf16"):
-            for _ in range(2):
-                start = perf_counter()
-                work = partial(self._gradient, x, spec=spec, precision=precision)
-                self._each(rows, work)[2].sum().item()
-                seconds[precision] = perf_counter() - start
-        log.info("search precision: fp32 %.4f s, bf16 %.4f s a batch", seconds["fp32"], seconds["bf16"])
-        return "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
-
-    def _retire(self, x: Tensor, output: Tensor, rows: Rows, confirmed: bool = False) -> None:
-        """Let the rows go whose output beats the model; what a bf16 pass says is confirmed in float32 first."""
+    def _note(self, points: Tensor, output: Tensor) -> None:
+        """Mark the rows whose output beats the model; every so many questions the marks are read."""
         if not len(output):
             return
-        target = None if self.target is None else self.target[rows]
-        beaten = self.task.beaten(output, self.y[rows], target)
-        self.beaten[rows] = beaten
-        index = torch.arange(len(self.x), device=x.device)[rows][beaten]
-        if self.search == "full" or not len(index):
+        y, target = self._take(self.y), None if self.target is None else self._take(self.target)
+        won = self.task.beaten(output, y, target)
+        rows: Tensor | slice = slice(None) if self._rows is None else self._rows
+        self.beaten[rows] = won
+        if self.search == "full":
             return
-        won = output[beaten]
-        if self.precision != "fp32" and not confirmed:
-            (won,) = self._each(index, lambda part: (self._forward(x, part, "fp32"),))
-            sure = self.task.beaten(won, self.y[index], None if self.target is None else self.target[index])
-            self.beaten[index] = sure
-            index, won = index[sure], won[sure]
+        if self.inside is not None:
+            won = won & self.inside(points, self._take(self.x))
         if self._found_output is None:
-            self._found_output = won.new_zeros(len(self.x), *won.shape[1:])
-        self._found_output[index] = won
-        self._found[index] = x[index]
-        self.alive[index] = False
+            self._found_output = output.new_zeros(len(self.x), *output.shape[1:])
+        new = won & ~self._waiting[rows]
+        if self.read_every == 1:
+            index = torch.arange(len(self.x), device=new.device)[rows][new]
+            self._found[index], self._found_output[index] = points[new], output[new]
+        else:  # no index, so nothing is read from the device
+            self._found[rows] = torch.where(per_row(new, points), points, self._found[rows])
+            self._found_output[rows] = torch.where(per_row(new, output), output, self._found_output[rows])
+        self._waiting[rows] |= won
+        self._asked += 1
+        if self._asked % self.read_every == 0:
+            self._read()
+
+    def _read(self, confirmed: bool = False) -> None:
+        """Let the marked rows go; what another precision than float32, or one set of draws, said is asked again."""
+        if self.search == "full":
+            return
+        index = (self._waiting & self.alive).nonzero().squeeze(1)
+        self._waiting.zero_()
+        if len(index) and not confirmed and (self.passes.precision != "fp32" or self.passes.draws > 1):
+            points = self._found[index]
+            (output,) = self.passes.each(len(index), lambda part: (self._forward(points[part], index[part], "fp32"),))
+            sure = self.task.beaten(output, self.y[index], None if self.target is None else self.target[index])
+            self.beaten[index] = sure
+            index, output = index[sure], output[sure]
+            assert self._found_output is not None
+            self._found_output[index] = output
+        if len(index) or self._rows is None:
+            self.alive[index] = False
+            self._rows = self.alive.nonzero().squeeze(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from abc import ABC, abstractmethod
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Attacked, Perturbation
+from buttress.attacks.base import joined
 from buttress.attacks.borrow import borrowed
-from buttress.attacks.oracle import Precision, Search
+from buttress.attacks.oracle import Search
+from buttress.attacks.passes import Precision
 from buttress.audits.finding import Finding
 from buttress.data.base import Split
 from buttress.errors import UserError
@@ -99,9 +100,7 @@ class Subject:
                 self.precision = parts[-1].precision
             if self.watch is not None:
                 self.watch(describe(attack), min(1.0, (begin + _GROUP) / len(self.x)))
-        tensors = [f.name for f in dataclasses.fields(Attacked) if f.name != "precision"]
-        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
-        return Timed(Attacked(**joined, precision=parts[0].precision), time.perf_counter() - start)
+        return Timed(joined(parts), time.perf_counter() - start)
 
 
 @dataclass(frozen=True)

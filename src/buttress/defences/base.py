@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.oracle import Precision
+from buttress.attacks.passes import Precision
 from buttress.layers.capture import capture
 from buttress.models.normalized import Normalized
 from buttress.models.outputs import FromProbabilities, Output

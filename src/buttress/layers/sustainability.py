@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from buttress import registry, tasks
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.oracle import Precision
+from buttress.attacks.passes import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
 from buttress.layers.capture import See, capture, watch

@@ -13,7 +13,7 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks import Perturbation
-from buttress.attacks.base import plain
+from buttress.attacks.fingerprint import plain
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.defences.standard import Standard

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from buttress.attacks import Perturbation
-from buttress.attacks.base import plain
-from buttress.attacks.oracle import Precision
+from buttress.attacks.fingerprint import plain
+from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
 from buttress.audits.base import describe, subject
 from buttress.files import told_when_full, write_text

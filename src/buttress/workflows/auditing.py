@@ -14,7 +14,7 @@ from buttress import report
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.oracle import Precision
+from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary

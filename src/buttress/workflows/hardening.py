@@ -12,7 +12,7 @@ from torch import nn
 
 from buttress import models, registry, report
 from buttress.attacks import Attack
-from buttress.attacks.oracle import Precision
+from buttress.attacks.passes import Precision
 from buttress.audits import Audit, Finding, Subject, subject
 from buttress.audits.layers import Layers
 from buttress.data.base import Dataset

@@ -1,0 +1,69 @@
+"""What is refused before an attack begins, each case with what came and what to do."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks.borrow import Mode, Model
+from buttress.attacks.oracle import Search
+from buttress.attacks.passes import Precision
+from buttress.errors import UserError
+
+
+def check_call(search: Search, mode: Mode, precision: Precision, batch_size: int | None) -> None:
+    """Refuse settings of a call that are unknown or do not go together.
+
+    Raises:
+        UserError: naming the setting, its value and what it may be.
+    """
+    for name, value, known in (
+        ("search", search, get_args(Search)),
+        ("mode", mode, get_args(Mode)),
+        ("precision", precision, get_args(Precision)),
+    ):
+        if value not in known:
+            raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch_size must be 1 or more; got {batch_size}")
+    if mode == "train" and (search == "first" or batch_size is not None):
+        raise UserError('mode="train" mixes the inputs of a batch: it needs search="full" and no batch_size')
+    if mode == "train" and precision not in ("fp32", "bf16"):
+        raise UserError(f'mode="train" computes with the batch\'s own statistics: fp32 or bf16; got {precision!r}')
+
+
+def check_inputs(model: Model, x: Tensor, y: Tensor, box: tuple[float, float] | None) -> None:
+    """Refuse inputs and labels of the wrong kind, and a model that does not fit them.
+
+    Raises:
+        UserError: naming what came and what to do.
+    """
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise UserError(f"inputs and labels must be tensors; got {type(x).__name__} and {type(y).__name__}")
+    if x.dtype not in (torch.float32, torch.float64):
+        hint = ": use x.float() / 255" if x.dtype == torch.uint8 else ": use x.float()"
+        raise UserError(f"inputs must be float32 or float64; got {x.dtype}{hint}")
+    if len(y) != len(x):
+        raise UserError(f"{len(x)} inputs need as many labels; got {len(y)}")
+    if y.device != x.device:
+        raise UserError(f"inputs and labels must be on one device; got {x.device} and {y.device}")
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x.flatten(1))).any(1).sum())
+        raise UserError(f"inputs must be finite; {bad} of {len(x)} hold NaN or infinity")
+    low, high = (float(v) for v in torch.aminmax(x.detach())) if x.numel() else (0.0, 0.0)
+    if box is not None and (low < _round(box[0], x.dtype) or high > _round(box[1], x.dtype)):
+        raise UserError(
+            f"inputs must lie in the box {list(box)}; got {low:.4g} to {high:.4g}: if the loader normalises, take "
+            "that out and wrap the model as models.Normalized(model, mean, std); for other data, set the box"
+        )
+    weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if weights is not None and weights.device != x.device:
+        raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
+    if weights is not None and weights.dtype != x.dtype and weights.dtype in (torch.float32, torch.float64):
+        raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
+
+
+def _round(value: float, dtype: torch.dtype) -> float:
+    return float(torch.tensor(value, dtype=dtype))

@@ -1,0 +1,57 @@
+"""Minimum-norm attacks: what they share is a book of the smallest perturbation that beat the model, input by input."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.threat import Threat, per_row
+
+
+class MinimumNorm(Attack):
+    """An attack that looks for the smallest perturbation that beats the model, rather than for any within a budget.
+
+    Its threat's ``eps`` is infinite unless given; `Attacked.beaten` then tells where one was found, and
+    `Attacked.distance` its size. With a finite ``eps`` the smallest one counts where it is within.
+    """
+
+    strays: ClassVar[bool] = True
+    threat: Threat = Threat(norm="l2", eps=math.inf)
+
+
+class Smallest:
+    """The smallest perturbation found so far, for each input; inputs that beat the model unperturbed have it at 0.
+
+    Attributes:
+        point: (N, ...) where it leads to; the input itself where none was found.
+        distance: (N,) float64, its size; infinite where none was found.
+    """
+
+    def __init__(self, oracle: Oracle, threat: Threat) -> None:
+        wrong = oracle.task.beaten(oracle.clean, oracle.y, oracle.target)
+        self.oracle, self.threat, self.point = oracle, threat, oracle.x.clone()
+        self.distance = torch.where(wrong, 0.0, math.inf).double()
+
+    @property
+    def found(self) -> Tensor:
+        """(N,) bool, where one was found."""
+        return self.distance.isfinite()
+
+    def offer(self, points: Tensor, beaten: Tensor | None = None) -> Tensor:
+        """Take over points that beat the model and are smaller; (N,) bool, which were taken.
+
+        Args:
+            points: (N, ...) in the box.
+            beaten: (N,) bool, whether they beat the model; as the oracle's last answer says unless given.
+        """
+        beaten = self.oracle.beaten if beaten is None else beaten
+        distance = self.threat.distance(points, self.oracle.x)
+        taken = beaten & (distance < self.distance)
+        self.point = torch.where(per_row(taken, points), points, self.point)
+        self.distance = torch.where(taken, distance, self.distance)
+        return taken

@@ -1,0 +1,219 @@
+"""Running the caller's model for an attack: in batches that fit, in the precision asked for, with exact slopes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks.borrow import Model
+from buttress.attacks.twin import NoTwinError, Twin
+from buttress.errors import UserError
+from buttress.tasks import Task
+from buttress.threat import per_row
+
+Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
+Value = Callable[[Tensor], Tensor]
+log = logging.getLogger(__name__)
+
+# Below this a row's loss gradient is handed on scaled up: its true size would be lost in float32 further down.
+_FAINT = 2.0**-40
+_TIMED = 64  # inputs of the batch that "auto" times
+
+
+class Passes:
+    """Forward and backward passes of one model.
+
+    Precisions: "fp32" and "bf16" (autocast) run the model itself. "folded" runs a float32 copy with BatchNorm folded
+    into the convolutions, "twin" such a copy in bf16, "compiled" the twin through ``torch.compile`` (with CUDA graphs
+    on a GPU) in batches of one size. Where no such copy can be made, float32 and bf16 are used and the log says why.
+    "auto" times the first four at the first question and becomes the fastest; the timing is not counted.
+
+    Args:
+        model: the caller's.
+        task: reads its output.
+        precision: of all passes that do not ask for float32.
+        batch_size: inputs computed at once; halved when memory runs out.
+        draws: passes whose mean stands for one answer; for models that draw at random.
+    """
+
+    def __init__(self, model: Model, task: Task, precision: Precision, batch_size: int, draws: int = 1) -> None:
+        self.model, self.task, self.precision, self.batch_size, self.draws = model, task, precision, batch_size, draws
+        self._twins: dict[Precision, Callable[[Tensor], Tensor]] = {}
+
+    def each(self, count: int, work: Callable[[slice], tuple[Tensor, ...]]) -> list[Tensor]:
+        """``work`` over full batches of ``count`` rows, its results joined; an empty list when there are no rows.
+
+        When memory runs out the batch is halved, for the rest of this call of the attack, and the user is told.
+        """
+        results, start = [], 0
+        while start < count:
+            stop = min(start + self.batch_size, count)
+            try:
+                results.append(work(slice(start, stop)))
+            except RuntimeError as error:
+                if not _out_of_memory(error) or stop - start == 1:
+                    raise
+            else:
+                start = stop
+                continue
+            self.batch_size = max(1, (stop - start) // 2)
+            log.warning("out of memory: the compute batch is halved to %d inputs", self.batch_size)
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
+
+    def output(self, x: Tensor, precision: Precision | None = None) -> Tensor:
+        """(N, C) the model's output, the mean of all draws; with a gradient where gradients are on and draws are 1."""
+        precision = precision or self.precision
+        if self.draws == 1:
+            return self._run(x, precision)
+        return self.task.mean([self._run(x, precision) for _ in range(self.draws)])
+
+    def gradient(
+        self, x: Tensor, value: Value, direction: Value | None, precision: Precision | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Output, (N,) value and its gradient with respect to ``x``; with several draws the means over them.
+
+        The value is computed in float64 from the outputs. Where its gradient is so faint that float32 would lose it
+        on the way down (a saturated softmax), the row's gradient comes scaled up: directions hold, lengths do not.
+        Where it is zero, ``direction`` is followed instead. That also keeps subnormal numbers, which slow a CPU down
+        many times, out of the backward pass.
+
+        Raises:
+            UserError: when the output does not depend differentiably on the input.
+        """
+        precision = precision or self.precision
+        outputs, values, grads = [], [], []
+        for _ in range(self.draws):
+            start = x.detach().clone().requires_grad_()
+            output = self._run(start, precision)
+            slope, found = _slope(output, value, direction)
+            grads.append(self._back(output, start, slope))
+            outputs.append(output.detach())
+            values.append(found.to(x.dtype))
+        if self.draws == 1:
+            return outputs[0], values[0], grads[0]
+        mean = torch.stack(grads).mean(0)
+        return self.task.mean(outputs), torch.stack(values).mean(0), mean
+
+    def differences(self, x: Tensor, y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Output and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the logit of ``y`` (N,)."""
+        outputs, grads = [], []
+        for _ in range(self.draws):
+            start = x.detach().clone().requires_grad_()
+            output = self._run(start, self.precision)
+            columns = []
+            for k in range(classes.shape[1]):
+                slope = torch.zeros_like(output).scatter_(1, y[:, None], -1.0)
+                slope.scatter_add_(1, classes[:, k : k + 1], torch.ones_like(slope[:, :1]))
+                columns.append(self._back(output, start, slope, keep=k < classes.shape[1] - 1))
+            outputs.append(output.detach())
+            grads.append(torch.stack(columns, 1))
+        if self.draws == 1:
+            return outputs[0], grads[0]
+        return self.task.mean(outputs), torch.stack(grads).mean(0)
+
+    def choose(self, x: Tensor, *, gradient: bool) -> None:
+        """Settle "auto": time one gradient, or one forward pass, of the first inputs in each precision."""
+        if self.precision != "auto":
+            return
+        x, seconds = x[: min(self.batch_size, _TIMED)], dict[Precision, float]()
+        names: list[Precision] = ["fp32", "bf16", "folded", "twin"] if x.dtype == torch.float32 and len(x) else ["fp32"]
+        for precision in names:
+            if precision in ("folded", "twin") and self._twin(precision, x[: self.batch_size]) is None:
+                continue
+            for _ in range(3):
+                start = perf_counter()
+                with torch.set_grad_enabled(gradient):
+                    (result,) = self.each(len(x), partial(self._timed, x, gradient, precision))
+                float(result.sum())
+                seconds[precision] = min(seconds.get(precision, torch.inf), perf_counter() - start)
+        self.precision = min(seconds, key=lambda name: seconds[name])
+        told = ", ".join(f"{name} {time:.4f} s" for name, time in seconds.items())
+        log.info("search precision: %s; %s a batch of %d", self.precision, told, len(x))
+
+    def _timed(self, x: Tensor, gradient: bool, precision: Precision, part: slice) -> tuple[Tensor]:
+        start = x[part].detach().clone().requires_grad_(gradient)
+        output = self._run(start, precision)
+        return (self._back(output, start, torch.ones_like(output)) if gradient else output,)
+
+    def _run(self, x: Tensor, precision: Precision) -> Tensor:
+        if precision in ("folded", "twin", "compiled"):
+            twin = self._twin(precision, x)
+            if twin is not None:
+                return self.task.read(twin(x))
+            precision = "fp32" if precision == "folded" else "bf16"
+        bf16 = precision == "bf16" and x.dtype == torch.float32
+        if bf16 and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+            return self.task.read(self.model(x))
+
+    def _twin(self, precision: Precision, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+        if precision not in self._twins:
+            try:
+                if not isinstance(self.model, nn.Module):
+                    raise NoTwinError("it is no torch module")
+                if self.draws > 1:
+                    raise NoTwinError("it draws at random")
+                made: Callable[[Tensor], Tensor] = Twin(self.model, x.detach()[:8], bf16=precision != "folded")
+                if precision == "compiled":
+                    made = _Compiled(made, self.batch_size)
+                self._twins[precision] = made
+            except NoTwinError as reason:
+                log.info("no %s copy of the model: %s", precision, reason)
+                if self.precision == precision:  # asked for, and known now not to be had
+                    self.precision = "fp32" if precision == "folded" else "bf16"
+                return None
+        return self._twins[precision]
+
+    def _back(self, output: Tensor, start: Tensor, slope: Tensor, keep: bool = False) -> Tensor:
+        if not output.requires_grad:
+            raise UserError("the model's output has no gradient: use an attack that needs none, or a transfer attack")
+        (grad,) = torch.autograd.grad(output, start, slope.to(output.dtype), allow_unused=True, retain_graph=keep)
+        if grad is None:
+            raise UserError("the model's output does not depend on its input through differentiable operations")
+        return torch.nan_to_num(grad, nan=0.0).contiguous()
+
+
+class _Compiled:
+    """A compiled twin, always called with one batch size: another shape would be compiled, or captured, anew."""
+
+    def __init__(self, twin: Callable[[Tensor], Tensor], batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.run = torch.compile(twin, dynamic=False)
+        self.graphs = torch.compile(twin, dynamic=False, mode="reduce-overhead")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        count = len(x)
+        if count > self.batch_size:
+            return torch.cat([self(part) for part in torch.split(x, self.batch_size)])
+        padded = torch.cat([x, x[:1].expand(self.batch_size - count, *x.shape[1:])]) if count < self.batch_size else x
+        if x.device.type != "cuda":
+            return self.run(padded)[:count]
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        return self.graphs(padded)[:count].clone()  # the graph's own memory is written again by the next pass
+
+
+def _slope(output: Tensor, value: Value, direction: Value | None) -> tuple[Tensor, Tensor]:
+    """The value's slope at the output, faint rows scaled up, and the value."""
+    ends = output.detach().double().requires_grad_()
+    found = value(ends)
+    (slope,) = torch.autograd.grad(found.sum(), ends)
+    size = slope.flatten(1).abs().amax(1)
+    gone = size == 0
+    if direction is not None and bool(gone.any()):
+        (slope_there,) = torch.autograd.grad(direction(ends).sum(), ends)
+        slope = torch.where(per_row(gone, slope), slope_there, slope)
+    faint = (size < _FAINT) & (size > 0)
+    exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
+    slope = slope * per_row(torch.exp2(-exponent), slope)
+    return torch.where(slope.abs() < 2.0**-100, 0, slope), found.detach()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

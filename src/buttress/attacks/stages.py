@@ -1,0 +1,34 @@
+"""Attacks made of attacks: each part works on the inputs that still stand, and its passes are told by themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from buttress.attacks.oracle import Oracle
+from buttress.random import Random
+
+if TYPE_CHECKING:
+    from buttress.attacks.base import Attack
+
+
+def staged(oracle: Oracle, attack: Attack, rows: Tensor, random: Random, name: str) -> tuple[Tensor, Tensor]:
+    """Run ``attack`` on some inputs of ``oracle``, each until it falls.
+
+    Args:
+        oracle: of the whole; its counts grow, and with ``search="first"`` what falls leaves it.
+        attack: the part.
+        rows: (M,) indices.
+        random: of the whole; the part draws from a stream named after it, whatever was drawn before.
+        name: of the part, in `Attacked.stages` and for its draws.
+
+    Returns:
+        (M, ...) points inside the part's threat, and (M,) bool which of them beat the model, told in float32.
+    """
+    part = oracle.only(rows, inside=attack.inside())
+    if not len(rows):
+        return part.x, part.alive
+    points = attack.perturb(part, part.x, part.y, random.only(rows).fork(name)).detach()
+    points, output = part.settle(attack.threat.project(points, part.x))
+    return points, oracle.merge(part, rows, points, output, name)

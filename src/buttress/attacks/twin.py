@@ -1,0 +1,166 @@
+"""A copy of the caller's model that computes the same faster: BatchNorm folded, channels last, bf16, compiled."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_TOLERANCE = 1e-3  # of the largest output: folding moves the last bits of float32, a wrong fold moves far more
+
+
+class NoTwinError(Exception):
+    """Why a model cannot be copied and folded."""
+
+
+class Twin(nn.Module):
+    """A copy with each BatchNorm that directly follows a convolution folded into it, its parameters frozen.
+
+    Weights can be filled again from the model (`refill`), without another copy. In bf16 the convolutions and linear
+    layers hold bf16 weights and run under autocast; the last linear layer stays in float32.
+
+    Args:
+        model: the caller's, in eval mode; it is not touched.
+        x: (N, ...) inputs of the first batch, to see which layers follow each other, and to compare both.
+        bf16: whether to search in bf16; the comparison is made in float32 before.
+
+    Raises:
+        NoTwinError: when the model has hooks, cannot be copied, or the folded copy computes something else.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor, *, bf16: bool) -> None:
+        super().__init__()
+        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules()):
+            raise NoTwinError("it has hooks")
+        if x.dtype != torch.float32:
+            raise NoTwinError(f"inputs are {x.dtype}")
+        self._pairs, self._last, expected = _trace(model, x)
+        try:
+            self.copy = copy.deepcopy(model).requires_grad_(False)
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise NoTwinError(f"it cannot be copied: {error}") from None
+        for convolution, norm in self._pairs.items():
+            made: Any = self.copy.get_submodule(convolution)
+            if made.bias is None:
+                made.bias = nn.Parameter(made.weight.new_zeros(made.weight.shape[0]), requires_grad=False)
+            _put(self.copy, norm, nn.Identity())
+        if self._last is not None:
+            _put(self.copy, self._last, _Float32(cast(nn.Linear, self.copy.get_submodule(self._last))))
+        if x.dim() == 4:
+            self.copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bf16 = False
+        self.refill(model)
+        with torch.no_grad():
+            off = (self(x) - expected).abs().amax()
+        if not bool(off <= _TOLERANCE * expected.abs().amax().clamp(min=1e-3)):
+            raise NoTwinError(f"the folded copy's output is off by {float(off):.2g}")
+        if bf16:
+            for module in self.copy.modules():
+                if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and not isinstance(module, _Float32):
+                    module.to(torch.bfloat16)
+            self.bf16 = True
+
+    def forward(self, x: Tensor) -> Any:
+        """What the model computes, in this copy's precision."""
+        if x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            return self.copy(x)
+
+    @torch.no_grad()
+    def refill(self, model: nn.Module) -> None:
+        """Take over the weights and buffers that ``model`` has now."""
+        source = dict(model.named_parameters(remove_duplicate=False)) | dict(
+            model.named_buffers(remove_duplicate=False)
+        )
+        folded = {f"{name}.{part}" for name in self._pairs for part in ("weight", "bias")}
+        for name, mine in [*self.copy.named_parameters(), *self.copy.named_buffers()]:
+            if name not in folded:
+                mine.copy_(source[name])
+        for convolution, norm in self._pairs.items():
+            theirs, made, following = (
+                cast(Any, part)
+                for part in (
+                    model.get_submodule(convolution),
+                    self.copy.get_submodule(convolution),
+                    model.get_submodule(norm),
+                )
+            )
+            scale = torch.rsqrt(following.running_var + following.eps)
+            scale = scale if following.weight is None else scale * following.weight
+            shift = 0 if following.bias is None else following.bias
+            bias = 0 if theirs.bias is None else theirs.bias
+            made.weight.copy_(theirs.weight * scale.view(-1, *[1] * (theirs.weight.dim() - 1)))
+            made.bias.copy_((bias - following.running_mean) * scale + shift)
+
+
+class _Float32(nn.Linear):
+    """A linear layer that computes in float32 whatever precision surrounds it; it shares the weights it is given."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's output in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight, self.bias)
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Tensor]:
+    """Convolution -> BatchNorm that reads its very output, the last linear layer's name, and the model's output.
+
+    A layer that is called more than once or that shares its weights is left alone.
+    """
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id is used twice
+    calls: dict[str, int] = {}
+    pairs: dict[str, str] = {}
+    last: list[str] = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if isinstance(module, _CONVOLUTIONS):
+                made[id(output)] = (name, output)
+            elif isinstance(module, _NORMS):
+                before = made.get(id(args[0]))
+                if before is not None and module.track_running_stats and not module.training:
+                    pairs[before[0]] = name
+            elif isinstance(module, nn.Linear):
+                last[:] = [name]
+
+        return hook
+
+    exact = (*_CONVOLUTIONS, *_NORMS, nn.Linear)
+    hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if type(m) in exact]
+    try:
+        with torch.no_grad():
+            output = model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not isinstance(output, Tensor):
+        raise NoTwinError(f"it returns a {type(output).__name__}")
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+
+    def single(name: str) -> bool:
+        own = [p for p in model.get_submodule(name)._parameters.values() if p is not None]
+        return calls[name] == 1 and all(owners[id(p)] == 1 for p in own)
+
+    kept = {a: b for a, b in pairs.items() if single(a) and single(b)}
+    return kept, last[0] if last and single(last[0]) else None, output
