@@ -18,7 +18,7 @@ from buttress.attacks.borrow import Mode, Model, borrowed
 from buttress.attacks.checks import check_call, check_inputs
 from buttress.attacks.fingerprint import plain
 from buttress.attacks.oracle import Inside, Oracle, Search, Stage
-from buttress.attacks.passes import Passes, Precision
+from buttress.attacks.passes import Passes, Precision, Twins
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import Task
@@ -157,14 +157,18 @@ class Perturbation(ABC):
         ids: Tensor | None = None,
         mode: Mode = "eval",
         precision: Precision = "fp32",
+        twins: Twins | None = None,
     ) -> Tensor:
-        """Only the perturbed inputs of a full search: no verdict, so no pass beyond the search's own. For training."""
+        """Only the perturbed inputs of a full search: no verdict, so no pass beyond the search's own. For training.
+
+        ``twins`` keeps the copies of the model that "folded" and "twin" search on from call to call.
+        """
         if not len(x):
             return x.clone()
         check_call("full", mode, precision, None)
         check_inputs(model, x, y, self._box())
         ids = _ids(ids, x)
-        passes = Passes(model, task, precision, len(x), self.draws)
+        passes = Passes(model, task, precision, len(x), self.draws, twins)
         with borrowed(model, mode, seed, x.device):
             return self._moved(self._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 

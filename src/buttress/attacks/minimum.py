@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from buttress.attacks.oracle import Oracle
 from buttress.threat import Threat, per_row
 
 
+@dataclass(frozen=True, kw_only=True)
 class MinimumNorm(Attack):
     """An attack that looks for the smallest perturbation that beats the model, rather than for any within a budget.
 

@@ -39,7 +39,7 @@ class Oracle:
 
     Only the inputs still `alive` are computed, gathered into full batches; for the others outputs, losses and gradients
     read 0. With ``search="first"`` an input leaves once a point that beats the model has been confirmed in float32 by
-    the caller's own model; with "full" all stay.
+    the caller's own model; with "full" all stay, and so they do where an answer is a mean over draws.
 
     Attributes:
         x: (N, ...) the unperturbed inputs.
@@ -180,10 +180,6 @@ class Oracle:
     def settle(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
         """The points to return (``x_adv``, or what beat the model early) and the float32 outputs there."""
         self._read()
-        if self.passes.draws > 1:  # what one set of draws called beaten is asked again
-            x_adv = torch.where(per_row(self.alive, x_adv), x_adv, self._found)
-            (output,) = self.passes.each(len(x_adv), lambda part: (self._forward(x_adv[part], part, "fp32"),))
-            return x_adv, output
         points = self._take(x_adv)
         results = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part), "fp32"),))
         if self._rows is None:
@@ -291,7 +287,7 @@ class Oracle:
         won = self.task.beaten(output, y, target)
         rows: Tensor | slice = slice(None) if self._rows is None else self._rows
         self.beaten[rows] = won
-        if self.search == "full":
+        if self.search == "full" or self.passes.draws > 1:  # one set of draws is no proof: those search on
             return
         if self.inside is not None:
             won = won & self.inside(points, self._take(self.x))
@@ -310,12 +306,12 @@ class Oracle:
             self._read()
 
     def _read(self, confirmed: bool = False) -> None:
-        """Let the marked rows go; what another precision than float32, or one set of draws, said is asked again."""
+        """Let the marked rows go; what another precision than float32 said is asked again."""
         if self.search == "full":
             return
         index = (self._waiting & self.alive).nonzero().squeeze(1)
         self._waiting.zero_()
-        if len(index) and not confirmed and (self.passes.precision != "fp32" or self.passes.draws > 1):
+        if len(index) and not confirmed and self.passes.precision != "fp32":
             points = self._found[index]
             (output,) = self.passes.each(len(index), lambda part: (self._forward(points[part], index[part], "fp32"),))
             sure = self.task.beaten(output, self.y[index], None if self.target is None else self.target[index])

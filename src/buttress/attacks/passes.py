@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from buttress.tasks import Task
 from buttress.threat import per_row
 
 Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
+CraftPrecision = Literal["fp32", "bf16", "folded", "twin"]  # what training may ask for: the same on every machine
 Value = Callable[[Tensor], Tensor]
+Twins = dict[Precision, "Twin | Compiled | None"]  # None: the model has no such copy
 log = logging.getLogger(__name__)
 
 # Below this a row's loss gradient is handed on scaled up: its true size would be lost in float32 further down.
@@ -40,11 +42,21 @@ class Passes:
         precision: of all passes that do not ask for float32.
         batch_size: inputs computed at once; halved when memory runs out.
         draws: passes whose mean stands for one answer; for models that draw at random.
+        twins: copies made before, whose weights are filled again; new ones are put there. For training.
     """
 
-    def __init__(self, model: Model, task: Task, precision: Precision, batch_size: int, draws: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        precision: Precision,
+        batch_size: int,
+        draws: int = 1,
+        twins: Twins | None = None,
+    ) -> None:
         self.model, self.task, self.precision, self.batch_size, self.draws = model, task, precision, batch_size, draws
-        self._twins: dict[Precision, Callable[[Tensor], Tensor]] = {}
+        self._twins = {} if twins is None else twins
+        self._stale = set(self._twins)
 
     def each(self, count: int, work: Callable[[slice], tuple[Tensor, ...]]) -> list[Tensor]:
         """``work`` over full batches of ``count`` rows, its results joined; an empty list when there are no rows.
@@ -130,7 +142,7 @@ class Passes:
                 start = perf_counter()
                 with torch.set_grad_enabled(gradient):
                     (result,) = self.each(len(x), partial(self._timed, x, gradient, precision))
-                float(result.sum())
+                result.sum().item()
                 seconds[precision] = min(seconds.get(precision, torch.inf), perf_counter() - start)
         self.precision = min(seconds, key=lambda name: seconds[name])
         told = ", ".join(f"{name} {time:.4f} s" for name, time in seconds.items())
@@ -153,23 +165,28 @@ class Passes:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
             return self.task.read(self.model(x))
 
-    def _twin(self, precision: Precision, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+    def _twin(self, precision: Precision, x: Tensor) -> Twin | Compiled | None:
         if precision not in self._twins:
-            try:
-                if not isinstance(self.model, nn.Module):
-                    raise NoTwinError("it is no torch module")
-                if self.draws > 1:
-                    raise NoTwinError("it draws at random")
-                made: Callable[[Tensor], Tensor] = Twin(self.model, x.detach()[:8], bf16=precision != "folded")
-                if precision == "compiled":
-                    made = _Compiled(made, self.batch_size)
-                self._twins[precision] = made
-            except NoTwinError as reason:
-                log.info("no %s copy of the model: %s", precision, reason)
-                if self.precision == precision:  # asked for, and known now not to be had
-                    self.precision = "fp32" if precision == "folded" else "bf16"
-                return None
-        return self._twins[precision]
+            self._twins[precision] = self._copied(precision, x)
+        twin = self._twins[precision]
+        if twin is None and self.precision == precision:  # asked for, and known now not to be had
+            self.precision = "fp32" if precision == "folded" else "bf16"
+        elif twin is not None and precision in self._stale:
+            twin.refill(cast(nn.Module, self.model))
+            self._stale.discard(precision)
+        return twin
+
+    def _copied(self, precision: Precision, x: Tensor) -> Twin | Compiled | None:
+        try:
+            if not isinstance(self.model, nn.Module):
+                raise NoTwinError("it is no torch module")
+            if self.draws > 1:
+                raise NoTwinError("it draws at random")
+            twin = Twin(self.model, x.detach()[:8], bf16=precision != "folded")
+        except NoTwinError as reason:
+            log.info("no %s copy of the model: %s", precision, reason)
+            return None
+        return Compiled(twin, self.batch_size) if precision == "compiled" else twin
 
     def _back(self, output: Tensor, start: Tensor, slope: Tensor, keep: bool = False) -> Tensor:
         if not output.requires_grad:
@@ -180,15 +197,16 @@ class Passes:
         return torch.nan_to_num(grad, nan=0.0).contiguous()
 
 
-class _Compiled:
+class Compiled:
     """A compiled twin, always called with one batch size: another shape would be compiled, or captured, anew."""
 
-    def __init__(self, twin: Callable[[Tensor], Tensor], batch_size: int) -> None:
-        self.batch_size = batch_size
+    def __init__(self, twin: Twin, batch_size: int) -> None:
+        self.batch_size, self.refill = batch_size, twin.refill
         self.run = torch.compile(twin, dynamic=False)
         self.graphs = torch.compile(twin, dynamic=False, mode="reduce-overhead")
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Any:
+        """The twin's output; fewer inputs than a batch are filled up with copies of the first."""
         count = len(x)
         if count > self.batch_size:
             return torch.cat([self(part) for part in torch.split(x, self.batch_size)])

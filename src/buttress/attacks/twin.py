@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Container
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -58,7 +62,7 @@ class Twin(nn.Module):
         with torch.no_grad():
             off = (self(x) - expected).abs().amax()
         if not bool(off <= _TOLERANCE * expected.abs().amax().clamp(min=1e-3)):
-            raise NoTwinError(f"the folded copy's output is off by {float(off):.2g}")
+            raise NoTwinError(f"the folded copy's output is off by {off.item():.2g}")
         if bf16:
             for module in self.copy.modules():
                 if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and not isinstance(module, _Float32):
@@ -118,15 +122,32 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(parent), child, module)
 
 
+class _Uses(TorchFunctionMode):
+    """Counts how often each of the tensors ``known``, by their ids, is given to an operation that makes a tensor."""
+
+    def __init__(self, known: Container[int]) -> None:
+        super().__init__()
+        self.known, self.counts = known, Counter[int]()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor | tuple | list):
+            for leaf in tree_leaves((args, kwargs)):
+                if id(leaf) in self.known:
+                    self.counts[id(leaf)] += 1
+        return output
+
+
 def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Tensor]:
-    """Convolution -> BatchNorm that reads its very output, the last linear layer's name, and the model's output.
+    """Convolution -> BatchNorm that alone reads its output, the last linear layer's name, and the model's output.
 
     A layer that is called more than once or that shares its weights is left alone.
     """
     made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id is used twice
     calls: dict[str, int] = {}
-    pairs: dict[str, str] = {}
+    found: dict[int, tuple[str, str]] = {}
     last: list[str] = []
+    uses = _Uses(made)
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -136,7 +157,7 @@ def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Ten
             elif isinstance(module, _NORMS):
                 before = made.get(id(args[0]))
                 if before is not None and module.track_running_stats and not module.training:
-                    pairs[before[0]] = name
+                    found[id(args[0])] = (before[0], name)
             elif isinstance(module, nn.Linear):
                 last[:] = [name]
 
@@ -145,22 +166,19 @@ def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Ten
     exact = (*_CONVOLUTIONS, *_NORMS, nn.Linear)
     hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if type(m) in exact]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), uses:
             output = model(x)
     finally:
         for hook in hooks:
             hook.remove()
     if not isinstance(output, Tensor):
         raise NoTwinError(f"it returns a {type(output).__name__}")
-    owners: dict[int, int] = {}
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None:
-                owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    owners = Counter(id(p) for m in model.modules() for p in m._parameters.values() if p is not None)
 
     def single(name: str) -> bool:
         own = [p for p in model.get_submodule(name)._parameters.values() if p is not None]
         return calls[name] == 1 and all(owners[id(p)] == 1 for p in own)
 
-    kept = {a: b for a, b in pairs.items() if single(a) and single(b)}
-    return kept, last[0] if last and single(last[0]) else None, output
+    alone = [pair for key, pair in found.items() if uses.counts[key] == 1]
+    pairs = {before: after for before, after in alone if single(before) and single(after)}
+    return pairs, last[0] if last and single(last[0]) else None, output

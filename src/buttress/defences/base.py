@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.passes import Precision
+from buttress.attacks.passes import Precision, Twins
 from buttress.layers.capture import capture
 from buttress.models.normalized import Normalized
 from buttress.models.outputs import FromProbabilities, Output
@@ -79,8 +79,9 @@ class At:
         epoch: float = 0.0,
         seed: int = 0,
         precision: Precision = "fp32",
+        twins: Twins | None = None,
     ) -> None:
-        self.model, self.batch, self.precision = model, batch, precision
+        self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
         self.index, self.progress, self.epoch, self.seed = index, progress, epoch, derive(seed, "step", index)
         self.task: Task = Classification()
         self.passes: dict[Kind, Pass] = {}
@@ -107,6 +108,8 @@ class At:
     def craft(self, attack: Perturbation, *, mode: Mode = "eval", target: Tensor | None = None) -> Tensor:
         """This batch perturbed by ``attack``; the model and the random state are left as they were."""
         batch = self.batch
+        alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
+        precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
         return attack.craft(
             self.model,
             batch.x,
@@ -115,7 +118,8 @@ class At:
             seed=self.seed,
             ids=batch.ids,
             mode=mode,
-            precision=self.precision,
+            precision=precision,
+            twins=self.twins,
         )
 
     def clean_activations(self) -> Mapping[str, Tensor]:

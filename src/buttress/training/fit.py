@@ -14,6 +14,7 @@ from torch import nn
 from buttress import models
 from buttress.attacks import Perturbation
 from buttress.attacks.fingerprint import plain
+from buttress.attacks.passes import CraftPrecision
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.defences.standard import Standard
@@ -62,6 +63,7 @@ def fit(
     clip: float | None = None,
     average: float | None = None,
     precision: Precision = "32-true",
+    search_precision: CraftPrecision | None = None,
     accelerator: str = "cpu",
     devices: int = 1,
     keep: Keep = "best",
@@ -90,6 +92,8 @@ def fit(
         clip: largest L2 norm of the gradient.
         average: decay of an exponential moving average of the weights, which is then what is validated and kept.
         precision: "bf16-mixed" runs passes, crafting included, in bf16 where that is safe.
+        search_precision: of crafting alone, see `Passes`; "folded" and "twin" search on a copy of the model whose
+            weights are filled again at every step. That of ``precision`` unless given.
         accelerator: of Fabric: "cpu", "cuda", "auto" ...
         devices: processes; with more than one, start them with torchrun.
         keep: which weights the model has in the end.
@@ -117,6 +121,10 @@ def fit(
         raise UserError(f"validate_with must be an attack, auto or none; got {validate_with!r}")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
+    if search_precision not in (None, *get_args(CraftPrecision)):
+        raise UserError(
+            f"search_precision must be one of {', '.join(get_args(CraftPrecision))}; got {search_precision!r}"
+        )
     defence = defence or Standard()
     optimiser, schedule = optimiser or Optimiser(), schedule or Schedule()
     folder = None if out is None else Path(out)
@@ -134,6 +142,7 @@ def fit(
         "clip": clip,
         "average": average,
         "precision": precision,
+        **({} if search_precision is None else {"search_precision": search_precision}),
         "validate_with": validate_with if isinstance(validate_with, str) else plain(validate_with),
         "validate_on": validate_on,
     }
@@ -167,6 +176,7 @@ def fit(
                 seed=seed,
                 attack=attack,
                 validate_on=validate_on,
+                search_precision=search_precision,
             )
             loop.run(folder, resume, checkpoint_seconds, progress, came)
     except UserError:

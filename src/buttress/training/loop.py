@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
+from buttress.attacks.passes import CraftPrecision, Twins
 from buttress.data.base import Dataset
 from buttress.defences.base import At, Batch, Defence, Loss
 from buttress.errors import UserError
@@ -115,7 +116,11 @@ class Loop:
         seed: int,
         attack: Perturbation | None,
         validate_on: int,
+        search_precision: CraftPrecision | None = None,
     ) -> None:
+        mixed = fabric._precision.precision == "bf16-mixed"
+        self.search_precision: CraftPrecision = search_precision or ("bf16" if mixed else "fp32")
+        self.twins: Twins = {}
         self.fabric, self.schedule, self.clip, self.epochs, self.seed = fabric, schedule, clip, epochs, seed
         self.base_lr, self.attack = optimiser.lr, attack
         self.val = data.val.stratified(validate_on, seed)
@@ -190,7 +195,8 @@ class Loop:
             progress=self.index / self.steps,
             epoch=self.index / per_epoch,
             seed=self.seed,
-            precision="bf16" if self.fabric._precision.precision == "bf16-mixed" else "fp32",
+            precision=self.search_precision,
+            twins=self.twins,
         )
 
         def loss() -> Loss:

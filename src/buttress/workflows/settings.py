@@ -11,6 +11,7 @@ from torch import nn
 
 from buttress import data, models, registry
 from buttress.attacks import Attack, Perturbation
+from buttress.attacks.passes import CraftPrecision
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.errors import UserError
@@ -117,6 +118,7 @@ class Training:
         clip: largest L2 norm of the gradient.
         average: decay of a moving average of the weights.
         train_precision: 32-true, bf16-mixed or 64-true.
+        search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16).
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
         devices: processes; with more than one, start the command with torchrun.
         keep: best (by robust accuracy on the validation split) or last.
@@ -129,6 +131,7 @@ class Training:
     clip: float | None = None
     average: float | None = None
     train_precision: Precision = "32-true"
+    search_precision: CraftPrecision | None = None
     accelerator: str = "cpu"
     devices: int = 1
     keep: Literal["best", "last"] = "best"
