@@ -3,9 +3,10 @@
     python benchmarks/attacks.py --quick
     python benchmarks/attacks.py --weights model.safetensors --threads 2
 
-Two regimes: with an eps of 0 the inputs that the model gets right all stand, with the usual eps some fall. The
-contenders take turns and the medians are told. The labels are the model's own answers, so the robust accuracy of a
-random network says nothing of a trained one's; it is there to be compared between the contenders.
+Two regimes: with an eps of 0 the inputs, which the model gets right by making its answers the labels, all stand; and
+with an eps at which half of them fall. The contenders take turns and the medians are told. Verdicts are compared input
+by input with a plain float32 loop from the same random starts: with "full" that of its last point, with "first"
+whether any of its points beat the model. Then the inputs that stand get a short float32 attack, from where they are.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from buttress import models
-from buttress.attacks import PGD
-from buttress.random import Random
+from buttress.attacks import BIM, PGD
+from buttress.random import Random, derive
 from buttress.threat import Threat
 
 
@@ -27,7 +28,7 @@ def arguments():
     parser.add_argument("--inputs", type=int, default=64, help="images of 3x32x32")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--width", type=int, default=64, help="filters of the first stage")
-    parser.add_argument("--eps", type=float, default=8 / 255, help="budget of the regime in which inputs fall")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "folded", "bf16", "twin", "auto"])
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help="a narrow network, few steps, one round: does it run?")
@@ -38,23 +39,42 @@ def arguments():
 
 
 def plain_pgd(model, x, y, eps, steps):
-    """The loop as everybody writes it, in float32; gradients of the input only."""
-    x_adv = (x + torch.empty_like(x).uniform_(-eps, eps)).clamp(0, 1)
+    """The loop as everybody writes it, in float32; also says which inputs any of its points beat."""
+    start = Threat(eps=eps).random_start(x, Random(derive(0, "attack"), torch.arange(len(x))))
+    x_adv, fallen = start, torch.zeros(len(x), dtype=torch.bool)
     for _ in range(steps):
         x_adv = x_adv.detach().requires_grad_()
-        grad = torch.autograd.grad(F.cross_entropy(model(x_adv), y), x_adv)[0]
+        logits = model(x_adv)
+        fallen |= logits.argmax(1) != y
+        grad = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), x_adv)[0]
         x_adv = x_adv.detach() + 2.5 * eps / steps * grad.sign()
         x_adv = torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(0, 1)
-    return x_adv.detach()
+    return x_adv.detach(), fallen
 
 
-def contenders(model, x, y, eps, steps):
+def half_falls(model, x, y, steps):
+    """An eps at which the plain loop leaves about half of the inputs, by bisection."""
+    low, high = 0.0, 16 / 255
+    for _ in range(12):
+        eps = (low + high) / 2
+        x_adv, fallen = plain_pgd(model, x, y, eps, steps)
+        share = float((fallen | wrong(model, x_adv, y)).float().mean())
+        low, high = (low, eps) if share > 0.5 else (eps, high)
+    return (low + high) / 2
+
+
+def wrong(model, x, y):
+    with torch.no_grad():
+        return model(x).argmax(1) != y
+
+
+def contenders(model, x, y, eps, steps, precisions):
     """Name -> a function that gives the perturbed inputs."""
 
     def ours(**options):
         return lambda: PGD(threat=Threat(eps=eps), steps=steps)(model, x, y, **options).x_adv
 
-    made = {"plain loop": lambda: plain_pgd(model, x, y, eps, steps)}
+    made = {"plain loop": lambda: plain_pgd(model, x, y, eps, steps)[0]}
     try:
         import torchattacks
 
@@ -63,23 +83,37 @@ def contenders(model, x, y, eps, steps):
     except ImportError as error:
         print(f"torchattacks is left out: {error}; pip install --no-deps torchattacks")
     for search in ("full", "first"):
-        for precision in ("fp32", "bf16", "auto"):
-            made[f"buttress {precision} {search}"] = ours(search=search, precision=precision)
+        for precision in precisions:
+            made[f"{precision} {search}"] = ours(search=search, precision=precision)
     return made
 
 
-def measure(made, model, y, rounds):
-    """Median seconds and robust accuracy of each contender; they take turns, after one turn to warm up."""
-    seconds, accuracy = {name: [] for name in made}, {}
+def measure(made, rounds):
+    """Median seconds and points of each contender; they take turns, after one turn to warm up."""
+    seconds, points = {name: [] for name in made}, {}
     for turn in range(rounds + 1):
         for name, run in made.items():
             start = time.perf_counter()
-            x_adv = run()
+            points[name] = run()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-            with torch.no_grad():
-                accuracy[name] = float((model(x_adv).argmax(1) == y).float().mean())
-    return {name: statistics.median(values) for name, values in seconds.items()}, accuracy
+    return {name: statistics.median(values) for name, values in seconds.items()}, points
+
+
+def differences(points, model, x, y, eps, steps):
+    """Verdicts that differ from the plain loop's, and inputs that stand and then fall to 10 more steps in float32."""
+    last, fallen = plain_pgd(model, x, y, eps, steps)
+    last = wrong(model, last, y)
+    short = BIM(threat=Threat(eps=eps), steps=10)
+    found = {}
+    for name, x_adv in points.items():
+        verdict = wrong(model, x_adv, y)
+        plain = fallen | last if name.endswith("first") else last
+        stand = (~verdict).nonzero().squeeze(1)
+        project = Threat(eps=eps).projector(x[stand])
+        later = project(short(model, x_adv[stand], y[stand]).x_adv)
+        found[name] = int((verdict != plain).sum()), int(wrong(model, later, y[stand]).sum())
+    return found
 
 
 def median_seconds(run, rounds):
@@ -116,15 +150,19 @@ def main():
             model.linear.bias -= model(x).mean(0)
         y = model(x).argmax(1)
     print(f"PGD-{chosen.steps}, {chosen.inputs} images, {chosen.threads} threads, torch {torch.__version__}")
-    for regime, eps in (("nothing falls (eps 0)", 0.0), (f"inputs fall (eps {chosen.eps:.4g})", chosen.eps)):
-        made = contenders(model, x, y, eps, chosen.steps)
-        seconds, accuracy = measure(made, model, y, chosen.rounds)
-        base = seconds.get("torchattacks", seconds["plain loop"])
+    half = half_falls(model, x, y, chosen.steps)
+    for regime, eps in (("nothing falls (eps 0)", 0.0), (f"half of the inputs fall (eps {255 * half:.3f}/255)", half)):
+        made = contenders(model, x, y, eps, chosen.steps, chosen.precision)
+        seconds, points = measure(made, chosen.rounds)
+        differing = differences(points, model, x, y, eps, chosen.steps)
         against = "torchattacks" if "torchattacks" in seconds else "plain loop"
-        print(f"\n{regime}\n{'':24}{'inputs/s':>10}{'x ' + against:>16}{'x plain loop':>14}{'robust accuracy':>17}")
+        head = f"{'inputs/s':>10}{'x ' + against:>16}{'x plain loop':>14}{'robust accuracy':>17}"
+        print(f"\n{regime}\n{'':20}{head}{'verdicts differ':>17}{'fall later':>12}")
         for name, value in seconds.items():
-            ratios = f"{base / value:16.2f}{seconds['plain loop'] / value:14.2f}"
-            print(f"{name:24}{chosen.inputs / value:10.1f}{ratios}{100 * accuracy[name]:16.1f}%")
+            ratios = f"{seconds[against] / value:16.2f}{seconds['plain loop'] / value:14.2f}"
+            robust = 100 * float((~wrong(model, points[name], y)).float().mean())
+            others = f"{differing[name][0]:17d}{differing[name][1]:12d}"
+            print(f"{name:20}{chosen.inputs / value:10.1f}{ratios}{robust:16.1f}%{others}", flush=True)
     draws, step = cost_of_draws(model, x, y, chosen.rounds)
     verdict = "within" if draws < 0.05 * step else "ABOVE"
     print(f"\ndraws of one start: {100 * draws / step:.2f}% of a gradient step ({verdict} the 5% allowed)")
