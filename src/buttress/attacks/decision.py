@@ -1,0 +1,139 @@
+"""What attacks without gradients share: checks of settings, starting points by chance, the best point, bisection."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.threat import Norm, Threat, norms, per_row
+
+_KINDS = 3  # of starting points, taken in turn
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse counts that are no whole numbers of 1 or more.
+
+    Raises:
+        UserError: naming the setting and its value.
+    """
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of 1 or more; got {value!r}")
+
+
+def check_positive(**values: float) -> None:
+    """Refuse settings that are not positive and finite.
+
+    Raises:
+        UserError: naming the setting and its value.
+    """
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be a positive number; got {value!r}")
+
+
+def check_threat(threat: Threat, name: str, *known: Norm) -> None:
+    """Refuse a threat without any limit, and a norm that the attack ``name`` is not defined for.
+
+    Args:
+        threat: the attack's.
+        name: of the attack, for the message.
+        known: the norms it is defined for; all unless given.
+
+    Raises:
+        UserError: saying what came and what would do.
+    """
+    if math.isinf(threat.eps) and threat.box is None:
+        raise UserError(f"{name} needs a finite eps or a box to draw points from; got eps inf and no box")
+    if threat.norm not in (known or get_args(Norm)):
+        raise UserError(f"{name} is defined for {' and '.join(known)}; got norm {threat.norm!r}")
+
+
+def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Tensor:
+    """(N, ...) points in the box, far from ``x``, that may beat the model: by chance, and of three kinds in turn.
+
+    The kinds are noise uniform in the box, noise of the box's ends only, and one flat colour, because a model tends to
+    take all noise of one kind for one class. Without a box they are drawn within ``eps`` of the input, later ones
+    within 2, 4, 8 ... times that.
+
+    Args:
+        x: (N, ...) inputs.
+        threat: gives the box, or the distance.
+        random: this trial's own draws.
+        trial: 0 for the first.
+    """
+    if threat.box is None:
+        width = threat.eps * 2.0 ** min(trial // _KINDS, 20)
+        low, high = x - width, x + width
+    else:
+        low, high = torch.full_like(x, threat.box[0]), torch.full_like(x, threat.box[1])
+    shape = x.shape[1:]
+    if trial % _KINDS == 0:
+        place = random.uniform(shape, x.dtype)
+    elif trial % _KINDS == 1:
+        place = (random.sign(shape, x.dtype) + 1) / 2
+    else:
+        channels = shape[:1] if x.dim() > 2 else ()
+        place = random.uniform((*channels, *[1] * (len(shape) - len(channels))), x.dtype).expand_as(x)
+    return threat.clip(low + (high - low) * place)
+
+
+class Best:
+    """The best point asked about so far, for each input: one that beats the model, and of those the highest loss.
+
+    Attributes:
+        point: (N, ...) that point.
+    """
+
+    def __init__(self, point: Tensor, loss: Tensor, beaten: Tensor) -> None:
+        """What is known at first: (N, ...) points, their (N,) losses, and (N,) bool, whether they beat the model."""
+        self.point, self.loss, self.beaten = point, loss, beaten.clone()
+
+    def offer(self, point: Tensor, loss: Tensor, beaten: Tensor) -> None:
+        """Take over what is better; the arguments are those of the start."""
+        better = (beaten & ~self.beaten) | ((beaten == self.beaten) & (loss > self.loss))
+        self.point = torch.where(per_row(better, point), point, self.point)
+        self.loss, self.beaten = torch.where(better, loss, self.loss), self.beaten | beaten
+
+
+class Line:
+    """Bisection between each input and a point that beats the model, for some rows at a time.
+
+    In l2 (and l1) the points between are on the straight line; in linf they are the nearest to the far end within a
+    radius, as in HopSkipJump (Chen et al., 2020).
+
+    Attributes:
+        point: (N, ...) the nearest point to the input known to beat the model.
+    """
+
+    def __init__(self, x: Tensor, norm: Norm) -> None:
+        """Nothing to bisect yet: both ends are at ``x``, (N, ...)."""
+        self.x, self.norm, self.point, self.far = x, norm, x.clone(), x.clone()
+        self.low = torch.zeros(len(x), dtype=x.dtype, device=x.device)
+        self.high = torch.ones_like(self.low)
+
+    def aim(self, rows: Tensor, far: Tensor) -> None:
+        """Begin anew where ``rows`` (N,) is true, towards ``far`` (N, ...), which beats the model."""
+        self.far = torch.where(per_row(rows, far), far, self.far)
+        self.point = torch.where(per_row(rows, far), far, self.point)
+        self.low, self.high = torch.where(rows, 0, self.low), torch.where(rows, 1, self.high)
+
+    def middle(self) -> Tensor:
+        """(N, ...) the points half-way, to be asked about."""
+        share, delta = (self.low + self.high) / 2, self.far - self.x
+        if self.norm == "linf":
+            radius = per_row(share * norms(delta, "linf"), delta)
+            return self.x + delta.clamp(-radius, radius)
+        return self.x + per_row(share, delta) * delta
+
+    def learn(self, rows: Tensor, asked: Tensor, beaten: Tensor) -> None:
+        """Halve the interval where ``rows`` (N,) is true: ``asked`` was `middle`, and ``beaten`` (N,) is the answer."""
+        middle, nearer = (self.low + self.high) / 2, rows & beaten
+        self.point = torch.where(per_row(nearer, asked), asked, self.point)
+        self.high = torch.where(nearer, middle, self.high)
+        self.low = torch.where(rows & ~beaten, middle, self.low)
