@@ -5,6 +5,7 @@ import re
 import pytest
 
 from buttress import registry
+from buttress.attacks import Attack
 from buttress.cli import GROUPS, JOBS, _no_options
 from buttress.cli.options import REQUIRED, entries, options
 
@@ -42,7 +43,8 @@ def test_usage_tells_positions_and_what_is_needed(done):
 def test_names_defaults_and_choices_are_told(done):
     text = " ".join(done("audit --help").split())
     assert f"(one of {', '.join(registry.audit.names())})" in text
-    assert "(one of apgd, bim, fgsm, fgsm-rs, mi-fgsm, pgd)" in text  # noises have no budget
+    attacks = [name for name in registry.attack.names() if issubclass(registry.attack.get(name), Attack)]
+    assert f"(one of {', '.join(attacks)})" in text  # noises have no budget
     assert "--threat.norm linf|l2|l1" in text
     assert "(default 8/255)" in text
     assert "(default 1000)" in text

@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,7 +71,7 @@ class Perturbation(ABC):
     """
 
     threat: Threat | None = None
-    strays: ClassVar[bool] = False
+    strays: bool = False
     draws: int = 1
 
     @abstractmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ class MinimumNorm(Attack):
     `Attacked.distance` its size. With a finite ``eps`` the smallest one counts where it is within.
     """
 
-    strays: ClassVar[bool] = True
+    strays = True
     threat: Threat = Threat(norm="l2", eps=math.inf)
 
 

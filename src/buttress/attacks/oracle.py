@@ -319,6 +319,6 @@ class Oracle:
             index, output = index[sure], output[sure]
             assert self._found_output is not None
             self._found_output[index] = output
-        if len(index) or self._rows is None:
+        if len(index):
             self.alive[index] = False
             self._rows = self.alive.nonzero().squeeze(1)

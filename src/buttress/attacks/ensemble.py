@@ -1,0 +1,169 @@
+"""One perturbation against several models at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from buttress import losses
+from buttress.attacks.base import Attack
+from buttress.attacks.borrow import borrowed
+from buttress.attacks.checks import check_inputs
+from buttress.attacks.eot import Seen, Wrapper
+from buttress.attacks.oracle import Inside, Oracle, Search
+from buttress.attacks.passes import Passes
+from buttress.attacks.pgd import PGD
+from buttress.attacks.transfer import check_module, other_passes
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+
+T = TypeVar("T")
+
+
+@attack("ensemble")
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Wrapper):
+    """Another attack on the attacked model and others together (Liu et al., ICLR 2017).
+
+    The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
+    where all are beaten. `Attacked.beaten` is about the attacked model alone; call the attack with each of the others
+    as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To attack
+    the mean prediction of several networks, attack ``buttress.models.ensemble.Ensemble``.)
+
+    Cost per input: that of the attack inside for each model, all counted, and 1 forward in a search for the first
+    success. The others run in eval mode and come back as they were.
+
+    Args:
+        attack: what asks the questions; its threat is this one's.
+        models: the others; they take the same inputs and know the same classes, in the same order.
+    """
+
+    attack: Attack = PGD()
+    models: Sequence[nn.Module] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what are no models."""
+        super().__post_init__()
+        if isinstance(self.models, nn.Module):
+            raise UserError("models must be a list of torch modules; got a single module")
+        for i, model in enumerate(self.models):
+            check_module(f"models[{i}]", model)
+        object.__setattr__(self, "models", tuple(self.models))
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """What the attack inside finds."""
+        rows = oracle.alive.nonzero().squeeze(1)
+        if not len(rows):
+            return x
+        with ExitStack() as stack:
+            others = []
+            for model in self.models:
+                stack.enter_context(borrowed(model, "eval", torch.initial_seed(), x.device))
+                check_inputs(model, x[rows], y[rows], self.threat.box)
+                others.append(_full(other_passes(model, oracle, self.draws), oracle, rows))
+            return self.crafted(oracle, _together(oracle, rows, others, self.inside(), oracle.search), rows, random)
+
+
+class _Together(Seen):
+    """Answers with the means over several models; a point is found where it beats all of them."""
+
+    others: list[Oracle]
+
+    def join(self, others: list[Oracle]) -> None:
+        """Ask these, too; they are of the same inputs and write into the same books."""
+        self.others, own = others, self.inside
+        self._others_beaten = torch.ones_like(self.alive)
+        for other in others:
+            other.alive, other.forwards, other.backwards = self.alive, self.forwards, self.backwards
+
+        def found(points: Tensor, x: Tensor) -> Tensor:
+            fallen = self._take(self._others_beaten)
+            return fallen if own is None else fallen & own(points, x)
+
+        self.inside = found
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C) the mean of the models' logits."""
+        return _mean(self._asked_of_all(lambda model: model.logits(x), lambda: super(_Together, self).logits(x)))
+
+    def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
+        """(N,) the mean of the models' losses."""
+
+        def own() -> Tensor:
+            alive, output = self.alive.clone(), super(_Together, self).logits(x)
+            value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward)
+            return torch.where(alive, value, 0).to(x.dtype)
+
+        return _mean(self._asked_of_all(lambda model: model.loss(x, loss, toward), own))
+
+    def loss_and_grad(
+        self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(N,) the mean of the models' losses, and its gradient."""
+        pairs = self._asked_of_all(
+            lambda model: model.loss_and_grad(x, loss, toward),
+            lambda: super(_Together, self).loss_and_grad(x, loss, toward),
+        )
+        return _mean([value for value, _ in pairs]), _mean([grad for _, grad in pairs])
+
+    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) the mean of the models' logits, and of the gradients of the differences."""
+        pairs = self._asked_of_all(
+            lambda model: model.differences(x, classes), lambda: super(_Together, self).differences(x, classes)
+        )
+        return _mean([output for output, _ in pairs]), _mean([grads for _, grads in pairs])
+
+    def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
+        """A part that asks all models."""
+        others = [_full(other.passes, self, rows) for other in self.others]
+        return _together(self, rows, others, inside, search)
+
+    def _asked_of_all(self, ask: Callable[[Oracle], T], own: Callable[[], T]) -> list[T]:
+        """The others are asked first: whether a point is found hangs on them, and inputs leave after our answer."""
+        self._others_beaten = torch.ones_like(self.alive)
+        answers = []
+        for other in self.others:
+            other._rows = self._rows
+            answers.append(ask(other))
+            self._others_beaten &= other.beaten
+        mine = own()
+        self.beaten = self.beaten & self._others_beaten
+        return [mine, *answers]
+
+
+def _full(passes: Passes, whole: Oracle, rows: Tensor) -> Oracle:
+    """One of the others, for some inputs; by itself it lets none go."""
+    return Oracle(passes, whole.x[rows], whole.y[rows], None if whole.target is None else whole.target[rows])
+
+
+def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside | None, search: Search) -> _Together:
+    target = None if whole.target is None else whole.target[rows]
+    part = _Together(
+        whole.passes,
+        whole.x[rows],
+        whole.y[rows],
+        target,
+        search=search,
+        inside=inside,
+        read_every=whole.read_every,
+    )
+    if search == "first":  # known already: what was wrong unperturbed has left
+        part._clean = whole.clean[rows]
+    part.join(others)
+    return part
+
+
+def _mean(answers: list[Tensor]) -> Tensor:
+    shapes = {tuple(answer.shape[1:]) for answer in answers}
+    if len(shapes) > 1:
+        told = " and ".join(str(shape) for shape in sorted(shapes))
+        raise UserError(
+            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {told}"
+        )
+    return torch.stack(answers).mean(0)

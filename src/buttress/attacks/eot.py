@@ -1,0 +1,208 @@
+"""Expectation over transformation, and what attacks that hold another attack share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Inside, Oracle, Search
+from buttress.attacks.passes import Passes
+from buttress.attacks.pgd import PGD
+from buttress.errors import UserError
+from buttress.losses import LossLike
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat
+
+Transform = Callable[[Tensor, Random], Tensor]
+
+
+class Seen(Oracle):
+    """An oracle that shows something else than the plain model."""
+
+
+class Wrapper(Attack):
+    """An attack that runs another one, its ``attack``, on a model seen differently. The threat is the other's."""
+
+    attack: Attack
+
+    def __post_init__(self) -> None:
+        """Refuse what is no attack."""
+        if not isinstance(self.attack, Attack):
+            raise UserError(f"attack must be an attack with a threat, such as PGD(); got {self.attack!r}")
+
+    @property
+    def threat(self) -> Threat:  # type: ignore[override]
+        """What the attack inside is allowed."""
+        return self.attack.threat
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        """Passes whose mean answers one question of the attack inside."""
+        return self.attack.draws
+
+    @property
+    def by_input(self) -> bool:
+        """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
+        return bool(getattr(self.attack, "by_input", True))
+
+    def inside(self) -> Inside | None:
+        """That of the attack inside."""
+        return self.attack.inside()
+
+    def crafted(self, oracle: Oracle, part: Oracle, rows: Tensor, random: Random) -> Tensor:
+        """(N, ...) what the attack inside finds when it asks ``part`` about some inputs; the others stay.
+
+        Args:
+            oracle: of all N inputs; its counts grow by those of the part.
+            part: sees the inputs at ``rows``.
+            rows: (M,) indices, one at least.
+            random: of all inputs.
+
+        Raises:
+            UserError: when ``oracle`` itself is that of a wrapper around this one, which the part would not ask.
+        """
+        if isinstance(oracle, Seen):
+            name = type(self).__name__
+            raise UserError(
+                f"{name} asks the model itself, so it cannot run inside EoT with transforms or Ensemble: make the "
+                "transformations, or the several models, a model of their own"
+            )
+        points = self.attack.perturb(part, part.x, part.y, random.only(rows)).detach()
+        points = self.threat.project(points, part.x)
+        if part.search == "first":  # what fell early is in its books
+            points, _ = part.settle(points)
+        oracle.forwards[rows] += part.forwards
+        oracle.backwards[rows] += part.backwards
+        for name, stage in part.stages.items():
+            oracle.stages[name] = oracle.stages[name] + stage if name in oracle.stages else stage
+        whole = oracle.x.clone()
+        whole[rows] = points
+        return whole
+
+
+@attack("eot")
+@dataclass(frozen=True, kw_only=True)
+class EoT(Wrapper):
+    """Another attack on the mean over chance (Athalye et al., ICML 2018, "Synthesizing robust adversarial examples").
+
+    For models that draw at random each answer, the verdict's included, is the mean of ``draws`` passes. With
+    ``transforms`` it is the mean over that many transformed inputs instead, each passed once: the attack inside then
+    looks for a point that beats the model under transformations, and the verdict, which is about the point itself, is
+    the mean of ``draws`` passes as before. For a verdict over the transformations make them part of the model.
+
+    Cost per input: that of the attack inside times ``draws``.
+
+    Args:
+        attack: what asks the questions; its threat is this one's.
+        draws: passes, or transformed inputs, whose mean answers one question.
+        transforms: (x, random) -> x of the same shape, differentiable, each input by its own draws of ``random``.
+    """
+
+    attack: Attack = PGD()
+    draws: int = 20
+    transforms: Transform | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
+            raise UserError(f"draws must be a whole number of 1 or more; got {self.draws!r}")
+        if self.transforms is not None and not callable(self.transforms):
+            raise UserError(f"transforms must be a function (x, random) -> x; got {self.transforms!r}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """What the attack inside finds."""
+        if self.transforms is None and oracle.passes.draws == self.draws:
+            return self.attack.perturb(oracle, x, y, random)
+        rows = oracle.alive.nonzero().squeeze(1)
+        if not len(rows):
+            return x
+        ours = oracle.passes
+        draws = self.draws if self.transforms is None else 1
+        passes = Passes(ours.model, oracle.task, ours.precision, ours.batch_size, draws)
+        target = None if oracle.target is None else oracle.target[rows]
+        if self.transforms is None:
+            part = Oracle(passes, x[rows], y[rows], target)
+        else:
+            part = _Transformed(passes, x[rows], y[rows], target)
+            part.see(self.transforms, self.draws, random.only(rows).fork("transforms"))
+        found = self.crafted(oracle, part, rows, random)
+        ours.precision = passes.precision
+        return found
+
+
+class _Transformed(Seen):
+    """Answers with the mean over transformed inputs. It keeps every input to the end: it never sees the points."""
+
+    def see(self, transform: Transform, draws: int, random: Random) -> None:
+        """Look through ``transform``, so many times for each question."""
+        self._transform, self._draws, self._random, self._questions = transform, draws, random, 0
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C) the mean output, as the task takes means."""
+        self._questions += 1
+        with torch.no_grad():
+            return self._judged([super(_Transformed, self).logits(self._moved(x, k)) for k in range(self._draws)])
+
+    def loss_and_grad(
+        self, x: Tensor, loss: LossLike | None = None, toward: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(N,) the mean loss, and the mean gradient, led back through the transformations."""
+        self._questions += 1
+        values, grads, won = [], [], torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        for k in range(self._draws):
+            start, moved = self._traced(x, k)
+            value, grad = super().loss_and_grad(moved.detach(), loss, toward)
+            values.append(value)
+            grads.append(_led_back(moved, start, grad, keep=False))
+            won += self.beaten
+        self.beaten = 2 * won > self._draws
+        return torch.stack(values).mean(0), torch.stack(grads).mean(0)
+
+    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) the mean output, and the mean gradients of the differences of logits."""
+        self._questions += 1
+        outputs, grads = [], []
+        for k in range(self._draws):
+            start, moved = self._traced(x, k)
+            output, columns = super().differences(moved.detach(), classes)
+            outputs.append(output)
+            last = classes.shape[1] - 1
+            grads.append(torch.stack([_led_back(moved, start, columns[:, i], i < last) for i in range(last + 1)], 1))
+        return self._judged(outputs), torch.stack(grads).mean(0)
+
+    def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
+        """A part that looks through the same transformations; it keeps every input, too."""
+        target = None if self.target is None else self.target[rows]
+        part = _Transformed(self.passes, self.x[rows], self.y[rows], target)
+        part.see(self._transform, self._draws, self._random.only(rows).fork("part", self._questions))
+        return part
+
+    def _judged(self, outputs: list[Tensor]) -> Tensor:
+        mean = self.task.mean(outputs)
+        self.beaten = self.task.beaten(mean, self.y, self.target)
+        return mean
+
+    def _moved(self, x: Tensor, draw: int) -> Tensor:
+        moved = self._transform(x, self._random.fork("question", self._questions, draw))
+        if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
+            told = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {told}")
+        return moved
+
+    def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:
+        start = x.detach().clone().requires_grad_()
+        moved = self._moved(start, draw)
+        if not moved.requires_grad:
+            raise UserError("transforms must be differentiable: what it returns does not depend on x for autograd")
+        return start, moved
+
+
+def _led_back(moved: Tensor, start: Tensor, grad: Tensor, keep: bool) -> Tensor:
+    (back,) = torch.autograd.grad(moved, start, grad, retain_graph=keep, allow_unused=True)
+    return torch.zeros_like(start) if back is None else back

@@ -1,0 +1,80 @@
+"""Crafting on another model than the one attacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks.base import Attack
+from buttress.attacks.borrow import borrowed
+from buttress.attacks.checks import check_inputs
+from buttress.attacks.eot import Wrapper
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.passes import Passes
+from buttress.attacks.pgd import PGD
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+
+
+@attack("transfer")
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Wrapper):
+    """Another attack, run on a surrogate; the verdict is the attacked model's (Papernot et al., AsiaCCS 2017).
+
+    Where the surrogate's points beat a model more often than its own gradients do, its gradients are masked. The
+    attacked model needs none. Several surrogates are attacked as one by
+    ``buttress.models.ensemble.Ensemble``.
+
+    Cost per input: that of the attack inside, spent on the surrogate and counted; the surrogate runs in eval mode and
+    comes back as it was.
+
+    Args:
+        attack: what runs on the surrogate; its threat is this one's.
+        surrogate: takes the attacked model's inputs and knows its classes, in the same order.
+    """
+
+    attack: Attack = PGD()
+    surrogate: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no surrogate."""
+        super().__post_init__()
+        check_module("surrogate", self.surrogate)
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        """1: the draws of the attack inside are about the surrogate; for the attacked model's put EoT around this."""
+        return 1
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """What the attack inside finds on the surrogate, run to its end."""
+        surrogate, rows, ours = self.surrogate, oracle.alive.nonzero().squeeze(1), oracle.passes
+        assert surrogate is not None
+        if not len(rows):
+            return x
+        passes = other_passes(surrogate, oracle, self.attack.draws)
+        target = None if oracle.target is None else oracle.target[rows]
+        with borrowed(surrogate, "eval", torch.initial_seed(), x.device):
+            check_inputs(surrogate, x[rows], y[rows], self.threat.box)
+            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+        if ours.precision == "auto":
+            ours.precision = passes.precision
+        return found
+
+
+def check_module(name: str, module: object) -> None:
+    """Refuse what is no torch module.
+
+    Raises:
+        UserError: naming the field and what came.
+    """
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} must be a torch module that takes the same inputs; got {type(module).__name__}")
+
+
+def other_passes(model: nn.Module, oracle: Oracle, draws: int = 1) -> Passes:
+    """Passes of another model, in the precision and batch size of the oracle's own."""
+    return Passes(model, oracle.task, oracle.passes.precision, oracle.passes.batch_size, draws)

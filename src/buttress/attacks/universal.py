@@ -1,0 +1,165 @@
+"""One perturbation for all inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from buttress import losses, tasks
+from buttress.attacks.base import Attack
+from buttress.attacks.borrow import Model, borrowed
+from buttress.attacks.checks import check_call, check_inputs
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.passes import Passes, Precision
+from buttress.attacks.pgd import check_steps
+from buttress.attacks.steepest import reach, step_length
+from buttress.errors import UserError
+from buttress.losses import LossLike, resolve
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.tasks import Task
+from buttress.threat import Threat, per_row
+
+
+@attack("universal")
+@dataclass(frozen=True, kw_only=True)
+class Universal(Attack):
+    """The same perturbation added to every input (Moosavi-Dezfooli et al., CVPR 2017).
+
+    It is found by stochastic ascent on the mean loss over inputs (Shafahi et al., AAAI 2020, algorithm 2): each step
+    moves it in the steepest direction of the mean gradient and puts it back into the ball. `fit` learns it from data.
+    An attack without a ``delta`` learns one from the very inputs it is called on, so that what becomes of an input
+    depends on the others of the call; it suits whole test sets, and says less than a ``delta`` from other data.
+
+    Cost per input: with a ``delta`` none but the verdict's; without one ``steps`` + 1 forwards and ``steps``
+    backwards.
+
+    Args:
+        threat: what is allowed; the box is met for each input by clipping.
+        steps: gradient steps, where there is no ``delta``.
+        step_size: length of a step in input units; 2.5 eps / steps unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        ceiling: inputs whose loss is above it add nothing to the mean gradient, so that no few of them lead it.
+        delta: the perturbation, of one input's shape.
+    """
+
+    by_input: ClassVar[bool] = False  # without a delta, inputs of one call share what is found
+
+    threat: Threat = Threat()
+    steps: int = 10
+    step_size: float | None = None
+    loss: LossLike | None = None
+    ceiling: float = math.inf
+    delta: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_steps(self.steps, step_size=self.step_size)
+        if math.isnan(self.ceiling):
+            raise UserError(f"ceiling must be a loss; got {self.ceiling}")
+        if self.loss is not None:
+            resolve(self.loss)
+        if self.delta is not None and not (isinstance(self.delta, Tensor) and bool(self.delta.isfinite().all())):
+            raise UserError("delta must be a tensor of finite numbers, of one input's shape; see Universal.fit")
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        data: Iterable[tuple[Tensor, Tensor]],
+        threat: Threat = Threat(),
+        *,
+        epochs: int = 5,
+        step_size: float | None = None,
+        loss: LossLike | None = None,
+        ceiling: float = math.inf,
+        target: int | None = None,
+        task: Task = tasks.classification,
+        precision: Precision = "fp32",
+        seed: int = 0,
+    ) -> Universal:
+        """The attack with a ``delta`` learnt from data: one step for each batch.
+
+        Args:
+            model: comes back as it was.
+            data: batches (x, y), the same again for every epoch: a list, a loader or a `Split`.
+            threat: what is allowed.
+            epochs: rounds through the data.
+            step_size: length of a step in input units; eps / 10 unless given.
+            loss: as for the attack.
+            ceiling: as for the attack.
+            target: the class that all inputs are led to; away from their own unless given.
+            task: what the output is for.
+            precision: of the passes.
+            seed: of what the model draws, if it draws.
+
+        Raises:
+            UserError: for data without batches, and what an attack refuses.
+        """
+        check_steps(epochs)
+        check_call("full", "eval", precision, None)
+        size = reach(threat) / 10 if step_size is None else step_size
+        fitted = cls(threat=threat, step_size=size, loss=loss, ceiling=ceiling)
+        for _ in range(epochs):
+            seen = 0
+            for x, y in data:
+                check_inputs(model, x, y, threat.box)
+                fitted._check_shape(x)
+                targets = None if target is None else torch.full_like(y, target)
+                with borrowed(model, "eval", seed, x.device):
+                    oracle = Oracle(Passes(model, task, precision, len(x)), x.detach().clone(), y.clone(), targets)
+                    start = torch.zeros_like(x[:1]) if fitted.delta is None else fitted.delta[None].to(x)
+                    fitted = replace(fitted, delta=fitted._stepped(oracle, start, size)[0])
+                seen += len(x)
+            if not seen:
+                raise UserError("data must give batches (x, y) in every epoch; it gave none: pass a list or a loader")
+        return fitted
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """Every input plus the perturbation."""
+        if self.delta is not None:
+            self._check_shape(x)
+            return x + self.delta.to(x)
+        step_size, rows = step_length(self.threat, self.step_size, self.steps), oracle.alive.nonzero().squeeze(1)
+        part = oracle.only(rows, search="full")  # an input that has fallen still has a say
+        delta = torch.zeros_like(x[:1])
+        for _ in range(self.steps):
+            delta = self._stepped(part, delta, step_size)
+        oracle.forwards[rows] += part.forwards
+        oracle.backwards[rows] += part.backwards
+        return x + delta
+
+    def _stepped(self, oracle: Oracle, delta: Tensor, step_size: float) -> Tensor:
+        """(1, ...) the perturbation after one step."""
+        x = oracle.x
+        moved = x + delta
+        grad = self._weighted_grad(oracle, self.threat.clip(moved))
+        if self.threat.box is not None:  # where the box cuts it off, moving it changes nothing
+            grad = torch.where((moved >= self.threat.box[0]) & (moved <= self.threat.box[1]), grad, 0)
+        ball = replace(self.threat, box=None)
+        return ball.project(ball.ascend(delta, grad.mean(0, keepdim=True), step_size), torch.zeros_like(delta))
+
+    def _weighted_grad(self, oracle: Oracle, x: Tensor) -> Tensor:
+        """(N, ...) gradients whose mean has the direction of the mean loss's; 0 for inputs above the ceiling.
+
+        The oracle scales faint gradients up, which a mean must not. Those of cross-entropy are therefore put together
+        from those of the log-odds m, which never are faint: sigmoid(m) times them. Only the ratios of these weights
+        are used, or a network that is sure of all inputs would leave nothing to follow.
+        """
+        if resolve(self.loss or oracle.task.loss).function is not losses.cross_entropy:
+            loss, grad = oracle.loss_and_grad(x, self.loss)
+            return torch.where(per_row(loss <= self.ceiling, x), grad, 0)
+        odds, grad = oracle.loss_and_grad(x, losses.log_odds_against)
+        sign = 1 if oracle.target is None else -1  # under a target, the loss is minus that of the target
+        weight = F.logsigmoid(sign * odds).masked_fill(sign * F.softplus(sign * odds) > self.ceiling, -math.inf)
+        return grad * per_row(torch.exp(weight - weight.amax().clamp(min=torch.finfo(weight.dtype).min)), x)
+
+    def _check_shape(self, x: Tensor) -> None:
+        if self.delta is not None and self.delta.shape != x.shape[1:]:
+            raise UserError(f"delta is for inputs of shape {tuple(self.delta.shape)}; got {tuple(x.shape[1:])}")
