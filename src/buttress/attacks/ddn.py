@@ -1,0 +1,120 @@
+"""DDN: the direction of the perturbation and its norm, each adapted by itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.deepfool import check_threat
+from buttress.attacks.minimum import MinimumNorm, Smallest
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import check_steps
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat, norms, per_row
+
+
+@attack("ddn")
+@dataclass(frozen=True, kw_only=True)
+class DDN(MinimumNorm):
+    """Decoupled direction and norm (Rony et al., CVPR 2019, algorithm 1), in l2.
+
+    A gradient step of the task's loss turns the perturbation; then it is given a radius that shrinks by ``gamma``
+    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths fall from 1 to 0.01
+    along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
+
+    Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point.
+
+    Args:
+        threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
+        steps: gradient steps.
+        gamma: by what share the radius changes in a step.
+        radius: the first radius.
+        levels: values that a pixel can take, evenly spaced over the box; perturbations are rounded to whole levels, as
+            in the paper with 256. None, the default, does not round.
+    """
+
+    threat: Threat = Threat(norm="l2", eps=math.inf)
+    steps: int = 100
+    gamma: float = 0.05
+    radius: float = 1.0
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_threat("DDN", self.threat, "l2")
+        check_steps(self.steps)
+        check_gamma(self.gamma)
+        if not 0 < self.radius < math.inf:
+            raise UserError(f"radius must be a positive number; got {self.radius}")
+        if self.levels is not None and self.levels < 2:
+            raise UserError(f"levels must be 2 or more, or none for no rounding; got {self.levels}")
+        if self.levels is not None and self.threat.box is None:
+            raise UserError("levels divide the box, and there is none; give a box, or no levels")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The smallest perturbation met on the way that beats the model."""
+        best, unit = Smallest(oracle, self.threat), width(self.threat)
+        spare = directed(random.normal(x.shape[1:], x.dtype))  # followed where the gradient is zero
+        farthest = corner(self.threat, x)
+        delta, x_adv = torch.zeros_like(x), x
+        radius = torch.full(x.shape[:1], self.radius * unit, dtype=x.dtype, device=x.device)
+        for step in range(self.steps):
+            _, grad = oracle.loss_and_grad(x_adv)
+            best.offer(x_adv)
+            if oracle.done:
+                return best.point
+            grad = torch.where(per_row(norms(grad, "linf") > 0, grad), directed(grad), spare)
+            delta = delta + cosine(1.0, 0.01, step, self.steps) * unit * grad
+            radius = torch.where(oracle.beaten, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            radius = torch.minimum(radius, farthest)
+            delta = per_row(radius, delta) * directed(delta)
+            x_adv = self._rounded(self.threat.clip(x + delta), x)
+            delta = x_adv - x
+        oracle.logits(x_adv)
+        best.offer(x_adv)
+        return best.point
+
+    def _rounded(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        if self.levels is None:
+            return x_adv
+        level = width(self.threat) / (self.levels - 1)
+        return self.threat.clip(x + ((x_adv - x) / level).round() * level)
+
+
+def directed(delta: Tensor) -> Tensor:
+    """Each row at l2 length 1; rows of zeros stay."""
+    tiny = torch.finfo(delta.dtype).tiny
+    delta = delta / per_row(norms(delta, "linf").clamp(min=tiny), delta)  # so that no square vanishes
+    return delta / per_row(norms(delta, "l2").clamp(min=tiny), delta)
+
+
+def cosine(first: float, last: float, step: int, steps: int) -> float:
+    """A setting's value at ``step`` of ``steps``, on half a cosine from ``first`` towards ``last``."""
+    return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def check_gamma(gamma: float) -> None:
+    """Refuse shares that would end a radius at once.
+
+    Raises:
+        UserError: naming the value.
+    """
+    if not 0 < gamma < 1:
+        raise UserError(f"gamma must be a share between 0 and 1; got {gamma}")
+
+
+def width(threat: Threat) -> float:
+    """The width of the box, which lengths published for inputs in [0, 1] are multiplied by; 1 without a box."""
+    return 1.0 if threat.box is None else threat.box[1] - threat.box[0]
+
+
+def corner(threat: Threat, x: Tensor) -> Tensor:
+    """(N,) the size of the largest perturbation that the box allows; without a box the largest number there is."""
+    if threat.box is None:
+        return torch.full(x.shape[:1], torch.finfo(x.dtype).max, dtype=x.dtype, device=x.device)
+    return norms(torch.maximum(x - threat.box[0], threat.box[1] - x), threat.norm)

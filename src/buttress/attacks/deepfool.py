@@ -1,0 +1,110 @@
+"""DeepFool: steps to the nearest face of the linearised decision region."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.minimum import MinimumNorm, Smallest
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import check_steps
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Norm, Threat, norms, per_row
+
+_BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
+_DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
+
+
+@attack("deepfool")
+@dataclass(frozen=True, kw_only=True)
+class DeepFool(MinimumNorm):
+    """Newton-like steps to the nearest decision boundary (Moosavi-Dezfooli et al., CVPR 2016), in l2 and linf.
+
+    Each step linearises the model, takes the nearest of the faces between the truth and a rival class and moves onto
+    it. The steps are added up, and a point that is tried lies ``overshoot`` times further, as in the paper's algorithm
+    2; it is clipped to the box. An input rests at the first point that beats the model. Under a target the face is
+    that between the target and its strongest rival at the current point.
+
+    Cost per input and step: one forward and as many backwards as there are rivals (one under a target), until all
+    inputs of the batch rest; and one forward at the end.
+
+    Args:
+        threat: norm "l2" or "linf" and the box; the smallest perturbation found counts where it is within ``eps``.
+        steps: linearisations at most.
+        overshoot: how far beyond the boundary each point lies, as a share of the perturbation.
+        candidates: rivals looked at, those of the highest logits on the clean input; None for all.
+    """
+
+    threat: Threat = Threat(norm="l2", eps=math.inf)
+    steps: int = 50
+    overshoot: float = 0.02
+    candidates: int | None = 10
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_threat("DeepFool", self.threat, "l2", "linf")
+        check_steps(self.steps)
+        if not 0 <= self.overshoot < math.inf:
+            raise UserError(f"overshoot must be a number of 0 or more; got {self.overshoot}")
+        if self.candidates is not None and self.candidates < 1:
+            raise UserError(f"candidates must be 1 or more, or none for all classes; got {self.candidates}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The first point on the way that beats the model; the input itself where there was none."""
+        best = Smallest(oracle, self.threat)
+        rivals = self._rivals(oracle.clean, y)
+        total, x_adv = torch.zeros_like(x), x
+        for _ in range(self.steps):
+            step = self._step(oracle, x_adv, rivals)
+            best.offer(x_adv)
+            if oracle.done or bool(best.found.all()):
+                return best.point
+            total = total + step
+            x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
+            x_adv = torch.where(per_row(best.found, x), best.point, x_adv)
+        oracle.logits(x_adv)
+        best.offer(x_adv)
+        return best.point
+
+    def _rivals(self, clean: Tensor, y: Tensor) -> Tensor:
+        """(N, K) classes other than the truth, the highest clean logits first."""
+        count = clean.shape[1] - 1
+        count = count if self.candidates is None else min(self.candidates, count)
+        return clean.scatter(1, y[:, None], -torch.inf).topk(count, dim=1).indices
+
+    def _step(self, oracle: Oracle, x_adv: Tensor, rivals: Tensor) -> Tensor:
+        """(N, ...) the way onto the nearest linearised face; 0 where the gradients are."""
+        if oracle.target is None:
+            logits, grads = oracle.differences(x_adv, rivals)
+            gaps = logits.gather(1, rivals) - logits.gather(1, oracle.y[:, None])
+        else:
+            gap, grad = oracle.loss_and_grad(x_adv, "margin")
+            gaps, grads = gap[:, None], grad[:, None]
+        count, shape = gaps.shape[1], x_adv.shape[1:]
+        slopes = norms(grads.reshape(-1, *shape), _DUAL[self.threat.norm]).view(-1, count)
+        tiny = torch.finfo(slopes.dtype).tiny
+        ways = torch.where(slopes > tiny, gaps.to(slopes.dtype).abs() / slopes.clamp(min=tiny), math.inf)
+        nearest = ways.argmin(1, keepdim=True)
+        way, slope = ways.gather(1, nearest).squeeze(1), slopes.gather(1, nearest).squeeze(1)
+        way = torch.where(way.isfinite(), way + _BEYOND, 0)
+        grad = grads[torch.arange(len(grads), device=grads.device), nearest.squeeze(1)]
+        if self.threat.norm == "linf":
+            return per_row(way, grad) * grad.sign()
+        return per_row(way / slope.clamp(min=tiny), grad) * grad
+
+
+def check_threat(name: str, threat: Threat, *known: Norm) -> None:
+    """Refuse norms that an attack is not defined for, and an unlimited ``eps`` without a box.
+
+    Raises:
+        UserError: naming the norms that the attack knows, or what is missing.
+    """
+    if math.isinf(threat.eps) and threat.box is None:
+        raise UserError(f"an infinite eps without a box bounds nothing; give {name} a finite eps or a box")
+    if threat.norm not in known:
+        raise UserError(f"{name} is defined in {' and '.join(known)}; got {threat.norm}")

@@ -1,0 +1,174 @@
+"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of being told apart."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.deepfool import check_threat
+from buttress.attacks.minimum import MinimumNorm, Smallest
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import check_steps
+from buttress.errors import UserError
+from buttress.losses import Loss
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat, norms, per_row
+
+_MEMORY = 5  # steps that the curvature is learnt from
+_DESCENT = 1e-4  # Armijo's constant: the share of the promised descent that a step must bring
+_SHORTEST = 1e-6  # a search along a line ends here: without the curvature learnt so far, and then for good
+_ESTIMATED = 2.0**-39  # below this the oracle hands on directions of the loss, not slopes, and the slope is 0
+
+
+def _log_odds_escape(logits: Tensor, y: Tensor) -> Tensor:
+    """Log-probability of all classes but ``y`` together."""
+    return logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - logits.logsumexp(1)
+
+
+def _log_probability(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Log-probability of the target."""
+    return logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
+
+
+_SUCCESS = Loss(_log_odds_escape, toward=_log_probability)
+
+
+@attack("lbfgs")
+@dataclass(frozen=True, kw_only=True)
+class LBFGS(MinimumNorm):
+    """Box-constrained L-BFGS (Szegedy et al., ICLR 2014; Tabacof and Valle, IJCNN 2016), in l2.
+
+    Minimises c |delta|^2 - log p, where p is the probability of the target or, without one, of all classes but the
+    truth. The largest ``c`` whose minimum still beats the model is searched for each input by itself: up or down by
+    factors of ten until it is between two values, then by their geometric mean. The smallest perturbation met
+    anywhere on the way is returned.
+
+    The minimiser is written for batches, one state per input: each evaluation is a trial point of every input, clipped
+    to the box; too little descent (Armijo) shortens that input's step. Coordinates that the box holds back are left out
+    of the curvature (Bertsekas, "Projected Newton methods", SIAM J. Control and Optimization 1982).
+
+    Cost per input: at most ``search_steps`` times ``steps`` forwards and backwards, and one forward.
+
+    Args:
+        threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
+        steps: gradient evaluations for each value of ``c``.
+        search_steps: values of ``c`` tried.
+        c: the first one; 1 fits inputs in [0, 1].
+    """
+
+    threat: Threat = Threat(norm="l2", eps=math.inf)
+    steps: int = 50
+    search_steps: int = 9
+    c: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_threat("LBFGS", self.threat, "l2")
+        check_steps(self.steps)
+        if self.search_steps < 1:
+            raise UserError(f"search_steps must be 1 or more; got {self.search_steps}")
+        if not 0 < self.c < math.inf:
+            raise UserError(f"c must be a positive number; got {self.c}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The smallest perturbation met on the way that beats the model."""
+        best = Smallest(oracle, self.threat)
+        c = torch.full(x.shape[:1], self.c, dtype=torch.float64, device=x.device)
+        low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
+        for _ in range(self.search_steps):
+            won = _Descent(oracle, self.threat, c, best).run(self.steps)
+            if oracle.done:
+                break
+            low, high = torch.where(won, c, low), torch.where(won, high, c)
+            c = torch.where(low == 0, high / 10, torch.where(high.isinf(), low * 10, (low * high).sqrt()))
+        return best.point
+
+
+class _Descent:
+    """One minimisation for each input, all with a ``c`` of their own; see `LBFGS`."""
+
+    def __init__(self, oracle: Oracle, threat: Threat, c: Tensor, best: Smallest) -> None:
+        self.oracle, self.threat, self.c, self.best = oracle, threat, c, best
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def run(self, evaluations: int) -> Tensor:
+        """(N,) bool, whether the last point that was accepted beats the model."""
+        point = self.oracle.x
+        value, grad, won = self._ask(point)
+        running, restarted = self.best.distance > 0, torch.ones_like(won)
+        # The first curvature is that of the distance, unless that would lead out of sight.
+        scale = torch.minimum(0.5 / self.c, 1 / norms(grad.double(), "l2").clamp(min=1e-30))
+        length = torch.ones_like(value)
+        direction = self._direction(point, grad, scale)
+        for _ in range(evaluations - 1):
+            if self.oracle.done or not bool((running & self.oracle.alive).any()):
+                break
+            trial = self.threat.clip(point + per_row(length, point).to(point.dtype) * direction)
+            promised = _dot(grad, trial - point)
+            new_value, new_grad, new_won = self._ask(trial)
+            accepted = running & (promised < 0) & (new_value <= value + _DESCENT * promised)
+            scale = self._learn(trial - point, new_grad - grad, accepted, scale)
+            point, grad = (_chosen(accepted, new, old) for new, old in ((trial, point), (new_grad, grad)))
+            # After a refusal, the minimum of the parabola through what is known of the line.
+            share = -promised / (2 * (new_value - value - promised).clamp(min=1e-300))
+            length = torch.where(accepted, 1.0, length * share.nan_to_num(0.1).clamp(0.1, 0.5))
+            value, won = torch.where(accepted, new_value, value), torch.where(accepted, new_won, won)
+            stuck = length < _SHORTEST
+            running = running & ~(stuck & restarted)
+            restarted = torch.where(accepted, False, restarted | stuck)
+            self._forget(stuck)
+            length = torch.where(stuck, 1.0, length)
+            direction = self._direction(point, grad, scale)
+        return won
+
+    def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(N,) float64 objective, its gradient, and whether the model is beaten there."""
+        gain, grad = self.oracle.loss_and_grad(point, _SUCCESS)
+        beaten = self.oracle.beaten.clone()
+        self.best.offer(point, beaten)
+        delta = point - self.oracle.x
+        grad = torch.where(per_row(gain > -_ESTIMATED, grad), 0, grad)
+        value = self.c * norms(delta.double(), "l2").square() - gain.double()
+        return value, per_row(2 * self.c, delta).to(delta.dtype) * delta - grad, beaten
+
+    def _learn(self, moved: Tensor, bent: Tensor, accepted: Tensor, scale: Tensor) -> Tensor:
+        """Keep a step and the change of gradient along it; (N,) the new first guess of the inverse curvature."""
+        along, size = _dot(moved, bent), _dot(bent, bent)
+        useful = accepted & (along > 1e-10 * size) & (size > 0)
+        self.pairs = [*self.pairs[1 - _MEMORY :], (moved, bent, useful)]
+        return torch.where(useful, along / size.clamp(min=1e-300), scale)
+
+    def _forget(self, rows: Tensor) -> None:
+        self.pairs = [(moved, bent, useful & ~rows) for moved, bent, useful in self.pairs]
+
+    def _direction(self, point: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
+        """(N, ...) the quasi-Newton direction among the coordinates that are free to move (two-loop recursion)."""
+        free = torch.ones_like(point)
+        if self.threat.box is not None:
+            low, high = torch.tensor(self.threat.box, dtype=point.dtype).tolist()
+            free = (~(((point <= low) & (grad > 0)) | ((point >= high) & (grad < 0)))).to(point.dtype)
+        result, pairs = -grad * free, []
+        for moved, bent, useful in reversed(self.pairs):
+            moved, bent = moved * free, bent * free
+            along = _dot(moved, bent)
+            share = torch.where(useful & (along > 0), 1 / along.clamp(min=1e-300), 0)
+            weight = share * _dot(moved, result)
+            result = result - per_row(weight, point).to(point.dtype) * bent
+            pairs.append((moved, bent, share, weight))
+        result = result * per_row(scale, point).to(point.dtype)
+        for moved, bent, share, weight in reversed(pairs):
+            result = result + per_row(weight - share * _dot(bent, result), point).to(point.dtype) * moved
+        return result
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) float64 inner products."""
+    return (a.double() * b.double()).flatten(1).sum(1)
+
+
+def _chosen(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(per_row(rows, new), new, old)

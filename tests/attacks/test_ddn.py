@@ -1,0 +1,72 @@
+"""DDN beside its algorithm written out for one input with autograd."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from buttress.attacks.ddn import DDN
+from buttress.threat import Threat
+
+
+def plain_ddn(model, x, y, steps, low, high):
+    """Algorithm 1 for one input (1, ...) and gradients that are never zero; the smallest distance found."""
+    width = high - low
+    delta, radius, smallest = torch.zeros_like(x), width, math.inf
+    farthest = float(torch.maximum(x - low, high - x).norm())
+    for k in range(steps + 1):
+        leaf = (x + delta).requires_grad_()
+        logits = model(leaf)
+        beaten = int(logits.argmax()) != int(y)
+        if beaten:
+            smallest = min(smallest, float(delta.norm()))
+        (grad,) = torch.autograd.grad(F.cross_entropy(logits, y), leaf)
+        alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
+        delta = delta + width * alpha * grad / grad.norm()
+        radius = min(radius * (0.95 if beaten else 1.05), farthest)
+        delta = (x + radius * delta / delta.norm()).clamp(low, high) - x
+    return smallest
+
+
+@pytest.mark.parametrize("box", [(0.0, 1.0), (-1.0, 2.0)])
+def test_it_is_the_algorithm(nets, box):
+    model = nets.conv(seed=3, dtype=torch.float64)
+    x = torch.rand(4, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y = model(x).argmax(1)
+    result = DDN(threat=Threat(norm="l2", eps=math.inf, box=box), steps=25)(model, x, y)
+    assert result.beaten.all()
+    for row in range(4):
+        theirs = plain_ddn(model, x[row : row + 1], y[row : row + 1], 25, *box)
+        assert float(result.distance[row]) == pytest.approx(theirs, rel=1e-9)
+    assert (result.forwards == 1 + 25 + 1 + 1).all()
+    assert (result.backwards == 25).all()
+
+
+def test_levels_round_the_perturbation(nets):
+    model = nets.conv(seed=3)
+    x = (torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0)) * 255).round() / 255
+    y = model(x).argmax(1)
+    rounded = DDN(levels=256)(model, x, y)
+    free = DDN()(model, x, y)
+    assert rounded.beaten.all()
+    levels = (rounded.x_adv - x) * 255
+    torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
+    assert not torch.allclose((free.x_adv - x) * 255, ((free.x_adv - x) * 255).round(), rtol=0, atol=1e-3)
+    assert (rounded.distance >= 0.98 * free.distance).all()
+
+
+def test_where_the_gradient_is_zero_it_looks_in_a_direction_of_the_inputs_own(nets):
+    """A bump that only a far point sees: all that is asked about is on the radius, away from the input."""
+
+    class Flat(torch.nn.Module):
+        def forward(self, x):
+            inside = (x - 0.5).norm(dim=1) < 0.3
+            return 3 * torch.stack([inside.float(), 1 - inside.float()], 1) + 0 * x.sum(1, keepdim=True)
+
+    x, y = torch.full((3, 4), 0.5), torch.zeros(3, dtype=torch.long)
+    result = DDN(steps=40)(Flat(), x, y, seed=1)
+    assert result.beaten.all()
+    assert (result.distance < 0.32).all()
+    directions = (result.x_adv - x) / (result.x_adv - x).norm(dim=1, keepdim=True)
+    assert (directions @ directions.T - torch.eye(3)).abs().max() < 0.99
