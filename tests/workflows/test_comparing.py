@@ -25,7 +25,7 @@ def test_accuracies_and_the_paired_test():
     p = exact(6, 1)
     assert headline({"a": [before], "b": [after]}) == (
         "From a to b: clean accuracy 90.0% to 80.0%; robust accuracy 20.0% to 70.0% under linf eps 8/255 "
-        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g})."
+        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g}, paired bootstrap +10.0 to +90.0 points)."
     )
     assert p == 0.125
 

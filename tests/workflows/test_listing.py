@@ -20,7 +20,7 @@ def test_options_come_with_their_defaults():
     assert moons["options"]["samples"] == 1000
     assert moons["class"] == "buttress.data.moons.moons"
     (robustness,) = [row for row in listing("audits") if row["name"] == "robustness"]
-    assert set(robustness["options"]) == {"attacks", "noises", "eps"}
+    assert set(robustness["options"]) == {"attacks", "noises", "eps", "reuse"}
     assert robustness["options"]["eps"] is None
 
 

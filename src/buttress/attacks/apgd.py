@@ -1,24 +1,25 @@
-"""Auto-PGD: projected gradient descent with momentum that chooses its own step sizes."""
+"""Auto-PGD: projected gradient descent that chooses its own step sizes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from buttress.attacks.apgd_run import run_l1, run_momentum
 from buttress.attacks.base import Attack
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.l1 import project_l1
+from buttress.attacks.oracle import Inside, Oracle
 from buttress.attacks.pgd import check_steps
-from buttress.attacks.steepest import reach
+from buttress.attacks.ranks import ranked
 from buttress.errors import UserError
-from buttress.losses import LossLike, resolve
+from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
-
-_MOMENTUM = 0.75  # alpha in the paper: the share of the new step, the rest repeats the step before
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -32,24 +33,37 @@ def checkpoints(steps: int) -> list[int]:
     return found
 
 
+def trains(oracle: Oracle) -> bool:
+    """Whether the search is a full one on a model in train mode: BatchNorm asks for a batch that stays whole."""
+    model = oracle.passes.model
+    return oracle.search == "full" and isinstance(model, nn.Module) and any(part.training for part in model.modules())
+
+
 @attack("apgd")
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Auto-PGD (Croce and Hein, ICML 2020, algorithm 1), in linf and l2 as published with AutoAttack.
+    """Auto-PGD (Croce and Hein, ICML 2020, algorithm 1), in linf, l2 and l1 as published with AutoAttack.
 
-    In l1 the same scheme takes the threat's own steps and projection; it is not the L1 form of Croce and Hein (ICML
-    2021). Returned for each input: the last iterate that beat the model, in the first restart that had one, as the
-    search's precision saw it; where none did, the point of the highest loss.
+    In l1 it is the form of Croce and Hein (ICML 2021): steps along the signs of the largest gradient entries, as many
+    as the sparsity of the best point so far suggests, and exact projections onto the ball within the box. Returned for
+    each input: the last iterate that beat the model, in the first restart that had one, as the search's precision saw
+    it; where none did, the point of the highest loss.
 
-    Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards.
+    Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
+    Where there are several restarts or targets, an input that is beaten takes no part in those that follow, each costs
+    one forward more, and `Attacked.stages` tells what each of them did.
 
     Args:
         threat: what is allowed.
         steps: gradient steps of each restart.
-        restarts: independent runs.
+        restarts: independent runs, with ``targets`` for each of them.
         loss: "cross_entropy", "dlr", another loss's name, or any callable (logits, y) -> (N,); cross-entropy for
-            classifiers unless given.
-        rho: the step size is halved where fewer than this share of an interval's steps raised the loss.
+            classifiers unless given, and where there are targets "dlr", or the lead itself with fewer than 4 classes.
+        rho: the step size is halved where fewer than this share of an interval's steps raised the loss (linf, l2).
+        targets: how many classes to lead an input to, in the order of the clean logits, the runner-up first; all
+            others at most. 0 leads it away from the truth. An attack that was given a target leads there.
+        large_start: in l1 spend 30 % of the steps in a ball of 3 eps, 30 % in one of 2 eps, and the rest in that of
+            eps, each from the best point of the last; in other norms there is no such start.
     """
 
     threat: Threat = Threat()
@@ -57,27 +71,77 @@ class APGD(Attack):
     restarts: int = 1
     loss: LossLike | None = None
     rho: float = 0.75
+    targets: int = 0
+    large_start: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_steps(self.steps, self.restarts)
+        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 0:
+            raise UserError(f"targets must be a whole number of 0 or more; got {self.targets!r}")
         if not 0 <= self.rho <= 1:
             raise UserError(f"rho must be a share from 0 to 1; got {self.rho}")
         if self.loss is not None:
             resolve(self.loss)
 
+    def inside(self) -> Inside | None:
+        """A large start asks about points outside of the threat."""
+        return self.threat.contains if self.large_start and self.threat.norm == "l1" else None
+
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """See the class: the last point that beat the model, else the point of the highest loss."""
-        result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
+        rounds = list(self._rounds(oracle))
+        if len(rounds) == 1:
+            return self._run(oracle, random, rounds[0][1])[0]
+        result, highest = x.clone(), torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
         beaten = torch.zeros_like(highest, dtype=torch.bool)
-        for _ in range(self.restarts):
-            if oracle.done:
+        for number, (name, toward) in enumerate(rounds):
+            rows = (~beaten & oracle.alive).nonzero().squeeze(1)
+            if not len(rows):
                 break
-            point, loss, won = self._run(oracle, x, self._start(x, random))
-            taken = ~beaten & (won | (loss > highest))
-            result = torch.where(per_row(taken, x), point, result)
-            highest, beaten = torch.where(taken, loss, highest), beaten | won
+            rows = torch.arange(len(x), device=x.device) if trains(oracle) else rows
+            draws = random.only(rows) if number == 0 else random.only(rows).fork("round", number)
+            part = oracle.only(rows, inside=oracle.inside, search=oracle.search)
+            point, loss, _ = self._run(part, draws, None if toward is None else toward[rows])
+            point, output = part.settle(self.threat.project(point, part.x))
+            won = oracle.merge(part, rows, point, output, name)
+            taken = ~beaten[rows] & (won | (loss > highest[rows]))
+            result[rows] = torch.where(per_row(taken, x), point, result[rows])
+            highest[rows] = torch.where(taken, loss, highest[rows])
+            beaten[rows] |= won
         return result
+
+    def _rounds(self, oracle: Oracle) -> Iterator[tuple[str, Tensor | None]]:
+        """Name and (N,) classes to be led to, or None, of each run."""
+        if not self.targets or oracle.target is not None:
+            for restart in range(self.restarts):
+                yield f"restart {restart + 1}", None
+            return
+        classes = ranked(oracle.clean, oracle.y, self.targets)
+        for k in range(classes.shape[1]):
+            for restart in range(self.restarts):
+                yield f"target {k + 1}" + (f", restart {restart + 1}" if self.restarts > 1 else ""), classes[:, k]
+
+    def _run(self, oracle: Oracle, random: Random, toward: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One restart: the point to return, the highest loss met, and whether an iterate beat the model."""
+        loss = self.loss
+        if loss is None and self.targets:
+            loss = "dlr" if oracle.clean.shape[1] >= 4 else Loss(margin, toward=margin_toward)
+        if self.threat.norm != "l1":
+            start, marks = self._start(oracle.x, random), checkpoints(self.steps)
+            return run_momentum(oracle, self.threat, start, self.steps, marks, self.rho, loss, toward)
+        if not self.large_start or math.isinf(self.threat.eps):
+            start = self._start(oracle.x, random)
+            return run_l1(oracle, self.threat, start, self.steps, loss, toward, known=False)
+        first = second = math.ceil(0.3 * self.steps)
+        phases = [(3, first), (2, min(second, self.steps - first)), (1, max(self.steps - first - second, 0))]
+        point = oracle.x + random.normal(oracle.x.shape[1:], oracle.x.dtype)
+        for times, steps in phases:
+            threat = replace(self.threat, eps=times * self.threat.eps)
+            point = project_l1(point, oracle.x, threat)
+            found = run_l1(oracle, threat, point, steps, loss, toward, known=True, best=times > 1)
+            point = found[0]
+        return found
 
     def _start(self, x: Tensor, random: Random) -> Tensor:
         """On the surface of the ball: a random point of the cube, or a random direction, scaled to length eps."""
@@ -85,42 +149,6 @@ class APGD(Attack):
             return self.threat.random_start(x, random)
         shape, norm = x.shape[1:], self.threat.norm
         delta = 2 * random.uniform(shape, x.dtype) - 1 if norm == "linf" else random.normal(shape, x.dtype)
-        if norm != "l1":
-            delta = delta * per_row(self.threat.eps / norms(delta, norm).clamp(min=1e-30), x)
-        return self.threat.project(x + delta, x)
-
-    def _run(self, oracle: Oracle, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One restart: the point to return, the highest loss met, and whether an iterate beat the model."""
-        project = self.threat.projector(x)
-        loss, grad = oracle.loss_and_grad(start, self.loss)
-        x_adv = previous = best = last_beaten = start
-        best_loss = loss_at_check = loss
-        best_grad, beaten = grad, oracle.beaten.clone()
-        step_size = torch.full_like(loss, reach(self.threat) * (1 if self.threat.norm == "l1" else 2))
-        halved = torch.ones_like(beaten)  # so that a lack of progress counts from the second checkpoint on
-        rises, last_check, checks = torch.zeros_like(loss), 0, checkpoints(self.steps)
-        for step in range(1, self.steps + 1):
-            if oracle.done:
-                break
-            target = project(self.threat.ascend(x_adv, grad, step_size))
-            share = _MOMENTUM if step > 1 else 1.0
-            moved = x_adv + share * (target - x_adv) + (1 - share) * (x_adv - previous)
-            previous, x_adv, before = x_adv, project(moved), loss
-            if step < self.steps:
-                loss, grad = oracle.loss_and_grad(x_adv, self.loss)
-            else:
-                loss = oracle.loss(x_adv, self.loss)
-            last_beaten = torch.where(per_row(oracle.beaten, x), x_adv, last_beaten)
-            beaten |= oracle.beaten
-            rises += loss > before
-            better = loss > best_loss
-            best, best_loss = torch.where(per_row(better, x), x_adv, best), torch.where(better, loss, best_loss)
-            best_grad = torch.where(per_row(better, x), grad, best_grad)
-            if step in checks:
-                halve = (rises <= self.rho * (step - last_check)) | (~halved & (best_loss <= loss_at_check))
-                step_size = torch.where(halve, step_size / 2, step_size)
-                x_adv = torch.where(per_row(halve, x), best, x_adv)
-                grad = torch.where(per_row(halve, x), best_grad, grad)
-                halved, loss_at_check, last_check = halve, best_loss, step
-                rises = torch.zeros_like(rises)
-        return torch.where(per_row(beaten, x), last_beaten, best), best_loss, beaten
+        if norm == "l1":
+            return project_l1(x + delta, x, self.threat)
+        return self.threat.project(x + delta * per_row(self.threat.eps / norms(delta, norm).clamp(min=1e-30), x), x)

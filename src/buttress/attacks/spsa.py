@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,7 +40,7 @@ class SPSA(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,).
     """
 
-    strays: ClassVar[bool] = True  # the questions may be further away than eps
+    strays = True  # the questions may be further away than eps
 
     threat: Threat = Threat()
     steps: int = 100

@@ -3,10 +3,11 @@
 from typing import Any
 
 from buttress.audits.base import Audit, Subject, run, subject
+from buttress.audits.evaluation import Evaluation, evaluate
 from buttress.audits.finding import Finding
 from buttress.registry import audit as _registry
 
-__all__ = ["Audit", "Finding", "Subject", "names", "run", "subject"]
+__all__ = ["Audit", "Evaluation", "Finding", "Subject", "evaluate", "names", "run", "subject"]
 
 
 def names() -> list[str]:

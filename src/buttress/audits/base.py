@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +18,20 @@ from buttress.attacks.base import joined
 from buttress.attacks.borrow import borrowed
 from buttress.attacks.oracle import Search
 from buttress.attacks.passes import Precision
+from buttress.audits.digests import digest as digest
+from buttress.audits.digests import digest_of
+from buttress.audits.evaluation import settings_of, settle
 from buttress.audits.finding import Finding
+from buttress.audits.groups import GROUP, Data, Work, batch, crafted, cut, on
+from buttress.audits.manifest import open_folder
+from buttress.audits.naming import describe as describe
 from buttress.data.base import Split
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
-from buttress.registry import attack as registered_attacks
 from buttress.tasks import Task
 
-Data = Split | Iterable[tuple[Tensor, Tensor]]
-_GROUP = 1024  # inputs attacked together; their compute batches stay full while inputs drop out
+_GROUP = GROUP
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Subject:
         seed: of all attacks.
         precision: of the attacks' search; verdicts are float32.
         batch_size: inputs computed at once.
+        folder: where what is crafted is kept group by group, so that an audit that was stopped can go on; nowhere
+            unless given.
     """
 
     model: nn.Module
@@ -64,6 +70,7 @@ class Subject:
     batch_size: int = 256
     store: dict[tuple[str, ...], Timed] = field(default_factory=dict)
     watch: Callable[[str, float], None] | None = None
+    folder: Path | None = None
     _logits: Tensor | None = None
 
     @property
@@ -81,26 +88,35 @@ class Subject:
             parts = [self.task.read(forward_checked(self.model, part)) for part in torch.split(x, self.batch_size)]
             return torch.cat(parts)
 
-    def attacked(self, attack: Perturbation, search: Search = "full") -> Timed:
-        """Every input under ``attack``; from the store where that has been done before."""
-        # Not the precision: "auto" becomes what it chose, and what was crafted before that stays good.
-        key = (attack.fingerprint(), str(self.seed), search, digest(self.model), _digest(self.ids))
+    def attacked(self, attack: Perturbation, search: Search = "full", rows: Tensor | None = None) -> Timed:
+        """Every input, or those in ``rows`` (M,), under ``attack``; from the store where that has been done before."""
+        ids = self.ids if rows is None else self.ids[rows]
+        key = (attack.fingerprint(), str(self.seed), search, digest(self.model), digest_of(ids))
         if key not in self.store:
-            self.store[key] = self._attack(attack, search)
+            self.store[key] = self._attack(attack, search, rows, digest_of(*key))
         return self.store[key]
 
-    def _attack(self, attack: Perturbation, search: Search) -> Timed:
-        parts, start = [], time.perf_counter()
-        for begin in range(0, len(self.x), _GROUP):
-            rows = slice(begin, begin + _GROUP)
-            settings: dict[str, Any] = {"search": search, "precision": self.precision, "batch_size": self.batch_size}
-            x, y, ids = self.x[rows], self.y[rows], self.ids[rows]
-            parts.append(attack(self.model, x, y, task=self.task, seed=self.seed, ids=ids, **settings))
-            if self.precision == "auto" and int(parts[-1].backwards.sum()):  # timed: the choice holds for this audit
-                self.precision = parts[-1].precision
+    def _attack(self, attack: Perturbation, search: Search, rows: Tensor | None, key: str) -> Timed:
+        about = (self.x, self.y, self.ids)
+        x, y, ids = about if rows is None else (values[rows] for values in about)
+        named = ("model", "task", "seed", "precision", "batch_size")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in named}
+        work = Work(attack=attack, search=search, device=x.device, **settings)
+        folder = None if self.folder is None else self.folder / key[:16]
+        chosen = open_folder(folder, partial(_known, work), True, partial(settle, work, x, y))
+        self.precision = chosen if self.precision == "auto" else self.precision
+        parts, seconds = [], 0.0
+        for group in crafted(cut(x, y, ids, _GROUP), replace(work, precision=chosen), folder):
+            parts.append(on(x.device, group.outcome))
+            seconds += group.seconds
             if self.watch is not None:
-                self.watch(describe(attack), min(1.0, (begin + _GROUP) / len(self.x)))
-        return Timed(joined(parts), time.perf_counter() - start)
+                self.watch(describe(attack), min(1.0, (group.index + 1) * _GROUP / len(x)))
+        return Timed(joined(parts), seconds)
+
+
+def _known(work: Work) -> dict[str, Any]:
+    """What a kept outcome is recognised by. Not the precision: what was crafted in any is good for all."""
+    return {name: value for name, value in settings_of(work, _GROUP).items() if name != "precision"}
 
 
 @dataclass(frozen=True)
@@ -124,35 +140,9 @@ class Audit(ABC):
         """Answer for this network; crafted examples come from ``subject.attacked``."""
 
 
-def digest(model: nn.Module) -> str:
-    """What tells two networks apart: their class and all weights and buffers."""
-    found = hashlib.sha256(type(model).__qualname__.encode())
-    for name, value in model.state_dict().items():
-        found.update(name.encode() + _digest(value).encode())
-    return found.hexdigest()
-
-
 def same_inputs(subject: Subject) -> str:
     """What is equal for audits of the same inputs in the same order: a short digest of ids, labels and values."""
-    return hashlib.sha256("".join(map(_digest, (subject.ids, subject.y, subject.x))).encode()).hexdigest()[:16]
-
-
-def _digest(value: object) -> str:
-    if not isinstance(value, Tensor):  # what a module keeps as extra state
-        return repr(value)
-    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def describe(attack: Perturbation) -> str:
-    """A perturbation in a few words: "PGD-20", "PGD-40 x 5", "gaussian"."""
-    _, users, name = registered_attacks.name_of(attack).rpartition(":")
-    if getattr(attack, "threat", None) is None:
-        return name
-    name = name if users else name.upper()
-    steps, restarts = getattr(attack, "steps", None), getattr(attack, "restarts", 1)
-    loss = getattr(attack, "loss", None)
-    text = name + (f"-{steps}" if steps is not None else "") + (f" x {restarts}" if restarts > 1 else "")
-    return text + (f" ({loss})" if isinstance(loss, str) and loss != "cross_entropy" else "")
+    return digest_of(subject.ids, subject.y, subject.x)[:16]
 
 
 def subject(
@@ -165,6 +155,7 @@ def subject(
     precision: Precision = "fp32",
     batch_size: int = 256,
     watch: Callable[[str, float], None] | None = None,
+    folder: Path | None = None,
 ) -> Subject:
     """Gather a network and its inputs, on the network's device.
 
@@ -178,10 +169,7 @@ def subject(
         batches = list(data)
         if not batches:
             raise UserError("an audit needs at least one input; the data is empty")
-        x, y = (
-            torch.cat([torch.as_tensor(part) for part in parts]) for parts in zip(*map(_pair, batches), strict=True)
-        )
-        y = y if y.is_floating_point() else y.long()
+        x, y = (torch.cat(parts) for parts in zip(*map(batch, batches), strict=True))
         ids = torch.arange(len(y))
         if limit is not None and limit < len(y):
             split = Split(x, y, ids).stratified(limit, seed)
@@ -192,14 +180,9 @@ def subject(
     names = tuple(classes) if classes is not None else tuple(str(c) for c in range(int(y.max()) + 1))
     if batch_size < 1:
         raise UserError(f"batch_size must be 1 or more; got {batch_size}")
-    settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size, "watch": watch}
+    settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
+    settings |= {"watch": watch, "folder": folder}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
-
-
-def _pair(batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, list | tuple) or len(batch) < 2:
-        raise UserError(f"data are batches of (inputs, labels); got a {type(batch).__name__}")
-    return batch[0], batch[1]
 
 
 def run(
@@ -214,7 +197,7 @@ def run(
         model: the network; it comes back as it was.
         data: a split of a data set, or any iterable of (x, y) batches.
         audits: what to ask.
-        **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch.
+        **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
     """
     about = subject(model, data, **settings)
     return [audit.ask(about) for audit in audits]

@@ -4,59 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from buttress.attacks import Attack, Perturbation
+from buttress.attacks.minimum import MinimumNorm
 from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject, Timed, describe, same_inputs
+from buttress.audits.base import Audit, Subject, describe, same_inputs
 from buttress.audits.finding import Finding, Severity
+from buttress.audits.statistics import INTERVAL, paired
+from buttress.audits.statistics import accuracy as _accuracy
+from buttress.audits.statistics import interval as interval
+from buttress.audits.sweep import Cost, Sweep, cost, distances, runs, sweep
+from buttress.audits.sweep import at_budget as at_budget
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
 
-INTERVAL = "exact binomial, 95 %"
-
-
-def interval(successes: int, count: int) -> tuple[float, float]:
-    """The exact binomial interval at 95 % (Clopper and Pearson, 1934)."""
-    from scipy.stats import binomtest
-
-    bounds = binomtest(successes, count).proportion_ci(0.95, method="exact")
-    return float(bounds.low), float(bounds.high)
-
-
-def at_budget(attack: Attack, eps: float) -> Attack:
-    """The same attack under another eps; an explicit step size keeps its proportion to eps."""
-    changes: dict[str, Any] = {"threat": replace(attack.threat, eps=eps)}
-    step = getattr(attack, "step_size", None)
-    if step is not None and math.isfinite(attack.threat.eps) and math.isfinite(eps) and attack.threat.eps > 0:
-        changes["step_size"] = step * eps / attack.threat.eps
-    return cast(Attack, replace(cast(Any, attack), **changes))
-
 
 @audit("robustness")
 @dataclass(frozen=True, kw_only=True)
 class Robustness(Audit):
-    """Accuracy over budgets with exact intervals, the R&G score, and what each attack cost.
+    """Accuracy over budgets with exact intervals, distances, paired differences, and what each attack cost.
 
     The R&G score is the sum of the accuracies, in percent, over the budgets (Khalooei et al., arXiv 2202.02626).
-    Every attack is run at every budget, and an input counts as standing under all of them together only when it
-    withstands each. That means something within one norm and one box only: other norms need an audit of their own.
+    Every attack is run at every budget; one that looks for the smallest perturbation is run once, without a limit: its
+    distances say who stands at any budget, and their median is told. An input counts as standing under all attacks
+    together only when it withstands each. That means something within one norm and one box only: other norms need an
+    audit of their own.
 
     Args:
-        attacks: all of one norm and one box; the eps of the first is the main budget.
+        attacks: all of one norm and one box; the eps of the first is the main budget, where it has a limit.
         noises: perturbations without a threat, scored as they are.
         eps: the budgets; 0, 1/4, 1/2, 1, 3/2 and 2 times the main one unless given. The attacks' own are added.
+        reuse: count what an attack beat at a smaller budget as beaten at the larger ones, and attack there only what
+            still stands; otherwise every input is attacked anew.
     """
 
     attacks: Sequence[Attack] = (PGD(threat=Threat(), steps=20),)
     noises: Sequence[Perturbation] = ()
     eps: Sequence[float] | None = None
+    reuse: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what has no budget."""
@@ -71,15 +63,21 @@ class Robustness(Audit):
     @property
     def main_eps(self) -> float:
         """The budget that the verdict speaks of."""
-        return self.attacks[0].threat.eps
+        limited = [attack.threat.eps for attack in self.attacks if not _unlimited(attack)]
+        return [*limited, *(eps for eps in self.eps or () if eps > 0), math.inf][0]
 
     @property
     def budgets(self) -> list[float]:
         """All budgets, rising, 0 and the attacks' own among them."""
         main = self.main_eps
         spread = (0.25, 0.5, 1.0, 1.5, 2.0) if math.isfinite(main) else (1.0,)
-        asked = [main * share for share in spread] if self.eps is None else list(self.eps)
-        return sorted({0.0, *(attack.threat.eps for attack in self.attacks), *asked})
+        asked = [main * share for share in spread] if self.eps is None else [main, *self.eps]
+        return sorted({0.0, *(attack.threat.eps for attack in self.attacks if not _unlimited(attack)), *asked})
+
+    @property
+    def runs(self) -> list[Attack]:
+        """The attacks as they will be run, over all budgets; with ``reuse`` most of them on part of the inputs."""
+        return [run for attack in self.attacks for run in runs(attack, self.budgets)]
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input at every budget.
@@ -94,26 +92,14 @@ class Robustness(Audit):
                 told = " and ".join(map(str, several))
                 raise UserError(f"the attacks of one robustness audit share a {kind}; got {told}: ask an audit of each")
         right = ~subject.task.beaten(subject.logits, subject.y)
-        rows, stands = [], {eps: right.clone() for eps in self.budgets}
-        for attack in self.attacks:
-            curve, timed = [], None
-            for eps in self.budgets:
-                found = right
-                if eps > 0:
-                    result = subject.attacked(at_budget(attack, eps), search="first")
-                    found = right & ~result.outcome.beaten
-                    timed = result if eps == self.main_eps else timed
-                stands[eps] &= found
-                curve.append({"eps": eps, **_accuracy(found)})
-            rows.append({**_row(attack, timed, len(right)), "norm": attack.threat.norm, "curve": curve})
-        for row in rows:
-            row["r_and_g"] = 100 * sum(point["accuracy"] for point in row["curve"])
+        found = [sweep(subject, attack, self.budgets, right, reuse=self.reuse) for attack in self.attacks]
+        stands = {eps: _all([one.stands[eps] for one in found]) for eps in self.budgets}
+        rows = [self._row(attack, one, right, subject.seed) for attack, one in zip(self.attacks, found, strict=True)]
         noises = [
-            {**_row(noise, timed, len(right)), **_accuracy(right & ~timed.outcome.beaten)}
+            {**_named(noise), **cost(timed).each(len(right)), **_accuracy(right & ~timed.outcome.beaten)}
             for noise in self.noises
             for timed in [subject.attacked(noise, search="first")]
         ]
-        worst = [{"eps": eps, **_accuracy(found)} for eps, found in stands.items()]
         clean, main = _accuracy(right), _accuracy(stands[self.main_eps])
         data = {
             "inputs": len(right),
@@ -122,15 +108,59 @@ class Robustness(Audit):
             "interval": INTERVAL,
             "main_eps": self.main_eps,
             "box": subject_box(self.attacks[0].threat),
+            "reuse": self.reuse,
             "attacks": rows,
             "fingerprints": sorted(attack.fingerprint() for attack in self.attacks),
             "noises": noises,
-            "worst": worst,
+            "worst": [{"eps": eps, **_accuracy(one)} for eps, one in stands.items()],
+            "paired": self._paired(found, subject.seed),
             "same_inputs": same_inputs(subject),
             "stands": {"clean": _digits(right), "main": _digits(stands[self.main_eps])},
         }
+        data |= self._nearest(found, right, subject.seed)
         title = f"Robustness ({self.attacks[0].threat.norm})"
-        return Finding("robustness", title, self._verdict(clean, main, len(right)), _severity(clean, main), data)
+        verdict = self._verdict(clean, main, len(right)) + self._told(data)
+        return Finding("robustness", title, verdict, _severity(clean, main), data)
+
+    def _row(self, attack: Attack, found: Sweep, right: Tensor, seed: int) -> dict[str, Any]:
+        count, total = len(right), found.total
+        # One run without a limit stands for all budgets, the main one too.
+        main = total if found.distance is not None else found.costs.get(self.main_eps, Cost())
+        stages = next((c.stages for eps, c in found.costs.items() if eps in (self.main_eps, math.inf)), ())
+        curve = [
+            {"eps": eps, **_accuracy(one), "reused": found.reused.get(eps, 0)} for eps, one in found.stands.items()
+        ]
+        row = {
+            **_named(attack),
+            **main.each(count),
+            "total": total.each(count),
+            "norm": attack.threat.norm,
+            "curve": curve,
+            "r_and_g": 100 * sum(point["accuracy"] for point in curve),
+            "stages": [vars(stage) for stage in stages],
+        }
+        return row if found.distance is None else {**row, "distances": distances(found.distance, right, seed)}
+
+    def _nearest(self, found: Sequence[Sweep], right: Tensor, seed: int) -> dict[str, Any]:
+        """The smallest distance that any attack has found, input by input."""
+        known = [one.distance for one in found if one.distance is not None]
+        return {"distances": distances(torch.stack(known).amin(0), right, seed)} if known else {}
+
+    def _told(self, data: dict[str, Any]) -> str:
+        found = data.get("distances", {})
+        if "median" not in found:
+            return ""
+        return (
+            f" The median {self.attacks[0].threat.norm} distance to an input that beats the network is at most "
+            f"{found['median']:.3g} ({found['low']:.3g} to {found['high']:.3g})."
+        )
+
+    def _paired(self, found: Sequence[Sweep], seed: int) -> list[dict[str, Any]]:
+        """Every attack against the first, input by input at the main budget."""
+        first, *others = (
+            (describe(attack), one.stands[self.main_eps]) for attack, one in zip(self.attacks, found, strict=True)
+        )
+        return [{"first": first[0], "second": name, **paired(first[1], stands, seed)} for name, stands in others]
 
     def _verdict(self, clean: dict[str, float], main: dict[str, float], count: int) -> str:
         *before, last = (describe(attack) for attack in self.attacks)
@@ -153,19 +183,20 @@ def _digits(found: Tensor) -> str:
     return "".join("1" if one else "0" for one in found.tolist())
 
 
-def _accuracy(found: Tensor) -> dict[str, float]:
-    successes, count = int(found.sum()), len(found)
-    low, high = interval(successes, count)
-    return {"accuracy": successes / count, "low": low, "high": high}
+def _all(parts: Sequence[Tensor]) -> Tensor:
+    """(N,) bool: true where each is."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole & part
+    return whole
 
 
-def _row(attack: Perturbation, timed: Timed | None, count: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": registered_attacks.name_of(attack), "label": describe(attack)}
-    if timed is not None:
-        row["forwards"] = float(timed.outcome.forwards.to(torch.float64).mean())
-        row["backwards"] = float(timed.outcome.backwards.to(torch.float64).mean())
-        row["seconds"] = timed.seconds / count
-    return row
+def _unlimited(attack: Attack) -> bool:
+    return isinstance(attack, MinimumNorm) and math.isinf(attack.threat.eps)
+
+
+def _named(attack: Perturbation) -> dict[str, Any]:
+    return {"name": registered_attacks.name_of(attack), "label": describe(attack)}
 
 
 def _severity(clean: dict[str, float], main: dict[str, float]) -> Severity:

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
+from torch import nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.fingerprint import plain
 from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
-from buttress.audits.base import describe, subject
+from buttress.audits import processes
+from buttress.audits.base import describe
+from buttress.audits.digests import digest, digest_of
+from buttress.audits.evaluation import Evaluation, evaluate
+from buttress.audits.groups import GROUP, Group
+from buttress.audits.joining import save_file
+from buttress.audits.manifest import check_same
+from buttress.data.base import Split
+from buttress.errors import UserError
 from buttress.files import told_when_full, write_text
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.workflows.auditing import new_folder
 from buttress.workflows.settings import Network, Say, Source, open_network, threat_for, under
+
+_KEPT = ("x_adv", "y", "ids", "beaten", "distance")
+_OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
 def attack(
@@ -33,13 +45,18 @@ def attack(
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int = 256,
+    group: int = GROUP,
+    accelerator: str = "cpu",
+    devices: int = 1,
+    resume: bool = False,
     say: Say = Say(),
 ) -> Path:
     """Perturb the test inputs of a network and write them as tensors.
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
-        out: a new folder for examples.safetensors (x_adv, y, ids, beaten, distance) and examples.json.
+        out: a new folder for examples.safetensors (x_adv, y, ids, beaten, distance) and examples.json; more than one
+            group of inputs is kept there group by group until all are done.
         architecture: for a network that is no run's: its options and weights.
         source: the data; a run's own unless said otherwise.
         threat: what the attacker may do, where the attack names no threat itself.
@@ -48,40 +65,112 @@ def attack(
         seed: of the attack.
         precision: of the search; verdicts are float32.
         batch_size: inputs computed at once.
+        group: inputs attacked and written together, what a stop can cost at most.
+        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
+        devices: processes that share the groups; with more than one, start the command with torchrun.
+        resume: go on with what is in ``out``, with the same settings; start where there is nothing yet.
         say: who is told.
+
+    Raises:
+        UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    new_folder(out)
+    device = processes.start(accelerator, devices)
+    first = processes.place()[0] == 0
+    say = say if first else Say()
+    path = out / "examples.safetensors"
+    going_on = processes.once(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
     chosen = under(threat_for(dataset.box, threat), by or PGD(steps=20))
-    settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
-    about = subject(model, dataset.test, limit=inputs, classes=dataset.classes, **settings)
-    timed = about.attacked(chosen)
-    result = timed.outcome
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = {"x_adv": result.x_adv, "y": about.y, "ids": about.ids, "beaten": result.beaten.to(torch.uint8)}
-    tensors["distance"] = result.distance
-    path = out / "examples.safetensors"
-    beside = path.with_name(f".{path.name}.tmp")
+    split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
+    model.to(device)
+    settings = _settings(model, split, chosen, seed)
+    if processes.once(lambda: _finished(out, settings)):
+        say.line(f"{out} is finished already; written to {path}")
+        return path
+    # A single group is whole or not at all, and needs no files of its own.
+    folder = out / "groups" if going_on or len(split) > group or devices > 1 else None
+    kept: list[Group] = []
     try:
+        result = evaluate(
+            model,
+            split,
+            chosen,
+            out=folder,
+            resume=folder is not None,
+            group=group,
+            seed=seed,
+            search="full",
+            precision=precision,
+            batch_size=batch_size,
+            each=kept.append if folder is None else None,
+            watch=_watch(say),
+        )
+    except KeyboardInterrupt:
+        if folder is not None:
+            say.line(f"finished groups are kept in {folder}; go on with --resume")
+        raise
+    if first:
+        out.mkdir(parents=True, exist_ok=True)
         with told_when_full(path):
-            save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, beside)
-            beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    facts = {
-        "network": network,
-        "data": dataset.name,
+            save_file(path, kept if folder is None else result.parts(), result.inputs, _KEPT)
+        facts = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
+        write_text(out / "examples.json", json.dumps({**facts, "versions": versions()}, indent=2))
+        if folder is not None:
+            shutil.rmtree(folder)
+        told = f"{describe(chosen)} beats the network on {result.beaten} of {result.inputs} inputs"
+        say.line(f"{told}; written to {path}")
+    processes.once(lambda: None)  # nobody leaves before all is written
+    return path
+
+
+def _claim(out: Path, resume: bool) -> bool:
+    """Whether groups of an earlier run are in ``out``; refuses a folder in which something would be overwritten."""
+    if resume and out.is_dir() and {entry.name for entry in out.iterdir()} <= _OURS:
+        return (out / "groups").is_dir()
+    new_folder(out)
+    return False
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether all has been done before, with the same settings."""
+    facts = out / "examples.json"
+    if not facts.exists():
+        return False
+    try:
+        before = json.loads(facts.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{facts} cannot be read: choose another output folder, or remove this one") from None
+    check_same(before, settings, out)
+    shutil.rmtree(out / "groups", ignore_errors=True)  # stopped just before that
+    return True
+
+
+def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int) -> dict[str, Any]:
+    return {
+        "attack": describe(chosen),
+        "fingerprint": chosen.fingerprint(),
+        "model": digest(model),
+        "inputs": len(split),
+        "data": digest_of(split.x, split.y, split.ids),
+        "seed": seed,
+    }
+
+
+def _facts(result: Evaluation, chosen: Perturbation) -> dict[str, Any]:
+    return {
         "attack": describe(chosen),
         "fingerprint": chosen.fingerprint(),
         "settings": plain(chosen),
-        "seed": seed,
-        "inputs": len(about.y),
-        "beaten": int(result.beaten.sum()),
-        "forwards": float(result.forwards.double().mean()),
-        "backwards": float(result.backwards.double().mean()),
-        "seconds": timed.seconds,
-        "versions": versions(),
+        "precision": result.precision,
+        "inputs": result.inputs,
+        "beaten": result.beaten,
+        "forwards": result.forwards / result.inputs,
+        "backwards": result.backwards / result.inputs,
+        "seconds": result.seconds,
+        "stages": [vars(stage) for stage in result.stages],
     }
-    write_text(out / "examples.json", json.dumps(facts, indent=2))
-    say.line(f"{describe(chosen)} beats the network on {facts['beaten']} of {len(about.y)} inputs; written to {path}")
-    return path
+
+
+def _watch(say: Say) -> Callable[[str, float], None] | None:
+    progress = say.watch("attack")
+    return None if progress is None else lambda what, done: progress(done, {what: done})

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from buttress import report
 from buttress.audits import Finding
 from buttress.audits.finding import read
+from buttress.audits.statistics import paired
 from buttress.errors import UserError
 from buttress.threat import budget_text
 from buttress.training import versions
@@ -96,14 +99,13 @@ def _robust(first: Finding, last: Finding) -> str:
         return f"{text}, by different attacks or seeds, which are not to be compared"
     if first.data["same_inputs"] != last.data["same_inputs"]:
         return f"{text}, on different inputs"
-    from scipy.stats import binomtest
-
-    pairs = list(zip(first.data["stands"]["main"], last.data["stands"]["main"], strict=True))
-    gained, lost = pairs.count(("0", "1")), pairs.count(("1", "0"))
-    if not gained + lost:
+    before, after = (torch.tensor([one == "1" for one in f.data["stands"]["main"]]) for f in (first, last))
+    found = paired(before, after, seed=first.data["seed"])
+    if not found["gained"] + found["lost"]:
         return f"{text}, the same inputs"
-    p = float(binomtest(gained, gained + lost).pvalue)
-    return f"{text} ({gained} inputs gained, {lost} lost, exact McNemar p = {p:.2g})"
+    change = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f} points"
+    told = f"{found['gained']} inputs gained, {found['lost']} lost"
+    return f"{text} ({told}, exact McNemar p = {found['p']:.2g}, paired bootstrap {change})"
 
 
 def _budget(finding: Finding) -> str:

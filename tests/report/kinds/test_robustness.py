@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -110,3 +111,87 @@ def test_any_key_may_be_missing(pair, key, drawn):
     section = draw(lacking)
     assert len(drawn(section.html)) == 1
     assert len(section.keys) == (1 if key == "main_eps" else 2)
+
+
+def distances(**change):
+    points = [{"eps": e, "accuracy": a} for e, a in ((0.0, 0.9), (0.01, 0.7), (0.02, 0.5), (0.5, 0.0))]
+    found = {"found": 880, "right": 900, "median": 0.0213, "low": 0.02, "high": 0.0224, "curve": points}
+    return {**found, **change}
+
+
+def with_distances(finding, **change):
+    """The second attack of a finding as a minimum-norm one, of two parts."""
+    parts = [{"name": "apgd-ce", "entered": 912, "beaten": 400, "forwards": 9120, "backwards": 8208}]
+    parts.append({"name": "fab", "entered": 512, "beaten": 12, "forwards": 256, "backwards": 0})
+    first, second = finding.data["attacks"]
+    second = {**second, "distances": distances(**change), "stages": parts, "total": {"seconds": 0.25}}
+    pair = {"first": "FGSM", "second": "PGD-20", "difference": -0.034, "low": -0.05, "high": -0.018}
+    return changed(
+        finding,
+        attacks=[first, second],
+        paired=[{**pair, "gained": 3, "lost": 37, "p": 2e-8}],
+        reuse=True,
+        distances=distances(**change),
+    )
+
+
+def test_a_minimum_norm_attack_has_a_curve_of_its_own_and_a_key_figure(one, drawn):
+    section = draw({"network": with_distances(one["network"][0])})
+    (figure,) = drawn(section.html)
+    line = next(trace for trace in figure.data if trace.name == "PGD-20")
+    assert list(line.x) == [0.0, 0.01, 0.02, 0.5]
+    assert list(line.y) == [0.9, 0.7, 0.5, 0.0]
+    key = section.keys[-1]
+    assert (key.label, dict(key.values)) == ("Median distance (linf)", {"network": "0.0213"})
+    assert key.note == "to an input that beats the network, at most; by PGD-20"
+
+
+def test_distances_pairs_and_parts_are_told_in_tables(one):
+    html = draw({"network": with_distances(one["network"][0])}).html
+    rows = [row.split("</tr>")[0] for row in html.split("<tr>")]
+    (median,) = [row for row in rows if "880 of 900" in row]
+    assert [f">{cell}<" in median for cell in ("PGD-20", "0.0213", "0.0200 to 0.0224")] == [True] * 3
+    (pair,) = [row for row in rows if "PGD-20 against FGSM" in row]
+    assert all(f">{cell}<" in pair for cell in ("−3.4 points", "−5.0 points to −1.8 points", "3 / 37"))
+    (fab,) = [row for row in rows if "PGD-20: fab" in row]
+    assert all(f">{cell}<" in fab for cell in ("512", "12", "0.500", "0"))
+    assert ">250 ms<" in html
+    assert "what fell at a smaller budget is not attacked again" in html
+
+
+@pytest.mark.parametrize("infinite", [math.inf, "inf"])
+def test_a_median_that_was_never_reached_is_infinite(one, infinite):
+    section = draw({"network": with_distances(one["network"][0], median=infinite, high=infinite)})
+    assert dict(section.keys[-1].values) == {"network": "∞"}
+    assert ">0.0200 to ∞<" in section.html
+
+
+def test_medians_of_two_networks_stand_side_by_side(pair):
+    other = with_distances(pair["hardened"], median=0.05)
+    key = draw({"baseline": with_distances(pair["baseline"]), "hardened": other}).keys[-1]
+    assert dict(key.values) == {"baseline": "0.0213", "hardened": "0.0500"}
+    assert len(draw({"baseline": pair["baseline"], "hardened": other}).keys[-1].values) == 1
+
+
+def test_a_finding_of_before_has_none_of_these_tables(one):
+    html = draw({"network": one["network"][0]}).html
+    assert html.count("<table>") == 1
+    assert "Median distance" not in html
+
+
+def test_nobody_right_has_no_median(one):
+    finding = with_distances(one["network"][0])
+    second = {**finding.data["attacks"][1], "distances": {"found": 0, "right": 0, "curve": []}}
+    none = changed(finding, attacks=[finding.data["attacks"][0], second], distances=second["distances"])
+    section = draw({"network": none})
+    assert len(section.keys) == 2
+    assert ">0 of 0<" in section.html
+
+
+def test_a_curve_of_many_points_is_a_line_without_marks(one, drawn):
+    fine = [{"eps": k / 100, "accuracy": 1 - k / 50} for k in range(51)]
+    (figure,) = drawn(draw({"network": with_distances(one["network"][0], curve=fine)}).html)
+    assert {trace.name: trace.mode for trace in figure.data if trace.name in ("FGSM", "PGD-20")} == {
+        "FGSM": "lines+markers",
+        "PGD-20": "lines",
+    }

@@ -10,11 +10,12 @@ from typing import Any
 from buttress.audits.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, GREY, SYMBOLS, Trace, figure, fill, line_name, pick, rgba
 from buttress.report.kinds import Key, Section, renderer, share_key
-from buttress.report.text import interval, number, percent, plotted, seconds
+from buttress.report.text import interval, number, percent, plotted, points, seconds
 from buttress.threat import budget_text
 
 Point = Mapping[str, Any]
 _ALL = "all attacks together"
+_MARKED = 20  # points that can be told apart on a line
 
 
 @renderer("robustness")
@@ -24,8 +25,9 @@ def robustness(findings: Mapping[str, Finding]) -> Section:
     norms = list(dict.fromkeys(a.get("norm", "") for d in data.values() for a in d.get("attacks", [])))
     plots = [_curves(data, norm, together=len(norms) == 1) for norm in norms]
     tables = {name: _rows(d) for name, d in data.items() if d.get("attacks")}
-    html = fill("robustness.html", plots=plots, tables=tables, facts=_facts(data), several=len(data) > 1)
-    return Section(html, tuple(_keys(data)))
+    below = {name: _below(d) for name, d in data.items()}
+    told = {"facts": _facts(data), "several": len(data) > 1, "below": {k: v for k, v in below.items() if any(v)}}
+    return Section(fill("robustness.html", plots=plots, tables=tables, **told), tuple(_keys(data)))
 
 
 def worst(data: Mapping[str, Any]) -> Sequence[Point]:
@@ -61,14 +63,36 @@ def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
         else:
             key = replace(key, note=f"{key.note}, each at its own main ε", changes={})
         keys.append(key)
-    return keys
+    return keys + _median_keys(data)
+
+
+def _median_keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
+    """The median of the smallest distances that any attack found; there is no telling of a change to infinity."""
+    medians = {name: found for name, d in data.items() if (found := _median(d)) is not None}
+    if not medians:
+        return []
+    rows = [attack for d in data.values() for attack in d.get("attacks", []) if attack.get("distances")]
+    labels = " and ".join(dict.fromkeys(attack["label"] for attack in rows))
+    norms = ", ".join(dict.fromkeys(attack.get("norm", "") for attack in rows))
+    told = {name: number(found) for name, found in medians.items()}
+    return [Key(f"Median distance ({norms})", told, {}, f"to an input that beats the network, at most; by {labels}")]
+
+
+def _median(found: Mapping[str, Any]) -> float | None:
+    """The median distance of a finding or of one attack in it; infinity comes back from a file as a text."""
+    return _figure(found.get("distances") or {}, "median")
+
+
+def _figure(found: Mapping[str, Any], key: str) -> float | None:
+    return None if found.get(key) is None else float(found[key])
 
 
 def _curves(data: Mapping[str, Mapping[str, Any]], norm: str, *, together: bool) -> str:
     traces: list[Trace] = []
     for n, (network, found) in enumerate(data.items()):
         attacks = [a for a in found.get("attacks", []) if a.get("norm", "") == norm]
-        lines = [(a["label"], a["curve"]) for a in attacks]
+        # A minimum-norm attack knows who stands at every budget, not only at those asked about.
+        lines = [(a["label"], (a.get("distances") or {}).get("curve") or a["curve"]) for a in attacks]
         colour, several = pick(COLOURS, n), len(data) > 1
         if together and len(lines) > 1:
             traces += _line(line_name(network, _ALL, several), worst(found), colour, index=None)
@@ -120,7 +144,7 @@ def _line(name: str, curve: Sequence[Point], colour: str, index: int | None) -> 
     ]
     line: Trace = {
         "type": "scatter",
-        "mode": "lines" if index is None else "lines+markers",
+        "mode": "lines" if index is None or len(curve) > _MARKED else "lines+markers",
         "x": x,
         "y": y,
         "name": name,
@@ -178,7 +202,42 @@ def _row(
         "forwards": number(cost.get("forwards")),
         "backwards": number(cost.get("backwards")),
         "seconds": seconds(cost.get("seconds")),
+        "total": seconds((cost.get("total") or {}).get("seconds")),
     }
+
+
+def _below(data: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
+    """Rows of three smaller tables: distances, paired differences, and the parts of composed attacks."""
+    distances = [
+        [attack["label"], number(_median(attack)), _between(found), f"{found['found']:,} of {found['right']:,}"]
+        for attack in data.get("attacks", [])
+        if (found := attack.get("distances"))
+    ]
+    pairs = [
+        [
+            f"{pair['second']} against {pair['first']}",
+            points(pair["difference"]),
+            f"{points(pair['low'])} to {points(pair['high'])}",
+            f"{pair['gained']:,} / {pair['lost']:,}",
+            number(pair["p"]),
+        ]
+        for pair in data.get("paired") or []
+    ]
+    stages = [
+        [
+            f"{attack['label']}: {stage['name']}",
+            f"{stage['entered']:,}",
+            f"{stage['beaten']:,}",
+            *(number(stage[kind] / max(1, stage["entered"])) for kind in ("forwards", "backwards")),
+        ]
+        for attack in data.get("attacks", [])
+        for stage in attack.get("stages") or []
+    ]
+    return distances, pairs, stages
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    return f"{number(_figure(found, 'low'))} to {number(_figure(found, 'high'))}"
 
 
 def _facts(data: Mapping[str, Mapping[str, Any]]) -> str:
@@ -187,4 +246,5 @@ def _facts(data: Mapping[str, Mapping[str, Any]]) -> str:
     told += [f"seed {first['seed']}"] if "seed" in first else []
     told += [f"search in {first['precision']}, verdicts in float32"] if "precision" in first else []
     told += [f"intervals: {first['interval']}"] if "interval" in first else []
+    told += ["what fell at a smaller budget is not attacked again at a larger one"] if first.get("reuse") else []
     return ", ".join(told)

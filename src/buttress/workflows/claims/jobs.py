@@ -70,7 +70,7 @@ def _accuracy(
     found = {}
     for entry in asked["attacks"]:
         attack: Attack = under(threat, build(Attack, entry["attack"], "attack"))  # type: ignore[type-abstract]  # of any subclass
-        question = Robustness(attacks=[attack], eps=budgets)
+        question = Robustness(attacks=[attack], eps=budgets, reuse=False)  # each budget as published
         settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
         (finding,) = audits.run(model, split, [question], limit=entry.get("inputs"), **settings)
         row = finding.data["attacks"][0]

@@ -1,0 +1,99 @@
+"""Square: random search without gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import check_steps
+from buttress.attacks.square_moves import Moves, moves_for
+from buttress.attacks.square_windows import share_at
+from buttress.errors import UserError
+from buttress.losses import LossLike, resolve
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat, per_row
+
+_LOOK = 50  # queries after which the work is narrowed to the inputs that are left; a look stalls a GPU
+
+
+@attack("square")
+@dataclass(frozen=True, kw_only=True)
+class Square(Attack):
+    """Random search by square windows (Andriushchenko et al., ECCV 2020), in l1 as in AutoAttack (Croce and Hein 2021).
+
+    Each query changes one window of each image, at a place of its own, and is kept where the loss rises. An input that
+    is beaten changes no more. Inputs without height and width are images of one channel and one row; where a square
+    is too large for the image, the window is a rectangle of the same share.
+
+    Cost per input and restart: ``queries`` + 1 forwards, no backwards.
+
+    Args:
+        threat: what is allowed; a finite eps or a box.
+        queries: proposals of each restart.
+        restarts: independent runs; the point of the highest loss is returned.
+        p: the share of the image that the first windows cover; it is halved again and again.
+        rescale: stretch the schedule of that share, made for 10,000 queries, over ``queries``. AutoAttack does not.
+        loss: name of a loss, or any callable (logits, y) -> (N,).
+    """
+
+    threat: Threat = Threat()
+    queries: int = 5000
+    restarts: int = 1
+    p: float = 0.8
+    rescale: bool = False
+    loss: LossLike = "margin"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_steps(1, self.restarts)
+        if isinstance(self.queries, bool) or not isinstance(self.queries, int) or self.queries < 1:
+            raise UserError(f"queries must be a whole number of 1 or more; got {self.queries!r}")
+        if not 0 < self.p <= 1:
+            raise UserError(f"p must be a share above 0 and up to 1; got {self.p}")
+        if math.isinf(self.threat.eps) and self.threat.box is None:
+            raise UserError("Square needs a finite eps or a box; got eps inf and no box")
+        resolve(self.loss)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The first point that beat the model, or the point of the highest loss."""
+        images = x if x.dim() == 4 else x.reshape(len(x), 1, 1, -1)
+        moves = moves_for(self.threat, images)
+        result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
+        beaten = torch.zeros_like(highest, dtype=torch.bool)
+        for restart in range(self.restarts):
+            if oracle.done:
+                break
+            point, loss, won = self._run(oracle, moves, random.fork("restart", restart))
+            taken = ~beaten & (won | (loss > highest))
+            result = torch.where(per_row(taken, x), point, result)
+            highest, beaten = torch.where(taken, loss, highest), beaten | won
+        return result
+
+    def _run(self, oracle: Oracle, moves: Moves, random: Random) -> tuple[Tensor, Tensor, Tensor]:
+        """One restart: (N, ...) the best points, (N,) their loss, and whether they beat the model."""
+        rows = torch.arange(len(oracle.x), device=oracle.x.device)
+        point = moves.start(random).view_as(oracle.x)
+        loss, beaten = oracle.loss(point, self.loss), oracle.beaten.clone()
+        best, asked = point.view_as(moves.x), point.clone()
+        for query in range(self.queries):
+            if oracle.done:
+                break
+            if query % _LOOK == 0 and oracle.search == "first" and not bool(oracle.alive[rows].all()):
+                left = oracle.alive[rows].nonzero().squeeze(1)
+                rows, moves, best = rows[left], moves.only(left), best[left]
+            proposed = self._proposed(moves, best, query, moves.draw(random)[rows])
+            asked.index_copy_(0, rows, proposed.view(len(rows), *asked.shape[1:]))
+            value = oracle.loss(asked, self.loss)
+            taken = ~beaten & ((value > loss) | oracle.beaten)
+            loss, beaten = torch.where(taken, value, loss), beaten | (taken & oracle.beaten)
+            best = torch.where(taken[rows, None, None, None], proposed, best)
+        return point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:])), loss, beaten
+
+    def _proposed(self, moves: Moves, best: Tensor, query: int, chance: Tensor) -> Tensor:
+        return moves.propose(best, share_at(query, self.p, self.queries, self.rescale), chance)

@@ -1,0 +1,152 @@
+"""How Square proposes its next points: in linf windows at the edge of the ball, in l2 and l1 mass that moves."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.l1 import project_l1
+from buttress.attacks.square_windows import Windows, bump, tiles, window_size
+from buttress.random import Random
+from buttress.threat import Threat, norms, per_row
+
+_TINY = 1e-300  # float64 below which a length counts as 0
+
+
+class Moves(ABC):
+    """Proposals for images (N, C, H, W) under one threat; all are inside it with tolerance 0."""
+
+    def __init__(self, threat: Threat, x: Tensor) -> None:
+        self.threat, self.x = threat, x
+
+    @abstractmethod
+    def only(self, rows: Tensor) -> Moves:
+        """The same for some of the images, (M,) indices."""
+
+    @abstractmethod
+    def start(self, random: Random) -> Tensor:
+        """(N, C, H, W) where the search begins."""
+
+    @abstractmethod
+    def draw(self, random: Random) -> Tensor:
+        """(N, K) the chances that one proposal needs; ``random`` is of all images, whoever is left."""
+
+    @abstractmethod
+    def propose(self, best: Tensor, share: float, chance: Tensor) -> Tensor:
+        """(N, C, H, W) the next points, from the best ones, by windows that cover a share of the image."""
+
+
+class LinfMoves(Moves):
+    """Windows in which each channel lies at one end of the ball, all the way up or all the way down."""
+
+    def __init__(self, threat: Threat, x: Tensor) -> None:
+        super().__init__(threat, x)
+        self.low, self.high = (threat.project(torch.full_like(x, end), x) for end in (-math.inf, math.inf))
+
+    def only(self, rows: Tensor) -> LinfMoves:
+        """See `Moves`."""
+        part = LinfMoves.__new__(LinfMoves)
+        part.threat, part.x, part.low, part.high = self.threat, self.x[rows], self.low[rows], self.high[rows]
+        return part
+
+    def start(self, random: Random) -> Tensor:
+        """Vertical stripes, one pixel wide."""
+        up = random.sign((self.x.shape[1], 1, self.x.shape[3])) > 0
+        return torch.where(up, self.high, self.low)
+
+    def draw(self, random: Random) -> Tensor:
+        """A place, and a direction for each channel."""
+        return random.uniform((2 + self.x.shape[1],), torch.float64)
+
+    def propose(self, best: Tensor, share: float, chance: Tensor) -> Tensor:
+        """One window of each image, every channel of it up or down."""
+        index = Windows.at(chance[:, :2], window_size(share, best.shape[2], best.shape[3]), best).index
+        up = chance[:, 2:, None, None] < 0.5
+        point = best.clone()
+        point[index] = torch.where(up, self.high[index], self.low[index])
+        return point
+
+
+class MassMoves(Moves):
+    """Patterns that take up what a second window gives back, so that the perturbation keeps its length (l2, l1)."""
+
+    def __init__(self, threat: Threat, x: Tensor) -> None:
+        super().__init__(threat, x)
+        self.budget = threat.eps
+        if math.isinf(threat.eps):
+            assert threat.box is not None  # Square refuses the other case
+            across = threat.box[1] - threat.box[0]
+            self.budget = across * (x[0].numel() if threat.norm == "l1" else math.sqrt(x[0].numel()))
+        self._bumps: dict[tuple[int, int], Tensor] = {}
+
+    def only(self, rows: Tensor) -> MassMoves:
+        """See `Moves`."""
+        return MassMoves(self.threat, self.x[rows])
+
+    def start(self, random: Random) -> Tensor:
+        """A grid of patterns, each with a sign for each channel and one of two ways to lie."""
+        channels, height, width = self.x.shape[1:]
+        grid = tiles(height, width, self.threat.norm).to(self.x.device)
+        sign = random.sign((channels, len(grid)), torch.float64)
+        lying = random.uniform((len(grid),), torch.float64) < 0.5
+        way = torch.stack([lying, ~lying], 2).double()
+        delta = torch.einsum("nct,nto,tohw->nchw", sign, way, grid)
+        return self._at(delta * per_row(self.budget / norms(delta, self.threat.norm).clamp(min=_TINY), delta))
+
+    def draw(self, random: Random) -> Tensor:
+        """Two places, a way to lie, and a sign for each channel."""
+        return random.uniform((5 + self.x.shape[1],), torch.float64)
+
+    def propose(self, best: Tensor, share: float, chance: Tensor) -> Tensor:
+        """The second window is emptied; the first takes its length, all that was unused, and the pattern added."""
+        norm, channels = self.threat.norm, best.shape[1]
+        delta = best.double() - self.x.double()
+        size = window_size(share, best.shape[2], best.shape[3], least=3, odd=True)
+        index, other = (Windows.at(chance[:, at : at + 2], size, best).index for at in (0, 2))
+        window = delta[index]
+        unused = self._length(delta.flatten(1)[:, None]).view(-1, 1, 1, 1)
+        delta[index] = 0
+        if norm == "l2":
+            unused = (self.budget**2 - unused**2).clamp(min=0) / channels
+            length = (unused + self._sized(window) ** 2 + self._sized(delta[other]) ** 2).sqrt()
+        else:
+            unused = (self.budget - unused).clamp(min=0) / channels
+            length = (unused + self._sized(window) + self._sized(delta[other])) * channels
+        new = self._pattern(size, chance) + window / self._sized(window).clamp(min=_TINY)
+        delta[other] = 0
+        delta[index] = new / self._sized(new).clamp(min=1e-12) * length
+        if norm == "l2":
+            delta *= per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
+        return self._at(delta)
+
+    def _pattern(self, size: tuple[int, int], chance: Tensor) -> Tensor:
+        """(N, C, rows, columns) the signed pattern, transposed for half of the images where it is square."""
+        if size not in self._bumps:
+            self._bumps[size] = bump(*size, self.threat.norm).to(chance.device)
+        pattern = self._bumps[size]
+        sign = torch.where(chance[:, 5:, None, None] < 0.5, 1.0, -1.0).double()
+        if size[0] == size[1]:
+            pattern = torch.where(chance[:, 4, None, None, None] < 0.5, pattern, pattern.T)
+        return sign * pattern
+
+    def _length(self, values: Tensor) -> Tensor:
+        """(N, C) the length over all further axes."""
+        size: Tensor = torch.linalg.vector_norm(values.flatten(2), 1 if self.threat.norm == "l1" else 2, dim=2)
+        return size
+
+    def _sized(self, values: Tensor) -> Tensor:
+        return self._length(values)[:, :, None, None]
+
+    def _at(self, delta: Tensor) -> Tensor:
+        point = self.x.double() + delta
+        return (
+            project_l1(point, self.x, self.threat) if self.threat.norm == "l1" else self.threat.project(point, self.x)
+        )
+
+
+def moves_for(threat: Threat, x: Tensor) -> Moves:
+    """The proposals of the threat's norm."""
+    return LinfMoves(threat, x) if threat.norm == "linf" else MassMoves(threat, x)

@@ -1,0 +1,217 @@
+"""Groups of inputs at fixed boundaries: cut from data of any length, attacked, and kept one file each."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from buttress.attacks import Attacked, Perturbation
+from buttress.attacks.borrow import Model
+from buttress.attacks.oracle import Search, Stage
+from buttress.attacks.passes import Precision
+from buttress.audits.digests import digest_of
+from buttress.data.base import Split
+from buttress.errors import UserError
+from buttress.files import sync, told_when_full
+from buttress.tasks import Task
+
+Data = Split | Iterable[tuple[Tensor, Tensor]]
+GROUP = 1024  # inputs attacked together; their compute batches stay full while inputs drop out
+_TENSORS = ("x_adv", "loss", "distance", "forwards", "backwards")
+
+
+@dataclass(frozen=True)
+class Given:
+    """The inputs of one group: its number, (M, ...) inputs, (M,) labels and ids."""
+
+    index: int
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these inputs, labels and ids from others."""
+        return digest_of(self.x, self.y, self.ids)
+
+
+@dataclass(frozen=True)
+class Group:
+    """What became of one group.
+
+    Attributes:
+        index: its number, from 0.
+        y: (M,) labels.
+        ids: (M,) what identifies each input.
+        outcome: of the attack, one entry per input.
+        seconds: that the attack took.
+        inputs: digest of what was attacked.
+    """
+
+    index: int
+    y: Tensor
+    ids: Tensor
+    outcome: Attacked
+    seconds: float
+    inputs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is done to every group: the attack, the network, and the settings of the call."""
+
+    model: Model
+    attack: Perturbation
+    task: Task
+    seed: int
+    search: Search
+    precision: Precision
+    batch_size: int
+    device: torch.device
+
+    def __call__(self, given: Given) -> Group:
+        """Attack one group."""
+        x, y, ids = (values.to(self.device) for values in (given.x, given.y, given.ids))
+        named = ("task", "seed", "search", "precision", "batch_size")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in named}
+        start = time.perf_counter()
+        outcome = self.attack(self.model, x, y, ids=ids, **settings)
+        return Group(given.index, y, ids, outcome, time.perf_counter() - start, given.digest)
+
+
+def cut(x: Tensor, y: Tensor, ids: Tensor, size: int) -> Iterator[Given]:
+    """Tensors in groups of ``size`` rows, the last one smaller."""
+    for index, start in enumerate(range(0, len(x), size)):
+        rows = slice(start, start + size)
+        yield Given(index, x[rows], y[rows], ids[rows])
+
+
+def grouped(data: Data, size: int) -> Iterator[Given]:
+    """Any data in groups of ``size`` inputs, whatever batches they come in; no more than that is held at once.
+
+    The ids are a split's own; inputs of other data are known by their position.
+
+    Raises:
+        UserError: when an item of ``data`` is no batch.
+    """
+    if isinstance(data, Split):
+        for index, start in enumerate(range(0, len(data), size)):
+            yield Given(index, *data.take(torch.arange(start, min(start + size, len(data)))))
+        return
+    held: list[tuple[Tensor, Tensor]] = []
+    index = 0
+    for item in data:
+        held.append(batch(item))
+        while sum(len(y) for _, y in held) >= size:
+            x, y = (torch.cat(parts) for parts in zip(*held, strict=True))
+            # Copies, so that no group keeps the whole of a larger batch alive.
+            yield Given(index, x[:size].clone(), y[:size].clone(), torch.arange(index * size, (index + 1) * size))
+            held, index = ([(x[size:].clone(), y[size:].clone())] if len(y) > size else []), index + 1
+    if sum(len(y) for _, y in held):
+        x, y = (torch.cat(parts) for parts in zip(*held, strict=True))
+        yield Given(index, x, y, torch.arange(index * size, index * size + len(y)))
+
+
+def batch(item: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of one item of a user's data, which may be arrays.
+
+    Raises:
+        UserError: for what is no pair of equal lengths.
+    """
+    if not isinstance(item, list | tuple) or len(item) < 2:
+        raise UserError(f"data are batches of (inputs, labels); got a {type(item).__name__}")
+    x, y = torch.as_tensor(item[0]), torch.as_tensor(item[1])
+    if x.dim() < 2 or len(x) != len(y):
+        raise UserError(f"a batch holds as many inputs as labels; got {tuple(x.shape)} and {tuple(y.shape)}")
+    return x, (y if y.is_floating_point() else y.long())
+
+
+def crafted(given: Iterable[Given], work: Callable[[Given], Group], folder: Path | None) -> Iterator[Group]:
+    """What becomes of each group: read from its file in ``folder`` where it is finished, else attacked and written.
+
+    Raises:
+        UserError: when a file is about other inputs or cannot be read, and when the disk is full.
+    """
+    for part in given:
+        if folder is None:
+            yield work(part)
+            continue
+        path = file_of(folder, part.index)
+        if path.exists():
+            group = read_group(path)
+            if group.inputs != part.digest:
+                raise UserError(f"{path} is about other inputs than now: give the same data, or another folder")
+        else:
+            group = work(part)
+            _write_group(path, group)
+        yield group
+
+
+def on(device: torch.device, outcome: Attacked) -> Attacked:
+    """An outcome with its tensors on another device."""
+    tensors = {f.name: value for f in fields(outcome) if isinstance(value := getattr(outcome, f.name), Tensor)}
+    changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
+    return replace(outcome, **changes)
+
+
+def file_of(folder: Path, index: int) -> Path:
+    """Where a group is kept."""
+    return folder / f"group-{index:06d}.safetensors"
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of all finished groups, in order."""
+    return sorted(folder.glob("group-*.safetensors"))
+
+
+def tensors_of(group: Group) -> dict[str, Tensor]:
+    """What is kept of each input: x_adv, y, ids, beaten (uint8), loss, distance, forwards, backwards."""
+    found = {"y": group.y, "ids": group.ids, "beaten": group.outcome.beaten.to(torch.uint8)}
+    found |= {name: getattr(group.outcome, name) for name in _TENSORS}
+    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+
+
+def _write_group(path: Path, group: Group) -> None:
+    outcome = group.outcome
+    facts = {"inputs": group.inputs, "seconds": group.seconds, "precision": outcome.precision}
+    text = json.dumps({**facts, "stages": [asdict(stage) for stage in outcome.stages]})
+    beside = path.with_name(f".{path.name}.tmp")
+    with told_when_full(path):
+        try:
+            save_file(tensors_of(group), beside, metadata={"group": text})
+            sync(beside)
+            os.replace(beside, path)
+            sync(path.parent)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def read_group(path: Path) -> Group:
+    """A finished group.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["group"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
+        stages = tuple(Stage(**stage) for stage in facts["stages"])
+        moved = {name: tensors[name] for name in _TENSORS}
+        outcome = Attacked(**moved, beaten=tensors["beaten"].bool(), precision=facts["precision"], stages=stages)
+        index = int(path.stem.removeprefix("group-"))
+        return Group(index, tensors["y"], tensors["ids"], outcome, facts["seconds"], facts["inputs"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}): remove it, and that group is attacked again") from None

@@ -1,0 +1,157 @@
+"""How good are examples that others made: a file of adversarial inputs, held against a threat and scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.audits.base import Audit, Subject, same_inputs
+from buttress.audits.finding import Finding, Severity
+from buttress.audits.statistics import INTERVAL, accuracy
+from buttress.audits.tensor_file import Examples, read
+from buttress.errors import UserError
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text, norms, per_row
+
+_TOLERANCE = 1e-6  # a file's float32 may round an input at the very edge outwards
+_HALF_LEVEL = 0.5 / 255
+
+
+@audit("imported")
+@dataclass(frozen=True, kw_only=True)
+class Imported(Audit):
+    """Robust accuracy against adversarial examples from a file; those outside the threat are rejected, and counted.
+
+    Each example belongs to the input of its id; without ids in the file, to the one at its place. An input whose
+    example is rejected counts as not beaten: it stands if the network gets it right unperturbed. So the figure is the
+    accuracy under what the file shows within the threat, and with many rejected it says little.
+
+    Args:
+        file: .safetensors, .pt or .pth, .npz or .npy with x_adv, and perhaps ids and y; NCHW images in the box, or
+            8-bit levels, which are read as level / 255. Torch files are read without running code.
+        threat: what an example may be, within 1e-6.
+    """
+
+    file: Path
+    threat: Threat = Threat()
+
+    def ask(self, subject: Subject) -> Finding:
+        """Read the file, find each input's example, reject what is not allowed, score the rest.
+
+        Raises:
+            UserError: when the file cannot be read or its examples do not belong to these inputs.
+        """
+        examples = read(self.file)
+        given = _aligned(examples, subject, self.file).to(subject.x)
+        allowed = self.threat.contains(given, subject.x, _TOLERANCE)
+        x_adv = torch.where(per_row(allowed, given), given, subject.x)
+        right = ~subject.task.beaten(subject.logits, subject.y)
+        beaten = subject.task.beaten(subject.output(x_adv), subject.y)
+        stands, count = right & ~(allowed & beaten), int(allowed.sum())
+        rejected = self._rejected(given[~allowed], subject.x[~allowed], examples.eight_bit)
+        robust, clean = accuracy(stands), accuracy(right)
+        data = {
+            "file": str(self.file),
+            "inputs": len(right),
+            "norm": self.threat.norm,
+            "eps": self.threat.eps,
+            "interval": INTERVAL,
+            "clean": clean,
+            "robust": robust,
+            "accepted": count,
+            "beaten": int((right & beaten & allowed).sum()),
+            "rejected": rejected,
+            "eight_bit": examples.eight_bit,
+            "same_inputs": same_inputs(subject),
+        }
+        verdict = (
+            f"{robust['accuracy']:.1%} ({robust['low']:.1%} to {robust['high']:.1%}) of {len(right)} inputs stand "
+            f"against the examples of {Path(self.file).name} in {self.threat.norm} eps {budget_text(self.threat.eps)}, "
+            f"{clean['accuracy']:.1%} unperturbed{_told(rejected)}."
+        )
+        return Finding("imported", "Imported examples", verdict, self._severity(rejected, clean, robust), data)
+
+    def _rejected(self, x_adv: Tensor, x: Tensor, eight_bit: bool) -> dict[str, Any]:
+        """How many examples are outside the threat, why, by how much at most, and how many only by rounding."""
+        size = torch.nan_to_num(self.threat.distance(x_adv, x), nan=torch.inf)
+        outside = torch.zeros_like(size)
+        if self.threat.box is not None and x.numel():
+            low, high = self.threat.box
+            rows = torch.nan_to_num(x_adv.double(), nan=torch.inf).flatten(1)
+            outside = torch.maximum(low - rows, rows - high).amax(1).clamp(min=0)
+        # What rounding adds at most: half a level in every value.
+        room = float(norms(torch.full((1, x[0:1].numel() or 1), _HALF_LEVEL, dtype=torch.float64), self.threat.norm))
+        excess = size - self.threat.eps
+        rounding = (excess <= room + _TOLERANCE) & (outside <= _TOLERANCE)
+        return {
+            "count": len(size),
+            "over_eps": int((excess > _TOLERANCE).sum()),
+            "outside_box": int((outside > _TOLERANCE).sum()),
+            "largest_excess": max([0.0, *excess.tolist()]),
+            "furthest_outside_box": max([0.0, *outside.tolist()]),
+            "within_rounding": int(rounding.sum()) if eight_bit else 0,
+        }
+
+    def _severity(self, rejected: dict[str, Any], clean: dict[str, float], robust: dict[str, float]) -> Severity:
+        if rejected["count"]:
+            return "warning"
+        return "bad" if robust["accuracy"] < 0.1 * clean["accuracy"] else "info"
+
+
+def _told(rejected: dict[str, Any]) -> str:
+    if not rejected["count"]:
+        return "; all are inside the threat"
+    text = f"; {rejected['count']} are outside the threat, so rejected and counted as not beaten"
+    if rejected["over_eps"]:
+        text += f": {rejected['over_eps']} by size, by {rejected['largest_excess']:.3g} at most"
+    if rejected["outside_box"]:
+        text += f"; {rejected['outside_box']} leave the box, by {rejected['furthest_outside_box']:.3g} at most"
+    if rejected["within_rounding"]:
+        text += (
+            f"; {rejected['within_rounding']} by no more than the rounding to 8 bits may add (half a level, "
+            f"{_HALF_LEVEL:.4f} a value): ask for the examples in float32"
+        )
+    return text
+
+
+def _aligned(examples: Examples, subject: Subject, file: Path) -> Tensor:
+    """(N, ...) examples in the order of the subject's inputs.
+
+    Raises:
+        UserError: when they are not these inputs'.
+    """
+    x_adv, ids, y, count = examples.x_adv, examples.ids, examples.y, len(subject.x)
+    if x_adv.shape[1:] != subject.x.shape[1:]:
+        turned = x_adv.dim() == 4 and x_adv.permute(0, 3, 1, 2).shape[1:] == subject.x.shape[1:]
+        hint = ": put the channels first, (N, C, H, W)" if turned else ""
+        raise UserError(f"{file} holds examples of {_shape(x_adv)}, the inputs are {_shape(subject.x)}{hint}")
+    if ids is None:
+        if len(x_adv) != count:
+            raise UserError(
+                f"{file} holds {len(x_adv)} examples and no ids, asked about are {count} inputs: ask about as many, "
+                "in the file's order, or add ids"
+            )
+        place = torch.arange(count)
+    else:
+        order = ids.argsort()
+        known, wanted = ids[order], subject.ids.cpu()
+        if bool((known.diff() == 0).any()):
+            raise UserError(f"{file} holds two examples of one id: keep one of each")
+        at = torch.searchsorted(known, wanted).clamp(max=max(0, len(known) - 1))
+        missing = known[at] != wanted if len(known) else torch.ones_like(wanted, dtype=torch.bool)
+        if bool(missing.any()):
+            which = int(wanted[missing][0])
+            raise UserError(f"{file} lacks {int(missing.sum())} of {count} inputs, the first with id {which}")
+        place = order[at]
+    if y is not None and not torch.equal(y[place], subject.y.cpu()):
+        wrong = int((y[place] != subject.y.cpu()).sum())
+        raise UserError(f"{file} gives {wrong} of {count} inputs another label: is it of other data or another order?")
+    return x_adv[place]
+
+
+def _shape(x: Tensor) -> str:
+    return f"shape {tuple(x.shape[1:])}"

@@ -1,0 +1,75 @@
+"""An evaluation's folder: how it is claimed, recognised when resumed, and left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from buttress.attacks.passes import Precision
+from buttress.errors import UserError
+from buttress.files import write_text
+
+MARK = "manifest.json"
+
+
+def open_folder(
+    folder: Path | None, settings: Callable[[], dict[str, Any]], resume: bool, choose: Callable[[], Precision]
+) -> Precision:
+    """Claim ``folder`` for an evaluation, or recognise the one to be resumed; the precision of its search.
+
+    Args:
+        folder: where the groups are to be kept; None keeps nothing, and nothing is claimed.
+        settings: gives what the outcome depends on; not asked without a folder.
+        resume: whether an evaluation that is there may go on.
+        choose: settles the precision of one that begins.
+
+    Raises:
+        UserError: when it holds something else, an evaluation that is not to be resumed, or one with other settings.
+    """
+    if folder is None:
+        return choose()
+    mark = folder / MARK
+    if mark.exists():
+        if not resume:
+            raise UserError(f"{folder} holds an evaluation already: resume it, or choose another output folder")
+        try:
+            kept = json.loads(mark.read_text(encoding="utf-8"))
+            before, chosen = dict(kept["settings"]), kept["search precision"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
+        check_same(before, settings(), folder)
+        return cast(Precision, chosen)
+    # The half-written mark of an evaluation that was killed as it began is ours.
+    if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no evaluation of ours: choose an empty or new output folder")
+    chosen = choose()
+    write_text(mark, json.dumps({"settings": settings(), "search precision": chosen}, indent=1))
+    return chosen
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with other settings than an evaluation began with.
+
+    Raises:
+        UserError: naming the first that differs.
+    """
+    for key, value in json.loads(json.dumps(now)).items():
+        if before.get(key) != value:
+            raise UserError(
+                f"{folder} holds an evaluation with {key} {_short(before.get(key))}, asked for is {_short(value)}: "
+                "resume with the same settings, or choose another output folder"
+            )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 40 else f"{text[:17]}...{text[0]}"
+
+
+def leave_folder(folder: Path) -> None:
+    """Take the claim back where no group was finished, so that the folder can be used again."""
+    if folder.is_dir() and [path.name for path in folder.iterdir()] == [MARK]:
+        (folder / MARK).unlink()
+        folder.rmdir()
