@@ -75,7 +75,9 @@ VALUES = {
     "audit {runs}/moons --out new --inputs 0": "must be 1 or more; got 0",
     "audit {runs}/moons --out new --limit 0": "at least 1 input, got 0",
     "audit {runs}/moons --out new --inputs x": "--inputs takes a whole number; got 'x'",
-    "audit {runs}/moons --out new --precision fp99": "--precision takes one of fp32, bf16, folded, twin, compiled, auto; got 'fp99'",
+    "audit {runs}/moons --out new --precision fp99": (
+        "--precision takes one of fp32, bf16, folded, twin, compiled, auto; got 'fp99'"
+    ),
     "audit {runs}/moons --out new --attacks gaussian": "--attacks takes an attack; Gaussian is none",
     "audit {runs}/moons --out new --attacks pgd --attacks.steps 0": "steps must be 1 or more; got 0",
     "audit {runs}/moons --out new --audits layers --audits.layers zzz*": "no layer is called or matches 'zzz*'",

@@ -18,13 +18,15 @@ from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
+from buttress.audits.checks.proposal import built
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
-from buttress.audits.robustness import Robustness
+from buttress.audits.masking import Masking
+from buttress.audits.robustness import Robustness, at_budget
 from buttress.data.base import Dataset
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.training import versions
+from buttress.training import load, versions
 from buttress.workflows.estimate import estimate_attacks
 from buttress.workflows.gate import check_gate, gate
 from buttress.workflows.settings import Network, Say, Source, left_alone, open_network, said, threat_for, under
@@ -39,6 +41,46 @@ def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | N
     robustness = [Robustness(attacks=[a for a in chosen if a.threat.norm == norm], noises=[noise]) for norm in norms]
     shown: Audit = Boundary() if dataset.shape == (2,) else Examples(attack=chosen[0])
     return [*robustness, Layers(perturbations=displacing), shown]
+
+
+def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> Masking:
+    """The trust audit of a job that names none: of the first attack's figure, at settings that take little time."""
+    return under(threat, Masking(attack=attacks[0] if attacks else PGD(steps=20)))
+
+
+def with_surrogate(questions: Sequence[Audit]) -> list[Audit]:
+    """Trust audits that name a run's folder as their surrogate, with its network."""
+    return [
+        replace(question, surrogate=load(question.surrogate))
+        if isinstance(question, Masking) and isinstance(question.surrogate, str)
+        else question
+        for question in questions
+    ]
+
+
+def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Audit]:
+    """What trust audits say should be run next: the attack in question and the proposed one, and the worst of both.
+
+    The proposed one alone where the other has no gradient, or its figure counts lucky passes of a network that draws.
+    """
+    found: list[Audit] = []
+    for question, finding in zip(questions, findings, strict=True):
+        tree = finding.data.get("next") if isinstance(question, Masking) else None
+        if isinstance(question, Masking) and tree is not None:
+            first, attack = question.audited, built(tree)
+            alone = finding.data["robust"] is None or finding.data["random"]
+            if _has_budget(attack):
+                found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
+    return found
+
+
+def _has_budget(attack: Attack) -> bool:
+    """Whether it can be asked under a budget; one that holds another may take that from the other only."""
+    try:
+        at_budget(attack, attack.threat.eps)
+    except TypeError:
+        return False
+    return True
 
 
 def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[Attack] | None) -> list[Audit]:
@@ -153,8 +195,8 @@ def audit(
         threat: what the attacker may do; for every attack that names no threat itself. That of the run's own training
             unless given, else linf 8/255.
         attacks: PGD-20 and FGSM unless given; the first one's eps is the main budget. Each norm is scored by itself.
-        audits: robustness, layers, and examples or the decision boundary, unless given; those that name no attacks
-            take the ones above.
+        audits: robustness, layers, examples or the decision boundary, and masking, unless given; those that name no
+            attacks take the ones above. An attack that masking proposes is run, too.
         inputs: at most so many test inputs, classes in proportion.
         seed: of all attacks.
         precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
@@ -172,7 +214,10 @@ def audit(
     if left_alone(threat) and facts.get("threat"):
         threat = Threat(**facts["threat"])
     threat = threat_for(dataset.box, threat)
-    questions = given_audits(audits, threat, attacks) if audits else usual_audits(dataset, threat, attacks)
+    if audits:
+        questions = with_surrogate(given_audits(audits, threat, attacks))
+    else:
+        questions = [*usual_audits(dataset, threat, attacks), usual_trust(threat, attacks)]
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
     if count < 1:
@@ -181,22 +226,18 @@ def audit(
     if dry_run:
         say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None
-    findings = ask(
-        model,
-        dataset,
-        questions,
-        limit=inputs,
-        seed=seed,
-        precision=precision,
-        batch_size=batch_size,
-        say=say,
-        title="audit",
-    )
-    settings = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
-    settings |= {"defence": facts["defence"]} if "defence" in facts else {}
+    settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
+    findings = ask(model, dataset, questions, **settings, say=say, title="audit")
+    further = proposed(questions, findings)
+    if further:
+        after = ask(model, dataset, further, **settings, say=say, title="proposed by masking")
+        findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
+    told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
+    told |= {"defence": facts["defence"]} if "defence" in facts else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network
-    first = next((finding for finding in findings if finding.kind == "robustness"), findings[0])
-    about = report_facts(command, dataset, seed, settings)
+    robustness = [finding for finding in findings if finding.kind == "robustness"]
+    first = robustness[-1] if further else (robustness or findings)[0]  # the lower figure is the one that counts
+    about = report_facts(command, dataset, seed, told)
     path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
     say.line(f"report: {path}")
     gate(findings, fail_under)

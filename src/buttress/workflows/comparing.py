@@ -99,13 +99,17 @@ def _robust(first: Finding, last: Finding) -> str:
         return f"{text}, by different attacks or seeds, which are not to be compared"
     if first.data["same_inputs"] != last.data["same_inputs"]:
         return f"{text}, on different inputs"
-    before, after = (torch.tensor([one == "1" for one in f.data["stands"]["main"]]) for f in (first, last))
-    found = paired(before, after, seed=first.data["seed"])
+    found = paired(_stands(first), _stands(last), seed=first.data["seed"])
     if not found["gained"] + found["lost"]:
         return f"{text}, the same inputs"
     change = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f} points"
     told = f"{found['gained']} inputs gained, {found['lost']} lost"
     return f"{text} ({told}, exact McNemar p = {found['p']:.2g}, paired bootstrap {change})"
+
+
+def _stands(finding: Finding) -> torch.Tensor:
+    """(N,) bool, the inputs that stand at the main budget."""
+    return torch.tensor([one == "1" for one in finding.data["stands"]["main"]])
 
 
 def _budget(finding: Finding) -> str:
