@@ -48,7 +48,7 @@ def test_the_output_folder_may_be_named_or_come_first(here, done):
 def test_audit_writes_the_report_it_speaks_of(here, runs, done):
     text = done(f"audit {runs}/moons --out audit --inputs 30")
     found, facts = findings(here / "audit")
-    assert [f.kind for f in found] == ["robustness", "layers", "boundary"]
+    assert [f.kind for f in found] == ["robustness", "layers", "boundary", "masking"]
     assert text.splitlines()[0] == f"audit of {runs}/moons on 30 test inputs of moons"
     assert all(f"{f.title}: {f.verdict}\n" in text for f in found)
     assert text.endswith("report: audit/report.html\n")
@@ -61,7 +61,7 @@ def test_audit_writes_the_report_it_speaks_of(here, runs, done):
 
 def test_images_come_with_a_gallery(here, runs, done):
     done(f"audit {runs}/digits --out audit --inputs 20 --attacks fgsm --threat.eps 0.1")
-    assert [f.kind for f in findings(here / "audit")[0]] == ["robustness", "layers", "examples"]
+    assert [f.kind for f in findings(here / "audit")[0]] == ["robustness", "layers", "examples", "masking"]
 
 
 def test_limit_and_inputs_take_stratified_samples(here, runs, done):

@@ -103,7 +103,7 @@ def trust() -> Finding:
         "restarts": [0.41, 0.409],
         "note": None,
     }
-    return Finding("masking", "Can the figures be trusted?", "No sign of gradient masking.", "good", data)
+    return Finding("trust", "Can the figures be trusted?", "No sign of gradient masking.", "good", data)
 
 
 @pytest.fixture

@@ -139,6 +139,10 @@ class Audit(ABC):
     def ask(self, subject: Subject) -> Finding:
         """Answer for this network; crafted examples come from ``subject.attacked``."""
 
+    def __call__(self, model: nn.Module, data: Data, **settings: Any) -> Finding:
+        """Ask one network; settings as for `subject`."""
+        return run(model, data, [self], **settings)[0]
+
 
 def same_inputs(subject: Subject) -> str:
     """What is equal for audits of the same inputs in the same order: a short digest of ids, labels and values."""

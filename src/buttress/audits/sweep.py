@@ -66,7 +66,10 @@ class Sweep:
 
 
 def at_budget(attack: Attack, eps: float) -> Attack:
-    """The same attack under another eps; an explicit step size keeps its proportion to eps."""
+    """The same attack under another eps; an explicit step size keeps its proportion, a wrapped attack takes the eps."""
+    inside = getattr(attack, "attack", None)
+    if isinstance(inside, Attack):
+        return cast(Attack, replace(cast(Any, attack), attack=at_budget(inside, eps)))
     changes: dict[str, Any] = {"threat": replace(attack.threat, eps=eps)}
     step = getattr(attack, "step_size", None)
     if step is not None and math.isfinite(attack.threat.eps) and math.isfinite(eps) and attack.threat.eps > 0:

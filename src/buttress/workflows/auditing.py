@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from buttress.audits.checks.proposal import built
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
 from buttress.audits.masking import Masking
-from buttress.audits.robustness import Robustness, at_budget
+from buttress.audits.robustness import Robustness
 from buttress.data.base import Dataset
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -69,18 +70,8 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
         if isinstance(question, Masking) and tree is not None:
             first, attack = question.audited, built(tree)
             alone = finding.data["robust"] is None or finding.data["random"]
-            if _has_budget(attack):
-                found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
+            found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
     return found
-
-
-def _has_budget(attack: Attack) -> bool:
-    """Whether it can be asked under a budget; one that holds another may take that from the other only."""
-    try:
-        at_budget(attack, attack.threat.eps)
-    except TypeError:
-        return False
-    return True
 
 
 def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[Attack] | None) -> list[Audit]:
@@ -98,9 +89,9 @@ def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[A
 
 
 def attacks_of(questions: Sequence[Audit]) -> list[Perturbation]:
-    """The attacks that the robustness audits will run, once for each budget; for an estimate of time."""
+    """The attacks that the robustness audits will run, over all budgets; for an estimate of time."""
     robustness = [question for question in questions if isinstance(question, Robustness)]
-    return [attack for question in robustness for attack in question.attacks for _ in question.budgets[1:]]
+    return [attack for question in robustness for attack in question.runs]
 
 
 def _same(value: object, default: object) -> bool:
@@ -121,6 +112,7 @@ def ask(
     batch_size: int,
     say: Say,
     title: str,
+    folder: Path | None = None,
 ) -> list[Finding]:
     """Put the questions on the test split, with progress told."""
     progress = say.watch(title)
@@ -139,6 +131,7 @@ def ask(
         precision=precision,
         batch_size=batch_size,
         watch=watch,
+        folder=folder,
     )
     for finding in findings:
         say.line(f"{finding.title}: {finding.verdict}")
@@ -182,6 +175,7 @@ def audit(
     batch_size: int = 256,
     fail_under: float | None = None,
     dry_run: bool = False,
+    resume: bool = False,
     command: str = "",
     say: Say = Say(),
 ) -> list[Finding] | None:
@@ -203,13 +197,16 @@ def audit(
         batch_size: inputs computed at once.
         fail_under: exit with status 2 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: say what would be done and about how long it takes, and do nothing.
+        resume: keep what is crafted in the output folder until the report is written, and go on with what is there.
         command: the command, for the report.
         say: who is told.
 
     Raises:
         UserError: also when the gate of ``fail_under`` is not met; the report is written then.
     """
-    new_folder(out)
+    kept = out / "crafted" if resume else None
+    if kept is None or not kept.is_dir() or [entry.name for entry in out.iterdir()] != [kept.name]:
+        new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
     if left_alone(threat) and facts.get("threat"):
         threat = Threat(**facts["threat"])
@@ -227,6 +224,7 @@ def audit(
         say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
+    settings |= {"folder": kept}
     findings = ask(model, dataset, questions, **settings, say=say, title="audit")
     further = proposed(questions, findings)
     if further:
@@ -239,6 +237,8 @@ def audit(
     first = robustness[-1] if further else (robustness or findings)[0]  # the lower figure is the one that counts
     about = report_facts(command, dataset, seed, told)
     path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     say.line(f"report: {path}")
     gate(findings, fail_under)
     return findings

@@ -52,5 +52,5 @@ def test_a_name_with_a_colon_imports_nothing(one):
 def test_a_kind_of_the_users_own(one, monkeypatch):
     key = Key("Checks", {"network": "1"}, {})
     draw({"network": one["network"][4]})  # discovered
-    monkeypatch.setitem(renderer._members, "masking", lambda findings: Section(f"<p>{len(findings)}</p>", (key,)))
+    monkeypatch.setitem(renderer._members, "trust", lambda findings: Section(f"<p>{len(findings)}</p>", (key,)))
     assert draw({"network": one["network"][4]}) == Section("<p>1</p>", (key,))

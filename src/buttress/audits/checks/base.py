@@ -1,0 +1,231 @@
+"""What all checks share: the network on trial, its attacks compared, and the form of an answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks import Attack, Attacked
+from buttress.attacks.borrow import borrowed
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Subject
+from buttress.audits.checks.paired import Comparison, compare
+from buttress.audits.checks.slopes import Slopes, slopes
+from buttress.audits.naming import describe
+from buttress.errors import UserError
+from buttress.models import forward_checked
+from buttress.random import derive
+
+Verdict = Literal["pass", "warn", "fail", "not run"]
+_REPEATS = 5  # passes in which a network must answer the same (AutoAttack's flag of randomised defences)
+_SPREAD = 1e-4  # largest distance of their outputs, each of length 1, that rounding explains (likewise)
+_JUDGES = 32  # fresh passes whose mean judges an input of a randomised network
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer of one check.
+
+    Attributes:
+        verdict: "pass"; "warn" where the network looks as if gradients misled; "fail" where the attack is shown to
+            overlook something, or has no gradient to go by; "not run" with the reason.
+        reason: one sentence.
+        figures: numbers by name.
+        comparisons: of attacks on the same inputs.
+        next: the attack to run next, where there is reason for one.
+    """
+
+    verdict: Verdict
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...] = ()
+    next: Attack | None = None
+
+    @property
+    def surplus(self) -> float:
+        """The share of inputs by which some attack is shown to be stronger; 0 where none is."""
+        return max((pair.surplus for pair in self.comparisons if pair.stronger), default=0.0)
+
+
+@dataclass
+class Trial:
+    """A network, the attack whose figure is in question, and what the checks need to question it.
+
+    Attributes:
+        subject: the network and the inputs of the audit.
+        attack: the attack.
+        level: significance level of each test, corrected for their number.
+        floor: surplus of a weaker attack that counts, as a share of the inputs.
+        tolerated: share of the inputs that more effort may win.
+        queries: of black-box attacks, per input.
+        draws: random points tried per input.
+        surrogate: a network to transfer from.
+    """
+
+    subject: Subject
+    attack: Attack
+    level: float
+    floor: float
+    tolerated: float
+    queries: int
+    draws: int
+    surrogate: nn.Module | None = None
+
+    @property
+    def count(self) -> int:
+        """How many inputs there are."""
+        return len(self.subject.y)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """(passes, N, C) what the network answers when it is asked the same several times."""
+        return self._answers(self.subject.x, _REPEATS)
+
+    @cached_property
+    def spread(self) -> float:
+        """The largest distance between answers to one input, each scaled to length 1."""
+        unit = self.outputs / self.outputs.norm(dim=2, keepdim=True).clamp(min=1e-30)
+        return float((unit - unit[:1]).norm(dim=2).max())
+
+    @cached_property
+    def random(self) -> bool:
+        """Whether the network draws at random: answers to the same input differ."""
+        verdicts = self.outputs.argmax(2)
+        return self.spread > _SPREAD or bool((verdicts != verdicts[:1]).any())
+
+    @cached_property
+    def slopes(self) -> Slopes | None:
+        """The margin and its gradient at the inputs; None where there is no gradient at all."""
+        return slopes(self.subject, self.subject.x)
+
+    @cached_property
+    def right(self) -> Tensor:
+        """(N,) bool, the inputs classified correctly."""
+        return ~self._judge(self.subject.x)
+
+    @cached_property
+    def blind(self) -> bool:
+        """Whether the attack in question asks for no gradient."""
+        try:
+            return not bool(self._attacked(self.attack).backwards.any())
+        except UserError:
+            return False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the attack in question asks for a gradient, and there is none."""
+        return self.slopes is None and not self.blind
+
+    @cached_property
+    def stands(self) -> Tensor:
+        """(N,) bool, the inputs that stand under the attack in question; all right ones where that cannot run."""
+        return self.right if self.lost else self.under(self.attack)
+
+    def under(self, attack: Attack) -> Tensor:
+        """(N,) bool, the inputs that are right and stand under ``attack``.
+
+        A randomised network is judged by the mean of fresh passes at the attack's own points: one lucky pass during
+        the search, or an unlucky one at the end, proves nothing.
+        """
+        if self.random:
+            return self.right & ~self._judge(self._attacked(attack).x_adv)
+        return self.right & ~self._attacked(attack).beaten
+
+    def moved(self, x_adv: Tensor) -> Tensor:
+        """(N,) bool, the inputs that are right and stand at these points."""
+        return self.right & ~self._judge(x_adv)
+
+    def compare(
+        self, challenger: Attack, reference: Attack | None = None, *, floor: float | None = None, effort: bool = False
+    ) -> Comparison:
+        """An attack against another, the one in question unless given."""
+        other = self.attack if reference is None else reference
+        return self.judge(
+            (describe(challenger), self.under(challenger)),
+            (describe(other), self.stands if reference is None else self.under(other)),
+            floor=floor,
+            effort=effort,
+        )
+
+    def judge(
+        self,
+        challenger: tuple[str, Tensor],
+        reference: tuple[str, Tensor] | None = None,
+        *,
+        floor: float | None = None,
+        effort: bool = False,
+    ) -> Comparison:
+        """Compare which inputs stand, at this trial's level, floor and tolerance."""
+        return compare(
+            challenger,
+            (describe(self.attack), self.stands) if reference is None else reference,
+            level=self.level,
+            floor=self.floor if floor is None else floor,
+            tolerated=self.tolerated,
+            effort=effort,
+        )
+
+    def varied(self, **changes: Any) -> Attack:
+        """The attack with other settings; PGD with them where it has no such settings."""
+        return varied(self.attack, changes, self.steps)
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of the attack; 20 where it has another notion of them or takes one."""
+        return int(getattr(getattr(self.attack, "attack", self.attack), "steps", 20))
+
+    def _attacked(self, attack: Attack) -> Attacked:
+        return self.subject.attacked(attack, search="full" if self.random else "first").outcome
+
+    def _judge(self, x: Tensor) -> Tensor:
+        """(N,) bool, beaten at these points by the network's answer, or by the mean answer of one that draws."""
+        output = self.subject.output(x) if not self.random else self.subject.task.mean(list(self._answers(x, _JUDGES)))
+        return self.subject.task.beaten(output, self.subject.y)
+
+    def _answers(self, x: Tensor, passes: int) -> Tensor:
+        about = self.subject
+        seed = derive(about.seed, "masking")
+        with borrowed(about.model, "eval", seed, x.device), torch.no_grad():
+            several = [
+                torch.cat([about.task.read(forward_checked(about.model, p)) for p in torch.split(x, about.batch_size)])
+                for _ in range(passes)
+            ]
+        return torch.stack(several)
+
+
+def varied(attack: Attack, changes: Mapping[str, Any], steps: int) -> Attack:
+    """An attack with other settings, those of the attack inside where it holds one; else PGD with them."""
+    inside = getattr(attack, "attack", None)
+    if isinstance(inside, Attack):
+        return cast(Attack, replace(cast(Any, attack), attack=varied(inside, changes, steps)))
+    if set(changes) <= {f.name for f in fields(cast(Any, attack))}:
+        return cast(Attack, replace(cast(Any, attack), **changes))
+    return PGD(**{"threat": attack.threat, "steps": steps, **changes})
+
+
+class Check(ABC):
+    """One question to a network on trial.
+
+    Attributes:
+        name: short, as in the report.
+        question: what is asked, in a few words.
+        cause: whether it looks for what misleads gradients, rather than for the consequence.
+        tests: significance tests made; they share the level of the audit.
+        needs_gradient: whether it means nothing for a network without one.
+    """
+
+    name: ClassVar[str]
+    question: ClassVar[str]
+    cause: ClassVar[bool] = False
+    tests: ClassVar[int] = 0
+    needs_gradient: ClassVar[bool] = True
+
+    @abstractmethod
+    def ask(self, trial: Trial) -> Result:
+        """Measure, judge, and say what to do next."""

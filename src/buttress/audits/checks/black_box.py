@@ -1,0 +1,27 @@
+"""Does an attack without gradients beat more?"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from buttress.attacks.square import Square
+from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.proposal import black_box
+
+
+class BlackBox(Check):
+    """Square (Andriushchenko et al., ECCV 2020), which asks for outputs only, against the attack."""
+
+    name = "black box"
+    question = "Does an attack without gradients beat more?"
+    tests: ClassVar[int] = 2
+    needs_gradient = False
+
+    def ask(self, trial: Trial) -> Result:
+        """Fail where it does: gradients are the better guide wherever they are honest."""
+        square = Square(threat=trial.attack.threat, queries=trial.queries)
+        found = trial.judge((f"Square with {trial.queries} queries", trial.under(square)))
+        if not found.stronger:
+            return Result("pass", f"Square beats {found.won} inputs that the attack does not.", {}, (found,))
+        told = f"Square beats {found.won} inputs that the attack does not, and misses {found.lost} that it beats."
+        return Result("fail", told, {}, (found,), black_box(trial, more=2))

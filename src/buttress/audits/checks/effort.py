@@ -1,0 +1,72 @@
+"""Does the attack gain by trying harder: more steps, more starts, another loss?"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from buttress.attacks import Attack
+from buttress.audits.checks.base import Check, Result, Trial
+
+
+def harder(trial: Trial, attack: Attack, what: str) -> Result:
+    """The attack with more effort: it may win a little, or lose a little where its steps are smaller; not more."""
+    more = trial.compare(attack, effort=True)
+    less = trial.judge((more.reference, trial.stands), (more.challenger, trial.under(attack)), effort=True)
+    if more.stronger:
+        told = f"{more.challenger} beats {more.surplus:.1%} more of the inputs: {what}."
+        return Result("fail", told, {}, (more, less), attack)
+    if less.stronger:
+        told = (
+            f"{more.challenger} beats {less.surplus:.1%} fewer of the inputs than {more.reference}: it is led astray."
+        )
+        return Result("fail", told, {}, (more, less), attack)
+    return Result("pass", f"{more.challenger} beats {more.surplus:+.1%} of the inputs.", {}, (more, less))
+
+
+class _Harder(Check):
+    tests: ClassVar[int] = 2
+    what: ClassVar[str]
+
+    def changes(self, trial: Trial) -> dict[str, Any]:
+        """The settings that differ."""
+        raise NotImplementedError
+
+    def ask(self, trial: Trial) -> Result:
+        """Fail where more effort wins more than is tolerated, or loses."""
+        return harder(trial, trial.varied(**self.changes(trial)), self.what)
+
+
+class Steps(_Harder):
+    """Five times the steps: an attack that has converged gains little."""
+
+    name = "more steps"
+    question = "Has it converged?"
+    what = "it had not converged"
+
+    def changes(self, trial: Trial) -> dict[str, Any]:
+        """Five times the steps, 100 at least."""
+        return {"steps": max(100, 5 * trial.steps)}
+
+
+class Restarts(_Harder):
+    """Five times the random starts."""
+
+    name = "more restarts"
+    question = "Does it matter where it starts?"
+    what = "it depends on where it starts"
+
+    def changes(self, trial: Trial) -> dict[str, Any]:
+        """Five times the starts."""
+        return {"restarts": 5 * int(getattr(trial.attack, "restarts", 1))}
+
+
+class OtherLoss(_Harder):
+    """The margin of logits in place of the cross-entropy, or the other way round."""
+
+    name = "other loss"
+    question = "Does it matter which loss it climbs?"
+    what = "its loss misled it"
+
+    def changes(self, trial: Trial) -> dict[str, Any]:
+        """The margin; cross-entropy where the attack climbs the margin already."""
+        return {"loss": "cross_entropy" if getattr(trial.attack, "loss", None) == "margin" else "margin"}

@@ -1,0 +1,98 @@
+"""Two attacks on the same inputs: which of them beats more, told by exact tests and not by luck."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+def at_least(count: int, trials: int, chance: float) -> float:
+    """The probability that a binomial of so many trials is ``count`` or more."""
+    from scipy.stats import binom
+
+    return float(binom.sf(count - 1, trials, chance)) if count > 0 else 1.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A challenger against a reference, input by input.
+
+    Attributes:
+        challenger: a few words.
+        reference: likewise.
+        inputs: how many were attacked.
+        standing: inputs right and unbeaten under the challenger; ``reference_standing`` under the reference.
+        won: inputs that only the challenger beats; ``lost`` those that only the reference beats.
+        p: of the one-sided exact test that both are equally strong (McNemar, 1947): won of won + lost fair coins.
+        p_missed: of the exact test that the reference misses at most a share ``tolerated`` of the inputs which the
+            challenger beats.
+        level: of each test, corrected for their number.
+        floor: the smallest surplus (won - lost) / inputs that counts.
+        tolerated: a share of the inputs.
+        effort: whether the challenger is the costlier of the two, so that a small surplus is no surprise.
+    """
+
+    challenger: str
+    reference: str
+    inputs: int
+    standing: int
+    reference_standing: int
+    won: int
+    lost: int
+    p: float
+    p_missed: float
+    level: float
+    floor: float
+    tolerated: float
+    effort: bool
+
+    @property
+    def surplus(self) -> float:
+        """By how much the challenger lowers robust accuracy, as a share of the inputs; negative where it is weaker."""
+        return (self.won - self.lost) / self.inputs
+
+    @property
+    def stronger(self) -> bool:
+        """Whether the challenger is shown to be stronger than it may be.
+
+        One that costs more may win up to the tolerated share; one that knows or tries less must not win at all beyond
+        the floor, nor beat more than the tolerated share of inputs that the reference misses, whatever it loses.
+        """
+        missed = self.p_missed <= self.level
+        ahead = self.p <= self.level and self.surplus >= self.floor
+        return (missed and ahead) if self.effort else (missed or ahead)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "surplus": self.surplus, "stronger": self.stronger}
+
+
+def compare(
+    challenger: tuple[str, Tensor],
+    reference: tuple[str, Tensor],
+    *,
+    level: float,
+    floor: float,
+    tolerated: float,
+    effort: bool = False,
+) -> Comparison:
+    """Compare two attacks, each a name and (N,) bool, which inputs still stand under it."""
+    (name, stands), (other, others) = challenger, reference
+    won, lost = int((others & ~stands).sum()), int((stands & ~others).sum())
+    return Comparison(
+        name,
+        other,
+        len(stands),
+        int(stands.sum()),
+        int(others.sum()),
+        won,
+        lost,
+        at_least(won, won + lost, 0.5),
+        at_least(won, len(stands), tolerated),
+        level,
+        floor,
+        tolerated,
+        effort,
+    )

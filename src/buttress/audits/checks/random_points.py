@@ -1,0 +1,67 @@
+"""Does blind luck beat the gradient?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Attack
+from buttress.attacks.oracle import Oracle
+from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.proposal import black_box
+from buttress.losses import margin
+from buttress.random import Random
+from buttress.threat import Threat, norms, per_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomSearch(Attack):
+    """Random points of the threat, by turns inside of it and on its surface; the one of the largest margin.
+
+    Cost per input: ``count`` forwards.
+
+    Args:
+        threat: what is allowed.
+        count: points tried.
+    """
+
+    threat: Threat = Threat()
+    count: int = 100
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The point of the largest margin."""
+        best, highest = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        for k in range(self.count):
+            if oracle.done:
+                break
+            point = self.threat.random_start(x, random) if k % 2 else self._corner(x, random)
+            value = oracle.loss(point, margin)
+            better = value > highest
+            best, highest = torch.where(per_row(better, x), point, best), torch.where(better, value, highest)
+        return best
+
+    def _corner(self, x: Tensor, random: Random) -> Tensor:
+        sign = random.sign(x.shape[1:], x.dtype)
+        size = min(self.threat.eps, torch.finfo(x.dtype).max ** 0.5)
+        return self.threat.project(x + size * sign / per_row(norms(sign, self.threat.norm).clamp(min=1.0), x), x)
+
+
+class RandomPoints(Check):
+    """Random points within the budget against the attack (Carlini et al., arXiv 1902.06705)."""
+
+    name = "random points"
+    question = "Do random points beat what the attack does not?"
+    tests: ClassVar[int] = 2
+    needs_gradient = False
+
+    def ask(self, trial: Trial) -> Result:
+        """Fail where they do."""
+        search = RandomSearch(threat=trial.attack.threat, count=trial.draws)
+        found = trial.judge((f"{trial.draws} random points", trial.under(search)))
+        told = f"{found.challenger} beat {found.won} inputs that the attack does not, of {found.inputs}."
+        return Result(
+            "fail" if found.stronger else "pass", told, {}, (found,), black_box(trial) if found.stronger else None
+        )

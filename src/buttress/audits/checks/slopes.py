@@ -1,0 +1,89 @@
+"""Gradients as they are: with the zeros, NaN and gaps that the attack engine mends or refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.borrow import borrowed
+from buttress.audits.base import Subject
+from buttress.losses import margin
+from buttress.models import forward_checked
+from buttress.random import Random, derive
+from buttress.threat import Threat, norms, per_row
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """The margin (best other logit minus the true one) at some points, and its gradient.
+
+    Attributes:
+        value: (N,) float64.
+        grad: (N, ...) of the points' shape, as autograd gives it.
+    """
+
+    value: Tensor
+    grad: Tensor
+
+
+def slopes(subject: Subject, x: Tensor) -> Slopes | None:
+    """Margins and gradients at ``x``; None where autograd finds no path from the output to the input.
+
+    A network that draws at random makes the same draws in every call of the same shape.
+    """
+    values, grads = [], []
+    with borrowed(subject.model, "eval", subject.seed, x.device):
+        for part, y in zip(*(torch.split(t, subject.batch_size) for t in (x, subject.y)), strict=True):
+            start = part.detach().clone().requires_grad_()
+            output = subject.task.read(forward_checked(subject.model, start))
+            if not output.requires_grad:
+                return None
+            value = margin(output.double(), y)
+            (grad,) = torch.autograd.grad(value.sum(), start, allow_unused=True)
+            if grad is None:
+                return None
+            values.append(value.detach())
+            grads.append(grad)
+    return Slopes(torch.cat(values), torch.cat(grads))
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Points around each input, a quarter of the budget away, on both sides of it.
+
+    Attributes:
+        centre: (N, ...) the inputs, moved off the faces of the box by that much.
+        steps: (K, N, ...) of that length in random directions; ``centre`` plus or minus one is inside the box.
+    """
+
+    centre: Tensor
+    steps: Tensor
+
+
+def neighbours(subject: Subject, threat: Threat, count: int) -> Neighbours:
+    """So many random directions around each input."""
+    x, width = subject.x, span(subject, threat)
+    draws = Random(derive(subject.seed, "masking", "neighbours"), subject.ids)
+    steps = []
+    for _ in range(count):
+        direction = 2 * draws.uniform(x.shape[1:], x.dtype) - 1
+        unit = direction / per_row(norms(direction, threat.norm).clamp(min=1e-30), x)
+        length = min(threat.eps / 4, width / 8 * float(norms(torch.ones_like(x[:1]), threat.norm)))
+        steps.append(length * unit)
+    room = max(float(step.abs().max()) for step in steps)
+    centre = x if threat.box is None else x.clamp(threat.box[0] + room, threat.box[1] - room)
+    return Neighbours(centre, torch.stack(steps))
+
+
+def span(subject: Subject, threat: Threat) -> float:
+    """The width of the box, or of the inputs where there is none."""
+    return threat.box[1] - threat.box[0] if threat.box else max(float(subject.x.max() - subject.x.min()), 1e-12)
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) cosine of the angle between rows; 0 where one of them is zero or not finite."""
+    a, b = (torch.nan_to_num(t.flatten(1).double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
+    size = norms(a, "l2") * norms(b, "l2")
+    return torch.where(size > 0, (a * b).sum(1) / size.clamp(min=1e-300), 0.0)

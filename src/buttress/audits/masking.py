@@ -1,0 +1,171 @@
+"""Can the figure be trusted: does the attack beat what can be beaten, or do the gradients mislead it?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from buttress.attacks import Attack
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Audit, Subject
+from buttress.audits.checks import CHECKS, Check, Result, Trial
+from buttress.audits.checks.proposal import spelt
+from buttress.audits.finding import Finding, Severity
+from buttress.audits.naming import describe
+from buttress.errors import UserError
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text
+
+TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
+_SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
+
+
+@audit("masking")
+@dataclass(frozen=True, kw_only=True)
+class Masking(Audit):
+    """Checks of an attack's figure on one network, each with its numbers, and one verdict on all (trust audit).
+
+    After Carlini et al., "On Evaluating Adversarial Robustness" (arXiv 1902.06705), and Athalye et al., "Obfuscated
+    Gradients" (ICML 2018). Whatever compares attacks does so on the same inputs by exact one-sided tests, and asks for
+    an effect as well as for significance. The level is shared by all tests of all checks (Bonferroni), so that a
+    network whose attacks are as strong as they should be is called otherwise with a probability of at most ``level``.
+
+    "trustworthy" when nothing was found; "suspect" when gradients look as if they misled; "not trustworthy" when an
+    attack is shown to be overlooked, or there is no gradient to go by. ``data["next"]`` is the attack to run then. The
+    verdict is about the figure: a network that hides nothing may still be attacked by too few steps or the wrong loss.
+
+    Args:
+        threat: what the attacker may do, where ``attack`` is not given.
+        attack: the attack whose figure is in question; PGD-20 unless given.
+        surrogate: a network to transfer examples from; the check is left out without one. In a job, a run's folder.
+        level: probability of a false alarm, over all checks.
+        floor: surplus of an attack that should be weaker which counts, as a share of the inputs.
+        tolerated: share of the inputs that more effort (steps, starts, another loss) may win; published figures of
+            honest networks on CIFAR-10 are 3 to 5 points above AutoAttack's (Croce and Hein, ICML 2020).
+        inputs: at most so many, spread evenly over those of the audit.
+        queries: of the black-box attack, per input.
+        draws: random points tried, per input.
+    """
+
+    threat: Threat = Threat()
+    attack: Attack | None = None
+    surrogate: nn.Module | str | None = None
+    level: float = 0.01
+    floor: float = 0.01
+    tolerated: float = 0.05
+    inputs: int = 200
+    queries: int = 500
+    draws: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        for name in ("level", "floor", "tolerated"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
+        for name in ("inputs", "queries", "draws"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
+
+    @property
+    def audited(self) -> Attack:
+        """The attack whose figure is in question."""
+        return self.attack or PGD(threat=self.threat, steps=20)
+
+    def ask(self, subject: Subject) -> Finding:
+        """Put all checks, causes first.
+
+        Raises:
+            UserError: when the surrogate is a name: only a job knows how to load one.
+        """
+        if isinstance(self.surrogate, str):
+            raise UserError(f"surrogate must be a network here; got {self.surrogate!r}: load it first")
+        trial = self.trial(subject)
+        results = [(check, put(check, trial)) for check in CHECKS]
+        verdict, why, proposal = conclude(results, trial)
+        data = {
+            "verdict": verdict,
+            "why": why,
+            "attack": describe(trial.attack),
+            "norm": trial.attack.threat.norm,
+            "eps": trial.attack.threat.eps,
+            "inputs": trial.count,
+            "seed": subject.seed,
+            "random": trial.random,
+            "clean": float(trial.right.double().mean()),
+            "robust": float(trial.stands.double().mean()) if not trial.lost else None,
+            "tests": TESTS,
+            "level": self.level,
+            "level_of_each": trial.level,
+            "floor": self.floor,
+            "tolerated": self.tolerated,
+            "checks": [_plain(check, result) for check, result in results],
+            "next": None if proposal is None else spelt(proposal),
+            "next_label": None if proposal is None else describe(proposal),
+        }
+        return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data)
+
+    def trial(self, subject: Subject) -> Trial:
+        """The network on trial, on as many inputs as asked for."""
+        count = len(subject.y)
+        some = torch.linspace(0, count - 1, min(self.inputs, count), device=subject.y.device).round().long()
+        about = replace(subject, x=subject.x[some], y=subject.y[some], ids=subject.ids[some], _logits=None)
+        about.task.check(about.logits, about.y)
+        surrogate = self.surrogate if isinstance(self.surrogate, nn.Module) else None
+        level = self.level / TESTS
+        return Trial(about, self.audited, level, self.floor, self.tolerated, self.queries, self.draws, surrogate)
+
+
+TESTS = sum(check.tests for check in CHECKS)
+
+
+def put(check: Check, trial: Trial) -> Result:
+    """One check's answer; "not run" where it means nothing for this network or this attack, with the reason."""
+    if check.needs_gradient and trial.slopes is None:
+        return Result("not run", "The network has no gradient.")
+    try:
+        return check.ask(trial)
+    except UserError as reason:
+        return Result("not run", f"{str(reason)[:1].upper()}{str(reason)[1:]}.")
+
+
+def conclude(results: list[tuple[Check, Result]], trial: Trial) -> tuple[str, str, Attack | None]:
+    """The verdict, why, and what to run next: the first cause's proposal, else that of the largest consequence."""
+    ranked = sorted(results, key=lambda pair: (not pair[0].cause, 0 if pair[0].cause else -pair[1].surplus))
+    odd = [result for _, result in ranked if result.verdict in ("warn", "fail")]
+    proposal = next((result.next for result in odd if result.next is not None), None)
+    if odd:
+        verdict = NOT if any(result.verdict == "fail" for result in odd) else SUSPECT
+        return verdict, " ".join(result.reason for result in odd), proposal
+    needed, right = math.ceil(-math.log2(trial.level)), int(trial.right.sum())
+    if right < needed:
+        return (
+            SUSPECT,
+            f"Only {right} inputs are classified correctly: nothing can be shown on fewer than {needed}.",
+            None,
+        )
+    run = sum(result.verdict == "pass" for _, result in results)
+    return TRUSTWORTHY, f"{run} checks found nothing that {describe(trial.attack)} overlooks.", None
+
+
+def _plain(check: Check, result: Result) -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "question": check.question,
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "figures": result.figures,
+        "comparisons": [comparison.plain() for comparison in result.comparisons],
+        "next": None if result.next is None else describe(result.next),
+    }
+
+
+def _sentence(data: dict[str, Any]) -> str:
+    at = f"{data['attack']} at {data['norm']} eps {budget_text(data['eps'])} on {data['inputs']} inputs"
+    robust = "no figure" if data["robust"] is None else f"{data['robust']:.1%}"
+    first = data["why"].split(". ")[0].rstrip(".")
+    told = f"{robust} under {at} is {data['verdict']}. {first}."
+    return told + (f" Run next: {data['next_label']}." if data["next_label"] else "")

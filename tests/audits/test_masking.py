@@ -1,0 +1,304 @@
+"""The trust audit: networks known to be broken are told, for the right reason; honest ones are left alone."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from buttress import audits
+from buttress.attacks.eot import EoT
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.pgd import PGD
+from buttress.attacks.square import Square
+from buttress.audits.base import subject
+from buttress.audits.checks import CHECKS
+from buttress.audits.checks.proposal import built, spelt
+from buttress.audits.checks.scale import Scaled as PlainLoss
+from buttress.audits.masking import TESTS, Masking
+from buttress.data.base import Split
+from buttress.data.digits import digits
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.fast import Fast
+from buttress.defences.trades import TRADES
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import Optimiser
+
+_place = importlib.util.spec_from_file_location("broken", Path(__file__).with_name("broken.py"))
+broken = importlib.util.module_from_spec(_place)
+_place.loader.exec_module(broken)
+
+THREAT = Threat(eps=0.15)
+QUICK = Masking(threat=THREAT, inputs=100, queries=150, draws=40)
+
+
+@pytest.fixture(scope="session")
+def split():
+    return digits().test
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """Trained without any defence."""
+    return broken.trained(broken.network(), optimiser=Optimiser(lr=3e-3))
+
+
+def checks(finding):
+    return {check["name"]: check for check in finding.data["checks"]}
+
+
+def robust(model, attack, split):
+    """Accuracy under an attack, computed by a call of the attack alone."""
+    x, y, ids = split.take(torch.arange(len(split)))
+    return float((~attack(model, x, y, ids=ids, search="first").beaten).double().mean())
+
+
+HONEST = {
+    "standard": lambda: None,
+    "PGD-AT": lambda: AdversarialTraining(PGD(threat=THREAT, steps=5)),
+    "TRADES": lambda: TRADES(threat=THREAT, steps=5),
+    "FGSM-RS": lambda: Fast(threat=THREAT),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_networks_raise_no_alarm(name, split):
+    model = broken.trained(broken.network(seed=2), HONEST[name](), optimiser=Optimiser(lr=3e-3))
+    finding = QUICK(model, split)
+    odd = {check["name"]: check for check in finding.data["checks"] if check["verdict"] in ("warn", "fail")}
+    assert odd == {}
+    assert (finding.data["verdict"], finding.severity, finding.data["next"]) == ("trustworthy", "good", None)
+    assert finding.data["clean"] > 0.85
+    assert [c["name"] for c in finding.data["checks"] if c["verdict"] == "not run"] == ["transfer"]
+
+
+def before(layer):
+    return lambda plain: broken.Before(plain, layer())
+
+
+# What is done to an undefended network, the check that must tell, its verdict, what its reason says, the attack to run.
+BROKEN = {
+    "quantised input": (before(broken.Quantised), "gradients", "zero or not finite", Square),
+    "detached input": (before(broken.Detached), "gradients", "does not depend on the input", Square),
+    "JPEG-like rounding": (before(broken.Jpeg), "gradients", "zero or not finite", Square),
+    "thermometer coding": (before(broken.Thermometer), "gradients", "does not depend on the input", Square),
+    "lookup layer": (before(broken.Lookup), "gradients", "does not depend on the input", Square),
+    "rounding in use only": (before(broken.OnlyInUse), "train mode", "eval mode hides its gradient", Square),
+    "made-up gradient": (before(broken.Astray), "agreement", "says little of what moving does", Square),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_wrapped_networks_are_told(name, plain, split):
+    defend, check, reason, attack = BROKEN[name]
+    told(defend(plain).eval(), split, check, reason, attack, gain=0.2)
+
+
+def told(model, split, check, reason, attack, *, gain, audit=QUICK, verdict="not trustworthy"):
+    """The audit names the reason, and the attack that it proposes beats more than the one in question."""
+    finding = audit(model, split)
+    found = checks(finding)[check]
+    assert found["verdict"] in ("warn", "fail")
+    assert reason in found["reason"]
+    assert reason in finding.data["why"]
+    assert finding.data["verdict"] == verdict
+    assert finding.severity == {"suspect": "warning", "not trustworthy": "bad"}[verdict]
+    proposed = built(finding.data["next"])
+    assert isinstance(proposed, attack)
+    if finding.data["robust"] is not None:
+        assert robust(model, proposed, split) < robust(model, audit.audited, split) - gain
+    else:  # no gradient: the attack in question cannot even run
+        assert robust(model, proposed, split) < finding.data["clean"] - gain
+        with pytest.raises(UserError):
+            robust(model, audit.audited, split)
+    json.dumps(finding.data, allow_nan=False)
+    return finding
+
+
+def test_a_saturated_sigmoid_is_told(split):
+    model = broken.trained(broken.Before(broken.network(), broken.Saturated()), optimiser=Optimiser(lr=3e-3))
+    told(model, split, "gradients", "zero or not finite on", Square, gain=0.1)
+
+
+def test_k_winners_are_told(split):
+    """No single gradient is wrong there: it is the comparison with attacks that need none which tells."""
+    model = broken.trained(broken.after(broken.network(), broken.Winners))
+    told(model, split, "black box", "inputs that the attack does not", Square, gain=0.2)
+
+
+RANDOM = {
+    "random resizing and padding": lambda plain: broken.trained(
+        broken.Before(broken.network(side=12), broken.ResizedAndPadded())
+    ),
+    "stochastic activation pruning": lambda plain: broken.after(plain, broken.Pruned).eval(),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_networks_that_draw_are_told(name, plain, split):
+    """Both attacks are judged by the mean of fresh passes at their points: a lucky pass proves nothing."""
+    model = RANDOM[name](plain)
+    finding = QUICK(model, split)
+    found = checks(finding)["randomness"]
+    assert finding.data["verdict"] in ("suspect", "not trustworthy")
+    assert "It draws at random" in finding.data["why"]
+    assert found["figures"]["changed_verdicts"] > 0.1
+    proposed = built(finding.data["next"])
+    assert isinstance(proposed, EoT)
+    x, y, ids = split.take(torch.arange(100))
+    stands = []
+    for attack in (proposed, QUICK.audited):
+        x_adv = attack(model, x, y, ids=ids).x_adv
+        with torch.no_grad(), torch.random.fork_rng([]):
+            torch.manual_seed(7)
+            mean = torch.stack([model(x_adv).softmax(1) for _ in range(60)]).mean(0)
+        stands.append(float((mean.argmax(1) == y).double().mean()))
+    assert stands[0] < stands[1] - 0.04
+
+
+@pytest.mark.parametrize("name", ["logits times 10000", "distillation at temperature 100"])
+def test_the_scale_of_logits_is_told(name, plain, split):
+    """It misleads cross-entropy as commonly computed, in float32; the proposed attack is not misled."""
+    model = broken.Scaled(plain).eval() if name.startswith("logits") else broken.distilled(plain)
+    finding = QUICK(model, split)
+    found = checks(finding)["scale"]
+    assert finding.data["verdict"] in ("suspect", "not trustworthy")
+    assert found["verdict"] == "warn"
+    assert "scale of the logits" in finding.data["why"]
+    common = PGD(threat=THREAT, steps=20, loss=PlainLoss())
+    proposed = built(finding.data["next"])
+    assert proposed == PGD(threat=THREAT, steps=20, loss="margin")
+    assert robust(model, proposed, split) < robust(model, common, split) - 0.4
+
+
+def test_training_on_single_steps_is_told_of_the_figure_under_them(split):
+    """Many small steps beat what the network has learnt to stand: one large one."""
+    threat = Threat(eps=0.4)
+    model = broken.overfitted(threat)
+    audit = Masking(attack=FGSM(threat=threat), inputs=120, queries=200)
+    finding = told(model, split, "more steps", "it had not converged", PGD, gain=0.2, audit=audit)
+    assert finding.data["attack"] == "FGSM"
+
+
+# -- the form of the answer -------------------------------------------------------------------------------------------
+
+
+def test_a_surrogates_examples_are_tried(plain, split):
+    """An undefended copy tells what rounding hides; where nothing is hidden it tells nothing."""
+    hidden = broken.Before(plain, broken.Quantised()).eval()
+    audit = Masking(threat=THREAT, inputs=120, queries=1, draws=1, surrogate=plain)
+    assert checks(audit(hidden, split))["transfer"]["verdict"] == "fail"
+    assert checks(audit(plain, split))["transfer"]["verdict"] == "pass"
+
+
+def test_few_inputs_show_nothing_and_that_is_said(plain, split):
+    x, y, ids = split.take(torch.arange(8))
+    finding = QUICK(plain, Split(x, y, ids))
+    assert (finding.data["verdict"], finding.severity, finding.data["next"]) == ("suspect", "warning", None)
+    assert "nothing can be shown on fewer than 12" in finding.verdict
+
+
+def test_one_input_is_enough_to_ask(split):
+    model = nn.Sequential(broken.network(), nn.BatchNorm1d(10)).eval()
+    x, y, ids = split.take(torch.arange(1))
+    finding = QUICK(model, Split(x, y, ids))
+    assert finding.data["inputs"] == 1
+    assert checks(finding)["train mode"]["verdict"] == "not run"
+
+
+def test_what_was_asked_is_told(plain, split):
+    finding = Masking(attack=PGD(threat=THREAT, steps=7), inputs=60, queries=5, draws=3, level=0.03)(plain, split)
+    data = finding.data
+    assert (data["attack"], data["norm"], data["eps"], data["inputs"]) == ("PGD-7", "linf", 0.15, 60)
+    assert (data["level"], data["tests"], data["level_of_each"]) == (0.03, TESTS, 0.03 / TESTS)
+    assert sum(check.tests for check in CHECKS) == TESTS
+    assert [check["name"] for check in data["checks"]] == [check.name for check in CHECKS]
+    assert "PGD-7 at linf eps 0.15 on 60 inputs" in finding.verdict
+    for check, plain_check in zip(CHECKS, data["checks"], strict=True):
+        assert check.tests >= sum(1 if pair["effort"] else 2 for pair in plain_check["comparisons"])
+    pairs = [pair for check in data["checks"] for pair in check["comparisons"]]
+    assert all(pair["level"] == data["level_of_each"] for pair in pairs)
+    assert data["robust"] == pytest.approx(
+        float((~PGD(threat=THREAT, steps=7)(plain, *chosen(split, 60), search="first").beaten).double().mean()), abs=0.1
+    )
+
+
+def chosen(split, count):
+    rows = torch.linspace(0, len(split) - 1, count).round().long()
+    return split.take(rows)[:2]
+
+
+def test_the_inputs_are_spread_over_those_of_the_audit(plain, split):
+    about = subject(plain, split)
+    trial = Masking(inputs=7).trial(about)
+    assert trial.subject.ids.tolist() == about.ids[torch.linspace(0, len(about.ids) - 1, 7).round().long()].tolist()
+    assert Masking(inputs=10_000).trial(about).count == len(about.ids)
+    assert trial.subject.store is about.store
+
+
+def test_what_was_crafted_for_robustness_serves_again(plain, split):
+    x, y, ids = split.take(torch.arange(40))
+    about = subject(plain, Split(x, y, ids))
+    audits.Robustness(attacks=[QUICK.audited], eps=[0.15]).ask(about)
+    before = set(about.store)
+    Masking(threat=THREAT, inputs=40).trial(about).under(QUICK.audited)
+    assert set(about.store) == before
+
+
+def test_a_norm_of_its_own_and_no_box(plain, split):
+    finding = Masking(threat=Threat(norm="l2", eps=0.8), inputs=60, queries=60, draws=20)(plain, split)
+    assert finding.data["verdict"] == "trustworthy"
+    assert checks(finding)["unbounded"]["figures"]["standing"] == 0
+    free = Masking(threat=Threat(eps=0.1, box=None), inputs=60, queries=60, draws=20)(plain, split)
+    assert free.data["verdict"] == "trustworthy"
+
+
+def test_the_model_comes_back_as_it_was(nets, plain, split):
+    model = nn.Sequential(plain, nn.BatchNorm1d(10), nn.Dropout(0.1)).train()
+    before = nets.state(model)
+    Masking(threat=THREAT, inputs=30, queries=5, draws=2)(model, split)
+    nets.assert_state(model, before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"level": 0.0}, "level must be between 0 and 1; got 0.0"),
+        ({"floor": 1.0}, "floor must be between 0 and 1; got 1.0"),
+        ({"tolerated": -0.1}, "tolerated must be between 0 and 1"),
+        ({"inputs": 0}, "inputs must be 1 or more; got 0"),
+        ({"queries": 0}, "queries must be 1 or more"),
+        ({"draws": 0}, "draws must be 1 or more"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(fields, told):
+    with pytest.raises(UserError, match=told):
+        Masking(**fields)
+
+
+def test_a_surrogate_by_name_is_for_jobs(plain, split):
+    with pytest.raises(UserError, match="surrogate must be a network here; got 'runs/other'"):
+        Masking(surrogate="runs/other")(plain, split)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(threat=THREAT, steps=100, restarts=5, loss="margin"),
+        Square(threat=Threat(norm="l2", eps=0.5, box=None), queries=77),
+        EoT(attack=PGD(threat=Threat(eps=0.2, box=(-1.0, 2.0)), steps=3), draws=9),
+        FGSM(threat=Threat(eps=float("inf"))),
+    ],
+)
+def test_a_proposal_survives_json(attack):
+    tree = spelt(attack)
+    assert built(json.loads(json.dumps(tree))) == attack
+    assert tree["name"] in ("pgd", "square", "eot", "fgsm")
+
+
+def test_what_cannot_be_spelt_is_refused():
+    with pytest.raises(UserError, match="loss of PGD is a Scaled: it cannot be spelt"):
+        spelt(PGD(loss=PlainLoss()))

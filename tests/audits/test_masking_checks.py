@@ -1,0 +1,290 @@
+"""Single checks on functions of one variable whose surface is known."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from buttress.attacks.eot import EoT
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.pgd import PGD
+from buttress.attacks.square import Square
+from buttress.audits.base import subject
+from buttress.audits.checks.agreement import Agreement
+from buttress.audits.checks.base import Result, varied
+from buttress.audits.checks.black_box import BlackBox
+from buttress.audits.checks.budget import Budget, Unbounded
+from buttress.audits.checks.effort import OtherLoss, Steps
+from buttress.audits.checks.gradients import Gradients
+from buttress.audits.checks.mode import TrainMode
+from buttress.audits.checks.one_step import OneStep
+from buttress.audits.checks.random_points import RandomSearch
+from buttress.audits.checks.randomness import Randomness
+from buttress.audits.checks.roughness import Roughness
+from buttress.audits.checks.slopes import cosines, neighbours
+from buttress.audits.masking import Masking, conclude, put
+from buttress.losses import margin
+from buttress.threat import Threat
+
+ONE = Threat(eps=1.0, box=None)
+
+
+class Margin(nn.Module):
+    """Two logits (0, f(x)) of one feature; all inputs are of class 0, which loses where f is positive."""
+
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, x):
+        value = self.f(x[:, :1])
+        return torch.cat([torch.zeros_like(value), value], 1)
+
+
+def trial(f, attack=None, *, x=None, **settings):
+    """40 inputs around 0, or those given, all of class 0."""
+    x = torch.linspace(-0.02, 0.02, 40)[:, None] if x is None else x
+    model = f if isinstance(f, nn.Module) else Margin(f)
+    about = subject(model, [(x, torch.zeros(len(x), dtype=torch.int64))], classes=("a", "b"))
+    return Masking(attack=attack or PGD(threat=ONE, steps=10), **settings).trial(about)
+
+
+def wave(x):
+    """Below 0 at 0 and at 1, where the first gradient leads, and above 0 half way."""
+    return torch.sin(1.33 * math.pi * x - 0.3)
+
+
+def test_half_a_step_that_beats_more_than_a_whole_one_is_told():
+    found = OneStep().ask(trial(wave))
+    assert found.verdict == "warn"
+    assert "Half a step beats 100.0% more" in found.reason
+    assert found.next == PGD(threat=ONE, steps=50)
+    straight = OneStep().ask(trial(lambda x: x - 0.3))
+    assert straight.verdict == "pass"
+    assert all(pair.surplus <= 0 for pair in straight.comparisons)
+
+
+def test_one_step_that_beats_more_than_many_is_told():
+    """The many are too short: ten steps of a hundredth reach 0.1, the border is at 0.3."""
+    found = OneStep().ask(trial(lambda x: x - 0.3, PGD(threat=ONE, steps=10, step_size=0.01, start="zero")))
+    assert found.verdict == "fail"
+    assert "One step beats 100.0% more" in found.reason
+
+
+def test_a_budget_that_beats_less_than_half_of_it_is_told():
+    found = Budget().ask(trial(wave, FGSM(threat=ONE)))
+    assert found.verdict == "fail"
+    assert "0.5 eps beats 100.0% more of the inputs than 1 eps" in found.reason
+    assert found.figures == {"robust_at_0.5_eps": 0, "robust_at_1_eps": 1, "robust_at_2_eps": 0}
+    fine = Budget().ask(trial(lambda x: x - 0.7, FGSM(threat=ONE)))
+    assert fine.figures == {"robust_at_0.5_eps": 1, "robust_at_1_eps": 0, "robust_at_2_eps": 0}
+    assert fine.verdict == "pass"
+
+
+def test_a_budget_without_a_half_is_not_asked():
+    assert Budget().ask(trial(wave, PGD(threat=Threat(eps=math.inf, box=(-3, 3)), steps=2))).verdict == "not run"
+    assert Budget().ask(trial(wave, PGD(threat=Threat(eps=0.0, box=None), steps=2))).verdict == "not run"
+
+
+def test_budgets_reach_into_an_attack_that_holds_another():
+    found = Budget().ask(trial(lambda x: x - 0.7, EoT(attack=FGSM(threat=ONE), draws=2)))
+    assert found.figures == {"robust_at_0.5_eps": 1, "robust_at_1_eps": 0, "robust_at_2_eps": 0}
+
+
+def test_what_stands_without_a_budget_is_told():
+    """Beyond 0.99 the network loses, and its gradient leads the other way: only some random starts get there."""
+    x = torch.linspace(-1, 1, 101)[:, None]
+    found = Unbounded().ask(trial(lambda x: 3.0 * (x > 0.99) - 1 - 0.1 * x, x=x))
+    assert found.verdict == "fail"
+    assert 0.3 < found.figures["standing"] < 1
+    assert isinstance(found.next, Square)
+    for threat in (ONE, Threat(eps=0.1, box=(-1.0, 1.0)), Threat(norm="l2", eps=0.1, box=None)):
+        found = Unbounded().ask(trial(lambda x: x - 0.9, PGD(threat=threat), x=x))
+        assert (found.verdict, found.figures) == ("pass", {"standing": 0})
+
+
+def test_one_that_answers_one_class_may_stand_everywhere():
+    assert Unbounded().ask(trial(lambda x: 0.1 * torch.tanh(x) - 1)).verdict == "not run"
+
+
+def test_an_attack_that_has_not_converged_is_told():
+    """Twenty steps of a hundredth reach 0.2, a hundred reach 1; the border is at 0.5."""
+    slow = PGD(threat=ONE, steps=20, step_size=0.01, start="zero")
+    found = Steps().ask(trial(lambda x: x - 0.5, slow))
+    assert found.verdict == "fail"
+    assert found.next == PGD(threat=ONE, steps=100, step_size=0.01, start="zero")
+    assert Steps().ask(trial(lambda x: x - 0.1, slow)).verdict == "pass"
+
+
+def test_more_steps_that_are_led_astray_are_told():
+    """One step of 1 leaps over the ditch at 0.3; the gradient leads those that are short back from it."""
+    ditch = trial(
+        lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), PGD(threat=ONE, steps=1, start="zero")
+    )
+    found = Steps().ask(ditch)
+    assert found.verdict == "fail"
+    assert "PGD-100 beats 100.0% fewer of the inputs than PGD-1" in found.reason
+
+
+def test_the_loss_that_is_tried_is_the_other_one():
+    assert OtherLoss().changes(trial(wave)) == {"loss": "margin"}
+    assert OtherLoss().changes(trial(wave, PGD(threat=ONE, loss="margin"))) == {"loss": "cross_entropy"}
+
+
+def test_gradients_that_are_missing_zero_or_faint_are_told():
+    cases = {
+        "does not depend on the input": lambda x: x.detach() - 1,
+        "zero or not finite on 100%": lambda x: torch.round(x) - 1,
+        "zero or not finite on 50%": lambda x: torch.relu(x) - 1,
+        "next to nothing on 100%": lambda x: 1e-4 * x - 1,
+    }
+    for told, f in cases.items():
+        found = Gradients().ask(trial(f, PGD(threat=Threat(eps=0.5, box=(-1.0, 1.0)))))
+        assert found.verdict == "fail"
+        assert told in found.reason
+        assert isinstance(found.next, Square)
+    fine = Gradients().ask(trial(lambda x: x - 1))
+    assert (fine.verdict, fine.figures) == ("pass", {"zero": 0, "faint": 0})
+
+
+def test_an_attack_that_asks_for_no_gradient_misses_none():
+    square = Square(threat=ONE, queries=30)
+    asked = trial(lambda x: x.detach() - 0.5, square)
+    assert Gradients().ask(asked).verdict == "pass"
+    assert not asked.stands.any()
+    assert BlackBox().ask(asked).verdict == "pass"
+    assert put(OneStep(), asked).verdict == "not run"
+
+
+def test_a_gradient_that_is_no_number_counts_as_none():
+    found = Gradients().ask(trial(lambda x: torch.sqrt((x - x).abs()) - 1))
+    assert found.figures["zero"] == 1
+
+
+def test_a_straight_surface_is_smooth_and_its_gradient_true():
+    asked = trial(lambda x: 3 * x - 1, x=torch.linspace(-1, 1, 40)[:, None])
+    for check in (Agreement(), Roughness()):
+        found = check.ask(asked)
+        assert found.verdict == "pass"
+        assert found.figures["median_cosine"] == pytest.approx(1, abs=1e-5)
+        assert found.figures["share_below"] == 0
+
+
+def test_a_rough_surface_is_told():
+    """Fine waves in 64 oblique directions: a neighbour's gradient is another one, and promises nothing."""
+    random = torch.Generator().manual_seed(0)
+    waves = 300 * torch.randn(64, 64, generator=random)
+    rough = nn.Module()
+    rough.forward = lambda x: torch.stack([torch.zeros(len(x)), torch.sin(x @ waves).sum(1) - 60], 1)
+    x = torch.rand(100, 64, generator=random)
+    about = subject(rough, [(x, torch.zeros(100, dtype=torch.int64))])
+    asked = Masking(attack=PGD(threat=Threat(eps=0.2))).trial(about)
+    for check in (Agreement(), Roughness()):
+        found = check.ask(asked)
+        assert found.verdict == "warn"
+        assert abs(found.figures["median_cosine"]) < 0.3
+
+
+def test_neighbours_are_inside_the_box_and_a_quarter_of_the_budget_away():
+    x = torch.tensor([[0.0, 1.0, 0.5]])
+    about = subject(nn.Linear(3, 2), [(x, torch.zeros(1, dtype=torch.int64))])
+    for norm, order in (("linf", math.inf), ("l2", 2), ("l1", 1)):
+        near = neighbours(about, Threat(norm=norm, eps=0.2), 8)
+        sizes = torch.linalg.vector_norm(near.steps.flatten(1), order, dim=1)
+        assert sizes.tolist() == pytest.approx([0.05] * 8)
+        for points in (near.centre + near.steps, near.centre - near.steps):
+            assert float(points.min()) >= -1e-7
+            assert float(points.max()) <= 1 + 1e-7
+
+
+def test_the_cosine_of_nothing_is_0():
+    a = torch.tensor([[1.0, 0.0], [0.0, 0.0], [math.nan, 0.0], [3.0, 4.0]])
+    b = torch.tensor([[0.0, 2.0], [1.0, 0.0], [1.0, 0.0], [3.0, 4.0]])
+    assert cosines(a, b).tolist() == pytest.approx([0, 0, 0, 1])
+
+
+def test_random_points_are_allowed_and_the_best_is_kept():
+    """On a line the corners are the two ends: the better one is found in a few draws."""
+    asked = trial(lambda x: x - 0.9)
+    about = asked.subject
+    result = RandomSearch(threat=ONE, count=40)(about.model, about.x, about.y)
+    assert ONE.contains(result.x_adv, about.x).all()
+    assert torch.allclose(result.x_adv, about.x + 1)
+    assert result.forwards.tolist() == [41] * 40
+    l2 = Threat(norm="l2", eps=0.5)
+    x = torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    model = nn.Linear(5, 3)
+    few, many = (RandomSearch(threat=l2, count=count)(model, x, torch.zeros(6).long()) for count in (2, 60))
+    assert l2.contains(many.x_adv, x).all()
+    worth = [margin(model(found.x_adv), torch.zeros(6).long()) for found in (few, many)]
+    assert (worth[1] >= worth[0]).all()
+
+
+def test_a_black_box_that_beats_what_the_gradient_misses_is_told():
+    """A step at 0.5: its gradient is that of the slope before it, which leads away."""
+    steps = trial(lambda x: torch.where(x > 0.5, x * 0 + 1, -1 - 0.1 * x), PGD(threat=ONE, steps=10, start="zero"))
+    found = BlackBox().ask(steps)
+    assert found.verdict == "fail"
+    assert found.comparisons[0].won == 40
+    assert found.next == Square(threat=ONE, queries=1000)
+    assert BlackBox().ask(trial(lambda x: x - 0.5)).verdict == "pass"
+
+
+def test_a_random_network_is_told_and_judged_by_the_mean():
+    """Noise that changes the answer of a tenth of the passes hides nothing: the mean answer is the right one."""
+    asked = trial(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), PGD(threat=Threat(eps=0.1, box=None), steps=3))
+    assert asked.random
+    assert asked.right.all()
+    found = Randomness().ask(asked)
+    assert found.verdict == "warn"
+    assert found.figures["changed_verdicts"] > 0.1
+    assert found.next == EoT(attack=PGD(threat=Threat(eps=0.1, box=None), steps=3, loss="margin"))
+    assert Randomness().ask(trial(wave)).figures == {"spread": 0, "changed_verdicts": 0}
+
+
+def test_train_mode_is_tried_and_left():
+    class Shy(nn.Module):
+        def forward(self, x):
+            value = x - 0.5 if self.training else torch.round(x * 4) / 4 - 0.5 + 1e-3
+            return torch.cat([torch.zeros_like(value), value], 1)
+
+    model = Shy().train()
+    found = TrainMode().ask(trial(model, PGD(threat=ONE, steps=5, start="zero")))
+    assert found.verdict == "fail"
+    assert found.comparisons[0].won == 40
+    assert model.training
+
+
+def test_what_does_not_apply_says_why():
+    asked = trial(lambda x: x.detach() - 1)
+    assert put(Steps(), asked) == Result("not run", "The network has no gradient.")
+    boundless = trial(wave, Square(threat=ONE))
+    boundless.attack = PGD(threat=Threat(eps=math.inf, box=None), step_size=0.1, start="zero")
+    assert put(BlackBox(), boundless) == Result(
+        "not run", "Square needs a finite eps or a box; got eps inf and no box."
+    )
+
+
+def test_settings_reach_into_an_attack_that_holds_another():
+    inner = PGD(threat=ONE, steps=3)
+    assert varied(EoT(attack=inner, draws=4), {"steps": 9}, 3) == EoT(attack=PGD(threat=ONE, steps=9), draws=4)
+    assert varied(FGSM(threat=ONE), {"restarts": 5}, 20) == PGD(threat=ONE, steps=20, restarts=5)
+
+
+def test_causes_are_named_before_consequences_and_the_largest_of_these():
+    asked = trial(lambda x: x - 0.5)
+    asked.tolerated = 0.01
+    won = asked.judge(("all", torch.zeros(40, dtype=torch.bool)), ("none", torch.ones(40, dtype=torch.bool)))
+    half = asked.judge(("half", torch.arange(40) < 20), ("none", torch.ones(40, dtype=torch.bool)))
+    first, second, third = (Square(threat=ONE, queries=q) for q in (1, 2, 3))
+    consequences = [
+        (Steps(), Result("fail", "Half.", {}, (half,), first)),
+        (BlackBox(), Result("fail", "All.", {}, (won,), second)),
+    ]
+    assert conclude(consequences, asked) == ("not trustworthy", "All. Half.", second)
+    cause = (Roughness(), Result("warn", "Rough.", next=third))
+    assert conclude([*consequences, cause], asked) == ("not trustworthy", "Rough. All. Half.", third)
+    assert conclude([cause], asked) == ("suspect", "Rough.", third)
+    fine = [(Steps(), Result("pass", "")), (BlackBox(), Result("not run", ""))]
+    assert conclude(fine, asked) == ("trustworthy", "1 checks found nothing that PGD-10 overlooks.", None)

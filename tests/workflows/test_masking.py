@@ -1,0 +1,119 @@
+"""The trust audit in the audit job: asked by default, its surrogate loaded, the attack that it proposes run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from buttress import models
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.pgd import PGD
+from buttress.attacks.square import Square
+from buttress.audits import Finding
+from buttress.audits.boundary import Boundary
+from buttress.audits.checks.proposal import spelt
+from buttress.audits.masking import Masking
+from buttress.audits.robustness import Robustness
+from buttress.data.moons import moons
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import fit
+from buttress.workflows import Source, audit
+from buttress.workflows.auditing import given_audits, proposed, usual_trust, with_surrogate
+
+FREE = Threat(eps=0.2, box=None)
+
+ROUNDED = '''
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+
+class Rounded(nn.Module):
+    """The nearest class mean, of inputs rounded to quarters; the product keeps a path for autograd, of gradient 0."""
+
+    def __init__(self):
+        super().__init__()
+        x, y = (torch.tensor(part) for part in load_digits(return_X_y=True))
+        means = torch.stack([x[y == c].mean(0) for c in range(10)]).float() / 16
+        self.weight, self.bias = nn.Parameter(6 * means), nn.Parameter(-3 * means.square().sum(1))
+
+    def forward(self, x):
+        return (torch.round(x * 4) / 4).flatten(1) @ self.weight.T + self.bias
+
+
+def make():
+    return Rounded()
+'''
+
+
+def test_what_is_asked_when_nobody_says():
+    assert usual_trust(FREE) == Masking(attack=PGD(threat=FREE, steps=20), threat=FREE)
+    assert usual_trust(FREE, [FGSM(), PGD()]) == Masking(attack=FGSM(threat=FREE), threat=FREE)
+
+
+def test_it_takes_the_users_attack():
+    (question,) = given_audits([Masking(inputs=7)], FREE, [FGSM(), PGD()])
+    assert question == Masking(inputs=7, attack=FGSM(threat=FREE), threat=FREE)
+    (question,) = given_audits([Masking()], FREE, None)
+    assert question.audited == PGD(threat=FREE, steps=20)
+
+
+def finding(attack, robust=0.5, random=False):
+    tree = None if attack is None else spelt(attack)
+    return Finding("masking", "", "", "bad", {"next": tree, "robust": robust, "random": random})
+
+
+def test_the_proposed_attack_is_asked_beside_the_one_in_question():
+    question, square = Masking(threat=FREE), Square(threat=FREE, queries=9)
+    (asked,) = proposed([question], [finding(square)])
+    assert asked == Robustness(attacks=[question.audited, square], eps=[0.2])
+    assert asked.budgets == [0, 0.2]
+    (alone,) = proposed([question], [finding(square, robust=None)])
+    assert alone.attacks == [square]
+    assert proposed([question], [finding(square, random=True)]) == [alone]
+    other = Finding("boundary", "", "", "info", {"next": "something of its own"})
+    assert proposed([question, Boundary()], [finding(None), other]) == []
+
+
+def test_a_surrogate_is_a_runs_folder(tmp_path):
+    with pytest.raises(UserError, match="nowhere"):
+        with_surrogate([Masking(surrogate=str(tmp_path / "nowhere"))])
+    data, model = moons(samples=60), models.create("mlp", hidden=[8], seed=0)
+    fit(model, data, epochs=1, out=tmp_path / "run")
+    loaded, other = with_surrogate([Masking(surrogate=str(tmp_path / "run")), Boundary()])
+    assert other == Boundary()
+    x = data.test.take(torch.arange(5))[0]
+    assert torch.equal(loaded.surrogate(x), model(x))
+
+
+def test_the_job_runs_what_is_proposed_and_counts_the_worst_of_both(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ROUNDED)
+    attack = PGD(threat=Threat(eps=0.15), steps=5)
+    questions = [Robustness(attacks=[attack], eps=[0.15]), Masking(attack=attack, inputs=60, queries=60, draws=20)]
+    settings = {"source": Source(data="digits"), "inputs": 100, "precision": "fp32", "audits": questions}
+    found = audit("mine.py:make", out=tmp_path / "out", **settings)
+    assert [one.kind for one in found] == ["robustness", "masking", "robustness"]
+    first, trust, after = found
+    assert trust.data["verdict"] == "not trustworthy"
+    assert after.title == "Robustness (linf), attack proposed by masking"
+    assert [row["name"] for row in after.data["attacks"]] == ["pgd", "square"]
+    figures = [one.data["worst"][-1]["accuracy"] for one in (first, after)]
+    assert figures[1] < figures[0] - 0.15
+    page = json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert page["facts"]["headline"] == after.verdict
+    bound = 100 * sum(figures) / 2
+    with pytest.raises(UserError, match="under the gate"):  # the proposed attack decides
+        audit("mine.py:make", out=tmp_path / "gated", fail_under=bound, **settings)
+    audit("mine.py:make", out=tmp_path / "kept", fail_under=bound, **{**settings, "audits": questions[:1]})
+
+
+def test_nothing_more_is_run_where_nothing_is_proposed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ROUNDED.replace("torch.round(x * 4) / 4", "x"))
+    question = Masking(threat=Threat(eps=0.15), inputs=60, queries=60, draws=20)
+    questions = [replace(question, attack=PGD(threat=Threat(eps=0.15), steps=20))]
+    found = audit("mine.py:make", out=tmp_path / "out", source=Source(data="digits"), inputs=80, audits=questions)
+    assert [(one.kind, one.data["verdict"]) for one in found] == [("masking", "trustworthy")]
