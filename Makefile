@@ -29,9 +29,12 @@ lint: install
 	$(BIN)/lint-imports
 
 bench: install
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt requests foolbox
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt requests foolbox pyautoattack
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchattacks==3.5.1
 	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/autoattack.py
+	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/temperature.py --quick
 	$(BIN)/python benchmarks/saturated.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/defences.py

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import models, tasks
-from buttress.attacks import APGD, PGD
+from buttress.attacks import APGD, PGD, DeepFool, EoT
 from buttress.attacks.passes import Passes
 from buttress.attacks.twin import NoTwinError, Twin
 from buttress.threat import Threat
@@ -260,3 +260,14 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
     monkeypatch.setattr("buttress.attacks.passes.perf_counter", lambda: now[0])
     passes.choose(x, gradient=True)
     assert passes.precision == "folded"
+
+
+@pytest.mark.parametrize(("asked", "used"), [("bf16", "fp32"), ("twin", "folded"), ("folded", "folded")])
+def test_smallest_perturbations_are_looked_for_in_float32(nets, asked, used):
+    model, x = trained(nets.seeded(Block))
+    y = model(x).argmax(1)
+    attack = DeepFool(threat=Threat(norm="l2", eps=float("inf")), steps=3)
+    for wrapped in (attack, EoT(attack=attack, draws=1)):
+        assert wrapped(model, x, y, precision=asked).precision == used
+        assert wrapped(model, x, y, precision="auto").precision in ("fp32", "folded")
+    assert PGD(steps=2)(model, x, y, precision=asked).precision == asked

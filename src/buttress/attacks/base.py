@@ -68,11 +68,13 @@ class Perturbation(ABC):
         threat: what is allowed, or None.
         strays: whether it asks about points outside of the threat, so that beating the model there is no success yet.
         draws: passes whose mean answers one question, for models that draw at random.
+        exact: whether it stands or falls with the last digits of the outputs, so that its search is in float32.
     """
 
     threat: Threat | None = None
     strays: bool = False
     draws: int = 1
+    exact: bool = False
 
     @abstractmethod
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -132,7 +134,7 @@ class Perturbation(ABC):
         if read_every is not None and read_every < 1:
             raise UserError(f"read_every must be 1 or more; got {read_every}")
         ids = _ids(ids, x)
-        passes = Passes(model, task, precision, batch_size or len(x), self.draws)
+        passes = Passes(model, task, precision, batch_size or len(x), self.draws, exact=self.exact)
         with borrowed(model, mode, seed, x.device):
             oracle = self._oracle(passes, x, y, target, seed, ids, search, read_every)
             x_adv = self._moved(oracle, seed, ids)
@@ -168,7 +170,7 @@ class Perturbation(ABC):
         check_call("full", mode, precision, None)
         check_inputs(model, x, y, self._box())
         ids = _ids(ids, x)
-        passes = Passes(model, task, precision, len(x), self.draws, twins)
+        passes = Passes(model, task, precision, len(x), self.draws, twins, self.exact)
         with borrowed(model, mode, seed, x.device):
             return self._moved(self._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 

@@ -50,6 +50,11 @@ class Wrapper(Attack):
         """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
         return bool(getattr(self.attack, "by_input", True))
 
+    @property
+    def exact(self) -> bool:  # type: ignore[override]
+        """That of the attack inside."""
+        return self.attack.exact
+
     def inside(self) -> Inside | None:
         """That of the attack inside."""
         return self.attack.inside()

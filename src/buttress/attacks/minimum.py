@@ -22,6 +22,7 @@ class MinimumNorm(Attack):
     """
 
     strays = True
+    exact = True  # its best points lie on the boundary, where bf16 cannot tell the sides apart
     threat: Threat = Threat(norm="l2", eps=math.inf)
 
 

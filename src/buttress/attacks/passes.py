@@ -21,6 +21,7 @@ Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
 CraftPrecision = Literal["fp32", "bf16", "folded", "twin"]  # what training may ask for: the same on every machine
 Value = Callable[[Tensor], Tensor]
 Twins = dict[Precision, "Twin | Compiled | None"]  # None: the model has no such copy
+_EXACT: dict[Precision, Precision] = {"bf16": "fp32", "twin": "folded", "compiled": "folded"}
 log = logging.getLogger(__name__)
 
 # Below this a row's loss gradient is handed on scaled up: its true size would be lost in float32 further down.
@@ -43,6 +44,7 @@ class Passes:
         batch_size: inputs computed at once; halved when memory runs out.
         draws: passes whose mean stands for one answer; for models that draw at random.
         twins: copies made before, whose weights are filled again; new ones are put there. For training.
+        exact: run in float32 whatever was asked for: "bf16" becomes "fp32", a twin "folded".
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Passes:
         batch_size: int,
         draws: int = 1,
         twins: Twins | None = None,
+        exact: bool = False,
     ) -> None:
-        self.model, self.task, self.precision, self.batch_size, self.draws = model, task, precision, batch_size, draws
+        self.model, self.task, self.batch_size, self.draws, self.exact = model, task, batch_size, draws, exact
+        self.precision = _EXACT.get(precision, precision) if exact else precision
         self._twins = {} if twins is None else twins
         self._stale = set(self._twins)
 
@@ -135,7 +139,7 @@ class Passes:
             return
         x, seconds = x[: min(self.batch_size, _TIMED)], dict[Precision, float]()
         names: list[Precision] = ["fp32", "bf16", "folded", "twin"] if x.dtype == torch.float32 and len(x) else ["fp32"]
-        for precision in names:
+        for precision in (name for name in names if not (self.exact and name in _EXACT)):
             if precision in ("folded", "twin") and self._twin(precision, x[: self.batch_size]) is None:
                 continue
             for _ in range(3):
