@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from buttress.attacks.apgd_run import run_l1, run_momentum
 from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_steps
 from buttress.attacks.l1 import project_l1
 from buttress.attacks.oracle import Inside, Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.ranks import ranked
 from buttress.errors import UserError
 from buttress.losses import Loss, LossLike, margin, margin_toward, resolve

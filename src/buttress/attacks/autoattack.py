@@ -13,8 +13,8 @@ from torch import Tensor
 from buttress.attacks.apgd import APGD, trains
 from buttress.attacks.base import Attack
 from buttress.attacks.fab import FAB
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.square import Square
 from buttress.attacks.stages import staged
 from buttress.errors import UserError

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.steepest import steepest_ascent, step_length
 from buttress.losses import LossLike, resolve
 from buttress.random import Random

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.decision import Line, check_counts, check_positive, check_threat, starting_points
+from buttress.attacks.decision import Line, starting_points
+from buttress.attacks.fields import check_counts, check_positive, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
 from buttress.random import Random
@@ -34,8 +35,6 @@ class BoundaryAttack(MinimumNorm):
     a bisection of 10 queries comes before the walk; starting points are noise or a flat colour, drawn until one beats
     the model. A target that no such point is taken for is therefore out of reach.
 
-    The point returned lies so near the boundary that a search in bfloat16 may find one that is none in float32.
-
     Cost per input: ``queries`` forwards, and one for the unperturbed input.
 
     Args:
@@ -54,7 +53,7 @@ class BoundaryAttack(MinimumNorm):
         """Refuse settings that mean nothing."""
         check_counts(queries=self.queries)
         check_positive(around=self.around, closer=self.closer)
-        check_threat(self.threat, "the Boundary Attack", "l2")
+        check_threat("the Boundary Attack", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""

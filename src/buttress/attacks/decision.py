@@ -2,56 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import get_args
-
 import torch
 from torch import Tensor
 
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Norm, Threat, norms, per_row
 
 _KINDS = 3  # of starting points, taken in turn
-
-
-def check_counts(**counts: int) -> None:
-    """Refuse counts that are no whole numbers of 1 or more.
-
-    Raises:
-        UserError: naming the setting and its value.
-    """
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of 1 or more; got {value!r}")
-
-
-def check_positive(**values: float) -> None:
-    """Refuse settings that are not positive and finite.
-
-    Raises:
-        UserError: naming the setting and its value.
-    """
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} must be a positive number; got {value!r}")
-
-
-def check_threat(threat: Threat, name: str, *known: Norm) -> None:
-    """Refuse a threat without any limit, and a norm that the attack ``name`` is not defined for.
-
-    Args:
-        threat: the attack's.
-        name: of the attack, for the message.
-        known: the norms it is defined for; all unless given.
-
-    Raises:
-        UserError: saying what came and what would do.
-    """
-    if math.isinf(threat.eps) and threat.box is None:
-        raise UserError(f"{name} needs a finite eps or a box to draw points from; got eps inf and no box")
-    if threat.norm not in (known or get_args(Norm)):
-        raise UserError(f"{name} is defined for {' and '.join(known)}; got norm {threat.norm!r}")
 
 
 def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Tensor:

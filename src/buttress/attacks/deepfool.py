@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from buttress.attacks.fields import check_steps, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -96,15 +96,3 @@ class DeepFool(MinimumNorm):
         if self.threat.norm == "linf":
             return per_row(way, grad) * grad.sign()
         return per_row(way / slope.clamp(min=tiny), grad) * grad
-
-
-def check_threat(name: str, threat: Threat, *known: Norm) -> None:
-    """Refuse norms that an attack is not defined for, and an unlimited ``eps`` without a box.
-
-    Raises:
-        UserError: naming the norms that the attack knows, or what is missing.
-    """
-    if math.isinf(threat.eps) and threat.box is None:
-        raise UserError(f"an infinite eps without a box bounds nothing; give {name} a finite eps or a box")
-    if threat.norm not in known:
-        raise UserError(f"{name} is defined in {' and '.join(known)}; got {threat.norm}")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.fab_planes import plane_distance, to_plane
+from buttress.attacks.fields import check_steps
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.ranks import ranked
 from buttress.errors import UserError
 from buttress.random import Random

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.ddn import check_gamma, corner, cosine, directed, width
-from buttress.attacks.deepfool import check_threat
+from buttress.attacks.fields import check_steps, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Norm, Threat, norms, per_row

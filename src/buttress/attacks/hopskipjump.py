@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.decision import Line, check_counts, check_threat, starting_points
+from buttress.attacks.decision import Line, starting_points
+from buttress.attacks.fields import check_counts, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
 from buttress.random import Random
@@ -32,8 +33,6 @@ class HopSkipJump(MinimumNorm):
     halvings a bisection; a jump is halved 20 times at most; in linf the directions are scaled to length 1 on average
     rather than one by one.
 
-    The point returned lies so near the boundary that a search in bfloat16 may find one that is none in float32.
-
     Cost per input: ``queries`` forwards, and one for the unperturbed input.
 
     Args:
@@ -49,7 +48,7 @@ class HopSkipJump(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_counts(queries=self.queries, probes=self.probes)
-        check_threat(self.threat, "HopSkipJump", "l2", "linf")
+        check_threat("HopSkipJump", self.threat, "l2", "linf")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
-from buttress.attacks.decision import check_counts, check_threat
+from buttress.attacks.fields import check_counts, check_threat
 from buttress.attacks.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import Loss
@@ -55,7 +55,7 @@ class JSMA(Attack):
             raise UserError(f"theta must be a finite number other than 0, in input units; got {self.theta}")
         if not 0 < self.gamma <= 1:
             raise UserError(f"gamma must be a share of the features, above 0 and up to 1; got {self.gamma}")
-        check_threat(self.threat, "JSMA")
+        check_threat("JSMA", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.deepfool import check_threat
+from buttress.attacks.fields import check_steps, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random

@@ -1,17 +1,18 @@
-"""The momentum iterative method."""
+"""The momentum iterative method, and the loop of all methods with momentum."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
-from buttress.attacks.steepest import steepest_ascent, step_length
+from buttress.attacks.steepest import step_length
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -50,14 +51,28 @@ class MIFGSM(Attack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""
-        step_size = step_length(self.threat, self.step_size, self.steps)
-        total = torch.zeros_like(x)
+        return momentum_ascent(self, oracle, x, lambda x_adv, *_: oracle.loss_and_grad(x_adv, self.loss)[1])
 
-        def momentum(grad: Tensor) -> Tensor:
-            # Dividing by the largest entry first keeps the sum of tiny gradients from vanishing.
-            grad = grad / per_row(norms(grad, "linf").clamp(min=torch.finfo(grad.dtype).tiny), grad)
-            return total.mul_(self.decay).add_(grad / per_row(norms(grad, "l1").clamp(min=1e-30), grad))
 
-        return steepest_ascent(
-            oracle, x, x, self.threat, steps=self.steps, step_size=step_size, loss=self.loss, direction=momentum
-        )
+def momentum_ascent(
+    attack: MIFGSM, oracle: Oracle, x: Tensor, gradient: Callable[[Tensor, Tensor, float], Tensor]
+) -> Tensor:
+    """The last iterate of MI-FGSM from ``x`` where ``gradient`` gives each step's gradient.
+
+    Args:
+        attack: says what is allowed, how many steps of which size, and the decay.
+        oracle: whose inputs they are.
+        x: (N, ...) inputs.
+        gradient: (iterate, decaying sum so far, step size) -> (N, ...); the sum is 0 in the first step.
+    """
+    step_size = step_length(attack.threat, attack.step_size, attack.steps)
+    x_adv, total, project = x, torch.zeros_like(x), attack.threat.projector(x)
+    for _ in range(attack.steps):
+        if oracle.done:
+            break
+        grad = gradient(x_adv, total, step_size)
+        # Dividing by the largest entry first keeps the sum of tiny gradients from vanishing.
+        grad = grad / per_row(norms(grad, "linf").clamp(min=torch.finfo(grad.dtype).tiny), grad)
+        total = total * attack.decay + grad / per_row(norms(grad, "l1").clamp(min=1e-30), grad)
+        x_adv = project(attack.threat.ascend(x_adv, total, step_size))
+    return x_adv

@@ -1,43 +1,15 @@
-"""The Nesterov iterative method, and the loop that the methods with momentum share."""
+"""The Nesterov iterative method."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from buttress.attacks.mifgsm import MIFGSM
+from buttress.attacks.mifgsm import MIFGSM, momentum_ascent
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.steepest import step_length
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import norms, per_row
-
-
-def momentum_ascent(
-    attack: MIFGSM, oracle: Oracle, x: Tensor, gradient: Callable[[Tensor, Tensor, float], Tensor]
-) -> Tensor:
-    """The last iterate of MI-FGSM from ``x`` where ``gradient`` gives each step's gradient.
-
-    Args:
-        attack: says what is allowed, how many steps of which size, and the decay.
-        oracle: whose inputs they are.
-        x: (N, ...) inputs.
-        gradient: (iterate, decaying sum so far, step size) -> (N, ...); the sum is 0 in the first step.
-    """
-    step_size = step_length(attack.threat, attack.step_size, attack.steps)
-    x_adv, total, project = x, torch.zeros_like(x), attack.threat.projector(x)
-    for _ in range(attack.steps):
-        if oracle.done:
-            break
-        grad = gradient(x_adv, total, step_size)
-        # Dividing by the largest entry first keeps the sum of tiny gradients from vanishing.
-        grad = grad / per_row(norms(grad, "linf").clamp(min=torch.finfo(grad.dtype).tiny), grad)
-        total = total * attack.decay + grad / per_row(norms(grad, "l1").clamp(min=1e-30), grad)
-        x_adv = project(attack.threat.ascend(x_adv, total, step_size))
-    return x_adv
 
 
 @attack("ni-fgsm")

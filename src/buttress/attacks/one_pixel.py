@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
-from buttress.attacks.decision import Best, check_counts, check_threat
+from buttress.attacks.decision import Best
+from buttress.attacks.fields import check_counts, check_threat
 from buttress.attacks.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
@@ -50,7 +51,7 @@ class OnePixel(Attack):
         check_counts(pixels=self.pixels, population=self.population, queries=self.queries)
         if self.population < 4:
             raise UserError(f"population must be 4 or more, for a child has three other parents; got {self.population}")
-        check_threat(self.threat, "the one-pixel attack")
+        check_threat("the one-pixel attack", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best candidate, see `Best`; the input itself is one."""

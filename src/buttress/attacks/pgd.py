@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
 from buttress.attacks.steepest import steepest_ascent, step_length
 from buttress.errors import UserError
@@ -72,18 +73,3 @@ class PGD(Attack):
         if self.start == "uniform":
             return self.threat.random_start(x, random)
         return x + 0.001 * random.normal(x.shape[1:], x.dtype) if self.start == "normal" else x
-
-
-def check_steps(steps: int, restarts: int = 1, step_size: float | None = None) -> None:
-    """Refuse counts below 1 and step sizes that are not positive.
-
-    Raises:
-        UserError: naming the setting and its value.
-    """
-    for name, value in (("steps", steps), ("restarts", restarts)):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UserError(f"{name} must be a whole number; got {value!r}")
-        if value < 1:
-            raise UserError(f"{name} must be 1 or more; got {value}")
-    if step_size is not None and not step_size > 0:
-        raise UserError(f"step_size must be positive, in input units; got {step_size}")

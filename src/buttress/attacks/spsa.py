@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
-from buttress.attacks.decision import Best, check_counts, check_positive, check_threat
+from buttress.attacks.decision import Best
+from buttress.attacks.fields import check_counts, check_positive, check_threat
 from buttress.attacks.oracle import Oracle
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -53,7 +54,7 @@ class SPSA(Attack):
         """Refuse settings that mean nothing."""
         check_counts(steps=self.steps, samples=self.samples)
         check_positive(delta=self.delta, lr=self.lr)
-        check_threat(self.threat, "SPSA")
+        check_threat("SPSA", self.threat)
         resolve(self.loss)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.square_moves import Moves, moves_for
 from buttress.attacks.square_windows import share_at
 from buttress.errors import UserError

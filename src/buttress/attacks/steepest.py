@@ -1,9 +1,8 @@
-"""The loop that FGSM, BIM, PGD and MI-FGSM share: steps of steepest ascent, each projected back into the threat."""
+"""The loop that FGSM, BIM and PGD share: steps of steepest ascent, each projected back into the threat."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from torch import Tensor
 
@@ -44,13 +43,12 @@ def steepest_ascent(
     steps: int,
     step_size: float,
     loss: LossLike | None,
-    direction: Callable[[Tensor], Tensor] = lambda grad: grad,
 ) -> Tensor:
-    """The last iterate after ``steps`` steps from ``start``; ``direction`` may replace each gradient (momentum)."""
+    """The last iterate after ``steps`` steps from ``start``."""
     x_adv, project = start, threat.projector(x)
     for _ in range(steps):
         if oracle.done:
             break
         _, grad = oracle.loss_and_grad(x_adv, loss)
-        x_adv = project(threat.ascend(x_adv, direction(grad), step_size))
+        x_adv = project(threat.ascend(x_adv, grad, step_size))
     return x_adv

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.difgsm import both_ways, plane
-from buttress.attacks.mifgsm import MIFGSM
-from buttress.attacks.nifgsm import momentum_ascent
+from buttress.attacks.mifgsm import MIFGSM, momentum_ascent
 from buttress.attacks.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random

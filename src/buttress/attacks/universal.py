@@ -15,9 +15,9 @@ from buttress import losses, tasks
 from buttress.attacks.base import Attack
 from buttress.attacks.borrow import Model, borrowed
 from buttress.attacks.checks import check_call, check_inputs
+from buttress.attacks.fields import check_steps
 from buttress.attacks.oracle import Oracle
 from buttress.attacks.passes import Passes, Precision
-from buttress.attacks.pgd import check_steps
 from buttress.attacks.steepest import reach, step_length
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.decision import check_counts, check_positive, check_threat
+from buttress.attacks.fields import check_counts, check_positive, check_threat
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle
 from buttress.errors import UserError
@@ -29,7 +29,7 @@ class ZOO(MinimumNorm):
     Carlini and Wagner: down by bisection after a success, up tenfold before the first. Our choices: coordinates come in
     sweeps over all, each in an order of its own; the slope of the distance, which is known, is not estimated; at the
     edge of the box the difference is one-sided; no variable is changed for tanh, and no importance sampling or
-    smaller attack space is used. Differences this small drown in bfloat16: search in float32.
+    smaller attack space is used.
 
     Cost per input: ``queries`` forwards (one less where odd), and one for the unperturbed input.
 
@@ -57,7 +57,7 @@ class ZOO(MinimumNorm):
         check_positive(c=self.c, lr=self.lr, h=self.h)
         if not 0 <= self.confidence < math.inf:
             raise UserError(f"confidence must be a number of 0 or more, in logits; got {self.confidence}")
-        check_threat(self.threat, "ZOO", "l2")
+        check_threat("ZOO", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""
