@@ -18,8 +18,8 @@ from buttress.attacks.pgd import PGD
 from buttress.attacks.stages import staged
 from buttress.audits import subject
 from buttress.audits.evaluation import evaluate
-from buttress.audits.groups import files_in, grouped, read_group
-from buttress.audits.manifest import MARK
+from buttress.audits.evaluation.groups import files_in, grouped, read_group
+from buttress.audits.evaluation.manifest import MARK
 from buttress.data.base import Split
 from buttress.errors import UserError
 from buttress.threat import Threat

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from buttress.attacks.pgd import PGD
-from buttress.audits import processes
-from buttress.audits.evaluation import evaluate
-from buttress.audits.groups import files_in, read_group
+from buttress.audits.evaluation import evaluate, processes
+from buttress.audits.evaluation.groups import files_in, read_group
 from buttress.data.base import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -101,7 +100,7 @@ from dataclasses import asdict
 from pathlib import Path
 import torch
 from buttress.attacks.pgd import PGD
-from buttress.audits import processes
+from buttress.audits.evaluation import processes
 from buttress.audits.evaluation import evaluate
 from buttress.data.base import Split
 from buttress.errors import UserError

@@ -12,8 +12,8 @@ from buttress import fit, models
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
-from buttress.audits.groups import grouped
-from buttress.audits.joining import save_file
+from buttress.audits.evaluation.groups import grouped
+from buttress.audits.evaluation.joining import save_file
 from buttress.data.moons import moons
 from buttress.errors import UserError
 from buttress.threat import Threat

@@ -21,9 +21,9 @@ from buttress.attacks.passes import Precision
 from buttress.audits.digests import digest as digest
 from buttress.audits.digests import digest_of
 from buttress.audits.evaluation import settings_of, settle
+from buttress.audits.evaluation.groups import GROUP, Data, Work, batch, crafted, cut, on
+from buttress.audits.evaluation.manifest import open_folder
 from buttress.audits.finding import Finding
-from buttress.audits.groups import GROUP, Data, Work, batch, crafted, cut, on
-from buttress.audits.manifest import open_folder
 from buttress.audits.naming import describe as describe
 from buttress.data.base import Split
 from buttress.errors import UserError

@@ -14,13 +14,12 @@ from buttress.attacks import Perturbation
 from buttress.attacks.fingerprint import plain
 from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
-from buttress.audits import processes
 from buttress.audits.base import describe
 from buttress.audits.digests import digest, digest_of
-from buttress.audits.evaluation import Evaluation, evaluate
-from buttress.audits.groups import GROUP, Group
-from buttress.audits.joining import save_file
-from buttress.audits.manifest import check_same
+from buttress.audits.evaluation import Evaluation, evaluate, processes
+from buttress.audits.evaluation.groups import GROUP, Group
+from buttress.audits.evaluation.joining import save_file
+from buttress.audits.evaluation.manifest import check_same
 from buttress.data.base import Split
 from buttress.errors import UserError
 from buttress.files import told_when_full, write_text

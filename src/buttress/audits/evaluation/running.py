@@ -19,10 +19,10 @@ from buttress.attacks.checks import check_inputs
 from buttress.attacks.fingerprint import plain
 from buttress.attacks.oracle import Search, Stage
 from buttress.attacks.passes import Passes, Precision
-from buttress.audits import processes
 from buttress.audits.digests import digest
-from buttress.audits.groups import GROUP, Data, Given, Group, Work, crafted, files_in, grouped, read_group
-from buttress.audits.manifest import leave_folder, open_folder
+from buttress.audits.evaluation import processes
+from buttress.audits.evaluation.groups import GROUP, Data, Given, Group, Work, crafted, files_in, grouped, read_group
+from buttress.audits.evaluation.manifest import leave_folder, open_folder
 from buttress.audits.naming import describe
 from buttress.audits.statistics import interval
 from buttress.data.base import Split
