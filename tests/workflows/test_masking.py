@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from buttress import models
+from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
+from buttress.attacks.transfer import Transfer
 from buttress.audits import Finding
 from buttress.audits.boundary import Boundary
 from buttress.audits.checks.proposal import spelt
@@ -20,7 +23,8 @@ from buttress.errors import UserError
 from buttress.threat import Threat
 from buttress.training import fit
 from buttress.workflows import Source, audit
-from buttress.workflows.auditing import given_audits, proposed, usual_trust, with_surrogate
+from buttress.workflows.auditing import given_audits, proposed, usual_trust
+from buttress.workflows.settings import with_surrogates
 
 FREE = Threat(eps=0.2, box=None)
 
@@ -79,11 +83,14 @@ def test_the_proposed_attack_is_asked_beside_the_one_in_question():
 
 def test_a_surrogate_is_a_runs_folder(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
-        with_surrogate([Masking(surrogate=str(tmp_path / "nowhere"))])
+        with_surrogates([Masking(surrogate=str(tmp_path / "nowhere"))])
     data, model = moons(samples=60), models.create("mlp", hidden=[8], seed=0)
     fit(model, data, epochs=1, out=tmp_path / "run")
-    loaded, other = with_surrogate([Masking(surrogate=str(tmp_path / "run")), Boundary()])
-    assert other == Boundary()
+    transfer = EoT(attack=Transfer(surrogate=str(tmp_path / "run")))
+    questions = [Masking(surrogate=str(tmp_path / "run")), Boundary(), Robustness(attacks=[transfer])]
+    loaded, other, robustness = with_surrogates(questions)
+    assert other is questions[1]
+    assert isinstance(robustness.attacks[0].attack.surrogate, nn.Module)
     x = data.test.take(torch.arange(5))[0]
     assert torch.equal(loaded.surrogate(x), model(x))
 

@@ -33,16 +33,17 @@ class Transfer(Wrapper):
 
     Args:
         attack: what runs on the surrogate; its threat is this one's.
-        surrogate: takes the attacked model's inputs and knows its classes, in the same order.
+        surrogate: takes the attacked model's inputs and knows its classes, in the same order. In a job, a run's folder.
     """
 
     attack: Attack = PGD()
-    surrogate: nn.Module | None = None
+    surrogate: nn.Module | str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no surrogate."""
         super().__post_init__()
-        check_module("surrogate", self.surrogate)
+        if not isinstance(self.surrogate, str):
+            check_module("surrogate", self.surrogate)
 
     @property
     def draws(self) -> int:  # type: ignore[override]
@@ -52,7 +53,8 @@ class Transfer(Wrapper):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the surrogate, run to its end."""
         surrogate, rows, ours = self.surrogate, oracle.alive.nonzero().squeeze(1), oracle.passes
-        assert surrogate is not None
+        if not isinstance(surrogate, nn.Module):
+            raise UserError(f"surrogate must be a network here; got {surrogate!r}: load it first")
         if not len(rows):
             return x
         passes = other_passes(surrogate, oracle, self.attack.draws)

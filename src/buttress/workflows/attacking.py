@@ -26,7 +26,7 @@ from buttress.files import told_when_full, write_text
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.workflows.auditing import new_folder
-from buttress.workflows.settings import Network, Say, Source, open_network, threat_for, under
+from buttress.workflows.settings import Network, Say, Source, open_network, threat_for, under, with_surrogates
 
 _KEPT = ("x_adv", "y", "ids", "beaten", "distance")
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
@@ -79,7 +79,7 @@ def attack(
     path = out / "examples.safetensors"
     going_on = processes.once(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
-    chosen = under(threat_for(dataset.box, threat), by or PGD(steps=20))
+    chosen = with_surrogates(under(threat_for(dataset.box, threat), by or PGD(steps=20)))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
     settings = _settings(model, split, chosen, seed)

@@ -27,10 +27,20 @@ from buttress.audits.robustness import Robustness
 from buttress.data.base import Dataset
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.training import load, versions
+from buttress.training import versions
 from buttress.workflows.estimate import estimate_attacks
 from buttress.workflows.gate import check_gate, gate
-from buttress.workflows.settings import Network, Say, Source, left_alone, open_network, said, threat_for, under
+from buttress.workflows.settings import (
+    Network,
+    Say,
+    Source,
+    left_alone,
+    open_network,
+    said,
+    threat_for,
+    under,
+    with_surrogates,
+)
 
 
 def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
@@ -47,16 +57,6 @@ def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | N
 def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> Masking:
     """The trust audit of a job that names none: of the first attack's figure, at settings that take little time."""
     return under(threat, Masking(attack=attacks[0] if attacks else PGD(steps=20)))
-
-
-def with_surrogate(questions: Sequence[Audit]) -> list[Audit]:
-    """Trust audits that name a run's folder as their surrogate, with its network."""
-    return [
-        replace(question, surrogate=load(question.surrogate))
-        if isinstance(question, Masking) and isinstance(question.surrogate, str)
-        else question
-        for question in questions
-    ]
 
 
 def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Audit]:
@@ -212,9 +212,10 @@ def audit(
         threat = Threat(**facts["threat"])
     threat = threat_for(dataset.box, threat)
     if audits:
-        questions = with_surrogate(given_audits(audits, threat, attacks))
+        questions = given_audits(audits, threat, attacks)
     else:
         questions = [*usual_audits(dataset, threat, attacks), usual_trust(threat, attacks)]
+    questions = with_surrogates(questions)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
     if count < 1:

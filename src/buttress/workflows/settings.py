@@ -12,6 +12,7 @@ from torch import nn
 from buttress import data, models, registry
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.passes import CraftPrecision
+from buttress.audits import Audit
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.errors import UserError
@@ -215,6 +216,21 @@ def under(threat: Threat, thing: Thing) -> Thing:
             changed["box"] = threat.box
         return replace(cast(Any, thing), **changed) if changed else thing
     return thing
+
+
+def with_surrogates(thing: Thing) -> Thing:
+    """``thing`` (an attack, an audit, a list of them) with surrogates that are named by a run's folder loaded."""
+    held: Any = thing
+    if isinstance(held, list | tuple):
+        parts = [with_surrogates(part) for part in held]
+        same = all(new is old for new, old in zip(parts, held, strict=True))
+        return thing if same else cast(Thing, type(held)(parts))
+    members = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
+    changed: dict[str, Any] = {}
+    for name, value in ((f.name, getattr(held, f.name)) for f in members):
+        new = load(value) if name == "surrogate" and isinstance(value, str) else with_surrogates(value)
+        changed |= {} if new is value else {name: new}
+    return cast(Thing, replace(cast(Any, held), **changed)) if changed else thing
 
 
 def _is_noise(thing: object) -> bool:
