@@ -225,7 +225,7 @@ def with_surrogates(thing: Thing) -> Thing:
         parts = [with_surrogates(part) for part in held]
         same = all(new is old for new, old in zip(parts, held, strict=True))
         return thing if same else cast(Thing, type(held)(parts))
-    members = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
+    members: Any = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
     changed: dict[str, Any] = {}
     for name, value in ((f.name, getattr(held, f.name)) for f in members):
         new = load(value) if name == "surrogate" and isinstance(value, str) else with_surrogates(value)
