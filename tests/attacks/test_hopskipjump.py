@@ -173,7 +173,7 @@ def test_with_a_budget_an_input_leaves_once_it_is_within(nets):
     [
         ({"queries": 0}, "queries must be a whole number of 1 or more; got 0"),
         ({"probes": 2.5}, "probes must be a whole number of 1 or more; got 2.5"),
-        ({"threat": Threat(norm="l1")}, "defined for l2 and linf; got norm 'l1'"),
+        ({"threat": Threat(norm="l1")}, "defined in l2 and linf; got l1"),
         ({"threat": Threat(norm="l2", eps=math.inf, box=None)}, "finite eps or a box"),
     ],
 )

@@ -145,7 +145,7 @@ def test_an_input_fares_alike_in_any_batch(nets):
         ({"c": 0.0}, "c must be a positive number"),
         ({"h": math.nan}, "h must be a positive number"),
         ({"confidence": -1.0}, "confidence must be a number of 0 or more"),
-        ({"threat": Threat(norm="linf")}, "defined for l2; got norm 'linf'"),
+        ({"threat": Threat(norm="linf")}, "defined in l2; got linf"),
         ({"threat": Threat(norm="l2", eps=math.inf, box=None)}, "finite eps or a box"),
     ],
 )
