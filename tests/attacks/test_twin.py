@@ -271,3 +271,38 @@ def test_smallest_perturbations_are_looked_for_in_float32(nets, asked, used):
         assert wrapped(model, x, y, precision=asked).precision == used
         assert wrapped(model, x, y, precision="auto").precision in ("fp32", "folded")
     assert PGD(steps=2)(model, x, y, precision=asked).precision == asked
+
+
+class Viewed(nn.Module):
+    """Flattens by `view`, which channels-last features do not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 5)
+
+    def forward(self, x):
+        h = F.relu(self.norm(self.convolution(x)))
+        return self.head(h.view(h.size(0), -1))
+
+
+@pytest.mark.parametrize("search", ["full", "first"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin", "auto"])
+def test_a_network_that_flattens_by_view_runs_in_every_precision(nets, precision, search):
+    model, x = trained(nets.seeded(Viewed))
+    y = model(x).argmax(1)
+    result = PGD(threat=Threat(eps=0.05), steps=3)(model, x, y, precision=precision, search=search)
+    assert precision in (result.precision, "auto")
+    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+
+
+def test_its_twin_computes_what_it_does(nets):
+    model, x = trained(nets.seeded(Viewed))
+    torch.testing.assert_close(Twin(model, x, bf16=False)(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_copy_that_cannot_run_is_no_twin(nets, monkeypatch):
+    model, x = trained(nets.seeded(Viewed))
+    monkeypatch.setattr("buttress.attacks.twin._trace", lambda model, x: ({"convolution": "norm"}, None, model(x)))
+    monkeypatch.setattr(nn.Identity, "forward", lambda self, x: x.flatten() @ x.new_zeros(1))
+    with pytest.raises(NoTwinError, match="cannot run"):
+        Twin(model, x, bf16=False)

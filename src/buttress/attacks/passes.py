@@ -61,6 +61,7 @@ class Passes:
         self.precision = _EXACT.get(precision, precision) if exact else precision
         self._twins = {} if twins is None else twins
         self._stale = set(self._twins)
+        self._channels_last = True
 
     def each(self, count: int, work: Callable[[slice], tuple[Tensor, ...]]) -> list[Tensor]:
         """``work`` over full batches of ``count`` rows, its results joined; an empty list when there are no rows.
@@ -164,9 +165,16 @@ class Passes:
                 return self.task.read(twin(x))
             precision = "fp32" if precision == "folded" else "bf16"
         bf16 = precision == "bf16" and x.dtype == torch.float32
-        if bf16 and x.dim() == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=bf16):
+        if not bf16:
+            return self.task.read(self.model(x))
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            if x.dim() == 4 and self._channels_last:
+                try:
+                    return self.task.read(self.model(x.contiguous(memory_format=torch.channels_last)))
+                except RuntimeError as error:
+                    if _out_of_memory(error):
+                        raise
+                    self._channels_last = False  # a network that flattens by `view` needs the usual layout
             return self.task.read(self.model(x))
 
     def _twin(self, precision: Precision, x: Tensor) -> Twin | Compiled | None:

@@ -55,12 +55,11 @@ class Twin(nn.Module):
             _put(self.copy, norm, nn.Identity())
         if self._last is not None:
             _put(self.copy, self._last, _Float32(cast(nn.Linear, self.copy.get_submodule(self._last))))
-        if x.dim() == 4:
+        self.bf16, self.channels_last = False, x.dim() == 4
+        if self.channels_last:
             self.copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.bf16 = False
         self.refill(model)
-        with torch.no_grad():
-            off = (self(x) - expected).abs().amax()
+        off = (self._tried(x) - expected).abs().amax()
         if not bool(off <= _TOLERANCE * expected.abs().amax().clamp(min=1e-3)):
             raise NoTwinError(f"the folded copy's output is off by {off.item():.2g}")
         if bf16:
@@ -68,10 +67,31 @@ class Twin(nn.Module):
                 if isinstance(module, (*_CONVOLUTIONS, nn.Linear)) and not isinstance(module, _Float32):
                     module.to(torch.bfloat16)
             self.bf16 = True
+            self._tried(x)
+
+    def _tried(self, x: Tensor) -> Tensor:
+        """The output for ``x``; where channels last cannot be run, as where `view` flattens, the usual layout is taken.
+
+        Raises:
+            NoTwinError: when it cannot run at all.
+        """
+        with torch.no_grad():
+            try:
+                return cast(Tensor, self(x))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if "can't allocate memory" in str(error):
+                    raise
+                if not self.channels_last:
+                    raise NoTwinError(f"its copy cannot run: {' '.join(str(error).split())}") from None
+        self.channels_last = False
+        self.copy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return self._tried(x)
 
     def forward(self, x: Tensor) -> Any:
         """What the model computes, in this copy's precision."""
-        if x.dim() == 4:
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             return self.copy(x)
