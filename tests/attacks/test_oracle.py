@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import losses, tasks
-from buttress.attacks import PGD, Attack
+from buttress.attacks import APGD, BPDA, PGD, Attack, DeepFool, Ensemble, EoT, Transfer
 from buttress.attacks.minimum import MinimumNorm, Smallest
 from buttress.attacks.oracle import Oracle, Stage
 from buttress.attacks.passes import Passes
 from buttress.attacks.stages import staged
+from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat
 
@@ -82,6 +83,52 @@ def test_differences_are_the_gradients_of_each_logit_minus_the_true_one(model):
             torch.testing.assert_close(grads[n, k], expected[0], rtol=1e-4, atol=1e-6)
     assert oracle.forwards.tolist() == [1] * 12
     assert oracle.backwards.tolist() == [2] * 12
+
+
+# -- a user's loss -----------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_with_float32_weights_of_its_own_is_followed(model):
+    x, y = images(), torch.arange(12) % 4
+    weight = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    value, grad = oracle_of(model, x, y).loss_and_grad(
+        x, lambda z, y: F.cross_entropy(z, y, weight=weight, reduction="none")
+    )
+    plain, slope = oracle_of(model, x, y).loss_and_grad(x)
+    torch.testing.assert_close(value, weight[y] * plain)
+    torch.testing.assert_close(grad, weight[y].view(-1, 1, 1, 1) * slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (F.cross_entropy, r"one value per input, \(N,\).*got shape \(\) for"),
+        (lambda z, y: z, r"got shape \(\d+, 4\)"),
+        (lambda z, y: torch.ones(len(z)), "does not depend on the model's output"),
+    ],
+)
+@pytest.mark.parametrize("attack", [PGD, APGD])
+def test_a_loss_that_is_none_is_named(model, loss, told, attack):
+    with pytest.raises(UserError, match=told):
+        attack(loss=loss, steps=2)(model, images(), torch.arange(12) % 4, batch_size=5)
+
+
+@pytest.mark.parametrize("wrap", [EoT, BPDA, Ensemble, Transfer])
+def test_what_must_be_exact_is_so_inside_other_attacks(model, wrap, monkeypatch):
+    made, build = [], Passes.__init__
+
+    def noted(self, *args, **options):
+        build(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Passes, "__init__", noted)
+    options = {"surrogate": model} if wrap is Transfer else {"draws": 1} if wrap is EoT else {}
+    if wrap is Ensemble:
+        options = {"models": [model]}
+    wrap(attack=DeepFool(steps=2), **options)(model, images(), torch.arange(12) % 4, precision="auto")
+    assert made
+    assert all(passes.exact for passes in made)
+    assert {passes.precision for passes in made} <= {"auto", "fp32", "folded"}
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------

@@ -197,6 +197,8 @@ class Evil:
         ("a.txt", b"", "examples are read from .safetensors, .pt, .pth, .npz, .npy; got"),
         ("a.pt", None, "there is no file"),
         ("a.pt", b"nothing", "a.pt (cannot be read|holds more than tensors)"),
+        ("a.pt", b"junk\n", "a.pt (cannot be read|holds more than tensors)"),
+        ("a.npy", b"junk that is no array at all", "a.npy cannot be read .damaged, or no file of plain tensors"),
         ("a.npz", b"nothing", "a.npz cannot be read"),
         ("a.npy", b"", "a.npy cannot be read"),
         ("a.safetensors", b"nothing at all", "a.safetensors cannot be read"),
@@ -208,6 +210,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path, name, content, told):
     with pytest.raises(UserError, match=told) as error:
         read(tmp_path / name)
     assert "\n" not in str(error.value)
+    assert "allow_pickle" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.npy"])

@@ -2,20 +2,25 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from buttress import audits
+from buttress import audits, losses
+from buttress.attacks.bpda import BPDA
+from buttress.attacks.cw import CW
 from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
+from buttress.attacks.transfer import Transfer
 from buttress.audits.base import subject
 from buttress.audits.checks import CHECKS
-from buttress.audits.checks.proposal import built, spelt
+from buttress.audits.checks.proposal import built, kept, spelt
 from buttress.audits.checks.scale import Scaled as PlainLoss
 from buttress.audits.masking import TESTS, Masking
 from buttress.data.base import Split
@@ -26,6 +31,7 @@ from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.threat import Threat
 from buttress.training import Optimiser
+from buttress.workflows.auditing import proposed
 
 _place = importlib.util.spec_from_file_location("broken", Path(__file__).with_name("broken.py"))
 broken = importlib.util.module_from_spec(_place)
@@ -299,6 +305,34 @@ def test_a_proposal_survives_json(attack):
     assert tree["name"] in ("pgd", "square", "eot", "fgsm")
 
 
-def test_what_cannot_be_spelt_is_refused():
-    with pytest.raises(UserError, match="loss of PGD is a Scaled: it cannot be spelt"):
-        spelt(PGD(loss=PlainLoss()))
+def test_what_is_no_plain_data_is_kept_by_the_audit():
+    attack = EoT(attack=BPDA(attack=PGD(threat=THREAT, loss=PlainLoss()), layers=("a", "b")), draws=3)
+    tree = json.loads(json.dumps(spelt(attack)))
+    assert built(tree, kept(Masking(attack=attack))) == attack
+    with pytest.raises(UserError, match="loss is no plain data"):
+        built(tree)
+
+
+def test_adaptive_attacks_can_be_questioned(plain, split):
+    """Their layers, losses and surrogates are no plain data, and are part of what is proposed."""
+    model = broken.Before(plain, broken.Quantised())
+    inner = PGD(threat=THREAT, steps=2, step_size=0.02, loss=losses.margin)
+    for attack in (BPDA(attack=inner, layers="prepare"), Transfer(attack=inner, surrogate=plain), inner):
+        audit = replace(QUICK, attack=attack, inputs=40)
+        finding = audit(model, split)
+        json.dumps(finding.data, allow_nan=False)
+        assert finding.data["next"] is not None
+        (asked,) = proposed([audit], [finding])
+        assert asked.attacks[-1].threat == THREAT
+
+
+@pytest.mark.parametrize("attack", [Gaussian(), 3])
+def test_what_is_no_attack_is_not_questioned(attack):
+    with pytest.raises(UserError, match="questions an attack within a budget"):
+        Masking(attack=attack)
+
+
+@pytest.mark.parametrize("attack", [PGD(threat=Threat(eps=0)), EoT(attack=CW(steps=2), draws=1)])
+def test_a_figure_without_a_budget_is_not_questioned(plain, split, attack):
+    with pytest.raises(UserError, match="a figure at a budget"):
+        Masking(attack=attack)(plain, split)

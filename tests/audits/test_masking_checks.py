@@ -1,11 +1,14 @@
 """Single checks on functions of one variable whose surface is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from buttress.attacks.autoattack import AutoAttack
+from buttress.attacks.bpda import BPDA
 from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.pgd import PGD
@@ -15,10 +18,11 @@ from buttress.audits.checks.agreement import Agreement
 from buttress.audits.checks.base import Result, varied
 from buttress.audits.checks.black_box import BlackBox
 from buttress.audits.checks.budget import Budget, Unbounded
-from buttress.audits.checks.effort import OtherLoss, Steps
+from buttress.audits.checks.effort import OtherLoss, Restarts, Steps
 from buttress.audits.checks.gradients import Gradients
 from buttress.audits.checks.mode import TrainMode
 from buttress.audits.checks.one_step import OneStep
+from buttress.audits.checks.proposal import averaged
 from buttress.audits.checks.random_points import RandomSearch
 from buttress.audits.checks.randomness import Randomness
 from buttress.audits.checks.roughness import Roughness
@@ -241,6 +245,34 @@ def test_a_random_network_is_told_and_judged_by_the_mean():
     assert found.figures["changed_verdicts"] > 0.1
     assert found.next == EoT(attack=PGD(threat=Threat(eps=0.1, box=None), steps=3, loss="margin"))
     assert Randomness().ask(trial(wave)).figures == {"spread": 0, "changed_verdicts": 0}
+
+
+def test_an_attack_that_averages_well_is_not_told_to_run_itself():
+    attack = EoT(attack=PGD(threat=Threat(eps=0.1, box=None), steps=3, loss="margin"), draws=5)
+    found = Randomness().ask(trial(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), attack))
+    assert found.verdict == "pass"
+    assert found.next is None
+    assert averaged(trial(wave, attack)) == replace(attack, draws=20)
+
+
+def test_effort_is_that_of_the_innermost_attack():
+    inner = PGD(threat=ONE, steps=3, restarts=2, loss="margin")
+    for attack in (EoT(attack=inner, draws=1), BPDA(attack=EoT(attack=inner, draws=1))):
+        asked = trial(wave, attack)
+        assert Restarts().changes(asked) == {"restarts": 10}
+        assert OtherLoss().changes(asked) == {"loss": "cross_entropy"}
+        assert asked.steps == 3
+    assert Restarts().changes(trial(wave, AutoAttack(threat=ONE))) == {"restarts": 5}
+
+
+def test_an_attack_that_cannot_try_harder_is_not_compared_with_itself():
+    class Same(Steps):
+        def changes(self, trial):
+            return {"steps": trial.steps}
+
+    found = Same().ask(trial(wave, PGD(threat=ONE, steps=10)))
+    assert found.verdict == "not run"
+    assert "nothing more of that" in found.reason
 
 
 def test_train_mode_is_tried_and_left():

@@ -6,6 +6,8 @@ import torch
 
 from buttress import audits
 from buttress.attacks import Attack
+from buttress.attacks.bpda import BPDA
+from buttress.attacks.ddn import DDN
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.minimum import MinimumNorm, Smallest
@@ -21,6 +23,28 @@ FREE = Threat(eps=0.2, box=None)
 
 def ask(model, x, y, audit, **settings):
     return audits.run(model, Split(x, y, torch.arange(len(y))), [audit], **settings)[0]
+
+
+@pytest.mark.parametrize("wrap", [lambda attack: attack, lambda attack: BPDA(attack=attack)])
+def test_the_verdict_names_the_budget_of_its_figure_also_around_minimum_norm_attacks(line, wrap):
+    model, x, y, _ = line
+    smallest = wrap(DDN(threat=Threat(norm="l2", eps=math.inf, box=(-9, 9)), steps=9))
+    limited = PGD(threat=Threat(norm="l2", eps=0.15, box=(-9, 9)), steps=3)
+    finding = ask(model, x, y, Robustness(attacks=[smallest, limited]))
+    assert finding.data["main_eps"] == 0.15
+    assert "l2 eps 0.15" in finding.verdict
+    assert finding.data["attacks"][0]["distances"]["found"] > 0
+
+
+def test_a_median_that_is_not_known_is_not_told(line):
+    model, x, y, _ = line
+    out_of_reach = DDN(threat=Threat(norm="l2", eps=math.inf, box=(-9, 9)), steps=1)
+    far = torch.nn.Sequential(model, torch.nn.Linear(2, 2, bias=False)).eval()
+    with torch.no_grad():
+        far[1].weight.zero_()  # one class for all: nothing can be found
+    finding = ask(far, x, torch.zeros_like(y), Robustness(attacks=[out_of_reach], eps=[0.1]))
+    assert "median" not in finding.verdict
+    assert "inf" not in finding.verdict
 
 
 @pytest.mark.parametrize(("kind", "norm", "dual"), [(FGSM, "linf", 1), (FGSM, "l2", 2), (PGD, "linf", 1)])

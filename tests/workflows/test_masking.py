@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from buttress import models
+from buttress.attacks.cw import CW
 from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.pgd import PGD
@@ -53,8 +54,10 @@ def make():
 
 
 def test_what_is_asked_when_nobody_says():
-    assert usual_trust(FREE) == Masking(attack=PGD(threat=FREE, steps=20), threat=FREE)
-    assert usual_trust(FREE, [FGSM(), PGD()]) == Masking(attack=FGSM(threat=FREE), threat=FREE)
+    assert usual_trust(FREE) == [Masking(attack=PGD(threat=FREE, steps=20), threat=FREE)]
+    boxed = Threat(eps=0.2, box=(-1, 1))
+    assert usual_trust(boxed, [CW(), FGSM(), PGD()]) == [Masking(attack=FGSM(threat=boxed), threat=boxed)]
+    assert usual_trust(boxed, [CW()]) == usual_trust(Threat(eps=0)) == []
 
 
 def test_it_takes_the_users_attack():

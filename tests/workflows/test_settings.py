@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from buttress import models
+from buttress.attacks.cw import CW
+from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
@@ -52,6 +54,16 @@ def test_a_threat_of_its_own_is_kept_but_for_a_box_it_does_not_name():
     assert under(FREE, FGSM(threat=Threat(eps=0.1))) == FGSM(threat=Threat(eps=0.1, box=None))
     own = FGSM(threat=Threat(eps=0.1, box=(0, 2)))
     assert under(FREE, own) is own
+
+
+def test_a_threat_that_was_typed_beats_a_methods_own_default():
+    typed, stored = (Threat(norm="l2", eps=0.5, explicit=said) for said in (True, False))
+    assert under(typed, [CW(), EoT(attack=CW())]) == [CW(threat=typed), EoT(attack=CW(threat=typed))]
+    assert under(stored, CW()) == CW()
+    own = CW(threat=Threat(norm="l2", eps=0.1, box=(0, 2)))
+    assert under(typed, own) is own
+    with pytest.raises(UserError, match="CW is defined in l2; got linf"):
+        under(Threat(explicit=True), CW())
 
 
 def test_a_noise_gets_the_jobs_box():

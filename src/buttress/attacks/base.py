@@ -247,3 +247,8 @@ class Attack(Perturbation):
     """A perturbation that stays inside a threat: whatever `perturb` returns is projected into it."""
 
     threat: Threat
+
+    @property
+    def core(self) -> Attack:
+        """Itself; where it runs another attack, the innermost one."""
+        return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,9 @@ class BPDA(Wrapper):
             for name, layer in layers:
                 stack.enter_context(_replaced(name, layer, self.backward))
             # Passes of their own: a copy of the model that was made before has no hooks.
-            oracle.passes = Passes(ours.model, oracle.task, ours.precision, ours.batch_size, ours.draws)
+            oracle.passes = Passes(
+                ours.model, oracle.task, ours.precision, ours.batch_size, ours.draws, exact=ours.exact
+            )
             try:
                 return self.attack.perturb(oracle, x, y, random)
             finally:
@@ -109,7 +111,7 @@ def _replaced(name: str, layer: nn.Module, backward: StandIn | None) -> Iterator
                 raise UserError(
                     f"the stand-in for layer {name!r} has shape {shapes}: give a backward that has the same"
                 )
-            straight: Tensor = _Straight.apply(stand_in.to(output.dtype), output.detach())  # type: ignore[no-untyped-call]
+            straight: Tensor = cast(Any, _Straight).apply(stand_in.to(output.dtype), output.detach())
         return straight
 
     with ExitStack() as stack:

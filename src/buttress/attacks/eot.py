@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
 
 Transform = Callable[[Tensor, Random], Tensor]
 
@@ -26,7 +26,10 @@ class Seen(Oracle):
 
 
 class Wrapper(Attack):
-    """An attack that runs another one, its ``attack``, on a model seen differently. The threat is the other's."""
+    """An attack that runs another one, its ``attack``, on a model seen differently.
+
+    The threat is the other's, and so are ``draws`` and ``exact`` where it has no such field of its own.
+    """
 
     attack: Attack
 
@@ -34,26 +37,20 @@ class Wrapper(Attack):
         """Refuse what is no attack."""
         if not isinstance(self.attack, Attack):
             raise UserError(f"attack must be an attack with a threat, such as PGD(); got {self.attack!r}")
+        own = {f.name for f in fields(cast(Any, self))}
+        for name in ("threat", "draws", "exact"):
+            if name not in own:
+                object.__setattr__(self, name, getattr(self.attack, name))
 
     @property
-    def threat(self) -> Threat:  # type: ignore[override]
-        """What the attack inside is allowed."""
-        return self.attack.threat
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        """Passes whose mean answers one question of the attack inside."""
-        return self.attack.draws
+    def core(self) -> Attack:
+        """The innermost attack."""
+        return self.attack.core
 
     @property
     def by_input(self) -> bool:
         """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
         return bool(getattr(self.attack, "by_input", True))
-
-    @property
-    def exact(self) -> bool:  # type: ignore[override]
-        """That of the attack inside."""
-        return self.attack.exact
 
     def inside(self) -> Inside | None:
         """That of the attack inside."""
@@ -129,7 +126,7 @@ class EoT(Wrapper):
             return x
         ours = oracle.passes
         draws = self.draws if self.transforms is None else 1
-        passes = Passes(ours.model, oracle.task, ours.precision, ours.batch_size, draws)
+        passes = Passes(ours.model, oracle.task, ours.precision, ours.batch_size, draws, exact=ours.exact)
         target = None if oracle.target is None else oracle.target[rows]
         if self.transforms is None:
             part = Oracle(passes, x[rows], y[rows], target)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from buttress import losses
 from buttress.attacks.passes import Passes
+from buttress.errors import UserError
 from buttress.threat import per_row
 
 Search = Literal["full", "first"]
@@ -272,11 +273,21 @@ class Oracle:
     ) -> Tensor:
         if look:
             self._look(output, rows)
+        try:
+            value = self._valued(output, rows, spec, toward)
+        except RuntimeError:  # a loss with float32 weights of its own
+            value = self._valued(output.float(), rows, spec, toward)
+        if value.shape != output.shape[:1]:
+            told = f"got shape {tuple(value.shape)} for {len(output)} inputs"
+            raise UserError(f'a loss gives one value per input, (N,), as with reduction="none"; {told}')
+        return value
+
+    def _valued(self, output: Tensor, rows: Tensor | slice, spec: losses.Loss, toward: Tensor | None) -> Tensor:
         if spec.against == "clean":
-            return spec.function(output, self.clean[rows].double())
+            return spec.function(output, self.clean[rows].to(output.dtype))
         y, goal = self.y[rows], self.target if toward is None else toward
         if goal is None:
-            return spec.function(output, y.double() if y.is_floating_point() else y)
+            return spec.function(output, y.to(output.dtype) if y.is_floating_point() else y)
         return -spec.function(output, goal[rows]) if spec.toward is None else spec.toward(output, y, goal[rows])
 
     def _note(self, points: Tensor, output: Tensor) -> None:

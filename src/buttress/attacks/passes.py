@@ -225,7 +225,7 @@ class Compiled:
         padded = torch.cat([x, x[:1].expand(self.batch_size - count, *x.shape[1:])]) if count < self.batch_size else x
         if x.device.type != "cuda":
             return self.run(padded)[:count]
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        cast(Any, torch.compiler).cudagraph_mark_step_begin()
         return self.graphs(padded)[:count].clone()  # the graph's own memory is written again by the next pass
 
 
@@ -233,6 +233,8 @@ def _slope(output: Tensor, value: Value, direction: Value | None) -> tuple[Tenso
     """The value's slope at the output, faint rows scaled up, and the value."""
     ends = output.detach().double().requires_grad_()
     found = value(ends)
+    if not found.requires_grad:
+        raise UserError("the loss does not depend on the model's output through differentiable operations")
     (slope,) = torch.autograd.grad(found.sum(), ends)
     size = slope.flatten(1).abs().amax(1)
     gone = size == 0

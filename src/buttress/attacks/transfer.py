@@ -42,13 +42,10 @@ class Transfer(Wrapper):
     def __post_init__(self) -> None:
         """Refuse what is no surrogate."""
         super().__post_init__()
+        # The attack inside draws about the surrogate; for the attacked model's draws put EoT around this.
+        object.__setattr__(self, "draws", 1)
         if not isinstance(self.surrogate, str):
             check_module("surrogate", self.surrogate)
-
-    @property
-    def draws(self) -> int:  # type: ignore[override]
-        """1: the draws of the attack inside are about the surrogate; for the attacked model's put EoT around this."""
-        return 1
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the surrogate, run to its end."""
@@ -79,4 +76,6 @@ def check_module(name: str, module: object) -> None:
 
 def other_passes(model: nn.Module, oracle: Oracle, draws: int = 1) -> Passes:
     """Passes of another model, in the precision and batch size of the oracle's own."""
-    return Passes(model, oracle.task, oracle.passes.precision, oracle.passes.batch_size, draws)
+    return Passes(
+        model, oracle.task, oracle.passes.precision, oracle.passes.batch_size, draws, exact=oracle.passes.exact
+    )

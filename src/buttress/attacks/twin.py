@@ -46,7 +46,7 @@ class Twin(nn.Module):
         self._pairs, self._last, expected = _trace(model, x)
         try:
             self.copy = copy.deepcopy(model).requires_grad_(False)
-        except (RuntimeError, TypeError, NotImplementedError) as error:
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # graph tensors, locks, modules that refuse
             raise NoTwinError(f"it cannot be copied: {error}") from None
         for convolution, norm in self._pairs.items():
             made: Any = self.copy.get_submodule(convolution)
@@ -57,7 +57,7 @@ class Twin(nn.Module):
             _put(self.copy, self._last, _Float32(cast(nn.Linear, self.copy.get_submodule(self._last))))
         self.bf16, self.channels_last = False, x.dim() == 4
         if self.channels_last:
-            self.copy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _lay_out(self.copy, torch.channels_last)
         self.refill(model)
         off = (self._tried(x) - expected).abs().amax()
         if not bool(off <= _TOLERANCE * expected.abs().amax().clamp(min=1e-3)):
@@ -86,7 +86,7 @@ class Twin(nn.Module):
                 if not self.channels_last:
                     raise NoTwinError(f"its copy cannot run: {' '.join(str(error).split())}") from None
         self.channels_last = False
-        self.copy.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        _lay_out(self.copy, torch.contiguous_format)
         return self._tried(x)
 
     def forward(self, x: Tensor) -> Any:
@@ -135,6 +135,13 @@ class _Float32(nn.Linear):
         """The layer's output in float32."""
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(x.float(), self.weight, self.bias)
+
+
+def _lay_out(model: nn.Module, form: torch.memory_format) -> None:
+    """Lay out all weights that have the rank of images."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=form)
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from buttress.attacks import Attack
+from buttress.attacks.minimum import MinimumNorm
 from buttress.attacks.pgd import PGD
 from buttress.audits.base import Audit, Subject
 from buttress.audits.checks import CHECKS, Check, Result, Trial
@@ -66,6 +67,8 @@ class Masking(Audit):
         for name in ("level", "floor", "tolerated"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
+        if self.attack is not None and not isinstance(self.attack, Attack):
+            raise UserError(f"masking questions an attack within a budget; got {self.attack!r}")
         for name in ("inputs", "queries", "draws"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
@@ -83,6 +86,9 @@ class Masking(Audit):
         """
         if isinstance(self.surrogate, str):
             raise UserError(f"surrogate must be a network here; got {self.surrogate!r}: load it first")
+        eps = self.audited.threat.eps
+        if eps == 0 or (math.isinf(eps) and isinstance(self.audited.core, MinimumNorm)):
+            raise UserError(f"masking asks about a figure at a budget: give {describe(self.audited)} an eps; got {eps}")
         trial = self.trial(subject)
         results = [(check, put(check, trial)) for check in CHECKS]
         verdict, why, proposal = conclude(results, trial)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any, cast
+
 from buttress.attacks import Attack, Perturbation
 from buttress.registry import attack as registered_attacks
 
@@ -22,6 +25,7 @@ def describe(attack: Perturbation) -> str:
     effort, restarts = getattr(attack, "steps", getattr(attack, "queries", None)), getattr(attack, "restarts", 1)
     targets = getattr(attack, "targets", 0)
     text = name + (f"-{effort}" if effort is not None else "") + (f" x {restarts}" if restarts > 1 else "")
-    special = isinstance(loss, str) and loss != type(attack).__dataclass_fields__["loss"].default  # type: ignore[attr-defined]
+    usual = next((f.default for f in fields(cast(Any, attack)) if f.name == "loss"), None)
+    special = isinstance(loss, str) and loss != usual
     notes = ([str(loss)] if special and loss != "cross_entropy" else []) + ([f"{targets} targets"] if targets else [])
     return text + (f" ({', '.join(notes)})" if notes else "")

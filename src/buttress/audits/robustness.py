@@ -148,7 +148,7 @@ class Robustness(Audit):
 
     def _told(self, data: dict[str, Any]) -> str:
         found = data.get("distances", {})
-        if "median" not in found:
+        if not math.isfinite(found.get("median", math.inf)):
             return ""
         return (
             f" The median {self.attacks[0].threat.norm} distance to an input that beats the network is at most "
@@ -169,7 +169,7 @@ class Robustness(Audit):
         return (
             f"{clean['accuracy']:.1%} of {count} inputs are classified correctly; {main['accuracy']:.1%} "
             f"({main['low']:.1%} to {main['high']:.1%}) still are under {names} at {threat.norm} "
-            f"eps {budget_text(threat.eps)}."
+            f"eps {budget_text(self.main_eps)}."
         )
 
 
@@ -192,7 +192,7 @@ def _all(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _unlimited(attack: Attack) -> bool:
-    return isinstance(attack, MinimumNorm) and math.isinf(attack.threat.eps)
+    return isinstance(attack.core, MinimumNorm) and math.isinf(attack.threat.eps)
 
 
 def _named(attack: Perturbation) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def at_budget(attack: Attack, eps: float) -> Attack:
 
 def runs(attack: Attack, budgets: Sequence[float]) -> list[Attack]:
     """The attack as it is run for these budgets: once for each, or once for all if it looks for the smallest."""
-    if isinstance(attack, MinimumNorm):
+    if isinstance(attack.core, MinimumNorm):
         return [at_budget(attack, math.inf)]
     return [at_budget(attack, eps) for eps in budgets if eps > 0]
 
@@ -94,7 +94,7 @@ def sweep(subject: Subject, attack: Attack, budgets: Sequence[float], right: Ten
         right: (N,) bool, the inputs that the network gets right.
         reuse: whether what fell at a smaller budget counts as fallen at a larger one: the same point is allowed there.
     """
-    if isinstance(attack, MinimumNorm):
+    if isinstance(attack.core, MinimumNorm):
         return _smallest(subject, attack, budgets, right)
     found, standing = Sweep({}), right
     for eps in budgets:
@@ -121,7 +121,7 @@ def _beaten(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[Tens
     return beaten, cost(timed)
 
 
-def _smallest(subject: Subject, attack: MinimumNorm, budgets: Sequence[float], right: Tensor) -> Sweep:
+def _smallest(subject: Subject, attack: Attack, budgets: Sequence[float], right: Tensor) -> Sweep:
     """One run without a limit says for every budget who stands: those whose distance is larger."""
     timed = subject.attacked(at_budget(attack, math.inf), search="first")
     outcome = timed.outcome

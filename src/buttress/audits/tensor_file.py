@@ -18,6 +18,7 @@ from torch import Tensor
 from buttress.errors import UserError
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".npz", ".npy")
+_DAMAGED = (SafetensorError, OSError, RuntimeError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile)
 # The names that common tools write.
 _EXAMPLES, _LABELS, _IDS = ("x_adv", "adv_inputs", "adv_complete", "adv"), ("y", "labels"), ("ids",)
 
@@ -58,8 +59,19 @@ def read(file: str | Path) -> Examples:
         entries = {str(k): torch.as_tensor(v) for k, v in found.items() if isinstance(v, Tensor | np.ndarray)}
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors, which could run code: save a dict of tensors") from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    except (
+        SafetensorError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        EOFError,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = str(error).partition("\n")[0]
+        if not reason or "pickle" in reason or isinstance(error, LookupError):  # advice that is unsafe, or no sentence
+            reason = "damaged, or no file of plain tensors"
         raise UserError(f"{path} cannot be read ({reason})") from None
     x_adv = _entry(entries, _EXAMPLES)
     if x_adv is None or x_adv.dim() < 2 or not (x_adv.is_floating_point() or x_adv.dtype == torch.uint8):

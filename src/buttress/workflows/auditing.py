@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -19,7 +20,7 @@ from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
-from buttress.audits.checks.proposal import built
+from buttress.audits.checks.proposal import built, kept
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
 from buttress.audits.masking import Masking
@@ -54,9 +55,11 @@ def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | N
     return [*robustness, Layers(perturbations=displacing), shown]
 
 
-def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> Masking:
-    """The trust audit of a job that names none: of the first attack's figure, at settings that take little time."""
-    return under(threat, Masking(attack=attacks[0] if attacks else PGD(steps=20)))
+def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
+    """The trust audit of a job that names none: of the first attack's figure that has a budget, if there is one."""
+    chosen = under(threat, list(attacks or [PGD(steps=20)]))
+    questioned = next((attack for attack in chosen if 0 < attack.threat.eps < math.inf), None)
+    return [] if questioned is None else [Masking(attack=questioned, threat=threat)]
 
 
 def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Audit]:
@@ -68,7 +71,7 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
     for question, finding in zip(questions, findings, strict=True):
         tree = finding.data.get("next") if isinstance(question, Masking) else None
         if isinstance(question, Masking) and tree is not None:
-            first, attack = question.audited, built(tree)
+            first, attack = question.audited, built(tree, kept(question))
             alone = finding.data["robust"] is None or finding.data["random"]
             found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
     return found
@@ -214,7 +217,7 @@ def audit(
     if audits:
         questions = given_audits(audits, threat, attacks)
     else:
-        questions = [*usual_audits(dataset, threat, attacks), usual_trust(threat, attacks)]
+        questions = [*usual_audits(dataset, threat, attacks), *usual_trust(threat, attacks)]
     questions = with_surrogates(questions)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))

@@ -199,7 +199,8 @@ def open_network(
 def under(threat: Threat, thing: Thing) -> Thing:
     """``thing`` (an attack, a defence, a list of them) with what was left at its default taken from ``threat``.
 
-    That is every threat as a whole, the box of a threat given without one, and the box of a noise.
+    That is every threat as a whole, the box of a threat given without one, and the box of a noise. A method's own
+    default (CW's l2 without a limit) stays, unless the user typed a threat for the job.
     """
     if isinstance(thing, Threat):
         if left_alone(thing):
@@ -211,11 +212,18 @@ def under(threat: Threat, thing: Thing) -> Thing:
         return cast(Thing, type(thing)(under(threat, part) for part in thing))
     if is_dataclass(thing) and not isinstance(thing, type):
         inside = {f.name: getattr(thing, f.name) for f in fields(thing)}
-        changed = {key: new for key, value in inside.items() if (new := under(threat, value)) is not value}
+        usual = {f.name for f in fields(thing) if threat.explicit and _usual(inside[f.name], f.default)}
+        news = {key: threat if key in usual else under(threat, value) for key, value in inside.items()}
+        changed = {key: new for key, new in news.items() if new is not inside[key]}
         if _is_noise(thing) and inside.get("box") == Threat().box:
             changed["box"] = threat.box
         return replace(cast(Any, thing), **changed) if changed else thing
     return thing
+
+
+def _usual(value: object, default: object) -> bool:
+    """Whether this is the threat that a method has by itself; a threat that the user typed beats it."""
+    return isinstance(value, Threat) and not value.explicit and value == default
 
 
 def with_surrogates(thing: Thing) -> Thing:

@@ -178,7 +178,7 @@ class Trial:
     @property
     def steps(self) -> int:
         """Gradient steps of the attack; 20 where it has another notion of them or takes one."""
-        return int(getattr(getattr(self.attack, "attack", self.attack), "steps", 20))
+        return int(getattr(self.attack.core, "steps", 20))
 
     def _attacked(self, attack: Attack) -> Attacked:
         return self.subject.attacked(attack, search="full" if self.random else "first").outcome

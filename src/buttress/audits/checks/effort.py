@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from buttress.attacks import Attack
 from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.naming import describe
 
 
 def harder(trial: Trial, attack: Attack, what: str) -> Result:
@@ -23,17 +25,20 @@ def harder(trial: Trial, attack: Attack, what: str) -> Result:
     return Result("pass", f"{more.challenger} beats {more.surplus:+.1%} of the inputs.", {}, (more, less))
 
 
-class _Harder(Check):
+class _Harder(Check, ABC):
     tests: ClassVar[int] = 2
     what: ClassVar[str]
 
+    @abstractmethod
     def changes(self, trial: Trial) -> dict[str, Any]:
         """The settings that differ."""
-        raise NotImplementedError
 
     def ask(self, trial: Trial) -> Result:
         """Fail where more effort wins more than is tolerated, or loses."""
-        return harder(trial, trial.varied(**self.changes(trial)), self.what)
+        attack = trial.varied(**self.changes(trial))
+        if attack.fingerprint() == trial.attack.fingerprint():
+            return Result("not run", f"{describe(attack)} has nothing more of that to give.")
+        return harder(trial, attack, self.what)
 
 
 class Steps(_Harder):
@@ -57,7 +62,7 @@ class Restarts(_Harder):
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """Five times the starts."""
-        return {"restarts": 5 * int(getattr(trial.attack, "restarts", 1))}
+        return {"restarts": 5 * max(1, int(getattr(trial.attack.core, "restarts", 1)))}
 
 
 class OtherLoss(_Harder):
@@ -69,4 +74,4 @@ class OtherLoss(_Harder):
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """The margin; cross-entropy where the attack climbs the margin already."""
-        return {"loss": "cross_entropy" if getattr(trial.attack, "loss", None) == "margin" else "margin"}
+        return {"loss": "cross_entropy" if getattr(trial.attack.core, "loss", None) == "margin" else "margin"}

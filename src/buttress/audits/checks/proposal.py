@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from dataclasses import MISSING, fields, replace
+from typing import Any, cast
 
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.eot import EoT
@@ -28,16 +28,21 @@ def black_box(trial: Trial, more: int = 1) -> Attack:
 def averaged(trial: Trial) -> Attack:
     """The attack in question on the margin, its gradients averaged over the network's draws.
 
-    Not on the cross-entropy: in its mean the draws in which the input has lost already outweigh all others.
+    Where it averages already, over four times as many draws. Otherwise on the margin, not on the cross-entropy: in its
+    mean the draws in which the input has lost already outweigh all others.
     """
-    return trial.attack if trial.attack.draws > 1 else EoT(attack=trial.varied(loss="margin"))
+    if trial.attack.draws == 1:
+        return EoT(attack=trial.varied(loss="margin"))
+    more = 4 * trial.attack.draws
+    if "draws" in {f.name for f in fields(cast(Any, trial.attack))}:
+        return cast(Attack, replace(cast(Any, trial.attack), draws=more))
+    return EoT(attack=trial.attack, draws=more)
 
 
 def spelt(attack: Perturbation) -> dict[str, Any]:
     """An attack as plain data: its name and the settings that differ from their defaults, its threat always.
 
-    Raises:
-        UserError: for a setting that is no plain data, such as a network or a function.
+    What is no plain data, such as a network or a function, is told as ``{"kept": name}``: it is the audit's own.
     """
     return {"name": registered_attacks.name_of(attack), **_settings(attack)}
 
@@ -51,21 +56,38 @@ def _settings(thing: Any) -> dict[str, Any]:
         elif isinstance(value, Perturbation):
             found[f.name] = spelt(value)
         elif default is MISSING or value != default:
-            if not (value is None or isinstance(value, bool | int | float | str)):
-                raise UserError(f"{f.name} of {type(thing).__name__} is a {type(value).__name__}: it cannot be spelt")
-            found[f.name] = value
+            items = list(value) if isinstance(value, list | tuple) else [value]
+            plain = all(item is None or isinstance(item, bool | int | float | str) for item in items)
+            found[f.name] = (items if isinstance(value, list | tuple) else value) if plain else {"kept": f.name}
     return found
 
 
-def built(tree: Mapping[str, Any]) -> Attack:
-    """The attack that `spelt` described."""
+def kept(thing: Any) -> dict[str, Any]:
+    """What `spelt` leaves out of the attacks that an audit holds: values by their field's name."""
+    found: dict[str, Any] = {}
+    for f in fields(thing):
+        value = getattr(thing, f.name)
+        found |= kept(value) if isinstance(value, Perturbation) else {f.name: value}
+    return found
+
+
+def built(tree: Mapping[str, Any], held: Mapping[str, Any] | None = None) -> Attack:
+    """The attack that `spelt` described, with what is `kept`.
+
+    Raises:
+        UserError: when something that was left out is not held.
+    """
     settings: dict[str, Any] = {}
     for name, value in tree.items():
         if name == "threat" and isinstance(value, Mapping):
             box = value["box"]
             settings[name] = Threat(norm=value["norm"], eps=value["eps"], box=None if box is None else (box[0], box[1]))
+        elif isinstance(value, Mapping) and "kept" in value:
+            if value["kept"] not in (held or {}):
+                raise UserError(f"{name} is no plain data, and is not at hand: build the attack in Python")
+            settings[name] = (held or {})[value["kept"]]
         elif isinstance(value, Mapping):
-            settings[name] = built(value)
+            settings[name] = built(value, held)
         elif name != "name":
             settings[name] = value
     attack: Attack = registered_attacks.get(tree["name"])(**settings)

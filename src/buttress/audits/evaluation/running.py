@@ -254,7 +254,7 @@ def settle(work: Work, x: Tensor, y: Tensor) -> Precision:
         return work.precision
     x, y = x.to(work.device), y.to(work.device)
     check_inputs(work.model, x, y, None)
-    passes = Passes(work.model, work.task, "auto", work.batch_size, work.attack.draws)
+    passes = Passes(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
     with borrowed(work.model, "eval", work.seed, work.device):
         try:
             passes.choose(x, gradient=True)
