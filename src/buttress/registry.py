@@ -14,9 +14,11 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from buttress.errors import UserError
 
@@ -97,6 +99,10 @@ class Registry:
             if known is not None and (known.__module__, known.__qualname__) != (member.__module__, member.__qualname__):
                 raise ValueError(f"two {self.role}s are called {name!r}: {known.__module__} and {member.__module__}")
             self._members[name] = member
+            if isinstance(member, type) and is_dataclass(member):
+                # Annotations as texts would be looked up in the files of subclasses, which need not know the names.
+                with suppress(NameError):  # a name for type checkers only
+                    member.__annotations__ = get_type_hints(member, include_extras=True)
             return member
 
         return register

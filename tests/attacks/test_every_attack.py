@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import sys
 import typing
 
 import pytest
@@ -243,6 +244,14 @@ def test_models_of_one_logit_and_of_few_and_many_classes(nets, name, shape):
         result = attack(model, x, y, target=target)
         assert result.x_adv.isfinite().all()
         assert result.beaten.shape == (6,)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_annotations_can_be_read_from_its_own_file(name):
+    """As the command line reads them: what a base class names need not be imported there."""
+    member = registry.attack.get(name)
+    kinds = typing.get_type_hints(member, vars(sys.modules[member.__module__]))
+    assert set(kinds) >= {field.name for field in dataclasses.fields(member)}
 
 
 def others_of(value, kind):

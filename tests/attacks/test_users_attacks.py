@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import sys
+import typing
 from dataclasses import dataclass
 
 import pytest
@@ -204,3 +206,20 @@ def test_fingerprints_tell_names_defaults_and_objects_apart():
     for one, other in pairs:
         assert PGD(loss=one).fingerprint() == PGD(loss=one).fingerprint()
         assert PGD(loss=one).fingerprint() != PGD(loss=other).fingerprint()
+
+
+def test_a_subclass_need_not_import_what_its_base_names(tmp_path, monkeypatch):
+    """The command line reads annotations; those of PGD speak of threats and losses."""
+    (tmp_path / "slow.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from buttress.attacks.pgd import PGD\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Slow(PGD):\n"
+        "    patience: int = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    slow = registry.attack.get("slow.py:Slow")
+    kinds = typing.get_type_hints(slow, vars(sys.modules[slow.__module__]))
+    assert kinds["threat"] is Threat
+    assert kinds["patience"] is int

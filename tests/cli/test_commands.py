@@ -331,3 +331,10 @@ def test_an_audit_of_a_run_takes_the_threat_of_its_training(here, runs, done):
     )
     done("audit run --out a --audits robustness --inputs 20 --attacks fgsm")
     assert findings(here / "a")[0][0].data["main_eps"] == 0.2
+
+
+def test_attacks_around_attacks_are_typed_as_they_are_nested(here, runs, done):
+    text = done(f"attack {runs}/digits --out eot --inputs 6 --by eot --by.draws 2 --by.attack pgd --by.attack.steps 3")
+    assert "EoT of PGD-3 beats" in text
+    wrapped = f"--by transfer --by.surrogate {runs}/digits --by.attack bpda --by.attack.attack fgsm"
+    assert "Transfer of BPDA of FGSM beats" in done(f"attack {runs}/digits --out transfer --inputs 6 {wrapped}")

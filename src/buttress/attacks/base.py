@@ -1,6 +1,7 @@
-"""What all perturbations share: one call, one engine, one result. A new one writes `Perturbation.perturb` only."""
+"""What all perturbations share: one call, one engine, one result. A new one writes `Perturbation.perturb` only.
 
-from __future__ import annotations
+Annotations are evaluated here: as texts they would be looked up in the files of subclasses, which need not know them.
+"""
 
 import hashlib
 import json
@@ -249,6 +250,6 @@ class Attack(Perturbation):
     threat: Threat
 
     @property
-    def core(self) -> Attack:
+    def core(self) -> "Attack":
         """Itself; where it runs another attack, the innermost one."""
         return self

@@ -38,6 +38,23 @@ class Noise(Perturbation):
         return per_row(rows.amin(1), x), per_row(rows.amax(1), x)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Impulses(Noise):
+    """Single pixels that lose their value, each with the same chance: salt, pepper or both.
+
+    Args:
+        amount: the chance of each pixel.
+        box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
+    """
+
+    amount: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        check_share("amount", self.amount)
+
+
 def pixels(x: Tensor) -> tuple[int, ...]:
     """The shape of one draw per pixel: images (N, C, H, W) share it among their channels, other inputs have no such."""
     return (1, *x.shape[2:]) if x.dim() == 4 else tuple(x.shape[1:])

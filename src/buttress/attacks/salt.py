@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.noise import Noise, check_share, pixels
+from buttress.attacks.noise import Impulses, pixels
 from buttress.attacks.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
@@ -15,20 +15,13 @@ from buttress.registry import attack
 
 @attack("salt")
 @dataclass(frozen=True, kw_only=True)
-class Salt(Noise):
+class Salt(Impulses):
     """Pixels turned white: all channels of an image's pixel together, or single values of other inputs.
 
     Args:
         amount: the chance of each pixel.
         box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
     """
-
-    amount: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Refuse settings that mean nothing."""
-        super().__post_init__()
-        check_share("amount", self.amount)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The inputs with their salt."""
