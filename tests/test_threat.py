@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from buttress.errors import UserError
 from buttress.random import Random
-from buttress.threat import Threat, budget_text, norms
+from buttress.threat import RowThreat, Threat, budget_text, norms
 
 NORMS = ["linf", "l2", "l1"]
 cases = settings(max_examples=60, deadline=None, derandomize=True)
@@ -222,3 +222,30 @@ def test_a_budget_reads_back(levels):
     shown = budget_text(levels / 255)
     top, _, bottom = shown.partition("/")
     assert float(top) / float(bottom or 1) == pytest.approx(levels / 255, rel=1e-9)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_budgets_of_single_inputs_are_the_threats_of_those_budgets(norm, dtype):
+    """Row by row: the same projection, start and step as in a threat whose eps is that row's share."""
+    scale = torch.tensor([0.0, 0.3, 0.5, 1.0, 1.7, 1e-6])
+    rows = RowThreat(norm=norm, eps=0.4, scale=scale)
+    x, far = draw(0, dtype=dtype).sigmoid(), draw(1, dtype=dtype)
+    start, ids = rows.random_start(x, Random(3, torch.arange(6))), torch.arange(6)
+    moved, projected = rows.ascend(x, far, 0.1), rows.project(far, x)
+    assert rows.contains(projected, x).all()
+    assert rows.contains(start, x).all()
+    assert torch.equal(rows.contains(far, x), rows.distance(far, x) <= 0.4 * scale.double())
+    for row, share in enumerate(scale.tolist()):
+        one, part = Threat(norm=norm, eps=0.4 * share), slice(row, row + 1)
+        torch.testing.assert_close(projected[part], one.project(far[part], x[part]), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(rows.projector(x)(far)[part], projected[part], rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(moved[part], one.ascend(x[part], far[part], 0.1 * share), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            start[part], one.random_start(x[part], Random(3, ids[part])), rtol=1e-5, atol=1e-7 if share else 0
+        )
+
+
+def test_budgets_of_single_inputs_need_a_finite_eps():
+    with pytest.raises(UserError, match="finite"):
+        RowThreat(eps=math.inf, scale=torch.ones(2))

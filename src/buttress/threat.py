@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ def budget_text(eps: float) -> str:
     return f"{eps:.4g}" if math.isfinite(eps) else "∞"
 
 
-def _project_l1(rows: Tensor, eps: float) -> Tensor:
+def _project_l1(rows: Tensor, eps: float | Tensor) -> Tensor:
     """Euclidean projection of each row onto the L1 ball (Duchi et al., ICML 2008, by sorting)."""
     size = rows.abs()
     ordered = size.sort(dim=1, descending=True).values
@@ -83,13 +83,17 @@ class Threat:
                 raise UserError(f"box must be (low, high) with low < high, or none; got {self.box!r}")
             object.__setattr__(self, "box", (float(self.box[0]), float(self.box[1])))
 
+    def _budget(self) -> Any:
+        """The largest size: one number, or (N,) float64 where rows differ."""
+        return self.eps
+
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) float64 size of each perturbation in this threat's norm."""
         return norms(x_adv.double() - x.double(), self.norm)
 
     def contains(self, x_adv: Tensor, x: Tensor, tolerance: float = 0.0) -> Tensor:
         """(N,) bool: whether each ``x_adv`` is allowed for its ``x``, computed in float64."""
-        inside = self.distance(x_adv, x) <= self.eps + tolerance
+        inside: Tensor = self.distance(x_adv, x) <= self._budget() + tolerance
         if self.box is not None:
             low, high = torch.tensor(self.box, dtype=x.dtype).double().tolist()  # what clamping in x's dtype can reach
             rows = x_adv.double().flatten(1)
@@ -111,15 +115,17 @@ class Threat:
         # In l1 what the box cuts off can be spent elsewhere: there the clipping comes first, too.
         x_adv = self.clip(x_adv) if self.norm == "l1" else x_adv
         delta = torch.nan_to_num(x_adv.double() - x.double(), nan=0.0, posinf=far, neginf=-far)
+        budget = self._budget()
         if self.norm == "linf":
-            delta = delta.clamp(-self.eps, self.eps)
+            budget = per_row(budget, delta) if isinstance(budget, Tensor) else budget
+            delta = delta.clamp(-budget, budget)
         elif math.isfinite(self.eps) and delta.numel():
-            eps = self.eps * (1 - 1e-12)  # room for the float64 rounding of the norm itself
+            eps = budget * (1 - 1e-12)  # room for the float64 rounding of the norm itself
             if self.norm == "l2":
                 size = norms(delta, "l2")
                 delta = delta * per_row((eps / size.clamp(min=1e-300)).clamp(max=1), delta)
             else:
-                rows = delta.flatten(1)
+                rows, eps = delta.flatten(1), eps[:, None] if isinstance(eps, Tensor) else eps
                 over = rows.abs().sum(1, keepdim=True) > eps
                 rows = torch.where(over, _project_l1(rows, eps), rows)
                 # Far from a small ball the threshold cancels nearly all of a coordinate, and what is left is rounded.
@@ -183,3 +189,38 @@ class Threat:
         top = size.topk(count, dim=1).indices
         direction = torch.zeros_like(size).scatter_(1, top, 1.0).mul_(size > 0).view_as(grad) * grad.sign()
         return x_adv + step * direction / max(count, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowThreat(Threat):
+    """A threat whose budget differs from input to input, for training methods that give each example its own.
+
+    It is about the inputs of one batch, in their order: attacks that set some of them aside cannot use it.
+
+    Args:
+        scale: (N,) share of ``eps`` that each input's perturbation may have, 0 or more; steps and random starts shrink
+            by it, too.
+
+    Raises:
+        UserError: when ``eps`` is infinite.
+    """
+
+    scale: Tensor = field(default_factory=lambda: torch.ones(1), compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no share."""
+        super().__post_init__()
+        if math.isinf(self.eps):
+            raise UserError("budgets of single inputs are shares of eps, which must be finite; got inf")
+
+    def _budget(self) -> Tensor:
+        return self.eps * self.scale.double()
+
+    def random_start(self, x: Tensor, random: Random) -> Tensor:
+        """A random allowed input, as in a threat of the input's own budget."""
+        delta = Threat(norm=self.norm, eps=self.eps, box=None).random_start(torch.zeros_like(x), random)
+        return self.project(x + per_row(self.scale, x).to(x.dtype) * delta, x)
+
+    def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
+        """One step of length ``step_size`` times the input's scale in the steepest direction of this norm."""
+        return super().ascend(x_adv, grad, step_size * self.scale.to(x_adv.dtype))

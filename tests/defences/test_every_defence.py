@@ -35,6 +35,43 @@ def test_settings_make_an_equal_defence(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_it_names_its_source(name):
+    assert registry.defence.get(name).paper
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_cost_is_the_number_of_passes_of_one_step(name, network, images, train):
+    """Counted by hooks on the network over one epoch, backward passes where they leave the logits."""
+    model, defence = network(dropout=0.0), make(name)
+    counts = {"passes": 0}
+
+    def count(tensor):
+        counts["passes"] += len(tensor)
+
+    def note(module, args, output):
+        count(output)
+        if output.requires_grad:
+            output.register_hook(count)
+
+    place = {}
+    original = type(defence).step
+
+    def step(self, do):  # counted inside of steps alone, so not what `prepare` and validation do
+        with_hook = do.model.register_forward_hook(note)
+        try:
+            original(self, do)
+        finally:
+            with_hook.remove()
+            place["inputs"] = place.get("inputs", 0) + len(do.batch.x)
+
+    defence.step = step.__get__(defence)
+    train(model, defence, epochs=1)
+    cost = defence.cost
+    assert counts["passes"] / place["inputs"] == pytest.approx(cost.crafting + cost.training)
+    assert cost.relative == (cost.crafting + cost.training) / 2
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, single, at):
     model, defence = network(dropout=0.0), make(name)
     model[4].bias.requires_grad_(False)

@@ -3,19 +3,14 @@
 import copy
 import os
 import signal
-from contextlib import contextmanager
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.pgd import PGD
 from buttress.defences import Defence, Loss
-from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
-from buttress.random import derive
-from buttress.threat import Threat
 from buttress.training import Interrupted, Optimiser, fit
 from buttress.training.batches import Batches
 
@@ -39,34 +34,6 @@ class Free(Defence):
             do.update(do.loss())
             with torch.no_grad():
                 self.delta[: len(self.leaf)].add_(self.eps * self.leaf.grad.sign()).clamp_(-self.eps, self.eps)
-
-
-class WeightPerturbation(AdversarialTraining):
-    """AWP (Wu et al., NeurIPS 2020): the gradient is taken at weights moved towards a higher loss."""
-
-    def __init__(self, attack, gamma=0.05):
-        super().__init__(attack)
-        self.gamma = gamma
-
-    def step(self, do):
-        weights = [p for p in do.model.parameters() if p.requires_grad]
-        slopes = torch.autograd.grad(do.loss().value, weights)
-        with self.moved(weights, slopes):
-            do.backward(do.loss())
-        do.apply()
-
-    @contextmanager
-    def moved(self, weights, slopes):
-        before = [w.detach().clone() for w in weights]
-        with torch.no_grad():
-            for w, slope in zip(weights, slopes, strict=True):
-                w += self.gamma * w.norm() * slope / slope.norm().clamp(min=1e-12)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for w, value in zip(weights, before, strict=True):
-                    w.copy_(value)
 
 
 @pytest.fixture
@@ -109,37 +76,6 @@ def test_free_training_resumes_with_its_perturbation(small, images, tmp_path):
         run(copy.deepcopy(small), out=tmp_path / "run", progress=stop)
     resumed = run(copy.deepcopy(small), out=tmp_path / "run", resume=True)
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
-
-
-def test_weight_perturbation_equals_its_loop(small, images):
-    attack = PGD(threat=Threat(eps=0.1), steps=2)
-    by_hand = copy.deepcopy(small)
-    weights = list(by_hand.parameters())
-    batches = Batches(images, 12, 3, torch.device("cpu"))
-    index = 0
-    for epoch in range(2):
-        for batch in batches.epoch(epoch):
-            seed = derive(3, "step", index)
-
-            def value(batch=batch, seed=seed):
-                x_adv = attack.craft(by_hand, batch.x, batch.y, seed=seed, ids=batch.ids)
-                return F.cross_entropy(by_hand(x_adv), batch.y)
-
-            slopes = torch.autograd.grad(value(), weights)
-            before = [w.detach().clone() for w in weights]
-            with torch.no_grad():
-                for w, g in zip(weights, slopes, strict=True):
-                    w += 0.05 * w.norm() * g / g.norm()
-            slopes = torch.autograd.grad(value(), weights)
-            with torch.no_grad():
-                for w, b, g in zip(weights, before, slopes, strict=True):
-                    w.copy_(b - 0.05 * g)
-            index += 1
-    defence = WeightPerturbation(attack)
-    trained = fit(
-        small, images, defence, epochs=2, batch_size=12, seed=3, optimiser=SGD, validate_with="none", keep="last"
-    )
-    torch.testing.assert_close(trained.model.state_dict(), by_hand.state_dict())
 
 
 def test_gradients_of_several_losses_add_up_to_one_update(small, images):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from buttress.defences.base import At, Batch, Defence, Loss, Pass, Step
+from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Pass, Step
 from buttress.registry import defence as _registry
 
-__all__ = ["At", "Batch", "Defence", "Loss", "Pass", "Step", "names"]
+__all__ = ["At", "Batch", "Cost", "Defence", "Epoch", "Loss", "Pass", "Step", "names"]
 
 
 def names() -> list[str]:

@@ -3,7 +3,9 @@
 from buttress.defences.adversarial_training import AdversarialTraining as AdversarialTraining
 from buttress.defences.base import At as At
 from buttress.defences.base import Batch as Batch
+from buttress.defences.base import Cost as Cost
 from buttress.defences.base import Defence as Defence
+from buttress.defences.base import Epoch as Epoch
 from buttress.defences.base import Loss as Loss
 from buttress.defences.base import Pass as Pass
 from buttress.defences.base import Step as Step

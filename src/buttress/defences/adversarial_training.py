@@ -8,7 +8,8 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.costs import crafting_passes
 from buttress.registry import defence
 from buttress.threat import Threat
 
@@ -24,6 +25,8 @@ class AdversarialTraining(Defence):
         mode: the model's mode while crafting; the authors' own CIFAR code crafts in "train".
     """
 
+    paper = "Madry et al., ICLR 2018"
+
     def __init__(self, attack: Perturbation = PGD(threat=Threat(), steps=10), mode: Mode = "eval") -> None:
         super().__init__()
         self._attack, self.mode = attack, mode
@@ -32,6 +35,12 @@ class AdversarialTraining(Defence):
     def attack(self) -> Perturbation:
         """What perturbs each batch."""
         return self._attack
+
+    @property
+    def cost(self) -> Cost | None:
+        """The attack's passes and one of each kind."""
+        crafting = crafting_passes(self.attack, self.mode)
+        return None if crafting is None else Cost(crafting)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean cross-entropy at the crafted points."""

@@ -1,45 +1,23 @@
-"""What all training methods share: a step's objective, and the passes that it names."""
+"""What all training methods share: a step's objective, what it costs, and the moments at which a method is asked."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.passes import Precision, Twins
-from buttress.layers.capture import capture
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
-from buttress.random import Random, derive
-from buttress.tasks import Classification, Task
+from buttress.defences.at import At as At
+from buttress.defences.at import Batch as Batch
+from buttress.defences.at import Pass as Pass
 
 if TYPE_CHECKING:
     from buttress.data.base import Dataset
-
-Kind = Literal["clean", "adversarial"]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One batch of training data.
-
-    Attributes:
-        x: (N, ...) inputs in their own units.
-        y: (N,) int64 classes.
-        ids: (N,) int64, which inputs of the data set these are.
-    """
-
-    x: Tensor
-    y: Tensor
-    ids: Tensor
 
 
 @dataclass(frozen=True)
@@ -51,118 +29,42 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One pass of a step's objective: its logits, and the activations of the layers that are watched."""
-
-    logits: Tensor
-    activations: Mapping[str, Tensor]
-
-
-class At:
-    """Where in training a step is, and the way in which its objective uses the model.
+class Cost:
+    """Passes over the network, forward and backward alike, for each input whenever it is trained on.
 
     Attributes:
-        index: number of this step, from 0.
-        progress: share of the training that is done, in [0, 1].
-        epoch: epochs done, as a fraction.
-        seed: this step's seed.
-        passes: the last clean and the last adversarial pass of this step, for wrappers to read.
+        crafting: passes that make the inputs to train on.
+        training: passes that give the gradient of the weights; 2 in standard training.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        batch: Batch,
-        *,
-        index: int = 0,
-        progress: float = 0.0,
-        epoch: float = 0.0,
-        seed: int = 0,
-        precision: Precision = "fp32",
-        twins: Twins | None = None,
-    ) -> None:
-        self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
-        self.index, self.progress, self.epoch, self.seed = index, progress, epoch, derive(seed, "step", index)
-        self.task: Task = Classification()
-        self.passes: dict[Kind, Pass] = {}
-        self.auxiliary: list[Tensor] = []
-        self._watched: tuple[str, ...] = ()
+    crafting: float
+    training: float = 2.0
 
     @property
-    def random(self) -> Random:
-        """This step's draws, one stream per input; the same again on each access."""
-        return Random(derive(self.seed, "defence"), self.batch.ids)
+    def relative(self) -> float:
+        """All passes, as a multiple of those of standard training."""
+        return (self.crafting + self.training) / 2
 
-    def watch(self, layers: Sequence[str]) -> None:
-        """Keep the activations of these layers in the passes to come."""
-        self._watched = tuple(dict.fromkeys((*self._watched, *layers)))
 
-    def clean(self, x: Tensor) -> Tensor:
-        """(N, C) logits of the unperturbed inputs, a pass that trains."""
-        return self._pass("clean", x)
+@dataclass(frozen=True)
+class Epoch:
+    """The end of an epoch, as `Defence.end_epoch` sees it.
 
-    def adversarial(self, x_adv: Tensor) -> Tensor:
-        """(N, C) logits of the perturbed inputs, a pass that trains."""
-        return self._pass("adversarial", x_adv)
+    Attributes:
+        model: with the weights of the epoch's last step; it must be left as it is.
+        data: what is trained on, as `Defence.prepare` returned it.
+        number: epochs done, from 1.
+        epochs: of the whole training.
+        seed: of this moment.
+        figures: this epoch's row of the history; what is added to it is logged.
+    """
 
-    def craft(self, attack: Perturbation, *, mode: Mode = "eval", target: Tensor | None = None) -> Tensor:
-        """This batch perturbed by ``attack``; the model and the random state are left as they were."""
-        batch = self.batch
-        alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
-        precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
-        return attack.craft(
-            self.model,
-            batch.x,
-            batch.y,
-            target=target,
-            seed=self.seed,
-            ids=batch.ids,
-            mode=mode,
-            precision=precision,
-            twins=self.twins,
-        )
-
-    def clean_activations(self) -> Mapping[str, Tensor]:
-        """What the watched layers give for the clean batch, from the objective's own clean pass if it made one.
-
-        Otherwise a pass is added that leaves buffers and the random state alone, so that it changes nothing else.
-        """
-        if "clean" not in self.passes:
-            with borrowed(self.model, "train", self.seed, self.batch.x.device):
-                self._pass("clean", self.batch.x, keep_auxiliary=False)
-        return self.passes["clean"].activations
-
-    def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
-        nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
-        with capture(self.model, self._watched) if self._watched else nothing as activations:
-            output = self._output(x, keep_auxiliary)
-        logits = self.task.read(output)
-        self.passes[kind] = Pass(logits, dict(activations))
-        return logits
-
-    def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
-        inner = self.model
-        while isinstance(inner, Normalized | Output | FromProbabilities):
-            inner = inner.model
-        labelled = getattr(inner, "forward_with_auxiliary", None)
-        if labelled is None:
-            return self.model(x)
-
-        def forward(*args: Any) -> Any:
-            output, auxiliary = labelled(*args, self.batch.y)
-            if keep_auxiliary:
-                self.auxiliary.append(auxiliary)
-            return output
-
-        # In place of the module's own forward for this one call: wrappers and hooks, capture's too, see a usual pass.
-        own = vars(inner).get("forward")
-        vars(inner)["forward"] = forward
-        try:
-            return self.model(x)
-        finally:
-            del vars(inner)["forward"]
-            if own is not None:
-                vars(inner)["forward"] = own
+    model: nn.Module
+    data: Dataset
+    number: int
+    epochs: int
+    seed: int
+    figures: dict[str, float]
 
 
 class Step(Protocol):
@@ -171,6 +73,7 @@ class Step(Protocol):
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    at: At
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -193,8 +96,16 @@ class Defence(nn.Module, ABC):
     """One training method. Most write `loss` only.
 
     Modules that it owns (a domain head, a generator) are trained, saved and resumed with it, and left out of the
-    exported model.
+    exported model; state that is no weight is kept in buffers.
+
+    Attributes:
+        paper: where the method was published, in a few words.
+        reconstruction: what of it is our own design because the source leaves it open or could not be read; empty where
+            it is the published method.
     """
+
+    paper: ClassVar[str] = ""
+    reconstruction: ClassVar[str] = ""
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Once before training; returns the data to train on."""
@@ -211,6 +122,17 @@ class Defence(nn.Module, ABC):
     @property
     def attack(self) -> Perturbation | None:
         """The attack that training uses, from which the trainer takes the threat to validate under."""
+        return None
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """After each epoch, before its weights are judged: update what the method remembers."""
+
+    def finish(self, model: nn.Module, data: Dataset, seed: int) -> None:
+        """Once after training, on the weights that are kept: what the method does to the finished model, in place."""
+
+    @property
+    def cost(self) -> Cost | None:
+        """Passes that an input costs whenever it is trained on; None where nobody has said."""
         return None
 
     def settings(self) -> dict[str, Any]:

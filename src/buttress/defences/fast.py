@@ -21,6 +21,8 @@ class Fast(AdversarialTraining):
         mode: the model's mode while crafting; "train" in the authors' code.
     """
 
+    paper = "Wong et al., ICLR 2020"
+
     def __init__(self, threat: Threat = Threat(), alpha: float = 1.25, mode: Mode = "train") -> None:
         super().__init__(FGSMRS(threat=threat, alpha=alpha), mode)
         self.threat, self.alpha = threat, alpha

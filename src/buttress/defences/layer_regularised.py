@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks import Perturbation
 from buttress.data.base import Dataset
-from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base import At, Batch, Defence, Loss, Step
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
@@ -19,7 +18,7 @@ from buttress.registry import defence
 
 
 @defence("layer-regularised")
-class LayerRegularised(Defence):
+class LayerRegularised(Wrapper):
     """AT-LR: any base plus gamma times the displacement of given layers between clean and perturbed inputs.
 
     Khalooei, Homayounpour and Amirmazlaghani (arXiv 2202.02626), algorithm 3. The activations are those of the base's
@@ -35,6 +34,8 @@ class LayerRegularised(Defence):
         warmup: epochs over which gamma rises linearly from 0.
     """
 
+    paper = "Khalooei et al., arXiv 2202.02626"
+
     def __init__(
         self,
         base: Defence | None = None,
@@ -43,7 +44,7 @@ class LayerRegularised(Defence):
         measure: str = "centred",
         warmup: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(base)
         resolve(measure)
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         twice = [layer for layer in layers if layers.count(layer) > 1]
@@ -54,17 +55,19 @@ class LayerRegularised(Defence):
             raise UserError(f"{len(layers)} layers need one gamma or as many; got {len(gammas)}")
         if any(not isinstance(g, int | float) or not 0 <= g < math.inf for g in (*gammas, warmup)):
             raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
-        self.base: Defence = base if base is not None else AdversarialTraining()
         self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
 
     @property
-    def attack(self) -> Perturbation | None:
-        """The base's attack."""
-        return self.base.attack
+    def cost(self) -> Cost | None:
+        """The base's, and the clean pass that a base with only a perturbed one lacks."""
+        base = self.base.cost
+        if base is None or not any(self.gamma) or base.training > 2:
+            return base
+        return Cost(base.crafting, base.training + 2)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; and a layer that the model does not have is found now, not when gamma has risen."""
-        data = self.base.prepare(model, data, seed)
+        data = super().prepare(model, data, seed)
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
             self._check_names(model, x.to(next(model.parameters(), x)))
@@ -94,10 +97,6 @@ class LayerRegularised(Defence):
             value = value + weight * displacement
             logs[f"displacement {layer}"] = displacement.detach()
         return Loss(value, logs)
-
-    def step(self, do: Step) -> None:
-        """As the base does."""
-        self.base.step(do)
 
     def _check_names(self, model: nn.Module, x: Tensor) -> None:
         found = layer_names(model, x, self.layers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
 from buttress.registry import defence
 
 
@@ -17,9 +17,16 @@ class Standard(Defence):
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
     """
 
+    paper = "empirical risk minimisation"
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+
+    @property
+    def cost(self) -> Cost:
+        """One pass of each kind."""
+        return Cost(crafting=0)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean cross-entropy."""

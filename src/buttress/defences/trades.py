@@ -8,7 +8,8 @@ from torch import nn
 from buttress import losses
 from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.costs import crafting_passes
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -30,6 +31,8 @@ class TRADES(Defence):
         beta: weight of the divergence, 0 or more; the paper uses 1 to 10.
     """
 
+    paper = "Zhang et al., ICML 2019"
+
     def __init__(
         self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
@@ -43,6 +46,12 @@ class TRADES(Defence):
     def attack(self) -> Perturbation:
         """PGD on the divergence."""
         return self._attack
+
+    @property
+    def cost(self) -> Cost | None:
+        """The attack's passes, and those of a clean and of a perturbed batch."""
+        crafting = crafting_passes(self.attack)
+        return None if crafting is None else Cost(crafting, 4)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean of both terms over the batch."""

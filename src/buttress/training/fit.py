@@ -185,6 +185,9 @@ def fit(
         raise
     model.load_state_dict(loop.best if keep == "best" else loop.weights())
     model.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, "finish"))
+        defence.finish(model, data, seed)
     if folder is not None and fabric.is_global_zero:
         known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
         write_run(folder, model, loop.weights(), {**known, **(facts or {})}, loop.history)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.passes import CraftPrecision, Twins
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.base import At, Batch, Defence, Epoch, Loss
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.training import checkpoint
@@ -70,6 +70,7 @@ class _Do:
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    at: At
     loss: Callable[[], Loss]
     backward: Callable[[Loss], None]
     apply: Callable[[], None]
@@ -122,7 +123,7 @@ class Loop:
         self.search_precision: CraftPrecision = search_precision or ("bf16" if mixed else "fp32")
         self.twins: Twins = {}
         self.fabric, self.schedule, self.clip, self.epochs, self.seed = fabric, schedule, clip, epochs, seed
-        self.base_lr, self.attack = optimiser.lr, attack
+        self.base_lr, self.attack, self.data = optimiser.lr, attack, data
         self.val = data.val.stratified(validate_on, seed)
         self.step_module = TrainingStep(model, defence)
         self.device = fabric.device
@@ -229,7 +230,7 @@ class Loop:
                 self.average.update(model)
 
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        self.step_module.defence.step(_Do(batch, model, self.optimizer, loss, backward, apply))
+        self.step_module.defence.step(_Do(batch, model, self.optimizer, at, loss, backward, apply))
         self.index += 1
 
     def _end_epoch(self, epoch: int) -> None:
@@ -238,6 +239,10 @@ class Loop:
         self.sums = {}
         self._agree()
         checkpoint.check_finite(self.step_module.state_dict(), self.index)
+        seed = derive(self.seed, "end of epoch", epoch)
+        torch.manual_seed(seed)
+        model, defence = self.step_module.model, self.step_module.defence
+        defence.end_epoch(Epoch(model, self.data, epoch + 1, self.epochs, seed, row))
         found = self._validate()
         row["clean"] = found.clean
         if found.robust is not None:

@@ -1,0 +1,204 @@
+"""A training step as its objective sees it: the batch, where in training it is, and the passes that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.borrow import Mode, borrowed
+from buttress.attacks.passes import Precision, Twins
+from buttress.errors import UserError
+from buttress.layers.capture import capture
+from buttress.models.normalized import Normalized
+from buttress.models.outputs import FromProbabilities, Output
+from buttress.random import Random, derive
+from buttress.tasks import Classification, Task
+from buttress.threat import RowThreat
+
+Kind = Literal["clean", "adversarial"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of training data.
+
+    Attributes:
+        x: (N, ...) inputs in their own units.
+        y: (N,) int64 classes.
+        ids: (N,) int64, which inputs of the data set these are.
+    """
+
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of a step's objective: its logits, and the activations of the layers that are watched."""
+
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+
+
+class At:
+    """Where in training a step is, and the way in which its objective uses the model.
+
+    Attributes:
+        index: number of this step, from 0.
+        progress: share of the training that is done, in [0, 1].
+        epoch: epochs done, as a fraction.
+        seed: this step's seed.
+        scale: share of its budget that an attack has at this step, for wrappers that let it grow.
+        passes: the last clean and the last adversarial pass of this step, for wrappers to read.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        index: int = 0,
+        progress: float = 0.0,
+        epoch: float = 0.0,
+        seed: int = 0,
+        precision: Precision = "fp32",
+        twins: Twins | None = None,
+    ) -> None:
+        self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
+        self.index, self.progress, self.epoch, self.seed = index, progress, epoch, derive(seed, "step", index)
+        self.task: Task = Classification()
+        self.scale = 1.0
+        self.passes: dict[Kind, Pass] = {}
+        self.auxiliary: list[Tensor] = []
+        self._watched: tuple[str, ...] = ()
+        self._crafted: dict[tuple[int, Mode], Tensor] | None = None
+
+    @property
+    def random(self) -> Random:
+        """This step's draws, one stream per input; the same again on each access."""
+        return Random(derive(self.seed, "defence"), self.batch.ids)
+
+    def watch(self, layers: Sequence[str]) -> None:
+        """Keep the activations of these layers in the passes to come."""
+        self._watched = tuple(dict.fromkeys((*self._watched, *layers)))
+
+    def clean(self, x: Tensor) -> Tensor:
+        """(N, C) logits of the unperturbed inputs, a pass that trains."""
+        return self._pass("clean", x)
+
+    def adversarial(self, x_adv: Tensor) -> Tensor:
+        """(N, C) logits of the perturbed inputs, a pass that trains."""
+        return self._pass("adversarial", x_adv)
+
+    def craft(
+        self, attack: Perturbation, *, mode: Mode = "eval", target: Tensor | None = None, scale: Tensor | None = None
+    ) -> Tensor:
+        """This batch perturbed by ``attack``; the model and the random state are left as they were.
+
+        Args:
+            attack: what perturbs.
+            mode: the model's mode meanwhile.
+            target: (N,) classes wanted by a targeted attack.
+            scale: (N,) share of the attack's budget that each input has, on top of ``self.scale``.
+        """
+        known = None if self._crafted is None else self._crafted.get((id(attack), mode))
+        if known is not None:
+            return known
+        batch = self.batch
+        alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
+        precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
+        x_adv = rescaled(attack, self.scale, scale).craft(
+            self.model,
+            batch.x,
+            batch.y,
+            target=target,
+            seed=self.seed,
+            ids=batch.ids,
+            mode=mode,
+            precision=precision,
+            twins=self.twins,
+        )
+        if self._crafted is not None:
+            self._crafted[id(attack), mode] = x_adv
+        return x_adv
+
+    @contextmanager
+    def crafts_kept(self) -> Iterator[None]:
+        """Within this context an attack crafts once; asked again it gives the same points, whatever the weights are."""
+        self._crafted = {}
+        try:
+            yield
+        finally:
+            self._crafted = None
+
+    def clean_activations(self) -> Mapping[str, Tensor]:
+        """What the watched layers give for the clean batch, from the objective's own clean pass if it made one.
+
+        Otherwise a pass is added that leaves buffers and the random state alone, so that it changes nothing else.
+        """
+        if "clean" not in self.passes:
+            with borrowed(self.model, "train", self.seed, self.batch.x.device):
+                self._pass("clean", self.batch.x, keep_auxiliary=False)
+        return self.passes["clean"].activations
+
+    def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
+        nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
+        with capture(self.model, self._watched) if self._watched else nothing as activations:
+            output = self._output(x, keep_auxiliary)
+        logits = self.task.read(output)
+        self.passes[kind] = Pass(logits, dict(activations))
+        return logits
+
+    def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
+        inner = self.model
+        while isinstance(inner, Normalized | Output | FromProbabilities):
+            inner = inner.model
+        labelled = getattr(inner, "forward_with_auxiliary", None)
+        if labelled is None:
+            return self.model(x)
+
+        def forward(*args: Any) -> Any:
+            output, auxiliary = labelled(*args, self.batch.y)
+            if keep_auxiliary:
+                self.auxiliary.append(auxiliary)
+            return output
+
+        # In place of the module's own forward for this one call: wrappers and hooks, capture's too, see a usual pass.
+        own = vars(inner).get("forward")
+        vars(inner)["forward"] = forward
+        try:
+            return self.model(x)
+        finally:
+            del vars(inner)["forward"]
+            if own is not None:
+                vars(inner)["forward"] = own
+
+
+def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) -> Perturbation:
+    """An attack with a share of its budget; with ``scale``, (N,), with a share of its own for each input.
+
+    A step size that was given shrinks with the budget, as those that follow from it do.
+
+    Raises:
+        UserError: for a perturbation that has no budget of its own to take a share of.
+    """
+    if share == 1 and scale is None:
+        return attack
+    changed: Any = attack
+    threat = attack.threat
+    if threat is None or "threat" not in getattr(attack, "__dataclass_fields__", ()):
+        raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
+    changes: dict[str, Any] = {}
+    if scale is not None:
+        changes["threat"] = RowThreat(norm=threat.norm, eps=threat.eps, box=threat.box, scale=share * scale)
+    else:
+        changes["threat"] = replace(threat, eps=share * threat.eps)
+        if share > 0 and getattr(attack, "step_size", None) is not None:
+            changes["step_size"] = share * changed.step_size
+    return cast(Perturbation, replace(changed, **changes))

@@ -1,0 +1,94 @@
+"""Adversarial weight perturbation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.borrow import borrowed
+from buttress.defences.base import Cost, Defence, Loss, Step
+from buttress.defences.wrapper import Wrapper
+from buttress.errors import UserError
+from buttress.registry import defence
+
+
+@defence("awp")
+class AWP(Wrapper):
+    """Any base, its gradient taken at weights that were moved towards a higher loss.
+
+    Wu, Xia and Wang, NeurIPS 2020, algorithm 1: each weight tensor of two or more dimensions moves by ``gamma`` times
+    its norm along the gradient of the base's loss, at the examples crafted for the weights as they are; the gradient
+    there updates those weights. Cost over the base: one more evaluation of its loss, without the crafting.
+
+    Args:
+        base: the training method underneath.
+        gamma: size of the move relative to each weight tensor.
+        warmup: epochs, a fraction perhaps, before weights are moved.
+    """
+
+    paper = "Wu et al., NeurIPS 2020"
+
+    def __init__(self, base: Defence | None = None, gamma: float = 0.005, warmup: float = 0.0) -> None:
+        super().__init__(base)
+        if not 0 <= gamma < math.inf or not 0 <= warmup < math.inf:
+            raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
+        self.gamma, self.warmup = gamma, warmup
+
+    @property
+    def cost(self) -> Cost | None:
+        """The base's, with its loss taken twice."""
+        base = self.base.cost
+        return None if base is None else Cost(base.crafting, 2 * base.training)
+
+    def step(self, do: Step) -> None:
+        """The base's step, with the gradient of each of its losses taken at moved weights."""
+        self.base.step(do if self.gamma == 0 or do.at.epoch < self.warmup else _Moved(do, self.gamma))
+
+
+class _Moved:
+    """A step whose losses are taken at moved weights, and whose weights are back when they are updated."""
+
+    def __init__(self, do: Step, gamma: float) -> None:
+        self.do, self.gamma = do, gamma
+        self.batch, self.model, self.optimizer, self.at = do.batch, do.model, do.optimizer, do.at
+        self.before: list[Tensor] = []
+
+    @property
+    def weights(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
+
+    def loss(self) -> Loss:
+        weights = self.weights
+        with self.at.crafts_kept():
+            with borrowed(self.model, "train", self.at.seed, self.batch.x.device):  # BatchNorm sees the batch once
+                slopes = torch.autograd.grad(self.do.loss().value, weights, allow_unused=True)
+            self.before = [weight.detach().clone() for weight in weights]
+            with torch.no_grad():
+                for weight, slope in zip(weights, slopes, strict=True):
+                    if slope is not None:
+                        weight.add_(self.gamma * weight.norm() / slope.norm().clamp(min=1e-12) * slope)
+            try:
+                return self.do.loss()
+            except BaseException:
+                self._back()
+                raise
+
+    def backward(self, loss: Loss) -> None:
+        try:
+            self.do.backward(loss)
+        finally:
+            self._back()
+
+    def apply(self) -> None:
+        self.do.apply()
+
+    def update(self, loss: Loss) -> None:
+        self.backward(loss)
+        self.apply()
+
+    def _back(self) -> None:
+        with torch.no_grad():
+            for weight, value in zip(self.weights, self.before, strict=True):
+                weight.copy_(value)

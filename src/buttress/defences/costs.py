@@ -1,0 +1,44 @@
+"""What crafting costs: an attack's passes, counted on a toy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.borrow import Mode
+from buttress.errors import UserError
+
+
+class _Counting(nn.Module):
+    """A linear network that counts the inputs that pass through it, forwards and backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("weight", torch.randn(3, 64, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += len(x)
+        logits: Tensor = x.flatten(1) @ self.get_buffer("weight").T
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: self._back(len(grad)))  # type: ignore[no-untyped-call]  # torch's own
+        return logits
+
+    def _back(self, count: int) -> None:
+        self.passes += count
+
+
+def crafting_passes(attack: Perturbation | None, mode: Mode = "eval") -> float | None:
+    """Passes, forward and backward, that crafting one input takes; None for an attack that the toy is too small for."""
+    if attack is None:
+        return 0.0
+    box = (attack.threat.box if attack.threat is not None else None) or (0.0, 1.0)
+    x = torch.full((2, 1, 8, 8), (box[0] + box[1]) / 2)
+    model = _Counting()
+    try:
+        attack.craft(model, x, torch.tensor([0, 1]), mode=mode)
+    except (UserError, RuntimeError):
+        return None
+    return model.passes / len(x)

@@ -1,0 +1,52 @@
+"""What defences around another one share: all that they do not change is the base's."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from buttress.attacks import Perturbation
+from buttress.data.base import Dataset
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Step
+
+
+class Wrapper(Defence):
+    """A defence around another one, `AdversarialTraining` unless given; a subclass overrides what it changes.
+
+    Args:
+        base: the training method underneath.
+    """
+
+    def __init__(self, base: Defence | None = None) -> None:
+        super().__init__()
+        self.base: Defence = base if base is not None else AdversarialTraining()
+
+    @property
+    def attack(self) -> Perturbation | None:
+        """The base's attack."""
+        return self.base.attack
+
+    @property
+    def cost(self) -> Cost | None:
+        """The base's cost."""
+        return self.base.cost
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """As the base does."""
+        return self.base.prepare(model, data, seed)
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """The base's loss."""
+        return self.base.loss(model, batch, at)
+
+    def step(self, do: Step) -> None:
+        """As the base does."""
+        self.base.step(do)
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """As the base does."""
+        self.base.end_epoch(epoch)
+
+    def finish(self, model: nn.Module, data: Dataset, seed: int) -> None:
+        """As the base does."""
+        self.base.finish(model, data, seed)
