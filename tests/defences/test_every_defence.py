@@ -3,13 +3,17 @@
 import copy
 import inspect
 import json
+import os
+import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from buttress import registry
 from buttress.defences import Batch, Defence
 from buttress.defences.layer_regularised import LayerRegularised
+from buttress.training import Interrupted
 from buttress.training.fit import describe
 
 NAMES = registry.defence.names()
@@ -17,6 +21,15 @@ NAMES = registry.defence.names()
 
 def make(name):
     return registry.defence.get(name)()
+
+
+def prepared(name, model, images):
+    """A defence that is ready for its first step."""
+    defence = make(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        defence.prepare(model, images, 0)
+    return defence
 
 
 def test_the_published_ones_are_registered():
@@ -72,8 +85,9 @@ def test_its_cost_is_the_number_of_passes_of_one_step(name, network, images, tra
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, single, at):
-    model, defence = network(dropout=0.0), make(name)
+def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, images, at):
+    model = network(dropout=0.0)
+    defence, single = prepared(name, model, images), Batch(*images.train.take(torch.arange(8)))
     model[4].bias.requires_grad_(False)
     place = at(model, single)
     loss = defence.loss(model, single, place)
@@ -90,13 +104,16 @@ def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, network, single, at, same):
-    model, defence = network(dropout=0.0), make(name)
+def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, network, images, at, same):
+    model = network(dropout=0.0)
+    defence, single = prepared(name, model, images), Batch(*images.train.take(torch.arange(8)))
+    before = copy.deepcopy(dict(defence.named_buffers()))
     flags = [m.training for m in model.modules()]
     twin = copy.deepcopy(model)  # the buffers that a crafting in eval mode reads move with each step
     first = defence.loss(model, single, at(model, single)).value
     second = defence.loss(twin, single, at(twin, single)).value
     same(first, second)
+    same(dict(defence.named_buffers()), before)  # what a method remembers changes in steps and at ends of epochs
     same(dict(model.named_buffers()), dict(twin.named_buffers()))
     same(dict(model.named_parameters()), dict(twin.named_parameters()))
     assert flags == [m.training for m in model.modules()]
@@ -104,7 +121,8 @@ def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, ne
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_epoch_lowers_the_objective(name, network, images, at, train):
-    model, defence = network(dropout=0.0), make(name)
+    model = network(dropout=0.0)
+    defence = prepared(name, model, images)
     whole = Batch(*images.train.take(torch.arange(len(images.train))))
 
     def objective():
@@ -113,6 +131,32 @@ def test_one_epoch_lowers_the_objective(name, network, images, at, train):
     before = objective()
     train(model, defence, epochs=1, batch_size=6)
     assert objective() < 0.9 * before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stopped_and_resumed_it_gives_the_same_bits(name, network, images, train, same, tmp_path):
+    """Stopped in the middle of the second epoch; its own modules and memory come back with the model."""
+    count = []
+
+    def stop(done, figures):
+        count.append(done)
+        if len(count) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = train(network(), make(name))
+    with pytest.raises(Interrupted):
+        train(network(), make(name), out=tmp_path / "run", progress=stop)
+    again = train(network(), make(name), out=tmp_path / "run", resume=True)
+    same(again.model.state_dict(), whole.model.state_dict())
+    same(again.history, whole.history)
+    assert set(load_file(tmp_path / "run" / "model.safetensors")) == set(network().state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_in_bf16(name, network, train):
+    trained = train(network(), make(name), epochs=1, precision="bf16-mixed")
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
+    assert trained.history[-1]["loss"] == trained.history[-1]["loss"]
 
 
 @pytest.mark.parametrize("name", NAMES)
