@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from buttress.attacks.borrow import borrowed
 from buttress.defences.base import Cost, Defence, Loss, Step
@@ -56,14 +57,14 @@ class _Moved:
         self.before: list[Tensor] = []
 
     @property
-    def weights(self) -> list[torch.nn.Parameter]:
+    def weights(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
 
     def loss(self) -> Loss:
         weights = self.weights
         with self.at.crafts_kept():
             with borrowed(self.model, "train", self.at.seed, self.batch.x.device):  # BatchNorm sees the batch once
-                slopes = torch.autograd.grad(self.do.loss().value, weights, allow_unused=True)
+                slopes = self.do.gradients(self.do.loss(), weights)
             self.before = [weight.detach().clone() for weight in weights]
             with torch.no_grad():
                 for weight, slope in zip(weights, slopes, strict=True):
@@ -80,6 +81,9 @@ class _Moved:
             self.do.backward(loss)
         finally:
             self._back()
+
+    def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        return self.do.gradients(loss, parameters)
 
     def apply(self) -> None:
         self.do.apply()

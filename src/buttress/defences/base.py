@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -81,6 +81,10 @@ class Step(Protocol):
 
     def backward(self, loss: Loss) -> None:
         """Add the gradients of a loss to those of this update."""
+        ...
+
+    def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        """The gradients of a loss for these parameters, with no part in this update; None where it has none."""
         ...
 
     def apply(self) -> None:

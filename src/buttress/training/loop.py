@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,7 @@ class _Do:
     at: At
     loss: Callable[[], Loss]
     backward: Callable[[Loss], None]
+    gradients: Callable[[Loss, Sequence[nn.Parameter]], list[Tensor | None]]
     apply: Callable[[], None]
 
     def update(self, loss: Loss) -> None:
@@ -221,6 +222,16 @@ class Loop:
             for name, figure in figures.items():
                 self.sums[name] = self.sums.get(name, 0.0) + figure
 
+        def gradients(loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+            own = list(self.step_module.parameters())
+            before = [parameter.grad for parameter in own]
+            self.optimizer.zero_grad()
+            self.fabric.backward(loss.value)
+            found = [parameter.grad for parameter in parameters]
+            for parameter, grad in zip(own, before, strict=True):
+                parameter.grad = grad
+            return found
+
         def apply() -> None:
             if self.clip is not None:
                 self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
@@ -230,7 +241,7 @@ class Loop:
                 self.average.update(model)
 
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        self.step_module.defence.step(_Do(batch, model, self.optimizer, at, loss, backward, apply))
+        self.step_module.defence.step(_Do(batch, model, self.optimizer, at, loss, backward, gradients, apply))
         self.index += 1
 
     def _end_epoch(self, epoch: int) -> None:
