@@ -235,7 +235,7 @@ def audit(
         after = ask(model, dataset, further, **settings, say=say, title="proposed by masking")
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
     told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
-    told |= {"defence": facts["defence"]} if "defence" in facts else {}
+    told |= {key: facts[key] for key in ("defence", "training") if key in facts}
     name = Path(network).resolve().name if Path(network).is_dir() else network
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = robustness[-1] if further else (robustness or findings)[0]  # the lower figure is the one that counts

@@ -16,6 +16,7 @@ from buttress.threat import budget_text
 from buttress.training import versions
 from buttress.workflows.auditing import new_folder
 from buttress.workflows.settings import Say
+from buttress.workflows.trade_off import trade_off
 
 
 def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say()) -> Path:
@@ -55,6 +56,9 @@ def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say
     facts: dict[str, object] = {"command": command, "versions": versions(), **kept, "settings": settings}
     try:
         text = headline(networks)
+        training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
+        for label, finding in trade_off(networks, training).items():
+            networks[label] = [finding, *networks[label]]
         written = report.write(out, networks, facts, title="Comparison", headline=text)
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None

@@ -1,0 +1,74 @@
+"""What robustness costs: clean accuracy, robust accuracy and training passes, and which networks none other beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.audits import Finding
+from buttress.threat import budget_text
+
+Row = dict[str, Any]
+
+
+def trade_off(
+    networks: Mapping[str, Sequence[Finding]], training: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Finding]:
+    """A finding for each network that was attacked within the same budget as the first, if there are two or more.
+
+    Args:
+        networks: findings by network.
+        training: what is known of each network's training: ``passes`` for each training input over the whole training,
+            ``relative``, their multiple of standard training's, and ``seconds``; each may be missing.
+    """
+    rows: dict[str, Row] = {}
+    for name, findings in networks.items():
+        found = next((finding for finding in findings if finding.kind == "robustness"), None)
+        row = None if found is None else _row(found.data, training.get(name, {}))
+        if row is not None and (not rows or _budget(row) == _budget(next(iter(rows.values())))):
+            rows[name] = row
+    if len(rows) < 2:
+        return {}
+    beaten = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
+    return {name: _finding(name, row, beaten[name]) for name, row in rows.items()}
+
+
+def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether ``one`` is at least as good in clean accuracy, robust accuracy and passes, and better in one of these.
+
+    Passes count only where both are known.
+    """
+    pairs = [(one["clean"], other["clean"]), (one["robust"], other["robust"])]
+    if one["passes"] is not None and other["passes"] is not None:
+        pairs.append((-one["passes"], -other["passes"]))
+    return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
+
+
+def _row(data: Mapping[str, Any], known: Mapping[str, Any]) -> Row | None:
+    eps, stands = data.get("main_eps"), data.get("stands", {})
+    if eps is None or not stands.get("clean") or not stands.get("main"):
+        return None
+    shares = {key: stands[key].count("1") / len(stands[key]) for key in ("clean", "main")}
+    point: Mapping[str, Any] = next(
+        (p for p in data.get("worst") or () if math.isclose(p["eps"], eps, abs_tol=1e-9)), {}
+    )
+    attacks = [attack["label"] for attack in data["attacks"]]
+    row: Row = {"clean": shares["clean"], "robust": shares["main"], "low": point.get("low"), "high": point.get("high")}
+    row |= {"eps": eps, "norm": data["attacks"][0]["norm"], "attacks": attacks, "inputs": data["inputs"]}
+    return row | {key: known.get(key) for key in ("passes", "relative", "seconds")}
+
+
+def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
+    return row["norm"], row["eps"]
+
+
+def _finding(name: str, row: Row, beaten_by: Sequence[str]) -> Finding:
+    told = f"{row['clean']:.1%} clean, {row['robust']:.1%} robust ({row['norm']} eps {budget_text(row['eps'])})"
+    if row["relative"] is not None:
+        told += f" at {row['relative']:.3g} times the passes of standard training"
+    verdict = f"{name}: {told}; " + (
+        f"{beaten_by[0]} is as good or better in everything." if beaten_by else "no other is better in everything."
+    )
+    data = {**row, "front": not beaten_by, "beaten_by": list(beaten_by)}
+    return Finding("trade-off", "Accuracy against training cost", verdict, "info", data)
