@@ -24,6 +24,15 @@ def test_options_come_with_their_defaults():
     assert robustness["options"]["eps"] is None
 
 
+def test_defences_come_with_their_source_and_cost():
+    rows = {row["name"]: row for row in listing("defences")}
+    assert rows["standard"]["cost"] == 1
+    assert rows["at"]["cost"] == 11  # ten steps and the update, each forward and backward
+    assert rows["trades"]["cost"] == 12.5  # ten steps, a reference, and two passes of each kind
+    assert rows["fast"]["paper"].startswith("Wong")
+    assert all(row["paper"] for row in rows.values())
+
+
 def test_recipes_are_listed_too():
     assert "demo" in [row["name"] for row in listing("recipes")]
 

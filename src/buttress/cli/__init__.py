@@ -135,6 +135,10 @@ def _list(words: list[str], terminal: Terminal) -> int:
         if row.get("options"):
             told = (name if _long(value) else f"{name}={value}" for name, value in row["options"].items())
             terminal.line(f"{'':<{width}}    {', '.join(told)}")
+        if row.get("paper"):
+            cost = "unknown cost" if row["cost"] is None else f"{row['cost']:.3g} x the passes of standard training"
+            ours = f"; reconstruction: {row['reconstruction']}" if row["reconstruction"] else ""
+            terminal.line(f"{'':<{width}}    {row['paper']}; {cost}{ours}")
     return 0
 
 

@@ -6,12 +6,16 @@ import inspect
 from typing import Any
 
 from buttress import registry
+from buttress.defences import Defence
 from buttress.errors import UserError
 from buttress.workflows.claims.recipe import recipes
 
 
 def listing(role: str) -> list[dict[str, Any]]:
     """Name, first sentence, options and place of every member of a role; of recipes whether they hold a claim.
+
+    Of defences also the ``paper``, the ``cost`` with default settings as a multiple of standard training (None where
+    unknown), and in ``reconstruction`` what is not the published method.
 
     Raises:
         UserError: for an unknown role.
@@ -22,7 +26,8 @@ def listing(role: str) -> list[dict[str, Any]]:
         known = sorted([*registry.ROLES, "recipes"])
         raise UserError(f"there is no role {role!r}; {registry.nearest(role, known)}")
     members = registry.ROLES[role]
-    return [_describe(name, members.get(name)) for name in members.names()]
+    rows = [_describe(name, members.get(name)) for name in members.names()]
+    return [row | _method(members.get(row["name"])) for row in rows] if role == "defences" else rows
 
 
 def _describe(name: str, member: Any) -> dict[str, Any]:
@@ -35,6 +40,12 @@ def _describe(name: str, member: Any) -> dict[str, Any]:
         "options": options,
         "class": f"{member.__module__}.{member.__qualname__}",
     }
+
+
+def _method(member: type[Defence]) -> dict[str, Any]:
+    cost = member().cost
+    told = {"paper": member.paper, "reconstruction": member.reconstruction}
+    return {**told, "cost": None if cost is None else cost.relative}
 
 
 def _plain(default: Any) -> Any:
