@@ -10,7 +10,7 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.files import write_text
 from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
-from buttress.workflows.claims.sections import checks, choices, profiles, rows, table
+from buttress.workflows.claims.sections import checks, choices, figures, profiles, rows, table
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
 
@@ -25,15 +25,15 @@ are trained on the same data from the same initial weights, and their difference
 interval of the mean difference by Student's t, paired by seed.
 
 - *reproduced*: the interval excludes 0 in the claimed direction, and the mean difference is at least half of the
-  published one (where a number was published);
+  published one (where a number was published); where a check says by how much, the interval excludes that instead of 0;
 - *direction only*: the mean alone has the claimed sign;
 - *not reproduced*: anything else.
 
 A claim is *reproduced* if all of its checks are, *not reproduced* if at most half of them have even the direction, and
-*direction only* in between. The verdict is that under the published attack; FGSM is a weak one, so each check is
-repeated under PGD-40 with 5 restarts. R&G is the sum of the accuracies, in percent, over the budgets of a table.
-Intervals are not corrected for the number of comparisons: of 20 differences that are really 0, the intervals of one or
-so will exclude it.
+*direction only* in between. The verdict is that under the attack named; each check is repeated under the table's other
+attacks, since much that was published under FGSM does not hold under stronger ones. R&G is the sum of the accuracies,
+in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of 20 differences
+that are really 0, the intervals of one or so will exclude it.
 """
 
 
@@ -103,6 +103,7 @@ def _section(claim: Mapping[str, Any]) -> str:
         *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),
         "### Checks\n\n" + checks(claim),
         *([rows(claim)] if claim["kind"] == "table" else []),
+        *([figures(claim)] if claim.get("rows") and claim["rows"][0].get("figures") else []),
         *([profiles(claim)] if claim["kind"] == "profiles" else []),
         *([choices(claim)] if claim.get("sweeps") else []),
         "### What the source leaves out\n\n" + "\n".join(f"- {line}" for line in claim["silent"])

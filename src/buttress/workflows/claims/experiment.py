@@ -57,6 +57,24 @@ class Match:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure beside the accuracies, read from what an audit finds.
+
+    Args:
+        audit: short form; the threat is that of the table's largest budget unless it says otherwise.
+        path: where in the finding's data it is, such as ``verdict`` or ``worst.accuracy``; numbers are averaged over
+            seeds, texts are listed.
+        times: what numbers are multiplied by; 100 makes percent of shares.
+        inputs: test inputs used; all unless given.
+    """
+
+    audit: Any
+    path: str
+    times: float = 1.0
+    inputs: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A table's experiment.
 
@@ -67,6 +85,7 @@ class Experiment:
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.
+        figures: by name, what else is measured of every network; see `Figure`.
     """
 
     setups: dict[str, Any]
@@ -75,3 +94,4 @@ class Experiment:
     rows: list[Any]
     sweep: dict[str, Any] | None = None
     match: dict[str, Any] | None = None
+    figures: dict[str, Any] = field(default_factory=dict)

@@ -13,12 +13,17 @@ from torch import nn
 
 from buttress import audits, layers, registry
 from buttress.attacks import Attack, Perturbation
+from buttress.audits import Audit
 from buttress.audits.robustness import Robustness
 from buttress.data.base import Dataset, Split
 from buttress.defences.base import Defence
+from buttress.errors import UserError
+from buttress.registry import nearest
 from buttress.threat import Threat
 from buttress.training import fit
 from buttress.workflows.claims.build import build
+from buttress.workflows.claims.experiment import Figure
+from buttress.workflows.claims.recipe import typed
 from buttress.workflows.settings import Network, Source, Training, under
 
 _BATCH = 512  # inputs attacked at once
@@ -29,12 +34,13 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
 
     Args:
         job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and one of ``accuracy``
-            (eps, attacks) and ``profile`` (eps, perturbations, measures, inputs).
+            (eps, attacks) and ``profile`` (eps, perturbations, measures, inputs); ``figures``, where there are any.
         data_dir: where original data files are, for data sets that have such.
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
-        perturbation, their mean displacement. And ``seconds`` of training and of measuring.
+        perturbation, their mean displacement. ``figures`` by name, where asked for. And ``seconds`` of training and of
+        measuring.
     """
     setup, seed = job["setup"], int(job["seed"])
     defence: Defence = build(Defence, job["defence"], "defence")  # type: ignore[type-abstract]  # of any subclass
@@ -52,6 +58,11 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         found: dict[str, Any] = {"profile": _profile(model, dataset, split, job["profile"], seed)}
     else:
         found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed)}
+    if job.get("figures"):
+        threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
+        found["figures"] = {
+            name: _figure(model, dataset, split, tree, threat, seed) for name, tree in job["figures"].items()
+        }
     return {**found, "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained}}
 
 
@@ -77,6 +88,25 @@ def _accuracy(
         stands = {point["eps"]: 100 * point["accuracy"] for point in row["curve"]}
         found[str(row["label"])] = [stands[eps] for eps in budgets]
     return found
+
+
+def _figure(
+    model: nn.Module, dataset: Dataset, split: Split, tree: Mapping[str, Any], threat: Threat, seed: int
+) -> float | str:
+    """One entry of what an audit finds."""
+    asked = typed(Figure, tree, "claim: experiment: figures")
+    question: Audit = under(threat, build(Audit, asked.audit, "audits"))  # type: ignore[type-abstract]  # of any subclass
+    settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+    (finding,) = audits.run(model, split, [question], limit=asked.inputs, **settings)
+    value: Any = finding.data
+    for part in asked.path.split("."):
+        known = value if isinstance(value, Mapping) else {}
+        if part not in known:
+            raise UserError(f"claim: figures: {finding.kind} has no {asked.path!r}; {nearest(part, list(known))}")
+        value = known[part]
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise UserError(f"claim: figures: {asked.path!r} of {finding.kind} is no number or text but {value!r}")
+    return value if isinstance(value, str) else asked.times * value
 
 
 def _profile(model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:

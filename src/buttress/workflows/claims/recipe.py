@@ -28,7 +28,9 @@ class Claim:
         statement: the claim in a sentence.
         kind: "table" (accuracy of networks over budgets), "profiles" (displacement of layers) or "gains" (differences
             read off the results of other claims).
-        checks: what must hold; their form depends on the kind.
+        checks: what must hold; their form depends on the kind. Of a table: ``better`` and ``than``, two rows; ``at``, a
+            budget or R&G, or ``figure``, the name of one; ``by``, points that the difference must exceed (0; negative
+            for what may be lost).
         published: the numbers, by row (a table) or by network and perturbation (profiles).
         attack: label of the attack under which a table's numbers were published.
         silent: what the source leaves out, and what was done about it.

@@ -48,7 +48,7 @@ def rows(claim: Mapping[str, Any]) -> str:
     parts = []
     columns = [str(eps) for eps in claim["eps"]]
     for label in claim["rows"][0]["accuracy"]:
-        head = ["training", *columns, R_AND_G, f"published {R_AND_G} (FGSM)"]
+        head = ["training", *columns, R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"]
         lines = []
         for row in claim["rows"]:
             found = row["accuracy"][label]
@@ -62,6 +62,20 @@ def rows(claim: Mapping[str, Any]) -> str:
             + table(head, lines)
         )
     return "\n\n".join(parts)
+
+
+def figures(claim: Mapping[str, Any]) -> str:
+    """What else was measured of every row."""
+    names = list(claim["rows"][0]["figures"])
+    lines = [[row["name"], *(_figure(row["figures"][name]) for name in names)] for row in claim["rows"]]
+    return "### Other figures\n\nMean over seeds; ± is the standard deviation.\n\n" + table(["training", *names], lines)
+
+
+def _figure(found: Mapping[str, Any]) -> str:
+    if "values" in found:
+        said: list[str] = found["values"]
+        return ", ".join(f"{text} ({said.count(text)} of {len(said)})" for text in dict.fromkeys(said))
+    return number(found["mean"]) + ("" if found["sd"] is None else f" ± {number(found['sd'])}")
 
 
 def choices(claim: Mapping[str, Any]) -> str:

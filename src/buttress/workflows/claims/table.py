@@ -8,7 +8,7 @@ from typing import Any
 
 from buttress.errors import UserError
 from buttress.registry import nearest
-from buttress.workflows.claims.experiment import Experiment, Match, Row, Sweep
+from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.statistics import paired, spread, verdict
 from buttress.workflows.claims.work import Job, Work
@@ -41,7 +41,7 @@ class Table:
         self._match()
         defences = self._choose()
         jobs = [
-            self._job(row, defences[row.name], seed, "test", self.experiment.attacks)
+            self._job(row, defences[row.name], seed, "test", self.experiment.attacks, self.experiment.figures)
             for seed in range(self.seeds)
             for row in self.rows
         ]
@@ -126,8 +126,17 @@ class Table:
         count = typed(Sweep, self.experiment.sweep, "claim: experiment: sweep").seeds if self.experiment.sweep else 1
         return range(_SWEEP_SEED, _SWEEP_SEED + count)
 
-    def _job(self, row: Row, defence: Any, seed: int, split: str, attacks: Sequence[Mapping[str, Any]]) -> Job:
+    def _job(
+        self,
+        row: Row,
+        defence: Any,
+        seed: int,
+        split: str,
+        attacks: Sequence[Mapping[str, Any]],
+        figures: Mapping[str, Any] | None = None,
+    ) -> Job:
         return {
+            **({"figures": dict(figures)} if figures else {}),
             "setup": self.setups[row.setup or next(iter(self.setups))],
             "defence": defence,
             "seed": seed,
@@ -146,7 +155,10 @@ class Table:
                 for eps, values in zip(self.experiment.eps, zip(*runs, strict=True), strict=True)
             }
             accuracy[label] = {**columns, R_AND_G: spread([sum(run) for run in runs])}
+        names = list(results[0].get("figures", {}))
+        figures = {name: _summed([result["figures"][name] for result in results]) for name in names}
         return {
+            **({"figures": figures} if figures else {}),
             "name": row.name,
             "defence": defence,
             "published": self.claim.published.get(row.name),
@@ -155,18 +167,30 @@ class Table:
         }
 
     def _judged(self, check: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        column = str(check["at"])
-        better, than = (self._index(check[key]) for key in ("better", "than"))
-        published = self._published(check["better"], column) - self._published(check["than"], column)
-        what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
-        under = {}
-        for label, difference in differences(rows[better], rows[than], column).items():
-            under[label] = {**difference, "verdict": verdict(difference, published)}
-        statement = f"{check['better']} better than {check['than']} ({what})"
+        better, than = (rows[self._index(check[key])] for key in ("better", "than"))
+        by, published = float(check.get("by", 0.0)), None
+        if "figure" in check:
+            name = check["figure"]
+            what, pairs = name, zip(*(row["figures"][name]["seeds"] for row in (better, than)), strict=True)
+            found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
+        else:
+            column = str(check["at"])
+            what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
+            found = differences(better, than, column)
+            ours, theirs = (self._published(check[key], column) for key in ("better", "than"))
+            published = None if ours is None or theirs is None else ours - theirs
+        under = {
+            label: {**difference, "verdict": verdict(shifted(difference, -by), None if by else published)}
+            for label, difference in found.items()
+        }
+        words = "better than" if not by else f"at least {by:g} above" if by > 0 else f"at most {-by:g} below"
+        statement = f"{check['better']} {words} {check['than']} ({what})"
         return {"statement": statement, "published": published, "under": under}
 
-    def _published(self, name: str, column: str) -> float:
-        values: list[float] = self.claim.published[name]
+    def _published(self, name: str, column: str) -> float | None:
+        values: list[float] | None = self.claim.published.get(name)
+        if values is None:
+            return None
         return sum(values) if column == R_AND_G else values[[str(eps) for eps in self.experiment.eps].index(column)]
 
     def _regularised(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -195,15 +219,20 @@ class Table:
         """Refuse before the first training what would fail after the last."""
         columns = [R_AND_G, *map(str, self.experiment.eps)]
         for check in self.claim.checks:
-            for key in ("better", "than", "at"):
-                if key not in check:
-                    raise UserError(f"claim: checks: each needs better, than and at; got {dict(check)}")
-            if str(check["at"]) not in columns:
-                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check['at']!r}")
             for key in ("better", "than"):
+                if key not in check:
+                    raise UserError(f"claim: checks: each needs better, than and at or figure; got {dict(check)}")
                 self._index(check[key])
-                if len(self.claim.published.get(check[key], ())) != len(self.experiment.eps):
+                if len(self.claim.published.get(check[key], self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
+            if "figure" in check:
+                if check["figure"] not in self.experiment.figures:
+                    known = list(self.experiment.figures)
+                    raise UserError(f"claim: there is no figure {check['figure']!r}; {nearest(check['figure'], known)}")
+            elif str(check.get("at")) not in columns:
+                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.get('at')!r}")
+        for name, figure in self.experiment.figures.items():
+            typed(Figure, figure, f"claim: experiment: figures: {name}")
         match = self.experiment.match or {}
         loose = blanks(self.setups) - {match.get("name")}
         if loose:
@@ -224,6 +253,17 @@ def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str)
         # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
         found[label] = paired([round(mine - other, 9) for mine, other in pairs])
     return found
+
+
+def shifted(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
+    """A paired difference with so much added to it."""
+    return {key: None if difference[key] is None else difference[key] + by for key in ("mean", "low", "high")}
+
+
+def _summed(values: Sequence[float | str]) -> dict[str, Any]:
+    """A figure over seeds: `spread` of numbers, and the list of texts."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    return spread(numbers) if len(numbers) == len(values) else {"values": [str(value) for value in values]}
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

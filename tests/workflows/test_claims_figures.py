@@ -1,0 +1,117 @@
+"""What else a table may measure and ask for: figures of audits, differences of a size, claims without numbers."""
+
+import pytest
+
+from buttress.errors import UserError
+from buttress.workflows.claims.jobs import run_job
+from buttress.workflows.claims.recipe import Claim
+from buttress.workflows.claims.sections import figures
+from buttress.workflows.claims.table import Table
+
+FOUND = {  # by row: accuracies of two seeds at eps 0 and 0.2, and two figures
+    "plain": [([90.0, 10.0], 1.0, "suspect"), ([92.0, 12.0], 3.0, "suspect")],
+    "AT": [([85.0, 50.0], 5.0, "trustworthy"), ([86.0, 54.0], 8.0, "suspect")],
+}
+
+
+class Finished:
+    """Work that has been done: each job is looked up."""
+
+    def run(self, jobs, title):
+        return [self.result(*FOUND[job["defence"]][job["seed"]]) for job in jobs]
+
+    def result(self, accuracy, number, text):
+        found = {"accuracy": {"PGD": accuracy}, "figures": {"size": number, "trust": text}}
+        return {**found, "seconds": {"training": 1.0, "measuring": 1.0}}
+
+
+def judge(*checks, **experiment):
+    rows = [{"name": name, "defence": name} for name in FOUND]
+    asked = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked, **experiment}
+    return Table(Claim(source="s", statement="s", kind="table", checks=list(checks)), settings, 2, Finished()).run()
+
+
+@pytest.mark.parametrize(
+    ("by", "verdict", "statement"),
+    [
+        (0, "reproduced", "AT better than plain (accuracy at eps 0.2)"),
+        (20, "reproduced", "AT at least 20 above plain (accuracy at eps 0.2)"),
+        (40, "direction only", "AT at least 40 above plain (accuracy at eps 0.2)"),
+        (42, "not reproduced", "AT at least 42 above plain (accuracy at eps 0.2)"),
+    ],
+)
+def test_a_difference_of_a_size(by, verdict, statement):
+    """The differences are 40 and 42 points: 41 with an interval of 12.7 standard errors, from 28.3 to 53.7."""
+    (check,) = judge({"better": "AT", "than": "plain", "at": 0.2, "by": by})["checks"]
+    assert check["statement"] == statement
+    assert check["under"]["PGD"]["verdict"] == verdict
+    assert check["under"]["PGD"]["seeds"] == [40.0, 42.0]  # as measured, whatever was asked for
+    assert check["published"] is None
+
+
+@pytest.mark.parametrize(("by", "verdict"), [(-20, "reproduced"), (-6, "direction only"), (-5, "not reproduced")])
+def test_what_may_be_lost(by, verdict):
+    """AT loses 5 and 6 points of clean accuracy: 5.5, from 11.9 to -0.9."""
+    (check,) = judge({"better": "AT", "than": "plain", "at": 0, "by": by})["checks"]
+    assert check["statement"] == f"AT at most {-by} below plain (accuracy at eps 0)"
+    assert check["under"]["PGD"]["verdict"] == verdict
+
+
+def test_figures_are_summed_up_and_checked():
+    found = judge({"better": "AT", "than": "plain", "figure": "size"})
+    (check,) = found["checks"]
+    assert check["under"]["PGD"]["seeds"] == [4.0, 5.0]
+    assert check["under"]["PGD"]["verdict"] == "direction only"  # 4.5 +- 6.4
+    rows = {row["name"]: row["figures"] for row in found["rows"]}
+    assert rows["plain"]["size"]["mean"] == 2.0
+    assert rows["AT"]["trust"] == {"values": ["trustworthy", "suspect"]}
+    page = figures(found)
+    assert "| training | size | trust |" in page
+    assert "| plain | 2.0 ± 1.41 | suspect (2 of 2) |" in page
+    assert "trustworthy (1 of 2), suspect (1 of 2)" in page
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ({"better": "AT", "than": "plain"}, "at must be one of"),
+        ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
+        ({"better": "AT", "at": 0}, "each needs better, than and at or figure"),
+    ],
+)
+def test_wrong_checks_are_answered_before_anything_runs(check, message):
+    with pytest.raises(UserError, match=message):
+        judge(check)
+
+
+def test_a_wrong_figure_is_answered_before_anything_runs():
+    with pytest.raises(UserError, match="size: there is no entry 'paht'; did you mean 'path'"):
+        judge({"better": "AT", "than": "plain", "at": 0}, figures={"size": {"audit": "weights", "paht": "a"}})
+
+
+def job(path, times=1.0):
+    moons = {"source": {"data": "moons", "data_args": {"samples": 64, "val": 16, "test": 40}}}
+    question = {"name": "robustness", "attacks": [{"name": "pgd", "steps": 2}], "eps": [0.0, 0.1]}
+    return {
+        "setup": {**moons, "architecture": {"model": "lsa-a"}, "training": {"epochs": 1, "keep": "last"}},
+        "defence": "standard",
+        "seed": 0,
+        "split": "test",
+        "accuracy": {"eps": [0, 0.1], "attacks": [{"attack": {"name": "pgd", "steps": 2}}]},
+        "figures": {"asked": {"audit": question, "path": path, "times": times, "inputs": 20}},
+    }
+
+
+def test_a_figure_is_read_from_the_finding():
+    assert run_job(job("inputs"), None)["figures"] == {"asked": 20.0}
+    assert run_job(job("main_eps", times=100), None)["figures"] == {"asked": pytest.approx(10.0)}
+    assert run_job(job("same_inputs"), None)["figures"]["asked"].isalnum()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [("imputs", "did you mean 'inputs'"), ("attacks", "no number or text"), ("inputs.a", "has no")]
+)
+def test_a_figure_that_is_not_there(path, message):
+    with pytest.raises(UserError, match=message):
+        run_job(job(path), None)
