@@ -38,6 +38,7 @@ bench: install
 	$(BIN)/python benchmarks/saturated.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/defences.py
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
