@@ -35,7 +35,7 @@ def stub(role: registry.Registry) -> str:
 
 def main() -> None:
     """Write the stubs whose text has changed."""
-    for role in (registry.attack, registry.defence, registry.audit):
+    for role in (registry.attack, registry.defence, registry.audit, registry.monitor):
         path = SOURCE / role.package.replace(".", "/") / "__init__.pyi"
         text = stub(role)
         if not path.exists() or path.read_text() != text:

@@ -18,7 +18,8 @@ def test_members_are_discovered_by_file():
 
 def test_roles_have_their_registries():
     assert registry.ROLES["attacks"] is registry.attack
-    assert [role.role for role in registry.ROLES.values()] == ["attack", "defence", "model", "audit", "dataset"]
+    roles = ["attack", "defence", "model", "audit", "dataset", "monitor"]
+    assert [role.role for role in registry.ROLES.values()] == roles
 
 
 @pytest.mark.parametrize(

@@ -162,5 +162,13 @@ model = Registry("model", "buttress.models")
 dataset = Registry("dataset", "buttress.data")
 defence = Registry("defence", "buttress.defences")
 audit = Registry("audit", "buttress.audits")
+monitor = Registry("monitor", "buttress.training.monitors")
 
-ROLES = {"attacks": attack, "defences": defence, "models": model, "audits": audit, "datasets": dataset}
+ROLES = {
+    "attacks": attack,
+    "defences": defence,
+    "models": model,
+    "audits": audit,
+    "datasets": dataset,
+    "monitors": monitor,
+}

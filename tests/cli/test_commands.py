@@ -37,6 +37,21 @@ def test_train_says_what_it_did_and_leaves_a_run(here, done):
     assert (here / "run" / "model.safetensors").is_file()
 
 
+def test_a_training_is_watched_and_averaged_as_asked(here, done):
+    done(
+        f"train run {MOONS} --epochs 2 --defence at --average SWA --average.start 0.25 "
+        "--monitors early-stopping,catastrophic-overfitting --monitors.then stop --monitors.threat.eps 0.2"
+    )
+    settings = json.loads((here / "run" / "run.json").read_text())["settings"]
+    stopping, collapse = settings["monitors"]
+    assert stopping["patience"] == 10
+    assert (collapse["then"], collapse["threat"]["eps"], collapse["threat"]["box"]) == ("stop", 0.2, None)
+    assert settings["average"]["start"] == 0.25
+    (here / "job.yaml").write_text("monitors: [early-stopping, {name: catastrophic-overfitting, threat: {eps: 0.2}}]")
+    done(f"train again {MOONS} --epochs 1 --defence at --config job.yaml")
+    assert len(json.loads((here / "again" / "run.json").read_text())["settings"]["monitors"]) == 2
+
+
 def test_the_output_folder_may_be_named_or_come_first(here, done):
     done(f"train {MOONS} --epochs 1 --out run")
     done(f"train {MOONS} other --epochs 1")

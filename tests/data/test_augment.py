@@ -3,7 +3,10 @@ import torch
 from torch.nn import functional
 
 from buttress.data import Augment
+from buttress.data.augment import draws
+from buttress.data.base import Dataset, Split
 from buttress.random import Random
+from buttress.training.batches import Batches
 
 
 class Given:
@@ -70,3 +73,32 @@ def test_draws_follow_the_input_and_not_the_batch():
 
 def test_an_empty_batch_stays_empty():
     assert Augment()(torch.zeros(0, 3, 8, 8), Random(0, torch.arange(0))).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("pad", [0, 2])
+def test_a_map_moves_with_its_image(pad):
+    """What is cut by the geometry of the same draws is cut where the image was, and put back it is in its place."""
+    x = torch.rand(32, 3, 6, 5, generator=torch.Generator().manual_seed(4))
+    augment, ids = Augment(pad), torch.arange(40, 72)
+    padded = functional.pad(x, (pad,) * 4)
+    place = augment.geometry(draws(5, 2, ids))
+    assert torch.equal(place.cut(padded, (6, 5)), augment(x, draws(5, 2, ids)))
+    assert torch.equal(place.put(place.cut(padded, (6, 5)), padded), padded)
+    part = torch.rand(32, 3, 6, 5, generator=torch.Generator().manual_seed(6)) + 2
+    changed = place.put(part, padded)
+    assert torch.equal(place.cut(changed, (6, 5)), part)
+    assert ((changed >= 2).sum((1, 2, 3)) == 90).all()
+    assert torch.equal(torch.where(changed >= 2, padded, changed), padded)  # nothing else is touched
+    assert place.mirror.any()
+    assert not place.mirror.all()
+
+
+def test_the_draws_are_those_of_the_batches_of_an_epoch():
+    x = torch.rand(12, 1, 6, 6, generator=torch.Generator().manual_seed(7))
+    split = Split(x, torch.arange(12) % 2, torch.arange(30, 42))
+    others = [Split(x[:2], torch.arange(2), torch.arange(start, start + 2)) for start in (0, 10)]
+    data = Dataset("noise", split, *others, ("a", "b"), (0.0, 1.0), "made in this test.", Augment(pad=1))
+    for epoch in range(2):
+        for batch in Batches(data, 5, 9, torch.device("cpu")).epoch(epoch):
+            expected = data.augment(x[batch.ids - 30], draws(9, epoch, batch.ids))
+            assert torch.equal(batch.x, expected)

@@ -111,7 +111,9 @@ def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, ne
     flags = [m.training for m in model.modules()]
     twin = copy.deepcopy(model)  # the buffers that a crafting in eval mode reads move with each step
     first = defence.loss(model, single, at(model, single)).value
-    second = defence.loss(twin, single, at(twin, single)).value
+    place = at(twin, single)
+    second = defence.loss(twin, single, place).value
+    assert defence.clean_pass == ("clean" in place.passes)
     same(first, second)
     same(dict(defence.named_buffers()), before)  # what a method remembers changes in steps and at ends of epochs
     same(dict(model.named_buffers()), dict(twin.named_buffers()))

@@ -22,6 +22,8 @@ from buttress.data.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.training import SWA
+from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
 
 torch.set_num_threads(1)
 folder, rank = sys.argv[1], os.environ["RANK"]
@@ -39,6 +41,11 @@ with torch.random.fork_rng():
     norm = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 regularised = LayerRegularised(AdversarialTraining(attack), layers=["2"], gamma=0.5)
 train(norm, regularised, "norm", average=0.5)
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    norm = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+monitors = [CatastrophicOverfitting(every=2, then="rollback", fall=0.001), EarlyStopping(patience=1)]
+train(norm, AdversarialTraining(attack), "watched", average=SWA(start=0.5), monitors=monitors)
 torch.distributed.destroy_process_group()
 """
 
@@ -60,7 +67,7 @@ def both(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["standard", "norm"])
+@pytest.mark.parametrize("name", ["standard", "norm", "watched"])
 def test_both_processes_end_with_the_same_bits(name, both, same):
     same(*(load_file(both / f"{name}-{rank}.safetensors") for rank in (0, 1)))
 

@@ -14,7 +14,7 @@ from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.training import Optimiser
+from buttress.training import Optimiser, fit
 from buttress.training import loop as loop_file
 from buttress.training.validation import Validation, default_attack, validate
 
@@ -270,3 +270,28 @@ def test_a_model_that_does_not_fit_the_data_is_told_before_anything_is_kept(
         train(nn.Sequential(nn.Flatten(), last), images, defence, out=tmp_path / "run")
     assert line in str(caught.value)
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_mixed_precision_does_not_round_the_inputs_that_a_defence_sees(mlp, points):
+    """Perturbed inputs are crafted from the batch as it is, so the clean ones beside them are that batch, too."""
+    seen = []
+
+    class Looking(Standard):
+        def loss(self, model, batch, at):
+            seen.append(batch.x.dtype is torch.float32 and torch.equal(batch.x, at.batch.x))
+            return super().loss(model, batch, at)
+
+    fit(mlp(), points, Looking(), epochs=1, precision="bf16-mixed", validate_with="none")
+    assert seen
+    assert all(seen)
+
+
+def test_a_figure_that_some_updates_log_is_the_mean_over_those(mlp, points):
+    class Twice(Standard):
+        def step(self, do):
+            do.update(do.loss())
+            loss = do.loss()
+            do.update(Loss(loss.value, {"late": torch.tensor(3.0)}))
+
+    (row,) = fit(mlp(), points, Twice(), epochs=1, validate_with="none").history
+    assert row["late"] == 3.0

@@ -21,6 +21,8 @@ from buttress import Optimiser, Schedule, Threat, fit, models
 from buttress.attacks.pgd import PGD
 from buttress.data.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.training import FAWA, SWA
+from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
 import lightning_fabric, torch.utils.tensorboard
 
 torch.set_num_threads(1)
@@ -28,11 +30,18 @@ data = moons(samples=60, val=20, test=4)
 attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
 total, steps = 4 * 5, mmap.mmap(-1, 8)
 
+COLLAPSE = CatastrophicOverfitting(every=3, then="rollback", fall=0.9, shrink=0.01)
+OPTIONS = {
+    "moving average": {"average": 0.9},
+    "ends of epochs": {"average": SWA(start=0.25), "monitors": [COLLAPSE]},
+    "fair": {"average": FAWA(start=0.0, threshold=0.0), "monitors": [EarlyStopping(patience=3)]},
+}[sys.argv[3]]
+
 def train(folder):
     def progress(done, figures):
         steps[:] = struct.pack("q", round(done * total))
     model = models.create("mlp", hidden=[8], seed=0)
-    fit(model, data, AdversarialTraining(attack), epochs=4, batch_size=12, seed=3, validate_with=attack, average=0.9,
+    fit(model, data, AdversarialTraining(attack), epochs=4, batch_size=12, seed=3, validate_with=attack, **OPTIONS,
         optimiser=Optimiser(name="sgd", lr=0.05), schedule=Schedule(name="cyclic"), out=folder, resume=True,
         checkpoint_seconds=0.0, progress=progress)
 
@@ -68,10 +77,11 @@ print(json.dumps(found))
 '''
 
 
-def test_killed_at_ten_random_moments_the_run_ends_with_the_same_bits(tmp_path, same):
+@pytest.mark.parametrize("options", ["moving average", "ends of epochs", "fair"])
+def test_killed_at_ten_random_moments_the_run_ends_with_the_same_bits(options, tmp_path, same):
     """A checkpoint after every step, so that many of the kills strike while one is written."""
     done = subprocess.run(
-        [sys.executable, "-c", NURSERY, str(tmp_path), "7"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", NURSERY, str(tmp_path), "7", options], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     whole, *killed, last = json.loads(done.stdout)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.training import Optimiser, Schedule
+from buttress.training.averaging import EMA, Mean
 from buttress.training.batches import Batches
-from buttress.training.optimisation import Average
 
 shares = st.floats(0, 1)
 
@@ -51,7 +51,7 @@ def test_cosine_is_a_squared_cosine_of_half_the_angle(p):
         (lambda: Optimiser(lr=float("nan")), "lr must be positive"),
         (lambda: Optimiser(momentum=1.0), "momentum in [0, 1)"),
         (lambda: Optimiser(weight_decay=-1.0), "weight_decay 0 or more"),
-        (lambda: Average(torch.nn.Linear(1, 1), 1.0), "decay must be in (0, 1); got 1.0"),
+        (lambda: EMA(decay=1.0), "decay must be in (0, 1); got 1.0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, line):
@@ -104,8 +104,9 @@ def test_fit_is_the_plain_loop_to_the_last_bit(name, clip, mlp, points, train, s
 
 def test_the_moving_average_follows_buffers_and_copies_counters():
     norm = torch.nn.BatchNorm1d(2)
-    average = Average(norm, 0.75)
+    average, mean = EMA(decay=0.75), Mean()
+    average.begin(mean, norm)
     norm(torch.tensor([[4.0, 0.0], [0.0, 8.0]]))
-    average.update(norm)
-    torch.testing.assert_close(average.state["running_mean"], 0.25 * norm.running_mean)
-    assert int(average.state["num_batches_tracked"]) == 1
+    average.after_step(mean, norm)
+    torch.testing.assert_close(mean.weights["running_mean"], 0.25 * norm.running_mean)
+    assert int(mean.weights["num_batches_tracked"]) == 1

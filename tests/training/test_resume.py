@@ -12,10 +12,12 @@ from buttress.defences import Defence, Loss
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.trades import TRADES
 from buttress.threat import Threat
-from buttress.training import Interrupted, Optimiser, Schedule
+from buttress.training import FAWA, SWA, Interrupted, Optimiser, Schedule
+from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
 
 SGD = Optimiser(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
 STEPS = 9  # three epochs of three
+COLLAPSE = CatastrophicOverfitting(every=2, inputs=20, then="rollback", fall=0.99, drop=0.99, shrink=0.01)
 
 
 class Headed(Defence):
@@ -37,6 +39,8 @@ SETUPS = {
     "sgd": {"optimiser": SGD, "schedule": Schedule(name="cyclic"), "clip": 1.0},
     "adam": {"optimiser": Optimiser(lr=0.01), "schedule": Schedule(name="cosine"), "average": 0.9},
     "adamw": {"optimiser": Optimiser(name="adamw", lr=0.01), "schedule": Schedule(name="piecewise"), "average": 0.5},
+    "swa": {"optimiser": SGD, "average": SWA(start=0.3), "monitors": [EarlyStopping(patience=2)]},
+    "fawa": {"optimiser": SGD, "average": FAWA(start=0.0, threshold=0.0), "monitors": [COLLAPSE]},
 }
 
 
@@ -46,7 +50,9 @@ def make(kind, attack):
     return {"at": None, "headed": Headed(), "regularised": regularised}[kind]
 
 
-@pytest.mark.parametrize(("kind", "setup"), [("at", "sgd"), ("headed", "adam"), ("regularised", "adamw")])
+@pytest.mark.parametrize(
+    ("kind", "setup"), [("at", "sgd"), ("headed", "adam"), ("regularised", "adamw"), ("at", "swa"), ("at", "fawa")]
+)
 @pytest.mark.parametrize("step", [1, 5, 6, 9])
 def test_stopped_and_resumed_is_as_if_never_stopped(
     step, kind, setup, network, images, attack, train, stop_at, state_of, same, tmp_path

@@ -5,13 +5,19 @@ from buttress.audits.base import Subject as Subject
 from buttress.audits.base import run as run
 from buttress.audits.base import subject as subject
 from buttress.audits.boundary import Boundary as Boundary
+from buttress.audits.classes import Classes as Classes
 from buttress.audits.evaluation import Evaluation as Evaluation
 from buttress.audits.evaluation import evaluate as evaluate
 from buttress.audits.examples import Examples as Examples
 from buttress.audits.finding import Finding as Finding
 from buttress.audits.imported import Imported as Imported
+from buttress.audits.latent_boundary import LatentBoundary as LatentBoundary
 from buttress.audits.layers import Layers as Layers
 from buttress.audits.masking import Masking as Masking
+from buttress.audits.perturbations import Perturbations as Perturbations
 from buttress.audits.robustness import Robustness as Robustness
+from buttress.audits.saliency import Saliency as Saliency
+from buttress.audits.unseen import Unseen as Unseen
+from buttress.audits.weights import Weights as Weights
 
 def names() -> list[str]: ...

@@ -11,7 +11,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
 from buttress.audits.base import Audit, Subject, describe
 from buttress.audits.finding import Finding
-from buttress.audits.images import difference, png
+from buttress.audits.images import difference, pixels, png
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat
@@ -57,8 +57,8 @@ class Examples(Audit):
                 "clean": _label(clean[i], subject),
                 "adversarial": _label(adversarial[i], subject),
                 "images": {
-                    "clean": png(_pixels(x[i])),
-                    "adversarial": png(_pixels(x_adv[i])),
+                    "clean": png(pixels(x[i])),
+                    "adversarial": png(pixels(x_adv[i])),
                     "difference": png(difference(x[i].cpu(), x_adv[i].cpu(), scale)),
                 },
             }
@@ -68,12 +68,6 @@ class Examples(Audit):
         verdict = f"{describe(self.attack)} changes the answer for {count} of the {total} inputs that were right."
         facts = {"classes": list(subject.classes), "attack": describe(self.attack), "magnification": scale}
         return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})
-
-
-def _pixels(image: Tensor) -> Tensor:
-    """(H, W) or (H, W, 3) uint8 from (C, H, W) in [0, 1]."""
-    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
 
 
 def _label(logits: Tensor, subject: Subject) -> dict[str, str | float]:

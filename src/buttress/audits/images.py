@@ -6,7 +6,9 @@ import base64
 import io
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from buttress.errors import UserError
 
@@ -22,13 +24,19 @@ def png(image: ArrayLike) -> str:
     """
     from PIL import Image
 
-    pixels = np.asarray(image)
-    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if not fits or pixels.size == 0 or pixels.dtype != np.uint8:
-        raise UserError(f"an image is (H, W) or (H, W, 3) uint8; got {pixels.shape} {pixels.dtype}")
+    found = np.asarray(image)
+    fits = found.ndim == 2 or (found.ndim == 3 and found.shape[2] == 3)
+    if not fits or found.size == 0 or found.dtype != np.uint8:
+        raise UserError(f"an image is (H, W) or (H, W, 3) uint8; got {found.shape} {found.dtype}")
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(found)).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def pixels(image: Tensor) -> Tensor:
+    """(H, W) or (H, W, 3) uint8 from (C, H, W); values outside of [0, 1] are cut off."""
+    levels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return levels[0] if len(levels) == 1 else levels.permute(1, 2, 0)
 
 
 def difference(x: ArrayLike, x_adv: ArrayLike, magnification: float) -> NDArray[np.uint8]:

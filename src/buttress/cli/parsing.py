@@ -18,6 +18,8 @@ from buttress.errors import UserError
 from buttress.workflows.complaint import complaint, told_by_user_error
 
 _PRINT = ("--print-config", "--print_config")
+# What a class refused where a number would do as well: the parser keeps its words, not the error.
+_REFUSED = re.compile(r"(?ms)\ADoes not validate against any of the Union subtypes\n.*?^  - (?!Expected )(.*?)$")
 _USERS = re.compile(r"(buttress_user_\w+)\.([\w.]+)")
 
 
@@ -68,6 +70,8 @@ def parse(
     try:
         values: dict[str, Any] = vars(parser.instantiate(config))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:  # around what a class refused
+        if refused := _REFUSED.search(str(error)):
+            raise UserError(refused[1]) from None
         if told_by_user_error(error) is None and not isinstance(error, jsonargparse.ArgumentError):
             raise
         raise UserError(complaint(error, names)) from None

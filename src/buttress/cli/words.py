@@ -14,7 +14,15 @@ from buttress.errors import UserError
 from buttress.workflows.words import ROLE_OF, class_path, fraction, is_own, own_path, spelt_out
 
 _YES_NO = ("true", "false", "yes", "no")
-_LISTS = ("attacks", "noises", "perturbations", "audits")  # members of a role, any number of them
+_LISTS = ("attacks", "noises", "perturbations", "corruptions", "unseen", "audits", "monitors", "models")  # any number of them
+    "attacks",
+    "noises",
+    "perturbations",
+    "corruptions",
+    "unseen",
+    "audits",
+    "monitors",
+)  # members of a role, any number of them
 _OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 

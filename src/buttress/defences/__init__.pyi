@@ -1,6 +1,10 @@
 """Made by scripts/write_stubs.py from the registry: the defences."""
 
+from buttress.defences.adv_kip import AdvKIP as AdvKIP
 from buttress.defences.adversarial_training import AdversarialTraining as AdversarialTraining
+from buttress.defences.alp import ALP as ALP
+from buttress.defences.apart import APART as APART
+from buttress.defences.awp import AWP as AWP
 from buttress.defences.base import At as At
 from buttress.defences.base import Batch as Batch
 from buttress.defences.base import Cost as Cost
@@ -9,8 +13,32 @@ from buttress.defences.base import Epoch as Epoch
 from buttress.defences.base import Loss as Loss
 from buttress.defences.base import Pass as Pass
 from buttress.defences.base import Step as Step
+from buttress.defences.cfa import CFA as CFA
+from buttress.defences.class_corrected import ClassCorrected as ClassCorrected
+from buttress.defences.cost_sensitive import CostSensitive as CostSensitive
+from buttress.defences.csa import CSA as CSA
+from buttress.defences.cse import CSE as CSE
+from buttress.defences.dial import DIAL as DIAL
+from buttress.defences.ensemble_at import EnsembleAT as EnsembleAT
+from buttress.defences.eps_warmup import EpsWarmup as EpsWarmup
 from buttress.defences.fast import Fast as Fast
+from buttress.defences.fgsm_training import FGSMTraining as FGSMTraining
+from buttress.defences.first_layer_decay import FirstLayerDecay as FirstLayerDecay
+from buttress.defences.free import Free as Free
+from buttress.defences.friendly import Friendly as Friendly
+from buttress.defences.frl import FRL as FRL
+from buttress.defences.gat import GAT as GAT
+from buttress.defences.grad_align import GradAlign as GradAlign
+from buttress.defences.iat import IAT as IAT
+from buttress.defences.instance_eps import InstanceEps as InstanceEps
+from buttress.defences.j_sigr import JSIGR as JSIGR
+from buttress.defences.ladder import LADDER as LADDER
 from buttress.defences.layer_regularised import LayerRegularised as LayerRegularised
+from buttress.defences.mart import MART as MART
+from buttress.defences.masked_fgsm import MaskedFGSM as MaskedFGSM
+from buttress.defences.n_fgsm import NFGSMTraining as NFGSMTraining
+from buttress.defences.self_ensemble import SelfEnsemble as SelfEnsemble
+from buttress.defences.self_training import SelfTraining as SelfTraining
 from buttress.defences.standard import Standard as Standard
 from buttress.defences.trades import TRADES as TRADES
 

@@ -53,6 +53,7 @@ class At:
         index: number of this step, from 0.
         progress: share of the training that is done, in [0, 1].
         epoch: epochs done, as a fraction.
+        epochs: of the whole training, where that is known.
         seed: this step's seed.
         scale: share of its budget that an attack has at this step, for wrappers that let it grow.
         passes: the last clean and the last adversarial pass of this step, for wrappers to read.
@@ -66,12 +67,14 @@ class At:
         index: int = 0,
         progress: float = 0.0,
         epoch: float = 0.0,
+        epochs: int | None = None,
         seed: int = 0,
         precision: Precision = "fp32",
         twins: Twins | None = None,
     ) -> None:
         self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
-        self.index, self.progress, self.epoch, self.seed = index, progress, epoch, derive(seed, "step", index)
+        self.index, self.progress, self.epoch, self.epochs = index, progress, epoch, epochs
+        self.seed = derive(seed, "step", index)
         self.task: Task = Classification()
         self.scale = 1.0
         self.passes: dict[Kind, Pass] = {}

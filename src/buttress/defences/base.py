@@ -104,11 +104,13 @@ class Defence(nn.Module, ABC):
 
     Attributes:
         paper: where the method was published, in a few words.
+        clean_pass: whether its loss makes a clean pass (`At.clean`), which a wrapper need not add then.
         reconstruction: what of it is our own design because the source leaves it open or could not be read; empty where
             it is the published method.
     """
 
     paper: ClassVar[str] = ""
+    clean_pass: ClassVar[bool] = False
     reconstruction: ClassVar[str] = ""
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:

@@ -55,6 +55,7 @@ def descend(
             optimizer.step()
             total += float(value.detach())
         history.append(total / len(parts))
+    optimizer.zero_grad()  # nothing of it is left for whoever trains next
     return history
 
 

@@ -61,7 +61,7 @@ class LayerRegularised(Wrapper):
     def cost(self) -> Cost | None:
         """The base's, and the clean pass that a base with only a perturbed one lacks."""
         base = self.base.cost
-        if base is None or not any(self.gamma) or base.training > 2:
+        if base is None or not any(self.gamma) or self.base.clean_pass:
             return base
         return Cost(base.crafting, base.training + 2)
 

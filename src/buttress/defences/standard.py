@@ -18,6 +18,7 @@ class Standard(Defence):
     """
 
     paper = "empirical risk minimisation"
+    clean_pass = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ class TRADES(Defence):
     """
 
     paper = "Zhang et al., ICML 2019"
+    clean_pass = True
 
     def __init__(
         self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0

@@ -22,6 +22,11 @@ class Wrapper(Defence):
         self.base: Defence = base if base is not None else AdversarialTraining()
 
     @property
+    def clean_pass(self) -> bool:  # type: ignore[override]  # that of an instance here, of the class elsewhere
+        """Whether the base's loss makes a clean pass."""
+        return self.base.clean_pass
+
+    @property
     def attack(self) -> Perturbation | None:
         """The base's attack."""
         return self.base.attack

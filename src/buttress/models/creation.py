@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from buttress import registry
 from buttress.errors import UserError
 from buttress.models.normalized import Normalized
+from buttress.models.swaps import swap_activation, widen_stem
 
 Statistic = float | Sequence[float] | Tensor | None
 
@@ -26,7 +27,14 @@ def names() -> list[str]:
 
 
 def create(
-    name: str, *, mean: Statistic = None, std: Statistic = None, seed: int | None = None, **options: Any
+    name: str,
+    *,
+    mean: Statistic = None,
+    std: Statistic = None,
+    seed: int | None = None,
+    activation: str | None = None,
+    stem_stride: int | None = None,
+    **options: Any,
 ) -> nn.Module:
     """A model with fresh weights.
 
@@ -37,29 +45,52 @@ def create(
         std: likewise (default 1).
         seed: the initial weights are drawn on the CPU from this seed and the global random state is left as it was;
             without it they are drawn from the global state.
+        activation: elu, gelu, silu or softplus (with beta 10) in the place of every ReLU; an architecture with an
+            option of this name, such as mlp, gets it instead.
+        stem_stride: stride of the first convolution; poolings are adapted where the network needs it. Likewise.
         **options: the architecture's own, such as ``classes``; those of ``timm.create_model`` for ``timm:NAME``,
             where ``classes`` and ``channels`` are understood too.
 
     Raises:
         UserError: for an unknown name or option, or an option's value that makes no sense.
     """
+    asked = {"activation": activation, "stem_stride": stem_stride}
+    own = _named_options(name)
+    options |= {key: value for key, value in asked.items() if value is not None and key in own}
+    swaps = {key: value for key, value in asked.items() if value is not None and key not in own}
+    return _created(name, options, mean, std, seed, swaps)
+
+
+def _created(
+    name: str,
+    options: dict[str, Any],
+    mean: Statistic,
+    std: Statistic,
+    seed: int | None,
+    swaps: dict[str, Any],
+) -> nn.Module:
     # Found before the seed is set: importing a module may draw numbers, and does so once only.
     maker = _timm(name, options) if name.startswith("timm:") else _maker(name, options)
     with _seeded(seed):
         made: object = maker()
     if not isinstance(made, nn.Module):
         raise UserError(f"{name!r} returned a {type(made).__name__}: a torch.nn.Module was expected")
+    size = options.get("image_size", options.get("img_size"))
+    if "activation" in swaps:
+        swap_activation(made, swaps["activation"], size)
+    if "stem_stride" in swaps:
+        widen_stem(made, swaps["stem_stride"], size)
     model = made
     if mean is not None or std is not None:
         model = Normalized(made, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    spec = {"name": name, "options": options, "mean": _plain(mean), "std": _plain(std)}
+    spec = {"name": name, "options": options, "mean": _plain(mean), "std": _plain(std), **swaps}
     with contextlib.suppress(TypeError, ValueError):  # options that are no plain data cannot be remembered
         model._buttress_spec = json.loads(json.dumps(spec))
     return model
 
 
 def spec_of(model: nn.Module) -> dict[str, Any] | None:
-    """How ``create`` made the model, as plain data: ``name``, ``options``, ``mean``, ``std``.
+    """How ``create`` made the model, as plain data: ``name``, ``options``, ``mean``, ``std``, and swaps if any.
 
     None for a module that did not come from ``create``, or whose options are not plain data (JSON).
     """
@@ -72,12 +103,13 @@ def from_spec(spec: dict[str, Any]) -> nn.Module:
     Raises:
         UserError: for what is no such description, and as ``create``.
     """
-    if not isinstance(spec, dict) or set(spec) != {"name", "options", "mean", "std"}:
+    usual, swaps = {"name", "options", "mean", "std"}, ("activation", "stem_stride")
+    if not isinstance(spec, dict) or not usual <= set(spec) <= usual.union(swaps):
         raise UserError(f"a model's description has the entries name, options, mean and std, not {spec!r}")
     name, options = spec["name"], spec["options"]
     if not isinstance(name, str) or not isinstance(options, dict) or {"name", "mean", "std", "seed"} & set(options):
         raise UserError(f"a model's description has a name as text and options by name, not {spec!r}")
-    return create(name, mean=spec["mean"], std=spec["std"], seed=0, **options)
+    return _created(name, options, spec["mean"], spec["std"], 0, {key: spec[key] for key in swaps if key in spec})
 
 
 @contextlib.contextmanager
@@ -92,6 +124,14 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def _named_options(name: str) -> set[str]:
+    """The options that an architecture's factory names itself."""
+    factory = None if name.startswith("timm:") else registry.model.get(name)
+    if isinstance(factory, nn.Module) or not callable(factory):
+        return set()
+    return set(inspect.signature(factory).parameters)
 
 
 def _maker(name: str, options: dict[str, Any]) -> Callable[[], Any]:

@@ -1,8 +1,22 @@
 """Training: `fit` and what it leaves behind."""
 
+from buttress.training.averaging import EMA, FAWA, SWA, Average
 from buttress.training.fit import Trained, fit
-from buttress.training.loop import Interrupted
 from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.run import load, read_facts, versions
+from buttress.training.signals import Interrupted
 
-__all__ = ["Interrupted", "Optimiser", "Schedule", "Trained", "fit", "load", "read_facts", "versions"]
+__all__ = [
+    "EMA",
+    "FAWA",
+    "SWA",
+    "Average",
+    "Interrupted",
+    "Optimiser",
+    "Schedule",
+    "Trained",
+    "fit",
+    "load",
+    "read_facts",
+    "versions",
+]

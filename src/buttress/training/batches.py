@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from buttress.data.augment import draws
 from buttress.data.base import Dataset
 from buttress.defences.base import Batch
 from buttress.errors import UserError
-from buttress.random import Random, derive, generator
+from buttress.random import generator
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -59,5 +60,5 @@ class Batches:
             x = self.x[rows]
             x = x.to(self.dtype) / 255 if x.dtype == torch.uint8 else x.to(self.dtype)
             if self.augment is not None:
-                x = self.augment(x, Random(derive(self.seed, "augment", number), self.ids[rows]))
+                x = self.augment(x, draws(self.seed, number, self.ids[rows]))
             yield Batch(x, self.y[rows], self.ids[rows])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,10 +20,14 @@ from buttress.defences.base import Defence
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.random import derive
-from buttress.training.loop import Loop, Progress, signals_noted
+from buttress.training.averaging import Average, average_of
+from buttress.training.loop import Loop, Progress
+from buttress.training.monitors.base import Monitor
 from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.run import leave_run, open_run, write_run
+from buttress.training.signals import signals_noted
 from buttress.training.validation import default_attack
+from buttress.training.watching import check_monitors
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Keep = Literal["best", "last"]
@@ -37,11 +41,13 @@ class Trained:
         model: the module handed to `fit`, with the kept weights, in eval mode.
         history: one row of figures per epoch.
         best_epoch: the epoch (from 1) whose weights ranked highest on the validation split.
+        notes: what monitors said, a sentence each.
     """
 
     model: nn.Module
     history: list[dict[str, float]]
     best_epoch: int
+    notes: list[str] = field(default_factory=list)
 
 
 def describe(defence: Defence) -> dict[str, Any]:
@@ -61,7 +67,8 @@ def fit(
     optimiser: Optimiser | None = None,
     schedule: Schedule | None = None,
     clip: float | None = None,
-    average: float | None = None,
+    average: float | Average | None = None,
+    monitors: Sequence[Monitor] = (),
     precision: Precision = "32-true",
     search_precision: CraftPrecision | None = None,
     accelerator: str = "cpu",
@@ -90,7 +97,9 @@ def fit(
         optimiser: Adam with 1e-3 unless given.
         schedule: of the learning rate; constant unless given.
         clip: largest L2 norm of the gradient.
-        average: decay of an exponential moving average of the weights, which is then what is validated and kept.
+        average: of the weights, which is then what is validated and kept: `EMA`, `SWA` or `FAWA`; a number is the decay
+            of an `EMA`.
+        monitors: who watches the training, and may stop it; a run that one has stopped is finished.
         precision: "bf16-mixed" runs passes, crafting included, in bf16 where that is safe.
         search_precision: of crafting alone, see `Passes`; "folded" and "twin" search on a copy of the model whose
             weights are filled again at every step. That of ``precision`` unless given.
@@ -126,6 +135,8 @@ def fit(
             f"search_precision must be one of {', '.join(get_args(CraftPrecision))}; got {search_precision!r}"
         )
     defence = defence or Standard()
+    policy = average_of(average)
+    check_monitors(monitors, defence)
     optimiser, schedule = optimiser or Optimiser(), schedule or Schedule()
     folder = None if out is None else Path(out)
     settings = {
@@ -140,9 +151,10 @@ def fit(
         "optimiser": asdict(optimiser),
         "schedule": asdict(schedule),
         "clip": clip,
-        "average": average,
+        "average": plain(average),
         "precision": precision,
         **({} if search_precision is None else {"search_precision": search_precision}),
+        **({"monitors": plain(list(monitors))} if monitors else {}),
         "validate_with": validate_with if isinstance(validate_with, str) else plain(validate_with),
         "validate_on": validate_on,
     }
@@ -170,7 +182,8 @@ def fit(
                 optimiser,
                 schedule,
                 clip=clip,
-                average=average,
+                average=policy,
+                monitors=monitors,
                 epochs=epochs,
                 batch_size=batch_size,
                 seed=seed,
@@ -183,12 +196,13 @@ def fit(
         if claimed and folder is not None:
             leave_run(folder)
         raise
-    model.load_state_dict(loop.best if keep == "best" else loop.weights())
+    model.load_state_dict(loop.best if keep == "best" else loop.averaging.weights())
     model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, "finish"))
         defence.finish(model, data, seed)
     if folder is not None and fabric.is_global_zero:
         known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
-        write_run(folder, model, loop.weights(), {**known, **(facts or {})}, loop.history)
-    return Trained(model, loop.history, loop.best_epoch)
+        known["notes"] = loop.watch.notes
+        write_run(folder, model, loop.averaging.weights(), {**known, **(facts or {})}, loop.history)
+    return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)

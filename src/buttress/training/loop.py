@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +13,22 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.passes import CraftPrecision, Twins
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Defence, Epoch, Loss
+from buttress.defences.base import At, Batch, Defence, Epoch
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.training import checkpoint
+from buttress.training.averaging import Average, Averaging
 from buttress.training.batches import Batches, input_dtype
 from buttress.training.logs import Logs
-from buttress.training.optimisation import Average, Optimiser, Schedule
+from buttress.training.monitors.base import Action, Monitor
+from buttress.training.optimisation import Optimiser, Schedule
+from buttress.training.signals import Interrupted
+from buttress.training.step import Do, TrainingStep
 from buttress.training.validation import Validation, check_outputs, validate
+from buttress.training.watching import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-class Interrupted(Exception):  # noqa: N818  (not an error: the run is saved and can go on)
-    """Training was asked to stop; its checkpoint is saved. ``signal`` is the signal's number."""
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step, self.signal = step, number
 
 
 class Progress(Protocol):
@@ -44,56 +37,6 @@ class Progress(Protocol):
     def __call__(self, done: float, figures: Mapping[str, float]) -> None:
         """A share ``done`` of the training is over; ``figures`` holds the latest of each name."""
         ...
-
-
-class TrainingStep(nn.Module):
-    """The model and its defence as one module whose forward is the loss; attacks see the plain model inside."""
-
-    def __init__(self, model: nn.Module, defence: Defence) -> None:
-        super().__init__()
-        self.model, self.defence = model, defence
-        self.at: At | None = None
-        self.logs: Mapping[str, Tensor] = {}
-
-    def forward(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-        """The step's objective, auxiliary terms of the model included."""
-        assert self.at is not None
-        loss = self.defence.loss(self.model, Batch(x, y, ids), self.at)
-        self.logs = loss.logs
-        return loss.value + sum(self.at.auxiliary) if self.at.auxiliary else loss.value
-
-
-@dataclass
-class _Do:
-    """What a `Defence.step` may do with one batch."""
-
-    batch: Batch
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    at: At
-    loss: Callable[[], Loss]
-    backward: Callable[[Loss], None]
-    gradients: Callable[[Loss, Sequence[nn.Parameter]], list[Tensor | None]]
-    apply: Callable[[], None]
-
-    def update(self, loss: Loss) -> None:
-        self.backward(loss)
-        self.apply()
-
-
-@contextmanager
-def signals_noted() -> Iterator[list[int]]:
-    """Note SIGTERM and SIGINT instead of dying of them; the list holds what came."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Loop:
@@ -112,12 +55,13 @@ class Loop:
         schedule: Schedule,
         *,
         clip: float | None,
-        average: float | None,
+        average: Average | None,
         epochs: int,
         batch_size: int,
         seed: int,
         attack: Perturbation | None,
         validate_on: int,
+        monitors: Sequence[Monitor] = (),
         search_precision: CraftPrecision | None = None,
     ) -> None:
         mixed = fabric._precision.precision == "bf16-mixed"
@@ -137,23 +81,20 @@ class Loop:
         )
         check_outputs(model, data.train, self.device)
         self.steps = epochs * self.batches.per_epoch
-        self.average = None if average is None else Average(model, average)
+        self.averaging = Averaging(average, model)
+        snapshot, per_epoch = self.averaging.snapshot, self.batches.per_epoch
+        self.watch = Watch(monitors, model, data, defence, epochs, per_epoch, seed, snapshot)
         self.index = 0  # steps done
-        self.sums: dict[str, float] = {}  # of this epoch's figures, by name; "count" of the steps
+        self.sums: dict[str, tuple[float, int]] = {}  # of this epoch's figures, by name, and how many were added
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_rank: tuple[float, float] | None = None
         self.best_epoch = 0
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's present weights, or their moving average where there is one; copies."""
-        state = self.average.state if self.average else self.step_module.model.state_dict()
-        return {name: value.detach().clone() for name, value in state.items()}
-
     def run(
         self, folder: Path | None, resume: bool, seconds: float, progress: Progress | None, came: list[int]
     ) -> None:
-        """Train to the end, from the newest checkpoint in ``folder`` when resuming."""
+        """Train to the end, from the newest checkpoint in ``folder`` when resuming; a monitor may end it earlier."""
         kept = None if folder is None else folder / "checkpoints"
         newest = checkpoint.latest(kept) if kept is not None and resume else None
         if newest is not None:
@@ -161,19 +102,22 @@ class Loop:
         logs = Logs(folder if self.fabric.is_global_zero else None, self.index)
         saved = time.monotonic()
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
-        while self.index < self.steps:
+        while self.index < self.steps and not self.watch.stopped:
             epoch, start = divmod(self.index, self.batches.per_epoch)
             for batch in self.batches.epoch(epoch, start):
                 self._step(batch, epoch)
+                action = self._ask(self.watch.after_step, batch, self.watch.figures)
                 if progress is not None:
                     progress(self.index / self.steps, figures)
                 last = self.index == (epoch + 1) * self.batches.per_epoch
+                if action is not None and action.ends:
+                    break
                 if kept is not None and not last and (came or time.monotonic() - saved > seconds):
                     self._save(kept)
                     saved = time.monotonic()
                 if came and not last:
                     raise Interrupted(self.index, came[0])
-            self._end_epoch(epoch)
+            self._end_epoch(epoch, batch, action)
             figures = self.history[-1]
             logs.write(self.history, self.index)
             if kept is not None:
@@ -185,114 +129,105 @@ class Loop:
                 raise Interrupted(self.index, came[0])
 
     def _step(self, batch: Batch, epoch: int) -> None:
-        model, per_epoch = self.step_module.model, self.batches.per_epoch
+        model, inner = self.step_module.model, self.step_module
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_lr * self.schedule.at(self.index / self.steps)
         torch.manual_seed(derive(self.seed, "torch", self.index))
-        at = self.step_module.at = At(
+        at = inner.at = At(
             model,
             batch,
             index=self.index,
             progress=self.index / self.steps,
-            epoch=self.index / per_epoch,
+            epoch=self.index / self.batches.per_epoch,
+            epochs=self.epochs,
             seed=self.seed,
             precision=self.search_precision,
             twins=self.twins,
         )
-
-        def loss() -> Loss:
-            at.passes.clear()
-            at.auxiliary.clear()
-            return Loss(self.module(batch.x, batch.y, batch.ids), self.step_module.logs)
-
-        def backward(loss: Loss) -> None:
-            value = float(loss.value.detach())
-            if value != value or abs(value) == float("inf"):
-                raise UserError(
-                    f"the loss is {value} at step {self.index} (epoch {epoch + 1}): training diverged; "
-                    "lower the learning rate or clip the gradient. The last checkpoint is intact"
-                )
-            self.fabric.backward(loss.value)
-            figures = {
-                "loss": value,
-                **{name: float(torch.as_tensor(figure).detach()) for name, figure in loss.logs.items()},
-                "count": 1.0,
-            }
-            for name, figure in figures.items():
-                self.sums[name] = self.sums.get(name, 0.0) + figure
-
-        def gradients(loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-            own = list(self.step_module.parameters())
-            before = [parameter.grad for parameter in own]
-            self.optimizer.zero_grad()
-            self.fabric.backward(loss.value)
-            found = [parameter.grad for parameter in parameters]
-            for parameter, grad in zip(own, before, strict=True):
-                parameter.grad = grad
-            return found
-
-        def apply() -> None:
-            if self.clip is not None:
-                self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            if self.average is not None:
-                self.average.update(model)
-
+        where, applied = f"step {self.index} (epoch {epoch + 1})", self.averaging.after_step
+        do = Do(batch, model, self.optimizer, at, inner, self.module, self.fabric, self.clip, self.sums, applied, where)
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        self.step_module.defence.step(_Do(batch, model, self.optimizer, at, loss, backward, gradients, apply))
+        inner.defence.step(do)
         self.index += 1
 
-    def _end_epoch(self, epoch: int) -> None:
-        count = max(self.sums.pop("count", 0.0), 1.0)
-        row = {"epoch": float(epoch + 1), **{name: total / count for name, total in self.sums.items()}}
-        self.sums = {}
-        self._agree()
+    def _ask(
+        self,
+        question: Callable[[Batch, int, dict[str, float]], Action | None],
+        batch: Batch,
+        figures: dict[str, float],
+    ) -> Action | None:
+        """What the monitors of the first process answer, known to all processes."""
+        if not self.watch.monitors:
+            return None
+        told: Any = None
+        if self.fabric.is_global_zero:
+            told = (question(batch, self.index, figures), self.watch.notes, figures)
+        action: Action | None
+        action, self.watch.notes, news = self.fabric.broadcast(told)
+        figures.update(news)
+        self.watch.stopped = action is not None and action.ends
+        return action
+
+    def _end_epoch(self, epoch: int, batch: Batch, action: Action | None) -> None:
+        """Judge the epoch; ``action`` is what a monitor answered to its last step, which may have cut it short."""
+        row = {"epoch": float(epoch + 1), **{name: total / count for name, (total, count) in self.sums.items()}}
+        row |= self.watch.figures
+        self.sums, self.watch.figures = {}, {}
+        self._agree(self.step_module.buffers())
         checkpoint.check_finite(self.step_module.state_dict(), self.index)
         seed = derive(self.seed, "end of epoch", epoch)
         torch.manual_seed(seed)
         model, defence = self.step_module.model, self.step_module.defence
-        defence.end_epoch(Epoch(model, self.data, epoch + 1, self.epochs, seed, row))
-        found = self._validate()
+        if not self.watch.stopped:
+            defence.end_epoch(Epoch(model, self.data, epoch + 1, self.epochs, seed, row))
+            inputs = (batch.x for batch in self.batches.epoch(epoch))
+            self.averaging.after_epoch(self.index / self.steps, self._validate, inputs, row)
+        self._agree(self.averaging.mean.weights.values())
+        found = self._judge(row)
+        if not self.watch.stopped:
+            action = self._ask(self.watch.after_epoch, batch, row)
+        if action is not None and action.kind == "rollback" and action.snapshot is not None:
+            row |= {f"{name}_before_rollback": row[name] for name in ("clean", "robust") if name in row}
+            self.averaging.go_back(action.snapshot, self.device)
+            found = self._judge(row)
+        self.history.append(row)
+        if self.best_rank is None or found.rank > self.best_rank:
+            self.best, self.best_rank, self.best_epoch = self.averaging.weights(), found.rank, epoch + 1
+
+    def _agree(self, values: Iterable[Tensor]) -> None:
+        """Give all processes those of the first: BatchNorm's buffers follow each one's own share of the batches."""
+        if self.fabric.world_size > 1:
+            for value in values:
+                torch.distributed.broadcast(value, 0)
+
+    def _judge(self, row: dict[str, float]) -> Validation:
+        """The average, or the present weights where there is none, on the validation split."""
+        with self.averaging.lent():
+            found = self._validate()
         row["clean"] = found.clean
         if found.robust is not None:
             row["robust"] = found.robust
-        self.history.append(row)
-        if self.best_rank is None or found.rank > self.best_rank:
-            self.best, self.best_rank, self.best_epoch = self.weights(), found.rank, epoch + 1
-
-    def _agree(self) -> None:
-        """Give all processes the buffers of the first: BatchNorm's follow each one's own share of the batches."""
-        if self.fabric.world_size == 1:
-            return
-        average = self.average.state.values() if self.average else ()
-        for value in (*self.step_module.buffers(), *average):
-            torch.distributed.broadcast(value, 0)
+        return found
 
     def _validate(self) -> Validation:
-        model = self.step_module.model
-        if self.average is None:
-            return validate(model, self.val, self.attack, self.seed, self.device)
-        present = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        model.load_state_dict(self.average.state)
-        try:
-            return validate(model, self.val, self.attack, self.seed, self.device)
-        finally:
-            model.load_state_dict(present)
+        return validate(self.step_module.model, self.val, self.attack, self.seed, self.device)
 
     def _save(self, folder: Path) -> None:
         if not self.fabric.is_global_zero:
             return
-        state = {"optimizer": self.optimizer.state_dict(), "best": self.best}
-        if self.average is not None:
-            state["average"] = self.average.state
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "best": self.best}
+        if self.averaging.policy is not None:
+            state["average"] = self.averaging.mean.state()
+        if self.watch.monitors:
+            state["monitors"] = self.watch.state()
         progress = {
             "index": self.index,
             "sums": self.sums,
             "history": self.history,
             "best_rank": self.best_rank,
             "best_epoch": self.best_epoch,
+            **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
         }
         checkpoint.save(folder, self.index, self.step_module.state_dict(), state, progress)
 
@@ -305,8 +240,10 @@ class Loop:
             reason = " ".join(str(error).split())
             raise UserError(f"the checkpoint {path} is of another model or training method: {reason}") from None
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
-        if self.average is not None:
-            self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}
+        if self.averaging.policy is not None:
+            self.averaging.mean.restore(state["average"], self.device)
+        if self.watch.monitors:
+            self.watch.restore(state["monitors"], progress["monitors"], self.device)
         self.index, self.sums, self.history = progress["index"], progress["sums"], progress["history"]
         self.best_rank = None if progress["best_rank"] is None else tuple(progress["best_rank"])
         self.best_epoch = progress["best_epoch"]

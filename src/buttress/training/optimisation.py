@@ -1,4 +1,4 @@
-"""The optimiser, the learning rate's schedule and the moving average of the weights."""
+"""The optimiser and the learning rate's schedule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from buttress.errors import UserError
 
@@ -91,28 +91,3 @@ class Schedule:
         if self.name == "cosine":
             return 0.5 * (1 + math.cos(math.pi * progress))
         return 1.0
-
-
-class Average:
-    """Exponential moving average of a model's weights and buffers.
-
-    Args:
-        model: whose weights are followed.
-        decay: share of the old average that each update keeps, in (0, 1).
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        if not 0 < decay < 1:
-            raise UserError(f"the moving average's decay must be in (0, 1); got {decay}")
-        self.decay = decay
-        self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move towards the model's present weights."""
-        for name, value in model.state_dict().items():
-            mine: Tensor = self.state[name]
-            if mine.is_floating_point():
-                mine.lerp_(value, 1 - self.decay)
-            else:
-                mine.copy_(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import borrowed
@@ -20,10 +20,14 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Validation:
-    """Accuracies in [0, 1]; ``robust`` is None where nothing attacks."""
+    """Accuracies in [0, 1]; ``robust`` is None where nothing attacks.
+
+    ``worst`` is that of the class with the lowest: robust accuracy, or clean accuracy where nothing attacks.
+    """
 
     clean: float
     robust: float | None
+    worst: float = 0.0
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -52,16 +56,26 @@ def validate(
     model: nn.Module, split: Split, attack: Perturbation | None, seed: int, device: torch.device
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
-    right = beaten = 0
     dtype = input_dtype(model)
+    right: list[Tensor] = []
+    stood: list[Tensor] = []
     for start in range(0, len(split), _BATCH):
         index = torch.arange(start, min(start + _BATCH, len(split)))
         x, y, ids = (part.to(device) for part in split.take(index))
         x = x.to(dtype)
         with borrowed(model, "eval", seed, device), torch.no_grad():
-            wrong = classification.beaten(classification.read(model(x)), y)
-        right += int((~wrong).sum())
+            right.append(~classification.beaten(classification.read(model(x)), y).cpu())
         if attack is not None:
-            beaten += int(attack(model, x, y, seed=seed, ids=ids, search="first").beaten.sum())
-    count = max(len(split), 1)
-    return Validation(right / count, None if attack is None else 1 - beaten / count)
+            stood.append(~attack(model, x, y, seed=seed, ids=ids, search="first").beaten.cpu())
+    clean, robust = torch.cat(right), torch.cat(stood) if stood else None
+    judged = clean if robust is None else robust
+    return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
+
+
+def _share(chosen: Tensor) -> float:
+    return int(chosen.sum()) / len(chosen)
+
+
+def _worst(right: Tensor, y: Tensor) -> float:
+    """The lowest share of any class that there is."""
+    return min(_share(right[y == label]) for label in set(y.tolist()))

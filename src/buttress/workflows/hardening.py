@@ -78,7 +78,7 @@ def harden(
         gamma: weight of the regularisation.
         measure: of displacement in training; centred cannot be fooled by a constant, relative_error is the paper's.
         warmup: epochs over which gamma rises from 0.
-        training: how long and how, for every network that is trained here.
+        training: how long and how, for every network that is trained here; monitors watch base and hardened alone.
         attacks: of the audits; PGD-20 and FGSM unless given.
         inputs: at most so many test inputs in the audits.
         seed: of everything that is drawn.
@@ -114,6 +114,7 @@ def harden(
         original = architecture.create(dataset, seed)
     threat = threat_for(dataset.box, threat)
     chosen = under(threat, base if base is not None else AdversarialTraining())
+    training = training.under(threat)
     questions = usual_audits(dataset, threat, attacks)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
@@ -132,7 +133,7 @@ def harden(
         "say": say,
     }
 
-    def trained(folder: str, defence: Defence, title: str) -> nn.Module:
+    def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
         model = _fresh(known, architecture, dataset, seed)
         facts = {"source": where, "defence": title, "output": architecture.output, "threat": said(threat)}
         goes_on = resume and (out / folder / MARK).exists()
@@ -143,7 +144,7 @@ def harden(
         return load(out / folder, model)
 
     if network is None:
-        original = trained("original", Standard(), "original")
+        original = trained("original", Standard(), "original", replace(training, monitors=[]))
     found = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
     if layers is not None:
         names = layers

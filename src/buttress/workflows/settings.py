@@ -17,9 +17,10 @@ from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.training import Optimiser, Schedule, fit, load, read_facts
+from buttress.training import Average, Optimiser, Schedule, fit, load, read_facts
 from buttress.training.fit import Precision, Trained
 from buttress.training.loop import Progress
+from buttress.training.monitors import Monitor
 from buttress.workflows.making import check_fit, check_options, create_for
 
 Thing = TypeVar("Thing")
@@ -77,6 +78,8 @@ class Network:
         normalise: standardise the inputs inside the model with the statistics of the training images.
         weights: a .safetensors file or a state dict of torch to start from.
         output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
+        activation: a smooth one in the place of every ReLU: elu, gelu, silu or softplus.
+        stem_stride: stride of the first convolution.
     """
 
     model: str = "cnn"
@@ -84,6 +87,8 @@ class Network:
     normalise: bool = True
     weights: Path | None = None
     output: str | None = None
+    activation: str | None = None
+    stem_stride: int | None = None
 
     def create(self, dataset: Dataset, seed: int) -> nn.Module:
         """The network for this data set, its initial weights drawn from ``seed``.
@@ -91,7 +96,9 @@ class Network:
         Raises:
             UserError: also when it does not fit the data.
         """
-        model = self.finish(create_for(dataset, self.model, self.model_args, self.normalise, seed))
+        swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
+        options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
+        model = self.finish(create_for(dataset, self.model, options, self.normalise, seed))
         check_fit(model, dataset)
         return model
 
@@ -117,7 +124,8 @@ class Training:
         optimiser: how weights are updated.
         schedule: of the learning rate.
         clip: largest L2 norm of the gradient.
-        average: decay of a moving average of the weights.
+        average: of the weights: a moving average's decay per step, or EMA, SWA or FAWA with options of their own.
+        monitors: who watches the training, and may stop it.
         train_precision: 32-true, bf16-mixed or 64-true.
         search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16).
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
@@ -130,7 +138,8 @@ class Training:
     optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule(name="cosine")
     clip: float | None = None
-    average: float | None = None
+    average: float | Average | None = None
+    monitors: list[Monitor] = field(default_factory=list)
     train_precision: Precision = "32-true"
     search_precision: CraftPrecision | None = None
     accelerator: str = "cpu"
@@ -150,9 +159,9 @@ class Training:
         say: Say,
         title: str,
     ) -> Trained:
-        """`fit` with these settings."""
+        """`fit` with these settings; the user is told what monitors say."""
         settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "train_precision"}
-        return fit(
+        trained = fit(
             model,
             dataset,
             defence,
@@ -164,6 +173,13 @@ class Training:
             facts=facts,
             progress=say.watch(title),
         )
+        for note in trained.notes:
+            say.line(note)
+        return trained
+
+    def under(self, threat: Threat) -> Training:
+        """These settings with what monitors left at its default taken from ``threat``."""
+        return replace(self, monitors=under(threat, self.monitors))
 
 
 def open_network(

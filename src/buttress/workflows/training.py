@@ -47,7 +47,8 @@ def train(
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     dataset, where = source.load(seed)
-    chosen = under(threat_for(dataset.box, threat), defence or Standard())
+    threat = threat_for(dataset.box, threat)
+    chosen, training = under(threat, defence or Standard()), training.under(threat)
     model = architecture.create(dataset, seed)
     name = type(chosen).__name__
     say.line(f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs")

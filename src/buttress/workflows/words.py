@@ -18,9 +18,12 @@ ROLE_OF = {
     "by": registry.attack,
     "noises": registry.attack,
     "perturbations": registry.attack,
+    "corruptions": registry.attack,
+    "unseen": registry.attack,
     "defence": registry.defence,
     "base": registry.defence,
     "audits": registry.audit,
+    "monitors": registry.monitor,
 }
 
 

@@ -1,0 +1,63 @@
+"""What the common corruptions share: a severity from 1 to 5, images, and the box."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.editing import check_images
+from buttress.attacks.noise import Noise
+from buttress.attacks.oracle import Oracle
+from buttress.errors import UserError
+from buttress.random import Random
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corruption(Noise):
+    """A change that images suffer on their way, without anybody's ill will, in five severities.
+
+    Args:
+        severity: 1 to 5.
+        box: the range (low, high) that inputs live in; without one an input's own least and largest value stand for it
+            where black and white matter, and nothing is clipped.
+
+    Attributes:
+        levels: the strength of each severity, in the unit that the corruption's own page names.
+    """
+
+    severity: int = 3
+    levels: ClassVar[tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        if isinstance(self.severity, bool) or self.severity not in (1, 2, 3, 4, 5):
+            raise UserError(f"severity must be 1, 2, 3, 4 or 5; got {self.severity!r}")
+
+    @property
+    def strength(self) -> float:
+        """The level of this severity."""
+        return self.levels[self.severity - 1]
+
+    @abstractmethod
+    def corrupt(self, x: Tensor, random: Random) -> Tensor:
+        """The corrupted images of (N, C, H, W) ones; the box is looked after."""
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The corrupted inputs."""
+        check_images(type(self).__name__, x)
+        return self.clip(self.corrupt(x, random))
+
+    def black_and_width(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The lowest value and how far the highest lies above it, (N, 1, 1, 1) or one number for all."""
+        low, high = (torch.as_tensor(end, device=x.device, dtype=x.dtype) for end in self.extremes(x))
+        return low, torch.where(high > low, high - low, torch.ones_like(high))
+
+
+def larger(x: Tensor) -> float:
+    """How many times images are larger than 32 pixels, for which lengths in pixels are meant; 1 for smaller ones."""
+    return max(1.0, max(x.shape[2:]) / 32)

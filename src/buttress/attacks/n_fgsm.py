@@ -1,0 +1,63 @@
+"""The noisy single step of N-FGSM training."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from buttress.attacks.base import Perturbation
+from buttress.attacks.fields import check_threat
+from buttress.attacks.oracle import Oracle
+from buttress.errors import UserError
+from buttress.random import Random, derive
+from buttress.registry import attack
+from buttress.threat import Threat
+
+
+@attack("n-fgsm")
+@dataclass(frozen=True, kw_only=True)
+class NFGSM(Perturbation):
+    """One step from noise that is larger than the budget, and not brought back into it: for training.
+
+    De Jorge et al., NeurIPS 2022. Noise uniform in [-k eps, k eps], put into the box; then alpha eps times the sign of
+    the gradient there; then the box again. A value may move by (k + alpha) eps, so this is no attack within its threat,
+    and how often it beats a model says nothing about that threat. Cost: 1 forward, 1 backward.
+
+    Args:
+        threat: gives eps and the box; linf only.
+        k: the largest noise, as a multiple of eps.
+        alpha: length of the step, as a multiple of eps.
+        clip: bring the result back into the ball of size eps after all, to see what that does; with k = 1 it is then
+            FGSM-RS.
+    """
+
+    threat: Threat = Threat()
+    k: float = 2.0
+    alpha: float = 1.0
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_threat("n-fgsm", self.threat, "linf")
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"n-fgsm needs a finite eps; got {self.threat.eps}")
+        if not 0 <= self.k < math.inf or not 0 < self.alpha < math.inf:
+            raise UserError(f"k must be 0 or more and alpha positive, multiples of eps; got {self.k} and {self.alpha}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The point after the step."""
+        start = self._within(self.k).random_start(x, random)
+        _, grad = oracle.loss_and_grad(start)
+        return self.threat.ascend(start, grad, self.alpha * self.threat.eps)
+
+    def _within(self, multiple: float) -> Threat:
+        """The threat with a multiple of its budget."""
+        return replace(self.threat, eps=multiple * self.threat.eps)
+
+    def _moved(self, oracle: Oracle, seed: int, ids: Tensor) -> Tensor:
+        # The engine's own would project into the threat; what training shall see lies up to (k + alpha) eps away.
+        x, random = oracle.x, Random(derive(seed, "attack"), ids)
+        x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
+        return (self.threat if self.clip else self._within(self.k + self.alpha)).project(x_adv, x)

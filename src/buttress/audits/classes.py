@@ -1,0 +1,153 @@
+"""Whom does it fail: robust accuracy by class, and what attacked inputs are taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.attacks.pgd import PGD
+from buttress.audits import statistics
+from buttress.audits.base import Audit, Subject, describe
+from buttress.audits.finding import Finding, Severity
+from buttress.defences.class_corrected import last_linear
+from buttress.defences.cost_matrix import class_indices
+from buttress.errors import UserError
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text
+
+_LEVEL = 0.05  # of the test of the worst class, over all classes together
+
+
+@audit("classes")
+@dataclass(frozen=True, kw_only=True)
+class Classes(Audit):
+    """Robustness by class (Tian, Kuang, Jiang, Wu and Wang, KDD 2021), on one table of attacked predictions.
+
+    CV, the class-wise variance, is the mean square of a class's robust accuracy minus the mean over classes; MCD, the
+    maximum class-wise discrepancy, is the highest minus the lowest. The verdict is a warning when the worst class is
+    less robust than all others together by Fisher's exact test, at a level of 5 % over all classes.
+
+    Args:
+        attack: what perturbs the inputs; an input counts as robust when it is right and the attack does not beat it.
+        groups: names of superclasses and the classes in them, by name or index: attacked mistakes are then told as
+            within a group or out of it. Classes may be left out, and their mistakes are then not counted.
+    """
+
+    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    groups: Mapping[str, Sequence[int | str]] | None = None
+
+    def ask(self, subject: Subject) -> Finding:
+        """Attack every input once and count."""
+        group_of = self._group_of(subject.classes)
+        outcome = subject.attacked(self.attack, search="first").outcome
+        clean, robust = subject.logits.argmax(1) == subject.y, ~outcome.beaten
+        predicted = subject.output(outcome.x_adv).argmax(1)
+        present = [k for k in range(len(subject.classes)) if bool((subject.y == k).any())]
+        rows = [_row(k, subject, clean, robust) for k in present]
+        shares = torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64)
+        worst = rows[int(shares.argmin())]
+        data: dict[str, Any] = {
+            "attack": _told(self.attack),
+            "inputs": len(subject.y),
+            "classes": rows,
+            "robust": float(robust.double().mean()),
+            "worst": worst["class"],
+            "cv": float((shares - shares.mean()).square().mean()),
+            "mcd": float(shares.max() - shares.min()),
+            "predicted": _names(subject.classes, subject.logits.shape[1]),
+            "confusion": _confusion(subject.y, predicted, present, subject.logits.shape[1]),
+            "interval": statistics.INTERVAL,
+        }
+        data |= self._norms(subject, rows)
+        if self.groups:
+            data["groups"] = _masses(subject.y, predicted, group_of)
+        low = _stands_out(worst, rows)
+        severity: Severity = "warning" if low else "info"
+        return Finding("classes", "Classes", _verdict(data, worst, low), severity, data)
+
+    def _group_of(self, classes: Sequence[str]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for group, members in (self.groups or {}).items():
+            for k in class_indices(members, classes):
+                if k in found:
+                    raise UserError(f"a class is in one group; {classes[k]!r} is in {found[k]!r} and in {group!r}")
+                found[k] = group
+        return found
+
+    def _norms(self, subject: Subject, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Norms of the last layer's weights into the rows, and how robust accuracy goes with them."""
+        try:
+            weight = last_linear(subject.model, subject.x[:4]).weight.detach().double()
+        except UserError:
+            return {}
+        sizes = weight.norm(dim=1).tolist()
+        for row in rows:
+            row["weight_norm"] = sizes[row["index"]]
+        pairs = [(row["weight_norm"], row["accuracy"]) for row in rows]
+        if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+            return {}
+        from scipy.stats import pearsonr, spearmanr
+
+        columns = list(zip(*pairs, strict=True))
+        return {"pearson": float(pearsonr(*columns).statistic), "spearman": float(spearmanr(*columns).statistic)}
+
+
+def _told(attack: Perturbation) -> str:
+    threat = attack.threat
+    return describe(attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat is not None else "")
+
+
+def _row(k: int, subject: Subject, clean: Tensor, robust: Tensor) -> dict[str, Any]:
+    own = subject.y == k
+    found = statistics.accuracy(robust[own])
+    right = float(clean[own].double().mean())
+    return {"class": subject.classes[k], "index": k, "inputs": int(own.sum()), "clean": right, **found}
+
+
+def _names(classes: Sequence[str], outputs: int) -> list[str]:
+    return [classes[k] if k < len(classes) else str(k) for k in range(outputs)]
+
+
+def _confusion(y: Tensor, predicted: Tensor, present: list[int], outputs: int) -> list[list[float]]:
+    """By class that has inputs, the share of them that is taken for each class under attack; rows sum to 1."""
+    counts = torch.stack([torch.bincount(predicted[y == k], minlength=outputs) for k in present]).double()
+    shares: list[list[float]] = (counts / counts.sum(1, keepdim=True)).tolist()
+    return shares
+
+
+def _masses(y: Tensor, predicted: Tensor, group_of: Mapping[int, str]) -> dict[str, Any]:
+    """Of attacked mistakes about classes in a group: the share that stays within it, overall and group by group."""
+    inside: dict[str, list[bool]] = {group: [] for group in group_of.values()}
+    for true, taken in zip(y.tolist(), predicted.tolist(), strict=True):
+        if true != taken and true in group_of:
+            inside[group_of[true]].append(group_of.get(taken) == group_of[true])
+    every = [held for part in inside.values() for held in part]
+    within = {group: sum(part) / len(part) if part else None for group, part in inside.items()}
+    return {"mistakes": len(every), "within": sum(every) / len(every) if every else None, "by_group": within}
+
+
+def _stands_out(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the worst class is less robust than all others together, by more than the choice of it explains."""
+    from scipy.stats import fisher_exact
+
+    if len(rows) < 2:
+        return False
+    right = [round(row["accuracy"] * row["inputs"]) for row in rows]
+    own = round(worst["accuracy"] * worst["inputs"])
+    others, count = sum(right) - own, sum(row["inputs"] for row in rows) - worst["inputs"]
+    table = [[own, worst["inputs"] - own], [others, count - others]]
+    return bool(float(fisher_exact(table, alternative="less").pvalue) * len(rows) < _LEVEL)
+
+
+def _verdict(data: Mapping[str, Any], worst: Mapping[str, Any], low: bool) -> str:
+    between = f"{worst['low']:.1%} to {worst['high']:.1%}"
+    text = (
+        f"Under {data['attack']} {data['robust']:.1%} of inputs stand; in the worst class, {worst['class']}, "
+        f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs), {100 * data['mcd']:.0f} points below the best"
+    )
+    return text + ("." if low else "; that may be chance.")

@@ -1,0 +1,102 @@
+"""Has one step become noise: whether a single step still points where many steps lead, and still finds what they do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Attack
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Audit, Subject, describe
+from buttress.audits.finding import Finding, Severity
+from buttress.audits.statistics import accuracy, bootstrap, paired
+from buttress.errors import UserError
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text
+
+_TITLE = "One step against many"
+_BINS = 20  # of the cosines, from -1 to 1
+
+
+@audit("perturbations")
+@dataclass(frozen=True, kw_only=True)
+class Perturbations(Audit):
+    """FGSM's perturbation beside that of an attack of many steps: their mean cosine, and the gap of the accuracies.
+
+    The diagnosis of Li et al. (arXiv 2010.08034): where training uses one step, that step can degenerate into noise;
+    the accuracy under FGSM then stays while that under many steps falls. A cosine is undefined where an attack moves
+    nothing; such inputs are counted and left out. Cost: both attacks, and one forward per input.
+
+    Args:
+        attack: of many steps; FGSM is run in its threat.
+        gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
+    """
+
+    attack: Attack = PGD(threat=Threat(), steps=20)
+    gap: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse a gap that is none."""
+        if not 0 <= self.gap <= 1:
+            raise UserError(f"gap must be in [0, 1]; got {self.gap}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Run both attacks on every input."""
+        single = FGSM(threat=self.attack.threat)
+        step, many = (subject.attacked(attack).outcome for attack in (single, self.attack))
+        cosines = _cosines(step.x_adv - subject.x, many.x_adv - subject.x).cpu()
+        right = ~subject.task.beaten(subject.logits, subject.y)
+        stands = [right & ~outcome.beaten for outcome in (step, many)]
+        gap = paired(stands[1], stands[0], subject.seed)
+        cosine = _mean(cosines, subject.seed)
+        names = [describe(single), describe(self.attack)]
+        accuracies = [accuracy(one) for one in stands]
+        data = {
+            "inputs": len(right),
+            "seed": subject.seed,
+            "norm": self.attack.threat.norm,
+            "eps": self.attack.threat.eps,
+            "clean": accuracy(right),
+            "attacks": [{"label": name, **one} for name, one in zip(names, accuracies, strict=True)],
+            "gap": gap,
+            "cosine": cosine,
+            "histogram": {
+                "edges": torch.linspace(-1, 1, _BINS + 1).tolist(),
+                "counts": torch.histc(cosines[~cosines.isnan()].float(), _BINS, -1, 1).long().tolist(),
+            },
+        }
+        wide = gap["difference"] >= self.gap and gap["low"] > 0
+        severity: Severity = "warning" if wide else "info"
+        return Finding("perturbations", _TITLE, self._verdict(data, wide), severity, data)
+
+    def _verdict(self, data: dict[str, Any], wide: bool) -> str:
+        (one, few), (other, more) = ((row["label"], row["accuracy"]) for row in data["attacks"])
+        mean = data["cosine"]["mean"]
+        told = "undefined" if mean is None else f"{mean:.2f}"
+        verdict = (
+            f"At {data['norm']} eps {budget_text(data['eps'])}, {few:.1%} of the inputs withstand {one} and {more:.1%} "
+            f"{other}; the mean cosine of their perturbations is {told}."
+        )
+        return verdict + (f" {one} says little about this network." if wide else "")
+
+
+def _cosines(one: Tensor, other: Tensor) -> Tensor:
+    """(N,) cosine of the angle between perturbations, NaN where one of them is 0."""
+    first, second = one.double().flatten(1), other.double().flatten(1)
+    size = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
+    product = (first * second).sum(1)
+    return torch.where(size > 0, (product / torch.where(size > 0, size, 1)).clamp(-1, 1), torch.nan)
+
+
+def _mean(values: Tensor, seed: int) -> dict[str, Any]:
+    """The mean of what is defined with its bootstrap interval, and how many are not."""
+    defined = values[~values.isnan()]
+    undefined = len(values) - len(defined)
+    if not len(defined):
+        return {"mean": None, "low": None, "high": None, "undefined": undefined}
+    low, high = bootstrap(len(defined), lambda index: defined[index].mean(1), seed)
+    return {"mean": float(defined.mean()), "low": low, "high": high, "undefined": undefined}

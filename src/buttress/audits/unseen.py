@@ -1,0 +1,193 @@
+"""What else does it withstand: accuracy under corruptions and under attacks that training did not have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.attacks.brightness import Brightness
+from buttress.attacks.contrast import Contrast
+from buttress.attacks.corruption import Corruption
+from buttress.attacks.elastic import Elastic
+from buttress.attacks.gaussian_blur import GaussianBlur
+from buttress.attacks.jpeg import JPEG
+from buttress.attacks.pgd import PGD
+from buttress.attacks.pixelate import Pixelate
+from buttress.attacks.rotation import Rotation
+from buttress.attacks.translation import Translation
+from buttress.audits.base import Audit, Subject, describe, same_inputs
+from buttress.audits.finding import Finding, Severity
+from buttress.audits.statistics import INTERVAL, accuracy, bootstrap
+from buttress.errors import UserError
+from buttress.registry import attack as registered_attacks
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text
+
+_ALL = (
+    GaussianBlur(),
+    Brightness(),
+    Contrast(),
+    Rotation(),
+    Translation(),
+    Elastic(),
+    JPEG(),
+    Pixelate(),
+)
+
+
+@audit("unseen")
+@dataclass(frozen=True, kw_only=True)
+class Unseen(Audit):
+    """Standard, robust and unseen-attack generalisation in one table: who is right as things are, and under what.
+
+    Accuracy under a corruption counts all inputs that are right when corrupted, whatever the network says of them
+    uncorrupted; the mean corruption accuracy is that over corruptions, each the mean over its severities (1 minus the
+    unnormalised mCE of Hendrycks and Dietterich, ICLR 2019). Under an attack those inputs count that are right before
+    and after it. Shares have exact intervals, means those of a bootstrap over inputs.
+
+    Cost per input: one forward for each corruption and severity, and the attacks' passes.
+
+    Args:
+        corruptions: those of a severity are run at each of ``severities``, other perturbations as they are.
+        severities: which.
+        attacks: what training had, for comparison; they may be none.
+        unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
+    """
+
+    corruptions: Sequence[Perturbation] = _ALL
+    severities: Sequence[int] = (1, 2, 3, 4, 5)
+    attacks: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20),)
+    unseen: Sequence[Perturbation] = (
+        PGD(threat=Threat(explicit=True), steps=20),
+        PGD(threat=Threat(norm="l2", eps=0.5), steps=20),
+        PGD(threat=Threat(norm="l1", eps=12.0), steps=20),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what asks nothing."""
+        if not self.corruptions and not self.attacks and not self.unseen:
+            raise UserError("an audit of the unseen needs corruptions or attacks; got neither")
+        if not self.severities or any(s not in (1, 2, 3, 4, 5) for s in self.severities):
+            raise UserError(f"severities must be some of 1, 2, 3, 4 and 5; got {list(self.severities)}")
+
+    @property
+    def foreign(self) -> list[Perturbation]:
+        """The unseen attacks that are run: those in another norm than what training had."""
+        known = {_norm(attack) for attack in self.attacks} - {""}
+        return [attack for attack in self.unseen if _norm(attack) not in known]
+
+    def ask(self, subject: Subject) -> Finding:
+        """Corrupt and attack every input.
+
+        Raises:
+            UserError: for corruptions of images where the inputs are none.
+        """
+        right = ~subject.task.beaten(subject.logits, subject.y)
+        found = [self._corrupted(subject, corruption) for corruption in self.corruptions]
+        rows = [row for row, _ in found]
+        stands: dict[bool, list[Tensor]] = {True: [], False: []}
+        for seen, attacks in ((True, self.attacks), (False, self.foreign)):
+            for attack in attacks:
+                standing = right & ~subject.attacked(attack, search="first").outcome.beaten
+                rows.append(_attacked(attack, standing, seen))
+                stands[seen].append(standing)
+        data: dict[str, Any] = {
+            "inputs": len(right),
+            "seed": subject.seed,
+            "precision": subject.precision,
+            "interval": f"{INTERVAL}; of means by bootstrap over inputs, 95 %",
+            "severities": sorted(set(self.severities)),
+            "clean": accuracy(right),
+            "rows": rows,
+            "mean_corruption": _mean([share for _, share in found], subject.seed),
+            "seen": _worst(stands[True]),
+            "unseen": _worst(stands[False]),
+            "fingerprints": sorted(p.fingerprint() for p in (*self.corruptions, *self.attacks, *self.foreign)),
+            "same_inputs": same_inputs(subject),
+        }
+        return Finding("unseen", "Corruptions and unseen attacks", _verdict(data), _severity(data), data)
+
+    def _corrupted(self, subject: Subject, corruption: Perturbation) -> tuple[dict[str, Any], Tensor]:
+        """The row of a corruption, and (N,) the share of its severities at which each input is right."""
+        severities = sorted(set(self.severities)) if isinstance(corruption, Corruption) else [None]
+        points, right = [], []
+        for severity in severities:
+            if isinstance(corruption, Corruption) and severity is not None:
+                corruption = replace(corruption, severity=severity)
+            right.append(~subject.attacked(corruption).outcome.beaten)
+            points.append({"severity": severity, **accuracy(right[-1])})
+        share = torch.stack(right).double().mean(0)
+        figure = accuracy(right[0]) if len(right) == 1 else _mean([share], subject.seed)
+        return {**_named(corruption, "corruption"), **(figure or {}), "severities": points}, share
+
+
+def _attacked(attack: Perturbation, standing: Tensor, seen: bool) -> dict[str, Any]:
+    threat = attack.threat
+    budget = {} if threat is None else {"norm": threat.norm, "eps": threat.eps}
+    return {**_named(attack, "seen attack" if seen else "unseen attack"), **budget, **accuracy(standing)}
+
+
+def _named(attack: Perturbation, kind: str) -> dict[str, Any]:
+    return {"kind": kind, "name": registered_attacks.name_of(attack), "label": describe(attack)}
+
+
+def _norm(attack: Perturbation) -> str:
+    return "" if attack.threat is None else attack.threat.norm
+
+
+def _mean(shares: Sequence[Tensor], seed: int) -> dict[str, float] | None:
+    """The mean of (N,) shares, and its interval over inputs; None where there are none."""
+    if not shares:
+        return None
+    each = torch.stack(list(shares)).mean(0).cpu()
+    low, high = bootstrap(len(each), lambda index: each[index].mean(1), seed)
+    return {"accuracy": float(each.mean()), "low": low, "high": high}
+
+
+def _worst(stands: Sequence[Tensor]) -> dict[str, float] | None:
+    """Accuracy under all of some attacks together; None where there are none."""
+    return accuracy(torch.stack(list(stands)).all(0)) if stands else None
+
+
+def _verdict(data: dict[str, Any]) -> str:
+    parts = [f"{data['clean']['accuracy']:.1%} of {data['inputs']} inputs are classified correctly"]
+    corrupted = [row for row in data["rows"] if row["kind"] == "corruption"]
+    if corrupted:
+        worst = min(corrupted, key=lambda row: float(row["accuracy"]))
+        told = (
+            f"{_told(data['mean_corruption'])} on average under {len(corrupted)} corruption{'s' * (len(corrupted) > 1)}"
+        )
+        parts.append(f"{told}, least under {worst['label']}: {worst['accuracy']:.1%}")
+    for seen, kind in ((True, "seen"), (False, "unseen")):
+        rows = [row for row in data["rows"] if row["kind"] == f"{kind} attack"]
+        if rows:
+            names = ", ".join(_budget(row) for row in rows)
+            what = "the attacks that training is taken to have had" if seen else "unseen attacks"
+            parts.append(f"{_told(data[kind])} under {what} ({names})")
+    return "; ".join(parts) + "."
+
+
+def _told(figure: dict[str, float]) -> str:
+    return f"{figure['accuracy']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def _budget(row: dict[str, Any]) -> str:
+    return f"{row['label']} at {row['norm']} eps {budget_text(row['eps'])}" if "norm" in row else str(row["label"])
+
+
+def _severity(data: dict[str, Any]) -> Severity:
+    """Bad when over half of what was right is lost to corruptions on average, a warning when to one of them.
+
+    A warning, too, when nine of ten are lost to unseen attacks.
+    """
+    clean, mean, unseen = data["clean"]["accuracy"], data["mean_corruption"], data["unseen"]
+    if clean == 0 or (mean is not None and mean["accuracy"] < 0.5 * clean):
+        return "bad"
+    least = min((row["accuracy"] for row in data["rows"] if row["kind"] == "corruption"), default=clean)
+    lost = unseen is not None and unseen["accuracy"] < 0.1 * clean
+    return "warning" if least < 0.5 * clean or lost else "good"

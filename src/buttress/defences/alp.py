@@ -1,0 +1,64 @@
+"""Adversarial logit pairing."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.borrow import Mode
+from buttress.attacks.pgd import PGD
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.costs import crafting_passes
+from buttress.errors import UserError
+from buttress.registry import defence
+from buttress.threat import Threat
+
+
+@defence("alp")
+class ALP(Defence):
+    """Clean and perturbed inputs, half and half, with logits that are to agree (Kannan et al., arXiv 1803.06373).
+
+    The loss is the mean cross-entropy over a batch and its perturbed copy, plus ``lam`` times the mean over inputs and
+    classes of the squared difference of their logits, whose gradient flows through both. A baseline: pairing hides
+    gradients more than it gives robustness (Engstrom et al., arXiv 1807.10272), so evaluate with many steps and
+    restarts. Cost: the attack's and 2 gradients of the weights per step.
+
+    Args:
+        attack: what perturbs each batch.
+        lam: weight of the pairing, 0 or more; 0 is training on clean and perturbed inputs alike.
+        mode: the model's mode while crafting.
+    """
+
+    paper = "Kannan et al., arXiv 1803.06373"
+    clean_pass = True
+
+    def __init__(
+        self, attack: Perturbation = PGD(threat=Threat(), steps=10), lam: float = 0.5, mode: Mode = "eval"
+    ) -> None:
+        super().__init__()
+        if not 0 <= lam < math.inf:
+            raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
+        self._attack, self.lam, self.mode = attack, lam, mode
+
+    @property
+    def attack(self) -> Perturbation:
+        """What perturbs each batch."""
+        return self._attack
+
+    @property
+    def cost(self) -> Cost | None:
+        """The attack's passes, and those of a clean and of a perturbed batch."""
+        crafting = crafting_passes(self.attack, self.mode)
+        return None if crafting is None else Cost(crafting, 4)
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Half the cross-entropy of either batch, and the pairing."""
+        x_adv = at.craft(self.attack, mode=self.mode)
+        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        natural, perturbed = F.cross_entropy(clean, batch.y), F.cross_entropy(adversarial, batch.y)
+        pairing = F.mse_loss(adversarial, clean)
+        logs = {"natural": natural.detach(), "adversarial": perturbed.detach(), "pairing": pairing.detach()}
+        return Loss(0.5 * natural + 0.5 * perturbed + self.lam * pairing, logs)

@@ -1,0 +1,92 @@
+"""Costs of mistakes: the matrix that protects some classes, the expected cost of a prediction, classes by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+ClassName = int | str
+Mistakes = Literal["both", "missed", "false"]
+
+
+def check_protected(
+    protected: ClassName | Sequence[ClassName], c: float, mistakes: Mistakes = "both"
+) -> tuple[ClassName, ...]:
+    """The protected classes as a tuple; one alone need not stand in a list.
+
+    Raises:
+        UserError: for no class, for what is neither a name nor an index, for a cost that is no number of 0 or more,
+            for an unknown kind of mistake.
+    """
+    wanted = (protected,) if isinstance(protected, int | str) else tuple(protected)
+    if not wanted or any(isinstance(name, bool) or not isinstance(name, int | str) for name in wanted):
+        raise UserError(f"protected names one class or more, by name or index; got {protected!r}")
+    if not 0 <= c < math.inf:
+        raise UserError(f"the cost c of a mistake about a protected class must be 0 or more; got {c}")
+    if mistakes not in get_args(Mistakes):
+        raise UserError(f"mistakes must be one of {', '.join(get_args(Mistakes))}; got {mistakes!r}")
+    return wanted
+
+
+def class_indices(wanted: Sequence[ClassName], classes: Sequence[str]) -> list[int]:
+    """Positions of classes given by name or by index; a text that is no name but a number is an index.
+
+    Args:
+        wanted: names or indices.
+        classes: the data's names, in the order of the labels.
+
+    Raises:
+        UserError: for a class that the data do not have, with the nearest name.
+    """
+    found = []
+    for name in wanted:
+        if isinstance(name, str) and name in classes:
+            found.append(list(classes).index(name))
+            continue
+        number = int(name) if isinstance(name, int) or name.isdecimal() else -1
+        if isinstance(name, str) and number < 0:
+            raise UserError(f"there is no class {name!r}; {nearest(name, list(classes))}")
+        if not 0 <= number < len(classes):
+            raise UserError(f"classes are numbered 0 to {len(classes) - 1}; got {name!r}")
+        found.append(number)
+    return list(dict.fromkeys(found))
+
+
+def cost_matrix(classes: int, protected: Tensor | Sequence[int], c: float, mistakes: Mistakes = "both") -> Tensor:
+    """(C, C) float32 cost of predicting the row's class where the column's is true.
+
+    1 for every mistake, ``c`` for one in which a protected class is predicted or is true, 0 on the diagonal (Shen,
+    Chen, Wang and Wang, arXiv 2101.12372).
+
+    Args:
+        classes: C.
+        protected: (P,) indices of the protected classes.
+        c: cost of a mistake about them; 1 protects nobody.
+        mistakes: "both", as published; "missed", only those in which a protected class is true; "false", only those
+            in which one is predicted.
+    """
+    index = torch.as_tensor(protected, dtype=torch.int64)
+    costs = torch.ones(classes, classes, device=index.device)
+    if mistakes != "missed":
+        costs[index] = c
+    if mistakes != "false":
+        costs[:, index] = c
+    return costs.fill_diagonal_(0)
+
+
+def expected_cost(logits: Tensor, y: Tensor, costs: Tensor) -> Tensor:
+    """(N,) sum over classes of their probability times the cost of predicting them where ``y`` is true.
+
+    Args:
+        logits: (N, C).
+        y: (N,) true classes.
+        costs: (C, C), rows predicted and columns true.
+    """
+    return (logits.softmax(1) * costs.to(logits).T[y]).sum(1)

@@ -1,0 +1,94 @@
+"""Cost-sensitive training around any base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from buttress.data.base import Dataset
+from buttress.defences.at import Kind
+from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.cost_matrix import (
+    ClassName,
+    Mistakes,
+    check_protected,
+    class_indices,
+    cost_matrix,
+    expected_cost,
+)
+from buttress.defences.wrapper import Wrapper
+from buttress.errors import UserError
+from buttress.registry import defence
+
+Passes = Literal["clean", "adversarial", "both"]
+
+
+@defence("cost-sensitive")
+class CostSensitive(Wrapper):
+    """Any base plus the expected cost of its own predictions, where mistakes about protected classes cost more.
+
+    The cost term of Shen, Chen, Wang and Wang (arXiv 2101.12372) with any adversarial training in place of theirs;
+    attacks of the base are left as they are. Adds no pass.
+
+    Args:
+        base: the training method underneath.
+        protected: the classes to protect, by name or index.
+        c: cost of a mistake about them, where any other costs 1.
+        mistakes: about which: "both", as published, where a protected class is true or is predicted. There the more
+            frequent kind, other classes taken for it, may outweigh its own, so that it is predicted less than before;
+            "missed" counts only mistakes in which it is true, "false" only those in which it is predicted.
+        weight: of the mean expected cost of each pass.
+        on: the passes whose predictions have a cost; "both" takes those that the base makes.
+    """
+
+    paper = "Shen et al., arXiv 2101.12372"
+    reconstruction = "the cost term on the passes of any base"
+    index: Tensor
+
+    def __init__(
+        self,
+        base: Defence | None = None,
+        protected: ClassName | Sequence[ClassName] = (0,),
+        c: float = 10.0,
+        mistakes: Mistakes = "both",
+        weight: float = 1.0,
+        on: Passes = "both",
+    ) -> None:
+        super().__init__(base)
+        if not 0 <= weight < math.inf:
+            raise UserError(f"weight must be 0 or more; got {weight}")
+        if on not in get_args(Passes):
+            raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
+        self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on
+        self.mistakes = mistakes
+        self.register_buffer("index", torch.zeros(0, dtype=torch.int64))
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """As the base does; and the protected classes are looked up in the data's names."""
+        data = super().prepare(model, data, seed)
+        self.index = torch.tensor(class_indices(self.protected, data.classes), device=self.index.device)
+        return data
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """The base's loss plus the weighted mean cost of each pass.
+
+        Raises:
+            UserError: where the base makes none of the passes asked for.
+        """
+        base = self.base.loss(model, batch, at)
+        wanted: tuple[Kind, ...] = ("clean", "adversarial")
+        kinds = [kind for kind in wanted if kind in at.passes and self.on in (kind, "both")]
+        if not kinds:
+            raise UserError(f"{type(self.base).__name__} makes no {self.on} pass whose predictions could have a cost")
+        value, logs = base.value, dict(base.logs)
+        for kind in kinds:
+            logits = at.passes[kind].logits
+            costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
+            cost = expected_cost(logits, batch.y, costs).mean()
+            value = value + self.weight * cost
+            logs[f"cost {kind}"] = cost.detach()
+        return Loss(value, logs)

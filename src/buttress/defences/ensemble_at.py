@@ -1,0 +1,173 @@
+"""Ensemble adversarial training: examples crafted on other networks, too."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.passes import Precision
+from buttress.data.base import Dataset
+from buttress.defences.at import rescaled
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.costs import crafting_passes
+from buttress.defences.fitting import pretrain
+from buttress.errors import UserError
+from buttress.models import create, from_spec, load_weights, spec_of
+from buttress.random import derive, generator
+from buttress.registry import defence
+from buttress.threat import Threat
+
+
+@defence("ensemble-at")
+class EnsembleAT(Defence):
+    """Half clean inputs, half inputs perturbed on a network that changes from step to step (Tramer et al., ICLR 2018).
+
+    The sources are the model itself and static, trained members; in each round of as many steps as there are sources
+    each serves once, in random order. Members are trained on clean inputs before training begins, from fresh weights
+    of the model's own architecture, or given. They are frozen, in eval mode, follow from the seed (or from what was
+    given) and so are in no checkpoint: a resumed run trains them again. Robust to attacks that transfer, and to single
+    steps of its own; many steps of its own gradient are another matter, so validate with those.
+
+    Cost: the attack's passes over the model itself in one of so many steps, and 2 gradients of the weights per step;
+    not counted are the attack's passes over members in the other steps, and before training 2 passes per member, input
+    and epoch.
+
+    Args:
+        attack: what perturbs; single steps in the paper.
+        members: how many to train, or a list of modules and run folders, which may be of other architectures.
+        epochs: of training each member by Adam, without augmentation.
+    """
+
+    paper = "Tramer et al., ICLR 2018"
+    clean_pass = True
+
+    def __init__(
+        self,
+        attack: Perturbation = FGSM(threat=Threat()),  # noqa: B008  (frozen)
+        members: int | Sequence[str | nn.Module] = 2,
+        epochs: int = 10,
+    ) -> None:
+        super().__init__()
+        counted = isinstance(members, int) and not isinstance(members, bool)
+        listed = isinstance(members, list | tuple) and all(isinstance(m, str | Path | nn.Module) for m in members)
+        if not (counted or listed) or (members if isinstance(members, int) else len(members)) < 1:
+            raise UserError(f"members must be 1 or more, or a list of networks and run folders; got {members!r}")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise UserError(f"epochs of training a member must be 1 or more; got {epochs!r}")
+        self._attack, self.members, self.epochs = attack, members, epochs
+        self._networks: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
+        self._seed = 0
+
+    @property
+    def attack(self) -> Perturbation:
+        """What perturbs each batch."""
+        return self._attack
+
+    @property
+    def sources(self) -> int:
+        """Networks that inputs are crafted on, the model itself included."""
+        return 1 + (self.members if isinstance(self.members, int) else len(self.members))
+
+    @property
+    def cost(self) -> Cost | None:
+        """The attack's passes in the model's own share of the steps, and those of a clean and of a perturbed batch."""
+        crafting = crafting_passes(self.attack)
+        return None if crafting is None else Cost(crafting / self.sources, 4)
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """Trains or loads the members."""
+        self._seed = seed
+        if isinstance(self.members, int):
+            self._networks = []
+            for number in range(self.members):
+                member = fresh(model, derive(seed, "member", number))
+                pretrain(member, data.train, epochs=self.epochs, seed=derive(seed, "pretraining", number))
+                self._networks.append(frozen(member))
+        else:
+            self._networks = [frozen(given(member)) for member in self.members]
+        return data
+
+    def source(self, index: int) -> nn.Module | None:
+        """The member that step ``index`` crafts on; None for the model itself."""
+        turn, place = divmod(index, self.sources)
+        order = torch.randperm(self.sources, generator=generator(self._seed, "sources", turn))
+        chosen = int(order[place])
+        if chosen == 0:
+            return None
+        if not self._networks:
+            raise UserError("EnsembleAT makes its members in prepare(model, data, seed): call that first")
+        return self._networks[chosen - 1]
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Half the cross-entropy of the clean, half that of the perturbed batch."""
+        member = self.source(at.index)
+        x_adv = at.craft(self.attack) if member is None else self._crafted(member, at)
+        natural = F.cross_entropy(at.clean(batch.x), batch.y)
+        perturbed = F.cross_entropy(at.adversarial(x_adv), batch.y)
+        logs = {"natural": natural.detach(), "adversarial": perturbed.detach()}
+        return Loss(0.5 * natural + 0.5 * perturbed, logs)
+
+    def _crafted(self, member: nn.Module, at: At) -> Tensor:
+        """The batch perturbed on a member, which is put where the batch is."""
+        batch = at.batch  # in full precision, which mixed training hands to attacks alone
+        precision: Precision = "bf16" if at.precision in ("bf16", "twin", "compiled") else "fp32"
+        attack = rescaled(self.attack, at.scale)
+        network = member.to(batch.x.device, batch.x.dtype)
+        return attack.craft(network, batch.x, batch.y, seed=at.seed, ids=batch.ids, precision=precision)
+
+
+def fresh(model: nn.Module, seed: int) -> nn.Module:
+    """A network of the model's architecture with weights of its own, on the same device.
+
+    One that buttress created is created again; of another a copy is made, whose layers draw their weights again
+    (``reset_parameters``), while weights that belong to no such layer stay as they are.
+
+    Args:
+        model: the pattern; left as it is.
+        seed: of the weights; torch's global random state is left as it was.
+    """
+    like, spec = next(model.parameters(), torch.zeros(())), spec_of(model)
+    if spec is not None:
+        rest = {key: value for key, value in spec.items() if key not in ("name", "options")}
+        return create(spec["name"], seed=seed, **rest, **spec["options"]).to(like)
+    made = copy.deepcopy(model).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        for module in made.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return made.to(like)
+
+
+def given(network: str | Path | nn.Module) -> nn.Module:
+    """A copy of a network, or the network of a finished run's folder.
+
+    Raises:
+        UserError: when the folder holds no trained network that buttress can make again.
+    """
+    if isinstance(network, nn.Module):
+        return copy.deepcopy(network)
+    try:
+        spec = json.loads((Path(network) / "model.json").read_text())["model"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{network} is no folder of a finished run: give one, or the module itself") from None
+    if spec is None:
+        raise UserError(f"the network in {network} was not made by models.create: give the module itself")
+    made = from_spec(spec)
+    load_weights(made, Path(network) / "model.safetensors")
+    return made
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The same network in eval mode, its weights out of reach of any gradient."""
+    network.zero_grad()  # what training left behind
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,104 @@
+"""Free adversarial training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.fgsm import FGSM
+from buttress.attacks.fields import check_counts, check_threat
+from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
+from buttress.errors import UserError
+from buttress.registry import defence
+from buttress.threat import Threat
+
+
+@defence("free")
+class Free(Defence):
+    """Each batch several times over, one backward pass giving the gradients of the weights and of the perturbation.
+
+    Shafahi et al., NeurIPS 2019, algorithm 1. In each replay the weights are updated at x + delta, put into the box,
+    and delta moves by alpha eps along the sign of its gradient, clipped to eps; values that the box cuts off have no
+    gradient and stay. Delta is never reset: the next batch starts from it, and a smaller one uses its first rows. Since
+    every batch is replayed, train for the usual number of epochs divided by ``replays``. With several processes each
+    has a delta of its own, and they start each epoch from that of the first.
+
+    Cost: 1 gradient of the weights per replay and nothing for the perturbation.
+
+    Args:
+        threat: what the model is trained against; linf only.
+        replays: updates per batch, m in the paper, which uses 8 on CIFAR-10.
+        alpha: length of delta's step, as a multiple of eps.
+    """
+
+    paper = "Shafahi et al., NeurIPS 2019"
+
+    delta: Tensor
+
+    def __init__(self, threat: Threat = Threat(), replays: int = 8, alpha: float = 1.0) -> None:
+        super().__init__()
+        check_threat("free", threat, "linf")
+        check_counts(replays=replays)
+        if not math.isfinite(threat.eps) or not 0 < alpha < math.inf:
+            raise UserError(f"free needs a finite eps and a positive alpha; got {threat.eps} and {alpha}")
+        self.threat, self.replays, self.alpha = threat, replays, alpha
+        self.register_buffer("delta", torch.zeros(0))  # as large as the largest batch so far
+        self._leaf: Tensor | None = None
+
+    @property
+    def attack(self) -> Perturbation:
+        """FGSM: one of its steps per replay."""
+        return FGSM(threat=self.threat)
+
+    @property
+    def cost(self) -> Cost:
+        """A pass of each kind per replay."""
+        return Cost(crafting=0, training=2 * self.replays)
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
+        x, eps = at.batch.x, at.scale * self.threat.eps
+        self._leaf = self._rows(x).clamp(-eps, eps).requires_grad_()
+        return Loss(F.cross_entropy(at.adversarial(self.threat.clip(x + self._leaf)), batch.y))
+
+    def step(self, do: Step) -> None:
+        """All replays of one batch."""
+        self._grow(do.batch.x)
+        for _ in range(self.replays):
+            do.update(do.loss())
+            leaf, self._leaf = self._leaf, None
+            if leaf is None or leaf.grad is None:
+                raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
+            eps = do.at.scale * self.threat.eps
+            moved = leaf.detach() + self.alpha * eps * leaf.grad.sign()
+            self.delta[: len(leaf)] = moved.clamp(-eps, eps)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """A copy of delta's rows for this batch, zeros where there are none yet."""
+        rows = torch.zeros_like(x)
+        if self.delta.shape[1:] == x.shape[1:]:
+            known = self.delta[: len(x)]
+            rows[: len(known)] = known
+        return rows
+
+    def _grow(self, x: Tensor) -> None:
+        if self.delta.shape[1:] == x.shape[1:] and len(self.delta) >= len(x):
+            return
+        count = torch.tensor(len(x), device=x.device)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(count, torch.distributed.ReduceOp.MAX)  # shares of a batch differ by one
+        rows = x.new_zeros(int(count), *x.shape[1:])
+        rows[: len(x)] = self._rows(x)
+        self.delta = rows
+
+    def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        saved = state.get(f"{prefix}delta")
+        if isinstance(saved, Tensor):  # of whatever size the batches had
+            self.delta = torch.zeros_like(saved, device=self.delta.device)
+        super()._load_from_state_dict(state, prefix, *rest)

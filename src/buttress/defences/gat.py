@@ -1,0 +1,193 @@
+"""Generative adversarial training (GAT)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.latent import LEVELS, Latent, Level
+from buttress.attacks.semantic import Semantic
+from buttress.data.base import Dataset
+from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.ensemble_at import fresh, frozen
+from buttress.defences.fitting import pretrain
+from buttress.defences.generating import style_vae, usual_batch
+from buttress.errors import UserError
+from buttress.random import derive, generator
+from buttress.registry import defence
+
+
+@defence("gat")
+class GAT(Defence):
+    """Clean images and images whose styles and noises were attacked, one of each (Poursaeed et al., ICCV 2021).
+
+    Before training a generator learns the training split; then `Latent` attacks a level drawn for each batch. An
+    auxiliary classifier of the model's own architecture, trained on clean images, keeps out what it no longer takes for
+    the true class; the loss is the mean cross-entropy over the clean and the kept images, and the share that was
+    dropped is logged. Generator and classifier are frozen, follow from the seed and so are in no checkpoint: a resumed
+    run trains them again. With ``steps=0`` the second half is reconstructions without an attack, the baseline that
+    tells what the generator's blur does from what the attack does.
+
+    The paper has a StyleGAN, and no code was published: the generator (`StyleVAE`), step sizes, limits and the
+    auxiliary classifier are a reconstruction. It gives no robustness in any norm by itself, and accuracy under an
+    attack with the same generator is circular: test with one of another seed, and with the audit `unseen`.
+
+    Cost: ``steps`` gradients of the inputs, and 2 gradients of the weights per step. Not counted are the generator's
+    passes, one of the auxiliary classifier per input, and the training of both.
+
+    Args:
+        edits: "latent" attacks with the generator; "low-level" with `Semantic` edits of light, colour, blur and place,
+            which needs none.
+        levels: one or several of high, mid, low and all, of which one is drawn for a batch; without meaning for
+            low-level edits.
+        steps: of the attack; 0 for reconstructions.
+        style_step: length of a step of the styles, in their standard deviations within a class.
+        style_limit: how far they may move, likewise.
+        noise_step: length of a step of the noises.
+        noise_limit: their largest size.
+        strength: of low-level edits.
+        stop: leave an input alone as soon as it is misclassified.
+        residue: add the change to the clean image; otherwise train on the generated one.
+        weight: of an attacked image relative to a clean one.
+        legitimacy: probability of the true class that the auxiliary classifier must give, 0 to keep all; 0.5 unless
+            given, and 0 for low-level edits, which change no class and which that classifier does not withstand either.
+        epochs: of training the generator.
+        latent: dimensions of its code.
+        beta: weight of its codes' divergence; see `style_vae`.
+        judge_epochs: of training the auxiliary classifier by Adam, without augmentation.
+    """
+
+    paper = "Poursaeed et al., ICCV 2021"
+    clean_pass = True
+    reconstruction = "a conditional VAE for StyleGAN; step sizes, limits and the filter of illegitimate images"
+
+    def __init__(
+        self,
+        edits: Literal["latent", "low-level"] = "latent",
+        levels: Level | Sequence[Level] = LEVELS,
+        steps: int = 10,
+        style_step: float = 0.05,
+        style_limit: float = 0.3,
+        noise_step: float = 0.1,
+        noise_limit: float = 2.0,
+        strength: float = 1.0,
+        stop: bool = True,
+        residue: bool = True,
+        weight: float = 1.0,
+        legitimacy: float | None = None,
+        epochs: int = 15,
+        latent: int = 32,
+        beta: float | None = None,
+        judge_epochs: int = 10,
+    ) -> None:
+        super().__init__()
+        named = tuple(level for level in LEVELS if level == levels) if isinstance(levels, str) else tuple(levels)
+        if edits not in ("latent", "low-level"):
+            raise UserError(f"edits must be latent or low-level; got {edits!r}")
+        if not named or any(level not in LEVELS for level in named):
+            raise UserError(f"levels must be some of {', '.join(LEVELS)}; got {levels!r}")
+        if edits == "low-level" and steps == 0:
+            raise UserError("steps=0 trains on a generator's reconstructions, which low-level edits have none of")
+        if not all(0 <= value < math.inf for value in (weight, beta or 0)) or not 0 <= (legitimacy or 0) < 1:
+            told = f"{weight}, {beta} and {legitimacy}"
+            raise UserError(f"weight and beta must be 0 or more, legitimacy a share below 1; got {told}")
+        for name, count in {"epochs": epochs, "latent": latent, "judge_epochs": judge_epochs}.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < (name == "latent"):
+                raise UserError(f"{name} must be a whole number, epochs of 0 and latent of 1 or more; got {count!r}")
+        self.edits, self.levels, self.steps = edits, named, steps
+        self.style_step, self.style_limit, self.noise_step = style_step, style_limit, noise_step
+        self.noise_limit, self.strength, self.stop, self.residue = noise_limit, strength, stop, residue
+        self.weight, self.legitimacy, self.epochs, self.latent = weight, legitimacy, epochs, latent
+        self.beta, self.judge_epochs = beta, judge_epochs
+        self._attacks: list[Perturbation] = [self._made(level, None, (0.0, 1.0)) for level in named]  # or refused
+        self._ready = False
+        self._judge: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
+
+    @property
+    def attack(self) -> Perturbation | None:
+        """The attack on the last of the levels; None before the generator is trained."""
+        return self._attacks[-1] if self._ready or self.edits == "low-level" else None
+
+    @property
+    def share(self) -> float:
+        """The probability that the auxiliary classifier must give."""
+        return (0.5 if self.edits == "latent" else 0.0) if self.legitimacy is None else self.legitimacy
+
+    @property
+    def cost(self) -> Cost | None:
+        """A forward and a backward for each step of the attack, and those of a clean and of an attacked batch."""
+        return Cost(2 * self.steps, 4)
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """Trains the generator and the auxiliary classifier."""
+        maker = None
+        if self.edits == "latent":
+            maker = style_vae(
+                data.train,
+                len(data.classes),
+                seed=derive(seed, "generator"),
+                epochs=self.epochs,
+                latent=self.latent,
+                beta=self.beta,
+                box=data.box,
+                device=next(model.parameters(), torch.zeros(())).device,
+            )
+        self._attacks = [self._made(level, maker, data.box) for level in self.levels]
+        self._judge = []
+        if self.share > 0:
+            judge = fresh(model, derive(seed, "judge"))
+            batch_size, judging = usual_batch(len(data.train)), derive(seed, "judging")
+            pretrain(judge, data.train, epochs=self.judge_epochs, seed=judging, batch_size=batch_size)
+            self._judge = [frozen(judge)]
+        self._ready = True
+        return data
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Mean over clean images and those attacked ones that are still what they were."""
+        if not self._ready:
+            raise UserError("GAT trains its generator in prepare(model, data, seed): call that first")
+        chosen = int(torch.randint(len(self.levels), (), generator=generator(derive(at.seed, "level"))))
+        x_adv = at.craft(self._attacks[chosen])
+        kept = self.legitimate(x_adv, batch.y)
+        x_adv = torch.where(kept[:, None, None, None], x_adv, batch.x)  # nor does BatchNorm see what was dropped
+        natural = F.cross_entropy(at.clean(batch.x), batch.y, reduction="none")
+        attacked = F.cross_entropy(at.adversarial(x_adv), batch.y, reduction="none")
+        share = self.weight * kept.to(attacked)
+        value = (natural.sum() + (share * attacked).sum()) / (len(natural) + share.sum())
+        logs = {
+            "natural": natural.detach().mean(),
+            "adversarial": (kept * attacked).detach().sum() / kept.sum().clamp(min=1),
+            "dropped": 1 - kept.double().mean(),
+        }
+        return Loss(value, logs)
+
+    def legitimate(self, x: Tensor, y: Tensor) -> Tensor:
+        """(N,) bool: whether the auxiliary classifier gives the class at least the probability asked for."""
+        if not self._judge:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        judge = self._judge[0].to(x.device, x.dtype)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            probability: Tensor = judge(x).softmax(1).gather(1, y[:, None]).squeeze(1)
+        return probability >= self.share
+
+    def _made(self, level: Level, maker: nn.Module | None, box: tuple[float, float] | None) -> Perturbation:
+        if self.edits == "low-level":
+            return Semantic(strength=self.strength, steps=self.steps, stop=self.stop, box=box)
+        return Latent(
+            generator=maker,
+            level=level,
+            steps=self.steps,
+            style_step=self.style_step,
+            style_limit=self.style_limit,
+            noise_step=self.noise_step,
+            noise_limit=self.noise_limit,
+            stop=self.stop,
+            residue=self.residue and self.steps > 0,
+            box=box,
+        )

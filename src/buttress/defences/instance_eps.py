@@ -1,0 +1,120 @@
+"""Instance-adaptive adversarial training: a budget for each example."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.borrow import borrowed
+from buttress.attacks.pgd import PGD
+from buttress.data.base import Dataset
+from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Step
+from buttress.defences.costs import crafting_passes
+from buttress.defences.fitting import Rows
+from buttress.errors import UserError
+from buttress.registry import defence
+from buttress.threat import Threat
+
+
+@defence("instance-eps")
+class InstanceEps(Defence):
+    """Adversarial training that attacks each example with as much as it stands, so that fewer are pushed too far.
+
+    Balaji, Goldstein and Hoffman (arXiv 1910.08051), IAAT: an example that is still right under an attack of its
+    budget plus ``gamma`` gets a larger budget, one that is wrong under its own a smaller one; the change is smoothed,
+    budget <- budget + smoothing * gamma * (1, 0 or -1). Ours: the budget is judged in the visit that trains with it,
+    by that step's own perturbed pass (and one more attack of budget plus gamma after the update), and serves from the
+    next visit on, which saves one of the paper's three attacks; budgets are shares of eps, with an upper end.
+    On several devices the budgets of examples that the first one saw move, and those of the others stay.
+
+    Cost: twice that of the attack, one forward pass for the verdict, and 1 gradient of the weights per step; during
+    ``warmup`` the second attack is left out.
+
+    Args:
+        threat: its eps is the budget that all examples start from.
+        steps: steps of PGD.
+        step_size: their length in input units at eps; it shrinks and grows with an example's budget. 2.5 eps / steps
+            unless given.
+        gamma: how much more an example must stand to be given more, as a share of eps.
+        smoothing: share of gamma by which a budget moves at once.
+        most: the largest budget, as a share of eps.
+        warmup: epochs in which all examples keep the budget they start from.
+    """
+
+    paper = "Balaji et al., arXiv 1910.08051"
+    reconstruction = "when a budget is judged, its limits, and the constants"
+    shares: Tensor
+
+    def __init__(
+        self,
+        threat: Threat = Threat(),
+        steps: int = 10,
+        step_size: float | None = None,
+        gamma: float = 0.25,
+        smoothing: float = 0.1,
+        most: float = 2.0,
+        warmup: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < gamma < math.inf or not 0 < smoothing <= 1:
+            raise UserError(f"gamma must be positive and smoothing in (0, 1]; got {gamma} and {smoothing}")
+        if not 1 <= most < math.inf or not 0 <= warmup < math.inf:
+            raise UserError(f"most must be 1 or more and warmup 0 or more; got {most} and {warmup}")
+        self.threat, self.steps, self.step_size = threat, steps, step_size
+        self.gamma, self.smoothing, self.most, self.warmup = gamma, smoothing, most, warmup
+        self._attack = PGD(threat=threat, steps=steps, step_size=step_size)
+        self.register_buffer("shares", torch.zeros(0))
+        self.rows: Rows | None = None
+
+    @property
+    def attack(self) -> Perturbation:
+        """PGD with the budget that examples start from."""
+        return self._attack
+
+    @property
+    def cost(self) -> Cost | None:
+        """Two attacks and a verdict, and one pass of each kind."""
+        crafting = crafting_passes(self.attack)
+        return None if crafting is None else Cost(2 * crafting + 1)
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """Give every training example the whole eps."""
+        self.rows = Rows(data.train)
+        self.shares = torch.ones(len(data.train), device=self.shares.device)
+        return data
+
+    def _places(self, ids: Tensor) -> Tensor:
+        if self.rows is None:
+            raise UserError("a budget for each example needs the training split: call prepare before loss")
+        places: Tensor = self.rows(ids.to(self.shares.device))
+        return places
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """Mean cross-entropy at points crafted with each example's budget."""
+        share = self.shares[self._places(batch.ids)].to(batch.x.device)
+        x_adv = at.craft(self._attack, scale=share)
+        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
+
+    def step(self, do: Step) -> None:
+        """One update; then the budgets of its examples move."""
+        super().step(do)
+        if do.at.epoch < self.warmup:
+            return
+        places, y = self._places(do.batch.ids), do.batch.y
+        stands = do.at.passes["adversarial"].logits.detach().argmax(1) == y
+        more = do.at.craft(self._attack, scale=(self.shares[places] + self.gamma).to(do.batch.x.device))
+        with borrowed(do.model, "eval", do.at.seed, more.device), torch.no_grad():
+            stands_more = do.at.task.read(do.model(more)).argmax(1) == y
+        direction = torch.where(stands_more, 1.0, torch.where(stands, 0.0, -1.0)).to(self.shares)
+        moved = self.shares[places] + self.smoothing * self.gamma * direction
+        shares = self.shares.clone()
+        shares[places] = moved.clamp(0, self.most)
+        self.shares = shares
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Log the mean budget."""
+        epoch.figures["mean eps"] = self.threat.eps * float(self.shares.mean())

@@ -1,0 +1,141 @@
+"""Robust self-training (RST)."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress import losses
+from buttress.attacks.borrow import borrowed
+from buttress.data.base import Dataset, Split
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.ensemble_at import fresh, given
+from buttress.defences.fitting import pretrain
+from buttress.defences.trades import TRADES
+from buttress.errors import UserError
+from buttress.random import derive
+from buttress.registry import defence
+from buttress.threat import Threat
+
+
+@defence("self-training")
+class SelfTraining(TRADES):
+    """TRADES on labelled inputs and on unlabelled ones, whose classes a standard network guesses (RST).
+
+    Carmon et al., NeurIPS 2019, algorithm 1: before training, a teacher learns from the labelled inputs, clean, and its
+    argmax becomes the class of each unlabelled input. Then each input's TRADES loss counts 1, or ``weight`` where its
+    class is a guess; the mean is by these weights. The authors fill half of each batch with unlabelled inputs; here
+    batches are drawn from both together. Cost: that of TRADES; before training 2 passes per labelled input and epoch
+    of the teacher's.
+
+    Args:
+        threat: what the model is trained against.
+        steps: steps of the attack.
+        step_size: their length in input units; 2.5 eps / steps unless given.
+        beta: weight of the divergence, 0 or more.
+        unlabelled: the share of the training split that loses its labels (by class, so that the labelled rest stays
+            balanced), in (0, 1); or a .npz file whose array ``x`` holds further inputs of the training split's shape
+            and type, none of which may be in the validation or test split.
+        weight: of an input with a guessed class, 0 or more.
+        teacher: a trained network, or a run's folder; unless given one is trained, of the model's architecture.
+        epochs: of training the teacher by Adam, without augmentation.
+    """
+
+    paper = "Carmon et al., NeurIPS 2019"
+
+    guessed: Tensor
+    teacher: str | nn.Module | None
+
+    def __init__(
+        self,
+        threat: Threat = Threat(),
+        steps: int = 10,
+        step_size: float | None = None,
+        beta: float = 6.0,
+        unlabelled: float | str = 0.5,
+        weight: float = 1.0,
+        teacher: str | nn.Module | None = None,
+        epochs: int = 50,
+    ) -> None:
+        super().__init__(threat, steps, step_size, beta)
+        if not isinstance(unlabelled, str) and not 0 < unlabelled < 1:
+            raise UserError(f"unlabelled must be a share between 0 and 1, or a .npz file; got {unlabelled}")
+        if not 0 <= weight < math.inf:
+            raise UserError(f"weight must be a finite number of 0 or more; got {weight}")
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            raise UserError(f"epochs of training the teacher must be 1 or more; got {epochs!r}")
+        self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs
+        object.__setattr__(self, "teacher", teacher)  # not as a submodule: neither trained nor in a checkpoint
+        self.register_buffer("guessed", torch.zeros(0, dtype=torch.int64), persistent=False)
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """Trains the teacher where none was given, and returns the data with its guesses."""
+        labelled, rest = self._parts(data, seed)
+        if self.teacher is None:
+            teacher = fresh(model, derive(seed, "teacher"))
+            pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"))
+        else:
+            teacher = given(self.teacher).to(next(model.parameters()))
+        guesses = predicted(teacher, rest)
+        self.guessed = rest.ids.to(self.guessed.device)
+        if isinstance(self.unlabelled, str):
+            parts = (labelled, Split(rest.x, guesses, rest.ids))
+            train = Split(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
+        else:
+            y = data.train.y.clone()
+            y[torch.isin(data.train.ids, rest.ids)] = guesses  # both in the order of the split
+            train = Split(data.train.x, y, data.train.ids)
+        return replace(data, train=train)
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """The weighted mean of both terms over the batch."""
+        x_adv = at.craft(self.attack)
+        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        guessed = torch.isin(batch.ids, self.guessed)
+        weight = clean.new_ones(len(clean)).masked_fill(guessed, self.weight)
+        weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)  # all may count 0
+        natural = (weight * F.cross_entropy(clean, batch.y, reduction="none")).sum()
+        boundary = (weight * losses.kl(adversarial, clean)).sum()
+        logs = {"natural": natural.detach(), "boundary": boundary.detach(), "guessed": guessed.to(clean.dtype).mean()}
+        return Loss(natural + self.beta * boundary, logs)
+
+    def _parts(self, data: Dataset, seed: int) -> tuple[Split, Split]:
+        """The inputs with labels, and those without."""
+        if not isinstance(self.unlabelled, str):
+            count = min(max(1, round(self.unlabelled * len(data.train))), len(data.train) - 1)
+            return data.train.divide(count, derive(seed, "unlabelled"))
+        x = read_inputs(Path(self.unlabelled))
+        if x.dtype != data.train.x.dtype or x.shape[1:] != data.train.x.shape[1:] or not len(x):
+            wanted = f"{str(data.train.x.dtype).removeprefix('torch.')} of shape (N, {str(data.shape)[1:]}"
+            got = f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+            raise UserError(f"{self.unlabelled}: expected inputs like the training split's, {wanted}; got {got}")
+        first = 1 + max(int(split.ids.max()) for split in data.splits.values())
+        return data.train, Split(x, torch.zeros(len(x), dtype=torch.int64), torch.arange(first, first + len(x)))
+
+
+def predicted(model: nn.Module, split: Split) -> Tensor:
+    """(N,) int64, on the CPU: the classes that a model, in eval mode, gives the inputs of a split."""
+    like = next(model.parameters())
+    with borrowed(model, "eval", 0, like.device), torch.no_grad():
+        return torch.cat([model(x.to(like)).argmax(1).cpu() for x, _ in split])
+
+
+def read_inputs(file: Path) -> Tensor:
+    """The array ``x`` of a .npz file, as a tensor; nothing in the file is executed.
+
+    Raises:
+        UserError: when it cannot be read, or holds no such array of numbers.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return torch.from_numpy(arrays["x"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file} must be a .npz file with an array x of inputs: {reason}") from None

@@ -1,0 +1,234 @@
+"""Which parts of an image an answer hangs on: by covering them, by the gradient, and how well the two agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from buttress import tasks
+from buttress.attacks.borrow import borrowed
+from buttress.errors import UserError
+from buttress.tasks import Task
+
+Fill = Literal["blur", "zero"]
+
+
+def default_window(height: int, width: int) -> int:
+    """An odd side that grows with the image's: 3 for 8x8, 5 for 28x28 and 32x32, 9 for 64x64."""
+    return 2 * max(1, min(height, width) // 14) + 1
+
+
+def check_window(window: int | None, stride: int, fill: str) -> None:
+    """Refuse settings of `occlusion` that cover nothing.
+
+    Raises:
+        UserError: for an even window, a stride below 1 or an unknown fill.
+    """
+    if (window is not None and (window < 1 or window % 2 == 0)) or stride < 1:
+        raise UserError(f"window must be odd and stride 1 or more, in pixels; got {window} and {stride}")
+    if fill not in get_args(Fill):
+        raise UserError(f"fill must be one of {', '.join(get_args(Fill))}; got {fill!r}")
+
+
+def check_images(x: Tensor) -> None:
+    """Refuse what has no places to cover.
+
+    Raises:
+        UserError: for inputs that are not (N, C, H, W).
+    """
+    if x.dim() != 4:
+        raise UserError(f"saliency is of images (N, C, H, W); got inputs of shape {tuple(x.shape)}")
+
+
+def windows(height: int, width: int, stride: int = 1) -> int:
+    """How many windows `occlusion` covers, one after the other, in an image of this size."""
+    return math.ceil(height / stride) * math.ceil(width / stride)
+
+
+def filler(x: Tensor, window: int, fill: Fill = "blur") -> Tensor:
+    """What covered pixels become: the mean over a square of side 2 window + 1 around each, or 0.
+
+    Args:
+        x: (N, C, H, W) images.
+        window: side of what is covered.
+        fill: "blur" or "zero".
+    """
+    if fill == "zero":
+        return torch.zeros_like(x)
+    return F.avg_pool2d(x, 2 * window + 1, stride=1, padding=window, count_include_pad=False)
+
+
+def occlusion(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    window: int | None = None,
+    *,
+    stride: int = 1,
+    fill: Fill = "blur",
+    task: Task = tasks.classification,
+    batch_size: int = 1024,
+) -> Tensor:
+    """(N, H, W) how much the probability of ``y`` falls where a window around each location is covered.
+
+    max(0, p_y(x) - p_y(x covered)), divided by the image's largest (all 0 where covering never hurts). The model is in
+    eval mode meanwhile and comes back as it was; no gradient flows. Cost: one forward per window and one more.
+
+    Args:
+        model: gives logits.
+        x: (N, C, H, W) images.
+        y: (N,) classes.
+        window: odd side of the square, in pixels; `default_window` of the image unless given.
+        stride: distance of neighbouring windows; the locations between share the nearest window's value.
+        fill: what covered pixels become, see `filler`.
+        task: how the output is read.
+        batch_size: inputs computed at once.
+
+    Raises:
+        UserError: for inputs that are no images, and settings that cover nothing.
+    """
+    check_images(x)
+    check_window(window, stride, fill)
+    height, width = x.shape[2:]
+    side = default_window(height, width) if window is None else window
+    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+        filled = filler(x, side, fill)
+        start, falls = _probability(model, x, y, task, batch_size), []
+        together = max(1, batch_size // max(len(x), 1))
+        for cover in _covers(height, width, side, stride, together, x.device):
+            covered = torch.where(cover[:, None, None], filled, x)  # (M, N, C, H, W)
+            found = _probability(model, covered.flatten(0, 1), y.repeat(len(cover)), task, batch_size)
+            falls.append(start - found.view(len(cover), -1))
+        grid = torch.cat(falls).T.clamp(min=0).view(len(x), math.ceil(height / stride), math.ceil(width / stride))
+        full = grid.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
+        largest = full.amax((1, 2), keepdim=True)
+        return torch.where(largest > 0, full / torch.where(largest > 0, largest, 1), 0)
+
+
+def _covers(height: int, width: int, side: int, stride: int, count: int, device: torch.device) -> Iterator[Tensor]:
+    """(M, H, W) bool, what each of the next ``count`` windows covers, centres row by row."""
+    rows, columns = (_near(size, side, stride, device) for size in (height, width))
+    places = torch.cartesian_prod(torch.arange(len(rows)), torch.arange(len(columns))).to(device)
+    for part in torch.split(places, count):
+        yield rows[part[:, 0], :, None] & columns[part[:, 1], None, :]
+
+
+def _near(size: int, side: int, stride: int, device: torch.device) -> Tensor:
+    """(windows, size) bool: the coordinates within half a side of each window's centre."""
+    places = torch.arange(size, device=device)
+    centres = (places[::stride] + (stride - 1) // 2).clamp(max=size - 1)
+    return (places - centres[:, None]).abs() <= side // 2
+
+
+def _probability(model: nn.Module, x: Tensor, y: Tensor, task: Task, batch_size: int) -> Tensor:
+    """(N,) probability of ``y``, computed in float32 or finer."""
+    parts = [
+        task.read(model(part)).softmax(1).gather(1, classes[:, None]).squeeze(1)
+        for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def input_gradients(
+    model: nn.Module, x: Tensor, y: Tensor, *, task: Task = tasks.classification, batch_size: int = 256
+) -> Tensor:
+    """(N, ...) gradient of log p_y with respect to each input.
+
+    The model is in eval mode meanwhile and comes back as it was. Cost: one forward, one backward.
+
+    Args:
+        model: gives logits.
+        x: (N, ...) inputs.
+        y: (N,) classes.
+        task: how the output is read.
+        batch_size: inputs computed at once.
+    """
+    slopes = []
+    with borrowed(model, "eval", 0, x.device):
+        for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
+            points = part.detach().clone().requires_grad_()
+            chosen = log_probability(task.read(model(points)), classes)
+            slopes.append(torch.autograd.grad(chosen.sum(), points)[0])
+    return torch.cat(slopes)
+
+
+def log_probability(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) log-probability of class ``y``."""
+    return logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)
+
+
+def gradient_map(slopes: Tensor) -> Tensor:
+    """(N, H, W) size of the gradient at each location: the sum of magnitudes over the channels of (N, C, H, W)."""
+    return slopes.abs().sum(1)
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """(N,) Pearson's correlation of two maps (N, H, W) of each image; NaN where one of them is constant."""
+    first, second = (rows - rows.mean(1, keepdim=True) for rows in (one.double().flatten(1), other.double().flatten(1)))
+    size = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
+    return torch.where(size > 0, (first * second).sum(1) / torch.where(size > 0, size, 1), torch.nan)
+
+
+def energy_inside(sizes: Tensor, maps: Tensor, threshold: float = 0.1) -> Tensor:
+    """(N,) share of the gradient's L1 size that lies where the saliency is ``threshold`` or more; NaN where it is 0.
+
+    Args:
+        sizes: (N, H, W) `gradient_map`.
+        maps: (N, H, W) `occlusion`.
+        threshold: what counts as salient, in [0, 1].
+    """
+    rows = sizes.double().flatten(1)
+    inside, whole = (rows * (maps >= threshold).flatten(1)).sum(1), rows.sum(1)
+    return torch.where(whole > 0, inside / torch.where(whole > 0, whole, 1), torch.nan)
+
+
+def deletion(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ranking: Tensor,
+    *,
+    window: int | None = None,
+    steps: int = 20,
+    fill: Fill = "blur",
+    task: Task = tasks.classification,
+    batch_size: int = 1024,
+) -> Tensor:
+    """(N,) area under the probability of ``y`` while pixels are covered, the highest ranked first; small is faithful.
+
+    The deletion curve of Petsiuk et al. (BMVC 2018), by the trapezoidal rule over shares of the image from 0 to 1.
+    Pixels of equal rank go in the order of the image. Cost: ``steps`` + 1 forwards.
+
+    Args:
+        model: gives logits.
+        x: (N, C, H, W) images.
+        y: (N,) classes.
+        ranking: (N, H, W) map, larger for what is covered sooner.
+        window: as in `occlusion`; what the blur is made from.
+        steps: equal shares in which the image is covered.
+        fill: what covered pixels become, see `filler`.
+        task: how the output is read.
+        batch_size: inputs computed at once.
+
+    Raises:
+        UserError: for inputs that are no images, settings that cover nothing and fewer than 1 step.
+    """
+    check_images(x)
+    check_window(window, 1, fill)
+    if steps < 1:
+        raise UserError(f"a deletion curve needs 1 step or more; got {steps}")
+    height, width = x.shape[2:]
+    order = ranking.flatten(1).argsort(dim=1, descending=True, stable=True)
+    place = torch.empty_like(order).scatter_(1, order, torch.arange(height * width, device=x.device).expand_as(order))
+    curve: list[Any] = []
+    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+        filled = filler(x, default_window(height, width) if window is None else window, fill)
+        for step in range(steps + 1):
+            gone = (place < round(step * height * width / steps)).view(-1, 1, height, width)
+            curve.append(_probability(model, torch.where(gone, filled, x), y, task, batch_size))
+    return torch.trapezoid(torch.stack(curve, 1), dx=1 / steps, dim=1)

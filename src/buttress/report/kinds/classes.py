@@ -1,0 +1,116 @@
+"""Robust accuracy by class: a bar per class and network with its interval, and what attacked inputs are taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from buttress.audits.finding import Finding
+from buttress.report.figures import COLOURS, Trace, figure, fill, pick
+from buttress.report.kinds import Section, renderer, share_key
+from buttress.report.text import interval, number, percent, plotted
+
+Data = Mapping[str, Any]
+_COLUMNS = ("Class", "Inputs", "Clean", "Under attack", "Interval", "Most taken for", "Weight norm")
+_SCALE = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]
+_SHOWN = 30  # classes whose confusion can be read as a picture
+
+
+@renderer("classes")
+def classes(findings: Mapping[str, Finding]) -> Section:
+    """Bars, the confusion of attacked predictions where it can be read, and a table."""
+    data = {name: finding.data for name, finding in findings.items() if finding.data.get("classes")}
+    if not data:
+        return Section("")
+    plots = [_bars(data)]
+    plots += [_confusion(name, d) for name, d in data.items() if d.get("confusion") and len(d["classes"]) <= _SHOWN]
+    rows = fill("rows.html", parts={name: [_table(d)] for name, d in data.items()}, several=len(findings) > 1)
+    attacks = " and ".join(dict.fromkeys(str(d.get("attack", "the attack")) for d in data.values()))
+    shares = {name: min(row["accuracy"] for row in d["classes"]) for name, d in data.items()}
+    return Section("".join(plots) + rows, (share_key("Worst class", shares, f"robust accuracy under {attacks}"),))
+
+
+def _bars(data: Mapping[str, Data]) -> str:
+    traces: list[Trace] = []
+    for n, (network, found) in enumerate(data.items()):
+        rows = found["classes"]
+        shares = [row["accuracy"] for row in rows]
+        bar: Trace = {
+            "type": "bar",
+            "x": [plotted(row["class"]) for row in rows],
+            "y": shares,
+            "name": plotted(network),
+            "marker": {"color": pick(COLOURS, n)},
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": [row.get("high", share) - share for row, share in zip(rows, shares, strict=True)],
+                "arrayminus": [share - row.get("low", share) for row, share in zip(rows, shares, strict=True)],
+            },
+        }
+        traces.append(bar)
+    layout = {
+        "barmode": "group",
+        "xaxis": {"type": "category"},
+        "yaxis": {"title": {"text": "robust accuracy"}, "tickformat": ".0%", "range": [0, 1.02]},
+    }
+    return figure(traces, layout, "Robust accuracy by class")
+
+
+def _confusion(network: str, data: Data) -> str:
+    shade: Trace = {
+        "type": "heatmap",
+        "x": [plotted(str(name)) for name in data.get("predicted") or range(len(data["confusion"][0]))],
+        "y": [plotted(row["class"]) for row in data["classes"]],
+        "z": data["confusion"],
+        "zmin": 0,
+        "zmax": 1,
+        "colorscale": _SCALE,
+        "colorbar": {"tickformat": ".0%", "thickness": 12},
+    }
+    layout = {
+        "xaxis": {"type": "category", "title": {"text": "taken for, under attack"}},
+        "yaxis": {"type": "category", "title": {"text": "class"}, "autorange": "reversed"},
+    }
+    return figure([shade], layout, f"What attacked inputs are taken for by {network}", height=420)
+
+
+def _table(data: Data) -> dict[str, Any]:
+    lowest = min(row["accuracy"] for row in data["classes"])
+    rows = []
+    for n, row in enumerate(data["classes"]):
+        cells = [
+            row["class"],
+            number(row.get("inputs")),
+            percent(row.get("clean")),
+            percent(row["accuracy"]),
+            interval(row.get("low"), row.get("high")),
+            _taken_for(data, n),
+            number(row.get("weight_norm")),
+        ]
+        rows.append({"marked": row["accuracy"] == lowest, "cells": cells})
+    return {"names": _COLUMNS, "rows": rows, "note": _note(data)}
+
+
+def _taken_for(data: Data, n: int) -> str:
+    """The wrong class that most of a class's attacked inputs are taken for."""
+    confusion, names = data.get("confusion"), data.get("predicted")
+    if not confusion or not names:
+        return "–"
+    index = data["classes"][n].get("index")
+    share, k = max((share, k) for k, share in enumerate(confusion[n]) if k != index)
+    return f"{names[k]}, {percent(share)}" if share else "–"
+
+
+def _note(data: Data) -> str:
+    parts = []
+    if data.get("mcd") is not None and data.get("cv") is not None:
+        parts.append(f"Between the best and the worst class: {percent(data['mcd'])}. Variance: {number(data['cv'])}.")
+    if data.get("pearson") is not None and data.get("spearman") is not None:
+        found = f"Pearson {number(data['pearson'])}, Spearman {number(data['spearman'])}"
+        parts.append(f"Correlation of robust accuracy with the norm of the class's last weights: {found}.")
+    groups = data.get("groups") or {}
+    if groups.get("within") is not None:
+        told = [f"{name} {percent(share)}" for name, share in groups["by_group"].items() if share is not None]
+        parts.append(f"Mistakes that stay within their group: {percent(groups['within'])} ({', '.join(told)}).")
+    return " ".join(parts)

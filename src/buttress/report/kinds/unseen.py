@@ -1,0 +1,75 @@
+"""Corruptions and unseen attacks: one table, and the figures that sum it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from buttress.audits.finding import Finding
+from buttress.report.figures import fill
+from buttress.report.kinds import Key, Section, renderer, share_key
+from buttress.report.text import interval, percent
+from buttress.threat import budget_text
+
+_KEYS = (
+    ("clean", "Clean accuracy", "on the inputs as they are"),
+    ("mean_corruption", "Mean corruption accuracy", "over corruptions and severities"),
+    ("seen", "Robust accuracy, seen attacks", "under all of them together"),
+    ("unseen", "Robust accuracy, unseen attacks", "under all of them together"),
+)
+
+
+@renderer("unseen")
+def unseen(findings: Mapping[str, Finding]) -> Section:
+    """Networks below each other; a row for each corruption and attack, its severities in columns."""
+    data = {name: finding.data for name, finding in findings.items() if finding.data}
+    severities = sorted({s for d in data.values() for s in d.get("severities", [])})
+    tables = {name: _rows(d, severities) for name, d in data.items()}
+    html = fill("unseen.html", tables=tables, severities=severities, several=len(data) > 1, facts=_facts(data))
+    return Section(html, tuple(_keys(data)))
+
+
+def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
+    keys = []
+    for part, label, note in _KEYS:
+        shares = {name: d[part]["accuracy"] for name, d in data.items() if d.get(part)}
+        if shares:
+            keys.append(share_key(label, shares, note))
+    return keys
+
+
+def _rows(data: Mapping[str, Any], severities: list[int]) -> list[dict[str, Any]]:
+    """The inputs as they are, every corruption and their mean, every attack."""
+    blank = ["–"] * len(severities)
+    rows = [_row("as they are", "–", data["clean"], blank)] if data.get("clean") else []
+    found = data.get("rows", [])
+    for row in found:
+        at = {point["severity"]: percent(point["accuracy"]) for point in row.get("severities", [])}
+        if row["kind"] == "corruption":
+            rows.append(_row(row["label"], row["kind"], row, [at.get(s, "–") for s in severities]))
+    if data.get("mean_corruption"):
+        rows.append(_row("all corruptions", "mean", data["mean_corruption"], blank))
+    for row in found:
+        if row["kind"] != "corruption":
+            budget = f" ({row['norm']}, ε = {budget_text(row['eps'])})" if "norm" in row else ""
+            rows.append(_row(f"{row['label']}{budget}", row["kind"], row, blank))
+    return rows
+
+
+def _row(label: str, kind: str, figure: Mapping[str, Any], severities: list[str]) -> dict[str, Any]:
+    between = interval(figure.get("low"), figure.get("high"))
+    return {
+        "label": label,
+        "kind": kind,
+        "accuracy": percent(figure["accuracy"]),
+        "interval": between,
+        "severities": severities,
+    }
+
+
+def _facts(data: Mapping[str, Mapping[str, Any]]) -> str:
+    first: Mapping[str, Any] = next(iter(data.values()), {})
+    told = [f"{first['inputs']:,} inputs"] if "inputs" in first else []
+    told += [f"seed {first['seed']}"] if "seed" in first else []
+    told += [f"intervals: {first['interval']}"] if "interval" in first else []
+    return ", ".join(told)

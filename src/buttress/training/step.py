@@ -1,0 +1,116 @@
+"""One training step: the model and its defence as one module, and what a defence may do with a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+class TrainingStep(nn.Module):
+    """The model and its defence as one module whose forward is the loss; attacks see the plain model inside."""
+
+    def __init__(self, model: nn.Module, defence: Defence) -> None:
+        super().__init__()
+        self.model, self.defence = model, defence
+        self.at: At | None = None
+        self.logs: Mapping[str, Tensor] = {}
+
+    def forward(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
+        """The step's objective, auxiliary terms of the model included.
+
+        The batch is the one that ``at`` holds: mixed precision rounds the inputs that are handed in, and clean inputs
+        are no more to be rounded than perturbed ones.
+        """
+        assert self.at is not None
+        loss = self.defence.loss(self.model, self.at.batch, self.at)
+        self.logs = loss.logs
+        return loss.value + sum(self.at.auxiliary) if self.at.auxiliary else loss.value
+
+
+@dataclass
+class Do:
+    """What a `Defence.step` may do with one batch; see `buttress.defences.base.Step`.
+
+    Args:
+        batch: the batch.
+        model: the model alone.
+        optimizer: of the model's and the defence's weights.
+        at: where in training this is.
+        inner: model and defence as one module.
+        module: ``inner`` as Fabric runs it.
+        fabric: runs the backward passes.
+        clip: largest L2 norm of the gradient, if it has one.
+        sums: of each of the epoch's figures so far the sum and the number; added to.
+        applied: called after each update of the weights.
+        where: this step in words, for the error line.
+    """
+
+    batch: Batch
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    at: At
+    inner: TrainingStep
+    module: Any
+    fabric: Fabric
+    clip: float | None
+    sums: dict[str, tuple[float, int]]
+    applied: Callable[[], None]
+    where: str
+
+    def loss(self) -> Loss:
+        """The defence's objective for this batch."""
+        self.at.passes.clear()
+        self.at.auxiliary.clear()
+        return Loss(self.module(self.batch.x, self.batch.y, self.batch.ids), self.inner.logs)
+
+    def backward(self, loss: Loss) -> None:
+        """Add the gradients of a loss to those of this update, and its figures to the epoch's.
+
+        Raises:
+            UserError: for a loss that is not finite.
+        """
+        value = float(loss.value.detach())
+        if value != value or abs(value) == float("inf"):
+            raise UserError(
+                f"the loss is {value} at {self.where}: training diverged; "
+                "lower the learning rate or clip the gradient. The last checkpoint is intact"
+            )
+        self.fabric.backward(loss.value)
+        logs = {name: float(torch.as_tensor(figure).detach()) for name, figure in loss.logs.items()}
+        for name, figure in {"loss": value, **logs}.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + figure, count + 1
+
+    def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
+        """The gradients of a loss for these parameters, with no part in this update; None where it has none."""
+        own = list(self.inner.parameters())
+        before = [parameter.grad for parameter in own]
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss.value)
+        found = [parameter.grad for parameter in parameters]
+        for parameter, grad in zip(own, before, strict=True):
+            parameter.grad = grad
+        return found
+
+    def apply(self) -> None:
+        """One step of the optimiser along the gradients so far, which are then dropped."""
+        if self.clip is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.applied()
+
+    def update(self, loss: Loss) -> None:
+        """`backward` and `apply`."""
+        self.backward(loss)
+        self.apply()
