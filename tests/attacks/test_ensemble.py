@@ -132,8 +132,12 @@ def test_what_are_no_models_is_refused(case, nets):
     models, x, y = case
     with pytest.raises(UserError, match="models must be a list of torch modules; got a single module"):
         Ensemble(models=models[1])
+    with pytest.raises(UserError, match="models must be a list of torch modules; got a single name"):
+        Ensemble(models="runs/other")
     with pytest.raises(UserError, match=r"models\[1\] must be a torch module"):
-        Ensemble(models=[models[1], "resnet"])
+        Ensemble(models=[models[1], 3])
+    with pytest.raises(UserError, match=r"models\[1\] must be a network here; got 'resnet': load it first"):
+        Ensemble(models=[models[1], "resnet"])(models[0], x, y)
     fewer = nets.conv(classes=6, dtype=torch.float64)
 
     class Logits(PGD):

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from buttress.attacks import BIM, FGSM, PGD, EoT
+from buttress.attacks.eot import _Transformed
+from buttress.attacks.passes import Passes
 from buttress.errors import UserError
 from buttress.random import Random, derive
+from buttress.tasks import classification
 from buttress.threat import Threat
 
 THREAT = Threat(norm="l2", eps=0.5, box=None)
@@ -159,6 +162,26 @@ def test_transformed_points_are_no_success_and_draws_follow_the_input(nets):
         assert not whole.beaten.any()
         part = attack(model, x[3:], y[3:], ids=ids[3:], search=search)
         assert torch.equal(part.x_adv, whole.x_adv[3:])
+
+
+def test_rows_at_rest_read_0_and_keep_their_last_word(nets):
+    x, y = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]), torch.zeros(3, dtype=torch.long)
+    model = nets.linear([[1.0, 0.0], [0.0, 1.0]])
+    oracle = _Transformed(Passes(model, classification, "fp32", 3), x, y)
+    oracle.see(lambda x, random: x + 0.01 * random.sign(x.shape[1:]), 3, Random(0, torch.arange(3)))
+    rows, classes = torch.tensor([True, True, False]), torch.ones(3, 1, dtype=torch.long)
+    oracle.logits(x)
+    assert oracle.beaten.tolist() == [False, True, False]
+    oracle.rest(rows)
+    for ask in (
+        lambda x: (oracle.logits(x),),
+        lambda x: oracle.differences(x, classes),
+        lambda x: oracle.loss_and_grad(x),
+        lambda x: oracle.gradients(x, ["margin", "cross_entropy"]),
+    ):
+        assert all((answer[rows] == 0).all() for answer in ask(1 - x))
+        assert oracle.beaten.tolist() == [False, True, True]
+    assert oracle.forwards.tolist() == [3, 3, 3 * 6]
 
 
 @pytest.mark.parametrize(

@@ -306,3 +306,14 @@ def test_a_copy_that_cannot_run_is_no_twin(nets, monkeypatch):
     monkeypatch.setattr(nn.Identity, "forward", lambda self, x: x.flatten() @ x.new_zeros(1))
     with pytest.raises(NoTwinError, match="cannot run"):
         Twin(model, x, bf16=False)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin"])
+@pytest.mark.parametrize("search", ["full", "first"])
+def test_in_float64_the_model_itself_is_searched_and_that_is_told(nets, precision, search):
+    model, x = nets.conv(seed=3, dtype=torch.float64), torch.rand(6, 1, 6, 6, dtype=torch.float64)
+    y = model(x).argmax(1)
+    attack = PGD(threat=Threat(eps=0.05), steps=3)
+    result, plain = (attack(model, x, y, precision=p, search=search) for p in (precision, "fp32"))
+    assert result.precision == "fp32"
+    assert torch.equal(result.x_adv, plain.x_adv)

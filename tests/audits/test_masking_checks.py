@@ -14,6 +14,7 @@ from buttress.attacks.fgsm import FGSM
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
 from buttress.audits.base import subject
+from buttress.audits.checks import CHECKS
 from buttress.audits.checks.agreement import Agreement
 from buttress.audits.checks.base import Result, varied
 from buttress.audits.checks.black_box import BlackBox
@@ -318,5 +319,73 @@ def test_causes_are_named_before_consequences_and_the_largest_of_these():
     cause = (Roughness(), Result("warn", "Rough.", next=third))
     assert conclude([*consequences, cause], asked) == ("not trustworthy", "Rough. All. Half.", third)
     assert conclude([cause], asked) == ("suspect", "Rough.", third)
-    fine = [(Steps(), Result("pass", "")), (BlackBox(), Result("not run", ""))]
-    assert conclude(fine, asked) == ("trustworthy", "1 checks found nothing that PGD-10 overlooks.", None)
+    fine = [(check, Result("pass", "")) for check in (Gradients(), Steps(), BlackBox())]
+    assert conclude(fine, asked) == ("trustworthy", "Nothing was found that PGD-10 overlooks.", None)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(40, 256, [40]), (40, 16, [14, 13, 13]), (5, 2, [3, 2]), (4, 1, [2, 2]), (3, 1, [3])],
+)
+def test_train_mode_is_tried_in_batches_of_the_audits_size(count, batch_size, sizes):
+    """BatchNorm, whose statistics hang on who is in the batch; two inputs at least, which it needs."""
+    seen = []
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, x):
+            if self.training:
+                seen.append(len(x))
+            value = self.norm(x) - 3
+            return torch.cat([torch.zeros_like(value), value], 1)
+
+    x = torch.linspace(-0.02, 0.02, count)[:, None]
+    asked = trial(Norm(), PGD(threat=ONE, steps=2), x=x)
+    asked.subject.batch_size = batch_size
+    found = TrainMode().ask(asked)
+    assert found.figures == {"batch_size": sizes[0]}
+    assert seen == [size for size in sizes for _ in range(2)]
+
+
+def test_trust_needs_a_check_of_each_kind():
+    asked = trial(lambda x: x - 2)
+    ran, out = Result("pass", ""), Result("not run", "")
+    sound, effort, blind = Gradients(), Steps(), BlackBox()
+    assert conclude([(sound, ran), (effort, ran), (blind, ran)], asked)[0] == "trustworthy"
+    told = {
+        "none of gradient health": (out, ran, ran),
+        "none of more effort": (ran, out, ran),
+        "none of gradient-free": (ran, ran, out),
+        "none of gradient health and none of more effort and none of gradient-free": (out, out, out),
+    }
+    for what, results in told.items():
+        answers = [*zip((sound, effort, blind), results, strict=True), (OneStep(), ran)]
+        assert conclude(answers, asked) == ("suspect", f"Too few checks ran: {what}.", None)
+    odd = Result("fail", "Odd.")
+    assert conclude([(sound, out), (effort, odd), (blind, out)], asked)[0] == "not trustworthy"
+
+
+def test_the_kinds_that_trust_needs():
+    kinds = {check.name: check.kind for check in CHECKS if check.kind != "other"}
+    assert kinds == {
+        **dict.fromkeys(("gradients", "agreement", "roughness"), "gradient health"),
+        **dict.fromkeys(("more steps", "more restarts", "other loss"), "more effort"),
+        **dict.fromkeys(("random points", "black box"), "gradient-free"),
+    }
+
+
+def test_checks_that_could_not_run_are_counted_and_lower_the_verdict():
+    """Square's own figure on a network without a gradient: nothing harder could be tried."""
+    model = Margin(lambda x: x.detach() - 2)
+    x = torch.linspace(-0.02, 0.02, 40)[:, None]
+    audit = Masking(attack=Square(threat=ONE, queries=20), queries=20, draws=5)
+    finding = audit(model, [(x, torch.zeros(40, dtype=torch.int64))])
+    ran = [check for check in finding.data["checks"] if check["verdict"] != "not run"]
+    assert finding.data["checks_run"] == len(ran) < len(CHECKS)
+    assert (
+        f"is suspect ({len(ran)} of {len(CHECKS)} checks ran). Too few checks ran: none of more effort"
+        in finding.verdict
+    )

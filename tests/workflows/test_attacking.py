@@ -133,6 +133,7 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
         ({"seed": 1}, "with seed 0"),
         ({"inputs": 30}, "with inputs 60"),
         ({"by": FGSM()}, "with atta"),
+        ({"precision": "bf16"}, "with precision 'fp32', asked for is 'bf16'"),
     ):
         with pytest.raises(UserError, match=told):
             attack(run, out=out, group=group, resume=True, **{"by": again, **change})

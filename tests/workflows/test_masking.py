@@ -86,12 +86,12 @@ def test_the_proposed_attack_is_asked_beside_the_one_in_question():
 
 def test_a_surrogate_is_a_runs_folder(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
-        with_surrogates([Masking(surrogate=str(tmp_path / "nowhere"))])
+        with_surrogates([Masking(surrogate=str(tmp_path / "nowhere"))], moons(samples=60))
     data, model = moons(samples=60), models.create("mlp", hidden=[8], seed=0)
     fit(model, data, epochs=1, out=tmp_path / "run")
     transfer = EoT(attack=Transfer(surrogate=str(tmp_path / "run")))
     questions = [Masking(surrogate=str(tmp_path / "run")), Boundary(), Robustness(attacks=[transfer])]
-    loaded, other, robustness = with_surrogates(questions)
+    loaded, other, robustness = with_surrogates(questions, data)
     assert other is questions[1]
     assert isinstance(robustness.attacks[0].attack.surrogate, nn.Module)
     x = data.test.take(torch.arange(5))[0]

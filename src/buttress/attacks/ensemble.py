@@ -41,19 +41,21 @@ class Ensemble(Wrapper):
 
     Args:
         attack: what asks the questions; its threat is this one's.
-        models: the others; they take the same inputs and know the same classes, in the same order.
+        models: the others; they take the same inputs and know the same classes, in the same order. In a job, runs'
+            folders.
     """
 
     attack: Attack = PGD()
-    models: Sequence[nn.Module] = ()
+    models: Sequence[nn.Module | str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what are no models."""
         super().__post_init__()
-        if isinstance(self.models, nn.Module):
-            raise UserError("models must be a list of torch modules; got a single module")
+        if isinstance(self.models, nn.Module | str):
+            raise UserError(f"models must be a list of torch modules; got a single {_kind(self.models)}")
         for i, model in enumerate(self.models):
-            check_module(f"models[{i}]", model)
+            if not isinstance(model, str):
+                check_module(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -63,7 +65,9 @@ class Ensemble(Wrapper):
             return x
         with ExitStack() as stack:
             others = []
-            for model in self.models:
+            for i, model in enumerate(self.models):
+                if not isinstance(model, nn.Module):
+                    raise UserError(f"models[{i}] must be a network here; got {model!r}: load it first")
                 stack.enter_context(borrowed(model, "eval", torch.initial_seed(), x.device))
                 check_inputs(model, x[rows], y[rows], self.threat.box)
                 others.append(_full(other_passes(model, oracle, self.draws), oracle, rows))
@@ -135,6 +139,10 @@ class _Together(Seen):
         mine = own()
         self.beaten = self.beaten & self._others_beaten
         return [mine, *answers]
+
+
+def _kind(model: nn.Module | str) -> str:
+    return "name" if isinstance(model, str) else "module"
 
 
 def _full(passes: Passes, whole: Oracle, rows: Tensor) -> Oracle:

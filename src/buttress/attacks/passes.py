@@ -35,12 +35,13 @@ class Passes:
     Precisions: "fp32" and "bf16" (autocast) run the model itself. "folded" runs a float32 copy with BatchNorm folded
     into the convolutions, "twin" such a copy in bf16, "compiled" the twin through ``torch.compile`` (with CUDA graphs
     on a GPU) in batches of one size. Where no such copy can be made, float32 and bf16 are used and the log says why.
+    Inputs in float64 are searched by the model itself in float64, which is told as "fp32": nothing was made faster.
     "auto" times the first four at the first question and becomes the fastest; the timing is not counted.
 
     Args:
         model: the caller's.
         task: reads its output.
-        precision: of all passes that do not ask for float32.
+        precision: of all passes that do not ask for float32; as an attribute, after the first, what they ran in.
         batch_size: inputs computed at once; halved when memory runs out.
         draws: passes whose mean stands for one answer; for models that draw at random.
         twins: copies made before, whose weights are filled again; new ones are put there. For training.
@@ -164,8 +165,10 @@ class Passes:
             if twin is not None:
                 return self.task.read(twin(x))
             precision = "fp32" if precision == "folded" else "bf16"
-        bf16 = precision == "bf16" and x.dtype == torch.float32
-        if not bf16:
+        if precision == "bf16" and x.dtype != torch.float32:
+            precision = "fp32"
+            self.precision = "fp32" if self.precision == "bf16" else self.precision  # told is what ran
+        if precision != "bf16":
             return self.task.read(self.model(x))
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             if x.dim() == 4 and self._channels_last:

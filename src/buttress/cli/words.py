@@ -14,7 +14,7 @@ from buttress.errors import UserError
 from buttress.workflows.words import ROLE_OF, class_path, fraction, is_own, own_path, spelt_out
 
 _YES_NO = ("true", "false", "yes", "no")
-_LISTS = ("attacks", "noises", "perturbations", "audits")  # members of a role, any number of them
+_LISTS = ("attacks", "noises", "perturbations", "audits", "models")  # any number: members of a role, or runs' folders
 _OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 

@@ -42,17 +42,24 @@ from buttress.workflows.settings import (
     under,
     with_surrogates,
 )
+from buttress.workflows.visible import visible_layers
 
 
-def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
-    """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary."""
+def usual_audits(
+    dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None, layers: str | None = "activations"
+) -> list[Audit]:
+    """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary.
+
+    ``layers`` are those looked at, as `visible_layers` finds them; None looks at none.
+    """
     chosen = under(threat, list(attacks or [PGD(steps=20), FGSM()]))
     noise = Gaussian(std=0.1, box=threat.box)
     displacing: list[Perturbation] = [*chosen, noise]
     norms = dict.fromkeys(attack.threat.norm for attack in chosen)
     robustness = [Robustness(attacks=[a for a in chosen if a.threat.norm == norm], noises=[noise]) for norm in norms]
     shown: Audit = Boundary() if dataset.shape == (2,) else Examples(attack=chosen[0])
-    return [*robustness, Layers(perturbations=displacing), shown]
+    inside = [] if layers is None else [Layers(perturbations=displacing, layers=layers)]
+    return [*robustness, *inside, shown]
 
 
 def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
@@ -192,8 +199,9 @@ def audit(
         threat: what the attacker may do; for every attack that names no threat itself. That of the run's own training
             unless given, else linf 8/255.
         attacks: PGD-20 and FGSM unless given; the first one's eps is the main budget. Each norm is scored by itself.
-        audits: robustness, layers, examples or the decision boundary, and masking, unless given; those that name no
-            attacks take the ones above. An attack that masking proposes is run, too.
+        audits: robustness, layers (activations, else those with weights, if any), examples or the decision boundary,
+            and masking, unless given; those that name no attacks take the ones above. An attack that masking proposes
+            is run, too.
         inputs: at most so many test inputs, classes in proportion.
         seed: of all attacks.
         precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
@@ -214,16 +222,21 @@ def audit(
     if left_alone(threat) and facts.get("threat"):
         threat = Threat(**facts["threat"])
     threat = threat_for(dataset.box, threat)
+    remark = ""
     if audits:
         questions = given_audits(audits, threat, attacks)
     else:
-        questions = [*usual_audits(dataset, threat, attacks), *usual_trust(threat, attacks)]
-    questions = with_surrogates(questions)
+        seen = visible_layers(model, dataset)
+        remark = seen.remark
+        questions = [*usual_audits(dataset, threat, attacks, seen.layers), *usual_trust(threat, attacks)]
+    questions = with_surrogates(questions, dataset)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
     if count < 1:
         raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
     say.line(f"audit of {network} on {count} test inputs of {dataset.name}")
+    if remark:
+        say.line(remark)
     if dry_run:
         say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None

@@ -23,6 +23,7 @@ from buttress.models import forward_checked
 from buttress.random import derive
 
 Verdict = Literal["pass", "warn", "fail", "not run"]
+Kind = Literal["gradient health", "more effort", "gradient-free", "other"]
 _REPEATS = 5  # passes in which a network must answer the same (AutoAttack's flag of randomised defences)
 _SPREAD = 1e-4  # largest distance of their outputs, each of length 1, that rounding explains (likewise)
 _JUDGES = 32  # fresh passes whose mean judges an input of a randomised network
@@ -215,6 +216,7 @@ class Check(ABC):
     Attributes:
         name: short, as in the report.
         question: what is asked, in a few words.
+        kind: what it contributes; a verdict of "trustworthy" needs one that ran of each kind but "other".
         cause: whether it looks for what misleads gradients, rather than for the consequence.
         tests: significance tests made; they share the level of the audit.
         needs_gradient: whether it means nothing for a network without one.
@@ -222,6 +224,7 @@ class Check(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    kind: ClassVar[Kind] = "other"
     cause: ClassVar[bool] = False
     tests: ClassVar[int] = 0
     needs_gradient: ClassVar[bool] = True

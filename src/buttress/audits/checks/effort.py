@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from buttress.attacks import Attack
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.naming import describe
 
 
@@ -26,6 +26,7 @@ def harder(trial: Trial, attack: Attack, what: str) -> Result:
 
 
 class _Harder(Check, ABC):
+    kind: ClassVar[Kind] = "more effort"
     tests: ClassVar[int] = 2
     what: ClassVar[str]
 

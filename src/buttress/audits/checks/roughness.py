@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
 from buttress.audits.checks.slopes import cosines, neighbours, slopes
@@ -24,6 +24,7 @@ class Roughness(Check):
 
     name = "roughness"
     question = "Do neighbours share a gradient?"
+    kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
