@@ -346,6 +346,17 @@ def test_attacks_around_attacks_are_typed_as_they_are_nested(here, runs, done):
     assert "Transfer of BPDA of FGSM beats" in done(f"attack {runs}/digits --out transfer --inputs 6 {wrapped}")
 
 
+def test_a_nested_attack_has_settings_of_its_own_not_those_of_the_default_in_its_place(here, runs, done):
+    """PGD stands there by default, with 10 steps in linf."""
+    wrapped = f"attack {runs}/digits --inputs 3 --by eot --by.draws 1 --by.attack"
+    assert "EoT of APGD-100 beats" in done(f"{wrapped} apgd --out apgd")
+    assert "EoT of DeepFool-50 beats" in done(f"{wrapped} deepfool --out deepfool")  # l2 by itself
+    (here / "job.yaml").write_text(yaml.safe_dump({"by": {"name": "eot", "draws": 1, "attack": {"name": "apgd"}}}))
+    assert "EoT of APGD-100 beats" in done(f"attack {runs}/digits --inputs 3 --config job.yaml --out file")
+    text = done("train --data digits --defence at --defence.attack apgd --print-config")
+    assert yaml.safe_load(text)["defence"]["init_args"]["attack"]["init_args"]["steps"] == 100
+
+
 def test_an_ensemble_names_its_networks_by_their_folders(here, runs, done):
     done("train other --data moons --data-args.samples 200 --data-args.test 60 --model mlp --epochs 1 --seed 4")
     words = f"attack {runs}/moons --inputs 12 --threat.eps 0.4 --by ensemble --by.attack.steps 3"
