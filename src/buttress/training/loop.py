@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -285,9 +285,12 @@ class Loop:
         try:
             self.step_module.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            self._set(state, progress)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"the checkpoint {path} is of another model or training method: {reason}") from None
+
+    def _set(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         if self.average is not None:
             self.average.state = {name: value.to(self.device) for name, value in state["average"].items()}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from buttress.attacks import Perturbation
@@ -140,6 +141,14 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{facts} cannot be read: choose another output folder, or remove this one") from None
     check_same(before, settings, out)
+    examples = out / "examples.safetensors"
+    try:
+        with safe_open(examples, "pt") as held:
+            whole = "x_adv" in held.keys()  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError):
+        whole = False
+    if not whole:
+        raise UserError(f"{examples} is damaged or gone: choose another output folder, or remove this one")
     shutil.rmtree(out / "groups", ignore_errors=True)  # stopped just before that
     return True
 
