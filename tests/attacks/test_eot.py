@@ -1,13 +1,14 @@
 """EoT: a random linear model's optimum in closed form, transformations by hand, and what is counted."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
-from buttress.attacks import BIM, FGSM, PGD, EoT
-from buttress.attacks.eot import _Transformed
+from buttress.attacks import BIM, FGSM, PGD, Attack, EoT
+from buttress.attacks.eot import Wrapper, _Transformed
 from buttress.attacks.passes import Passes
 from buttress.errors import UserError
 from buttress.random import Random, derive
@@ -218,3 +219,21 @@ def test_one_draw_is_the_attack_inside(nets):
     same = EoT(attack=attack, draws=1, transforms=lambda x, random: x * 1.0)(model, x, y)
     assert torch.equal(same.x_adv, theirs.x_adv)
     assert math.isclose(float(same.loss.sum()), float(theirs.loss.sum()))
+
+
+def test_a_wrapper_that_forgot_its_base_is_refused_rather_than_run_without_a_budget(nets):
+    @dataclass(frozen=True, kw_only=True)
+    class Forgetful(Wrapper):
+        attack: Attack = PGD()
+
+        def __post_init__(self):
+            pass
+
+        def perturb(self, oracle, x, y, random):
+            return x + 0.5
+
+    model, x, y = nets.seeded(lambda: torch.nn.Linear(4, 3)), torch.rand(2, 4), torch.tensor([0, 1])
+    with pytest.raises(UserError, match=r"Forgetful has no threat: .* __post_init__"):
+        Forgetful()(model, x, y)
+    with pytest.raises(UserError, match="Forgetful has no threat"):
+        Forgetful().craft(model, x, y)
