@@ -224,7 +224,7 @@ def test_one_draw_is_the_attack_inside(nets):
 def test_a_wrapper_that_forgot_its_base_is_refused_rather_than_run_without_a_budget(nets):
     @dataclass(frozen=True, kw_only=True)
     class Forgetful(Wrapper):
-        attack: Attack = PGD()
+        attack: Attack
 
         def __post_init__(self):
             pass
@@ -234,6 +234,6 @@ def test_a_wrapper_that_forgot_its_base_is_refused_rather_than_run_without_a_bud
 
     model, x, y = nets.seeded(lambda: torch.nn.Linear(4, 3)), torch.rand(2, 4), torch.tensor([0, 1])
     with pytest.raises(UserError, match=r"Forgetful has no threat: .* __post_init__"):
-        Forgetful()(model, x, y)
+        Forgetful(attack=PGD())(model, x, y)
     with pytest.raises(UserError, match="Forgetful has no threat"):
-        Forgetful().craft(model, x, y)
+        Forgetful(attack=PGD()).craft(model, x, y)
