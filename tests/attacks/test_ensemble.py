@@ -78,6 +78,26 @@ def test_answers_are_means(case):
     torch.testing.assert_close(seen["differences"][0], mean.detach())
 
 
+def test_rows_at_rest_read_0(case):
+    """Also by a loss that is none for logits of 0, as those of a row that is not computed would read."""
+    models, x, y = case
+    rows, seen = torch.arange(12) % 3 == 0, []
+
+    class Spy(PGD):
+        def perturb(self, oracle, x, y, random):
+            oracle.rest(rows)
+            seen.extend([oracle.loss(x, "cross_entropy"), oracle.loss_and_grad(x, "cross_entropy")[0]])
+            oracle.wake()
+            return x
+
+    result = Ensemble(attack=Spy(threat=THREAT), models=models[1:])(models[0], x, y)
+    losses = torch.stack([F.cross_entropy(model(x), y, reduction="none") for model in models]).mean(0)
+    for value in seen:
+        assert (value[rows] == 0).all()
+        torch.testing.assert_close(value[~rows], losses[~rows])
+    assert torch.equal(result.forwards[rows], torch.ones(4, dtype=torch.int64))  # the verdict's
+
+
 def test_an_input_is_found_only_where_all_are_beaten(case):
     """Searching for the first success: what was found beats every model; what one model resists goes to the end."""
     models, x, y = case

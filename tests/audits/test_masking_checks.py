@@ -8,25 +8,30 @@ import torch
 from torch import nn
 
 from buttress.attacks.autoattack import AutoAttack
+from buttress.attacks.bim import BIM
 from buttress.attacks.bpda import BPDA
 from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
+from buttress.attacks.fmn import FMN
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
+from buttress.attacks.tpgd import TPGD
+from buttress.attacks.transfer import Transfer
 from buttress.audits.base import subject
 from buttress.audits.checks import CHECKS
 from buttress.audits.checks.agreement import Agreement
-from buttress.audits.checks.base import Result, varied
+from buttress.audits.checks.base import Result, through, varied
 from buttress.audits.checks.black_box import BlackBox
 from buttress.audits.checks.budget import Budget, Unbounded
 from buttress.audits.checks.effort import OtherLoss, Restarts, Steps
 from buttress.audits.checks.gradients import Gradients
 from buttress.audits.checks.mode import TrainMode
 from buttress.audits.checks.one_step import OneStep
-from buttress.audits.checks.proposal import averaged
+from buttress.audits.checks.proposal import averaged, black_box
 from buttress.audits.checks.random_points import RandomSearch
 from buttress.audits.checks.randomness import Randomness
 from buttress.audits.checks.roughness import Roughness
+from buttress.audits.checks.scale import Scale
 from buttress.audits.checks.slopes import cosines, neighbours
 from buttress.audits.masking import Masking, conclude, put
 from buttress.losses import margin
@@ -256,6 +261,108 @@ def test_an_attack_that_averages_well_is_not_told_to_run_itself():
     assert averaged(trial(wave, attack)) == replace(attack, draws=20)
 
 
+def mine(logits, y):
+    """A loss of the user's."""
+    return 2 * margin(logits, y)
+
+
+def test_more_draws_are_made_wherever_the_averaging_stands():
+    noisy, inner = (lambda x: x - 2 + torch.rand_like(x)), PGD(threat=ONE, steps=3, loss=mine)
+    few, one = EoT(attack=inner, draws=2), EoT(attack=inner, draws=1)
+    most = EoT(attack=inner, draws=30)
+    cases = {
+        few: EoT(attack=inner, draws=20),
+        one: EoT(attack=inner, draws=20),
+        most: EoT(attack=inner, draws=120),
+        BPDA(attack=few): BPDA(attack=EoT(attack=inner, draws=20)),
+        EoT(attack=BPDA(attack=one), draws=9): EoT(attack=BPDA(attack=EoT(attack=inner, draws=20)), draws=36),
+    }
+    for attack, wanted in cases.items():
+        asked = trial(noisy, attack)
+        more = averaged(asked)
+        assert more == wanted
+        about = asked.subject
+        spent = [a(about.model, about.x, about.y).backwards for a in (attack, more)]
+        assert spent[0].tolist() == [3 * innermost(attack).draws] * 40
+        assert spent[1].tolist() == [3 * innermost(more).draws] * 40
+
+
+def innermost(attack):
+    """The EoT that stands next to the attack at the core."""
+    while not (isinstance(attack, EoT) and attack.attack is attack.core):
+        attack = attack.attack
+    return attack
+
+
+def test_what_a_transfer_attack_averages_are_its_surrogates_draws():
+    attack = Transfer(attack=EoT(attack=PGD(threat=ONE, loss=mine), draws=3), surrogate=Margin(wave))
+    assert averaged(trial(wave, attack)) == EoT(attack=attack)
+
+
+def test_averaging_climbs_the_margin_only_where_the_user_chose_no_loss():
+    for loss in (mine, "dlr", "cross_entropy"):
+        attack = PGD(threat=ONE, steps=3, loss=loss)
+        assert averaged(trial(wave, attack)) == EoT(attack=attack)
+    assert averaged(trial(wave, PGD(threat=ONE))) == EoT(attack=PGD(threat=ONE, loss="margin"))
+    climbing = BPDA(attack=PGD(threat=ONE, loss="margin"))
+    assert averaged(trial(wave, BPDA(attack=PGD(threat=ONE)))) == EoT(attack=climbing)
+    many = AutoAttack(threat=ONE, version="rand")
+    assert averaged(trial(wave, many)) == replace(many, draws=80)
+
+
+def test_no_black_box_is_proposed_with_fewer_queries_than_were_spent():
+    assert black_box(trial(wave, queries=50), more=2) == Square(threat=ONE, queries=100)
+    for attack in (Square(threat=ONE, queries=700), BPDA(attack=Square(threat=ONE, queries=700))):
+        assert black_box(trial(wave, attack, queries=50), more=2) == Square(threat=ONE, queries=1400)
+    assert black_box(trial(wave, Square(threat=ONE, queries=700), queries=5000)).queries == 5000
+
+
+def test_another_attack_that_beats_less_tells_nothing():
+    """FGSM leaps over the ditch at 0.3, PGD's many steps are led back; but PGD is not FGSM with more steps."""
+    ditch = trial(lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), FGSM(threat=ONE))
+    assert not ditch.stands.any()
+    found = Steps().ask(ditch)
+    assert found.comparisons[1].stronger
+    assert found.verdict == "pass"
+
+
+def test_what_follows_gradients_follows_those_that_the_attack_replaces():
+    """Rounding to fifths lets no gradient through; that of the identity is true on the whole, and leads anywhere."""
+
+    class Fifths(nn.Module):
+        def forward(self, x):
+            return (5 * x).round() / 5
+
+    model = nn.Sequential(Fifths(), Margin(lambda x: 3 * x - 2))
+    x, attack = torch.linspace(-0.02, 0.02, 40)[:, None], PGD(threat=ONE, steps=5, start="zero")
+    plain, adaptive = (trial(model, one, x=x) for one in (attack, EoT(attack=BPDA(attack=attack, layers="0"), draws=1)))
+    assert (plain.slopes.grad == 0).all()
+    assert (adaptive.slopes.grad == 3).all()
+    assert torch.equal(plain.slopes.value, adaptive.slopes.value)
+    assert (plain.stands.all(), adaptive.stands.any()) == (True, False)
+    step = OneStep().ask(adaptive)
+    assert step.comparisons[0].challenger == "BPDA of FGSM"
+    assert step.comparisons[0].standing == 0
+    scale = put(Scale(), adaptive)
+    assert (scale.verdict, scale.comparisons[0].standing) == ("pass", 0)
+    wide = torch.linspace(-1, 1.4, 40)[:, None]  # of both answers
+    plain, adaptive = (replace(one, subject=replace(one.subject, x=wide, _logits=None)) for one in (plain, adaptive))
+    for check in (Gradients(), Agreement(), Roughness(), Unbounded()):
+        assert put(check, plain).verdict in ("warn", "fail"), check.name
+        assert put(check, adaptive).verdict == "pass", check.name
+    assert not model[0]._forward_hooks
+    assert not model[0]._forward_pre_hooks
+
+
+def test_what_replaces_gradients_is_all_that_goes_around_another_attack():
+    core, inside = FGSM(threat=ONE), PGD(threat=ONE)
+    first = BPDA(attack=inside, layers="a", backward=mine)
+    assert through(inside, core) is core
+    assert through(EoT(attack=first), core) == BPDA(attack=core, layers="a", backward=mine)
+    assert through(BPDA(attack=first, layers="b"), core) == BPDA(attack=through(first, core), layers="b")
+    assert through(Transfer(attack=first, surrogate=nn.Flatten()), core) is core
+
+
 def test_effort_is_that_of_the_innermost_attack():
     inner = PGD(threat=ONE, steps=3, restarts=2, loss="margin")
     for attack in (EoT(attack=inner, draws=1), BPDA(attack=EoT(attack=inner, draws=1))):
@@ -303,6 +410,21 @@ def test_settings_reach_into_an_attack_that_holds_another():
     inner = PGD(threat=ONE, steps=3)
     assert varied(EoT(attack=inner, draws=4), {"steps": 9}, 3) == EoT(attack=PGD(threat=ONE, steps=9), draws=4)
     assert varied(FGSM(threat=ONE), {"restarts": 5}, 20) == PGD(threat=ONE, steps=20, restarts=5)
+
+
+def test_what_pgd_takes_over_from_an_attack_without_such_settings():
+    """The loss, and what is called and means the same: FMN's step size is no length, AutoAttack's 0 restarts not 0."""
+    assert varied(FGSM(threat=ONE, loss=mine), {"steps": 9}, 20) == PGD(threat=ONE, steps=9, loss=mine)
+    bim = BIM(threat=ONE, steps=7, step_size=0.2, loss=mine)
+    assert varied(bim, {"restarts": 5}, 7) == PGD(threat=ONE, steps=7, step_size=0.2, restarts=5, loss=mine)
+    assert varied(bim, {"steps": 30}, 7) == replace(bim, steps=30)
+    tpgd = TPGD(threat=ONE, steps=4, restarts=3, step_size=0.1, start="zero")
+    wanted = PGD(threat=ONE, steps=4, restarts=3, step_size=0.1, start="zero", loss="margin")
+    assert varied(tpgd, {"loss": "margin"}, 4) == wanted
+    l2 = Threat(norm="l2", eps=1.0)
+    assert varied(FMN(threat=l2, steps=8), {"restarts": 5}, 8) == PGD(threat=l2, steps=8, restarts=5)
+    assert varied(AutoAttack(threat=l2), {"loss": "margin"}, 100) == PGD(threat=l2, steps=100, loss="margin")
+    assert varied(EoT(attack=bim), {"restarts": 2}, 7) == EoT(attack=varied(bim, {"restarts": 2}, 7))
 
 
 def test_causes_are_named_before_consequences_and_the_largest_of_these():

@@ -130,6 +130,8 @@ def _replaced(name: str, layer: nn.Module, backward: StandIn | None) -> Iterator
 def _layer(model: object, name: str) -> tuple[str, nn.Module]:
     if not isinstance(model, nn.Module):
         raise UserError(f"BPDA replaces layers of a torch module; the model is a {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("BPDA hooks layers, and a scripted module takes no hooks: attack the module it was made from")
     known = dict(model.named_modules())
     if name not in known:
         raise UserError(f"the model has no layer {name!r}; {nearest(name, [n for n in known if n])}")

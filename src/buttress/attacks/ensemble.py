@@ -100,9 +100,10 @@ class _Together(Seen):
         """(N,) the mean of the models' losses."""
 
         def own() -> Tensor:
-            alive, output = self.alive.clone(), super(_Together, self).logits(x)
-            value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward)
-            return torch.where(alive, value, 0).to(x.dtype)
+            rows, output = self._rows, super(_Together, self).logits(x)
+            spec = losses.resolve(loss or self.task.loss)
+            value = self._value(output.double(), slice(None), spec, toward).to(x.dtype)
+            return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
         return _mean(self._asked_of_all(lambda model: model.loss(x, loss, toward), own))
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.gradients import gradients
 from buttress.attacks.passes import Passes
 from buttress.errors import UserError
 from buttress.threat import per_row
@@ -192,7 +191,7 @@ class Oracle:
         def work(part: slice) -> tuple[Tensor, ...]:
             rows = self._index(part)
             values = [partial(self._value, rows=rows, spec=spec, toward=None, look=True) for spec in specs]
-            results = gradients(self.passes, points[part], values)
+            results = self.passes.gradients(points[part], values)
             self._count(rows, backwards=len(specs))
             return results
 

@@ -37,12 +37,15 @@ class Masking(Audit):
     network whose attacks are as strong as they should be is called otherwise with a probability of at most ``level``.
 
     "trustworthy" when nothing was found; "suspect" when gradients look as if they misled, or too few checks ran; "not
-    trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. ``data["next"]`` is the
-    attack to run then. The verdict is about the figure: a network that hides nothing may still be attacked by too few
-    steps or the wrong loss. A check that means nothing here, or cannot run, is told as such; ``data["checks_run"]``
-    counts the others. For "trustworthy" there must be one at least of gradient health (gradients, agreement,
-    roughness), of more effort (more steps, more restarts, other loss), and without gradients (random points, black
-    box).
+    trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. `Finding.next` is the
+    attack to run then, and ``data["next"]`` tells it. The verdict is about the figure: a network that hides nothing may
+    still be attacked by too few steps or the wrong loss. A check that means nothing here, or cannot run, is told as
+    such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient health
+    (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without gradients
+    (random points, black box).
+
+    Where the attack replaces gradients of layers (`BPDA`), all that follows a gradient here follows the replaced one:
+    the figure of an adaptive attack stands or falls with the gradient that it used, not with the network's own.
 
     Args:
         threat: what the attacker may do, where ``attack`` is not given.
@@ -118,7 +121,7 @@ class Masking(Audit):
             "next": None if proposal is None else spelt(proposal),
             "next_label": None if proposal is None else describe(proposal),
         }
-        return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data)
+        return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data, proposal)
 
     def trial(self, subject: Subject) -> Trial:
         """The network on trial, on as many inputs as asked for."""

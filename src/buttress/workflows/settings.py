@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,16 +17,18 @@ from buttress.attacks.bpda import BPDA
 from buttress.attacks.ensemble import Ensemble
 from buttress.attacks.passes import CraftPrecision
 from buttress.audits import Audit
+from buttress.audits.naming import describe
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.errors import UserError
-from buttress.threat import Threat
+from buttress.threat import Threat, budget_text
 from buttress.training import Optimiser, Schedule, fit, load, read_facts
 from buttress.training.fit import Precision, Trained
 from buttress.training.loop import Progress
 from buttress.workflows.making import check_fit, check_options, create_for
 
 Thing = TypeVar("Thing")
+log = logging.getLogger(__name__)
 
 
 class Say:
@@ -203,7 +206,8 @@ def under(threat: Threat, thing: Thing) -> Thing:
     """``thing`` (an attack, a defence, a list of them) with what was left at its default taken from ``threat``.
 
     That is every threat as a whole, the box of a threat given without one, and the box of a noise. A method's own
-    default (CW's l2 without a limit) stays, unless the user typed a threat for the job.
+    default (CW's l2 without a limit) stays, unless the user typed a threat for the job. One in the usual norm, of which
+    perhaps the eps alone was typed, is not for methods that do not know that norm: they keep their own, and say so.
     """
     if isinstance(thing, Threat):
         if left_alone(thing):
@@ -216,7 +220,7 @@ def under(threat: Threat, thing: Thing) -> Thing:
     if is_dataclass(thing) and not isinstance(thing, type):
         inside = {f.name: getattr(thing, f.name) for f in fields(thing)}
         usual = {f.name for f in fields(thing) if threat.explicit and _usual(inside[f.name], f.default)}
-        news = {key: threat if key in usual else under(threat, value) for key, value in inside.items()}
+        news = {key: _typed(threat, thing, key) if key in usual else under(threat, inside[key]) for key in inside}
         changed = {key: new for key, new in news.items() if new is not inside[key]}
         if _is_noise(thing) and inside.get("box") == Threat().box:
             changed["box"] = threat.box
@@ -227,6 +231,20 @@ def under(threat: Threat, thing: Thing) -> Thing:
 def _usual(value: object, default: object) -> bool:
     """Whether this is the threat that a method has by itself; a threat that the user typed beats it."""
     return isinstance(value, Threat) and not value.explicit and value == default
+
+
+def _typed(threat: Threat, thing: Any, name: str) -> Threat:
+    """The threat that was typed; the method's own where it cannot take that, and the norm may not have been typed."""
+    own: Threat = getattr(thing, name)
+    if threat.norm == own.norm or threat.norm != Threat().norm:
+        return threat
+    try:
+        replace(thing, **{name: threat})
+    except UserError as reason:
+        told = f"{own.norm} eps {budget_text(own.eps)}"
+        log.warning("%s keeps its own threat, %s: %s", describe(thing), told, reason)
+        return threat_for(threat.box, replace(own, explicit=True))  # settled, and told once
+    return threat
 
 
 def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str = "cpu") -> Thing:

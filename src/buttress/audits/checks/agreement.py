@@ -9,7 +9,7 @@ import torch
 from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import cosines, neighbours, slopes
+from buttress.audits.checks.slopes import cosines, neighbours
 from buttress.losses import margin
 
 _DIRECTIONS = 24
@@ -33,7 +33,7 @@ class Agreement(Check):
     def ask(self, trial: Trial) -> Result:
         """Warn where the gradient is shown to say nothing on most inputs."""
         near = neighbours(trial.subject, trial.attack.threat, _DIRECTIONS)
-        here = slopes(trial.subject, near.centre)
+        here = trial.slopes_at(near.centre)
         assert here is not None
         grad = torch.nan_to_num(here.grad).flatten(1).double()
         done, promised = [], []

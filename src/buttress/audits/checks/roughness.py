@@ -9,7 +9,7 @@ import torch
 from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import cosines, neighbours, slopes
+from buttress.audits.checks.slopes import cosines, neighbours
 
 _NEIGHBOURS = 4
 _ALIKE = 0.1  # cosine below which a neighbour's gradient points elsewhere
@@ -31,11 +31,11 @@ class Roughness(Check):
     def ask(self, trial: Trial) -> Result:
         """Warn where neighbours' gradients are shown to have nothing in common on most inputs."""
         near = neighbours(trial.subject, trial.attack.threat, _NEIGHBOURS)
-        here = slopes(trial.subject, near.centre)
+        here = trial.slopes_at(near.centre)
         assert here is not None
         found = []
         for step in near.steps:
-            there = slopes(trial.subject, near.centre + step)
+            there = trial.slopes_at(near.centre + step)
             found.append(torch.zeros_like(here.value) if there is None else cosines(here.grad, there.grad))
         angle = torch.stack(found).mean(0)
         apart = int((angle < _ALIKE).sum())
