@@ -193,3 +193,15 @@ def test_what_has_no_such_layers_is_refused(case):
     pair = nn.Sequential(nn.Identity(), nn.LSTM(6, 4, batch_first=True).double())
     with pytest.raises(UserError, match="layers that return a tensor; '1' returned a tuple"):
         BPDA(layers="1")(pair, x[:, 0], y)
+
+
+@pytest.mark.parametrize("layers", ["", ["0", ""]])
+def test_the_whole_model_is_no_layer(layers):
+    with pytest.raises(UserError, match="layers must be names of submodules; got"):
+        BPDA(layers=layers)
+
+
+@pytest.mark.parametrize("layers", [[], ()])
+def test_an_empty_list_of_layers_is_refused(layers):
+    with pytest.raises(UserError, match="must be names of one submodule at least; got none"):
+        BPDA(layers=layers)

@@ -8,8 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Gaussian, Salt
+from buttress.attacks import (
+    APGD,
+    BIM,
+    CW,
+    DDN,
+    FAB,
+    FGSM,
+    FMN,
+    JSMA,
+    LBFGS,
+    MIFGSM,
+    PGD,
+    ZOO,
+    BoundaryAttack,
+    DeepFool,
+    Gaussian,
+    HopSkipJump,
+    Salt,
+    Square,
+)
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.passes import Passes
 from buttress.random import Random, derive
+from buttress.tasks import classification
 from buttress.threat import Threat
 
 
@@ -163,6 +185,145 @@ def test_train_mode_fgsm_by_hand(nets):
         grad = torch.autograd.grad(F.cross_entropy(twin(leaf), y), leaf)[0]
         torch.testing.assert_close(x_adv, (x + 0.05 * grad.sign()).clamp(0, 1))
     assert not torch.equal(results["train"], results["eval"])
+
+
+# -- rows that rest ---------------------------------------------------------------------------------------------------
+
+
+QUESTIONS = {
+    "logits": lambda oracle, x: (oracle.logits(x),),
+    "loss": lambda oracle, x: (oracle.loss(x),),
+    "loss_and_grad": lambda oracle, x: oracle.loss_and_grad(x, "margin"),
+    "gradients": lambda oracle, x: oracle.gradients(x, ["margin", "cross_entropy"]),
+    "differences": lambda oracle, x: oracle.differences(x, torch.tensor([[0, 3]] * len(x))),
+}
+
+
+def oracle_of(model, x, y, precision="fp32", batch_size=5, **options):
+    return Oracle(Passes(model, classification, precision, batch_size), x, y, **options)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_rows_that_rest_are_not_asked_about_and_read_0(model, question):
+    x, y = batch()
+    sizes = []
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    oracle, ask = oracle_of(model, x, y), QUESTIONS[question]
+    whole, beaten = ask(oracle, x), oracle.beaten.clone()
+    before = oracle.forwards.clone(), oracle.backwards.clone()
+    assert before[0].tolist() == [1] * 12
+    sizes.clear()
+    rows = torch.arange(12) % 3 == 0
+    oracle.rest(rows)
+    assert oracle.alive.all()
+    assert not oracle.done
+    answers = ask(oracle, 1 - x)
+    others = ask(oracle_of(model, 1 - x, y), 1 - x)
+    for mine, other in zip(answers, others, strict=True):
+        assert (mine[rows] == 0).all()
+        torch.testing.assert_close(mine[~rows], other[~rows])
+    assert sizes == [5, 3, 5, 5, 2]
+    assert torch.equal(oracle.beaten[rows], beaten[rows])
+    assert torch.equal(oracle.beaten[~rows], (model(1 - x).argmax(1) != y)[~rows])
+    assert torch.equal(oracle.forwards, before[0] + (~rows).long())
+    assert torch.equal(oracle.backwards, before[1] + before[1] * ~rows)
+    oracle.rest(~rows)  # these instead of the former
+    assert all((answer[~rows] == 0).all() for answer in ask(oracle, x))
+    oracle.wake()
+    for mine, other in zip(ask(oracle, x), whole, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_when_all_rest_a_question_costs_nothing(model, question, precision):
+    x, y = batch()
+    asked = oracle_of(model, x, y, precision)
+    QUESTIONS[question](asked, x)
+    for oracle, clean in ((asked, 0), (oracle_of(model, x, y, precision), 1)):  # one tells how many classes there are
+        spent = oracle.forwards.clone()
+        oracle.rest(torch.ones(12, dtype=torch.bool))
+        assert oracle.done
+        assert all((answer == 0).all() for answer in QUESTIONS[question](oracle, x))
+        assert (oracle.forwards - spent <= clean).all()
+        points, output = oracle.settle(x)
+        torch.testing.assert_close(output, model(points).detach())
+        assert not oracle.done
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_rows_at_rest_neither_leave_nor_come_back_when_others_leave(model, every):
+    x, y = right(model)
+    y[:4] = (y[:4] + 1) % 4  # beaten at their first answer
+    oracle = oracle_of(model, x, y, search="first", read_every=every)
+    resting = torch.arange(12) % 2 == 0
+    oracle.rest(resting)
+    for _ in range(3):
+        oracle.logits(x)
+    assert (~oracle.alive).nonzero().flatten().tolist() == [1, 3]
+    assert oracle.forwards[resting].tolist() == [0] * 6
+    part = oracle.only(torch.tensor([0, 5]), search="full")  # a part's rows are awake
+    part.logits(x[[0, 5]])
+    assert (part.forwards == 1).all()
+    oracle.merge(part, torch.tensor([0, 5]), x[[0, 5]], model(x[[0, 5]]).detach(), "part")
+    assert (~oracle.alive).nonzero().flatten().tolist() == [0, 1, 3]
+    spent = oracle.forwards.clone()
+    oracle.logits(x)
+    assert torch.equal(oracle.forwards - spent, (oracle.alive & ~resting).long())
+    oracle.rest(torch.ones(12, dtype=torch.bool))
+    x_adv, output = oracle.settle(x + 0.01)
+    assert torch.equal(x_adv, torch.where(oracle.alive[:, None, None, None], x + 0.01, x))
+    torch.testing.assert_close(output, model(x_adv).detach())
+
+
+def test_a_batch_that_must_stay_whole_rests_as_one(nets):
+    model, sizes = nets.awkward(36).train(), []
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    x, y = batch(6)
+    oracle = oracle_of(model, x, y, batch_size=6)
+    oracle.rest(torch.arange(6) > 0)
+    oracle.logits(x)
+    assert sizes == [6]
+    oracle.rest(torch.ones(6, dtype=torch.bool))
+    assert oracle.done
+    left = oracle_of(model, x, y, batch_size=6, search="first")
+    left.rest(torch.arange(6) > 1)
+    left.logits(x)
+    assert sizes[-1] == 2
+
+
+def test_several_losses_share_a_forward_and_give_the_slopes_of_each(model):
+    x, y = batch()
+    losses = ["margin", "cross_entropy", "dlr"]
+    oracle = oracle_of(model, x, y)
+    grads = oracle.gradients(x, losses)
+    assert oracle.forwards.tolist() == [1] * 12
+    assert oracle.backwards.tolist() == [3] * 12
+    for loss, grad in zip(losses, grads, strict=True):
+        assert torch.equal(grad, oracle_of(model, x, y).loss_and_grad(x, loss)[1])
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *(DeepFool(steps=3), CW(steps=20, c=10.0, lr=0.1), LBFGS(steps=9), JSMA(theta=0.2, steps=6), FAB(steps=3)),
+        *(FMN(steps=3), DDN(steps=3), ZOO(queries=9), BoundaryAttack(queries=9), HopSkipJump(queries=9)),
+        Square(queries=9, threat=Threat(eps=1e-4)),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_an_attack_leaves_its_rows_awake_and_those_finished_are_spared(model, attack):
+    x, y = right(model)
+    y[:3] = (y[:3] + 1) % 4
+    oracle = oracle_of(model, x, y)
+    attack.perturb(oracle, x, y, Random(0, torch.arange(12)))
+    assert not oracle.resting.any()
+    assert not oracle.done
+    assert (oracle.forwards[:3] <= 1).all()  # the clean pass, or the first point, says all
+    assert (oracle.forwards[3:] > 1).all()
+    spent = oracle.forwards.clone()
+    oracle.logits(x)
+    assert torch.equal(oracle.forwards, spent + 1)
 
 
 # -- gradients too small for a number --------------------------------------------------------------------------------

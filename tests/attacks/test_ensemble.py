@@ -78,6 +78,26 @@ def test_answers_are_means(case):
     torch.testing.assert_close(seen["differences"][0], mean.detach())
 
 
+def test_rows_at_rest_read_0(case):
+    """Also by a loss that is none for logits of 0, as those of a row that is not computed would read."""
+    models, x, y = case
+    rows, seen = torch.arange(12) % 3 == 0, []
+
+    class Spy(PGD):
+        def perturb(self, oracle, x, y, random):
+            oracle.rest(rows)
+            seen.extend([oracle.loss(x, "cross_entropy"), oracle.loss_and_grad(x, "cross_entropy")[0]])
+            oracle.wake()
+            return x
+
+    result = Ensemble(attack=Spy(threat=THREAT), models=models[1:])(models[0], x, y)
+    losses = torch.stack([F.cross_entropy(model(x), y, reduction="none") for model in models]).mean(0)
+    for value in seen:
+        assert (value[rows] == 0).all()
+        torch.testing.assert_close(value[~rows], losses[~rows])
+    assert torch.equal(result.forwards[rows], torch.ones(4, dtype=torch.int64))  # the verdict's
+
+
 def test_an_input_is_found_only_where_all_are_beaten(case):
     """Searching for the first success: what was found beats every model; what one model resists goes to the end."""
     models, x, y = case
@@ -132,8 +152,12 @@ def test_what_are_no_models_is_refused(case, nets):
     models, x, y = case
     with pytest.raises(UserError, match="models must be a list of torch modules; got a single module"):
         Ensemble(models=models[1])
+    with pytest.raises(UserError, match="models must be a list of torch modules; got a single name"):
+        Ensemble(models="runs/other")
     with pytest.raises(UserError, match=r"models\[1\] must be a torch module"):
-        Ensemble(models=[models[1], "resnet"])
+        Ensemble(models=[models[1], 3])
+    with pytest.raises(UserError, match=r"models\[1\] must be a network here; got 'resnet': load it first"):
+        Ensemble(models=[models[1], "resnet"])(models[0], x, y)
     fewer = nets.conv(classes=6, dtype=torch.float64)
 
     class Logits(PGD):

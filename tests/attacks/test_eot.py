@@ -1,14 +1,18 @@
 """EoT: a random linear model's optimum in closed form, transformations by hand, and what is counted."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
-from buttress.attacks import BIM, FGSM, PGD, EoT
+from buttress.attacks import BIM, FGSM, PGD, Attack, EoT
+from buttress.attacks.eot import Wrapper, _Transformed
+from buttress.attacks.passes import Passes
 from buttress.errors import UserError
 from buttress.random import Random, derive
+from buttress.tasks import classification
 from buttress.threat import Threat
 
 THREAT = Threat(norm="l2", eps=0.5, box=None)
@@ -161,6 +165,26 @@ def test_transformed_points_are_no_success_and_draws_follow_the_input(nets):
         assert torch.equal(part.x_adv, whole.x_adv[3:])
 
 
+def test_rows_at_rest_read_0_and_keep_their_last_word(nets):
+    x, y = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]), torch.zeros(3, dtype=torch.long)
+    model = nets.linear([[1.0, 0.0], [0.0, 1.0]])
+    oracle = _Transformed(Passes(model, classification, "fp32", 3), x, y)
+    oracle.see(lambda x, random: x + 0.01 * random.sign(x.shape[1:]), 3, Random(0, torch.arange(3)))
+    rows, classes = torch.tensor([True, True, False]), torch.ones(3, 1, dtype=torch.long)
+    oracle.logits(x)
+    assert oracle.beaten.tolist() == [False, True, False]
+    oracle.rest(rows)
+    for ask in (
+        lambda x: (oracle.logits(x),),
+        lambda x: oracle.differences(x, classes),
+        lambda x: oracle.loss_and_grad(x),
+        lambda x: oracle.gradients(x, ["margin", "cross_entropy"]),
+    ):
+        assert all((answer[rows] == 0).all() for answer in ask(1 - x))
+        assert oracle.beaten.tolist() == [False, True, True]
+    assert oracle.forwards.tolist() == [3, 3, 3 * 6]
+
+
 @pytest.mark.parametrize(
     ("transforms", "told"),
     [
@@ -195,3 +219,21 @@ def test_one_draw_is_the_attack_inside(nets):
     same = EoT(attack=attack, draws=1, transforms=lambda x, random: x * 1.0)(model, x, y)
     assert torch.equal(same.x_adv, theirs.x_adv)
     assert math.isclose(float(same.loss.sum()), float(theirs.loss.sum()))
+
+
+def test_a_wrapper_that_forgot_its_base_is_refused_rather_than_run_without_a_budget(nets):
+    @dataclass(frozen=True, kw_only=True)
+    class Forgetful(Wrapper):
+        attack: Attack
+
+        def __post_init__(self):
+            pass
+
+        def perturb(self, oracle, x, y, random):
+            return x + 0.5
+
+    model, x, y = nets.seeded(lambda: torch.nn.Linear(4, 3)), torch.rand(2, 4), torch.tensor([0, 1])
+    with pytest.raises(UserError, match=r"Forgetful has no threat: .* __post_init__"):
+        Forgetful(attack=PGD())(model, x, y)
+    with pytest.raises(UserError, match="Forgetful has no threat"):
+        Forgetful(attack=PGD()).craft(model, x, y)

@@ -37,6 +37,24 @@ def model(nets):
     return net
 
 
+# -- losses of the user's ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_with_float32_weights_gets_a_truth_that_fits_them(dtype):
+    """Losses are computed in float64; where that fails, in float32, the truth of a task with one to restore, too."""
+    weight = torch.rand(36, generator=torch.Generator().manual_seed(5))
+    x, y = images(), images(seed=8).to(dtype)
+
+    def weighted(output, truth):
+        return (output - truth).flatten(1) @ weight
+
+    oracle = Oracle(Passes(lambda x: 2 * x, tasks.Denoising(), "fp32", 5), x, y)
+    value, grad = oracle.loss_and_grad(x, weighted)
+    torch.testing.assert_close(value, (2 * x - y.float()).flatten(1) @ weight)
+    torch.testing.assert_close(grad, (2 * weight).view(1, 1, 6, 6).expand_as(x))
+
+
 # -- losses toward a class ---------------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ def test_in_bf16_the_surrogate_searches_and_the_verdict_is_exact(case):
 def test_what_is_no_surrogate_is_refused(case, nets):
     model, _, x, y = case
     with pytest.raises(UserError, match="surrogate must be a torch module"):
-        Transfer(attack=PGD())
+        Transfer(attack=PGD(), surrogate=3)
     with pytest.raises(UserError, match="attack must be an attack with a threat"):
         Transfer(attack="pgd", surrogate=model)
     with pytest.raises(UserError, match="labels must be 0 to 1"):
@@ -163,7 +163,22 @@ def test_every_block_of_the_page_for_users_runs(case, capsys):
     names = {"model": model, "x": x, "y": y}
     for block in blocks:
         exec(compile(block, "docs/attacks.md", "exec"), names)
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     assert "forward passes an input" in capsys.readouterr().out
     assert names["through"].beaten.sum() > names["plain"].beaten.sum()
     assert names["beats_both"].shape == y.shape
+
+
+def test_told_is_the_precision_in_which_the_surrogate_was_searched(case, nets):
+    model, _, x, y = case
+    hooked = nets.conv(seed=7)
+    hooked.register_forward_hook(lambda *_: None)  # such a network has no twin
+    result = Transfer(attack=PGD(threat=THREAT, steps=2), surrogate=hooked)(model, x, y, precision="twin")
+    assert result.precision == "bf16"
+
+
+def test_without_a_surrogate_it_says_how_to_name_one():
+    with pytest.raises(
+        UserError, match=r"needs a surrogate, .*: surrogate=NETWORK in Python, .* --by.surrogate FOLDER"
+    ):
+        Transfer()

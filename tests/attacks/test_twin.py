@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import models, tasks
-from buttress.attacks import APGD, PGD, DeepFool, EoT
+from buttress.attacks import APGD, PGD, DeepFool, EoT, Square
+from buttress.attacks.oracle import Oracle
 from buttress.attacks.passes import Passes
 from buttress.attacks.twin import NoTwinError, Twin
 from buttress.threat import Threat
@@ -267,7 +268,8 @@ def test_smallest_perturbations_are_looked_for_in_float32(nets, asked, used):
     model, x = trained(nets.seeded(Block))
     y = model(x).argmax(1)
     attack = DeepFool(threat=Threat(norm="l2", eps=float("inf")), steps=3)
-    for wrapped in (attack, EoT(attack=attack, draws=1)):
+    transformed = EoT(attack=attack, draws=2, transforms=lambda x, random: x * 1.0)
+    for wrapped in (attack, EoT(attack=attack, draws=1), transformed):
         assert wrapped(model, x, y, precision=asked).precision == used
         assert wrapped(model, x, y, precision="auto").precision in ("fp32", "folded")
     assert PGD(steps=2)(model, x, y, precision=asked).precision == asked
@@ -306,3 +308,144 @@ def test_a_copy_that_cannot_run_is_no_twin(nets, monkeypatch):
     monkeypatch.setattr(nn.Identity, "forward", lambda self, x: x.flatten() @ x.new_zeros(1))
     with pytest.raises(NoTwinError, match="cannot run"):
         Twin(model, x, bf16=False)
+
+
+class ViewsGradient(torch.autograd.Function):
+    """The tensor as it is; its gradient is led through `view`, which channels-last gradients do not allow."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.view(len(grad), -1).mul(1.0).view_as(grad)
+
+
+class FullGradient(ViewsGradient):
+    """One that a bf16 gradient would break."""
+
+    @staticmethod
+    def backward(ctx, grad):
+        if grad.dtype != torch.float32:
+            raise ValueError("gradients are float32 here")
+        return grad
+
+
+def views_gradient(h):
+    return ViewsGradient.apply(h)
+
+
+def full_gradient(h):
+    return FullGradient.apply(h.to(h.dtype))
+
+
+def contiguous(h):
+    assert h.is_contiguous()
+    return h
+
+
+def packed(h):
+    if not h.is_contiguous():
+        raise ValueError("features must be packed")
+    return h
+
+
+def full(h):
+    if h.dtype != torch.float32:
+        raise TypeError("features are float32 here")
+    return h
+
+
+class Particular(nn.Module):
+    """Particular about the features between its convolutions."""
+
+    def __init__(self, check):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3)
+        self.head, self.check = nn.Linear(64, 5), check
+
+    def forward(self, x):
+        h = self.check(F.relu(self.norm(self.first(x))))
+        return self.head(self.second(h).flatten(1))
+
+
+@pytest.mark.parametrize("search", ["full", "first"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin", "auto"])
+@pytest.mark.parametrize("check", [views_gradient, contiguous, packed])
+def test_a_network_that_needs_the_usual_layout_runs_in_every_precision(nets, check, precision, search):
+    model, x = trained(nets.seeded(lambda: Particular(check)))
+    y = model(x).argmax(1)
+    attack = APGD(threat=Threat(eps=0.05), steps=3)  # asks without and with a gradient
+    result = attack(model, x, y, precision=precision, search=search)
+    assert precision in (result.precision, "auto")
+    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+    assert attack(model, x, y, precision="auto").backwards.max() >= 3
+
+
+@pytest.mark.parametrize("precision", ["bf16", "folded", "twin", "auto"])
+@pytest.mark.parametrize(("check", "blind"), [(full, "fp32"), (full_gradient, None)])
+def test_a_network_that_cannot_run_in_bf16_runs_in_float32_and_that_is_told(nets, check, blind, precision):
+    model, x = trained(nets.seeded(lambda: Particular(check)))
+    y = model(x).argmax(1)
+    result = PGD(threat=Threat(eps=0.05), steps=3)(model, x, y, precision=precision)
+    assert result.precision in {"folded": ("folded",), "auto": ("fp32", "folded")}.get(precision, ("fp32",))
+    expected = "fp32" if result.precision == "fp32" else "folded"
+    plain = PGD(threat=Threat(eps=0.05), steps=3)(model, x, y, precision=expected)
+    assert torch.equal(result.x_adv, plain.x_adv)
+    few = Square(threat=Threat(eps=0.05), queries=3)(model, x, y, precision=precision)  # asks for no gradient
+    if precision != "auto":
+        assert few.precision == (result.precision if blind else precision)
+
+
+def test_what_cannot_run_in_any_way_raises_what_the_model_itself_raises(nets):
+    def refuse(h):
+        raise ValueError("never")
+
+    model, x = trained(nets.seeded(lambda: Particular(refuse)))
+    for precision in ("fp32", "bf16", "folded", "twin", "auto"):
+        with pytest.raises(ValueError, match="never"):
+            PGD(steps=1)(model, x, torch.zeros(12).long(), precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "twin"])
+def test_several_gradients_at_once_and_differences_fall_back_too(nets, precision):
+    model, x = trained(nets.seeded(lambda: Particular(full_gradient)))
+    y, classes = model(x).argmax(1), torch.tensor([[1, 0]]).expand(12, 2)
+    for ask in (lambda o: o.gradients(x, ["margin", "cross_entropy"]), lambda o: o.differences(x, classes)):
+        asked, plain = (Oracle(Passes(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
+        for ours, theirs in zip(ask(asked), ask(plain), strict=True):
+            assert torch.equal(ours, theirs)
+        assert asked.passes.precision == "fp32"
+        assert asked.forwards.tolist() == plain.forwards.tolist()
+
+
+def test_running_out_of_memory_gives_up_no_precision(nets):
+    def hungry(h):
+        if len(h) > 4:
+            raise torch.OutOfMemoryError("too much")
+        return h
+
+    model, x = trained(nets.seeded(lambda: Particular(hungry)))
+    y = torch.zeros(12).long()
+    passes = Passes(model, tasks.classification, "bf16", 12)
+    Oracle(passes, x, y).loss_and_grad(x)
+    assert (passes.precision, passes.batch_size, passes._channels_last) == ("bf16", 3, True)
+
+
+def test_a_copy_that_bf16_breaks_is_no_twin(nets):
+    model, x = trained(nets.seeded(lambda: Particular(full)))
+    Twin(model, x, bf16=False)
+    with pytest.raises(NoTwinError, match="cannot run: features are float32 here"):
+        Twin(model, x, bf16=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin"])
+@pytest.mark.parametrize("search", ["full", "first"])
+def test_in_float64_the_model_itself_is_searched_and_that_is_told(nets, precision, search):
+    model, x = nets.conv(seed=3, dtype=torch.float64), torch.rand(6, 1, 6, 6, dtype=torch.float64)
+    y = model(x).argmax(1)
+    attack = PGD(threat=Threat(eps=0.05), steps=3)
+    result, plain = (attack(model, x, y, precision=p, search=search) for p in (precision, "fp32"))
+    assert result.precision == "fp32"
+    assert torch.equal(result.x_adv, plain.x_adv)

@@ -368,3 +368,18 @@ def test_what_a_subject_kept_serves_another_whatever_their_precision_and_order(l
     for one, other in zip(kept, reversed(again), strict=True):
         assert torch.equal(one.x_adv, other.x_adv)
     assert second.precision == (precisions[1] if precisions[1] != "auto" else kept[1].precision)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_told_is_the_precision_that_ran(nets, tmp_path, kept):
+    model = nets.conv(seed=3)
+    model.register_forward_hook(lambda *_: None)  # such a network has no twin
+    x = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    out = tmp_path / "new" if kept else None
+    found = evaluate(model, [(x, model(x).argmax(1))], FGSM(), precision="twin", group=2, out=out, search="full")
+    assert found.precision == "bf16"
+    if kept:  # again, from the files
+        again = evaluate(
+            model, [(x, model(x).argmax(1))], FGSM(), precision="twin", group=2, out=out, search="full", resume=True
+        )
+        assert (again.precision, again.reused) == ("bf16", 3)

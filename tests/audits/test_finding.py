@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buttress.attacks.pgd import PGD
 from buttress.audits.finding import Finding, read, to_json
 from buttress.errors import UserError
 
@@ -77,6 +78,16 @@ def test_other_files_are_refused_by_name(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"findings\.json is no findings\.json of buttress"):
         read(path)
+
+
+def test_what_is_to_be_run_next_is_for_who_asked_and_in_no_file(tmp_path):
+    told = Finding("x", "X", "Said.", "info", {"a": 1}, PGD(loss=lambda logits, y: logits[:, 0]))
+    text = to_json({"net": [told]}, {})
+    assert "next" not in text
+    (tmp_path / "findings.json").write_text(text)
+    (back,) = read(tmp_path / "findings.json")[0]["net"]
+    assert back == told
+    assert (told.next.steps, back.next) == (10, None)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path):

@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,9 @@ from buttress.attacks.square import Square
 from buttress.attacks.transfer import Transfer
 from buttress.audits.base import subject
 from buttress.audits.checks import CHECKS
-from buttress.audits.checks.proposal import built, kept, spelt
+from buttress.audits.checks.proposal import spelt
 from buttress.audits.checks.scale import Scaled as PlainLoss
+from buttress.audits.finding import to_json
 from buttress.audits.masking import TESTS, Masking
 from buttress.data.base import Split
 from buttress.data.digits import digits
@@ -112,7 +113,7 @@ def told(model, split, check, reason, attack, *, gain, audit=QUICK, verdict="not
     assert reason in finding.data["why"]
     assert finding.data["verdict"] == verdict
     assert finding.severity == {"suspect": "warning", "not trustworthy": "bad"}[verdict]
-    proposed = built(finding.data["next"])
+    proposed = finding.next
     assert isinstance(proposed, attack)
     if finding.data["robust"] is not None:
         assert robust(model, proposed, split) < robust(model, audit.audited, split) - gain
@@ -152,7 +153,7 @@ def test_networks_that_draw_are_told(name, plain, split):
     assert finding.data["verdict"] in ("suspect", "not trustworthy")
     assert "It draws at random" in finding.data["why"]
     assert found["figures"]["changed_verdicts"] > 0.1
-    proposed = built(finding.data["next"])
+    proposed = finding.next
     assert isinstance(proposed, EoT)
     x, y, ids = split.take(torch.arange(100))
     stands = []
@@ -175,7 +176,7 @@ def test_the_scale_of_logits_is_told(name, plain, split):
     assert found["verdict"] == "warn"
     assert "scale of the logits" in finding.data["why"]
     common = PGD(threat=THREAT, steps=20, loss=PlainLoss())
-    proposed = built(finding.data["next"])
+    proposed = finding.next
     assert proposed == PGD(threat=THREAT, steps=20, loss="margin")
     assert robust(model, proposed, split) < robust(model, common, split) - 0.4
 
@@ -290,40 +291,110 @@ def test_a_surrogate_by_name_is_for_jobs(plain, split):
         Masking(surrogate="runs/other")(plain, split)
 
 
+def shifted(x):
+    return x + 1
+
+
 @pytest.mark.parametrize(
-    "attack",
+    ("attack", "tree"),
     [
-        PGD(threat=THREAT, steps=100, restarts=5, loss="margin"),
-        Square(threat=Threat(norm="l2", eps=0.5, box=None), queries=77),
-        EoT(attack=PGD(threat=Threat(eps=0.2, box=(-1.0, 2.0)), steps=3), draws=9),
-        FGSM(threat=Threat(eps=float("inf"))),
+        (
+            PGD(threat=THREAT, steps=100, restarts=5, loss="margin"),
+            {"name": "pgd", "steps": 100, "restarts": 5, "loss": "margin"},
+        ),
+        (Square(threat=THREAT, queries=77), {"name": "square", "queries": 77}),
+        (
+            EoT(attack=BPDA(attack=PGD(threat=THREAT, loss=PlainLoss()), layers=("a", "b"), backward=shifted), draws=3),
+            {
+                "name": "eot",
+                "draws": 3,
+                "attack": {
+                    "name": "bpda",
+                    "layers": ["a", "b"],
+                    "backward": f"{__name__}:shifted",
+                    "attack": {"name": "pgd", "loss": "buttress.audits.checks.scale:Scaled"},
+                },
+            },
+        ),
+        (
+            Transfer(attack=FGSM(threat=THREAT), surrogate=nn.Flatten()),
+            {
+                "name": "transfer",
+                "surrogate": "torch.nn.modules.flatten:Flatten",
+                "attack": {"name": "fgsm"},
+            },
+        ),
     ],
 )
-def test_a_proposal_survives_json(attack):
-    tree = spelt(attack)
-    assert built(json.loads(json.dumps(tree))) == attack
-    assert tree["name"] in ("pgd", "square", "eot", "fgsm")
+def test_a_proposal_is_told_as_plain_data(attack, tree):
+    def innermost(tree):
+        return innermost(tree["attack"]) if "attack" in tree else tree
+
+    innermost(tree)["threat"] = {"norm": "linf", "eps": 0.15, "box": [0.0, 1.0]}
+    assert json.loads(json.dumps(spelt(attack))) == tree
 
 
-def test_what_is_no_plain_data_is_kept_by_the_audit():
-    attack = EoT(attack=BPDA(attack=PGD(threat=THREAT, loss=PlainLoss()), layers=("a", "b")), draws=3)
-    tree = json.loads(json.dumps(spelt(attack)))
-    assert built(tree, kept(Masking(attack=attack))) == attack
-    with pytest.raises(UserError, match="loss is no plain data"):
-        built(tree)
+def asked_next(attack, split, model, **settings):
+    """What the audit proposes, and what the job then runs beside the attack in question."""
+    audit = replace(QUICK, attack=attack, inputs=40, queries=20, draws=5, **settings)
+    finding = audit(model, split)
+    json.loads(to_json({"net": [finding]}, {}))
+    (asked,) = proposed([audit], [finding])
+    assert asked.attacks == [attack, finding.next]
+    return finding
 
 
-def test_adaptive_attacks_can_be_questioned(plain, split):
-    """Their layers, losses and surrogates are no plain data, and are part of what is proposed."""
-    model = broken.Before(plain, broken.Quantised())
-    inner = PGD(threat=THREAT, steps=2, step_size=0.02, loss=losses.margin)
-    for attack in (BPDA(attack=inner, layers="prepare"), Transfer(attack=inner, surrogate=plain), inner):
-        audit = replace(QUICK, attack=attack, inputs=40)
-        finding = audit(model, split)
-        json.dumps(finding.data, allow_nan=False)
-        assert finding.data["next"] is not None
-        (asked,) = proposed([audit], [finding])
-        assert asked.attacks[-1].threat == THREAT
+@pytest.mark.parametrize("surrogate", [None, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))])
+def test_a_transfer_attack_keeps_its_own_surrogate(plain, split, surrogate):
+    """Not the audit's, which is another question's, and not none. Five times the steps on it win most."""
+    attack = Transfer(attack=PGD(threat=THREAT, steps=1, step_size=0.03, start="zero"), surrogate=plain)
+    finding = asked_next(attack, split, plain, surrogate=surrogate)
+    assert finding.data["verdict"] == "not trustworthy"
+    assert isinstance(finding.next, Transfer)
+    assert finding.next.surrogate is plain
+    assert robust(plain, finding.next, split) < robust(plain, attack, split) - 0.1
+
+
+def test_wrappers_in_one_another_keep_what_is_theirs(plain, split):
+    """Two BPDAs, each with a stand-in of its own, or the outer one with none."""
+    model = nn.Sequential(broken.Quantised(), broken.Quantised(), plain).eval()
+
+    def f(x):
+        return 2 * x
+
+    def g(x):
+        return 3 * x
+
+    short = PGD(threat=THREAT, steps=1, step_size=0.03, start="zero")
+    for outer in (g, None):
+        inner = BPDA(attack=short, layers="0", backward=f)
+        finding = asked_next(BPDA(attack=inner, layers="1", backward=outer), split, model)
+        assert finding.data["verdict"] == "not trustworthy"
+        assert (finding.next.layers, finding.next.backward) == (("1",), outer)
+        assert (finding.next.attack.layers, finding.next.attack.backward) == (("0",), f)
+        assert finding.next.attack.attack.steps == 100
+
+
+def test_an_attack_of_a_class_that_is_nowhere_to_import_from(plain, split):
+    @dataclass(frozen=True, kw_only=True)
+    class Local(PGD):
+        pass
+
+    attack = Local(threat=THREAT, steps=1, step_size=0.03, start="zero", loss=losses.margin)
+    finding = asked_next(attack, split, plain)
+    assert finding.next == replace(attack, steps=100)
+    assert "<locals>" in finding.data["next"]["name"]
+
+
+def test_the_figure_of_an_adaptive_attack_is_judged_by_its_own_gradient(plain, split):
+    """Of the rounded network every gradient is 0; through the rounding it is that of the network behind."""
+    model = broken.Before(plain, broken.Quantised()).eval()
+    finding = replace(QUICK, attack=BPDA(attack=PGD(threat=THREAT, steps=20), layers="prepare"))(model, split)
+    odd = [check for check in finding.data["checks"] if check["verdict"] in ("warn", "fail")]
+    assert odd == []
+    assert (finding.data["verdict"], finding.next) == ("trustworthy", None)
+    assert checks(finding)["gradients"]["figures"] == {"zero": 0, "faint": 0}
+    told(model, split, "gradients", "zero or not finite", Square, gain=0.2)  # of an attack that does not look through
 
 
 @pytest.mark.parametrize("attack", [Gaussian(), 3])

@@ -8,24 +8,30 @@ import torch
 from torch import nn
 
 from buttress.attacks.autoattack import AutoAttack
+from buttress.attacks.bim import BIM
 from buttress.attacks.bpda import BPDA
 from buttress.attacks.eot import EoT
 from buttress.attacks.fgsm import FGSM
+from buttress.attacks.fmn import FMN
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
+from buttress.attacks.tpgd import TPGD
+from buttress.attacks.transfer import Transfer
 from buttress.audits.base import subject
+from buttress.audits.checks import CHECKS
 from buttress.audits.checks.agreement import Agreement
-from buttress.audits.checks.base import Result, varied
+from buttress.audits.checks.base import Result, through, varied
 from buttress.audits.checks.black_box import BlackBox
 from buttress.audits.checks.budget import Budget, Unbounded
 from buttress.audits.checks.effort import OtherLoss, Restarts, Steps
 from buttress.audits.checks.gradients import Gradients
 from buttress.audits.checks.mode import TrainMode
 from buttress.audits.checks.one_step import OneStep
-from buttress.audits.checks.proposal import averaged
+from buttress.audits.checks.proposal import averaged, black_box
 from buttress.audits.checks.random_points import RandomSearch
 from buttress.audits.checks.randomness import Randomness
 from buttress.audits.checks.roughness import Roughness
+from buttress.audits.checks.scale import Scale
 from buttress.audits.checks.slopes import cosines, neighbours
 from buttress.audits.masking import Masking, conclude, put
 from buttress.losses import margin
@@ -255,6 +261,108 @@ def test_an_attack_that_averages_well_is_not_told_to_run_itself():
     assert averaged(trial(wave, attack)) == replace(attack, draws=20)
 
 
+def mine(logits, y):
+    """A loss of the user's."""
+    return 2 * margin(logits, y)
+
+
+def test_more_draws_are_made_wherever_the_averaging_stands():
+    noisy, inner = (lambda x: x - 2 + torch.rand_like(x)), PGD(threat=ONE, steps=3, loss=mine)
+    few, one = EoT(attack=inner, draws=2), EoT(attack=inner, draws=1)
+    most = EoT(attack=inner, draws=30)
+    cases = {
+        few: EoT(attack=inner, draws=20),
+        one: EoT(attack=inner, draws=20),
+        most: EoT(attack=inner, draws=120),
+        BPDA(attack=few): BPDA(attack=EoT(attack=inner, draws=20)),
+        EoT(attack=BPDA(attack=one), draws=9): EoT(attack=BPDA(attack=EoT(attack=inner, draws=20)), draws=36),
+    }
+    for attack, wanted in cases.items():
+        asked = trial(noisy, attack)
+        more = averaged(asked)
+        assert more == wanted
+        about = asked.subject
+        spent = [a(about.model, about.x, about.y).backwards for a in (attack, more)]
+        assert spent[0].tolist() == [3 * innermost(attack).draws] * 40
+        assert spent[1].tolist() == [3 * innermost(more).draws] * 40
+
+
+def innermost(attack):
+    """The EoT that stands next to the attack at the core."""
+    while not (isinstance(attack, EoT) and attack.attack is attack.core):
+        attack = attack.attack
+    return attack
+
+
+def test_what_a_transfer_attack_averages_are_its_surrogates_draws():
+    attack = Transfer(attack=EoT(attack=PGD(threat=ONE, loss=mine), draws=3), surrogate=Margin(wave))
+    assert averaged(trial(wave, attack)) == EoT(attack=attack)
+
+
+def test_averaging_climbs_the_margin_only_where_the_user_chose_no_loss():
+    for loss in (mine, "dlr", "cross_entropy"):
+        attack = PGD(threat=ONE, steps=3, loss=loss)
+        assert averaged(trial(wave, attack)) == EoT(attack=attack)
+    assert averaged(trial(wave, PGD(threat=ONE))) == EoT(attack=PGD(threat=ONE, loss="margin"))
+    climbing = BPDA(attack=PGD(threat=ONE, loss="margin"))
+    assert averaged(trial(wave, BPDA(attack=PGD(threat=ONE)))) == EoT(attack=climbing)
+    many = AutoAttack(threat=ONE, version="rand")
+    assert averaged(trial(wave, many)) == replace(many, draws=80)
+
+
+def test_no_black_box_is_proposed_with_fewer_queries_than_were_spent():
+    assert black_box(trial(wave, queries=50), more=2) == Square(threat=ONE, queries=100)
+    for attack in (Square(threat=ONE, queries=700), BPDA(attack=Square(threat=ONE, queries=700))):
+        assert black_box(trial(wave, attack, queries=50), more=2) == Square(threat=ONE, queries=1400)
+    assert black_box(trial(wave, Square(threat=ONE, queries=700), queries=5000)).queries == 5000
+
+
+def test_another_attack_that_beats_less_tells_nothing():
+    """FGSM leaps over the ditch at 0.3, PGD's many steps are led back; but PGD is not FGSM with more steps."""
+    ditch = trial(lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), FGSM(threat=ONE))
+    assert not ditch.stands.any()
+    found = Steps().ask(ditch)
+    assert found.comparisons[1].stronger
+    assert found.verdict == "pass"
+
+
+def test_what_follows_gradients_follows_those_that_the_attack_replaces():
+    """Rounding to fifths lets no gradient through; that of the identity is true on the whole, and leads anywhere."""
+
+    class Fifths(nn.Module):
+        def forward(self, x):
+            return (5 * x).round() / 5
+
+    model = nn.Sequential(Fifths(), Margin(lambda x: 3 * x - 2))
+    x, attack = torch.linspace(-0.02, 0.02, 40)[:, None], PGD(threat=ONE, steps=5, start="zero")
+    plain, adaptive = (trial(model, one, x=x) for one in (attack, EoT(attack=BPDA(attack=attack, layers="0"), draws=1)))
+    assert (plain.slopes.grad == 0).all()
+    assert (adaptive.slopes.grad == 3).all()
+    assert torch.equal(plain.slopes.value, adaptive.slopes.value)
+    assert (plain.stands.all(), adaptive.stands.any()) == (True, False)
+    step = OneStep().ask(adaptive)
+    assert step.comparisons[0].challenger == "BPDA of FGSM"
+    assert step.comparisons[0].standing == 0
+    scale = put(Scale(), adaptive)
+    assert (scale.verdict, scale.comparisons[0].standing) == ("pass", 0)
+    wide = torch.linspace(-1, 1.4, 40)[:, None]  # of both answers
+    plain, adaptive = (replace(one, subject=replace(one.subject, x=wide, _logits=None)) for one in (plain, adaptive))
+    for check in (Gradients(), Agreement(), Roughness(), Unbounded()):
+        assert put(check, plain).verdict in ("warn", "fail"), check.name
+        assert put(check, adaptive).verdict == "pass", check.name
+    assert not model[0]._forward_hooks
+    assert not model[0]._forward_pre_hooks
+
+
+def test_what_replaces_gradients_is_all_that_goes_around_another_attack():
+    core, inside = FGSM(threat=ONE), PGD(threat=ONE)
+    first = BPDA(attack=inside, layers="a", backward=mine)
+    assert through(inside, core) is core
+    assert through(EoT(attack=first), core) == BPDA(attack=core, layers="a", backward=mine)
+    assert through(BPDA(attack=first, layers="b"), core) == BPDA(attack=through(first, core), layers="b")
+    assert through(Transfer(attack=first, surrogate=nn.Flatten()), core) is core
+
+
 def test_effort_is_that_of_the_innermost_attack():
     inner = PGD(threat=ONE, steps=3, restarts=2, loss="margin")
     for attack in (EoT(attack=inner, draws=1), BPDA(attack=EoT(attack=inner, draws=1))):
@@ -304,6 +412,21 @@ def test_settings_reach_into_an_attack_that_holds_another():
     assert varied(FGSM(threat=ONE), {"restarts": 5}, 20) == PGD(threat=ONE, steps=20, restarts=5)
 
 
+def test_what_pgd_takes_over_from_an_attack_without_such_settings():
+    """The loss, and what is called and means the same: FMN's step size is no length, AutoAttack's 0 restarts not 0."""
+    assert varied(FGSM(threat=ONE, loss=mine), {"steps": 9}, 20) == PGD(threat=ONE, steps=9, loss=mine)
+    bim = BIM(threat=ONE, steps=7, step_size=0.2, loss=mine)
+    assert varied(bim, {"restarts": 5}, 7) == PGD(threat=ONE, steps=7, step_size=0.2, restarts=5, loss=mine)
+    assert varied(bim, {"steps": 30}, 7) == replace(bim, steps=30)
+    tpgd = TPGD(threat=ONE, steps=4, restarts=3, step_size=0.1, start="zero")
+    wanted = PGD(threat=ONE, steps=4, restarts=3, step_size=0.1, start="zero", loss="margin")
+    assert varied(tpgd, {"loss": "margin"}, 4) == wanted
+    l2 = Threat(norm="l2", eps=1.0)
+    assert varied(FMN(threat=l2, steps=8), {"restarts": 5}, 8) == PGD(threat=l2, steps=8, restarts=5)
+    assert varied(AutoAttack(threat=l2), {"loss": "margin"}, 100) == PGD(threat=l2, steps=100, loss="margin")
+    assert varied(EoT(attack=bim), {"restarts": 2}, 7) == EoT(attack=varied(bim, {"restarts": 2}, 7))
+
+
 def test_causes_are_named_before_consequences_and_the_largest_of_these():
     asked = trial(lambda x: x - 0.5)
     asked.tolerated = 0.01
@@ -318,5 +441,73 @@ def test_causes_are_named_before_consequences_and_the_largest_of_these():
     cause = (Roughness(), Result("warn", "Rough.", next=third))
     assert conclude([*consequences, cause], asked) == ("not trustworthy", "Rough. All. Half.", third)
     assert conclude([cause], asked) == ("suspect", "Rough.", third)
-    fine = [(Steps(), Result("pass", "")), (BlackBox(), Result("not run", ""))]
-    assert conclude(fine, asked) == ("trustworthy", "1 checks found nothing that PGD-10 overlooks.", None)
+    fine = [(check, Result("pass", "")) for check in (Gradients(), Steps(), BlackBox())]
+    assert conclude(fine, asked) == ("trustworthy", "Nothing was found that PGD-10 overlooks.", None)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(40, 256, [40]), (40, 16, [14, 13, 13]), (5, 2, [3, 2]), (4, 1, [2, 2]), (3, 1, [3])],
+)
+def test_train_mode_is_tried_in_batches_of_the_audits_size(count, batch_size, sizes):
+    """BatchNorm, whose statistics hang on who is in the batch; two inputs at least, which it needs."""
+    seen = []
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, x):
+            if self.training:
+                seen.append(len(x))
+            value = self.norm(x) - 3
+            return torch.cat([torch.zeros_like(value), value], 1)
+
+    x = torch.linspace(-0.02, 0.02, count)[:, None]
+    asked = trial(Norm(), PGD(threat=ONE, steps=2), x=x)
+    asked.subject.batch_size = batch_size
+    found = TrainMode().ask(asked)
+    assert found.figures == {"batch_size": sizes[0]}
+    assert seen == [size for size in sizes for _ in range(2)]
+
+
+def test_trust_needs_a_check_of_each_kind():
+    asked = trial(lambda x: x - 2)
+    ran, out = Result("pass", ""), Result("not run", "")
+    sound, effort, blind = Gradients(), Steps(), BlackBox()
+    assert conclude([(sound, ran), (effort, ran), (blind, ran)], asked)[0] == "trustworthy"
+    told = {
+        "none of gradient health": (out, ran, ran),
+        "none of more effort": (ran, out, ran),
+        "none of gradient-free": (ran, ran, out),
+        "none of gradient health and none of more effort and none of gradient-free": (out, out, out),
+    }
+    for what, results in told.items():
+        answers = [*zip((sound, effort, blind), results, strict=True), (OneStep(), ran)]
+        assert conclude(answers, asked) == ("suspect", f"Too few checks ran: {what}.", None)
+    odd = Result("fail", "Odd.")
+    assert conclude([(sound, out), (effort, odd), (blind, out)], asked)[0] == "not trustworthy"
+
+
+def test_the_kinds_that_trust_needs():
+    kinds = {check.name: check.kind for check in CHECKS if check.kind != "other"}
+    assert kinds == {
+        **dict.fromkeys(("gradients", "agreement", "roughness"), "gradient health"),
+        **dict.fromkeys(("more steps", "more restarts", "other loss"), "more effort"),
+        **dict.fromkeys(("random points", "black box"), "gradient-free"),
+    }
+
+
+def test_checks_that_could_not_run_are_counted_and_lower_the_verdict():
+    """Square's own figure on a network without a gradient: nothing harder could be tried."""
+    model = Margin(lambda x: x.detach() - 2)
+    x = torch.linspace(-0.02, 0.02, 40)[:, None]
+    audit = Masking(attack=Square(threat=ONE, queries=20), queries=20, draws=5)
+    finding = audit(model, [(x, torch.zeros(40, dtype=torch.int64))])
+    ran = [check for check in finding.data["checks"] if check["verdict"] != "not run"]
+    assert finding.data["checks_run"] == len(ran) < len(CHECKS)
+    assert (
+        f"is suspect ({len(ran)} of {len(CHECKS)} checks ran). Too few checks ran: none of more effort"
+        in finding.verdict
+    )

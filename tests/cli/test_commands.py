@@ -4,12 +4,17 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from buttress import registry
+from buttress.attacks import PGD, Ensemble
 from buttress.audits.finding import read
 from buttress.cli import JOBS
+from buttress.data.moons import moons
+from buttress.threat import Threat
+from buttress.training import load
 
 MOONS = "--data moons --data-args.samples 200 --data-args.test 60 --model mlp --seed 3"
 
@@ -352,4 +357,35 @@ def test_attacks_around_attacks_are_typed_as_they_are_nested(here, runs, done):
     text = done(f"attack {runs}/digits --out eot --inputs 6 --by eot --by.draws 2 --by.attack pgd --by.attack.steps 3")
     assert "EoT of PGD-3 beats" in text
     wrapped = f"--by transfer --by.surrogate {runs}/digits --by.attack bpda --by.attack.attack fgsm"
+    wrapped += " --by.attack.layers model.relu1"
     assert "Transfer of BPDA of FGSM beats" in done(f"attack {runs}/digits --out transfer --inputs 6 {wrapped}")
+
+
+def test_a_nested_attack_has_settings_of_its_own_not_those_of_the_default_in_its_place(here, runs, done):
+    """PGD stands there by default, with 10 steps in linf."""
+    wrapped = f"attack {runs}/digits --inputs 3 --by eot --by.draws 1 --by.attack"
+    assert "EoT of APGD-100 beats" in done(f"{wrapped} apgd --out apgd")
+    assert "EoT of DeepFool-50 beats" in done(f"{wrapped} deepfool --out deepfool")  # l2 by itself
+    (here / "job.yaml").write_text(yaml.safe_dump({"by": {"name": "eot", "draws": 1, "attack": {"name": "apgd"}}}))
+    assert "EoT of APGD-100 beats" in done(f"attack {runs}/digits --inputs 3 --config job.yaml --out file")
+    text = done("train --data digits --defence at --defence.attack apgd --print-config")
+    assert yaml.safe_load(text)["defence"]["init_args"]["attack"]["init_args"]["steps"] == 100
+
+
+def test_an_ensemble_names_its_networks_by_their_folders(here, runs, done):
+    done("train other --data moons --data-args.samples 200 --data-args.test 60 --model mlp --epochs 1 --seed 4")
+    words = f"attack {runs}/moons --inputs 12 --threat.eps 0.4 --by ensemble --by.attack.steps 3"
+    done(f"{words} --out two --by.models {runs}/moons,other")
+    done(f"{words} --out twice --by.models {runs}/moons --by.models other")
+    job = {"name": "ensemble", "models": [str(runs / "moons"), "other"], "attack": {"name": "pgd", "steps": 3}}
+    (here / "job.yaml").write_text(yaml.safe_dump({"by": job}))
+    done(f"attack {runs}/moons --inputs 12 --threat.eps 0.4 --out file --config job.yaml")
+    done(f"attack {runs}/moons --inputs 12 --threat.eps 0.4 --out none --by pgd --by.steps 3")
+    found = {name: load_file(here / name / "examples.safetensors") for name in ("two", "twice", "file", "none")}
+    test = moons(samples=200, test=60, seed=3).test.stratified(12, 0)
+    attack = PGD(threat=Threat(eps=0.4, box=None), steps=3)
+    models = [load(runs / "moons"), load("other")]
+    expected = Ensemble(attack=attack, models=models)(models[0], test.x, test.y, ids=test.ids)
+    for name in ("two", "twice", "file"):
+        assert torch.equal(found[name]["x_adv"], expected.x_adv)
+    assert not torch.equal(found["none"]["x_adv"], expected.x_adv)

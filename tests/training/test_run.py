@@ -74,6 +74,24 @@ def test_damaged_files_of_a_run_are_told(mlp, points, train, tmp_path):
         train(mlp(), points, out=tmp_path / "run", epochs=1, resume=True)
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "3", '{"source": {}}', '{"model": null, "source": 3}'])
+def test_a_model_json_of_another_form_is_told(mlp, points, train, tmp_path, text):
+    train(mlp(), points, out=tmp_path / "run", epochs=1)
+    (tmp_path / "run" / "model.json").write_text(text)
+    with pytest.raises(UserError, match=r"model\.json does not say how the network is made"):
+        load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "3"])
+@pytest.mark.parametrize("name", ["run.json", "progress.json"])
+def test_a_run_whose_files_have_another_form_is_not_resumed(mlp, points, train, tmp_path, name, text):
+    train(mlp(), points, out=tmp_path / "run", epochs=1)
+    (file,) = (tmp_path / "run").rglob(name)
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"cannot be read|is of another model or training method"):
+        train(mlp(), points, out=tmp_path / "run", epochs=1, resume=True)
+
+
 def test_a_folder_with_a_run_is_not_written_to_again(mlp, points, train, tmp_path):
     train(mlp(), points, out=tmp_path / "run", epochs=1)
     before = contents(tmp_path)

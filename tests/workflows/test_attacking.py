@@ -133,6 +133,7 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
         ({"seed": 1}, "with seed 0"),
         ({"inputs": 30}, "with inputs 60"),
         ({"by": FGSM()}, "with atta"),
+        ({"precision": "bf16"}, "with precision 'fp32', asked for is 'bf16'"),
     ):
         with pytest.raises(UserError, match=told):
             attack(run, out=out, group=group, resume=True, **{"by": again, **change})
@@ -188,3 +189,16 @@ def test_a_file_that_cannot_be_finished_does_not_appear(tmp_path):
         save_file(tmp_path / "a.safetensors", parts(), 3, ["y"])
     assert list(tmp_path.iterdir()) == []
     assert list(grouped([], 3)) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None])
+def test_a_finished_attack_whose_examples_are_damaged_is_not_called_finished(run, tmp_path, content):
+    out, by = tmp_path / "new", Stops(threat=Threat(eps=0.3))
+    attack(run, out=out, by=by, group=100)
+    file = out / "examples.safetensors"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"examples\.safetensors is damaged or gone"):
+        attack(run, out=out, by=by, group=100, resume=True)

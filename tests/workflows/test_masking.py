@@ -14,9 +14,9 @@ from buttress.attacks.fgsm import FGSM
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
 from buttress.attacks.transfer import Transfer
-from buttress.audits import Finding
+from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
-from buttress.audits.checks.proposal import spelt
+from buttress.audits.finding import read
 from buttress.audits.masking import Masking
 from buttress.audits.robustness import Robustness
 from buttress.data.moons import moons
@@ -25,7 +25,7 @@ from buttress.threat import Threat
 from buttress.training import fit
 from buttress.workflows import Source, audit
 from buttress.workflows.auditing import given_audits, proposed, usual_trust
-from buttress.workflows.settings import with_surrogates
+from buttress.workflows.settings import Say, with_surrogates
 
 FREE = Threat(eps=0.2, box=None)
 
@@ -68,8 +68,7 @@ def test_it_takes_the_users_attack():
 
 
 def finding(attack, robust=0.5, random=False):
-    tree = None if attack is None else spelt(attack)
-    return Finding("masking", "", "", "bad", {"next": tree, "robust": robust, "random": random})
+    return Finding("masking", "", "", "bad", {"robust": robust, "random": random}, attack)
 
 
 def test_the_proposed_attack_is_asked_beside_the_one_in_question():
@@ -80,18 +79,18 @@ def test_the_proposed_attack_is_asked_beside_the_one_in_question():
     (alone,) = proposed([question], [finding(square, robust=None)])
     assert alone.attacks == [square]
     assert proposed([question], [finding(square, random=True)]) == [alone]
-    other = Finding("boundary", "", "", "info", {"next": "something of its own"})
+    other = Finding("boundary", "", "", "info", {"next": "something of its own"}, square)
     assert proposed([question, Boundary()], [finding(None), other]) == []
 
 
 def test_a_surrogate_is_a_runs_folder(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
-        with_surrogates([Masking(surrogate=str(tmp_path / "nowhere"))])
+        with_surrogates([Masking(surrogate=str(tmp_path / "nowhere"))], moons(samples=60))
     data, model = moons(samples=60), models.create("mlp", hidden=[8], seed=0)
     fit(model, data, epochs=1, out=tmp_path / "run")
     transfer = EoT(attack=Transfer(surrogate=str(tmp_path / "run")))
     questions = [Masking(surrogate=str(tmp_path / "run")), Boundary(), Robustness(attacks=[transfer])]
-    loaded, other, robustness = with_surrogates(questions)
+    loaded, other, robustness = with_surrogates(questions, data)
     assert other is questions[1]
     assert isinstance(robustness.attacks[0].attack.surrogate, nn.Module)
     x = data.test.take(torch.arange(5))[0]
@@ -118,6 +117,47 @@ def test_the_job_runs_what_is_proposed_and_counts_the_worst_of_both(tmp_path, mo
     with pytest.raises(UserError, match="under the gate"):  # the proposed attack decides
         audit("mine.py:make", out=tmp_path / "gated", fail_under=bound, **settings)
     audit("mine.py:make", out=tmp_path / "kept", fail_under=bound, **{**settings, "audits": questions[:1]})
+
+
+class Stop(Audit):
+    """A question in the middle of which something happens, or nothing."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def ask(self, subject):
+        if self.error is not None:
+            raise self.error
+        return Finding("robustness", "Further", "Done.", "info", {"main_eps": 0, "worst": []})
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broke"), UserError("cannot"), KeyboardInterrupt()])
+def test_what_was_found_is_written_before_what_is_proposed_is_run(tmp_path, monkeypatch, error):
+    """With ``resume`` the job goes on from there: nothing that was crafted is crafted again."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(ROUNDED)
+    (tmp_path / "out" / "crafted").mkdir(parents=True)
+    next_one, lines = [Stop(error)], []
+    monkeypatch.setattr("buttress.workflows.auditing.proposed", lambda questions, findings: next_one)
+    questions = [Robustness(attacks=[PGD(threat=Threat(eps=0.15), steps=2)], eps=[0.15])]
+    settings = {"source": Source(data="digits"), "inputs": 30, "precision": "fp32", "audits": questions}
+    say = Say()
+    say.line = lines.append
+    with pytest.raises(type(error)):
+        audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
+    networks, facts = read(tmp_path / "out" / "findings.json")
+    (first,) = networks["mine.py:make"]
+    assert facts["headline"] == first.verdict
+    assert lines[-1] == f"report, without the attack proposed by masking: {tmp_path / 'out' / 'report.html'}"
+    next_one[:] = [Stop()]
+    monkeypatch.setattr(PGD, "perturb", None)  # what was crafted is not crafted again
+    found = audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
+    assert found[0] == first
+    assert [one.title for one in found] == ["Robustness (linf)", "Further, attack proposed by masking"]
+    assert read(tmp_path / "out" / "findings.json")[1]["headline"] == "Done."
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {"report.html", "findings.json"}
+    with pytest.raises(UserError, match="exists and is not empty"):
+        audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
 
 
 def test_nothing_more_is_run_where_nothing_is_proposed(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What the jobs have in common: threats handed down, data and networks opened."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from buttress import models
 from buttress.attacks.cw import CW
 from buttress.attacks.eot import EoT
+from buttress.attacks.fab import FAB
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
@@ -62,8 +64,28 @@ def test_a_threat_that_was_typed_beats_a_methods_own_default():
     assert under(stored, CW()) == CW()
     own = CW(threat=Threat(norm="l2", eps=0.1, box=(0, 2)))
     assert under(typed, own) is own
-    with pytest.raises(UserError, match="CW is defined in l2; got linf"):
-        under(Threat(explicit=True), CW())
+    assert under(typed, FAB()) == FAB(threat=typed)
+    with pytest.raises(UserError, match="CW is defined in l2; got l1"):
+        under(Threat(norm="l1", explicit=True), CW())
+
+
+def test_where_perhaps_only_the_eps_was_typed_methods_of_other_norms_keep_their_own_threat(caplog):
+    """``--attacks pgd,cw --threat.eps 0.15`` is no reason to refuse CW, which is of l2 alone."""
+    typed = Threat(eps=0.15, box=(0, 2), explicit=True)
+    kept = under(typed, [PGD(), CW(), FAB(), EoT(attack=CW())])
+    own = CW(threat=Threat(norm="l2", eps=math.inf, box=(0, 2)))
+    assert kept == [PGD(threat=typed), own, FAB(threat=typed), EoT(attack=own)]
+    line = "keeps its own threat, l2 eps ∞: CW is defined in l2; got linf"
+    assert [record.getMessage() for record in caplog.records] == [f"CW-1000 {line}"] * 2
+    assert under(typed, kept) == kept
+    assert len(caplog.records) == 2  # told once
+
+
+def test_a_threat_that_was_typed_for_one_attack_stays_where_it_equals_that_methods_default():
+    typed = Threat(norm="l2", eps=0.5, explicit=True)
+    own = CW(threat=Threat(norm="l2", eps=math.inf, explicit=True))
+    assert under(typed, own).threat.eps == math.inf
+    assert under(typed, CW()).threat.eps == 0.5
 
 
 def test_a_noise_gets_the_jobs_box():

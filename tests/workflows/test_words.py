@@ -1,10 +1,15 @@
+from dataclasses import fields
+
 import pytest
 
 from buttress import registry
 from buttress.errors import UserError
-from buttress.workflows.words import class_path, fraction, is_own, own_path, spelt_out
+from buttress.threat import Threat
+from buttress.workflows.words import class_path, fraction, is_own, member, own_path, spelt_out
 
 PGD = "buttress.attacks.pgd.PGD"
+THREAT = {"norm": "linf", "eps": 8 / 255, "box": [0.0, 1.0], "explicit": False}
+OF_PGD = {"threat": THREAT, "steps": 10, "restarts": 1, "start": "uniform"}
 
 
 @pytest.mark.parametrize(
@@ -40,11 +45,27 @@ def test_members_are_spelt_out_with_the_options_beside_their_name():
         "threat": {"eps": 8 / 255, "box": None, "explicit": True},
         "defence": {
             "class_path": "buttress.defences.adversarial_training.AdversarialTraining",
-            "init_args": {"attack": {"class_path": PGD, "init_args": {"step_size": 0.25}}},
+            "init_args": {"mode": "eval", "attack": {"class_path": PGD, "init_args": {**OF_PGD, "step_size": 0.25}}},
         },
-        "attacks": [{"class_path": PGD}, {"class_path": "buttress.attacks.fgsm.FGSM", "init_args": {}}],
+        "attacks": [
+            {"class_path": PGD, "init_args": OF_PGD},
+            {"class_path": "buttress.attacks.fgsm.FGSM", "init_args": {"threat": THREAT}},
+        ],
         "data_args": {"name": "kept", "share": 0.5},
     }
+
+
+@pytest.mark.parametrize("name", registry.attack.names())
+def test_who_is_named_starts_from_defaults_of_its_own(name):
+    """What is written out is what the class has by itself, and nothing that the parser kept of another member."""
+    tree = member(registry.attack, name)
+    cls = registry.attack.get(name)
+    written = {f.name: f.default for f in fields(cls) if f.name in tree["init_args"]}
+    threat = tree["init_args"].get("threat")
+    assert threat is None or Threat(**threat) == written.pop("threat")
+    assert {"steps", "restarts", "norm"} & {f.name for f in fields(cls)} <= set(tree["init_args"])
+    plain = {key: value for key, value in tree["init_args"].items() if key != "threat"}
+    assert plain == {key: list(v) if isinstance(v, tuple) else v for key, v in written.items()}
 
 
 def test_what_is_spelt_out_already_stays():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from buttress.attacks.apgd_run import run_l1, run_momentum
 from buttress.attacks.base import Attack
@@ -31,12 +31,6 @@ def checkpoints(steps: int) -> list[int]:
         interval = max(interval - shrink, shortest)
         at += interval
     return found
-
-
-def trains(oracle: Oracle) -> bool:
-    """Whether the search is a full one on a model in train mode: BatchNorm asks for a batch that stays whole."""
-    model = oracle.passes.model
-    return oracle.search == "full" and isinstance(model, nn.Module) and any(part.training for part in model.modules())
 
 
 @attack("apgd")
@@ -99,7 +93,7 @@ class APGD(Attack):
             rows = (~beaten & oracle.alive).nonzero().squeeze(1)
             if not len(rows):
                 break
-            rows = torch.arange(len(x), device=x.device) if trains(oracle) else rows
+            rows = torch.arange(len(x), device=x.device) if oracle.together else rows
             draws = random.only(rows) if number == 0 else random.only(rows).fork("round", number)
             part = oracle.only(rows, inside=oracle.inside, search=oracle.search)
             point, loss, _ = self._run(part, draws, None if toward is None else toward[rows])

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from buttress.attacks.apgd import APGD, trains
+from buttress.attacks.apgd import APGD
 from buttress.attacks.base import Attack
 from buttress.attacks.fab import FAB
 from buttress.attacks.fields import check_steps
@@ -106,7 +106,7 @@ class AutoAttack(Attack):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What beat the model first, input by input, and the others as they were."""
         standing = ~oracle.task.beaten(oracle.clean, y, oracle.target)
-        points, training = x.clone(), trains(oracle)
+        points, training = x.clone(), oracle.together
         for name, part in self.suite():
             rows = (standing & oracle.alive).nonzero().squeeze(1)
             if not len(rows):

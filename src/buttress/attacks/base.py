@@ -249,6 +249,12 @@ class Attack(Perturbation):
 
     threat: Threat
 
+    def _box(self) -> tuple[float, float] | None:
+        if getattr(self, "threat", None) is None:  # else nothing would be projected
+            name = type(self).__name__
+            raise UserError(f"{name} has no threat: give it one, or let its __post_init__ call that of its base class")
+        return self.threat.box
+
     @property
     def core(self) -> "Attack":
         """Itself; where it runs another attack, the innermost one."""

@@ -32,7 +32,7 @@ def borrowed(model: Model, mode: Mode, seed: int, device: torch.device) -> Itera
             if parameter is not None and parameter.is_inference():
                 raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
     flags = [module.training for module in modules]
-    owned = [set(module._buffers) for module in modules]
+    owned = [set(module._buffers.keys()) for module in modules]  # scripted modules list keys, and do not iterate
     buffers = [
         (module, name, buffer, buffer.clone())
         for module in modules
@@ -52,7 +52,7 @@ def borrowed(model: Model, mode: Mode, seed: int, device: torch.device) -> Itera
         finally:
             for module, flag, names in zip(modules, flags, owned, strict=True):
                 module.training = flag
-                for name in module._buffers.keys() - names:  # what a forward pass registered
+                for name in set(module._buffers.keys()) - names:  # what a forward pass registered
                     del module._buffers[name]
             for module, name, buffer, value in buffers:
                 # Through .data: a caller's pending backward pass may hold the buffer and would refuse a new version.

@@ -35,7 +35,7 @@ class BoundaryAttack(MinimumNorm):
     a bisection of 10 queries comes before the walk; starting points are noise or a flat colour, drawn until one beats
     the model. A target that no such point is taken for is therefore out of reach.
 
-    Cost per input: ``queries`` forwards, and one for the unperturbed input.
+    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it beats the model.
 
     Args:
         threat: of norm l2.
@@ -57,7 +57,9 @@ class BoundaryAttack(MinimumNorm):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""
-        smallest, walk = Smallest(oracle, self.threat), _Walk(x, self, random)
+        smallest = Smallest(oracle, self.threat)
+        oracle.rest(smallest.settled)
+        walk = _Walk(x, self, random, smallest.settled)
         for _ in range(self.queries):
             if oracle.done:
                 break
@@ -65,15 +67,16 @@ class BoundaryAttack(MinimumNorm):
             oracle.logits(points)
             smallest.offer(points)
             walk.learn(points, oracle.beaten)
+        oracle.wake()
         return smallest.point
 
 
 class _Walk:
     """Where each row is: what it asks next depends on its own answers only, so rows may be at different things."""
 
-    def __init__(self, x: Tensor, settings: BoundaryAttack, random: Random) -> None:
+    def __init__(self, x: Tensor, settings: BoundaryAttack, random: Random, settled: Tensor) -> None:
         self.x, self.threat, self.random, self.trial = x, settings.threat, random, 0
-        self.doing = torch.full((len(x),), _SEEK, device=x.device)
+        self.doing = torch.where(settled, _HALVE, _SEEK)  # those settled look for nothing, and nobody asks for them
         self.seeking = True  # whether a row may still need a starting point
         self.left = torch.zeros_like(self.doing)  # halvings to go
         self.line = Line(x, "l2")

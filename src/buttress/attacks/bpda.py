@@ -36,21 +36,28 @@ class BPDA(Wrapper):
 
     Args:
         attack: what asks the questions; its threat is this one's.
-        layers: names of submodules of the attacked model, as in ``named_modules()``; of none unless given.
+        layers: names of submodules of the attacked model, as in ``named_modules()``. Without them it is the attack
+            inside, for ablations in Python; jobs ask for them.
         backward: a differentiable function (or module) of a layer's first argument, of the shape of the layer's
             output; the identity unless given.
     """
 
     attack: Attack = PGD()
-    layers: Sequence[str] | str = ()
+    layers: Sequence[str] | str | None = None
     backward: StandIn | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        names = (self.layers,) if isinstance(self.layers, str) else tuple(self.layers)
-        if not all(isinstance(name, str) for name in names):
-            raise UserError(f"layers must be names of submodules; got {self.layers!r}")
+        names = (self.layers,) if isinstance(self.layers, str) else self.layers
+        if names is not None:
+            names = tuple(names)
+            if not names:
+                raise UserError(
+                    "layers, whose gradients bpda replaces, must be names of one submodule at least; got none"
+                )
+            if not all(isinstance(name, str) and name for name in names):  # "" is the model itself
+                raise UserError(f"layers must be names of submodules; got {self.layers!r}")
         if self.backward is not None and not callable(self.backward):
             raise UserError(f"backward must be a function of a layer's input; got {self.backward!r}")
         object.__setattr__(self, "layers", names)
@@ -58,7 +65,7 @@ class BPDA(Wrapper):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""
         ours = oracle.passes
-        layers = [_layer(ours.model, name) for name in self.layers]
+        layers = [_layer(ours.model, name) for name in self.layers or ()]
         with ExitStack() as stack:
             for name, layer in layers:
                 stack.enter_context(_replaced(name, layer, self.backward))
@@ -123,6 +130,8 @@ def _replaced(name: str, layer: nn.Module, backward: StandIn | None) -> Iterator
 def _layer(model: object, name: str) -> tuple[str, nn.Module]:
     if not isinstance(model, nn.Module):
         raise UserError(f"BPDA replaces layers of a torch module; the model is a {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("BPDA hooks layers, and a scripted module takes no hooks: attack the module it was made from")
     known = dict(model.named_modules())
     if name not in known:
         raise UserError(f"the model has no layer {name!r}; {nearest(name, [n for n in known if n])}")

@@ -31,9 +31,10 @@ class CW(MinimumNorm):
     of its bounds, after a failure the same, or ten times ``c`` while there is no upper bound. The smallest perturbation
     met at any step of any run is returned.
 
-    Cost per input: at most ``search_steps`` times ``steps`` forwards and backwards, and one forward. The published
-    number of steps is 10 000; the default is 1000, at a tenth of the cost. Far fewer are not enough: at the edges of
-    the box the tanh is flat, and a black or white pixel takes long to move.
+    Cost per input: at most ``search_steps`` times ``steps`` forwards and backwards, and one forward; an input rests
+    from the end of a run to the next. The published number of steps is 10 000; the default is 1000, at a tenth of the
+    cost. Far fewer are not enough: at the edges of the box the tanh is flat, and a black or white pixel takes long to
+    move.
 
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -81,24 +82,24 @@ class CW(MinimumNorm):
         """Adam from the input itself; (N,) bool, whether any step beat the model."""
         free = self._free(x)
         first, second = torch.zeros_like(x), torch.zeros_like(x)
-        running, won = best.distance > 0, torch.zeros_like(oracle.alive)
+        running, won = ~best.settled, torch.zeros_like(oracle.alive)
         before = torch.full_like(c, math.inf)
+        oracle.rest(~running)
         pause = max(self.steps // 10, 1)
         for step in range(1, self.steps + 1):
+            if oracle.done:
+                break
             x_adv, slope = self._point(free)
             gain, grad = oracle.loss_and_grad(x_adv, "margin")
             missing = self.confidence - gain
             success = running & oracle.beaten & (missing <= 0)
             best.offer(x_adv, success)
             won = won | success
-            if oracle.done:
-                break
             if self.abort_early and step % pause == 0:
                 objective = norms((x_adv - x).double(), "l2").square() + c * missing.clamp(min=0)
                 running = running & (objective <= _STALLED * before)
                 before = objective
-                if not bool((running & oracle.alive).any()):
-                    break
+                oracle.rest(~running)
             pull = torch.where(missing > 0, c, 0).to(x.dtype)
             grad = (2 * (x_adv - x) - per_row(pull, x) * grad) * slope
             first = torch.lerp(grad, first, _DECAYS[0])
@@ -106,6 +107,7 @@ class CW(MinimumNorm):
             spread = (second / (1 - _DECAYS[1] ** step)).sqrt() + 1e-8
             moved = free - self.lr / (1 - _DECAYS[0] ** step) * first / spread
             free = torch.where(per_row(running, x), moved, free)
+        oracle.wake()
         return won
 
     def _free(self, x: Tensor) -> Tensor:

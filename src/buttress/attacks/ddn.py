@@ -26,7 +26,8 @@ class DDN(MinimumNorm):
     after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths fall from 1 to 0.01
     along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
-    Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point.
+    Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
+    beats the model unperturbed costs the clean one only.
 
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -62,11 +63,12 @@ class DDN(MinimumNorm):
         farthest = corner(self.threat, x)
         delta, x_adv = torch.zeros_like(x), x
         radius = torch.full(x.shape[:1], self.radius * unit, dtype=x.dtype, device=x.device)
+        oracle.rest(best.settled)
         for step in range(self.steps):
+            if oracle.done:
+                break
             _, grad = oracle.loss_and_grad(x_adv)
             best.offer(x_adv)
-            if oracle.done:
-                return best.point
             grad = torch.where(per_row(norms(grad, "linf") > 0, grad), directed(grad), spare)
             delta = delta + cosine(1.0, 0.01, step, self.steps) * unit * grad
             radius = torch.where(oracle.beaten, radius * (1 - self.gamma), radius * (1 + self.gamma))
@@ -76,6 +78,7 @@ class DDN(MinimumNorm):
             delta = x_adv - x
         oracle.logits(x_adv)
         best.offer(x_adv)
+        oracle.wake()
         return best.point
 
     def _rounded(self, x_adv: Tensor, x: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class DeepFool(MinimumNorm):
     2; it is clipped to the box. An input rests at the first point that beats the model. Under a target the face is
     that between the target and its strongest rival at the current point.
 
-    Cost per input and step: one forward and as many backwards as there are rivals (one under a target), until all
-    inputs of the batch rest; and one forward at the end.
+    Cost per input: one forward for the unperturbed input, and for each step until it rests one forward and as many
+    backwards as there are rivals (one under a target); and one forward after the last step if it has not.
 
     Args:
         threat: norm "l2" or "linf" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -60,15 +60,18 @@ class DeepFool(MinimumNorm):
         rivals = self._rivals(oracle.clean, y)
         total, x_adv = torch.zeros_like(x), x
         for _ in range(self.steps):
+            oracle.rest(best.found)
+            if oracle.done:
+                break
             step = self._step(oracle, x_adv, rivals)
             best.offer(x_adv)
-            if oracle.done or bool(best.found.all()):
-                return best.point
             total = total + step
             x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
             x_adv = torch.where(per_row(best.found, x), best.point, x_adv)
+        oracle.rest(best.found)
         oracle.logits(x_adv)
         best.offer(x_adv)
+        oracle.wake()
         return best.point
 
     def _rivals(self, clean: Tensor, y: Tensor) -> Tensor:

@@ -41,19 +41,21 @@ class Ensemble(Wrapper):
 
     Args:
         attack: what asks the questions; its threat is this one's.
-        models: the others; they take the same inputs and know the same classes, in the same order.
+        models: the others; they take the same inputs and know the same classes, in the same order. In a job, runs'
+            folders.
     """
 
     attack: Attack = PGD()
-    models: Sequence[nn.Module] = ()
+    models: Sequence[nn.Module | str] = ()
 
     def __post_init__(self) -> None:
         """Refuse what are no models."""
         super().__post_init__()
-        if isinstance(self.models, nn.Module):
-            raise UserError("models must be a list of torch modules; got a single module")
+        if isinstance(self.models, nn.Module | str):
+            raise UserError(f"models must be a list of torch modules; got a single {_kind(self.models)}")
         for i, model in enumerate(self.models):
-            check_module(f"models[{i}]", model)
+            if not isinstance(model, str):
+                check_module(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -63,7 +65,9 @@ class Ensemble(Wrapper):
             return x
         with ExitStack() as stack:
             others = []
-            for model in self.models:
+            for i, model in enumerate(self.models):
+                if not isinstance(model, nn.Module):
+                    raise UserError(f"models[{i}] must be a network here; got {model!r}: load it first")
                 stack.enter_context(borrowed(model, "eval", torch.initial_seed(), x.device))
                 check_inputs(model, x[rows], y[rows], self.threat.box)
                 others.append(_full(other_passes(model, oracle, self.draws), oracle, rows))
@@ -96,9 +100,10 @@ class _Together(Seen):
         """(N,) the mean of the models' losses."""
 
         def own() -> Tensor:
-            alive, output = self.alive.clone(), super(_Together, self).logits(x)
-            value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward)
-            return torch.where(alive, value, 0).to(x.dtype)
+            rows, output = self._rows, super(_Together, self).logits(x)
+            spec = losses.resolve(loss or self.task.loss)
+            value = self._value(output.double(), slice(None), spec, toward).to(x.dtype)
+            return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
         return _mean(self._asked_of_all(lambda model: model.loss(x, loss, toward), own))
 
@@ -135,6 +140,10 @@ class _Together(Seen):
         mine = own()
         self.beaten = self.beaten & self._others_beaten
         return [mine, *answers]
+
+
+def _kind(model: nn.Module | str) -> str:
+    return "name" if isinstance(model, str) else "module"
 
 
 def _full(passes: Passes, whole: Oracle, rows: Tensor) -> Oracle:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
@@ -23,6 +23,10 @@ Transform = Callable[[Tensor, Random], Tensor]
 
 class Seen(Oracle):
     """An oracle that shows something else than the plain model."""
+
+    def gradients(self, x: Tensor, wanted: Iterable[LossLike]) -> tuple[Tensor, ...]:
+        """(N, ...) gradients at ``x`` of several losses, one question for each."""
+        return tuple(self.loss_and_grad(x, loss)[1] for loss in wanted)
 
 
 class Wrapper(Attack):
@@ -186,9 +190,10 @@ class _Transformed(Seen):
         return part
 
     def _judged(self, outputs: list[Tensor]) -> Tensor:
-        mean = self.task.mean(outputs)
-        self.beaten = self.task.beaten(mean, self.y, self.target)
-        return mean
+        mean = self._take(self.task.mean(outputs))
+        won = self.task.beaten(mean, self._take(self.y), None if self.target is None else self._take(self.target))
+        self.beaten = won if self._rows is None else self.beaten.index_copy(0, self._rows, won)
+        return self._scatter(mean)
 
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))

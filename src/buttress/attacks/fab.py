@@ -32,7 +32,7 @@ class FAB(MinimumNorm):
     linearised where the model was asked last, before drawing back, so that a step takes one forward and not two.
 
     Cost per input, restart and target: ``steps`` + 1 forwards and ``steps`` backwards; without targets the backwards
-    are as many times the number of classes less one.
+    are as many times the number of classes less one. An input that beats the model unperturbed costs one forward.
 
     Args:
         threat: the norm and the box; with a finite eps, what counts as found, and how far restarts start.
@@ -70,11 +70,13 @@ class FAB(MinimumNorm):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation found."""
         smallest = Smallest(oracle, self.threat)
+        oracle.rest(smallest.settled)
         for number, (restart, classes) in enumerate(self._rounds(oracle)):
             if oracle.done:
                 break
             start = x if restart == 0 else self._start(x, smallest, random.fork("round", number))
             self._run(oracle, smallest, start, classes)
+        oracle.wake()
         return smallest.point
 
     def _rounds(self, oracle: Oracle) -> Iterator[tuple[int, Tensor]]:
@@ -107,8 +109,8 @@ class FAB(MinimumNorm):
         for step in range(self.steps):
             if oracle.done:
                 return
-            if step % _LOOK == 0 and oracle.search == "first":
-                rows = oracle.alive.nonzero().squeeze(1)
+            if step % _LOOK == 0:
+                rows = (oracle.alive & ~oracle.resting).nonzero().squeeze(1)
             output, grads = oracle.differences(asked, classes)
             smallest.offer(asked)
             drawn = torch.where(per_row(oracle.beaten, asked), oracle.x + self.beta * (asked - oracle.x), asked)

@@ -33,7 +33,8 @@ class FMN(MinimumNorm):
     success, too, the ball grows by ``gamma`` at least; as published it comes to rest inside of the boundary where the
     box cuts much of the perturbation off, and nothing is found.
 
-    Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point.
+    Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
+    beats the model unperturbed costs the clean one only.
 
     Args:
         threat: the norm and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -58,11 +59,12 @@ class FMN(MinimumNorm):
         norm, unit, best = self.threat.norm, width(self.threat), Smallest(oracle, self.threat)
         farthest = corner(self.threat, x)
         radius, x_adv = torch.zeros_like(farthest), x
+        oracle.rest(best.settled)
         for step in range(self.steps):
+            if oracle.done:
+                break
             gap, grad = oracle.loss_and_grad(x_adv, "margin")
             best.offer(x_adv)
-            if oracle.done:
-                return best.point
             gamma = cosine(self.gamma, min(self.gamma, _LAST_GAMMA), step, self.steps)
             slope = norms(grad, _DUAL[norm]).clamp(min=torch.finfo(x.dtype).tiny)
             to_boundary = norms(x_adv - x, norm) + gap.abs() / slope + _BEYOND * unit
@@ -75,6 +77,7 @@ class FMN(MinimumNorm):
             x_adv = self.threat.clip(x + onto_ball(x_adv + length * directed(grad) - x, radius, norm))
         oracle.logits(x_adv)
         best.offer(x_adv)
+        oracle.wake()
         return best.point
 
 

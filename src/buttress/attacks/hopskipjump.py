@@ -33,7 +33,7 @@ class HopSkipJump(MinimumNorm):
     halvings a bisection; a jump is halved 20 times at most; in linf the directions are scaled to length 1 on average
     rather than one by one.
 
-    Cost per input: ``queries`` forwards, and one for the unperturbed input.
+    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it beats the model.
 
     Args:
         threat: of norm l2 or linf.
@@ -52,7 +52,9 @@ class HopSkipJump(MinimumNorm):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""
-        smallest, hops = Smallest(oracle, self.threat), _Hops(x, self.threat, self.probes, random)
+        smallest = Smallest(oracle, self.threat)
+        oracle.rest(smallest.settled)
+        hops = _Hops(x, self.threat, self.probes, random, smallest.settled)
         for _ in range(self.queries):
             if oracle.done:
                 break
@@ -60,6 +62,7 @@ class HopSkipJump(MinimumNorm):
             oracle.logits(points)
             smallest.offer(points)
             hops.learn(points, oracle.beaten)
+        oracle.wake()
         return smallest.point
 
 
@@ -83,12 +86,12 @@ def normal_direction(weighed: Tensor, plain: Tensor, mean: Tensor) -> Tensor:
 class _Hops:
     """Where each row is: what it asks next depends on its own answers only, so rows may be at different things."""
 
-    def __init__(self, x: Tensor, threat: Threat, probes: int, random: Random) -> None:
+    def __init__(self, x: Tensor, threat: Threat, probes: int, random: Random, settled: Tensor) -> None:
         self.x, self.threat, self.first_probes, self.random, self.asked = x, threat, probes, random, 0
         self.features = x[0].numel()
         self.halvings = halvings(self.features, threat.norm)
         self.line = Line(x, threat.norm)
-        self.doing = torch.full((len(x),), _SEEK, device=x.device)
+        self.doing = torch.where(settled, _HALVE, _SEEK)  # those settled look for nothing, and nobody asks for them
         self.seeking = True  # whether a row may still need a starting point
         self.left = torch.zeros_like(self.doing)  # questions to go in what the row is doing
         self.turn = torch.zeros_like(self.doing)

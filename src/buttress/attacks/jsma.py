@@ -34,7 +34,7 @@ class JSMA(Attack):
     larger than that; a feature leaves at the edge of the box, or of the threat in linf; with two classes the
     logits are centred, for one logit would have no other.
 
-    Cost per input: 2 ``steps`` forwards and backwards at most, whatever the number of classes.
+    Cost per input: ``steps`` forwards and 2 ``steps`` backwards at most, whatever the number of classes.
 
     Args:
         threat: what is allowed; unless given any value in the box.
@@ -64,20 +64,22 @@ class JSMA(Attack):
         limit = self._limit(x)
         standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
+            oracle.rest(~standing)
             if oracle.done:
                 break
-            _, wanted = oracle.loss_and_grad(x_adv, _WANTED)
-            _, others = oracle.loss_and_grad(x_adv, _OTHERS)
-            changed = (x_adv != x).flatten(1)
-            free = (x_adv != limit).flatten(1)
-            room = most - changed.sum(1)
-            pair, found = best_pairs(sign * wanted.flatten(1), sign * others.flatten(1), free, changed, room)
-            standing = standing & ~oracle.beaten & found
-            if not bool(standing.any()):
+            slopes = oracle.gradients(x_adv, (_WANTED, _OTHERS))
+            standing = standing & ~oracle.beaten
+            rows = standing.nonzero().squeeze(1)
+            if not len(rows):
                 break
-            move = torch.zeros_like(changed, dtype=x.dtype).scatter_(1, pair, self.theta).view_as(x)
-            moved = self.threat.project(x_adv + move, x)
-            x_adv = torch.where(per_row(standing, x), moved, x_adv)
+            wanted, others = (sign * slope[rows].flatten(1) for slope in slopes)
+            changed, free = ((x_adv[rows] != end[rows]).flatten(1) for end in (x, limit))
+            pair, found = best_pairs(wanted, others, free, changed, most - changed.sum(1))
+            standing[rows] = found
+            move = torch.zeros_like(wanted).scatter_(1, pair, self.theta).view_as(x[rows])
+            moved = self.threat.project(x_adv[rows] + move, x[rows])
+            x_adv = x_adv.index_copy(0, rows, torch.where(per_row(found, moved), moved, x_adv[rows]))
+        oracle.wake()
         return x_adv
 
     def _limit(self, x: Tensor) -> Tensor:

@@ -50,7 +50,8 @@ class LBFGS(MinimumNorm):
     to the box; too little descent (Armijo) shortens that input's step. Coordinates that the box holds back are left out
     of the curvature (Bertsekas, "Projected Newton methods", SIAM J. Control and Optimization 1982).
 
-    Cost per input: at most ``search_steps`` times ``steps`` forwards and backwards, and one forward.
+    Cost per input: at most ``search_steps`` times ``steps`` forwards and backwards, and one forward; an input rests
+    from the end of a run to the next.
 
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -97,14 +98,16 @@ class _Descent:
     def run(self, evaluations: int) -> Tensor:
         """(N,) bool, whether the last point that was accepted beats the model."""
         point = self.oracle.x
+        self.oracle.rest(self.best.settled)
         value, grad, won = self._ask(point)
-        running, restarted = self.best.distance > 0, torch.ones_like(won)
+        running, restarted = ~self.best.settled, torch.ones_like(won)
         # The first curvature is that of the distance, unless that would lead out of sight.
         scale = torch.minimum(0.5 / self.c, 1 / norms(grad.double(), "l2").clamp(min=1e-30))
         length = torch.ones_like(value)
         direction = self._direction(point, grad, scale)
         for _ in range(evaluations - 1):
-            if self.oracle.done or not bool((running & self.oracle.alive).any()):
+            self.oracle.rest(~running)
+            if self.oracle.done:
                 break
             trial = self.threat.clip(point + per_row(length, point).to(point.dtype) * direction)
             promised = _dot(grad, trial - point)
@@ -122,6 +125,7 @@ class _Descent:
             self._forget(stuck)
             length = torch.where(stuck, 1.0, length)
             direction = self._direction(point, grad, scale)
+        self.oracle.wake()
         return won
 
     def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,12 +40,17 @@ class Smallest:
         self.distance = torch.where(wrong, 0.0, math.inf).double()
 
     @property
+    def settled(self) -> Tensor:
+        """(N,) bool, the inputs that beat the model as they are: there is nothing to look for."""
+        return self.distance == 0
+
+    @property
     def found(self) -> Tensor:
         """(N,) bool, where one was found."""
         return self.distance.isfinite()
 
     def offer(self, points: Tensor, beaten: Tensor | None = None) -> Tensor:
-        """Take over points that beat the model and are smaller; (N,) bool, which were taken.
+        """Take over points that beat the model and are smaller; (N,) bool, which were taken: none of rows that rest.
 
         Args:
             points: (N, ...) in the box.
@@ -53,7 +58,7 @@ class Smallest:
         """
         beaten = self.oracle.beaten if beaten is None else beaten
         distance = self.threat.distance(points, self.oracle.x)
-        taken = beaten & (distance < self.distance)
+        taken = beaten & ~self.oracle.resting & (distance < self.distance)
         self.point = torch.where(per_row(taken, points), points, self.point)
         self.distance = torch.where(taken, distance, self.distance)
         return taken

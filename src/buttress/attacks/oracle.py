@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.passes import Passes
@@ -38,15 +38,17 @@ class Stage:
 class Oracle:
     """Answers an attack's questions about a model, and keeps the books.
 
-    Only the inputs still `alive` are computed, gathered into full batches; for the others outputs, losses and gradients
-    read 0. With ``search="first"`` an input leaves once a point that beats the model has been confirmed in float32 by
-    the caller's own model; with "full" all stay, and so they do where an answer is a mean over draws.
+    Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; for the others
+    outputs, losses and gradients read 0. With ``search="first"`` an input leaves once a point that beats the model has
+    been confirmed in float32 by the caller's own model; with "full" all stay, and so they do where an answer is a mean
+    over draws.
 
     Attributes:
         x: (N, ...) the unperturbed inputs.
         y: (N,) the truth.
         target: (N,) the class wanted by a targeted attack, or None.
         alive: (N,) bool, the inputs that still take part.
+        resting: (N,) bool, the inputs that `rest`; they stay alive.
         beaten: (N,) bool, whether the last point asked about beat the model, as the search's precision saw it.
         forwards: (N,) int64, forward passes spent on each input; ``backwards`` likewise.
         stages: what each part of a composed attack did, in order.
@@ -77,7 +79,7 @@ class Oracle:
         self.passes, self.task, self.x, self.y, self.target = passes, passes.task, x, y, target
         self.search, self.inside, self.read_every = search, inside, read_every
         self.alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        self.beaten = torch.zeros_like(self.alive)
+        self.resting, self.beaten = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.stages: dict[str, Stage] = {}
@@ -87,12 +89,35 @@ class Oracle:
         self._waiting = torch.zeros_like(self.alive)  # found, not read yet
         self._asked = 0
         self._clean: Tensor | None = None
+        self._none: Tensor | None = None  # (0, C), the answer where nobody is asked about
         self._checked = False
 
     @property
     def done(self) -> bool:
-        """Whether no input is left."""
+        """Whether a question would be about no input: each has left, or rests."""
         return self._rows is not None and not len(self._rows)
+
+    @property
+    def together(self) -> bool:
+        """Whether it is a full search on a model in train mode: BatchNorm asks for a batch that stays whole."""
+        model = self.passes.model
+        return self.search == "full" and isinstance(model, nn.Module) and any(m.training for m in model.modules())
+
+    def rest(self, rows: Tensor) -> None:
+        """Ask no more about these inputs, (N,) bool, until the next call, whose ``rows`` replace them; see `wake`.
+
+        For inputs that are finished by themselves, so that neither cost nor time depends on the others of the batch.
+        They stay `alive` and `settle` computes them; meanwhile outputs, losses and gradients read 0 for them, and
+        `beaten` keeps its last value, which says nothing of later points. Where the batch must stay whole (`together`)
+        they are asked about, and counted, until all of them rest. An attack wakes the inputs before it returns.
+        """
+        self.resting = rows.clone()
+        self._select()
+
+    def wake(self) -> None:
+        """Let no input rest."""
+        if bool(self.resting.any()):
+            self.rest(torch.zeros_like(self.resting))
 
     @property
     def clean(self) -> Tensor:
@@ -109,20 +134,19 @@ class Oracle:
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) the model's output, without a gradient."""
-        self.passes.choose(self._take(self.x), gradient=False)
-        points = self._take(x)
+        points = self._points(x, gradient=False)
         found = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part)),))
-        output = found[0] if found else self.clean[:0]
+        output = found[0] if found else self._nothing()
         whole = self._scatter(output)
         self._note(points, output)
         return whole
 
     def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
         """(N,) the loss to be maximised at ``x``: the task's own unless ``loss`` is given; see `loss_and_grad`."""
-        alive = self.alive.clone()
+        rows = self._rows  # those asked about: the answer may let some of them go
         output = self.logits(x)
-        value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward)
-        return torch.where(alive, value, 0).to(x.dtype)
+        value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward).to(x.dtype)
+        return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
     def loss_and_grad(
         self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
@@ -141,8 +165,7 @@ class Oracle:
         spec = losses.resolve(loss or self.task.loss)
         if spec.against == "clean":
             _ = self.clean  # computed here, outside of the gradient's graph
-        self.passes.choose(self._take(self.x), gradient=True)
-        points = self._take(x)
+        points = self._points(x, gradient=True)
 
         def work(part: slice) -> tuple[Tensor, ...]:
             rows = self._index(part)
@@ -161,10 +184,28 @@ class Oracle:
         self._note(points, output)
         return whole
 
+    def gradients(self, x: Tensor, wanted: Iterable[losses.LossLike]) -> tuple[Tensor, ...]:
+        """(N, ...) gradients at ``x`` of several losses, as from `loss_and_grad`, by a single forward pass."""
+        specs, points = [losses.resolve(loss) for loss in wanted], self._points(x, gradient=True)
+
+        def work(part: slice) -> tuple[Tensor, ...]:
+            rows = self._index(part)
+            values = [partial(self._value, rows=rows, spec=spec, toward=None, look=True) for spec in specs]
+            results = self.passes.gradients(points[part], values)
+            self._count(rows, backwards=len(specs))
+            return results
+
+        results = self.passes.each(len(points), work)
+        if not results:
+            return tuple(torch.zeros_like(x) for _ in specs)
+        output, *grads = results
+        whole = tuple(self._scatter(grad) for grad in grads)
+        self._note(points, output)
+        return whole
+
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) output, and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the true class's logit."""
-        self.passes.choose(self._take(self.x), gradient=True)
-        points, y, classes = self._take(x), self._take(self.y), self._take(classes)
+        points, y, classes = self._points(x, gradient=True), self._take(self.y), self._take(classes)
 
         def work(part: slice) -> tuple[Tensor, ...]:
             results = self.passes.differences(points[part], y[part], classes[part])
@@ -173,14 +214,15 @@ class Oracle:
 
         results = self.passes.each(len(points), work)
         if not results:
-            return self.clean, x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
+            return self._scatter(self._nothing()), x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
         whole = self._scatter(results[0]), self._scatter(results[1])
         self._note(points, results[0])
         return whole
 
     def settle(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """The points to return (``x_adv``, or what beat the model early) and the float32 outputs there."""
+        """The points to return (``x_adv``, or what beat the model early) and the float32 outputs there; all wake."""
         self._read()
+        self.wake()
         points = self._take(x_adv)
         results = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part), "fp32"),))
         if self._rows is None:
@@ -234,6 +276,22 @@ class Oracle:
         return won
 
     # -- books -----------------------------------------------------------------------------------------------------
+
+    def _select(self) -> None:
+        """Settle which rows are computed."""
+        rows = (self.alive & ~self.resting).nonzero().squeeze(1)
+        whole = len(rows) == len(self.x) or (len(rows) > 0 and self.together)
+        self._rows = None if whole else rows
+
+    def _points(self, x: Tensor, *, gradient: bool) -> Tensor:
+        """The points to compute, the search's precision being settled by the first there are."""
+        points = self._take(x)
+        if len(points):
+            self.passes.choose(self._take(self.x), gradient=gradient)
+        return points
+
+    def _nothing(self) -> Tensor:
+        return self.clean[:0] if self._none is None else self._none
 
     def _take(self, values: Tensor) -> Tensor:
         return values if self._rows is None else values[self._rows]
@@ -294,6 +352,7 @@ class Oracle:
         """Mark the rows whose output beats the model; every so many questions the marks are read."""
         if not len(output):
             return
+        self._none = output[:0]
         y, target = self._take(self.y), None if self.target is None else self._take(self.target)
         won = self.task.beaten(output, y, target)
         rows: Tensor | slice = slice(None) if self._rows is None else self._rows
@@ -332,4 +391,4 @@ class Oracle:
             self._found_output[index] = output
         if len(index):
             self.alive[index] = False
-            self._rows = self.alive.nonzero().squeeze(1)
+            self._select()

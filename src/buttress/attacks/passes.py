@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from buttress.attacks.borrow import Model
-from buttress.attacks.twin import NoTwinError, Twin
+from buttress.attacks.twin import NoTwinError, Twin, out_of_memory, told
 from buttress.errors import UserError
 from buttress.tasks import Task
 from buttress.threat import per_row
@@ -20,6 +20,7 @@ from buttress.threat import per_row
 Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
 CraftPrecision = Literal["fp32", "bf16", "folded", "twin"]  # what training may ask for: the same on every machine
 Value = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 Twins = dict[Precision, "Twin | Compiled | None"]  # None: the model has no such copy
 _EXACT: dict[Precision, Precision] = {"bf16": "fp32", "twin": "folded", "compiled": "folded"}
 log = logging.getLogger(__name__)
@@ -35,12 +36,15 @@ class Passes:
     Precisions: "fp32" and "bf16" (autocast) run the model itself. "folded" runs a float32 copy with BatchNorm folded
     into the convolutions, "twin" such a copy in bf16, "compiled" the twin through ``torch.compile`` (with CUDA graphs
     on a GPU) in batches of one size. Where no such copy can be made, float32 and bf16 are used and the log says why.
+    Where a pass raises something, forward or backward, it is made again: with images laid out as usual and not channels
+    last, then without the copy, then in float32; what the model itself raises in the end is the caller's.
+    Inputs in float64 are searched by the model itself in float64, which is told as "fp32": nothing was made faster.
     "auto" times the first four at the first question and becomes the fastest; the timing is not counted.
 
     Args:
         model: the caller's.
         task: reads its output.
-        precision: of all passes that do not ask for float32.
+        precision: of all passes that do not ask for float32; as an attribute, after the first, what they ran in.
         batch_size: inputs computed at once; halved when memory runs out.
         draws: passes whose mean stands for one answer; for models that draw at random.
         twins: copies made before, whose weights are filled again; new ones are put there. For training.
@@ -61,7 +65,7 @@ class Passes:
         self.precision = _EXACT.get(precision, precision) if exact else precision
         self._twins = {} if twins is None else twins
         self._stale = set(self._twins)
-        self._channels_last = True
+        self._channels_last, self._bf16 = True, True
 
     def each(self, count: int, work: Callable[[slice], tuple[Tensor, ...]]) -> list[Tensor]:
         """``work`` over full batches of ``count`` rows, its results joined; an empty list when there are no rows.
@@ -74,7 +78,7 @@ class Passes:
             try:
                 results.append(work(slice(start, stop)))
             except RuntimeError as error:
-                if not _out_of_memory(error) or stop - start == 1:
+                if not out_of_memory(error) or stop - start == 1:
                     raise
             else:
                 start = stop
@@ -86,9 +90,8 @@ class Passes:
     def output(self, x: Tensor, precision: Precision | None = None) -> Tensor:
         """(N, C) the model's output, the mean of all draws; with a gradient where gradients are on and draws are 1."""
         precision = precision or self.precision
-        if self.draws == 1:
-            return self._run(x, precision)
-        return self.task.mean([self._run(x, precision) for _ in range(self.draws)])
+        outputs = [self._made(precision, partial(self._run, x, precision)) for _ in range(self.draws)]
+        return outputs[0] if self.draws == 1 else self.task.mean(outputs)
 
     def gradient(
         self, x: Tensor, value: Value, direction: Value | None, precision: Precision | None = None
@@ -104,23 +107,39 @@ class Passes:
             UserError: when the output does not depend differentiably on the input.
         """
         precision = precision or self.precision
-        outputs, values, grads = [], [], []
-        for _ in range(self.draws):
+
+        def drawn() -> tuple[Tensor, ...]:
             start = x.detach().clone().requires_grad_()
             output = self._run(start, precision)
             slope, found = _slope(output, value, direction)
-            grads.append(self._back(output, start, slope))
-            outputs.append(output.detach())
-            values.append(found.to(x.dtype))
-        if self.draws == 1:
-            return outputs[0], values[0], grads[0]
-        mean = torch.stack(grads).mean(0)
-        return self.task.mean(outputs), torch.stack(values).mean(0), mean
+            return output.detach(), found.to(x.dtype), self._back(output, start, slope)
+
+        output, found, grad = self._mean(precision, drawn)
+        return output, found, grad
+
+    def gradients(self, x: Tensor, values: Sequence[Value]) -> tuple[Tensor, ...]:
+        """Output, and for each value its (N, ...) gradient with respect to ``x``, by a single forward pass a draw.
+
+        Each is what `gradient` would give for that value, from the same draws for all of them.
+
+        Raises:
+            UserError: when the output does not depend differentiably on the input.
+        """
+
+        def drawn() -> tuple[Tensor, ...]:
+            start = x.detach().clone().requires_grad_()
+            output = self._run(start, self.precision)
+            slopes = [_slope(output, value, None)[0] for value in values]
+            last = len(slopes) - 1
+            grads = [self._back(output, start, slope, keep=k < last) for k, slope in enumerate(slopes)]
+            return output.detach(), *grads
+
+        return self._mean(self.precision, drawn)
 
     def differences(self, x: Tensor, y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Output and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the logit of ``y`` (N,)."""
-        outputs, grads = [], []
-        for _ in range(self.draws):
+
+        def drawn() -> tuple[Tensor, ...]:
             start = x.detach().clone().requires_grad_()
             output = self._run(start, self.precision)
             columns = []
@@ -128,11 +147,10 @@ class Passes:
                 slope = torch.zeros_like(output).scatter_(1, y[:, None], -1.0)
                 slope.scatter_add_(1, classes[:, k : k + 1], torch.ones_like(slope[:, :1]))
                 columns.append(self._back(output, start, slope, keep=k < classes.shape[1] - 1))
-            outputs.append(output.detach())
-            grads.append(torch.stack(columns, 1))
-        if self.draws == 1:
-            return outputs[0], grads[0]
-        return self.task.mean(outputs), torch.stack(grads).mean(0)
+            return output.detach(), torch.stack(columns, 1)
+
+        output, grads = self._mean(self.precision, drawn)
+        return output, grads
 
     def choose(self, x: Tensor, *, gradient: bool) -> None:
         """Settle "auto": time one gradient, or one forward pass, of the first inputs in each precision."""
@@ -149,41 +167,78 @@ class Passes:
                     (result,) = self.each(len(x), partial(self._timed, x, gradient, precision))
                 result.sum().item()
                 seconds[precision] = min(seconds.get(precision, torch.inf), perf_counter() - start)
+            if self._used(precision) != precision:  # it could not run, and another one was timed
+                del seconds[precision]
         self.precision = min(seconds, key=lambda name: seconds[name])
         told = ", ".join(f"{name} {time:.4f} s" for name, time in seconds.items())
         log.info("search precision: %s; %s a batch of %d", self.precision, told, len(x))
 
     def _timed(self, x: Tensor, gradient: bool, precision: Precision, part: slice) -> tuple[Tensor]:
-        start = x[part].detach().clone().requires_grad_(gradient)
-        output = self._run(start, precision)
-        return (self._back(output, start, torch.ones_like(output)) if gradient else output,)
+        def once() -> Tensor:
+            start = x[part].detach().clone().requires_grad_(gradient)
+            output = self._run(start, precision)
+            return self._back(output, start, torch.ones_like(output)) if gradient else output
+
+        return (self._made(precision, once),)
+
+    def _mean(self, precision: Precision, drawn: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Of an output and what goes with it, over all draws."""
+        found = [self._made(precision, drawn) for _ in range(self.draws)]
+        if self.draws == 1:
+            return found[0]
+        outputs, *others = zip(*found, strict=True)
+        return self.task.mean(outputs), *(torch.stack(parts).mean(0) for parts in others)
+
+    def _made(self, precision: Precision, work: Callable[[], T]) -> T:
+        """What ``work`` returns; where a pass raises, it works again with less that is unusual, as long as there is."""
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                if isinstance(error, UserError) or out_of_memory(error) or not self._relax(precision):
+                    raise
+                log.info("a pass in %s is made again in the next plainer way: %s", precision, told(error))
+
+    def _relax(self, precision: Precision) -> bool:
+        """Give up what a network may not be made for: channels last, the copy, bf16; False where nothing is left."""
+        twin = self._twins.get(precision)
+        if twin is not None:
+            if not twin.relax():
+                self._twins[precision] = None
+        elif self._used(precision) != "bf16":
+            return False
+        elif self._channels_last:
+            self._channels_last = False
+        else:
+            self._bf16 = False
+        return True
+
+    def _used(self, precision: Precision) -> Precision:
+        """What runs where ``precision`` was asked for, as far as is known by now."""
+        if precision in ("folded", "twin", "compiled"):
+            if self._twins.get(precision) is not None:
+                return precision
+            precision = "fp32" if precision == "folded" else "bf16"
+        return "fp32" if precision == "bf16" and not self._bf16 else precision
 
     def _run(self, x: Tensor, precision: Precision) -> Tensor:
-        if precision in ("folded", "twin", "compiled"):
-            twin = self._twin(precision, x)
-            if twin is not None:
-                return self.task.read(twin(x))
-            precision = "fp32" if precision == "folded" else "bf16"
-        bf16 = precision == "bf16" and x.dtype == torch.float32
-        if not bf16:
+        twin = self._twin(precision, x) if precision in ("folded", "twin", "compiled") else None
+        if twin is not None:
+            return self.task.read(twin(x))
+        used = "fp32" if x.dtype != torch.float32 else self._used(precision)
+        self.precision = used if self.precision == precision else self.precision  # told is what ran
+        if used != "bf16":
             return self.task.read(self.model(x))
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             if x.dim() == 4 and self._channels_last:
-                try:
-                    return self.task.read(self.model(x.contiguous(memory_format=torch.channels_last)))
-                except RuntimeError as error:
-                    if _out_of_memory(error):
-                        raise
-                    self._channels_last = False  # a network that flattens by `view` needs the usual layout
+                x = x.contiguous(memory_format=torch.channels_last)
             return self.task.read(self.model(x))
 
     def _twin(self, precision: Precision, x: Tensor) -> Twin | Compiled | None:
         if precision not in self._twins:
             self._twins[precision] = self._copied(precision, x)
         twin = self._twins[precision]
-        if twin is None and self.precision == precision:  # asked for, and known now not to be had
-            self.precision = "fp32" if precision == "folded" else "bf16"
-        elif twin is not None and precision in self._stale:
+        if twin is not None and precision in self._stale:
             twin.refill(cast(nn.Module, self.model))
             self._stale.discard(precision)
         return twin
@@ -195,8 +250,10 @@ class Passes:
             if self.draws > 1:
                 raise NoTwinError("it draws at random")
             twin = Twin(self.model, x.detach()[:8], bf16=precision != "folded")
-        except NoTwinError as reason:
-            log.info("no %s copy of the model: %s", precision, reason)
+        except Exception as reason:
+            if isinstance(reason, UserError) or out_of_memory(reason):
+                raise
+            log.info("no %s copy of the model: %s", precision, told(reason))
             return None
         return Compiled(twin, self.batch_size) if precision == "compiled" else twin
 
@@ -213,7 +270,7 @@ class Compiled:
     """A compiled twin, always called with one batch size: another shape would be compiled, or captured, anew."""
 
     def __init__(self, twin: Twin, batch_size: int) -> None:
-        self.batch_size, self.refill = batch_size, twin.refill
+        self.batch_size, self.refill, self.relax = batch_size, twin.refill, twin.relax
         self.run = torch.compile(twin, dynamic=False)
         self.graphs = torch.compile(twin, dynamic=False, mode="reduce-overhead")
 
@@ -245,7 +302,3 @@ def _slope(output: Tensor, value: Value, direction: Value | None) -> tuple[Tenso
     exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
     slope = slope * per_row(torch.exp2(-exponent), slope)
     return torch.where(slope.abs() < 2.0**-100, 0, slope), found.detach()
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -19,7 +19,7 @@ from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, per_row
 
-_LOOK = 50  # queries after which the work is narrowed to the inputs that are left; a look stalls a GPU
+_LOOK = 50  # queries after which the work is narrowed to the inputs that are left
 
 
 @attack("square")
@@ -28,10 +28,10 @@ class Square(Attack):
     """Random search by square windows (Andriushchenko et al., ECCV 2020), in l1 as in AutoAttack (Croce and Hein 2021).
 
     Each query changes one window of each image, at a place of its own, and is kept where the loss rises. An input that
-    is beaten changes no more. Inputs without height and width are images of one channel and one row; where a square
-    is too large for the image, the window is a rectangle of the same share.
+    is beaten rests. Inputs without height and width are images of one channel and one row; where a square is too large
+    for the image, the window is a rectangle of the same share.
 
-    Cost per input and restart: ``queries`` + 1 forwards, no backwards.
+    Cost per input and restart: ``queries`` + 1 forwards at most, no backwards.
 
     Args:
         threat: what is allowed; a finite eps or a box.
@@ -67,26 +67,32 @@ class Square(Attack):
         result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
         beaten = torch.zeros_like(highest, dtype=torch.bool)
         for restart in range(self.restarts):
+            _rest(oracle, beaten)
             if oracle.done:
                 break
             point, loss, won = self._run(oracle, moves, random.fork("restart", restart))
             taken = ~beaten & (won | (loss > highest))
             result = torch.where(per_row(taken, x), point, result)
             highest, beaten = torch.where(taken, loss, highest), beaten | won
+        oracle.wake()
         return result
 
     def _run(self, oracle: Oracle, moves: Moves, random: Random) -> tuple[Tensor, Tensor, Tensor]:
         """One restart: (N, ...) the best points, (N,) their loss, and whether they beat the model."""
         rows = torch.arange(len(oracle.x), device=oracle.x.device)
         point = moves.start(random).view_as(oracle.x)
-        loss, beaten = oracle.loss(point, self.loss), oracle.beaten.clone()
+        loss, beaten = oracle.loss(point, self.loss), oracle.beaten | oracle.resting
         best, asked = point.view_as(moves.x), point.clone()
         for query in range(self.queries):
+            if query % oracle.read_every == 0:  # a look stalls a GPU
+                _rest(oracle, beaten)
             if oracle.done:
                 break
-            if query % _LOOK == 0 and oracle.search == "first" and not bool(oracle.alive[rows].all()):
-                left = oracle.alive[rows].nonzero().squeeze(1)
-                rows, moves, best = rows[left], moves.only(left), best[left]
+            if query % _LOOK == 0:
+                left = (oracle.alive & ~oracle.resting)[rows].nonzero().squeeze(1)
+                if len(left) < len(rows):
+                    point = point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:]))
+                    rows, moves, best = rows[left], moves.only(left), best[left]
             proposed = self._proposed(moves, best, query, moves.draw(random)[rows])
             asked.index_copy_(0, rows, proposed.view(len(rows), *asked.shape[1:]))
             value = oracle.loss(asked, self.loss)
@@ -97,3 +103,9 @@ class Square(Attack):
 
     def _proposed(self, moves: Moves, best: Tensor, query: int, chance: Tensor) -> Tensor:
         return moves.propose(best, share_at(query, self.p, self.queries, self.rescale), chance)
+
+
+def _rest(oracle: Oracle, beaten: Tensor) -> None:
+    """Let what is beaten rest; a search for the first success lets it go by itself, once float32 has confirmed it."""
+    if oracle.search == "full":
+        oracle.rest(beaten)

@@ -44,6 +44,11 @@ class Transfer(Wrapper):
         super().__post_init__()
         # The attack inside draws about the surrogate; for the attacked model's draws put EoT around this.
         object.__setattr__(self, "draws", 1)
+        if self.surrogate is None:
+            raise UserError(
+                "transfer needs a surrogate, the network that points are made on: surrogate=NETWORK in Python, a run's "
+                "folder on the command line, as in --by.surrogate FOLDER"
+            )
         if not isinstance(self.surrogate, str):
             check_module("surrogate", self.surrogate)
 
@@ -59,8 +64,7 @@ class Transfer(Wrapper):
         with borrowed(surrogate, "eval", torch.initial_seed(), x.device):
             check_inputs(surrogate, x[rows], y[rows], self.threat.box)
             found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
-        if ours.precision == "auto":
-            ours.precision = passes.precision
+        ours.precision = passes.precision  # the search was the surrogate's
         return found
 
 

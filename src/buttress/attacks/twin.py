@@ -46,8 +46,8 @@ class Twin(nn.Module):
         self._pairs, self._last, expected = _trace(model, x)
         try:
             self.copy = copy.deepcopy(model).requires_grad_(False)
-        except (RuntimeError, TypeError, NotImplementedError) as error:  # graph tensors, locks, modules that refuse
-            raise NoTwinError(f"it cannot be copied: {error}") from None
+        except Exception as error:  # graph tensors, locks, modules that refuse
+            raise NoTwinError(f"it cannot be copied: {told(error)}") from None
         for convolution, norm in self._pairs.items():
             made: Any = self.copy.get_submodule(convolution)
             if made.bias is None:
@@ -78,16 +78,20 @@ class Twin(nn.Module):
         with torch.no_grad():
             try:
                 return cast(Tensor, self(x))
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                if "can't allocate memory" in str(error):
+            except Exception as error:  # whatever a network raises that finds other tensors than it is used to
+                if out_of_memory(error):
                     raise
-                if not self.channels_last:
-                    raise NoTwinError(f"its copy cannot run: {' '.join(str(error).split())}") from None
+                if not self.relax():
+                    raise NoTwinError(f"its copy cannot run: {told(error)}") from None
+        return self._tried(x)
+
+    def relax(self) -> bool:
+        """Give up channels last for the usual layout; False where that has been done."""
+        if not self.channels_last:
+            return False
         self.channels_last = False
         _lay_out(self.copy, torch.contiguous_format)
-        return self._tried(x)
+        return True
 
     def forward(self, x: Tensor) -> Any:
         """What the model computes, in this copy's precision."""
@@ -121,6 +125,18 @@ class Twin(nn.Module):
             bias = 0 if theirs.bias is None else theirs.bias
             made.weight.copy_(theirs.weight * scale.view(-1, *[1] * (theirs.weight.dim() - 1)))
             made.bias.copy_((bias - following.running_mean) * scale + shift)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, which says nothing of the network."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def told(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Float32(nn.Linear):

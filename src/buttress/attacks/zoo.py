@@ -31,7 +31,8 @@ class ZOO(MinimumNorm):
     edge of the box the difference is one-sided; no variable is changed for tanh, and no importance sampling or
     smaller attack space is used.
 
-    Cost per input: ``queries`` forwards (one less where odd), and one for the unperturbed input.
+    Cost per input: ``queries`` forwards (one less where odd), and one for the unperturbed input; that one only where
+    it beats the model.
 
     Args:
         threat: of norm l2.
@@ -62,6 +63,7 @@ class ZOO(MinimumNorm):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest point found to beat the model."""
         smallest = Smallest(oracle, self.threat)
+        oracle.rest(smallest.settled)
         c = torch.full((len(x),), self.c, dtype=x.dtype, device=x.device)
         low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
         steps = self.queries // 2
@@ -70,6 +72,7 @@ class ZOO(MinimumNorm):
             won = self._descend(oracle, x, c, count, smallest, random.fork("search", k))
             low, high = torch.where(won, low, c), torch.where(won, c, high)
             c = torch.where(high.isinf(), 10 * c, (low + high) / 2)
+        oracle.wake()
         return smallest.point
 
     def _descend(self, oracle: Oracle, x: Tensor, c: Tensor, count: int, smallest: Smallest, random: Random) -> Tensor:

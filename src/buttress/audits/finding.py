@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from buttress.attacks import Attack
 from buttress.errors import UserError
 
 Severity = Literal["good", "info", "warning", "bad"]
@@ -25,6 +26,7 @@ class Finding:
         verdict: one sentence in plain words.
         severity: "good", "info", "warning" or "bad".
         data: figures, as plain numbers, texts, lists and dictionaries.
+        next: the attack to run next, where the audit proposes one; for whoever asked, and in no file.
     """
 
     kind: str
@@ -32,12 +34,20 @@ class Finding:
     verdict: str
     severity: Severity
     data: Mapping[str, Any]
+    next: Attack | None = field(default=None, compare=False, repr=False)
 
 
 def to_json(networks: Mapping[str, Iterable[Finding]], facts: Mapping[str, Any]) -> str:
     """Findings by network, and facts about the run, as the text of ``findings.json``."""
-    content = {"facts": dict(facts), "networks": {name: [asdict(f) for f in found] for name, found in networks.items()}}
+    plain = {name: [_plain(finding) for finding in found] for name, found in networks.items()}
+    content = {"facts": dict(facts), "networks": plain}
     return json.dumps(_writable(content, "findings"), indent=1, allow_nan=False)
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    found = asdict(replace(finding, next=None))
+    del found["next"]
+    return found
 
 
 def _writable(value: Any, where: str) -> Any:

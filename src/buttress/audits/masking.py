@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from buttress.attacks.minimum import MinimumNorm
 from buttress.attacks.pgd import PGD
 from buttress.audits.base import Audit, Subject
 from buttress.audits.checks import CHECKS, Check, Result, Trial
+from buttress.audits.checks.base import Kind
 from buttress.audits.checks.proposal import spelt
 from buttress.audits.finding import Finding, Severity
 from buttress.audits.naming import describe
@@ -35,9 +36,16 @@ class Masking(Audit):
     an effect as well as for significance. The level is shared by all tests of all checks (Bonferroni), so that a
     network whose attacks are as strong as they should be is called otherwise with a probability of at most ``level``.
 
-    "trustworthy" when nothing was found; "suspect" when gradients look as if they misled; "not trustworthy" when an
-    attack is shown to be overlooked, or there is no gradient to go by. ``data["next"]`` is the attack to run then. The
-    verdict is about the figure: a network that hides nothing may still be attacked by too few steps or the wrong loss.
+    "trustworthy" when nothing was found; "suspect" when gradients look as if they misled, or too few checks ran; "not
+    trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. `Finding.next` is the
+    attack to run then, and ``data["next"]`` tells it. The verdict is about the figure: a network that hides nothing may
+    still be attacked by too few steps or the wrong loss. A check that means nothing here, or cannot run, is told as
+    such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient health
+    (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without gradients
+    (random points, black box).
+
+    Where the attack replaces gradients of layers (`BPDA`), all that follows a gradient here follows the replaced one:
+    the figure of an adaptive attack stands or falls with the gradient that it used, not with the network's own.
 
     Args:
         threat: what the attacker may do, where ``attack`` is not given.
@@ -108,11 +116,12 @@ class Masking(Audit):
             "level_of_each": trial.level,
             "floor": self.floor,
             "tolerated": self.tolerated,
+            "checks_run": sum(result.verdict != "not run" for _, result in results),
             "checks": [_plain(check, result) for check, result in results],
             "next": None if proposal is None else spelt(proposal),
             "next_label": None if proposal is None else describe(proposal),
         }
-        return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data)
+        return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data, proposal)
 
     def trial(self, subject: Subject) -> Trial:
         """The network on trial, on as many inputs as asked for."""
@@ -153,8 +162,11 @@ def conclude(results: list[tuple[Check, Result]], trial: Trial) -> tuple[str, st
             f"Only {right} inputs are classified correctly: nothing can be shown on fewer than {needed}.",
             None,
         )
-    run = sum(result.verdict == "pass" for _, result in results)
-    return TRUSTWORTHY, f"{run} checks found nothing that {describe(trial.attack)} overlooks.", None
+    ran = {check.kind for check, result in results if result.verdict != "not run"}
+    missing = [kind for kind in get_args(Kind) if kind not in ran and kind != "other"]
+    if missing:
+        return SUSPECT, f"Too few checks ran: none of {' and none of '.join(missing)}.", None
+    return TRUSTWORTHY, f"Nothing was found that {describe(trial.attack)} overlooks.", None
 
 
 def _plain(check: Check, result: Result) -> dict[str, Any]:
@@ -173,5 +185,6 @@ def _sentence(data: dict[str, Any]) -> str:
     at = f"{data['attack']} at {data['norm']} eps {budget_text(data['eps'])} on {data['inputs']} inputs"
     robust = "no figure" if data["robust"] is None else f"{data['robust']:.1%}"
     first = data["why"].split(". ")[0].rstrip(".")
-    told = f"{robust} under {at} is {data['verdict']}. {first}."
+    ran = f"{data['checks_run']} of {len(data['checks'])} checks ran"
+    told = f"{robust} under {at} is {data['verdict']} ({ran}). {first}."
     return told + (f" Run next: {data['next_label']}." if data["next_label"] else "")

@@ -11,18 +11,11 @@ import yaml
 
 from buttress.cli.options import Option
 from buttress.errors import UserError
-from buttress.workflows.words import ROLE_OF, class_path, fraction, is_own, own_path, spelt_out
+from buttress.workflows.words import ROLE_OF, class_path, fraction, is_own, member, own_path, spelt_out
 
 _YES_NO = ("true", "false", "yes", "no")
-_LISTS = ("attacks", "noises", "perturbations", "corruptions", "unseen", "audits", "monitors", "models")  # any number of them
-    "attacks",
-    "noises",
-    "perturbations",
-    "corruptions",
-    "unseen",
-    "audits",
-    "monitors",
-)  # members of a role, any number of them
+# Any number: members of a role, or runs' folders.
+_LISTS = ("attacks", "noises", "perturbations", "corruptions", "unseen", "audits", "monitors", "models")
 _OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 
@@ -91,13 +84,14 @@ class _Spelling:
         if text.startswith(("[", "{")):
             return [f"--{key}{'+' if added else ''}={_tree(last, text)}"]
         if last in _LISTS or (option is not None and option.several):
-            parts = [class_path(role, part) if role else _plain(part) for part in text.split(",")]
+            parts = [_flow(member(role, part)) if role else _plain(part) for part in text.split(",")]
             if added or key in self.met:
                 return [f"--{key}+={part}" for part in parts]
             self.met = {name for name in self.met if not name.startswith(f"{key}.")} | {key}
-            return [f"--{key}={_list(parts, numbers=option is not None and option.each in (int, float))}"]
+            plain = role is not None or (option is not None and option.each in (int, float))
+            return [f"--{key}={_list(parts, numbers=plain)}"]
         if role is not None and text.lower() not in ("null", "none"):
-            return [f"--{key}={class_path(role, text)}"]
+            return [f"--{key}={class_path(role, text) if key.endswith('.help') else _flow(member(role, text))}"]
         return [self._value(key, last, text)]
 
     def _value(self, key: str, last: str, text: str) -> str:

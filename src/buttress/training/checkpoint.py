@@ -84,6 +84,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]
         weights = load_file(path / "weights.safetensors")
         state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
         progress = json.loads((path / "progress.json").read_text())
+        if not isinstance(state, dict) or not isinstance(progress, dict):
+            raise ValueError("it lacks what a checkpoint holds")
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UserError(

@@ -236,9 +236,12 @@ class Loop:
         try:
             self.step_module.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError) as error:
+            self._set(state, progress)
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"the checkpoint {path} is of another model or training method: {reason}") from None
+
+    def _set(self, state: Mapping[str, Any], progress: Mapping[str, Any]) -> None:
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         if self.averaging.policy is not None:
             self.averaging.mean.restore(state["average"], self.device)

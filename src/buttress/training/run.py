@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -46,7 +46,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
     if mark.exists():
         try:
             before = json.loads(mark.read_text())["settings"]
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
         if not resume:
             raise UserError(f"{folder} holds a run already: resume it (--resume), or choose another output folder")
@@ -105,13 +105,15 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / "model.json"
     try:
-        facts: dict[str, Any] = json.loads(file.read_text())
+        facts: Any = json.loads(file.read_text())
     except FileNotFoundError:
         there = "its run is not finished: resume it" if (Path(folder) / MARK).exists() else "no run is there"
         raise UserError(f"{folder} holds no trained model ({there})") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    return facts
+    if not isinstance(facts, dict) or "model" not in facts or not isinstance(facts.get("source", {}), dict):
+        raise UserError(f"{file} does not say how the network is made: it is damaged; train again")
+    return cast(dict[str, Any], facts)
 
 
 def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from buttress.attacks import Perturbation
@@ -62,7 +63,7 @@ def attack(
         by: the attack or noise; PGD-20 unless given.
         inputs: at most so many test inputs, classes in proportion.
         seed: of the attack.
-        precision: of the search; verdicts are float32.
+        precision: of the search, the same when it is resumed; verdicts are float32.
         batch_size: inputs computed at once.
         group: inputs attacked and written together, what a stop can cost at most.
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
@@ -79,10 +80,10 @@ def attack(
     path = out / "examples.safetensors"
     going_on = processes.once(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
-    chosen = with_surrogates(under(threat_for(dataset.box, threat), by or PGD(steps=20)))
+    chosen = with_surrogates(under(threat_for(dataset.box, threat), by or PGD(steps=20)), dataset, device)
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    settings = _settings(model, split, chosen, seed)
+    settings = _settings(model, split, chosen, seed, precision)
     if processes.once(lambda: _finished(out, settings)):
         say.line(f"{out} is finished already; written to {path}")
         return path
@@ -140,11 +141,19 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{facts} cannot be read: choose another output folder, or remove this one") from None
     check_same(before, settings, out)
+    examples = out / "examples.safetensors"
+    try:
+        with safe_open(examples, "pt") as held:
+            whole = "x_adv" in held.keys()  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError):
+        whole = False
+    if not whole:
+        raise UserError(f"{examples} is damaged or gone: choose another output folder, or remove this one")
     shutil.rmtree(out / "groups", ignore_errors=True)  # stopped just before that
     return True
 
 
-def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int) -> dict[str, Any]:
+def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int, precision: Precision) -> dict[str, Any]:
     return {
         "attack": describe(chosen),
         "fingerprint": chosen.fingerprint(),
@@ -152,6 +161,7 @@ def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int) -
         "inputs": len(split),
         "data": digest_of(split.x, split.y, split.ids),
         "seed": seed,
+        "precision": precision,
     }
 
 

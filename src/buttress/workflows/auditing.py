@@ -20,7 +20,6 @@ from buttress.attacks.passes import Precision
 from buttress.attacks.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
-from buttress.audits.checks.proposal import built, kept
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
 from buttress.audits.masking import Masking
@@ -42,17 +41,27 @@ from buttress.workflows.settings import (
     under,
     with_surrogates,
 )
+from buttress.workflows.visible import visible_layers
+
+# What may be in the output folder of a job that is resumed, half-written files among it.
+_OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
 
 
-def usual_audits(dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
-    """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary."""
+def usual_audits(
+    dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None, layers: str | None = "activations"
+) -> list[Audit]:
+    """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary.
+
+    ``layers`` are those looked at, as `visible_layers` finds them; None looks at none.
+    """
     chosen = under(threat, list(attacks or [PGD(steps=20), FGSM()]))
     noise = Gaussian(std=0.1, box=threat.box)
     displacing: list[Perturbation] = [*chosen, noise]
     norms = dict.fromkeys(attack.threat.norm for attack in chosen)
     robustness = [Robustness(attacks=[a for a in chosen if a.threat.norm == norm], noises=[noise]) for norm in norms]
     shown: Audit = Boundary() if dataset.shape == (2,) else Examples(attack=chosen[0])
-    return [*robustness, Layers(perturbations=displacing), shown]
+    inside = [] if layers is None else [Layers(perturbations=displacing, layers=layers)]
+    return [*robustness, *inside, shown]
 
 
 def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
@@ -69,9 +78,8 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
     """
     found: list[Audit] = []
     for question, finding in zip(questions, findings, strict=True):
-        tree = finding.data.get("next") if isinstance(question, Masking) else None
-        if isinstance(question, Masking) and tree is not None:
-            first, attack = question.audited, built(tree, kept(question))
+        if isinstance(question, Masking) and finding.next is not None:
+            first, attack = question.audited, finding.next
             alone = finding.data["robust"] is None or finding.data["random"]
             found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
     return found
@@ -192,8 +200,9 @@ def audit(
         threat: what the attacker may do; for every attack that names no threat itself. That of the run's own training
             unless given, else linf 8/255.
         attacks: PGD-20 and FGSM unless given; the first one's eps is the main budget. Each norm is scored by itself.
-        audits: robustness, layers, examples or the decision boundary, and masking, unless given; those that name no
-            attacks take the ones above. An attack that masking proposes is run, too.
+        audits: robustness, layers (activations, else those with weights, if any), examples or the decision boundary,
+            and masking, unless given; those that name no attacks take the ones above. An attack that masking proposes
+            is run, too, once the report of all else is written.
         inputs: at most so many test inputs, classes in proportion.
         seed: of all attacks.
         precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
@@ -208,39 +217,51 @@ def audit(
         UserError: also when the gate of ``fail_under`` is not met; the report is written then.
     """
     kept = out / "crafted" if resume else None
-    if kept is None or not kept.is_dir() or [entry.name for entry in out.iterdir()] != [kept.name]:
+    if kept is None or not kept.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
     if left_alone(threat) and facts.get("threat"):
         threat = Threat(**facts["threat"])
     threat = threat_for(dataset.box, threat)
+    attacks = under(threat, attacks) if attacks else None
+    remark = ""
     if audits:
         questions = given_audits(audits, threat, attacks)
     else:
-        questions = [*usual_audits(dataset, threat, attacks), *usual_trust(threat, attacks)]
-    questions = with_surrogates(questions)
+        seen = visible_layers(model, dataset)
+        remark = seen.remark
+        questions = [*usual_audits(dataset, threat, attacks, seen.layers), *usual_trust(threat, attacks)]
+    questions = with_surrogates(questions, dataset)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
     if count < 1:
         raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
     say.line(f"audit of {network} on {count} test inputs of {dataset.name}")
+    if remark:
+        say.line(remark)
     if dry_run:
         say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"folder": kept}
     findings = ask(model, dataset, questions, **settings, say=say, title="audit")
-    further = proposed(questions, findings)
-    if further:
-        after = ask(model, dataset, further, **settings, say=say, title="proposed by masking")
-        findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
     told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
     told |= {key: facts[key] for key in ("defence", "training") if key in facts}
     name = Path(network).resolve().name if Path(network).is_dir() else network
-    robustness = [finding for finding in findings if finding.kind == "robustness"]
-    first = robustness[-1] if further else (robustness or findings)[0]  # the lower figure is the one that counts
     about = report_facts(command, dataset, seed, told)
+    robustness = [finding for finding in findings if finding.kind == "robustness"]
+    first = (robustness or findings)[0]
     path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    further = proposed(questions, findings)
+    if further:
+        try:
+            after = ask(model, dataset, further, **settings, say=say, title="proposed by masking")
+        except BaseException:  # what was found before stands
+            say.line(f"report, without the attack proposed by masking: {path}")
+            raise
+        findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
+        lower = after[-1].verdict  # the lower figure is the one that counts
+        path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
     if kept is not None:
         shutil.rmtree(kept, ignore_errors=True)
     say.line(f"report: {path}")

@@ -86,7 +86,8 @@ def _line(text: str, key: str, member: str, given: str, known: Sequence[str]) ->
     if found := re.match(r"argument (--[\w.+]+): expected one argument", text):
         return f"{found[1].replace('_', '-').rstrip('+')} needs a value"
     if found := re.match(r"the following arguments are required: (.*)", text):
-        return f"needed and not given: {', '.join('--' + n.strip().replace('_', '-') for n in found[1].split(','))}"
+        names = [f"{key}.{name.strip()}" if key else name.strip() for name in found[1].split(",")]
+        return f"needed and not given: {', '.join('--' + name.replace('_', '-') for name in names)}"
     if found := re.match(r"[Uu]nrecognized arguments?: --([\w.]+)", text):
         return _unknown(found[1], key, member, known)
     if "Unable to load config" in text:

@@ -31,6 +31,7 @@ from buttress.workflows.comparing import headline
 from buttress.workflows.estimate import estimate_attacks, estimate_training
 from buttress.workflows.gate import check_gate, gate
 from buttress.workflows.settings import Network, Say, Source, Training, open_network, said, threat_for, under
+from buttress.workflows.visible import visible_layers
 
 REPORT = "report"
 
@@ -114,14 +115,19 @@ def harden(
         original = architecture.create(dataset, seed)
     threat = threat_for(dataset.box, threat)
     chosen = under(threat, base if base is not None else AdversarialTraining())
-    training = training.under(threat)
-    questions = usual_audits(dataset, threat, attacks)
+    training, seen = training.under(threat), visible_layers(original, dataset)
+    questions = usual_audits(dataset, threat, attacks, seen.layers)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
     LayerRegularised(chosen, ["any"] if layers is None else layers, gamma, measure, warmup)  # refused now, not later
     if layers is not None:
         layer_names(original, dataset.test.take(torch.arange(1))[0], layers)
+    elif seen.layers != "activations":
+        of = f": name the layers to regularise by --layers, of {some(seen.names)}" if seen.names else ""
+        raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
+    if seen.remark:
+        say.line(seen.remark)
     if dry_run:
         _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, say)
         return None

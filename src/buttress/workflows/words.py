@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from buttress import registry
 from buttress.errors import UserError
+from buttress.threat import Threat
 
 _OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 _FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
@@ -45,6 +49,34 @@ def class_path(role: registry.Registry, name: str) -> str:
     return f"{member.__module__}.{member.__qualname__}"
 
 
+def member(role: registry.Registry, name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A member by its class and options, its own defaults written out.
+
+    The typed parser keeps what the member named before was set to where the new one has an option of that name; with
+    the defaults written out, whoever is named starts from its own.
+    """
+    path = class_path(role, name)
+    return {"class_path": path, "init_args": {**_defaults(role.get(name)), **(options or {})}}
+
+
+def _defaults(member: type) -> dict[str, Any]:
+    """The defaults of a class that are plain data, None excepted: deep down the parser reads it as a text."""
+    named = {p.name: p.default for p in inspect.signature(member).parameters.values()}
+    return {name: _written(value) for name, value in named.items() if value is not None and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str | Threat)
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Threat):
+        return {f.name: _written(getattr(value, f.name)) for f in fields(value)}
+    return [_written(part) for part in value] if isinstance(value, list | tuple) else value
+
+
 def is_own(text: str) -> bool:
     """Whether this has the form of ``package.module:Thing`` or ``file.py:Thing``."""
     return _OWN.fullmatch(text) is not None
@@ -80,10 +112,12 @@ def spelt_out(key: str, value: Any, within: bool = False) -> Any:
         if "name" not in inside:
             return inside
         del inside["name"]
-        return {"class_path": own_path(named) if role is None else class_path(role, named), "init_args": inside}
+        if role is None:
+            return {"class_path": own_path(named), "init_args": inside}
+        return member(role, named, inside)
     if isinstance(value, str):
         if role is not None:
-            return {"class_path": class_path(role, value)}
+            return member(role, value)
         if within and key not in ("class_path", "name") and is_own(value):
             return own_path(value)
         number = fraction(value)

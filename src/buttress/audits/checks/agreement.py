@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import cosines, neighbours, slopes
+from buttress.audits.checks.slopes import cosines, neighbours
 from buttress.losses import margin
 
 _DIRECTIONS = 24
@@ -26,13 +26,14 @@ class Agreement(Check):
 
     name = "agreement"
     question = "Does the gradient tell what moving does?"
+    kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
     def ask(self, trial: Trial) -> Result:
         """Warn where the gradient is shown to say nothing on most inputs."""
         near = neighbours(trial.subject, trial.attack.threat, _DIRECTIONS)
-        here = slopes(trial.subject, near.centre)
+        here = trial.slopes_at(near.centre)
         assert here is not None
         grad = torch.nan_to_num(here.grad).flatten(1).double()
         done, promised = [], []

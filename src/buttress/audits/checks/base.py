@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,16 +13,21 @@ from torch import Tensor, nn
 
 from buttress.attacks import Attack, Attacked
 from buttress.attacks.borrow import borrowed
+from buttress.attacks.bpda import BPDA
+from buttress.attacks.oracle import Oracle
 from buttress.attacks.pgd import PGD
+from buttress.attacks.transfer import Transfer
 from buttress.audits.base import Subject
 from buttress.audits.checks.paired import Comparison, compare
 from buttress.audits.checks.slopes import Slopes, slopes
 from buttress.audits.naming import describe
 from buttress.errors import UserError
 from buttress.models import forward_checked
-from buttress.random import derive
+from buttress.random import Random, derive
+from buttress.threat import Threat
 
 Verdict = Literal["pass", "warn", "fail", "not run"]
+Kind = Literal["gradient health", "more effort", "gradient-free", "other"]
 _REPEATS = 5  # passes in which a network must answer the same (AutoAttack's flag of randomised defences)
 _SPREAD = 1e-4  # largest distance of their outputs, each of length 1, that rounding explains (likewise)
 _JUDGES = 32  # fresh passes whose mean judges an input of a randomised network
@@ -102,7 +107,19 @@ class Trial:
     @cached_property
     def slopes(self) -> Slopes | None:
         """The margin and its gradient at the inputs; None where there is no gradient at all."""
-        return slopes(self.subject, self.subject.x)
+        return self.slopes_at(self.subject.x)
+
+    def slopes_at(self, x: Tensor) -> Slopes | None:
+        """The same at (N, ...) points: as the attack in question sees them, where it replaces gradients (`BPDA`)."""
+        found: list[Slopes | None] = []
+        about, threat = self.subject, self.attack.threat
+        measured = _Measured(threat=threat, work=lambda: found.append(slopes(about, x)))
+        self.through(measured).craft(about.model, about.x, about.y, task=about.task, seed=about.seed, ids=about.ids)
+        return found[0]
+
+    def through(self, core: Attack) -> Attack:
+        """``core`` with the gradients replaced that the attack in question replaces."""
+        return through(self.attack, core)
 
     @cached_property
     def right(self) -> Tensor:
@@ -199,14 +216,43 @@ class Trial:
         return torch.stack(several)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Measured(Attack):
+    """Moves nothing; does some work where an attack would search."""
+
+    work: Callable[[], None]
+    threat: Threat = Threat()
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The inputs."""
+        self.work()
+        return x
+
+
+def through(attack: Attack, core: Attack) -> Attack:
+    """``core`` inside every `BPDA` that stands in an attack on the network itself."""
+    inside = None if isinstance(attack, Transfer) else getattr(attack, "attack", None)
+    if not isinstance(inside, Attack):
+        return core
+    held = through(inside, core)
+    return replace(attack, attack=held) if isinstance(attack, BPDA) else held
+
+
 def varied(attack: Attack, changes: Mapping[str, Any], steps: int) -> Attack:
-    """An attack with other settings, those of the attack inside where it holds one; else PGD with them."""
+    """An attack with other settings, those of the attack inside where it holds one.
+
+    Where it has no such settings, PGD with them, with the attack's own loss, and with what else means the same in both:
+    has the same name and the same default.
+    """
     inside = getattr(attack, "attack", None)
     if isinstance(inside, Attack):
         return cast(Attack, replace(cast(Any, attack), attack=varied(inside, changes, steps)))
     if set(changes) <= {f.name for f in fields(cast(Any, attack))}:
         return cast(Attack, replace(cast(Any, attack), **changes))
-    return PGD(**{"threat": attack.threat, "steps": steps, **changes})
+    usual = {f.name: f.default for f in fields(PGD)}
+    own = [f for f in fields(cast(Any, attack)) if f.name == "loss" or f.default == usual.get(f.name, MISSING)]
+    settings: dict[str, Any] = {f.name: getattr(attack, f.name) for f in own if f.name in usual}
+    return PGD(**{**settings, "threat": attack.threat, "steps": steps, **changes})
 
 
 class Check(ABC):
@@ -215,6 +261,7 @@ class Check(ABC):
     Attributes:
         name: short, as in the report.
         question: what is asked, in a few words.
+        kind: what it contributes; a verdict of "trustworthy" needs one that ran of each kind but "other".
         cause: whether it looks for what misleads gradients, rather than for the consequence.
         tests: significance tests made; they share the level of the audit.
         needs_gradient: whether it means nothing for a network without one.
@@ -222,6 +269,7 @@ class Check(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    kind: ClassVar[Kind] = "other"
     cause: ClassVar[bool] = False
     tests: ClassVar[int] = 0
     needs_gradient: ClassVar[bool] = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from buttress.attacks.square import Square
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.proposal import black_box
 
 
@@ -14,6 +14,7 @@ class BlackBox(Check):
 
     name = "black box"
     question = "Does an attack without gradients beat more?"
+    kind: ClassVar[Kind] = "gradient-free"
     tests: ClassVar[int] = 2
     needs_gradient = False
 

@@ -58,7 +58,7 @@ class Unbounded(Check):
             return Result("not run", "It answers one class for all inputs.")
         across = float(norms((x.amax(0) - x.amin(0))[None], threat.norm))
         eps = math.inf if threat.box is not None else max(threat.eps, across)
-        stands = trial.under(PGD(threat=replace(threat, eps=eps), steps=100))
+        stands = trial.under(trial.through(PGD(threat=replace(threat, eps=eps), steps=100)))
         share = float(stands.double().mean())
         figures = {"standing": share}
         if at_least(int(stands.sum()), trial.count, trial.floor) <= trial.level:

@@ -6,18 +6,21 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from buttress.attacks import Attack
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.naming import describe
 
 
 def harder(trial: Trial, attack: Attack, what: str) -> Result:
-    """The attack with more effort: it may win a little, or lose a little where its steps are smaller; not more."""
+    """The attack with more effort: it may win a little, or lose a little where its steps are smaller; not more.
+
+    Where it is another attack, because this one has no such setting, it may lose.
+    """
     more = trial.compare(attack, effort=True)
     less = trial.judge((more.reference, trial.stands), (more.challenger, trial.under(attack)), effort=True)
     if more.stronger:
         told = f"{more.challenger} beats {more.surplus:.1%} more of the inputs: {what}."
         return Result("fail", told, {}, (more, less), attack)
-    if less.stronger:
+    if less.stronger and type(attack.core) is type(trial.attack.core):
         told = (
             f"{more.challenger} beats {less.surplus:.1%} fewer of the inputs than {more.reference}: it is led astray."
         )
@@ -26,6 +29,7 @@ def harder(trial: Trial, attack: Attack, what: str) -> Result:
 
 
 class _Harder(Check, ABC):
+    kind: ClassVar[Kind] = "more effort"
     tests: ClassVar[int] = 2
     what: ClassVar[str]
 

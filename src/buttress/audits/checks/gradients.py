@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
 from buttress.audits.checks.slopes import span
@@ -23,6 +23,7 @@ class Gradients(Check):
 
     name = "gradients"
     question = "Is there a gradient to go by?"
+    kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 2
     needs_gradient = False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
+
+import torch
 
 from buttress.audits.checks.base import Check, Result, Trial
 from buttress.audits.checks.proposal import black_box
@@ -12,9 +15,10 @@ from buttress.audits.naming import describe
 class TrainMode(Check):
     """Examples crafted against the network in train mode, and judged in eval mode.
 
-    In train mode BatchNorm takes the statistics of these inputs and whatever is done only when a network is used, such
-    as rounding, is left out. That is a network of its own: what is crafted there must not beat more than the attack
-    that sees the real one.
+    In train mode BatchNorm takes the statistics of the inputs that it sees together, and whatever is done only when a
+    network is used, such as rounding, is left out. That is a network of its own: what is crafted there must not beat
+    more than the attack that sees the real one. Inputs are taken in batches of the audit's batch size, in order and as
+    equal as can be, two at least: so that size is part of the answer, and is told with it.
     """
 
     name = "train mode"
@@ -27,11 +31,17 @@ class TrainMode(Check):
         about, attack = trial.subject, trial.attack
         if trial.count < 2:
             return Result("not run", "One input has no statistics of a batch.")
-        x_adv = attack.craft(
-            about.model, about.x, about.y, task=about.task, seed=about.seed, ids=about.ids, mode="train"
+        parts = min(math.ceil(trial.count / about.batch_size), trial.count // 2)
+        batches = list(zip(*(t.tensor_split(parts) for t in (about.x, about.y, about.ids)), strict=True))
+        x_adv = torch.cat(
+            [
+                attack.craft(about.model, x, y, task=about.task, seed=about.seed, ids=ids, mode="train")
+                for x, y, ids in batches
+            ]
         )
+        figures = {"batch_size": float(len(batches[0][0]))}
         found = trial.judge((f"{describe(attack)} in train mode", trial.moved(x_adv)))
         if found.stronger:
             told = f"Examples made in train mode beat {found.surplus:.1%} more: eval mode hides its gradient."
-            return Result("fail", told, {}, (found,), black_box(trial))
-        return Result("pass", "Examples made in train mode beat no more.", {}, (found,))
+            return Result("fail", told, figures, (found,), black_box(trial))
+        return Result("pass", "Examples made in train mode beat no more.", figures, (found,))

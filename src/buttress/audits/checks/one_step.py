@@ -24,11 +24,12 @@ class OneStep(Check):
 
     def ask(self, trial: Trial) -> Result:
         """Fail where one step beats more than the attack, warn where half a step beats more than a whole one."""
-        whole = FGSM(threat=trial.attack.threat)
+        whole = trial.through(FGSM(threat=trial.attack.threat))
         found = trial.compare(whole)
         if found.stronger:
+            longer = PGD(threat=whole.threat, steps=100, restarts=5)
             told = f"One step beats {found.surplus:.1%} more of the inputs than {found.reference}."
-            return Result("fail", told, {}, (found,), PGD(threat=whole.threat, steps=100, restarts=5))
+            return Result("fail", told, {}, (found,), trial.through(longer))
         if math.isinf(whole.threat.eps):
             return Result("pass", "One step is no better than the attack.", {}, (found,))
         half = trial.judge(
@@ -37,9 +38,10 @@ class OneStep(Check):
             floor=trial.tolerated,
         )
         if half.stronger:
+            longer = PGD(threat=whole.threat, steps=5 * trial.steps)
             told = (
                 f"Half a step beats {half.surplus:.1%} more of the inputs than a whole one: one-step figures mean "
                 "nothing here, as after catastrophic overfitting."
             )
-            return Result("warn", told, {}, (found, half), PGD(threat=whole.threat, steps=5 * trial.steps))
+            return Result("warn", told, {}, (found, half), trial.through(longer))
         return Result("pass", "One step is no better than many, and half a step no better than one.", {}, (found, half))

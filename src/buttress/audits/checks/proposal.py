@@ -1,8 +1,7 @@
-"""Attacks to run next: which ones, and as plain data that survives JSON."""
+"""Attacks to run next: which ones, and how they are told as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ from buttress.attacks import Attack, Perturbation
 from buttress.attacks.eot import EoT
 from buttress.attacks.pgd import PGD
 from buttress.attacks.square import Square
+from buttress.attacks.transfer import Transfer
 from buttress.audits.checks.base import Trial
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
@@ -17,32 +17,55 @@ from buttress.threat import Threat
 
 
 def black_box(trial: Trial, more: int = 1) -> Attack:
-    """Square with ``more`` times the queries; PGD on the margin from many starts where Square cannot run."""
-    threat = trial.attack.threat
+    """Square with ``more`` times the queries, and twice those of the attack in question at least.
+
+    PGD on the margin from many starts where Square cannot run.
+    """
+    threat, own = trial.attack.threat, int(getattr(trial.attack.core, "queries", 0))
     try:
-        return Square(threat=threat, queries=more * trial.queries)
+        return Square(threat=threat, queries=max(more * trial.queries, 2 * own))
     except UserError:  # without a finite eps or a box
-        return PGD(threat=threat, steps=5 * trial.steps, restarts=10, loss="margin")
+        return trial.through(PGD(threat=threat, steps=5 * trial.steps, restarts=10, loss="margin"))
 
 
 def averaged(trial: Trial) -> Attack:
-    """The attack in question on the margin, its gradients averaged over the network's draws.
+    """The attack in question, its gradients averaged over the network's draws.
 
-    Where it averages already, over four times as many draws. Otherwise on the margin, not on the cross-entropy: in its
-    mean the draws in which the input has lost already outweigh all others.
+    Where it averages already, over four times as many draws, and `EoT`'s usual number at least. Otherwise, where the
+    user chose no loss, on the margin, not on the cross-entropy: in its mean the draws in which the input has lost
+    already outweigh all others.
     """
-    if trial.attack.draws == 1:
-        return EoT(attack=trial.varied(loss="margin"))
-    more = 4 * trial.attack.draws
-    if "draws" in {f.name for f in fields(cast(Any, trial.attack))}:
-        return cast(Attack, replace(cast(Any, trial.attack), draws=more))
-    return EoT(attack=trial.attack, draws=more)
+    attack: Any = trial.attack
+    if _averages(attack):
+        return _more_draws(attack)
+    if attack.draws > 1:  # one with draws of its own
+        return cast(Attack, replace(attack, draws=4 * attack.draws))
+    core: Any = attack.core
+    usual = {f.name: f.default for f in fields(core)}.get("loss")
+    chosen = usual is None and getattr(core, "loss", None) is not None
+    return EoT(attack=attack if chosen else trial.varied(loss="margin"))
+
+
+def _averages(attack: Attack) -> bool:
+    """Whether an EoT stands in it; what a transfer attack averages are its surrogate's draws."""
+    inside = None if isinstance(attack, Transfer) else getattr(attack, "attack", None)
+    return isinstance(attack, EoT) or (isinstance(inside, Attack) and _averages(inside))
+
+
+def _more_draws(attack: Attack) -> Attack:
+    """More draws wherever an EoT stands: the innermost one answers the search, the outermost one the verdict."""
+    held: Any = attack
+    inside = getattr(held, "attack", None)
+    changes = {"attack": _more_draws(inside)} if isinstance(inside, Attack) and _averages(inside) else {}
+    more = {"draws": max(4 * held.draws, EoT.draws)} if isinstance(held, EoT) else {}
+    return cast(Attack, replace(held, **changes, **more))
 
 
 def spelt(attack: Perturbation) -> dict[str, Any]:
-    """An attack as plain data: its name and the settings that differ from their defaults, its threat always.
+    """An attack as plain data for who reads it: its name and the settings that differ from their defaults.
 
-    What is no plain data, such as a network or a function, is told as ``{"kept": name}``: it is the audit's own.
+    Its threat is told always. What is no plain data, such as a network or a function, is told by where it, or its
+    class, is defined.
     """
     return {"name": registered_attacks.name_of(attack), **_settings(attack)}
 
@@ -56,39 +79,15 @@ def _settings(thing: Any) -> dict[str, Any]:
         elif isinstance(value, Perturbation):
             found[f.name] = spelt(value)
         elif default is MISSING or value != default:
-            items = list(value) if isinstance(value, list | tuple) else [value]
-            plain = all(item is None or isinstance(item, bool | int | float | str) for item in items)
-            found[f.name] = (items if isinstance(value, list | tuple) else value) if plain else {"kept": f.name}
+            several = isinstance(value, list | tuple)
+            items = [_item(item) for item in (value if several else [value])]
+            found[f.name] = items if several else items[0]
     return found
 
 
-def kept(thing: Any) -> dict[str, Any]:
-    """What `spelt` leaves out of the attacks that an audit holds: values by their field's name."""
-    found: dict[str, Any] = {}
-    for f in fields(thing):
-        value = getattr(thing, f.name)
-        found |= kept(value) if isinstance(value, Perturbation) else {f.name: value}
-    return found
-
-
-def built(tree: Mapping[str, Any], held: Mapping[str, Any] | None = None) -> Attack:
-    """The attack that `spelt` described, with what is `kept`.
-
-    Raises:
-        UserError: when something that was left out is not held.
-    """
-    settings: dict[str, Any] = {}
-    for name, value in tree.items():
-        if name == "threat" and isinstance(value, Mapping):
-            box = value["box"]
-            settings[name] = Threat(norm=value["norm"], eps=value["eps"], box=None if box is None else (box[0], box[1]))
-        elif isinstance(value, Mapping) and "kept" in value:
-            if value["kept"] not in (held or {}):
-                raise UserError(f"{name} is no plain data, and is not at hand: build the attack in Python")
-            settings[name] = (held or {})[value["kept"]]
-        elif isinstance(value, Mapping):
-            settings[name] = built(value, held)
-        elif name != "name":
-            settings[name] = value
-    attack: Attack = registered_attacks.get(tree["name"])(**settings)
-    return attack
+def _item(value: Any) -> Any:
+    """A number or text as it is, anything else by where it is defined."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    thing = value if hasattr(value, "__qualname__") else type(value)
+    return f"{thing.__module__}:{thing.__qualname__}"

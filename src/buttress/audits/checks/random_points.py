@@ -10,7 +10,7 @@ from torch import Tensor
 
 from buttress.attacks import Attack
 from buttress.attacks.oracle import Oracle
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.proposal import black_box
 from buttress.losses import margin
 from buttress.random import Random
@@ -54,6 +54,7 @@ class RandomPoints(Check):
 
     name = "random points"
     question = "Do random points beat what the attack does not?"
+    kind: ClassVar[Kind] = "gradient-free"
     tests: ClassVar[int] = 2
     needs_gradient = False
 

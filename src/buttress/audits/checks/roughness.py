@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.audits.checks.base import Check, Kind, Result, Trial
 from buttress.audits.checks.paired import at_least
 from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import cosines, neighbours, slopes
+from buttress.audits.checks.slopes import cosines, neighbours
 
 _NEIGHBOURS = 4
 _ALIKE = 0.1  # cosine below which a neighbour's gradient points elsewhere
@@ -24,17 +24,18 @@ class Roughness(Check):
 
     name = "roughness"
     question = "Do neighbours share a gradient?"
+    kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
     def ask(self, trial: Trial) -> Result:
         """Warn where neighbours' gradients are shown to have nothing in common on most inputs."""
         near = neighbours(trial.subject, trial.attack.threat, _NEIGHBOURS)
-        here = slopes(trial.subject, near.centre)
+        here = trial.slopes_at(near.centre)
         assert here is not None
         found = []
         for step in near.steps:
-            there = slopes(trial.subject, near.centre + step)
+            there = trial.slopes_at(near.centre + step)
             found.append(torch.zeros_like(here.value) if there is None else cosines(here.grad, there.grad))
         angle = torch.stack(found).mean(0)
         apart = int((angle < _ALIKE).sum())

@@ -44,7 +44,9 @@ class Scale(Check):
         if size == 0:
             return Result("pass", "The median margin is 0.", figures)
         threat, steps = trial.attack.threat, trial.steps
-        raw, rescaled = (PGD(threat=threat, steps=steps, loss=Scaled(factor)) for factor in (1.0, 1 / size))
+        raw, rescaled = (
+            trial.through(PGD(threat=threat, steps=steps, loss=Scaled(factor))) for factor in (1.0, 1 / size)
+        )
         found = trial.judge(
             ("PGD on rescaled logits", trial.under(rescaled)),
             ("PGD on logits as they are", trial.under(raw)),
@@ -56,5 +58,5 @@ class Scale(Check):
             f"The scale of the logits (median margin {size:.3g}) misleads the common float32 cross-entropy: "
             f"rescaling them lets it beat {found.surplus:.1%} more of the inputs."
         )
-        attack = PGD(threat=threat, steps=steps, loss="margin")
+        attack = trial.through(PGD(threat=threat, steps=steps, loss="margin"))
         return Result("warn", told, figures, (found,), attack)

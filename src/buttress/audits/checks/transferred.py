@@ -22,7 +22,9 @@ class Transferred(Check):
         """Fail where they do."""
         if trial.surrogate is None:
             return Result(
-                "not run", "Give a network of the same task as surrogate: surrogate=network, or a run's folder."
+                "not run",
+                "Give a network of the same task as surrogate: surrogate=NETWORK in Python, "
+                "--audits masking --audits.surrogate FOLDER (of a run) on the command line.",
             )
         attack = Transfer(attack=trial.attack, surrogate=trial.surrogate)
         found = trial.judge((f"{describe(trial.attack)} on the surrogate", trial.under(attack)))

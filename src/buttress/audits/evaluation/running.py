@@ -42,7 +42,7 @@ class Evaluation:
         seconds: spent on attacks, those of all processes added up.
         groups: how many there were.
         reused: how many of them had been finished by an earlier run.
-        precision: of the search.
+        precision: what the search ran in.
         stages: of a composed attack.
         folder: where the groups are, if anywhere.
     """
@@ -213,6 +213,8 @@ def _run(
                 yield part
 
     for group in crafted(mine(), work, folder):
+        if found.precision == work.precision:  # told is what ran, where that is another than was asked for
+            found = replace(found, precision=group.outcome.precision)
         found = found + _sums(group)
         if each is not None:
             each(group)

@@ -1,0 +1,136 @@
+"""Networks without activations: what the usual audit looks at, and what is told."""
+
+import pytest
+from torch import nn
+
+from buttress.attacks.fgsm import FGSM
+from buttress.audits.boundary import Boundary
+from buttress.audits.layers import Layers
+from buttress.audits.robustness import Robustness
+from buttress.data.moons import moons
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.workflows import Source, Training, audit, harden
+from buttress.workflows.auditing import usual_audits
+from buttress.workflows.settings import Say
+from buttress.workflows.visible import visible_layers
+
+FREE = Threat(eps=0.2, box=None)
+
+NETWORKS = """
+import torch
+from torch import nn
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return torch.sin(x)
+
+
+class Shift(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return x + self.shift
+
+
+def linear():
+    return nn.Sequential(nn.Linear(2, 2))
+
+
+def sines():
+    return nn.Sequential(nn.Linear(2, 8), Sine(), nn.Linear(8, 8), Sine(), nn.Linear(8, 2))
+
+
+def shift():
+    return Shift()
+
+
+def shifts():
+    return nn.Sequential(Shift(), Shift())
+"""
+LINES = {
+    "linear": "no activations that buttress knows: layers with weights are looked at in their stead (0); to look at",
+    "sines": "no activations that buttress knows: layers with weights are looked at in their stead (0, 2, 4); to look",
+    "shifts": "and no layers with weights: layers are left out of the audit; to look at others type --audits layers "
+    "--audits.layers NAME,NAME, of 0, 1",
+    "shift": "and no layers with weights: layers are left out of the audit",
+}
+SOURCE = Source(data="moons", data_args={"samples": 60, "test": 24})
+
+
+class Heard(Say):
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+@pytest.fixture
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(NETWORKS)
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.parametrize("name", LINES)
+def test_the_usual_audit_goes_on_and_says_what_it_looks_at(tmp_path, name):
+    heard = Heard()
+    found = audit(f"mine.py:{name}", out=tmp_path / "out", source=SOURCE, attacks=[FGSM()], precision="fp32", say=heard)
+    remarks = [line for line in heard.lines if "no activations that buttress knows" in line]
+    assert len(remarks) == 1
+    assert LINES[name] in remarks[0]
+    layers = [finding.data["layers"] for finding in found if finding.kind == "layers"]
+    assert layers == {"linear": [["0"]], "sines": [["0", "2", "4"]]}.get(name, [])
+    assert [f.kind for f in found if f.kind != "layers"][:3] == ["robustness", "boundary", "masking"]
+
+
+@pytest.mark.usefixtures("_here")
+def test_layers_that_are_asked_for_are_not_replaced(tmp_path):
+    with pytest.raises(UserError, match="'activations' selects none of the network's layers"):
+        audit("mine.py:linear", out=tmp_path / "out", source=SOURCE, audits=[Layers()], attacks=[FGSM()])
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.parametrize(("name", "of"), [("sines", ", of 0, 2, 4"), ("shifts", ", of 0, 1"), ("shift", None)])
+def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
+    heard = Heard()
+    told = "and the network has none that buttress knows" + (
+        f": name the layers to regularise by --layers{of}" if of else ""
+    )
+    with pytest.raises(UserError, match=f"^harden chooses among activations, {told}$"):
+        harden(f"mine.py:{name}", out=tmp_path / "job", source=SOURCE, say=heard)
+    assert heard.lines == []
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.usefixtures("_here")
+def test_hardening_goes_on_with_layers_that_are_named(tmp_path):
+    heard = Heard()
+    short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
+    found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], say=heard, **short)
+    assert len(found) == 3
+    assert LINES["sines"] in heard.lines[0]
+    assert "regularised: 0" in heard.lines
+
+
+def test_activations_are_looked_at_without_a_word():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double()
+    seen = visible_layers(model, moons(samples=40))
+    assert (seen.layers, seen.names, seen.remark) == ("activations", ["1"], "")
+
+
+def test_a_compiled_network_is_left_out_with_the_reason():
+    compiled = nn.Linear(2, 2)
+    compiled._orig_mod = nn.Linear(2, 2)  # as torch.compile marks it
+    seen = visible_layers(compiled, moons(samples=40))
+    assert seen.layers is None
+    assert "left out of the audit: layers of a compiled or scripted network cannot be seen: pass" in seen.remark
+
+
+def test_the_usual_questions_without_layers():
+    assert [type(question) for question in usual_audits(moons(samples=40), FREE, None, None)] == [Robustness, Boundary]
+    assert usual_audits(moons(samples=40), FREE, None, "learnable")[1].layers == "learnable"
