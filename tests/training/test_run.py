@@ -13,6 +13,7 @@ from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.threat import Threat
 from buttress.training import Interrupted, Optimiser, read_facts, versions
+from buttress.training.cost import read_cost
 
 
 def contents(folder):
@@ -58,6 +59,34 @@ def test_nothing_and_unfinished_runs_are_told_apart(mlp, points, train, stop_at,
         train(mlp(), points, out=tmp_path / "run", progress=stop_at(2))
     with pytest.raises(UserError, match=r"holds no trained model \(its run is not finished: resume it\)"):
         load(tmp_path / "run")
+
+
+def test_a_run_says_what_its_training_took(mlp, points, train, tmp_path):
+    threat = Threat(eps=0.1, box=None)
+    train(mlp(), points, TRADES(threat, steps=2), out=tmp_path / "run", epochs=3)
+    told = read_cost(tmp_path / "run")
+    assert (told["inputs"], told["epochs"]) == (len(points.train), 3)
+    assert told["passes"] == 3 * (2 * 2 + 1 + 4)  # two steps, their reference, and two passes of each kind
+    assert told["relative"] == 4.5
+    assert told["seconds"] > 0
+    assert told["preparing"] >= 0
+    before = (tmp_path / "run" / "cost.json").read_bytes()
+    train(mlp(), points, TRADES(threat, steps=2), out=tmp_path / "run", epochs=3, resume=True)
+    assert (tmp_path / "run" / "cost.json").read_bytes() == before
+
+
+def test_time_is_counted_on_after_an_interruption(mlp, points, train, stop_at, tmp_path):
+    with pytest.raises(Interrupted):
+        train(mlp(), points, out=tmp_path / "run", progress=stop_at(2))
+    (tmp_path / "run" / "cost.json").write_text('{"seconds": 1000.0}')
+    train(mlp(), points, out=tmp_path / "run", resume=True)
+    assert 1000 < read_cost(tmp_path / "run")["seconds"] < 2000
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"seconds": "a"}'])
+def test_a_damaged_record_of_the_time_is_as_none(tmp_path, text):
+    (tmp_path / "cost.json").write_text(text)
+    assert read_cost(tmp_path) == {}
 
 
 def test_damaged_files_of_a_run_are_told(mlp, points, train, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.training.averaging import Average, average_of
+from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
 from buttress.training.monitors.base import Monitor
 from buttress.training.optimisation import Optimiser, Schedule
@@ -173,7 +175,9 @@ def fit(
     try:
         with torch.random.fork_rng(), signals_noted() as came:
             torch.manual_seed(derive(seed, "prepare"))
+            began = time.monotonic()
             data = defence.prepare(model, data, seed)
+            preparing = time.monotonic() - began
             loop = Loop(
                 fabric,
                 model,
@@ -204,5 +208,9 @@ def fit(
     if folder is not None and fabric.is_global_zero:
         known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
         known["notes"] = loop.watch.notes
+        if "passes" not in read_cost(folder):  # a finished run that was asked to go on took no more
+            epochs = loop.index / loop.batches.per_epoch
+            told: dict[str, Any] = {"inputs": len(loop.batches.y), "epochs": epochs, "preparing": round(preparing, 3)}
+            loop.clock.keep(**told, **passes(defence, epochs))
         write_run(folder, model, loop.averaging.weights(), {**known, **(facts or {})}, loop.history)
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)

@@ -19,6 +19,7 @@ from buttress.random import derive
 from buttress.training import checkpoint
 from buttress.training.averaging import Average, Averaging
 from buttress.training.batches import Batches, input_dtype
+from buttress.training.cost import Clock
 from buttress.training.logs import Logs
 from buttress.training.monitors.base import Action, Monitor
 from buttress.training.optimisation import Optimiser, Schedule
@@ -90,6 +91,7 @@ class Loop:
         self.best: dict[str, Tensor] = {}
         self.best_rank: tuple[float, float] | None = None
         self.best_epoch = 0
+        self.clock = Clock(None)
 
     def run(
         self, folder: Path | None, resume: bool, seconds: float, progress: Progress | None, came: list[int]
@@ -97,6 +99,7 @@ class Loop:
         """Train to the end, from the newest checkpoint in ``folder`` when resuming; a monitor may end it earlier."""
         kept = None if folder is None else folder / "checkpoints"
         newest = checkpoint.latest(kept) if kept is not None and resume else None
+        self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if newest is not None:
             self._restore(newest)
         logs = Logs(folder if self.fabric.is_global_zero else None, self.index)
@@ -230,6 +233,7 @@ class Loop:
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
         }
         checkpoint.save(folder, self.index, self.step_module.state_dict(), state, progress)
+        self.clock.keep()
 
     def _restore(self, path: Path) -> None:
         weights, state, progress = checkpoint.load(path)

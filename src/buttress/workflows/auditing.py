@@ -28,6 +28,7 @@ from buttress.data.base import Dataset
 from buttress.errors import UserError
 from buttress.threat import Threat
 from buttress.training import versions
+from buttress.training.cost import read_cost
 from buttress.workflows.estimate import estimate_attacks
 from buttress.workflows.gate import check_gate, gate
 from buttress.workflows.settings import (
@@ -246,7 +247,8 @@ def audit(
     settings |= {"folder": kept}
     findings = ask(model, dataset, questions, **settings, say=say, title="audit")
     told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
-    told |= {key: facts[key] for key in ("defence", "training") if key in facts}
+    told |= {"defence": facts["defence"]} if "defence" in facts else {}
+    told |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network
     about = report_facts(command, dataset, seed, told)
     robustness = [finding for finding in findings if finding.kind == "robustness"]
