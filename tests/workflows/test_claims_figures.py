@@ -107,6 +107,17 @@ def test_a_figure_is_read_from_the_finding():
     assert run_job(job("inputs"), None)["figures"] == {"asked": 20.0}
     assert run_job(job("main_eps", times=100), None)["figures"] == {"asked": pytest.approx(10.0)}
     assert run_job(job("same_inputs"), None)["figures"]["asked"].isalnum()
+    assert run_job(job("attacks.0.label"), None)["figures"]["asked"] == "PGD-2"
+
+
+def test_whether_a_monitor_fired_is_a_figure():
+    """A network that cannot learn: its robust accuracy never rises, so early stopping has something to say."""
+    asked = job("inputs")
+    calm = {"monitors": [{"name": "early-stopping", "patience": 50}]}
+    loud = {"monitors": [{"name": "early-stopping", "patience": 1}], "optimiser": {"lr": 1e-12}, "epochs": 6}
+    for changes, fired in ((calm, 0.0), (loud, 1.0)):
+        setup = {**asked["setup"], "training": {**asked["setup"]["training"], **changes}}
+        assert run_job({**asked, "setup": setup}, None)["figures"]["monitors fired"] == fired
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,7 @@ class Classes(Audit):
             "classes": rows,
             "robust": float(robust.double().mean()),
             "worst": worst["class"],
+            "worst_accuracy": worst["accuracy"],
             "cv": float((shares - shares.mean()).square().mean()),
             "mcd": float(shares.max() - shares.min()),
             "predicted": _names(subject.classes, subject.logits.shape[1]),

@@ -209,8 +209,8 @@ def fit(
         known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
         known["notes"] = loop.watch.notes
         if "passes" not in read_cost(folder):  # a finished run that was asked to go on took no more
-            epochs = loop.index / loop.batches.per_epoch
-            told: dict[str, Any] = {"inputs": len(loop.batches.y), "epochs": epochs, "preparing": round(preparing, 3)}
-            loop.clock.keep(**told, **passes(defence, epochs))
+            done = loop.index / loop.batches.per_epoch
+            about = {"inputs": len(loop.batches.y), "epochs": done, "preparing": round(preparing, 3)}
+            loop.clock.keep(**about, **passes(defence, done))
         write_run(folder, model, loop.averaging.weights(), {**known, **(facts or {})}, loop.history)
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)

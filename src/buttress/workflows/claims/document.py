@@ -103,7 +103,7 @@ def _section(claim: Mapping[str, Any]) -> str:
         *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),
         "### Checks\n\n" + checks(claim),
         *([rows(claim)] if claim["kind"] == "table" else []),
-        *([figures(claim)] if claim.get("rows") and claim["rows"][0].get("figures") else []),
+        *([figures(claim)] if any(row.get("figures") for row in claim.get("rows", [])) else []),
         *([profiles(claim)] if claim["kind"] == "profiles" else []),
         *([choices(claim)] if claim.get("sweeps") else []),
         "### What the source leaves out\n\n" + "\n".join(f"- {line}" for line in claim["silent"])

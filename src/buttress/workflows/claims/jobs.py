@@ -26,6 +26,7 @@ from buttress.workflows.claims.experiment import Figure
 from buttress.workflows.claims.recipe import typed
 from buttress.workflows.settings import Network, Source, Training, under
 
+FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 where one had something to say
 _BATCH = 512  # inputs attacked at once
 
 
@@ -51,8 +52,8 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     settings = {f.name: getattr(training, f.name) for f in fields(training) if f.name != "train_precision"}
     # Where the last weights are kept no epoch needs to be judged by an attack.
     check: Any = "none" if training.keep == "last" else "auto"
-    fit(model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check)
-    trained = time.perf_counter()
+    trained = fit(model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    ended = time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     if "profile" in job:
         found: dict[str, Any] = {"profile": _profile(model, dataset, split, job["profile"], seed)}
@@ -63,7 +64,9 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         found["figures"] = {
             name: _figure(model, dataset, split, tree, threat, seed) for name, tree in job["figures"].items()
         }
-    return {**found, "seconds": {"training": trained - start, "measuring": time.perf_counter() - trained}}
+    if training.monitors:
+        found.setdefault("figures", {})[FIRED] = float(bool(trained.notes))
+    return {**found, "seconds": {"training": ended - start, "measuring": time.perf_counter() - ended}}
 
 
 def _source(tree: Mapping[str, Any], data_dir: str | None) -> Source:
@@ -100,6 +103,8 @@ def _figure(
     (finding,) = audits.run(model, split, [question], limit=asked.inputs, **settings)
     value: Any = finding.data
     for part in asked.path.split("."):
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = {str(index): entry for index, entry in enumerate(value)}
         known = value if isinstance(value, Mapping) else {}
         if part not in known:
             raise UserError(f"claim: figures: {finding.kind} has no {asked.path!r}; {nearest(part, list(known))}")

@@ -66,12 +66,14 @@ def rows(claim: Mapping[str, Any]) -> str:
 
 def figures(claim: Mapping[str, Any]) -> str:
     """What else was measured of every row."""
-    names = list(claim["rows"][0]["figures"])
-    lines = [[row["name"], *(_figure(row["figures"][name]) for name in names)] for row in claim["rows"]]
+    names = list(dict.fromkeys(name for row in claim["rows"] for name in row.get("figures", {})))
+    lines = [[row["name"], *(_figure(row.get("figures", {}).get(name)) for name in names)] for row in claim["rows"]]
     return "### Other figures\n\nMean over seeds; ± is the standard deviation.\n\n" + table(["training", *names], lines)
 
 
-def _figure(found: Mapping[str, Any]) -> str:
+def _figure(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "-"
     if "values" in found:
         said: list[str] = found["values"]
         return ", ".join(f"{text} ({said.count(text)} of {len(said)})" for text in dict.fromkeys(said))

@@ -9,6 +9,7 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
+from buttress.workflows.claims.jobs import FIRED
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.statistics import paired, spread, verdict
 from buttress.workflows.claims.work import Job, Work
@@ -226,8 +227,8 @@ class Table:
                 if len(self.claim.published.get(check[key], self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
             if "figure" in check:
-                if check["figure"] not in self.experiment.figures:
-                    known = list(self.experiment.figures)
+                known = [*self.experiment.figures, FIRED]
+                if check["figure"] not in known:
                     raise UserError(f"claim: there is no figure {check['figure']!r}; {nearest(check['figure'], known)}")
             elif str(check.get("at")) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.get('at')!r}")
