@@ -6,6 +6,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -135,6 +136,9 @@ class Defence(nn.Module, ABC):
 
     def finish(self, model: nn.Module, data: Dataset, seed: int) -> None:
         """Once after training, on the weights that are kept: what the method does to the finished model, in place."""
+
+    def save(self, folder: Path) -> None:
+        """What the method leaves in a run's folder beside the weights, once they are written: nothing by default."""
 
     @property
     def cost(self) -> Cost | None:

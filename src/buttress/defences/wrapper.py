@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 from buttress.attacks import Perturbation
@@ -55,3 +57,7 @@ class Wrapper(Defence):
     def finish(self, model: nn.Module, data: Dataset, seed: int) -> None:
         """As the base does."""
         self.base.finish(model, data, seed)
+
+    def save(self, folder: Path) -> None:
+        """As the base does."""
+        self.base.save(folder)

@@ -213,4 +213,5 @@ def fit(
             about = {"inputs": len(loop.batches.y), "epochs": done, "preparing": round(preparing, 3)}
             loop.clock.keep(**about, **passes(defence, done))
         write_run(folder, model, loop.averaging.weights(), {**known, **(facts or {})}, loop.history)
+        defence.save(folder)
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)

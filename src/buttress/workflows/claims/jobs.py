@@ -52,7 +52,9 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     settings = {f.name: getattr(training, f.name) for f in fields(training) if f.name != "train_precision"}
     # Where the last weights are kept no epoch needs to be judged by an attack.
     check: Any = "none" if training.keep == "last" else "auto"
-    trained = fit(model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    trained = fit(
+        model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check
+    )
     ended = time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     if "profile" in job:
