@@ -49,7 +49,8 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     dataset, _ = _source(setup["source"], data_dir).load(seed)
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
-    settings: dict[str, Any] = {f.name: getattr(training, f.name) for f in fields(training) if f.name != "train_precision"}
+    names = [f.name for f in fields(training) if f.name != "train_precision"]
+    settings: dict[str, Any] = {name: getattr(training, name) for name in names}
     # Where the last weights are kept no epoch needs to be judged by an attack.
     check: Any = "none" if training.keep == "last" else "auto"
     trained = fit(
