@@ -112,7 +112,7 @@ def test_the_defaults_ask_of_eight_corruptions_and_two_other_norms():
 
 
 def test_a_jobs_threat_replaces_the_seen_attacks_and_no_other():
-    from buttress.workflows.settings import under
+    from buttress.workflows.threats import under
 
     audit = under(Threat(norm="linf", eps=0.1, box=(-1.0, 1.0)), Unseen())
     assert audit.attacks[0].threat.eps == 0.1

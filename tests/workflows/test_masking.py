@@ -25,7 +25,8 @@ from buttress.threat import Threat
 from buttress.training import fit
 from buttress.workflows import Source, audit
 from buttress.workflows.auditing import given_audits, proposed, usual_trust
-from buttress.workflows.settings import Say, with_surrogates
+from buttress.workflows.settings import Say
+from buttress.workflows.surrogates import with_surrogates
 
 FREE = Threat(eps=0.2, box=None)
 

@@ -24,7 +24,8 @@ from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.models.outputs import Output
 from buttress.threat import Threat
-from buttress.workflows.settings import Network, Source, open_network, threat_for, under
+from buttress.workflows.settings import Network, Source, open_network
+from buttress.workflows.threats import threat_for, under
 
 FREE = Threat(norm="l2", eps=0.5, box=None)
 SOURCE = Source(data="moons", data_args={"samples": 40, "test": 12})

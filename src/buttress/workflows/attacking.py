@@ -27,7 +27,9 @@ from buttress.files import told_when_full, write_text
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.workflows.auditing import new_folder
-from buttress.workflows.settings import Network, Say, Source, open_network, threat_for, under, with_surrogates
+from buttress.workflows.settings import Network, Say, Source, open_network
+from buttress.workflows.surrogates import with_surrogates
+from buttress.workflows.threats import threat_for, under
 
 _KEPT = ("x_adv", "y", "ids", "beaten", "distance")
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}

@@ -31,17 +31,9 @@ from buttress.training import versions
 from buttress.training.cost import read_cost
 from buttress.workflows.estimate import estimate_attacks
 from buttress.workflows.gate import check_gate, gate
-from buttress.workflows.settings import (
-    Network,
-    Say,
-    Source,
-    left_alone,
-    open_network,
-    said,
-    threat_for,
-    under,
-    with_surrogates,
-)
+from buttress.workflows.settings import Network, Say, Source, open_network
+from buttress.workflows.surrogates import with_surrogates
+from buttress.workflows.threats import left_alone, said, threat_for, under
 from buttress.workflows.visible import visible_layers
 
 # What may be in the output folder of a job that is resumed, half-written files among it.

@@ -30,7 +30,8 @@ from buttress.workflows.auditing import ask, attacks_of, report_facts, usual_aud
 from buttress.workflows.comparing import headline
 from buttress.workflows.estimate import estimate_attacks, estimate_training
 from buttress.workflows.gate import check_gate, gate
-from buttress.workflows.settings import Network, Say, Source, Training, open_network, said, threat_for, under
+from buttress.workflows.settings import Network, Say, Source, Training, open_network
+from buttress.workflows.threats import said, threat_for, under
 from buttress.workflows.visible import visible_layers
 
 REPORT = "report"

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from buttress import data, models, registry
-from buttress.attacks import Attack, Perturbation
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.ensemble import Ensemble
 from buttress.attacks.passes import CraftPrecision
-from buttress.audits import Audit
-from buttress.audits.naming import describe
 from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.errors import UserError
-from buttress.threat import Threat, budget_text
+from buttress.threat import Threat
 from buttress.training import Average, Optimiser, Schedule, fit, load, read_facts
 from buttress.training.fit import Precision, Trained
 from buttress.training.loop import Progress
 from buttress.training.monitors import Monitor
 from buttress.workflows.making import check_fit, check_options, create_for
-
-Thing = TypeVar("Thing")
-log = logging.getLogger(__name__)
+from buttress.workflows.threats import under
 
 
 class Say:
@@ -216,111 +207,3 @@ def open_network(
     dataset, where = source.load(seed)
     made = replace(network, model=reference).create(dataset, seed)
     return made.eval(), dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}
-
-
-def under(threat: Threat, thing: Thing) -> Thing:
-    """``thing`` (an attack, a defence, a list of them) with what was left at its default taken from ``threat``.
-
-    That is every threat as a whole, the box of a threat given without one, and the box of a noise. A method's own
-    default (CW's l2 without a limit) stays, unless the user typed a threat for the job. One in the usual norm, of which
-    perhaps the eps alone was typed, is not for methods that do not know that norm: they keep their own, and say so.
-    """
-    if isinstance(thing, Threat):
-        if left_alone(thing):
-            return cast(Thing, threat)
-        return cast(Thing, threat_for(threat.box, thing))
-    if isinstance(thing, Defence):
-        return cast(Thing, type(thing)(**{key: under(threat, value) for key, value in thing.settings().items()}))
-    if isinstance(thing, list | tuple):
-        return cast(Thing, type(thing)(under(threat, part) for part in thing))
-    if is_dataclass(thing) and not isinstance(thing, type):
-        inside = {f.name: getattr(thing, f.name) for f in fields(thing)}
-        usual = {f.name for f in fields(thing) if threat.explicit and _usual(inside[f.name], f.default)}
-        news = {key: _typed(threat, thing, key) if key in usual else under(threat, inside[key]) for key in inside}
-        changed = {key: new for key, new in news.items() if new is not inside[key]}
-        if _is_noise(thing) and inside.get("box") == Threat().box:
-            changed["box"] = threat.box
-        return replace(cast(Any, thing), **changed) if changed else thing
-    return thing
-
-
-def _usual(value: object, default: object) -> bool:
-    """Whether this is the threat that a method has by itself; a threat that the user typed beats it."""
-    return isinstance(value, Threat) and not value.explicit and value == default
-
-
-def _typed(threat: Threat, thing: Any, name: str) -> Threat:
-    """The threat that was typed; the method's own where it cannot take that, and the norm may not have been typed."""
-    own: Threat = getattr(thing, name)
-    if threat.norm == own.norm or threat.norm != Threat().norm:
-        return threat
-    try:
-        replace(thing, **{name: threat})
-    except UserError as reason:
-        told = f"{own.norm} eps {budget_text(own.eps)}"
-        log.warning("%s keeps its own threat, %s: %s", describe(thing), told, reason)
-        return threat_for(threat.box, replace(own, explicit=True))  # settled, and told once
-    return threat
-
-
-def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str = "cpu") -> Thing:
-    """``thing`` (an attack, an audit, a list of them) with the networks that it names by their runs' folders loaded.
-
-    Those are a ``surrogate`` and the ``models`` of an ensemble; they must fit the data.
-
-    Raises:
-        UserError: also for BPDA without layers and an ensemble of nothing, each the attack inside under another name.
-    """
-    held: Any = thing
-    if isinstance(held, list | tuple):
-        parts = [with_surrogates(part, dataset, device) for part in held]
-        same = all(new is old for new, old in zip(parts, held, strict=True))
-        return thing if same else cast(Thing, type(held)(parts))
-    if isinstance(held, BPDA) and held.layers is None:
-        needs, how = "bpda needs the names of the layers whose gradients it replaces", "layers NAME,NAME"
-        raise UserError(f"{needs}: layers=[NAMES] in Python, --by.{how} on the command line")
-    if isinstance(held, Ensemble) and not held.models:
-        needs, how = "ensemble needs the networks to attack beside the one in question", "models FOLDER,FOLDER"
-        raise UserError(f"{needs}: models=[NETWORKS] in Python, --by.{how} (of runs) on the command line")
-    members: Any = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
-    changed: dict[str, Any] = {}
-    for name, value in ((f.name, getattr(held, f.name)) for f in members):
-        if name == "surrogate" and isinstance(value, str):
-            new: Any = _other(value, dataset, device)
-        elif name == "models" and any(isinstance(model, str) for model in value):
-            new = [_other(model, dataset, device) if isinstance(model, str) else model for model in value]
-        else:
-            new = with_surrogates(value, dataset, device)
-        changed |= {} if new is value else {name: new}
-    return cast(Thing, replace(cast(Any, held), **changed)) if changed else thing
-
-
-def _other(folder: str, dataset: Dataset, device: torch.device | str) -> nn.Module:
-    """The network of another run."""
-    if not folder:
-        raise UserError("networks that an attack or audit needs are named by their runs' folders; got an empty name")
-    model = Network(output=read_facts(folder).get("output")).finish(load(folder))
-    try:
-        check_fit(model, dataset)
-    except UserError as reason:
-        raise UserError(f"{folder}: {reason}") from None
-    return model.eval().to(device)
-
-
-def _is_noise(thing: object) -> bool:
-    return isinstance(thing, Perturbation) and not isinstance(thing, Attack)
-
-
-def left_alone(threat: Threat) -> bool:
-    """Whether nobody said anything of this threat, as far as one can tell."""
-    return threat == Threat() and not threat.explicit
-
-
-def said(threat: Threat) -> dict[str, Any]:
-    """A threat as plain data."""
-    return {"norm": threat.norm, "eps": threat.eps, "box": threat.box}
-
-
-def threat_for(box: tuple[float, float] | None, threat: Threat) -> Threat:
-    """The threat in this box (the data's own), where its box was left at the default."""
-    return replace(threat, box=box) if threat.box == Threat().box else threat

@@ -11,7 +11,8 @@ from buttress.threat import Threat
 from buttress.training.fit import Trained
 from buttress.training.run import MARK
 from buttress.workflows.estimate import estimate_training
-from buttress.workflows.settings import Network, Say, Source, Training, said, threat_for, under
+from buttress.workflows.settings import Network, Say, Source, Training
+from buttress.workflows.threats import said, threat_for, under
 
 
 def train(

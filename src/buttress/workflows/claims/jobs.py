@@ -24,7 +24,8 @@ from buttress.training import fit
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Figure
 from buttress.workflows.claims.recipe import typed
-from buttress.workflows.settings import Network, Source, Training, under
+from buttress.workflows.settings import Network, Source, Training
+from buttress.workflows.threats import under
 
 FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 where one had something to say
 _BATCH = 512  # inputs attacked at once

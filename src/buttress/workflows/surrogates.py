@@ -1,0 +1,65 @@
+"""Networks that an attack or an audit names by the folders of their runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.bpda import BPDA
+from buttress.attacks.ensemble import Ensemble
+from buttress.audits import Audit
+from buttress.data.base import Dataset
+from buttress.errors import UserError
+from buttress.training import load, read_facts
+from buttress.workflows.making import check_fit
+from buttress.workflows.settings import Network
+
+Thing = TypeVar("Thing")
+
+
+def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str = "cpu") -> Thing:
+    """``thing`` (an attack, an audit, a list of them) with the networks that it names by their runs' folders loaded.
+
+    Those are a ``surrogate`` and the ``models`` of an ensemble; they must fit the data.
+
+    Raises:
+        UserError: also for BPDA without layers and an ensemble of nothing, each the attack inside under another name.
+    """
+    held: Any = thing
+    if isinstance(held, list | tuple):
+        parts = [with_surrogates(part, dataset, device) for part in held]
+        same = all(new is old for new, old in zip(parts, held, strict=True))
+        return thing if same else cast(Thing, type(held)(parts))
+    if isinstance(held, BPDA) and held.layers is None:
+        needs, how = "bpda needs the names of the layers whose gradients it replaces", "layers NAME,NAME"
+        raise UserError(f"{needs}: layers=[NAMES] in Python, --by.{how} on the command line")
+    if isinstance(held, Ensemble) and not held.models:
+        needs, how = "ensemble needs the networks to attack beside the one in question", "models FOLDER,FOLDER"
+        raise UserError(f"{needs}: models=[NETWORKS] in Python, --by.{how} (of runs) on the command line")
+    members: Any = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
+    changed: dict[str, Any] = {}
+    for name, value in ((f.name, getattr(held, f.name)) for f in members):
+        if name == "surrogate" and isinstance(value, str):
+            new: Any = _other(value, dataset, device)
+        elif name == "models" and any(isinstance(model, str) for model in value):
+            new = [_other(model, dataset, device) if isinstance(model, str) else model for model in value]
+        else:
+            new = with_surrogates(value, dataset, device)
+        changed |= {} if new is value else {name: new}
+    return cast(Thing, replace(cast(Any, held), **changed)) if changed else thing
+
+
+def _other(folder: str, dataset: Dataset, device: torch.device | str) -> nn.Module:
+    """The network of another run."""
+    if not folder:
+        raise UserError("networks that an attack or audit needs are named by their runs' folders; got an empty name")
+    model = Network(output=read_facts(folder).get("output")).finish(load(folder))
+    try:
+        check_fit(model, dataset)
+    except UserError as reason:
+        raise UserError(f"{folder}: {reason}") from None
+    return model.eval().to(device)
