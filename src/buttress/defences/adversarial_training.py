@@ -8,14 +8,14 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.registry import defence
 from buttress.threat import Threat
 
 
 @defence("at")
-class AdversarialTraining(Defence):
+class AdversarialTraining(Crafting):
     """Cross-entropy on perturbed inputs only (Madry et al., ICLR 2018, equation 2.1). AT-FGSM, AT-PGD, AT-APGD ...
 
     Cost: that of the attack plus 1 gradient of the weights per step.
@@ -30,17 +30,6 @@ class AdversarialTraining(Defence):
     def __init__(self, attack: Perturbation = PGD(threat=Threat(), steps=10), mode: Mode = "eval") -> None:
         super().__init__()
         self._attack, self.mode = attack, mode
-
-    @property
-    def attack(self) -> Perturbation:
-        """What perturbs each batch."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes and one of each kind."""
-        crafting = crafting_passes(self.attack, self.mode)
-        return None if crafting is None else Cost(crafting)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean cross-entropy at the crafted points."""

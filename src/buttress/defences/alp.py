@@ -10,15 +10,15 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
 
 
 @defence("alp")
-class ALP(Defence):
+class ALP(Crafting):
     """Clean and perturbed inputs, half and half, with logits that are to agree (Kannan et al., arXiv 1803.06373).
 
     The loss is the mean cross-entropy over a batch and its perturbed copy, plus ``lam`` times the mean over inputs and
@@ -33,6 +33,7 @@ class ALP(Defence):
     """
 
     paper = "Kannan et al., arXiv 1803.06373"
+    trained = 4.0
     clean_pass = True
 
     def __init__(
@@ -42,17 +43,6 @@ class ALP(Defence):
         if not 0 <= lam < math.inf:
             raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
         self._attack, self.lam, self.mode = attack, lam, mode
-
-    @property
-    def attack(self) -> Perturbation:
-        """What perturbs each batch."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack, self.mode)
-        return None if crafting is None else Cost(crafting, 4)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Half the cross-entropy of either batch, and the pairing."""

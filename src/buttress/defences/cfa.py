@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Step
+from buttress.defences.base import At, Batch, Cost, Epoch, Loss, Step
 from buttress.defences.class_figures import ClassCounts
 from buttress.defences.costs import crafting_passes
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -25,7 +25,7 @@ Method = Literal["at", "trades"]
 
 
 @defence("cfa")
-class CFA(Defence):
+class CFA(Crafting):
     """Adversarial training whose budget, and weight of the divergence, follow each class's robustness.
 
     Wei, Wang, Guo and Wang (CVPR 2023). With t_k the robust training accuracy of class k in the last epoch, inputs of
@@ -85,11 +85,6 @@ class CFA(Defence):
     def clean_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
         """Whether its loss makes a clean pass: as TRADES does."""
         return self.method == "trades"
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD, on the cross-entropy or on the divergence."""
-        return self._attack
 
     @property
     def cost(self) -> Cost | None:

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks import Perturbation
 from buttress.attacks.borrow import borrowed
 from buttress.attacks.pgd import PGD
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.defences.gradient_reversal import reverse_gradient
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -32,7 +31,7 @@ LAMD: dict[Variant, float] = {"ce": 0.1, "kl": 2.0}
 
 
 @defence("dial")
-class DIAL(Defence):
+class DIAL(Crafting):
     """Adversarial training whose features do not tell clean from perturbed inputs (Levi et al., TMLR 2022).
 
     A small head learns to tell the two from the network's features; its gradient is reversed on the way into the
@@ -62,6 +61,7 @@ class DIAL(Defence):
     """
 
     paper = "Levi et al., TMLR 2022"
+    trained = 4.0
     clean_pass = True
 
     def __init__(
@@ -95,17 +95,6 @@ class DIAL(Defence):
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss=inner)
         self.domain_head: nn.Module | None = None
         self._last = ""  # name of the last linear layer
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD on the robust term."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack)
-        return None if crafting is None else Cost(crafting, 4)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Finds where the features are and makes the head for them, by a pass or two over two inputs.

@@ -16,8 +16,9 @@ from buttress.attacks.fgsm import FGSM
 from buttress.attacks.passes import Precision
 from buttress.data.base import Dataset
 from buttress.defences.at import rescaled
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.base import At, Batch, Cost, Loss
 from buttress.defences.costs import crafting_passes
+from buttress.defences.crafting import Crafting
 from buttress.defences.fitting import pretrain
 from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
@@ -27,7 +28,7 @@ from buttress.threat import Threat
 
 
 @defence("ensemble-at")
-class EnsembleAT(Defence):
+class EnsembleAT(Crafting):
     """Half clean inputs, half inputs perturbed on a network that changes from step to step (Tramer et al., ICLR 2018).
 
     The sources are the model itself and static, trained members; in each round of as many steps as there are sources
@@ -65,11 +66,6 @@ class EnsembleAT(Defence):
         self._attack, self.members, self.epochs = attack, members, epochs
         self._networks: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
         self._seed = 0
-
-    @property
-    def attack(self) -> Perturbation:
-        """What perturbs each batch."""
-        return self._attack
 
     @property
     def sources(self) -> int:

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss
+from buttress.defences.base import At, Batch, Epoch, Loss
 from buttress.defences.class_figures import Verdicts, judge
-from buttress.defences.costs import crafting_passes
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -44,7 +43,7 @@ def class_weights(multiplier: Tensor) -> Tensor:
 
 
 @defence("frl")
-class FRL(Defence):
+class FRL(Crafting):
     """TRADES whose classes weigh more where their validation error exceeds the overall one, for fine-tuning.
 
     Xu, Liu, Li, Jain and Tang (ICML 2021), reweighting, by the authors' code: after each epoch the natural error and
@@ -74,6 +73,7 @@ class FRL(Defence):
     """
 
     paper = "Xu et al., ICML 2021"
+    trained = 4.0
     clean_pass = True
     natural: Tensor
     boundary: Tensor
@@ -104,17 +104,6 @@ class FRL(Defence):
         self.remargin, self.remargin_rate, self.validate_on = remargin, remargin_rate, validate_on
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
         self._make(0)
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD on the divergence."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack)
-        return None if crafting is None else Cost(crafting, 4)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Make room for each class's multipliers."""

@@ -14,7 +14,8 @@ from buttress.attacks.borrow import borrowed
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.fields import check_threat
 from buttress.attacks.oracle import Oracle
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.base import At, Batch, Cost, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
@@ -37,7 +38,7 @@ class _Slope(Perturbation):
 
 
 @defence("grad-align")
-class GradAlign(Defence):
+class GradAlign(Crafting):
     """FGSM training plus lam times the misalignment of the gradients at an input and at a random point near it.
 
     Andriushchenko and Flammarion, NeurIPS 2020, equation 6: 1 - cos(g(0), g(eta)), averaged over the inputs, with g(v)
@@ -67,11 +68,6 @@ class GradAlign(Defence):
             raise UserError(f"lam must be 0 or more; got {lam}")
         self.threat, self.lam = threat, lam
         self._attack, self._slope = FGSM(threat=threat), _Slope(threat=threat)
-
-    @property
-    def attack(self) -> Perturbation:
-        """FGSM."""
-        return self._attack
 
     @property
     def cost(self) -> Cost:

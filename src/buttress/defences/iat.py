@@ -16,8 +16,8 @@ from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode
 from buttress.attacks.pgd import PGD
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
@@ -59,7 +59,7 @@ class Mixture:
 
 
 @defence("iat")
-class IAT(Defence):
+class IAT(Crafting):
     """Half mixed clean inputs, half mixed perturbed ones (Lamb et al., AISec 2019).
 
     The attack sees the unmixed inputs and their labels. Then the clean batch and the perturbed batch are each mixed
@@ -81,6 +81,7 @@ class IAT(Defence):
     """
 
     paper = "Lamb et al., AISec 2019"
+    trained = 4.0
     clean_pass = True
 
     def __init__(
@@ -102,17 +103,6 @@ class IAT(Defence):
             raise UserError(f"alpha must be a finite number of 0 or more; got {alpha}")
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
-
-    @property
-    def attack(self) -> Perturbation:
-        """What perturbs each batch."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack, self.mode)
-        return None if crafting is None else Cost(crafting, 4)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Finds the layers, so that a wrong name is told at once.

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks import Perturbation
 from buttress.attacks.borrow import borrowed
 from buttress.attacks.pgd import PGD
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Step
+from buttress.defences.base import At, Batch, Cost, Epoch, Loss, Step
 from buttress.defences.costs import crafting_passes
+from buttress.defences.crafting import Crafting
 from buttress.defences.fitting import Rows
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -21,7 +21,7 @@ from buttress.threat import Threat
 
 
 @defence("instance-eps")
-class InstanceEps(Defence):
+class InstanceEps(Crafting):
     """Adversarial training that attacks each example with as much as it stands, so that fewer are pushed too far.
 
     Balaji, Goldstein and Hoffman (arXiv 1910.08051), IAAT: an example that is still right under an attack of its
@@ -69,11 +69,6 @@ class InstanceEps(Defence):
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)
         self.register_buffer("shares", torch.zeros(0))
         self.rows: Rows | None = None
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD with the budget that examples start from."""
-        return self._attack
 
     @property
     def cost(self) -> Cost | None:

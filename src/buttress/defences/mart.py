@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -31,7 +30,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @defence("mart")
-class MART(Defence):
+class MART(Crafting):
     """Boosted cross-entropy, plus a divergence that counts for more where the clean input is misclassified.
 
     Wang et al., ICLR 2020: ``lam`` times the KL divergence of perturbed from clean predictions, each input
@@ -47,6 +46,7 @@ class MART(Defence):
     """
 
     paper = "Wang et al., ICLR 2020"
+    trained = 4.0
     clean_pass = True
 
     def __init__(
@@ -57,17 +57,6 @@ class MART(Defence):
             raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD on cross-entropy."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack)
-        return None if crafting is None else Cost(crafting, 4)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean of both terms over the batch."""

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks import Attack, Perturbation
+from buttress.attacks import Attack
 from buttress.attacks.borrow import Mode
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.fgsm_rs import FGSMRS
 from buttress.attacks.noise import pixels
 from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
@@ -29,7 +29,7 @@ Start = Literal["zero", "uniform"]
 
 
 @defence("masked-fgsm")
-class MaskedFGSM(Defence):
+class MaskedFGSM(Crafting):
     """FGSM training whose step is taken at images with a share of their pixels set to 0.
 
     One of the cheap changes that keep FGSM training from catastrophic overfitting in Li et al. (arXiv 2209.02684). The
@@ -74,17 +74,6 @@ class MaskedFGSM(Defence):
         self._attack = self._step_of(threat)
         self._free = self._step_of(replace(threat, box=None))
         self._seed = 0
-
-    @property
-    def attack(self) -> Perturbation:
-        """FGSM, or FGSM-RS after a uniform start."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes and one of each kind."""
-        crafting = crafting_passes(self._attack, self.mode)
-        return None if crafting is None else Cost(crafting)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Choose the fixed mask."""

@@ -6,17 +6,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import losses
-from buttress.attacks import Perturbation
 from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base import At, Batch, Loss
+from buttress.defences.crafting import Crafting
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
 
 
 @defence("trades")
-class TRADES(Defence):
+class TRADES(Crafting):
     """Clean cross-entropy plus beta times the KL divergence of perturbed from clean predictions.
 
     Zhang et al., ICML 2019, equation 5; beta is 1 / lambda of the paper. The attack maximises the same divergence from
@@ -32,6 +31,7 @@ class TRADES(Defence):
     """
 
     paper = "Zhang et al., ICML 2019"
+    trained = 4.0
     clean_pass = True
 
     def __init__(
@@ -42,17 +42,6 @@ class TRADES(Defence):
             raise UserError(f"beta must be 0 or more; got {beta}")
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
-
-    @property
-    def attack(self) -> Perturbation:
-        """PGD on the divergence."""
-        return self._attack
-
-    @property
-    def cost(self) -> Cost | None:
-        """The attack's passes, and those of a clean and of a perturbed batch."""
-        crafting = crafting_passes(self.attack)
-        return None if crafting is None else Cost(crafting, 4)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean of both terms over the batch."""
