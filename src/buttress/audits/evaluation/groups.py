@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from buttress.attacks import Attacked, Perturbation
@@ -189,7 +189,8 @@ def _write_group(path: Path, group: Group) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     with told_when_full(path):
         try:
-            save_file(tensors_of(group), beside, metadata={"group": text})
+            # As bytes: safetensors writes files by way of another one, which a kill leaves behind under any name.
+            beside.write_bytes(save(tensors_of(group), metadata={"group": text}))
             sync(beside)
             os.replace(beside, path)
             sync(path.parent)
