@@ -73,7 +73,7 @@ def test_the_page_is_a_function_of_the_files(tmp_path):
     for text in ("A tenth of it.", "- The paper says no gamma.", "from commit abc", "| gamma 1 | gamma 1: 2.0 |"):
         assert text in first
     assert "| LR better than AT (R&G) | +20.2 | +6.0 (+3.5 to +8.5) | direction only | +6.0" in first
-    assert "| AT \\| x | 91.0 | 91.0 ± 1.4 | 88.0 |" in first
+    assert "| AT \\| x | 91.0 ± 1.4 | 91.0 ± 1.4 | 88.0 | - |" in first
     assert "FGSM: 0 of 1 reproduced, 1 in direction only" in first
 
 

@@ -175,7 +175,7 @@ def fit(
     try:
         with torch.random.fork_rng(), signals_noted() as came:
             torch.manual_seed(derive(seed, "prepare"))
-            began = time.monotonic()
+            began, given = time.monotonic(), len(data.train)
             data = defence.prepare(model, data, seed)
             preparing = time.monotonic() - began
             loop = Loop(
@@ -211,7 +211,8 @@ def fit(
         if "passes" not in read_cost(folder):  # a finished run that was asked to go on took no more
             done = loop.index / loop.batches.per_epoch
             about = {"inputs": len(loop.batches.y), "epochs": done, "preparing": round(preparing, 3)}
-            loop.clock.keep(**about, **passes(defence, done))
+            # For each input that was given: a method may train on fewer, which it has made or chosen.
+            loop.clock.keep(**about, **passes(defence, done * len(loop.batches.y) / given))
         write_run(folder, model, loop.averaging.weights(), {**known, **(facts or {})}, loop.history)
         defence.save(folder)
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)

@@ -123,15 +123,15 @@ def _found(
 
 
 def commit() -> str:
-    """The commit of the source tree that runs, marked where files differ from it; "unknown" outside of one."""
+    """The commit of the source tree that runs, marked where the package differs from it; "unknown" outside of one."""
     here = Path(__file__).resolve()
     git = ["git", "-C", str(here.parent)]
     try:
         # An installed copy may lie inside another project's repository, which does not track it.
         subprocess.run([*git, "ls-files", "--error-unmatch", "settings.py"], check=True, capture_output=True)
-        told = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], check=True, capture_output=True
-        )
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True).stdout.decode().strip()
+        # Of the package alone: the results of the claim before this one change other tracked files.
+        changed = subprocess.run([*git, "status", "--porcelain", ".."], check=True, capture_output=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return told.stdout.decode().strip()
+    return head + "-dirty" * bool(changed)

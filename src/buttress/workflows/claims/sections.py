@@ -46,22 +46,27 @@ def checks(claim: Mapping[str, Any]) -> str:
 def rows(claim: Mapping[str, Any]) -> str:
     """Accuracy of every row, one table for each attack."""
     parts = []
-    columns = [str(eps) for eps in claim["eps"]]
+    columns, known = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
     for label in claim["rows"][0]["accuracy"]:
-        head = ["training", *columns, R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"]
+        head = ["training", *columns]
+        head += [R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"] if known else []
         lines = []
         for row in claim["rows"]:
             found = row["accuracy"][label]
-            total = f"{found[R_AND_G]['mean']:.1f}"
-            if found[R_AND_G]["sd"] is not None:
-                total += f" ± {found[R_AND_G]['sd']:.1f}"
-            published = "-" if row["published"] is None else f"{sum(row['published']):.1f}"
-            lines.append([row["name"], *(f"{found[column]['mean']:.1f}" for column in columns), total, published])
+            line = [row["name"], *(_spread(found[column]) for column in columns)]
+            if known:
+                line += [_spread(found[R_AND_G]), "-" if row["published"] is None else f"{sum(row['published']):.1f}"]
+            lines.append([*line, _spread(row["seconds"]) if "seconds" in row else "-"])
         parts.append(
             f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
-            + table(head, lines)
+            + table([*head, "seconds of training"], lines)
         )
     return "\n\n".join(parts)
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    """A mean with its standard deviation, one digit each."""
+    return f"{found['mean']:.1f}" + ("" if found["sd"] is None else f" ± {found['sd']:.1f}")
 
 
 def figures(claim: Mapping[str, Any]) -> str:
