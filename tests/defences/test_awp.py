@@ -12,6 +12,7 @@ from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.at import rescaled
 from buttress.defences.awp import AWP
 from buttress.defences.eps_warmup import EpsWarmup
+from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.random import derive
@@ -115,3 +116,17 @@ def test_kept_crafts_are_of_the_first_weights(network, single, at):
             model[4].weight.neg_()
         assert place.craft(ATTACK) is first
     assert not torch.equal(place.craft(ATTACK), first)
+
+
+def test_two_moves_one_in_the_other_leave_the_weights_where_they_were(network, train):
+    before = dict(network().named_parameters())
+    still = Optimiser(name="sgd", lr=1e-12, momentum=0.0)
+    after = train(network(), AWP(EpsWarmup(AWP(AdversarialTraining(ATTACK), gamma=0.1)), gamma=0.1), optimiser=still)
+    for name, value in after.model.named_parameters():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=1e-6)
+
+
+def test_what_has_no_attack_has_no_budget_that_grows(network, images):
+    with pytest.raises(UserError, match="Standard attacks nothing"):
+        EpsWarmup(Standard()).prepare(network(), images, 0)
+    EpsWarmup(Standard(), epochs=0.0).prepare(network(), images, 0)

@@ -284,3 +284,29 @@ def test_settings_that_mean_nothing_are_refused(options, line):
     with pytest.raises(UserError) as caught:
         CatastrophicOverfitting(**options)
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("places", "fires"),
+    [
+        ([(0.9, 0.9, 0.5), (0.7, 0.96, 0.5)], True),  # accuracy under PGD and FGSM, and the cosine, epoch by epoch
+        ([(0.9, 0.9, 0.5), (0.7, 0.94, 0.5)], False),  # the gap is too small
+        ([(0.9, 0.9, 0.5), (0.76, 1.0, 0.4), (0.74, 1.0, 0.4)], True),
+        ([(0.9, 0.9, 0.5), (0.76, 1.02, 0.5)], False),  # the fall is
+        ([(0.5, 0.5, -0.02)], False),  # below half of itself, but no less than before
+        ([(0.5, 0.5, -0.1), (0.5, 0.5, -0.06)], False),
+        ([(0.5, 0.5, 0.5), (0.5, 0.5, 0.2)], True),
+    ],
+)
+def test_the_rule_of_the_diagnostics(places, fires, watch, monkeypatch):
+    class Told:
+        def __init__(self, model, split, count, threat, seed, like):
+            self.robust, self.single, self.cosine = next(figures)
+
+        def single_step(self):
+            return self.single, self.cosine, 0.0
+
+    figures = iter(places)
+    monkeypatch.setattr("buttress.training.monitors.catastrophic.Probe", Told)
+    notes = watch(twice(*[LINE] * len(places)), alone("diagnostics", then="rollback", restore="previous")).notes
+    assert bool(notes) == fires

@@ -145,7 +145,8 @@ class APART(Defence):
         sizes = kept.values.detach().to(x.dtype, copy=True).requires_grad_()
         start = memory.read(batch.ids, int(at.epoch)).to(x.dtype)
         first = (unit * sizes[1] * start).clamp(-eps, eps)
-        slope, inner = self._slopes(model, self.threat.clip(x + first.detach()), batch.y, at)
+        place = self.threat.clip(x + first.detach())
+        slope, inner = at.once("apart", lambda: self._slopes(model, place, batch.y, at))
         x_adv = self.threat.clip(x + (first + unit * sizes[0] * slope.sign()).clamp(-eps, eps))
         if x_adv.requires_grad:  # not where gradients are off
             x_adv.retain_grad()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -20,7 +20,8 @@ from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
 from buttress.threat import RowThreat
 
-Kind = Literal["clean", "adversarial"]
+_Made = TypeVar("_Made")
+Kind = Literal["clean", "adversarial", "added"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class At:
         self.passes: dict[Kind, Pass] = {}
         self.auxiliary: list[Tensor] = []
         self._watched: tuple[str, ...] = ()
-        self._crafted: dict[tuple[int, Mode], Tensor] | None = None
+        self._crafted: dict[Any, Any] | None = None
 
     @property
     def random(self) -> Random:
@@ -110,7 +111,7 @@ class At:
             target: (N,) classes wanted by a targeted attack.
             scale: (N,) share of the attack's budget that each input has, on top of ``self.scale``.
         """
-        known = None if self._crafted is None else self._crafted.get((id(attack), mode))
+        known: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
         if known is not None:
             return known
         batch = self.batch
@@ -131,24 +132,35 @@ class At:
             self._crafted[id(attack), mode] = x_adv
         return x_adv
 
+    def once(self, key: str, make: Callable[[], _Made]) -> _Made:
+        """What ``make`` gives; within `crafts_kept` it is asked once, for methods that craft without `craft`."""
+        if self._crafted is None:
+            return make()
+        if key not in self._crafted:
+            self._crafted[key] = make()
+        return cast(_Made, self._crafted[key])
+
     @contextmanager
     def crafts_kept(self) -> Iterator[None]:
         """Within this context an attack crafts once; asked again it gives the same points, whatever the weights are."""
-        self._crafted = {}
+        before = self._crafted
+        self._crafted = {} if before is None else before
         try:
             yield
         finally:
-            self._crafted = None
+            self._crafted = before
 
     def clean_activations(self) -> Mapping[str, Tensor]:
         """What the watched layers give for the clean batch, from the objective's own clean pass if it made one.
 
         Otherwise a pass is added that leaves buffers and the random state alone, so that it changes nothing else.
         """
-        if "clean" not in self.passes:
+        if "clean" in self.passes:
+            return self.passes["clean"].activations
+        if "added" not in self.passes:  # not "clean": what asks for the objective's own passes shall not find it
             with borrowed(self.model, "train", self.seed, self.batch.x.device):
-                self._pass("clean", self.batch.x, keep_auxiliary=False)
-        return self.passes["clean"].activations
+                self._pass("added", self.batch.x, keep_auxiliary=False)
+        return self.passes["added"].activations
 
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})

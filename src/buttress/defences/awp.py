@@ -41,7 +41,7 @@ class AWP(Wrapper):
     def cost(self) -> Cost | None:
         """The base's, with its loss taken twice."""
         base = self.base.cost
-        return None if base is None else Cost(base.crafting, 2 * base.training)
+        return None if base is None else Cost(base.crafting, 2 * base.training, 2 * base.objectives)
 
     def step(self, do: Step) -> None:
         """The base's step, with the gradient of each of its losses taken at moved weights."""
@@ -83,7 +83,10 @@ class _Moved:
             self._back()
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-        return self.do.gradients(loss, parameters)
+        try:
+            return self.do.gradients(loss, parameters)
+        finally:
+            self._back()  # whoever moves weights around this one starts from where they were
 
     def apply(self) -> None:
         self.do.apply()

@@ -36,10 +36,12 @@ class Cost:
     Attributes:
         crafting: passes that make the inputs to train on.
         training: passes that give the gradient of the weights; 2 in standard training.
+        objectives: how often the objective is evaluated in that.
     """
 
     crafting: float
     training: float = 2.0
+    objectives: int = 1
 
     @property
     def relative(self) -> float:
@@ -106,12 +108,18 @@ class Defence(nn.Module, ABC):
     Attributes:
         paper: where the method was published, in a few words.
         clean_pass: whether its loss makes a clean pass (`At.clean`), which a wrapper need not add then.
+        paired: whether its clean and its perturbed pass show the same inputs in the same order, so that activations of
+            the two can be compared row by row.
+        own_classes: whether the logits of its passes are judged by the batch's classes alone, as they are not where
+            inputs are mixed.
         reconstruction: what of it is our own design because the source leaves it open or could not be read; empty where
             it is the published method.
     """
 
     paper: ClassVar[str] = ""
     clean_pass: ClassVar[bool] = False
+    paired: ClassVar[bool] = True
+    own_classes: ClassVar[bool] = True
     reconstruction: ClassVar[str] = ""
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:

@@ -63,6 +63,8 @@ class CostSensitive(Wrapper):
             raise UserError(f"weight must be 0 or more; got {weight}")
         if on not in get_args(Passes):
             raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
+        if not self.base.own_classes:
+            raise UserError(f"{type(self.base).__name__} mixes inputs: its predictions are of no class that could cost")
         self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on
         self.mistakes = mistakes
         self.register_buffer("index", torch.zeros(0, dtype=torch.int64))

@@ -39,8 +39,8 @@ class DIAL(Crafting):
     perturbed from clean predictions ("kl", whose gradient flows through both), plus ``lamd`` times the head's
     cross-entropy on either domain. Clean and perturbed features pass through the head one after the other, so that
     its BatchNorm sees one domain at a time, as in the authors' code. The attack maximises the second term from
-    x + 0.001 N(0, 1). Around it `AWP` is the published DIAL-AWP: the head's weights do not move. Cost: the attack's
-    and 2 gradients of the weights per step.
+    x + 0.001 N(0, 1). With `AWP` around it this is DIAL-AWP but for the head, whose weights the authors move, too, and
+    we do not. Cost: the attack's and 2 gradients of the weights per step.
 
     The reversal's strength is r = 2 / (1 + exp(-10 p)) - 1. In the authors' code p is the number of the epoch, from 1,
     over all epochs ("stepwise"); "continuous" lets it grow from 0 with each step.

@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from buttress.data.base import Dataset
 from buttress.defences.base import At, Batch, Defence, Loss
 from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
@@ -31,6 +32,17 @@ class EpsWarmup(Wrapper):
         if not 0 <= epochs < math.inf:
             raise UserError(f"the budget grows over 0 or more epochs; got {epochs}")
         self.epochs = epochs
+
+    def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
+        """As the base does.
+
+        Raises:
+            UserError: for a base without an attack, whose budget could not grow.
+        """
+        data = super().prepare(model, data, seed)
+        if self.epochs and self.attack is None:
+            raise UserError(f"{type(self.base).__name__} attacks nothing, so there is no budget that could grow")
+        return data
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """The base's loss, under a share of the budget."""

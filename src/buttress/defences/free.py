@@ -59,7 +59,7 @@ class Free(Defence):
     @property
     def cost(self) -> Cost:
         """A pass of each kind per replay."""
-        return Cost(crafting=0, training=2 * self.replays)
+        return Cost(crafting=0, training=2 * self.replays, objectives=self.replays)
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""

@@ -104,6 +104,16 @@ class IAT(Crafting):
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
 
+    @property
+    def own_classes(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+        """Whether nothing is mixed."""
+        return self.alpha == 0
+
+    @property
+    def paired(self) -> bool:  # type: ignore[override]  # as above
+        """Whether both halves are mixed in the same way, or not at all."""
+        return not self.independent or self.alpha == 0
+
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Finds the layers, so that a wrong name is told at once.
 

@@ -176,12 +176,15 @@ class JSIGR(Defence):
     def _saliency(self, model: nn.Module, batch: Batch, at: At) -> Tensor:
         """(N, H, W) maps of the batch: new ones, or those of an earlier epoch where the images are now."""
         if int(at.epoch) % self.every == 0:
-            made = occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=at.task)
+            made = at.once("occlusion", lambda: self._covered(model, batch, at))
             self._made = made if self.every > 1 else None
             return made
         kept, geometry = self.maps[self.rows(batch.ids)], self._geometry(batch, at)
         size = (batch.x.shape[2], batch.x.shape[3])
         return (kept if geometry is None else geometry.cut(kept, size)).squeeze(1).to(batch.x.dtype)
+
+    def _covered(self, model: nn.Module, batch: Batch, at: At) -> Tensor:
+        return occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=at.task)
 
     def _geometry(self, batch: Batch, at: At) -> Geometry | None:
         if self._augment is None:

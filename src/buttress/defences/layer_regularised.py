@@ -63,7 +63,7 @@ class LayerRegularised(Wrapper):
         base = self.base.cost
         if base is None or not any(self.gamma) or self.base.clean_pass:
             return base
-        return Cost(base.crafting, base.training + 2)
+        return Cost(base.crafting, base.training + 2 * base.objectives, base.objectives)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; and a layer that the model does not have is found now, not when gamma has risen."""
@@ -79,6 +79,11 @@ class LayerRegularised(Wrapper):
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
             return self.base.loss(model, batch, at)
+        if not self.base.paired:
+            raise UserError(
+                "the clean and the perturbed pass show different mixtures, whose activations mean nothing together: "
+                "set independent=False of iat"
+            )
         at.watch(tuple(weights))
         base = self.base.loss(model, batch, at)
         if "adversarial" not in at.passes:

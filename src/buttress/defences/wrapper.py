@@ -29,6 +29,16 @@ class Wrapper(Defence):
         return self.base.clean_pass
 
     @property
+    def paired(self) -> bool:  # type: ignore[override]  # as above
+        """Whether the base's passes can be compared row by row."""
+        return self.base.paired
+
+    @property
+    def own_classes(self) -> bool:  # type: ignore[override]  # as above
+        """Whether the base's logits are judged by the batch's classes alone."""
+        return self.base.own_classes
+
+    @property
     def attack(self) -> Perturbation | None:
         """The base's attack."""
         return self.base.attack

@@ -154,7 +154,7 @@ class CatastrophicOverfitting(Monitor):
         told = f"accuracy on training inputs is {single:.1%} under FGSM, {robust:.1%} under PGD-10 and was {best:.1%}"
         if not apart:
             told = f"the cosine of gradients at an input and near it fell from {before:.2f} to {linearity:.2f}"
-        return self._fired(moment, "diagnostics", apart or linearity < self.shrink * before, told)
+        return self._fired(moment, "diagnostics", apart or (before > 0 and linearity < self.shrink * before), told)
 
     def _fired(self, moment: Moment, name: str, there: bool, told: str) -> str:
         """What to tell of a detector: nothing where it found nothing, or nothing new."""
