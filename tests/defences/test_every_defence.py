@@ -12,9 +12,13 @@ from safetensors.torch import load_file
 
 from buttress import registry
 from buttress.defences import Batch, Defence
+from buttress.defences.awp import AWP
 from buttress.defences.layer_regularised import LayerRegularised
+from buttress.defences.wrapper import Wrapper
+from buttress.errors import UserError
 from buttress.training import Interrupted
 from buttress.training.fit import describe
+from buttress.training.monitors import EarlyStopping
 
 NAMES = registry.defence.names()
 
@@ -82,6 +86,21 @@ def test_its_cost_is_the_number_of_passes_of_one_step(name, network, images, tra
     cost = defence.cost
     assert counts["passes"] / place["inputs"] == pytest.approx(cost.crafting + cost.training)
     assert cost.relative == (cost.crafting + cost.training) / 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whether_each_objective_makes_a_perturbed_pass(name, network, train):
+    defence, made = make(name), []
+
+    class Watching(Wrapper):
+        def loss(self, model, batch, at):
+            found = super().loss(model, batch, at)
+            made.append("adversarial" in at.passes)
+            return found
+
+    train(network(), Watching(defence), epochs=1)
+    assert made
+    assert defence.perturbed_pass == all(made)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,6 +174,27 @@ def test_stopped_and_resumed_it_gives_the_same_bits(name, network, images, train
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_with_moved_weights_an_average_and_a_monitor_it_resumes_too(name, network, train, same, tmp_path):
+    count = []
+
+    def stop(done, figures):
+        count.append(done)
+        if len(count) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(**options):
+        monitors = [EarlyStopping(patience=5)]
+        return train(network(), AWP(make(name), gamma=0.01), average=0.9, monitors=monitors, **options)
+
+    whole = run()
+    with pytest.raises(Interrupted):
+        run(out=tmp_path / "run", progress=stop)
+    again = run(out=tmp_path / "run", resume=True)
+    same(again.model.state_dict(), whole.model.state_dict())
+    same(again.history, whole.history)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_it_trains_in_bf16(name, network, train):
     trained = train(network(), make(name), epochs=1, precision="bf16-mixed")
     assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
@@ -169,6 +209,10 @@ def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network,
     wrapped = LayerRegularised(
         make(name), layers=["2", "5"], gamma=rise["gamma"], warmup=rise.get("warmup", 0.0), measure="centred"
     )
+    if rise["gamma"] and not (wrapped.perturbed_pass and wrapped.paired):
+        with pytest.raises(UserError, match=r"makes no perturbed pass|show different mixtures"):
+            train(network(), wrapped, **options)
+        return
     plain_run, wrapped_run = (train(network(), d, **options) for d in (make(name), wrapped))
     same(wrapped_run.model.state_dict(), plain_run.model.state_dict())
     same(wrapped_run.history, plain_run.history)

@@ -7,6 +7,7 @@ from torch import nn
 from buttress.attacks.pgd import PGD
 from buttress.defences import Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.csa import CSA
 from buttress.defences.fast import Fast
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
@@ -183,8 +184,13 @@ def test_settings_round_trip_with_layers():
 
 
 def test_a_base_that_perturbs_nothing_is_refused_by_name(smooth, batch, at):
-    with pytest.raises(UserError, match="Standard perturbs nothing"):
-        LayerRegularised(Standard(), layers=["2"], gamma=1.0).loss(smooth, batch, at(smooth, batch))
+    regularised = LayerRegularised(Standard(), layers=["2"], gamma=1.0)
+    with pytest.raises(UserError, match="Standard makes no perturbed pass"):
+        regularised.loss(smooth, batch, at(smooth, batch))
+    with pytest.raises(UserError, match="Standard makes no perturbed pass"):
+        regularised.prepare(smooth, None, 0)  # before the base has prepared anything
+    with pytest.raises(UserError, match="CSA makes no perturbed pass.*with updates=1"):
+        LayerRegularised(CSA(), layers=["2"], gamma=1.0).prepare(smooth, None, 0)
     LayerRegularised(Standard(), layers=["2"], gamma=0.0).loss(smooth, batch, at(smooth, batch))
 
 

@@ -5,7 +5,7 @@ import pytest
 from buttress import registry
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.workflows.words import class_path, fraction, is_own, member, own_path, spelt_out
+from buttress.workflows.words import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 
 PGD = "buttress.attacks.pgd.PGD"
 THREAT = {"norm": "linf", "eps": 8 / 255, "box": [0.0, 1.0], "explicit": False}
@@ -66,6 +66,18 @@ def test_who_is_named_starts_from_defaults_of_its_own(name):
     assert {"steps", "restarts", "norm"} & {f.name for f in fields(cls)} <= set(tree["init_args"])
     plain = {key: value for key, value in tree["init_args"].items() if key != "threat"}
     assert plain == {key: list(v) if isinstance(v, tuple) else v for key, v in written.items()}
+
+
+@pytest.mark.parametrize("name", ["swa", "SWA", "Swa"])
+def test_averages_are_named(name):
+    path = "buttress.training.averaging.SWA"
+    assert average_path(name) == path
+    assert spelt_out("average", {"name": name, "start": 0.25}) == {"class_path": path, "init_args": {"start": 0.25}}
+    assert spelt_out("average", name) == {"class_path": path}
+    assert spelt_out("average", 0.9) == 0.9
+    assert spelt_out("average", "1/2") == 0.5
+    with pytest.raises(UserError, match=r"no average 'swag' of the weights; did you mean 'swa'\?, or a number"):
+        spelt_out("average", "swag")
 
 
 def test_what_is_spelt_out_already_stays():

@@ -11,7 +11,7 @@ import yaml
 
 from buttress.cli.options import Option
 from buttress.errors import UserError
-from buttress.workflows.words import ROLE_OF, class_path, fraction, is_own, member, own_path, spelt_out
+from buttress.workflows.words import ROLE_OF, average_path, class_path, fraction, is_own, member, own_path, spelt_out
 
 _YES_NO = ("true", "false", "yes", "no")
 # Any number: members of a role, or runs' folders.
@@ -90,6 +90,8 @@ class _Spelling:
             self.met = {name for name in self.met if not name.startswith(f"{key}.")} | {key}
             plain = role is not None or (option is not None and option.each in (int, float))
             return [f"--{key}={_list(parts, numbers=plain)}"]
+        if key == "average" and text.lower() not in ("null", "none") and not _NUMBER.fullmatch(text):
+            return [f"--{key}={text if '.' in text else average_path(text)}"]
         if role is not None and text.lower() not in ("null", "none"):
             return [f"--{key}={class_path(role, text) if key.endswith('.help') else _flow(member(role, text))}"]
         return [self._value(key, last, text)]

@@ -67,6 +67,7 @@ class AdvKIP(Defence):
 
     paper = "Tsilivis et al., 2022"
     clean_pass = True
+    perturbed_pass = False
     reconstruction = "sizes, steps and defaults: no code of the authors' is public"
 
     learned: Tensor

@@ -108,6 +108,8 @@ class Defence(nn.Module, ABC):
     Attributes:
         paper: where the method was published, in a few words.
         clean_pass: whether its loss makes a clean pass (`At.clean`), which a wrapper need not add then.
+        perturbed_pass: whether each of its objectives makes a perturbed pass (`At.adversarial`), without which there is
+            nothing to set against a clean one.
         paired: whether its clean and its perturbed pass show the same inputs in the same order, so that activations of
             the two can be compared row by row.
         own_classes: whether the logits of its passes are judged by the batch's classes alone, as they are not where
@@ -118,6 +120,7 @@ class Defence(nn.Module, ABC):
 
     paper: ClassVar[str] = ""
     clean_pass: ClassVar[bool] = False
+    perturbed_pass: ClassVar[bool] = True
     paired: ClassVar[bool] = True
     own_classes: ClassVar[bool] = True
     reconstruction: ClassVar[str] = ""

@@ -118,6 +118,11 @@ class CSA(Defence):
         self._phase: Literal["clean", "adversarial"] | None = None  # of the update that a step is at
 
     @property
+    def perturbed_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+        """Whether each update makes a perturbed pass: where there is one a batch."""
+        return self.updates == 1
+
+    @property
     def attack(self) -> Perturbation | None:
         """FGSM on the objective; in "normalized" space None before `prepare`."""
         return self._attack

@@ -67,6 +67,8 @@ class LayerRegularised(Wrapper):
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; and a layer that the model does not have is found now, not when gamma has risen."""
+        if self.layers and any(self.gamma):
+            self._check_base()
         data = super().prepare(model, data, seed)
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
@@ -79,17 +81,9 @@ class LayerRegularised(Wrapper):
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
             return self.base.loss(model, batch, at)
-        if not self.base.paired:
-            raise UserError(
-                "the clean and the perturbed pass show different mixtures, whose activations mean nothing together: "
-                "set independent=False of iat"
-            )
+        self._check_base()
         at.watch(tuple(weights))
         base = self.base.loss(model, batch, at)
-        if "adversarial" not in at.passes:
-            raise UserError(
-                f"{type(self.base).__name__} perturbs nothing: layer regularisation needs an adversarial base"
-            )
         perturbed, clean = at.passes["adversarial"].activations, at.clean_activations()
         missing = [layer for layer in weights if layer not in clean or layer not in perturbed]
         if missing:
@@ -102,6 +96,18 @@ class LayerRegularised(Wrapper):
             value = value + weight * displacement
             logs[f"displacement {layer}"] = displacement.detach()
         return Loss(value, logs)
+
+    def _check_base(self) -> None:
+        """Refuse a base whose activations cannot be compared, before it has prepared anything."""
+        name = type(self.base).__name__
+        if not self.base.perturbed_pass:
+            hint = "; CSA makes one with updates=1" if name == "CSA" else ""
+            raise UserError(f"{name} makes no perturbed pass in each update, which layer regularisation needs{hint}")
+        if not self.base.paired:
+            raise UserError(
+                "the clean and the perturbed pass show different mixtures, whose activations mean nothing together: "
+                "set independent=False of iat"
+            )
 
     def _check_names(self, model: nn.Module, x: Tensor) -> None:
         found = layer_names(model, x, self.layers)

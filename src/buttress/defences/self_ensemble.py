@@ -31,6 +31,7 @@ class SelfEnsemble(Defence):
 
     paper = "Liu et al., ECCV 2018"
     clean_pass = True
+    perturbed_pass = False
 
     def __init__(self, first: float = 0.2, inner: float = 0.1) -> None:
         super().__init__()

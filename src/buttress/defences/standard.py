@@ -19,6 +19,7 @@ class Standard(Defence):
 
     paper = "empirical risk minimisation"
     clean_pass = True
+    perturbed_pass = False
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

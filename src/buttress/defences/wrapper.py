@@ -29,6 +29,11 @@ class Wrapper(Defence):
         return self.base.clean_pass
 
     @property
+    def perturbed_pass(self) -> bool:  # type: ignore[override]  # as above
+        """Whether the base's objectives make a perturbed pass."""
+        return self.base.perturbed_pass
+
+    @property
     def paired(self) -> bool:  # type: ignore[override]  # as above
         """Whether the base's passes can be compared row by row."""
         return self.base.paired

@@ -12,6 +12,7 @@ from buttress import registry
 from buttress.errors import UserError
 from buttress.threat import Threat
 
+AVERAGES = {"ema": "EMA", "swa": "SWA", "fawa": "FAWA"}  # what the option ``average`` takes beside a number
 _OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 _FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
 
@@ -82,6 +83,19 @@ def is_own(text: str) -> bool:
     return _OWN.fullmatch(text) is not None
 
 
+def average_path(name: str) -> str:
+    """The import path of an average of the weights by its name, in small letters or large.
+
+    Raises:
+        UserError: for another name.
+    """
+    known = AVERAGES.get(name.lower())
+    if known is None:
+        hint = registry.nearest(name, list(AVERAGES))
+        raise UserError(f"there is no average {name!r} of the weights; {hint}, or a number, the decay of an EMA")
+    return f"buttress.training.averaging.{known}"
+
+
 def own_path(text: str) -> str:
     """The import path of ``package.module:Thing`` or ``file.py:Thing``."""
     thing = registry.import_thing(text)
@@ -105,6 +119,8 @@ def spelt_out(key: str, value: Any, within: bool = False) -> Any:
         if key == "threat":
             inside.setdefault("explicit", True)
         named = str(inside.get("class_path", inside.get("name", "")))
+        if key == "average" and "name" in inside:
+            return {"class_path": average_path(inside.pop("name")), "init_args": inside}
         if role is None and not (within and is_own(named)):
             return inside
         if "class_path" in inside:  # with a colon it is a user's own, as --print-config writes it
@@ -121,5 +137,7 @@ def spelt_out(key: str, value: Any, within: bool = False) -> Any:
         if within and key not in ("class_path", "name") and is_own(value):
             return own_path(value)
         number = fraction(value)
+        if key == "average" and not within and value.lower() not in ("none", "null") and number == value:
+            return {"class_path": value if "." in value else average_path(value)}
         return value if number == value else float(number)
     return value
