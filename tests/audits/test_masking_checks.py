@@ -445,6 +445,20 @@ def test_causes_are_named_before_consequences_and_the_largest_of_these():
     assert conclude(fine, asked) == ("trustworthy", "Nothing was found that PGD-10 overlooks.", None)
 
 
+def test_what_few_inputs_leave_to_chance_is_told():
+    """Three of 40 more are beaten: more than is tolerated, and no proof."""
+    asked = trial(lambda x: x - 0.5)
+    asked.tolerated = 0.01
+    pair = ("Square", torch.arange(40) >= 3), ("PGD-10", torch.ones(40, dtype=torch.bool))
+    few = asked.judge(*pair, effort=True)
+    assert few.surplus == 3 / 40
+    assert not few.stronger
+    fine = [(check, Result("pass", "", {}, (few,))) for check in (Gradients(), Steps(), BlackBox())]
+    verdict, why, proposal = conclude(fine, asked)
+    assert (verdict, proposal) == ("trustworthy", None)
+    assert why.startswith("Nothing was shown that PGD-10 overlooks; but Square beats 7.5% more than PGD-10, which 40 ")
+
+
 @pytest.mark.parametrize(
     ("count", "batch_size", "sizes"),
     [(40, 256, [40]), (40, 16, [14, 13, 13]), (5, 2, [3, 2]), (4, 1, [2, 2]), (3, 1, [3])],

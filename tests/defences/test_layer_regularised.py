@@ -189,7 +189,7 @@ def test_a_base_that_perturbs_nothing_is_refused_by_name(smooth, batch, at):
         regularised.loss(smooth, batch, at(smooth, batch))
     with pytest.raises(UserError, match="Standard makes no perturbed pass"):
         regularised.prepare(smooth, None, 0)  # before the base has prepared anything
-    with pytest.raises(UserError, match="CSA makes no perturbed pass.*with updates=1"):
+    with pytest.raises(UserError, match=r"CSA makes no perturbed pass.*with updates=1"):
         LayerRegularised(CSA(), layers=["2"], gamma=1.0).prepare(smooth, None, 0)
     LayerRegularised(Standard(), layers=["2"], gamma=0.0).loss(smooth, batch, at(smooth, batch))
 

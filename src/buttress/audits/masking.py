@@ -166,7 +166,18 @@ def conclude(results: list[tuple[Check, Result]], trial: Trial) -> tuple[str, st
     missing = [kind for kind in get_args(Kind) if kind not in ran and kind != "other"]
     if missing:
         return SUSPECT, f"Too few checks ran: none of {' and none of '.join(missing)}.", None
-    return TRUSTWORTHY, f"Nothing was found that {describe(trial.attack)} overlooks.", None
+    return TRUSTWORTHY, _resolved(results, trial), None
+
+
+def _resolved(results: list[tuple[Check, Result]], trial: Trial) -> str:
+    """That nothing was found; and what more was beaten than is tolerated, where so few inputs leave it to chance."""
+    seen = [c for _, result in results for c in result.comparisons if c.surplus > c.tolerated]
+    if not seen:
+        return f"Nothing was found that {describe(trial.attack)} overlooks."
+    most = max(seen, key=lambda comparison: comparison.surplus)
+    told = f"{most.challenger} beats {most.surplus:.1%} more than {most.reference}"
+    rest = f"which {most.inputs} inputs leave to chance: ask about more"
+    return f"Nothing was shown that {describe(trial.attack)} overlooks; but {told}, {rest}."
 
 
 def _plain(check: Check, result: Result) -> dict[str, Any]:
