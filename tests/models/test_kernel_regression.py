@@ -48,6 +48,12 @@ def pair(a, b, depth, weight, bias):
     return t
 
 
+def test_opposite_inputs_of_one_layer_share_nothing():
+    """At a cosine of -1 no unit sees both: without biases the kernel of one hidden layer is 0."""
+    x = points(4, 6)
+    assert ntk(x, -x, 1, 2.0, 0.0).diagonal().abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 @pytest.mark.parametrize(("weight", "bias"), [(2.0, 0.01), (1.5, 0.3), (2.0, 0.0)])
 def test_the_kernel_equals_its_recursion(depth, weight, bias):

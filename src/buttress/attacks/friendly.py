@@ -26,7 +26,8 @@ class FriendlyPGD(Attack):
     """PGD that stops, input by input, ``tau`` steps after the point is misclassified (Zhang et al., ICML 2020).
 
     Algorithm 1, PGD-K-tau: the attack of friendly adversarial training, which learns from the least adversarial of the
-    points that are wrong, not from the worst. As an attack it finds what PGD finds with less far points. Under a
+    points that are wrong, not from the worst. The noise of 0.001 that the authors' code adds to each step is left out.
+    As an attack it finds what PGD finds with less far points. Under a
     target, that is reached in place of misclassified. Cost per input: ``steps`` forwards and backwards at most, and
     exactly that unless ``spare``.
 

@@ -33,7 +33,7 @@ class CFA(Crafting):
     t_k) beta and an input's loss is (cross-entropy + beta_k divergence) / (1 + beta_k). That division is made from the
     first epoch on, so that the size of the loss does not jump at ``start``. A class's steps shrink and grow with its
     budget, where the authors keep their length. A class that an epoch did not show keeps the figures it had; on
-    several devices the counts are those of the first.
+    several devices the counts are those of the first, and within `AWP` those of the moved weights.
 
     The paper's third part, FAWA, is an average of weights that takes in an epoch only while the worst class's robust
     validation accuracy is high enough: an averaging policy of the trainer, which goes with this or any other method.

@@ -29,6 +29,7 @@ class InstanceEps(Crafting):
     budget <- budget + smoothing * gamma * (1, 0 or -1). Ours: the budget is judged in the visit that trains with it,
     by that step's own perturbed pass (and one more attack of budget plus gamma after the update), and serves from the
     next visit on, which saves one of the paper's three attacks; budgets are shares of eps, with an upper end.
+    Within `AWP` the verdict is that of the moved weights.
     On several devices the budgets of examples that the first one saw move, and those of the others stay.
 
     Cost: twice that of the attack, one forward pass for the verdict, and 1 gradient of the weights per step; during
