@@ -5,6 +5,7 @@ import pytest
 
 from buttress.audits.finding import Finding, to_json
 from buttress.workflows.comparing import compare
+from buttress.workflows.settings import Say
 from buttress.workflows.trade_off import dominates, trade_off
 
 
@@ -62,6 +63,20 @@ def test_other_budgets_and_lone_networks_are_left_out():
     assert trade_off({"a": [finding("11", "01")], "b": [Finding("layers", "L", "", "info", {})]}, {}) == {}
     three = {"a": [finding("11", "01")], "b": [finding("11", "01", norm="l2")], "c": [finding("10", "01")]}
     assert set(trade_off(three, {})) == {"a", "c"}
+
+
+def test_who_is_left_out_is_told(tmp_path):
+    class Heard(Say):
+        lines = []
+
+        def line(self, text):
+            self.lines.append(text)
+
+    for name, found in {"a": shares(9, 4), "b": shares(9, 5), "c": [finding("11", "01", eps=0.2)]}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "findings.json").write_text(to_json({name: found}, {"data": "digits"}))
+    compare([tmp_path / name for name in "abc"], out=tmp_path / "out", say=Heard())
+    assert "attacked otherwise than a, so not in the trade-off: c" in Heard.lines
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -57,8 +57,11 @@ def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say
     try:
         text = headline(networks)
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
-        for label, finding in trade_off(networks, training).items():
+        traded = trade_off(networks, training)
+        for label, finding in traded.items():
             networks[label] = [finding, *networks[label]]
+        if traded and (left := [name for name in networks if name not in traded]):
+            say.line(f"attacked otherwise than {next(iter(traded))}, so not in the trade-off: {', '.join(left)}")
         written = report.write(out, networks, facts, title="Comparison", headline=text)
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
