@@ -66,17 +66,17 @@ def test_other_budgets_and_lone_networks_are_left_out():
 
 
 def test_who_is_left_out_is_told(tmp_path):
-    class Heard(Say):
-        lines = []
+    lines = []
 
+    class Heard(Say):
         def line(self, text):
-            self.lines.append(text)
+            lines.append(text)
 
     for name, found in {"a": shares(9, 4), "b": shares(9, 5), "c": [finding("11", "01", eps=0.2)]}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "findings.json").write_text(to_json({name: found}, {"data": "digits"}))
     compare([tmp_path / name for name in "abc"], out=tmp_path / "out", say=Heard())
-    assert "attacked otherwise than a, so not in the trade-off: c" in Heard.lines
+    assert "attacked otherwise than a, so not in the trade-off: c" in lines
 
 
 @pytest.mark.parametrize("told", [True, False])
