@@ -39,7 +39,7 @@ def trade_off(
     if len(rows) < 2:
         return {}
     beaten = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
-    return {name: _finding(name, row, beaten[name]) for name, row in rows.items()}
+    return {name: _finding(row, beaten[name]) for name, row in rows.items()}
 
 
 def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -71,11 +71,11 @@ def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
     return row["norm"], row["eps"]
 
 
-def _finding(name: str, row: Row, beaten_by: Sequence[str]) -> Finding:
+def _finding(row: Row, beaten_by: Sequence[str]) -> Finding:
     told = f"{row['clean']:.1%} clean, {row['robust']:.1%} robust ({row['norm']} eps {budget_text(row['eps'])})"
     if row["relative"] is not None:
         told += f" at {row['relative']:.3g} times the passes of standard training"
-    verdict = f"{name}: {told}; " + (
+    verdict = f"{told}; " + (
         f"{beaten_by[0]} is as good or better in everything." if beaten_by else "no other is better in everything."
     )
     data = {**row, "front": not beaten_by, "beaten_by": list(beaten_by)}

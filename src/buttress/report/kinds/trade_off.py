@@ -20,8 +20,8 @@ def trade_off(findings: Mapping[str, Finding]) -> Section:
     first = next(iter(data.values()))
     robust = f"robust accuracy ({first['norm']}, ε = {budget_text(first['eps'])})"
     layout = {
-        "xaxis": {"title": {"text": "clean accuracy"}, "tickformat": ".0%"},
-        "yaxis": {"title": {"text": plotted(robust)}, "tickformat": ".0%"},
+        "xaxis": {"title": {"text": "clean accuracy"}, "tickformat": "~%"},
+        "yaxis": {"title": {"text": plotted(robust)}, "tickformat": "~%"},
     }
     traces = [_front(data), *(_point(name, row, n, data) for n, (name, row) in enumerate(data.items()))]
     plot = figure(traces, layout, "Clean against robust accuracy", height=460)
