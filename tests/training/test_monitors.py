@@ -217,7 +217,10 @@ def test_a_file_of_options_names_monitors_and_the_user_is_told(tmp_path, capsys)
     [
         ("--average SWA --average.start 7", "the average's start must be a share of the training in [0, 1]; got 7.0"),
         ("--average 7", "the moving average's decay must be in (0, 1); got 7.0"),
-        ("--average often", "--average takes a number; got 'often'"),
+        (
+            "--average often",
+            "there is no average 'often' of the weights; known: ema, swa, fawa, or a number, the decay of an EMA",
+        ),
     ],
 )
 def test_an_average_that_means_nothing_is_one_line(words, line, tmp_path, capsys):
