@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from buttress.registry import attack
 from buttress.threat import norms, per_row
 
 
-class Directions(nn.Module):
+class Directions(nn.Module, ABC):
     """Where a latent vector moves. State is kept in buffers and parameters, so that it is part of the fingerprint."""
 
+    @abstractmethod
     def forward(self, z: Tensor, y: Tensor, target: Tensor, random: Random) -> Tensor:
         """(N, d) directions.
 
@@ -28,7 +30,6 @@ class Directions(nn.Module):
             target: (N,) the classes that they shall move to.
             random: this batch's draws.
         """
-        raise NotImplementedError
 
 
 class RandomDirections(Directions):
@@ -83,7 +84,8 @@ class LatentSpace(nn.Module):
     def decode(self, z: Tensor, like: Tensor) -> Tensor:
         """Inputs of these vectors, in the dtype of ``like``."""
         with torch.no_grad():
-            return self.decoder(z).to(like.dtype)  # type: ignore[no-any-return]  # what a module returns is untyped
+            made: Tensor = self.decoder(z)
+        return made.to(like.dtype)
 
     def targets(self, y: Tensor, random: Random) -> Tensor:
         """(N,) classes to move to, uniform over those that are not ``y``."""

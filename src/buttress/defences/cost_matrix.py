@@ -90,3 +90,14 @@ def expected_cost(logits: Tensor, y: Tensor, costs: Tensor) -> Tensor:
         costs: (C, C), rows predicted and columns true.
     """
     return (logits.softmax(1) * costs.to(logits).T[y]).sum(1)
+
+
+def check_weights(weight: float, pretrain_epochs: int, pretrain_lr: float) -> None:
+    """Refuse a weight of the cost, or a pretraining, that means nothing.
+
+    Raises:
+        UserError: naming all three.
+    """
+    if not weight >= 0 or not pretrain_lr > 0 or pretrain_epochs < 0:
+        told = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
+        raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive; got {told}")

@@ -21,6 +21,7 @@ from buttress.defences.cost_matrix import (
     ClassName,
     Mistakes,
     check_protected,
+    check_weights,
     class_indices,
     cost_matrix,
     expected_cost,
@@ -103,9 +104,7 @@ class CSA(Defence):
         pretrain_lr: float = 1e-3,
     ) -> None:
         super().__init__()
-        if not weight >= 0 or not pretrain_lr > 0 or pretrain_epochs < 0:
-            told = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
-            raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive; got {told}")
+        check_weights(weight, pretrain_epochs, pretrain_lr)
         if space not in get_args(Space) or updates not in (1, 2):
             raise UserError(f"space must be pixels or normalized and updates 1 or 2; got {space!r} and {updates}")
         if space == "normalized" and threat.norm != "linf":

@@ -15,6 +15,7 @@ from buttress.defences.cost_matrix import (
     ClassName,
     Mistakes,
     check_protected,
+    check_weights,
     class_indices,
     cost_matrix,
     expected_cost,
@@ -96,9 +97,7 @@ class CSE(Defence):
         pretrain_lr: float = 1e-3,
     ) -> None:
         super().__init__()
-        if not weight >= 0 or not pretrain_lr > 0 or pretrain_epochs < 0:
-            told = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
-            raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive; got {told}")
+        check_weights(weight, pretrain_epochs, pretrain_lr)
         if any(not 0 <= penalty < math.inf for penalty in penalties):
             raise UserError(f"penalties must be 0 or more; got {tuple(penalties)}")
         if layers is not None and len(layers) != len(penalties):

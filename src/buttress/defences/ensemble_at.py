@@ -52,7 +52,7 @@ class EnsembleAT(Crafting):
 
     def __init__(
         self,
-        attack: Perturbation = FGSM(threat=Threat()),  # noqa: B008  (frozen)
+        attack: Perturbation = FGSM(threat=Threat()),
         members: int | Sequence[str | nn.Module] = 2,
         epochs: int = 10,
     ) -> None:

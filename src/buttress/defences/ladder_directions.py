@@ -111,7 +111,7 @@ def fit_directions(
     classes: int,
     *,
     seed: int,
-    recipe: Recipe = Recipe(),  # noqa: B008  # frozen
+    recipe: Recipe = Recipe(),
     normalize: bool = False,
     held_out: float = 0.33,
 ) -> tuple[Directions, float | None]:

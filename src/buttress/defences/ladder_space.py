@@ -179,7 +179,7 @@ def fit_space(
     seed: int = 0,
     layer: str | None = None,
     direction: Direction = "attention",
-    recipe: Recipe = Recipe(),  # noqa: B008  # frozen
+    recipe: Recipe = Recipe(),
     normalize: bool = False,
     per_class: int = 200,
     decoder_epochs: int = 100,

@@ -67,7 +67,7 @@ def add_noise(model: nn.Module, first: float = 0.2, inner: float = 0.1) -> nn.Mo
     spec = spec_of(model)
     if spec is not None:
         options = {**spec["options"], "network": spec["name"], "first": first, "inner": inner}
-        model._buttress_spec = {**spec, "name": f"{__name__}:noisy", "options": options}  # type: ignore[assignment]
+        model._buttress_spec = {**spec, "name": f"{__name__}:noisy", "options": options}  # type: ignore[assignment]  # modules know no plain data
     return model
 
 
