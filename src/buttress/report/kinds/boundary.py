@@ -56,12 +56,18 @@ def _panel(network: str, data: Mapping[str, Any]) -> str:
 
 
 def _inputs(points: Mapping[str, Any], classes: list[str]) -> list[Trace]:
-    """The inputs, a trace per class; a label is a class's name or its index."""
-    labels = points.get("label", [])
+    """The inputs, a trace for each class."""
+    labels = sorted(set(points.get("label") or []), key=str)
+    known = {label: isinstance(label, int) and 0 <= label < len(classes) for label in labels}
+    return scattered(points, {label: classes[label] if known[label] else str(label) for label in labels})
+
+
+def scattered(points: Mapping[str, Any], names: Mapping[Any, str]) -> list[Trace]:
+    """Inputs on a plane, a trace for each label of ``names``, which says what it is called."""
+    labels = points.get("label") or []
     traces = []
-    for i, label in enumerate(sorted(set(labels), key=str)):
+    for i, (label, name) in enumerate(names.items()):
         rows = [row for row, known in enumerate(labels) if known == label]
-        name = classes[label] if isinstance(label, int) and 0 <= label < len(classes) else str(label)
         trace: Trace = {
             "type": "scatter",
             "mode": "markers",

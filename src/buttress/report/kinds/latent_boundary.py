@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from buttress.audits.finding import Finding
-from buttress.report.figures import COLOURS, Trace, figure, fill, pick
+from buttress.report.figures import Trace, figure, fill
 from buttress.report.kinds import Section, renderer
+from buttress.report.kinds.boundary import scattered
 from buttress.report.kinds.examples import embedded
 from buttress.report.text import percent, plotted
 
@@ -69,24 +70,5 @@ def _plot(network: str, data: Mapping[str, Any], names: list[str]) -> str:
         "xaxis": {"title": {"text": "along a ∘ w"}, **axis},
         "yaxis": {"title": {"text": "across"}, **axis},
     }
-    traces = [shade, edge, *_inputs(data.get("points") or {}, names)]
+    traces = [shade, edge, *scattered(data.get("points") or {}, {name: name for name in names})]
     return figure(traces, layout, f"Latent boundary of {network}", height=420)
-
-
-def _inputs(points: Mapping[str, Any], names: list[str]) -> list[Trace]:
-    """The inputs of both classes, a trace each."""
-    labels = points.get("label") or []
-    traces = []
-    for i, name in enumerate(names):
-        rows = [row for row, known in enumerate(labels) if known == name]
-        trace: Trace = {
-            "type": "scatter",
-            "mode": "markers",
-            "x": [points["x"][row] for row in rows],
-            "y": [points["y"][row] for row in rows],
-            "name": plotted(name),
-            "hoverinfo": "x+y+name",
-            "marker": {"color": pick(COLOURS, i), "size": 6, "line": {"color": _INK, "width": 0.8}},
-        }
-        traces.append(trace)
-    return traces
