@@ -109,7 +109,14 @@ def test_a_class_with_one_input_is_told(blobs):
     few = split.subset(torch.tensor([0, 3, 6, 1]))
     finding = ask(model, few)
     assert (finding.verdict, finding.data) == ("There are fewer than 2 inputs of near or of far.", {})
-    assert ask(model, split, pair=(0, 7)).verdict == "There are fewer than 2 inputs of near or of 7."
+
+
+def test_a_class_that_the_network_does_not_know_is_a_mistake(blobs):
+    for pair in ((0, 3), (7, 0)):
+        told = f"two of the network's classes 0 to 2, as in 0,1; got {pair[0]},{pair[1]}"
+        with pytest.raises(UserError, match=told):
+            ask(*blobs, pair=pair)
+    assert ask(*blobs, pair=(0, 2)).data["pair"] == ["near", "high"]
 
 
 def test_a_walk_too_short_is_told(blobs):

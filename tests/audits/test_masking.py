@@ -20,6 +20,7 @@ from buttress.attacks.square import Square
 from buttress.attacks.transfer import Transfer
 from buttress.audits.base import subject
 from buttress.audits.checks import CHECKS
+from buttress.audits.checks.paired import least_gap
 from buttress.audits.checks.proposal import spelt
 from buttress.audits.checks.scale import Scaled as PlainLoss
 from buttress.audits.finding import to_json
@@ -80,6 +81,10 @@ def test_honest_networks_raise_no_alarm(name, split):
     assert (finding.data["verdict"], finding.severity, finding.data["next"]) == ("trustworthy", "good", None)
     assert finding.data["clean"] > 0.85
     assert [c["name"] for c in finding.data["checks"] if c["verdict"] == "not run"] == ["transfer"]
+    count, least = finding.data["inputs"], finding.data["least_gap"]
+    assert least == least_gap(count, level=finding.data["level_of_each"], floor=0.01, tolerated=0.05)
+    told = f"A gap of less than {100 * least:.1f} points to a stronger attack cannot be shown with {count} inputs."
+    assert finding.verdict.endswith(told)
 
 
 def before(layer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from buttress.audits.checks import CHECKS
-from buttress.audits.checks.paired import at_least, compare
+from buttress.audits.checks.paired import at_least, compare, least_gap
 from buttress.audits.masking import TESTS, Masking
 
 SETTINGS = {"level": 0.01 / TESTS, "floor": 0.01, "tolerated": 0.05}
@@ -45,6 +45,21 @@ def test_significance_alone_does_not_count():
     assert pair(12, 0, neither=500).p <= SETTINGS["level"]
     assert pair(12, 0, neither=500).stronger
     assert not pair(12, 0, neither=10_000).stronger
+
+
+@pytest.mark.parametrize(("inputs", "floor"), [(12, 0.01), (40, 0.01), (200, 0.01), (200, 0.3), (1000, 0.01)])
+def test_the_least_gap_is_the_first_that_is_shown(inputs, floor):
+    shown = [pair(won, 0, both=0, neither=inputs - won, floor=floor, effort=True).stronger for won in range(inputs + 1)]
+    assert least_gap(inputs, **{**SETTINGS, "floor": floor}) == shown.index(True) / inputs
+    assert shown == sorted(shown)
+
+
+def test_the_least_gap_shrinks_towards_what_is_tolerated_and_few_inputs_show_none():
+    gaps = [least_gap(inputs, **SETTINGS) for inputs in (50, 200, 1000, 10_000)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[1] == 23 / 200
+    assert 0.05 < gaps[-1] < 0.06
+    assert least_gap(5, **SETTINGS) is None
 
 
 def test_an_effect_alone_does_not_count():

@@ -1,4 +1,4 @@
-"""Corruptions and unseen attacks in one table, against counts made here."""
+"""Corruptions, styles and unseen attacks in one table, against counts made here."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from buttress import audits
-from buttress.attacks import FGSM, JPEG, PGD, Brightness, Gaussian, Latent, Rotation
+from buttress.attacks import FGSM, JPEG, PGD, Brightness, Gaussian, Invert, Latent, Rotation
 from buttress.attacks.corruption import Corruption
 from buttress.audits.finding import to_json
 from buttress.audits.robustness import interval
@@ -17,6 +17,7 @@ from buttress.errors import UserError
 from buttress.threat import Threat
 
 QUICK = {
+    "styles": (),
     "attacks": (FGSM(threat=Threat(eps=0.02)),),
     "unseen": (
         PGD(threat=Threat(eps=0.3), steps=2),
@@ -73,6 +74,32 @@ def test_accuracies_of_a_corruption_are_counted_by_severity_and_their_mean_by_in
     assert finding.data["severities"] == [2, 5]
 
 
+def test_styles_are_a_family_of_their_own_and_are_not_judged(bright):
+    model, split, value, y = bright
+    quiet = {**QUICK, "unseen": (), "attacks": ()}
+    audit = Unseen(corruptions=[Gaussian(std=0.0)], **{**quiet, "styles": [Invert(), Fade()]}, severities=[2, 5])
+    finding = ask(model, split, audit)
+    rows = {row["kind"]: [r for r in finding.data["rows"] if r["kind"] == row["kind"]] for row in finding.data["rows"]}
+    assert [len(rows[kind]) for kind in ("corruption", "style")] == [1, 2]
+    negative = ((1 - value > 0.5).long() == y).double()
+    dark = torch.stack([(level * value > 0.5).long() == y for level in (0.8, 0.5)]).double()
+    invert, fade = rows["style"]
+    assert (invert["name"], invert["accuracy"]) == ("invert", pytest.approx(float(negative.mean())))
+    assert [point["severity"] for point in invert["severities"]] == [None]
+    assert fade["accuracy"] == pytest.approx(float(dark.mean()))
+    expected = (float(negative.mean()) + float(dark.mean())) / 2
+    assert finding.data["mean_style"]["accuracy"] == pytest.approx(expected)
+    assert finding.data["mean_corruption"]["accuracy"] == 0.95
+    assert f"{expected:.1%} (" in finding.verdict
+    assert f"on average under 2 styles, least under {invert['label']}: {invert['accuracy']:.1%}" in finding.verdict
+    assert float(negative.mean()) < 0.1
+    assert finding.severity == "good"
+    assert {Invert().fingerprint(), Fade().fingerprint()} <= set(finding.data["fingerprints"])
+    alone = ask(model, split, Unseen(corruptions=(), **{**quiet, "styles": [Invert()]}))
+    assert alone.data["mean_corruption"] is None
+    assert alone.data["mean_style"]["accuracy"] == pytest.approx(float(negative.mean()))
+
+
 def test_a_wrong_input_that_a_corruption_puts_right_counts(bright):
     """The mislabelled input 30 is right when it is dark."""
     model, split, _, _ = bright
@@ -104,6 +131,7 @@ def test_attacks_are_those_of_robustness_audits_and_seen_norms_are_left_out(pict
 def test_the_defaults_ask_of_eight_corruptions_and_two_other_norms():
     audit = Unseen()
     assert len(audit.corruptions) == 8
+    assert len(audit.styles) == 5
     assert [attack.threat.norm for attack in audit.foreign] == ["l2", "l1"]
     trained = Unseen(attacks=[PGD(threat=Threat(norm="l2", eps=0.5))])
     assert [attack.threat.norm for attack in trained.foreign] == ["linf", "l1"]
@@ -117,7 +145,7 @@ def test_a_jobs_threat_replaces_the_seen_attacks_and_no_other():
     audit = under(Threat(norm="linf", eps=0.1, box=(-1.0, 1.0)), Unseen())
     assert audit.attacks[0].threat.eps == 0.1
     assert [attack.threat.eps for attack in audit.unseen] == [8 / 255, 0.5, 12.0]
-    assert all(corruption.box == (-1.0, 1.0) for corruption in audit.corruptions)
+    assert all(change.box == (-1.0, 1.0) for change in (*audit.corruptions, *audit.styles))
 
 
 def test_the_sentence_and_the_severity_follow_the_figures(bright, pictures):
@@ -139,14 +167,15 @@ def test_the_sentence_and_the_severity_follow_the_figures(bright, pictures):
 
 def test_parts_may_be_missing_and_the_data_are_plain(pictures):
     model, split = pictures
-    corruptions = ask(model, split, Unseen(corruptions=[Rotation()], severities=[3], attacks=[], unseen=[]))
+    none = {"styles": (), "attacks": (), "unseen": ()}
+    corruptions = ask(model, split, Unseen(corruptions=[Rotation()], severities=[3], **none))
     assert corruptions.data["seen"] is corruptions.data["unseen"] is None
     attacks = ask(model, split, Unseen(corruptions=[], **QUICK))
-    assert attacks.data["mean_corruption"] is None
-    latent = ask(model, split, Unseen(corruptions=[Brightness()], severities=[1], attacks=[], unseen=[Latent()]))
+    assert attacks.data["mean_corruption"] is attacks.data["mean_style"] is None
+    latent = ask(model, split, Unseen(corruptions=[Brightness()], severities=[1], **{**none, "unseen": [Latent()]}))
     assert "unseen attacks (latent)" in latent.verdict
     assert to_json({"a": [corruptions, attacks, latent]}, {})
-    for wrong in ({"severities": []}, {"severities": [0]}, {"corruptions": [], "attacks": [], "unseen": []}):
+    for wrong in ({"severities": []}, {"severities": [0]}, {"corruptions": [], **none}):
         with pytest.raises(UserError, match=r"severities|corruptions"):
             Unseen(**wrong)
     flat = torch.nn.Linear(3, 2)

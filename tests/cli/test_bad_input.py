@@ -82,6 +82,7 @@ VALUES = {
     "audit {runs}/moons --out new --attacks pgd --attacks.steps 0": "steps must be 1 or more; got 0",
     "audit {runs}/moons --out new --audits layers --audits.layers zzz*": "no layer is called or matches 'zzz*'",
     "audit {runs}/moons --out new --audits robustness --audits.eps -0.1": "eps must be 0 or more",
+    "audit {runs}/moons --out new --audits latent-boundary --audits.pair 0,7": "two of the network's classes 0 to 1",
     "audit {runs}/moons --out new --fail-under 140": "from 0 to 100; got 140",
     "audit {runs}/moons --out new --fail-under 40 --audits layers": "the gate needs the robustness audit",
     "attack {runs}/moons --out new --by pgd --by.steps x": "--by.steps takes a whole number; got 'x'",

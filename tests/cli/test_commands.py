@@ -33,13 +33,22 @@ def test_no_words_or_help_name_the_commands(done):
 
 def test_train_says_what_it_did_and_leaves_a_run(here, done):
     text = done(f"train run {MOONS} --epochs 2 --defence at --defence.attack pgd --defence.attack.steps 2")
-    assert text.startswith("mlp on moons (200 inputs), AdversarialTraining, 2 epochs\nbest epoch, ")
+    assert text.startswith("mlp on moons (200 inputs), at, 2 epochs\nbest epoch, ")
     assert "robust " in text
     settings = json.loads((here / "run" / "run.json").read_text())["settings"]
     assert settings["epochs"] == 2
     assert settings["defence"]["attack"]["steps"] == 2
     assert settings["defence"]["attack"]["threat"]["box"] is None  # the data's own
     assert (here / "run" / "model.safetensors").is_file()
+
+
+def test_a_run_names_its_defence_with_all_that_it_goes_around(here, done):
+    nested = "--defence awp --defence.base eps-warmup --defence.base.base at --defence.base.base.attack fgsm"
+    text = done(f"train run {MOONS} --epochs 1 {nested}")
+    assert text.startswith("mlp on moons (200 inputs), awp(eps-warmup(at)), 1 epochs\n")
+    assert json.loads((here / "run" / "model.json").read_text())["defence"] == "awp(eps-warmup(at))"
+    done("audit run --out seen --audits robustness --attacks fgsm --inputs 20")
+    assert findings(here / "seen")[1]["settings"]["defence"] == "awp(eps-warmup(at))"
 
 
 def test_a_training_is_watched_and_averaged_as_asked(here, done):
@@ -223,6 +232,10 @@ def test_list_names_every_member(role, done):
         assert pgd["options"]["step_size"] is None
         assert pgd["class"] == "buttress.attacks.pgd.PGD"
         assert "threat, steps=10, step_size, restarts=1, start=uniform, loss\n" in text
+    if role == "defences":
+        assert "12 x the passes of standard training, and first trains a generator and a classifier; recon" in text
+        assert "2024; a pass for each pixel's window, so 396 x the passes of standard training at 28x28; recon" in text
+        assert "unknown cost" not in text
 
 
 YAML = """

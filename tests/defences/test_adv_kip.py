@@ -52,6 +52,11 @@ def learned_set(images, view=AS_IT_IS, seed=0, **changes):
     return learn(images.train, 4, recipe(**changes), box=images.box, view=view, seed=seed)
 
 
+def flat_split(images):
+    x, y, ids = images.train.take(torch.arange(36))
+    return Split(x.flatten(1), y, ids)
+
+
 @pytest.fixture
 def kernel():
     def make(points=8, **options):
@@ -243,6 +248,26 @@ def test_a_kernel_as_the_model_brings_its_own_kernel(kernel, images):
     assert torch.equal(direct.learned, sets[0])
 
 
+def test_a_convolutional_kernel_learns_and_is_learned_for(kernel, images, network):
+    """The same set whichever way the kernel is named; another than the fully connected kernel's."""
+    conv = Kernel(kind="conv", depth=1)
+    defence = AdvKIP(ATTACK, points=8, steps=4, batch=36, kernel=conv)
+    defence.prepare(network(), images, 3)
+    model = kernel(kernel="conv", depth=1)
+    own = AdvKIP(ATTACK, points=8, steps=4, batch=36)
+    own.prepare(model, images, 3)
+    assert torch.equal(own.learned, defence.learned)
+    other = AdvKIP(ATTACK, points=8, steps=4, batch=36, kernel=Kernel(depth=1))
+    other.prepare(network(), images, 3)
+    assert not torch.equal(other.learned, defence.learned)
+    assert defence.outer[-1] < defence.outer[0]
+    x = images.test.take(torch.arange(16))[0]
+    expected = predictor(conv, defence.learned, defence.targets, AS_IT_IS)(x)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"compares images \(N, C, H, W\)"):
+        learn(flat_split(images), 4, recipe(kernel=conv), box=None, view=AS_IT_IS, seed=0)
+
+
 def test_a_set_is_written_and_taken_again(network, images, tmp_path, train, same):
     defence = AdvKIP(ATTACK, points=8, steps=3, learn_labels=True)
     first = defence.prepare(network(), images, 1)
@@ -273,7 +298,7 @@ def test_a_grid_in_colour():
     images = torch.rand(12, 3, 40, 40)
     pixels = grid(images, (0.0, 1.0))
     assert pixels.shape == (2 * 42, 10 * 42, 3)
-    expected = (images[11] * 255).round().byte().permute(1, 2, 0).numpy()
+    expected = (images[11].double() * 255).round().byte().permute(1, 2, 0).numpy()
     assert np.array_equal(pixels[43:83, 43:83], expected), "the twelfth is the second one of the second row"
     assert (pixels[42:, 84:] == 255).all()
     assert grid(4 * images - 2, None).min() == 0

@@ -7,13 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from buttress import registry
 from buttress.attacks.pgd import PGD
+from buttress.defences.adv_kip import AdvKIP
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.at import rescaled
 from buttress.defences.awp import AWP
 from buttress.defences.eps_warmup import EpsWarmup
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
+from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
@@ -127,6 +130,34 @@ def test_two_moves_one_in_the_other_leave_the_weights_where_they_were(network, t
 
 
 def test_what_has_no_attack_has_no_budget_that_grows(network, images):
-    with pytest.raises(UserError, match="Standard attacks nothing"):
+    with pytest.raises(UserError, match="standard attacks nothing"):
         EpsWarmup(Standard()).prepare(network(), images, 0)
     EpsWarmup(Standard(), epochs=0.0).prepare(network(), images, 0)
+
+
+def test_what_attacks_in_its_preparation_alone_has_no_budget_that_grows(network, images, monkeypatch):
+    base = AdvKIP(points=4, steps=1, attack=ATTACK)
+    monkeypatch.setattr(base, "prepare", lambda *args: pytest.fail("prepared in vain"))
+    with pytest.raises(UserError, match=r"awp\(adv-kip\) attacks nothing while the network is trained"):
+        EpsWarmup(AWP(base)).prepare(network(), images, 0)
+    monkeypatch.undo()
+    EpsWarmup(base, epochs=0.0).prepare(network(), images, 0)
+
+
+class Half(Wrapper):
+    """Any base under half its budget."""
+
+    def loss(self, model, batch, at):
+        at.scale = 0.5
+        return super().loss(model, batch, at)
+
+
+ATTACKING = [name for name in registry.defence.names() if registry.defence.get(name)().attack]
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKING if name != "eps-warmup"])  # which sets the share itself
+def test_whose_steps_attack_can_be_told_from_what_half_the_budget_changes(name, network, train):
+    base = registry.defence.get(name)()
+    whole, half = (train(network(), made, epochs=1).model for made in (base, Half(registry.defence.get(name)())))
+    changed = any(not torch.equal(a, b) for a, b in zip(whole.parameters(), half.parameters(), strict=True))
+    assert base.attacks_in_steps == changed

@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from buttress import registry
 from buttress.defences import Batch, Defence
@@ -54,6 +55,17 @@ def test_settings_make_an_equal_defence(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_names_its_source(name):
     assert registry.defence.get(name).paper
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_whether_its_preparation_trains_something(name, network, images):
+    steps, defence = [], make(name)
+    counting = register_optimizer_step_pre_hook(lambda *_: steps.append(1))
+    try:
+        defence.prepare(network(), images, 0)
+    finally:
+        counting.remove()
+    assert bool(defence.preparation) == bool(steps)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,6 +16,7 @@ from buttress.audits.masking import Masking
 from buttress.audits.robustness import Robustness
 from buttress.data.base import Split
 from buttress.errors import UserError
+from buttress.models.conv_kernel import conv_ntk
 from buttress.models.kernel_regression import Kernel, KernelRegression, centred, ntk
 from buttress.threat import Threat
 
@@ -156,6 +157,51 @@ def test_float32_outside_float64_inside():
         torch.testing.assert_close(single(x), exact.float(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kind", ["fc", "conv"])
+def test_what_is_kept_in_evaluation_follows_the_weights(kind, monkeypatch):
+    """The same outputs and slopes as in training mode, one factorisation until support, labels or their kind change."""
+    solved = []
+    plain = Kernel.coefficients
+    monkeypatch.setattr(Kernel, "coefficients", lambda self, s, y: solved.append(1) or plain(self, s, y))
+    model, x = regression(kind=kind), points(4, 36, seed=7).view(4, 1, 6, 6).requires_grad_()
+
+    def check(model, x, times):
+        (slope,) = torch.autograd.grad(model.train()(x).square().sum(), x)
+        expected = model(x)
+        solved.clear()
+        with torch.inference_mode():
+            model.eval()(x.detach())
+        for _ in range(2):
+            (found,) = torch.autograd.grad(model(x).square().sum(), x)
+        assert len(solved) == times
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+        torch.testing.assert_close(found, slope, rtol=0, atol=0)
+
+    check(model, x, 1)
+    check(model, x, 0)
+    with torch.no_grad():
+        model.labels[0] += 1
+    check(model, x, 1)
+    with torch.no_grad():
+        model.support.data = model.support.data.flip(0)  # no version tells of this
+    check(model, x, 1)
+    check(copy.deepcopy(model), x, 0)
+    check(copy.deepcopy(model).float(), x.detach().float().requires_grad_(), 1)
+    assert set(model.state_dict()) == {"support", "labels"}
+
+
+def test_images_keep_their_shape_for_the_convolutional_kernel():
+    """A flat support, as a model is made with, is that of the images asked about."""
+    model = models.create(FACTORY, features=72, classes=3, points=9, kernel="conv", depth=1, seed=4)
+    x = points(4, 72, seed=7).view(4, 2, 6, 6)
+    support = model.support.detach().view(9, 2, 6, 6)
+    expected = conv_ntk(x, support, 1) @ model.kernel.coefficients(support, model.labels)
+    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=0)
+    assert models.from_spec(models.spec_of(model)).kernel == Kernel(kind="conv", depth=1)
+    with pytest.raises(UserError, match=r"of one shape; got \(4, 2, 5, 5\)"):
+        model(torch.rand(4, 2, 5, 5))
+
+
 def test_attack_gradients_on_support_points_are_finite():
     model = regression(dtype=torch.float32)
     x = model.support.detach().clone().requires_grad_()
@@ -228,6 +274,8 @@ def test_errors_are_told():
         Kernel(ridge=0.0, bias_variance=0.0).coefficients(torch.zeros(2, 5), torch.eye(2))
     with pytest.raises(UserError, match=r"\(3, 5\) and \(2, 3\)"):
         KernelRegression(points(3), torch.zeros(2, 3))
+    with pytest.raises(UserError, match="one of fc, conv; got 'deep'"):
+        Kernel(kind="deep")
     for wrong in ({"depth": -1}, {"weight_variance": 0.0}, {"bias_variance": -1.0}, {"ridge": math.inf}):
         with pytest.raises(UserError, match=next(iter(wrong))):
             Kernel(**wrong)

@@ -5,7 +5,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from buttress.report.page import groups, page, worst
+from buttress.audits.finding import Finding
+from buttress.report.kinds import share_key
+from buttress.report.page import groups, page, told_once, worst
 
 EVIL = """<script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
 
@@ -117,6 +119,26 @@ def test_changes_between_two_networks(two, facts):
     html = page(two, facts)
     assert '<span class="change worse">−3.8 points</span>' in html
     assert '<span class="change better">+36.9 points</span>' in html
+
+
+def test_a_key_figure_that_two_kinds_tell_stands_there_once(two, facts):
+    shares = {"baseline": 0.912, "hardened": 0.874}  # clean, as the robustness audit has it
+    parts = {name: {"clean": {"accuracy": share}, "unseen": {"accuracy": 0.3}} for name, share in shares.items()}
+    both = {name: [*two[name], Finding("unseen", "Corruptions", "A.", "info", parts[name])] for name in two}
+    text = Seen(page(both, facts)).text
+    assert text.count("Clean accuracy") == Seen(page(two, facts)).text.count("Clean accuracy") == 1
+    assert "Robust accuracy, unseen attacks" in text
+
+
+def test_key_figures_are_told_once_only_where_they_agree():
+    clean, note = share_key("Clean", {"a": 0.9, "b": 0.8}, "note"), "note"
+    fewer, fuller = share_key("Clean", {"a": 0.9}, note), share_key("Clean", {"a": 0.9, "b": 0.8, "c": 0.7}, note)
+    other, elsewhere = share_key("Clean", {"a": 0.9, "b": 0.7}, note), share_key("Clean", {"b": 0.8, "a": 0.9}, "else")
+    robust = share_key("Robust", {"a": 0.9, "b": 0.8}, note)
+    assert told_once([clean, robust, clean, fewer]) == [clean, robust]
+    assert told_once([fewer, robust, clean, fuller]) == [fuller, robust]
+    assert told_once([clean, other, elsewhere]) == [clean, other, elsewhere]
+    assert told_once([other, fewer, clean]) == [other, clean]
 
 
 def test_findings_of_one_kind_are_paired(two):

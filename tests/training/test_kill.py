@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from buttress.cli import main
 from buttress.training import checkpoint, load
@@ -118,6 +119,37 @@ def test_a_command_that_is_asked_to_stop_saves_and_says_so_and_goes_on(tmp_path,
     assert not load(run).training
     assert main(words(run)) == 2
     assert "holds a run already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_asked_to_stop_while_it_learns_a_set_does_so_at_once_and_goes_on(
+    number, tmp_path, capsys, monkeypatch
+):
+    def words(out):
+        options = "--data moons --model mlp --epochs 2 --seed 1 --defence adv-kip --defence.points 6"
+        options += " --defence.steps 8 --defence.attack.steps 1"
+        return ["train", str(out), *options.split(), "--data-args", '{"samples": 60, "val": 20, "test": 10}']
+
+    made = []
+
+    def stops(self, *args, own=torch.optim.Adam.step, **options):
+        made.append(self)
+        if len(made) == 3:
+            os.kill(os.getpid(), number)
+        return own(self, *args, **options)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", stops)
+        assert main(words(run)) == 128 + number
+    assert len(made) == 3
+    told = capsys.readouterr()
+    assert "stopped while preparing, which is then begun anew; everything is saved, go on with --resume" in told.out
+    assert told.err == ""
+    assert main([*words(run), "--resume"]) == 0
+    assert main(words(tmp_path / "whole")) == 0
+    for file in ("last.safetensors", "dataset.safetensors", "metrics.csv"):
+        assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """A run that was stopped and resumed is, to the last bit, the run that was not."""
 
 import csv
+import os
 import signal
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,11 +11,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from buttress.defences import Defence, Loss
+from buttress.defences.fitting import descend
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.trades import TRADES
 from buttress.threat import Threat
 from buttress.training import FAWA, SWA, Interrupted, Optimiser, Schedule
 from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
+from buttress.training.signals import obeying, signals_noted
 
 SGD = Optimiser(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
 STEPS = 9  # three epochs of three
@@ -98,6 +102,84 @@ def test_an_interrupt_from_the_keyboard_is_noted_too_and_handlers_come_back(netw
         train(network(), images, out=tmp_path / "run", progress=stop_at(2, signal.SIGINT))
     assert stopped.value.signal == signal.SIGINT
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+class Prepared(Headed):
+    """Trains the model before the training proper, and is told to stop in the middle of that so many times."""
+
+    signals: ClassVar = []
+
+    def prepare(self, model, data, seed):
+        def objective(x, y, ids):
+            if len(self.steps) == 4 and self.signals:
+                os.kill(os.getpid(), self.signals.pop())
+            self.steps.append(len(ids))
+            return nn.functional.cross_entropy(model(x), y)
+
+        self.steps = []
+        descend(model.parameters(), objective, data.train, epochs=5, seed=seed, batch_size=12)
+        return data
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_method_prepares_ends_that_at_once(
+    number, network, images, train, same, tmp_path, monkeypatch
+):
+    whole = train(network(), images, Prepared(), out=tmp_path / "whole")
+    monkeypatch.setattr(Prepared, "signals", [number])
+    before, defence = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)], Prepared()
+    with pytest.raises(Interrupted, match="stopped while preparing") as stopped:
+        train(network(), images, defence, out=tmp_path / "run")
+    assert (stopped.value.step, stopped.value.signal) == (None, number)
+    assert len(defence.steps) == 4  # of 15
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["run.json"]
+    resumed = train(network(), images, Prepared(), out=tmp_path / "run", resume=True)
+    same(resumed.model.state_dict(), whole.model.state_dict())
+    assert resumed.history == whole.history
+
+
+def test_a_signal_while_a_resumed_run_prepares_leaves_its_checkpoint(
+    network, images, train, stop_at, same, tmp_path, monkeypatch
+):
+    whole = train(network(), images, Prepared())
+    with pytest.raises(Interrupted, match="after step 4"):
+        train(network(), images, Prepared(), out=tmp_path / "run", progress=stop_at(4))
+    monkeypatch.setattr(Prepared, "signals", [signal.SIGTERM])
+    with pytest.raises(Interrupted, match="while preparing"):
+        train(network(), images, Prepared(), out=tmp_path / "run", resume=True)
+    resumed = train(network(), images, Prepared(), out=tmp_path / "run", resume=True)
+    same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+def test_a_second_signal_disturbs_no_tidying_up_and_a_preparation_that_takes_no_notice_is_not_gone_on_from():
+    done = []
+
+    def tidy():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("went on")
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("tidied")
+
+    def deaf():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            done.append("heard")
+        return "made"
+
+    for work, told in ((tidy, "tidied"), (deaf, "heard")):
+        with signals_noted() as came, pytest.raises(Interrupted) as stopped:
+            obeying(came, work)
+        assert stopped.value.signal == signal.SIGTERM
+        assert done.pop() == told
+        assert done == []
+    with pytest.raises(Interrupted):  # it came before
+        obeying([signal.SIGTERM], lambda: done.append("begun"))
+    assert done == []
+    assert obeying([], lambda: "made") == "made"
 
 
 def test_figures_have_one_row_an_epoch_after_a_resume(network, images, train, stop_at, tmp_path):

@@ -12,13 +12,14 @@ FOUND = {  # by row: accuracies of two seeds at eps 0 and 0.2, and two figures
     "plain": [([90.0, 10.0], 1.0, "suspect"), ([92.0, 12.0], 3.0, "suspect")],
     "AT": [([85.0, 50.0], 5.0, "trustworthy"), ([86.0, 54.0], 8.0, "suspect")],
 }
+DEFENCES = {"standard": "plain", "at": "AT"}
 
 
 class Finished:
     """Work that has been done: each job is looked up."""
 
     def run(self, jobs, title):
-        return [self.result(*FOUND[job["defence"]][job["seed"]]) for job in jobs]
+        return [self.result(*FOUND[DEFENCES[job["defence"]]][job["seed"]]) for job in jobs]
 
     def result(self, accuracy, number, text):
         found = {"accuracy": {"PGD": accuracy}, "figures": {"size": number, "trust": text}}
@@ -26,7 +27,7 @@ class Finished:
 
 
 def judge(*checks, **experiment):
-    rows = [{"name": name, "defence": name} for name in FOUND]
+    rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
     asked = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
     settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked, **experiment}
     return Table(Claim(source="s", statement="s", kind="table", checks=list(checks)), settings, 2, Finished()).run()

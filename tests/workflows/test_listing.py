@@ -1,8 +1,11 @@
 import json
 
+import numpy as np
 import pytest
+from torch import nn
 
 from buttress import registry
+from buttress.data.base import from_arrays
 from buttress.errors import UserError
 from buttress.workflows import listing
 
@@ -31,6 +34,19 @@ def test_defences_come_with_their_source_and_cost():
     assert rows["trades"]["cost"] == 12.5  # ten steps, a reference, and two passes of each kind
     assert rows["fast"]["paper"].startswith("Wong")
     assert all(row["paper"] for row in rows.values())
+
+
+def test_a_cost_that_the_data_decide_is_told_in_words():
+    rows = {row["name"]: row for row in listing("defences")}
+    assert [name for name, row in rows.items() if row["cost"] is None] == ["j-sigr"]
+    assert [name for name, row in rows.items() if row["cost_hangs_on"]] == ["j-sigr"]
+    method = registry.defence.get("j-sigr")()
+    random = np.random.default_rng(0)
+    parts = [(random.integers(0, 255, (n, 1, 28, 28), dtype=np.uint8), np.arange(n) % 10) for n in (30, 10)]
+    classes = [str(c) for c in range(10)]
+    data = from_arrays("d", *parts, classes=classes, box=(0.0, 1.0), provenance="made in this test.", val=10)
+    method.prepare(nn.Linear(1, 1), data, 0)
+    assert f"{method.cost.relative:.3g} x the passes of standard training at 28x28" in rows["j-sigr"]["cost_hangs_on"]
 
 
 def test_recipes_are_listed_too():

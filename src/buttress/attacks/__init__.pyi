@@ -25,6 +25,7 @@ from buttress.attacks.friendly import FriendlyPGD as FriendlyPGD
 from buttress.attacks.gaussian import Gaussian as Gaussian
 from buttress.attacks.gaussian_blur import GaussianBlur as GaussianBlur
 from buttress.attacks.hopskipjump import HopSkipJump as HopSkipJump
+from buttress.attacks.invert import Invert as Invert
 from buttress.attacks.jpeg import JPEG as JPEG
 from buttress.attacks.jsma import JSMA as JSMA
 from buttress.attacks.ladder import Ladder as Ladder
@@ -37,13 +38,17 @@ from buttress.attacks.one_pixel import OnePixel as OnePixel
 from buttress.attacks.pepper import Pepper as Pepper
 from buttress.attacks.pgd import PGD as PGD
 from buttress.attacks.pixelate import Pixelate as Pixelate
+from buttress.attacks.posterise import Posterise as Posterise
 from buttress.attacks.rotation import Rotation as Rotation
 from buttress.attacks.salt import Salt as Salt
 from buttress.attacks.salt_and_pepper import SaltAndPepper as SaltAndPepper
 from buttress.attacks.semantic import Semantic as Semantic
+from buttress.attacks.sketch import Sketch as Sketch
+from buttress.attacks.solarise import Solarise as Solarise
 from buttress.attacks.speckle import Speckle as Speckle
 from buttress.attacks.spsa import SPSA as SPSA
 from buttress.attacks.square import Square as Square
+from buttress.attacks.texture import Texture as Texture
 from buttress.attacks.tifgsm import TIFGSM as TIFGSM
 from buttress.attacks.tpgd import TPGD as TPGD
 from buttress.attacks.transfer import Transfer as Transfer

@@ -73,7 +73,16 @@ class LatentBoundary(Audit):
         Recipe(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
 
     def ask(self, subject: Subject) -> Finding:
-        """Fit on the two classes' inputs, walk and look around."""
+        """Fit on the two classes' inputs, walk and look around.
+
+        Raises:
+            UserError: for a class that the network does not tell apart.
+        """
+        known = subject.logits.shape[1]
+        if max(self.pair) >= known:
+            source, target = self.pair
+            last = f"classes 0 to {known - 1}"
+            raise UserError(f"pair must be two of the network's {last}, as in 0,1; got {source},{target}")
         rows = ((subject.y == self.pair[0]) | (subject.y == self.pair[1])).nonzero().squeeze(1)
         side = (subject.y[rows] == self.pair[1]).long()
         names = [_name(subject, label) for label in self.pair]

@@ -15,6 +15,7 @@ from buttress.attacks.pgd import PGD
 from buttress.audits.base import Audit, Subject
 from buttress.audits.checks import CHECKS, Check, Result, Trial
 from buttress.audits.checks.base import Kind
+from buttress.audits.checks.paired import least_gap
 from buttress.audits.checks.proposal import spelt
 from buttress.audits.finding import Finding, Severity
 from buttress.audits.naming import describe
@@ -40,9 +41,10 @@ class Masking(Audit):
     trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. `Finding.next` is the
     attack to run then, and ``data["next"]`` tells it. The verdict is about the figure: a network that hides nothing may
     still be attacked by too few steps or the wrong loss. A check that means nothing here, or cannot run, is told as
-    such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient health
-    (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without gradients
-    (random points, black box).
+    such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient
+    health (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without
+    gradients (random points, black box). What is trustworthy also tells ``data["least_gap"]``, the smallest lead of a
+    stronger attack that so few ``inputs`` can show; with more of them it shrinks towards ``tolerated``.
 
     Where the attack replaces gradients of layers (`BPDA`), all that follows a gradient here follows the replaced one:
     the figure of an adaptive attack stands or falls with the gradient that it used, not with the network's own.
@@ -116,6 +118,7 @@ class Masking(Audit):
             "level_of_each": trial.level,
             "floor": self.floor,
             "tolerated": self.tolerated,
+            "least_gap": least_gap(trial.count, level=trial.level, floor=self.floor, tolerated=self.tolerated),
             "checks_run": sum(result.verdict != "not run" for _, result in results),
             "checks": [_plain(check, result) for check, result in results],
             "next": None if proposal is None else spelt(proposal),
@@ -180,6 +183,14 @@ def _resolved(results: list[tuple[Check, Result]], trial: Trial) -> str:
     return f"Nothing was shown that {describe(trial.attack)} overlooks; but {told}, {rest}."
 
 
+def _unseen(data: dict[str, Any]) -> str:
+    """Which gap to an attack that tries harder no check could have shown, for so few inputs."""
+    least, inputs = data["least_gap"], data["inputs"]
+    if least is None:
+        return f" No gap to a stronger attack can be shown with {inputs} inputs."
+    return f" A gap of less than {100 * least:.1f} points to a stronger attack cannot be shown with {inputs} inputs."
+
+
 def _plain(check: Check, result: Result) -> dict[str, Any]:
     return {
         "name": check.name,
@@ -198,4 +209,5 @@ def _sentence(data: dict[str, Any]) -> str:
     first = data["why"].split(". ")[0].rstrip(".")
     ran = f"{data['checks_run']} of {len(data['checks'])} checks ran"
     told = f"{robust} under {at} is {data['verdict']} ({ran}). {first}."
+    told += _unseen(data) if data["verdict"] == TRUSTWORTHY else ""
     return told + (f" Run next: {data['next_label']}." if data["next_label"] else "")

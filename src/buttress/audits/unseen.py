@@ -1,4 +1,4 @@
-"""What else does it withstand: accuracy under corruptions and under attacks that training did not have."""
+"""What else does it withstand: accuracy under corruptions, other styles and attacks that training did not have."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from buttress.attacks.contrast import Contrast
 from buttress.attacks.corruption import Corruption
 from buttress.attacks.elastic import Elastic
 from buttress.attacks.gaussian_blur import GaussianBlur
+from buttress.attacks.invert import Invert
 from buttress.attacks.jpeg import JPEG
 from buttress.attacks.pgd import PGD
 from buttress.attacks.pixelate import Pixelate
+from buttress.attacks.posterise import Posterise
 from buttress.attacks.rotation import Rotation
+from buttress.attacks.sketch import Sketch
+from buttress.attacks.solarise import Solarise
+from buttress.attacks.texture import Texture
 from buttress.attacks.translation import Translation
 from buttress.audits.base import Audit, Subject, describe, same_inputs
 from buttress.audits.finding import Finding, Severity
@@ -38,6 +43,7 @@ _ALL = (
     JPEG(),
     Pixelate(),
 )
+_STYLES = (Invert(), Posterise(), Sketch(), Solarise(), Texture())
 
 
 @audit("unseen")
@@ -45,21 +51,27 @@ _ALL = (
 class Unseen(Audit):
     """Standard, robust and unseen-attack generalisation in one table: who is right as things are, and under what.
 
+    Beside corruptions it measures changes of style, which leave edges where they are and everything else may change.
+    They are far from all data, so that they are told and not judged: the finding's severity is that of the rest.
+
     Accuracy under a corruption counts all inputs that are right when corrupted, whatever the network says of them
     uncorrupted; the mean corruption accuracy is that over corruptions, each the mean over its severities (1 minus the
-    unnormalised mCE of Hendrycks and Dietterich, ICLR 2019). Under an attack those inputs count that are right before
-    and after it. Shares have exact intervals, means those of a bootstrap over inputs.
+    unnormalised mCE of Hendrycks and Dietterich, ICLR 2019), and the mean style accuracy is that over styles. Under an
+    attack those inputs count that are right before and after it. Shares have exact intervals, means those of a
+    bootstrap over inputs.
 
-    Cost per input: one forward for each corruption and severity, and the attacks' passes.
+    Cost per input: one forward for each corruption or style and severity, and the attacks' passes.
 
     Args:
         corruptions: those of a severity are run at each of ``severities``, other perturbations as they are.
+        styles: the family of styles, run in the same way; it may be empty.
         severities: which.
         attacks: what training had, for comparison; they may be none.
         unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
     """
 
     corruptions: Sequence[Perturbation] = _ALL
+    styles: Sequence[Perturbation] = _STYLES
     severities: Sequence[int] = (1, 2, 3, 4, 5)
     attacks: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20),)
     unseen: Sequence[Perturbation] = (
@@ -70,8 +82,8 @@ class Unseen(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what asks nothing."""
-        if not self.corruptions and not self.attacks and not self.unseen:
-            raise UserError("an audit of the unseen needs corruptions or attacks; got neither")
+        if not (self.corruptions or self.styles or self.attacks or self.unseen):
+            raise UserError("an audit of the unseen needs corruptions, styles or attacks; got none")
         if not self.severities or any(s not in (1, 2, 3, 4, 5) for s in self.severities):
             raise UserError(f"severities must be some of 1, 2, 3, 4 and 5; got {list(self.severities)}")
 
@@ -85,11 +97,14 @@ class Unseen(Audit):
         """Corrupt and attack every input.
 
         Raises:
-            UserError: for corruptions of images where the inputs are none.
+            UserError: for corruptions or styles of images where the inputs are none.
         """
         right = ~subject.task.beaten(subject.logits, subject.y)
-        found = [self._corrupted(subject, corruption) for corruption in self.corruptions]
-        rows = [row for row, _ in found]
+        found = {
+            kind: [self._changed(subject, change, kind) for change in family]
+            for kind, family in (("corruption", self.corruptions), ("style", self.styles))
+        }
+        rows = [row for family in found.values() for row, _ in family]
         stands: dict[bool, list[Tensor]] = {True: [], False: []}
         for seen, attacks in ((True, self.attacks), (False, self.foreign)):
             for attack in attacks:
@@ -104,26 +119,29 @@ class Unseen(Audit):
             "severities": sorted(set(self.severities)),
             "clean": accuracy(right),
             "rows": rows,
-            "mean_corruption": _mean([share for _, share in found], subject.seed),
+            "mean_corruption": _mean([share for _, share in found["corruption"]], subject.seed),
+            "mean_style": _mean([share for _, share in found["style"]], subject.seed),
             "seen": _worst(stands[True]),
             "unseen": _worst(stands[False]),
-            "fingerprints": sorted(p.fingerprint() for p in (*self.corruptions, *self.attacks, *self.foreign)),
+            "fingerprints": sorted(
+                p.fingerprint() for p in (*self.corruptions, *self.styles, *self.attacks, *self.foreign)
+            ),
             "same_inputs": same_inputs(subject),
         }
         return Finding("unseen", "Corruptions and unseen attacks", _verdict(data), _severity(data), data)
 
-    def _corrupted(self, subject: Subject, corruption: Perturbation) -> tuple[dict[str, Any], Tensor]:
-        """The row of a corruption, and (N,) the share of its severities at which each input is right."""
-        severities = sorted(set(self.severities)) if isinstance(corruption, Corruption) else [None]
+    def _changed(self, subject: Subject, change: Perturbation, kind: str) -> tuple[dict[str, Any], Tensor]:
+        """The row of a corruption or style, and (N,) the share of its severities at which each input is right."""
+        severities = sorted(set(self.severities)) if isinstance(change, Corruption) else [None]
         points, right = [], []
         for severity in severities:
-            if isinstance(corruption, Corruption) and severity is not None:
-                corruption = replace(corruption, severity=severity)
-            right.append(~subject.attacked(corruption).outcome.beaten)
+            if isinstance(change, Corruption) and severity is not None:
+                change = replace(change, severity=severity)
+            right.append(~subject.attacked(change).outcome.beaten)
             points.append({"severity": severity, **accuracy(right[-1])})
         share = torch.stack(right).double().mean(0)
         figure = accuracy(right[0]) if len(right) == 1 else _mean([share], subject.seed)
-        return {**_named(corruption, "corruption"), **(figure or {}), "severities": points}, share
+        return {**_named(change, kind), **(figure or {}), "severities": points}, share
 
 
 def _attacked(attack: Perturbation, standing: Tensor, seen: bool) -> dict[str, Any]:
@@ -156,13 +174,12 @@ def _worst(stands: Sequence[Tensor]) -> dict[str, float] | None:
 
 def _verdict(data: dict[str, Any]) -> str:
     parts = [f"{data['clean']['accuracy']:.1%} of {data['inputs']} inputs are classified correctly"]
-    corrupted = [row for row in data["rows"] if row["kind"] == "corruption"]
-    if corrupted:
-        worst = min(corrupted, key=lambda row: float(row["accuracy"]))
-        told = (
-            f"{_told(data['mean_corruption'])} on average under {len(corrupted)} corruption{'s' * (len(corrupted) > 1)}"
-        )
-        parts.append(f"{told}, least under {worst['label']}: {worst['accuracy']:.1%}")
+    for kind in ("corruption", "style"):
+        rows = [row for row in data["rows"] if row["kind"] == kind]
+        if rows:
+            worst = min(rows, key=lambda row: float(row["accuracy"]))
+            told = f"{_told(data[f'mean_{kind}'])} on average under {len(rows)} {kind}{'s' * (len(rows) > 1)}"
+            parts.append(f"{told}, least under {worst['label']}: {worst['accuracy']:.1%}")
     for seen, kind in ((True, "seen"), (False, "unseen")):
         rows = [row for row in data["rows"] if row["kind"] == f"{kind} attack"]
         if rows:

@@ -136,10 +136,16 @@ def _list(words: list[str], terminal: Terminal) -> int:
             told = (name if _long(value) else f"{name}={value}" for name, value in row["options"].items())
             terminal.line(f"{'':<{width}}    {', '.join(told)}")
         if row.get("paper"):
-            cost = "unknown cost" if row["cost"] is None else f"{row['cost']:.3g} x the passes of standard training"
+            before = f", and first {row['preparation']}" if row["preparation"] else ""
             ours = f"; reconstruction: {row['reconstruction']}" if row["reconstruction"] else ""
-            terminal.line(f"{'':<{width}}    {row['paper']}; {cost}{ours}")
+            terminal.line(f"{'':<{width}}    {row['paper']}; {_cost(row)}{before}{ours}")
     return 0
+
+
+def _cost(row: dict[str, Any]) -> str:
+    if row["cost"] is None:
+        return str(row["cost_hangs_on"] or "unknown cost")
+    return f"{row['cost']:.3g} x the passes of standard training"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from buttress.workflows.words import ROLE_OF, average_path, class_path, fraction
 
 _YES_NO = ("true", "false", "yes", "no")
 # Any number: members of a role, or runs' folders.
-_LISTS = ("attacks", "noises", "perturbations", "corruptions", "unseen", "audits", "monitors", "models")
+_LISTS = ("attacks", "noises", "perturbations", "corruptions", "styles", "unseen", "audits", "monitors", "models")
 _OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 

@@ -35,9 +35,10 @@ class AdvKIP(Defence):
     """Plain training on a few learned inputs, on which kernel regression withstands an attack (adv-KIP).
 
     Tsilivis, Su and Kempe, arXiv 2207.11727: before training, the set is learned so that regression on it with the
-    tangent kernel of a fully connected network errs little at attacked real inputs; the attack is on the regression
-    itself, which is KIP (Nguyen et al., ICLR 2021) without it. Then the network learns the set, clean and without
-    augmentation; validation and test stay real. The kernel sees inputs normalised as the network's `Normalized` does.
+    tangent kernel of a wide network, fully connected or convolutional, errs little at attacked real inputs; the attack
+    is on the regression itself, which is KIP (Nguyen et al., ICLR 2021) without it. Then the network learns the set,
+    clean and without augmentation; validation and test stay real. The kernel sees inputs normalised as the network's
+    `Normalized` does.
 
     A `KernelRegression` as the model (``--model buttress.models.kernel_regression:kernel_regression``) is given the
     learned set in place of training, with its own kernel: it is the classifier that the set was learned for.
@@ -58,7 +59,7 @@ class AdvKIP(Defence):
         batch: real inputs a step, equally many of each class (KIP: 5000).
         lr: Adam's learning rate, in input units.
         learn_labels: whether labels are learned along; otherwise they are one-hot minus 1 / C.
-        kernel: which, and the ridge of the regression.
+        kernel: which, "fc" or "conv" by its ``kind``, how deep, and the ridge of the regression.
         objective: of the network: "mse" is the mean squared error of its logits, "cross_entropy" is against the
             labels brought back to probabilities (1 / C added, cut off at 0, summing to 1).
         dataset: the dataset.safetensors of an earlier run, taken in place of learning: for networks of other seeds and
@@ -66,6 +67,7 @@ class AdvKIP(Defence):
     """
 
     paper = "Tsilivis et al., 2022"
+    preparation = "learns a training set"
     clean_pass = True
     perturbed_pass = False
     reconstruction = "sizes, steps and defaults: no code of the authors' is public"

@@ -107,6 +107,8 @@ class Defence(nn.Module, ABC):
 
     Attributes:
         paper: where the method was published, in a few words.
+        preparation: what `prepare` trains with default settings, in a few words; `cost` does not count that.
+        cost_hangs_on: where `cost` is None before the data are known: what of them it hangs on, with default settings.
         clean_pass: whether its loss makes a clean pass (`At.clean`), which a wrapper need not add then.
         perturbed_pass: whether each of its objectives makes a perturbed pass (`At.adversarial`), without which there is
             nothing to set against a clean one.
@@ -119,6 +121,8 @@ class Defence(nn.Module, ABC):
     """
 
     paper: ClassVar[str] = ""
+    preparation: ClassVar[str] = ""
+    cost_hangs_on: ClassVar[str] = ""
     clean_pass: ClassVar[bool] = False
     perturbed_pass: ClassVar[bool] = True
     paired: ClassVar[bool] = True
@@ -141,6 +145,12 @@ class Defence(nn.Module, ABC):
     def attack(self) -> Perturbation | None:
         """The attack that training uses, from which the trainer takes the threat to validate under."""
         return None
+
+    @property
+    def attacks_in_steps(self) -> bool:
+        """Whether its steps attack, rather than its preparation alone: they craft, or make perturbed passes."""
+        cost = self.cost
+        return self.attack is not None and (self.perturbed_pass or cost is None or cost.crafting > 0)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """After each epoch, before its weights are judged: update what the method remembers."""

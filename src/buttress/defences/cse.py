@@ -81,6 +81,7 @@ class CSE(Defence):
     """
 
     paper = "Shen et al., arXiv 2101.12372"
+    preparation = "trains the network plainly"
     clean_pass = True
     perturbed_pass = False
     index: Tensor

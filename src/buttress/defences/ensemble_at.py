@@ -48,6 +48,7 @@ class EnsembleAT(Crafting):
     """
 
     paper = "Tramer et al., ICLR 2018"
+    preparation = "trains other networks"
     clean_pass = True
 
     def __init__(

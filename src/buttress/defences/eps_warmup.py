@@ -8,6 +8,7 @@ from torch import nn
 
 from buttress.data.base import Dataset
 from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.naming import named
 from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -21,7 +22,7 @@ class EpsWarmup(Wrapper):
     0.3; used, among others, for SVHN by Andriushchenko and Flammarion (NeurIPS 2020). Costs nothing.
 
     Args:
-        base: the training method underneath; its attack must have a threat.
+        base: the training method underneath; its steps must attack, and the attack have a threat.
         epochs: over which the budget grows, which may be a fraction; 0 leaves the base alone.
     """
 
@@ -37,12 +38,21 @@ class EpsWarmup(Wrapper):
         """As the base does.
 
         Raises:
-            UserError: for a base without an attack, whose budget could not grow.
+            UserError: for a base whose steps attack nothing, so that no budget could grow.
         """
+        if self.attack is not None:  # now, not after what may take long; some settle their attack there
+            self._refuse_without_attack()
         data = super().prepare(model, data, seed)
-        if self.epochs and self.attack is None:
-            raise UserError(f"{type(self.base).__name__} attacks nothing, so there is no budget that could grow")
+        self._refuse_without_attack()
         return data
+
+    def _refuse_without_attack(self) -> None:
+        if self.epochs and not self.attacks_in_steps:
+            when = "" if self.attack is None else " while the network is trained"
+            raise UserError(
+                f"{named(self.base)} attacks nothing{when}, so there is no budget that could grow: "
+                "give another base, or leave eps-warmup out"
+            )
 
     def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
         """The base's loss, under a share of the budget."""

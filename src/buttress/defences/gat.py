@@ -64,6 +64,7 @@ class GAT(Defence):
     """
 
     paper = "Poursaeed et al., ICCV 2021"
+    preparation = "trains a generator and a classifier"
     clean_pass = True
     reconstruction = "a conditional VAE for StyleGAN; step sizes, limits and the filter of illegitimate images"
 

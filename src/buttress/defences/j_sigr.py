@@ -57,6 +57,7 @@ class JSIGR(Defence):
     """
 
     paper = "Liu et al., Pattern Recognition 2024"
+    cost_hangs_on = "a pass for each pixel's window, so 396 x the passes of standard training at 28x28"
     reconstruction = "the formulas of both terms and all constants"
 
     maps: Tensor

@@ -66,6 +66,7 @@ class LADDER(Defence):
     """
 
     paper = "Zhou et al., Machine Learning 2022"
+    preparation = "trains the network, a decoder and SVMs"
     clean_pass = True
     reconstruction = "decoder for images other than 1x28x28, and Adam for pretraining"
 

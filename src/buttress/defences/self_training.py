@@ -49,6 +49,7 @@ class SelfTraining(TRADES):
     """
 
     paper = "Carmon et al., NeurIPS 2019"
+    preparation = "trains a teacher"
 
     guessed: Tensor
     teacher: str | nn.Module | None

@@ -44,6 +44,16 @@ class Wrapper(Defence):
         return self.base.own_classes
 
     @property
+    def preparation(self) -> str:  # type: ignore[override]  # as above
+        """What the base trains before."""
+        return self.base.preparation
+
+    @property
+    def cost_hangs_on(self) -> str:  # type: ignore[override]  # as above
+        """What the base's cost hangs on."""
+        return self.base.cost_hangs_on
+
+    @property
     def attack(self) -> Perturbation | None:
         """The base's attack."""
         return self.base.attack

@@ -1,19 +1,20 @@
-"""Kernel ridge regression with the neural tangent kernel of a fully connected ReLU network, as a classifier."""
+"""Kernel ridge regression with the neural tangent kernel of a ReLU network, as a classifier."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.models.arc_cosine import angle_of
+from buttress.models.conv_kernel import conv_ntk
 from buttress.models.options import whole
 
-# Nearer to 1 than this, the cosine of two inputs counts as 1: arccos has no finite slope there, and would turn the last
-# digit of a cosine into the eighth of an angle.
-_EDGE = 1e-12
+Kind = Literal["fc", "conv"]
 
 
 def ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias_variance: float = 0.01) -> Tensor:
@@ -47,7 +48,7 @@ def ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias
     tangent = covariance
     for _ in range(depth):
         size = (row_variance[:, None] * column_variance).clamp(min=1e-300).sqrt()
-        angle = _angle(covariance / size)
+        angle = angle_of(covariance / size)
         slope = weight_variance / (2 * math.pi) * (math.pi - angle)  # the kernel of order 0
         # size * cos(angle) is written as the covariance, so that its slope does not pass through the angle.
         covariance = weight_variance / (2 * math.pi) * size * angle.sin() + slope * covariance + bias_variance
@@ -58,27 +59,23 @@ def ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias
     return tangent
 
 
-def _angle(cosine: Tensor) -> Tensor:
-    """arccos, constant within `_EDGE` of its ends."""
-    edge = cosine.abs() >= 1 - _EDGE
-    ends = (1 - cosine.detach().sign()) * math.pi / 2
-    return torch.where(edge, ends, cosine.masked_fill(edge, 0.0).acos())
-
-
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     """Which kernel a regression uses, and how much it is smoothed.
 
     Args:
-        depth: hidden layers of the network whose tangent kernel it is.
+        kind: "fc" is `ntk`, of a fully connected network; "conv" is `buttress.models.conv_kernel.conv_ntk`, of a
+            convolutional one, for images alone, whose cost has a factor of the images' pixels.
+        depth: hidden layers, or convolutions, of the network whose tangent kernel it is.
         weight_variance: see `ntk`.
         bias_variance: see `ntk`.
         ridge: added to the diagonal of the support's kernel, as a share of the diagonal's mean.
 
     Raises:
-        UserError: for numbers that give no positive definite kernel.
+        UserError: for an unknown kind, and for numbers that give no positive definite kernel.
     """
 
+    kind: Kind = "fc"
     depth: int = 2
     weight_variance: float = 2.0
     bias_variance: float = 0.01
@@ -86,6 +83,8 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Refuse what is no kernel."""
+        if self.kind not in get_args(Kind):
+            raise UserError(f"the kind of a kernel must be one of {', '.join(get_args(Kind))}; got {self.kind!r}")
         whole("depth", self.depth, 0)
         if not 0 < self.weight_variance < math.inf or not 0 <= self.bias_variance < math.inf:
             told = f"{self.weight_variance} and {self.bias_variance}"
@@ -95,7 +94,8 @@ class Kernel:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, M) float64 kernel of inputs (N, ...) with inputs (M, ...)."""
-        return ntk(a, b, self.depth, self.weight_variance, self.bias_variance)
+        function = conv_ntk if self.kind == "conv" else ntk
+        return function(a, b, self.depth, self.weight_variance, self.bias_variance)
 
     def coefficients(self, support: Tensor, labels: Tensor) -> Tensor:
         """(M, C) float64: what multiplies the kernel of an input with the support; differentiable in both.
@@ -122,8 +122,10 @@ class KernelRegression(nn.Module):
     """Kernel ridge regression on a support set, whose outputs are taken as logits.
 
     f(x) = K(x, S) (K(S, S) + ridge * mean of the diagonal * I)^-1 Y. All of it is computed in float64 and handed on in
-    the inputs' dtype. Nothing is kept between calls, so that it is differentiable in the inputs, the support and the
-    labels alike: a call costs a factorisation, M^3 / 3 operations, and N M evaluations of the kernel.
+    the inputs' dtype. In training mode nothing is kept between calls: it is differentiable in the inputs, the support
+    and the labels alike, and a call costs the kernel of the support with itself, a factorisation, M^3 / 3 operations,
+    and N M evaluations of the kernel. In evaluation mode support and labels are constants; what multiplies the kernel
+    is computed once, and again when either has changed.
 
     Support and labels are parameters. Labels whose rows sum to 0 (one-hot minus 1 / C) are recommended: outputs that
     sum to 1 would be taken for probabilities.
@@ -145,14 +147,37 @@ class KernelRegression(nn.Module):
         self.support = nn.Parameter(support.detach().clone())
         self.labels = nn.Parameter(labels.detach().clone())
         self.kernel = kernel
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None  # copies of support and labels, and the coefficients
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) outputs for inputs (N, ...), in their dtype."""
-        return (self.kernel(x, self.support) @ self.kernel.coefficients(self.support, self.labels)).to(x.dtype)
+        support: Tensor = self.support
+        labels: Tensor = self.labels
+        if support[0].numel() == math.prod(x.shape[1:]):
+            support = support.reshape(len(support), *x.shape[1:])
+        if self.training:
+            return (self.kernel(x, support) @ self.kernel.coefficients(support, labels)).to(x.dtype)
+        support = support.detach()
+        return (self.kernel(x, support) @ self._constant(support, labels.detach())).to(x.dtype)
+
+    def _constant(self, support: Tensor, labels: Tensor) -> Tensor:
+        """The coefficients of this support, those of the last call where it is the same."""
+        if self._kept is not None and _same(self._kept[0], support) and _same(self._kept[1], labels):
+            return self._kept[2]
+        with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients later
+            coefficients = self.kernel.coefficients(support, labels)
+            self._kept = (support.clone(), labels.clone(), coefficients)
+        return coefficients
 
     def extra_repr(self) -> str:
         """The support's shape, the classes and the kernel."""
         return f"{tuple(self.support.shape)}, classes={self.labels.shape[1]}, {self.kernel}"
+
+
+def _same(kept: Tensor, now: Tensor) -> bool:
+    """Whether two tensors have the same numbers, of one kind, on one device."""
+    alike = (kept.shape, kept.dtype, kept.device) == (now.shape, now.dtype, now.device)
+    return alike and torch.equal(kept, now)
 
 
 def centred(y: Tensor, classes: int) -> Tensor:
@@ -165,6 +190,7 @@ def kernel_regression(
     features: int = 2,
     classes: int = 2,
     points: int = 100,
+    kernel: Kind = "fc",
     depth: int = 2,
     weight_variance: float = 2.0,
     bias_variance: float = 0.01,
@@ -179,12 +205,15 @@ def kernel_regression(
         features: numbers per input; images are flattened.
         classes: number of classes.
         points: of the support set.
-        depth: see `Kernel`, like the rest.
+        kernel: "fc" or "conv", see `Kernel`, like the rest; images keep their shape for "conv".
+        depth: see `Kernel`.
         weight_variance: see `Kernel`.
         bias_variance: see `Kernel`.
         ridge: see `Kernel`.
     """
     points, classes = whole("points", points, 1), whole("classes", classes, 2)
-    kernel = Kernel(depth=depth, weight_variance=weight_variance, bias_variance=bias_variance, ridge=ridge)
+    of_network = Kernel(
+        kind=kernel, depth=depth, weight_variance=weight_variance, bias_variance=bias_variance, ridge=ridge
+    )
     labels = centred(torch.arange(points) % classes, classes).float()
-    return KernelRegression(torch.rand(points, whole("features", features, 1)), labels, kernel)
+    return KernelRegression(torch.rand(points, whole("features", features, 1)), labels, of_network)

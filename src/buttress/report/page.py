@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from buttress.audits.finding import Finding, Severity
 from buttress.report.figures import fill
-from buttress.report.kinds import draw
+from buttress.report.kinds import Key, draw
 from buttress.report.kinds.table import nested
 
 MARK = '<meta name="generator" content="buttress">'
@@ -39,6 +39,26 @@ def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
     return severity
 
 
+def told_once(keys: Sequence[Key]) -> list[Key]:
+    """Without figures that others with the same label and note hold already, as two kinds tell clean accuracy."""
+    kept: list[Key] = []
+    for key in keys:
+        alike = [i for i, known in enumerate(kept) if (known.label, known.note) == (key.label, key.note)]
+        if any(_within(key, kept[i]) for i in alike):
+            continue
+        within = [i for i in alike if _within(kept[i], key)]
+        if within:  # the fuller one, in the place of the first that it holds
+            kept[within[0]] = key
+            kept = [known for i, known in enumerate(kept) if i not in within[1:]]
+        else:
+            kept.append(key)
+    return kept
+
+
+def _within(one: Key, other: Key) -> bool:
+    return one.values.items() <= other.values.items() and one.changes.items() <= other.changes.items()
+
+
 def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) -> str:
     """The HTML of a report.
 
@@ -48,7 +68,7 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
     """
     grouped = groups(networks)
     drawn = [draw(group) for group in grouped]
-    keys = [key for section in drawn for key in section.keys]
+    keys = told_once([key for section in drawn for key in section.keys])
     plain = {k: v for k, v in facts.items() if k not in _PLACED and not isinstance(v, Mapping | list | tuple)}
     folded = {k: nested(v) for k, v in facts.items() if k not in _PLACED and isinstance(v, Mapping | list | tuple)}
     plots = any('class="plot"' in section.html for section in drawn)

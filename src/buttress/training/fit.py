@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,7 +28,7 @@ from buttress.training.loop import Loop, Progress
 from buttress.training.monitors.base import Monitor
 from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.run import leave_run, open_run, write_run
-from buttress.training.signals import signals_noted
+from buttress.training.signals import obeying, signals_noted
 from buttress.training.validation import default_attack
 from buttress.training.watching import check_monitors
 
@@ -118,7 +119,8 @@ def fit(
 
     Raises:
         UserError: for settings that mean nothing, a loss that is not finite, a folder that holds something else.
-        Interrupted: after SIGTERM or SIGINT, with the checkpoint saved.
+        Interrupted: after SIGTERM or SIGINT, with the checkpoint saved; while the method prepares, at once, the
+            model's weights being as far as it had brought them: a run that goes on prepares anew.
     """
     from lightning_fabric import Fabric
 
@@ -176,7 +178,7 @@ def fit(
         with torch.random.fork_rng(), signals_noted() as came:
             torch.manual_seed(derive(seed, "prepare"))
             began, given = time.monotonic(), len(data.train)
-            data = defence.prepare(model, data, seed)
+            data = obeying(came, partial(defence.prepare, model, data, seed))
             preparing = time.monotonic() - began
             loop = Loop(
                 fabric,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from buttress import models, registry, report
+from buttress import models, report
 from buttress.attacks import Attack
 from buttress.attacks.passes import Precision
 from buttress.audits import Audit, Finding, Subject, subject
@@ -19,6 +19,7 @@ from buttress.data.base import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base import Defence
 from buttress.defences.layer_regularised import LayerRegularised
+from buttress.defences.naming import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
@@ -160,7 +161,7 @@ def harden(
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     say.line(f"regularised: {', '.join(names)}")
     regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
-    short = registry.defence.name_of(chosen).rpartition(":")[2].upper()
+    short = named(chosen).upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
         model = trained(folder, defence, title)
         found[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)

@@ -15,7 +15,8 @@ def listing(role: str) -> list[dict[str, Any]]:
     """Name, first sentence, options and place of every member of a role; of recipes whether they hold a claim.
 
     Of defences also the ``paper``, the ``cost`` with default settings as a multiple of standard training (None where
-    unknown), and in ``reconstruction`` what is not the published method.
+    unknown; ``cost_hangs_on`` tells what it hangs on where the data decide), in ``preparation`` what is trained before
+    and not counted in that, and in ``reconstruction`` what is not the published method.
 
     Raises:
         UserError: for an unknown role.
@@ -43,9 +44,10 @@ def _describe(name: str, member: Any) -> dict[str, Any]:
 
 
 def _method(member: type[Defence]) -> dict[str, Any]:
-    cost = member().cost
-    told = {"paper": member.paper, "reconstruction": member.reconstruction}
-    return {**told, "cost": None if cost is None else cost.relative}
+    made = member()
+    told = {"paper": made.paper, "reconstruction": made.reconstruction, "preparation": made.preparation}
+    cost = made.cost
+    return {**told, "cost": None if cost is None else cost.relative, "cost_hangs_on": made.cost_hangs_on}
 
 
 def _plain(default: Any) -> Any:

@@ -15,6 +15,7 @@ from buttress.files import write_text
 from buttress.training import versions
 from buttress.workflows.claims.document import readable, write_document
 from buttress.workflows.claims.gains import run_gains
+from buttress.workflows.claims.pictures import refuse_foreign, write_pictures
 from buttress.workflows.claims.profiles import run_profiles
 from buttress.workflows.claims.recipe import Claim, find, recipes
 from buttress.workflows.claims.statistics import overall
@@ -65,7 +66,10 @@ def reproduce(
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
     readable(out, document)  # now, not after an hour
+    refuse_foreign(settings.get("pictures") or (), out, recipe.name)
     found = _found(claim, settings, seeds, folder, data_dir, workers, out, say)
+    if "pictures" in found:
+        found["pictures"] = write_pictures(found["pictures"], out, recipe.name)
     labels = list(found["checks"][0]["under"])
     verdicts = {label: overall([check["under"][label]["verdict"] for check in found["checks"]]) for label in labels}
     main = claim.attack if claim.attack in verdicts else labels[0]

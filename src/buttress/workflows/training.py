@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from buttress.defences.base import Defence
+from buttress.defences.naming import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -51,7 +52,7 @@ def train(
     threat = threat_for(dataset.box, threat)
     chosen, training = under(threat, defence or Standard()), training.under(threat)
     model = architecture.create(dataset, seed)
-    name = type(chosen).__name__
+    name = named(chosen)
     say.line(f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs")
     if dry_run:
         say.line(estimate_training(model, dataset, chosen, training))

@@ -24,6 +24,7 @@ ROLE_OF = {
     "noises": registry.attack,
     "perturbations": registry.attack,
     "corruptions": registry.attack,
+    "styles": registry.attack,
     "unseen": registry.attack,
     "defence": registry.defence,
     "base": registry.defence,

@@ -1,4 +1,4 @@
-"""The table of corruptions and unseen attacks."""
+"""The table of corruptions, styles and unseen attacks."""
 
 from dataclasses import replace
 
@@ -17,12 +17,15 @@ def finding(shift=0.0):
     rows = [
         {"kind": "corruption", "name": "jpeg", "label": "jpeg", **share(0.7 + shift), "severities": severities},
         {"kind": "corruption", "name": "gaussian", "label": "gaussian", **share(0.66), "severities": []},
+        {"kind": "style", "name": "sketch", "label": "sketch", **share(0.4), "severities": severities},
+        {"kind": "style", "name": "invert", "label": "invert", **share(0.1), "severities": []},
         {"kind": "seen attack", "name": "pgd", "label": "PGD-20", "norm": "linf", "eps": 8 / 255, **share(0.5)},
         {"kind": "unseen attack", "name": "pgd", "label": "PGD-20", "norm": "l2", "eps": 0.5, **share(0.31)},
         {"kind": "unseen attack", "name": "latent", "label": "latent", **share(0.42)},
     ]
     data = {"inputs": 1000, "seed": 4, "precision": "fp32", "interval": "exact", "severities": [1, 3], "rows": rows}
     parts = {"clean": share(0.91), "mean_corruption": share(0.68 + shift), "seen": share(0.5), "unseen": share(0.29)}
+    parts["mean_style"] = share(0.25)
     return Finding("unseen", "Corruptions", "A sentence.", "good", {**data, **parts})
 
 
@@ -37,6 +40,11 @@ def test_a_row_for_each_with_severities_in_columns():
     assert cells(html, "jpeg") == ["corruption", "70.0%", "68.0–72.0%", "80.0%", "60.0%"]
     assert cells(html, "gaussian") == ["corruption", "66.0%", "64.0–68.0%", "–", "–"]
     assert cells(html, "all corruptions") == ["mean", "68.0%", "66.0–70.0%", "–", "–"]
+    assert cells(html, "sketch") == ["style", "40.0%", "38.0–42.0%", "80.0%", "60.0%"]
+    assert cells(html, "invert") == ["style", "10.0%", "8.0–12.0%", "–", "–"]
+    assert cells(html, "all styles") == ["mean", "25.0%", "23.0–27.0%", "–", "–"]
+    labels = [part.split("</th>")[0] for part in html.split('<th scope="row">')[1:]]
+    assert labels[3:7] == ["all corruptions", "sketch", "invert", "all styles"]
     assert cells(html, "PGD-20 (l2, ε = 0.5)") == ["unseen attack", "31.0%", "29.0–33.0%", "–", "–"]
     assert cells(html, "PGD-20 (linf, ε = 8/255)")[0] == "seen attack"
     assert cells(html, "latent")[:2] == ["unseen attack", "42.0%"]
@@ -49,6 +57,7 @@ def test_key_figures_and_their_changes():
     assert [key.label for key in section.keys] == [
         "Clean accuracy",
         "Mean corruption accuracy",
+        "Mean style accuracy",
         "Robust accuracy, seen attacks",
         "Robust accuracy, unseen attacks",
     ]
@@ -58,14 +67,17 @@ def test_key_figures_and_their_changes():
 
 
 @pytest.mark.parametrize(
-    "key", ["inputs", "seed", "interval", "severities", "clean", "rows", "mean_corruption", "seen", "unseen"]
+    "key",
+    ["inputs", "seed", "interval", "severities", "clean", "rows", "mean_corruption", "mean_style", "seen", "unseen"],
 )
 def test_any_key_may_be_missing(key):
     whole = finding()
     section = draw({"network": replace(whole, data={k: v for k, v in whole.data.items() if k != key})})
-    expected = 3 if key in ("clean", "mean_corruption", "seen", "unseen") else 4
+    expected = 4 if key in ("clean", "mean_corruption", "mean_style", "seen", "unseen") else 5
     assert len(section.keys) == expected
-    none = replace(whole, data={**whole.data, "seen": None, "unseen": None, "mean_corruption": None})
+    none = replace(
+        whole, data={**whole.data, "seen": None, "unseen": None, "mean_corruption": None, "mean_style": None}
+    )
     assert len(draw({"network": none}).keys) == 1
 
 

@@ -1,4 +1,4 @@
-"""Corruptions and unseen attacks: one table, and the figures that sum it up."""
+"""Corruptions, styles and unseen attacks: one table, and the figures that sum it up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from buttress.threat import budget_text
 _KEYS = (
     ("clean", "Clean accuracy", "on the inputs as they are"),
     ("mean_corruption", "Mean corruption accuracy", "over corruptions and severities"),
+    ("mean_style", "Mean style accuracy", "over styles and severities"),
     ("seen", "Robust accuracy, seen attacks", "under all of them together"),
     ("unseen", "Robust accuracy, unseen attacks", "under all of them together"),
 )
+_FAMILIES = ("corruption", "style")
 
 
 @renderer("unseen")
 def unseen(findings: Mapping[str, Finding]) -> Section:
-    """Networks below each other; a row for each corruption and attack, its severities in columns."""
+    """Networks below each other; a row for each corruption, style and attack, severities in columns."""
     data = {name: finding.data for name, finding in findings.items() if finding.data}
     severities = sorted({s for d in data.values() for s in d.get("severities", [])})
     tables = {name: _rows(d, severities) for name, d in data.items()}
@@ -39,18 +41,19 @@ def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
 
 
 def _rows(data: Mapping[str, Any], severities: list[int]) -> list[dict[str, Any]]:
-    """The inputs as they are, every corruption and their mean, every attack."""
+    """The inputs as they are, every corruption and style and their means, every attack."""
     blank = ["–"] * len(severities)
     rows = [_row("as they are", "–", data["clean"], blank)] if data.get("clean") else []
     found = data.get("rows", [])
+    for kind in _FAMILIES:
+        for row in found:
+            at = {point["severity"]: percent(point["accuracy"]) for point in row.get("severities", [])}
+            if row["kind"] == kind:
+                rows.append(_row(row["label"], kind, row, [at.get(s, "–") for s in severities]))
+        if data.get(f"mean_{kind}"):
+            rows.append(_row(f"all {kind}s", "mean", data[f"mean_{kind}"], blank))
     for row in found:
-        at = {point["severity"]: percent(point["accuracy"]) for point in row.get("severities", [])}
-        if row["kind"] == "corruption":
-            rows.append(_row(row["label"], row["kind"], row, [at.get(s, "–") for s in severities]))
-    if data.get("mean_corruption"):
-        rows.append(_row("all corruptions", "mean", data["mean_corruption"], blank))
-    for row in found:
-        if row["kind"] != "corruption":
+        if row["kind"] not in _FAMILIES:
             budget = f" ({row['norm']}, ε = {budget_text(row['eps'])})" if "norm" in row else ""
             rows.append(_row(f"{row['label']}{budget}", row["kind"], row, blank))
     return rows

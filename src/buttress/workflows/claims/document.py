@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.files import write_text
 from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
-from buttress.workflows.claims.sections import checks, choices, figures, profiles, rows, table
+from buttress.workflows.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
 
@@ -32,9 +33,10 @@ interval of the mean difference by Student's t, paired by seed.
 A claim is *reproduced* if all of its checks are, *not reproduced* if at most half of them have even the direction, and
 *direction only* in between. The verdict is that under the attack named; each check is repeated under the table's other
 attacks, since much that was published under FGSM does not hold under stronger ones. A check on a figure of an audit
-has nothing to do with these and is the same in each column. R&G is the sum of the accuracies,
-in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of 20 differences
-that are really 0, the intervals of one or so will exclude it.
+has nothing to do with these and is the same in each column. A check on *passes* is one on the cost of training, which
+is known without training: the passes, forward and backward, of each training input over all epochs. R&G is the sum of
+the accuracies, in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of
+20 differences that are really 0, the intervals of one or so will exclude it.
 """
 
 
@@ -45,7 +47,8 @@ def write_document(out: Path, document: Path) -> Path:
         UserError: as `readable`.
     """
     claims = readable(out, document)
-    parts = [MARK, INTRODUCTION, _overview(claims), *(_section(claim) for claim in claims)]
+    folder = Path(os.path.relpath(out, document.parent)).as_posix()
+    parts = [MARK, INTRODUCTION, _overview(claims), *(_section(claim, folder) for claim in claims)]
     write_text(document, "\n\n".join(part.strip() for part in parts if part) + "\n")
     return document
 
@@ -90,7 +93,7 @@ def _overview(claims: list[dict[str, Any]]) -> str:
     return "## All claims\n\n" + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
 
 
-def _section(claim: Mapping[str, Any]) -> str:
+def _section(claim: Mapping[str, Any], folder: str) -> str:
     others = [f"{label}: {found}" for label, found in claim["verdicts"].items() if label != claim["verdict_under"]]
     parts = [
         f"## {claim['recipe']}",
@@ -104,7 +107,9 @@ def _section(claim: Mapping[str, Any]) -> str:
         *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),
         "### Checks\n\n" + checks(claim),
         *([rows(claim)] if claim["kind"] == "table" else []),
+        *([errors(claim)] if any("errors" in row for row in claim.get("rows", [])) else []),
         *([figures(claim)] if any(row.get("figures") for row in claim.get("rows", [])) else []),
+        *([pictures(claim, folder)] if claim.get("pictures") else []),
         *([profiles(claim)] if claim["kind"] == "profiles" else []),
         *([choices(claim)] if claim.get("sweeps") else []),
         "### What the source leaves out\n\n" + "\n".join(f"- {line}" for line in claim["silent"])

@@ -75,17 +75,57 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """A network that a transferred attack makes its points on; it is trained in the job that needs it.
+
+    Args:
+        setup: the name of one of the experiment's; its data must be like those attacked.
+        defence: short form; ``$AT-PGD`` for the chosen defence of that row.
+        seed: of its initial weights and of its training; that of the job plus 1000 unless given.
+    """
+
+    setup: str
+    defence: Any = "standard"
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture of some rows side by side: of what an audit finds, or of figures over the epochs.
+
+    Args:
+        audit: short form; its finding for the networks of the first seed is drawn. The threat as for a `Figure`.
+        inputs: test inputs that the audit has; all unless given.
+        history: label of each curve -> the figure of the training's history that it shows, such as ``train_robust`` of
+            the monitor catastrophic-overfitting; the mean over the seeds.
+        rows: names of rows; all unless given.
+        caption: a sentence or two below the picture.
+    """
+
+    audit: Any = None
+    inputs: int | None = None
+    history: dict[str, str] = field(default_factory=dict)
+    rows: list[str] = field(default_factory=list)
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A table's experiment.
 
     Args:
         setups: by name: source, architecture and training, as on the command line.
         eps: the budgets of the columns.
-        attacks: each with ``attack`` and, where not all test inputs are used, ``inputs``.
+        attacks: each with ``attack`` and, where not all test inputs are used, ``inputs``. A transfer without its
+            surrogate may have ``sources``, an `Origin` by name, and is one attack from each: "PGD-40 from mlp".
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.
-        figures: by name, what else is measured of every network; see `Figure`.
+        figures: by name, what else is measured of every network; see `Figure`. Two names are not for these, since
+            rows have such figures by themselves: ``passes`` (of each training input over the whole training, which is
+            epochs times passes, forward and backward, whenever it is trained on) and ``monitors fired``.
+        pictures: by name, what is drawn; see `Picture`.
+        errors: whether robust error is split into natural and boundary error; the budgets need 0 then.
     """
 
     setups: dict[str, Any]
@@ -95,3 +135,5 @@ class Experiment:
     sweep: dict[str, Any] | None = None
     match: dict[str, Any] | None = None
     figures: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, Any] = field(default_factory=dict)
+    errors: bool = False

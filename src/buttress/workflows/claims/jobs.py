@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from buttress import audits, layers, registry
-from buttress.attacks import Attack, Perturbation
+from buttress import audits, layers
+from buttress.attacks import Perturbation
 from buttress.audits import Audit
 from buttress.audits.robustness import Robustness
 from buttress.data.base import Dataset, Split
-from buttress.defences.base import Defence
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.threat import Threat
-from buttress.training import fit
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Figure
 from buttress.workflows.claims.recipe import typed
-from buttress.workflows.settings import Network, Source, Training
+from buttress.workflows.claims.snapshots import snapshot
+from buttress.workflows.claims.sources import attacks_of
+from buttress.workflows.claims.training import load, trained
 from buttress.workflows.threats import under
 
 FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 where one had something to say
@@ -36,64 +33,53 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
 
     Args:
         job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and one of ``accuracy``
-            (eps, attacks) and ``profile`` (eps, perturbations, measures, inputs); ``figures``, where there are any.
+            (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``picture`` (see `snapshot`);
+            ``figures``, where there are any.
         data_dir: where original data files are, for data sets that have such.
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
-        perturbation, their mean displacement. ``figures`` by name, where asked for. And ``seconds`` of training and of
-        measuring.
+        perturbation, their mean displacement; or ``picture``. ``figures`` by name, where asked for. And ``seconds`` of
+        training and of measuring, in which sources are trained that this process does not have yet.
     """
     setup, seed = job["setup"], int(job["seed"])
-    defence: Defence = build(Defence, job["defence"], "defence")  # type: ignore[type-abstract]  # of any subclass
-    training = build(Training, setup.get("training", {}))
-    dataset, _ = _source(setup["source"], data_dir).load(seed)
-    model = build(Network, setup["architecture"]).create(dataset, seed)
-    start = time.perf_counter()
-    names = [f.name for f in fields(training) if f.name != "train_precision"]
-    settings: dict[str, Any] = {name: getattr(training, name) for name in names}
-    # Where the last weights are kept no epoch needs to be judged by an attack.
-    check: Any = "none" if training.keep == "last" else "auto"
-    trained = fit(
-        model, dataset, defence, **settings, precision=training.train_precision, seed=seed, validate_with=check
-    )
-    ended = time.perf_counter()
+    dataset = load(setup["source"], data_dir, seed)
+    done, spent = trained(setup, job["defence"], dataset, seed)
+    model, ended = done.model, time.perf_counter()
     split: Split = dataset.splits[job["split"]]
+    if "picture" in job:
+        seen = snapshot(done, dataset, split, job["picture"], seed)
+        return {"picture": seen, "seconds": {"training": spent, "measuring": time.perf_counter() - ended}}
     if "profile" in job:
         found: dict[str, Any] = {"profile": _profile(model, dataset, split, job["profile"], seed)}
     else:
-        found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed)}
+        found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed, data_dir)}
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
         found["figures"] = {
             name: _figure(model, dataset, split, tree, threat, seed) for name, tree in job["figures"].items()
         }
-    if training.monitors:
-        found.setdefault("figures", {})[FIRED] = float(bool(trained.notes))
-    return {**found, "seconds": {"training": ended - start, "measuring": time.perf_counter() - ended}}
-
-
-def _source(tree: Mapping[str, Any], data_dir: str | None) -> Source:
-    source = build(Source, tree)
-    parameters = inspect.signature(registry.dataset.get(source.data or "fashion-mini")).parameters
-    return replace(source, data_dir=Path(data_dir)) if data_dir and "data_dir" in parameters else source
+    if setup.get("training", {}).get("monitors"):
+        found.setdefault("figures", {})[FIRED] = float(bool(done.notes))
+    return {**found, "seconds": {"training": spent, "measuring": time.perf_counter() - ended}}
 
 
 def _accuracy(
-    model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int
+    model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int, data_dir: str | None
 ) -> dict[str, list[float]]:
-    """Percent of inputs that stand, by attack and budget."""
+    """Percent of inputs that stand, by attack and budget; an attack from several sources is one for each."""
     budgets: Sequence[float] = asked["eps"]
     threat = Threat(eps=max(budgets), box=dataset.box)
     found = {}
     for entry in asked["attacks"]:
-        attack: Attack = under(threat, build(Attack, entry["attack"], "attack"))  # type: ignore[type-abstract]  # of any subclass
-        question = Robustness(attacks=[attack], eps=budgets, reuse=False)  # each budget as published
-        settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
-        (finding,) = audits.run(model, split, [question], limit=entry.get("inputs"), **settings)
-        row = finding.data["attacks"][0]
-        stands = {point["eps"]: 100 * point["accuracy"] for point in row["curve"]}
-        found[str(row["label"])] = [stands[eps] for eps in budgets]
+        for name, attack in attacks_of(entry, dataset, seed, data_dir):
+            # Each budget as published.
+            question = Robustness(attacks=[under(threat, attack)], eps=budgets, reuse=False)
+            settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+            (finding,) = audits.run(model, split, [question], limit=entry.get("inputs"), **settings)
+            row = finding.data["attacks"][0]
+            stands = {point["eps"]: 100 * point["accuracy"] for point in row["curve"]}
+            found[str(row["label"]) if name is None else name] = [stands[eps] for eps in budgets]
     return found
 
 

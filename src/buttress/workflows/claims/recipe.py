@@ -72,7 +72,7 @@ class Recipe:
 
 def recipes() -> list[Recipe]:
     """All recipes that come with the package, by name."""
-    return [_read(path) for path in sorted(FOLDER.glob("*.yaml"))]
+    return [_read(path) for path in sorted(FOLDER.glob("*.yaml"), key=lambda path: path.stem)]
 
 
 def find(name: str) -> Recipe:

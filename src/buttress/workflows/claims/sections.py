@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from buttress.workflows.claims.table import R_AND_G
+
+_PASSES = (
+    "Passes: forward and backward, of each training input over the whole training; in brackets, those of one visit to "
+    "an input as a multiple of standard training's. What a method trains beforehand is not counted.\n\n"
+)
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -47,6 +53,7 @@ def rows(claim: Mapping[str, Any]) -> str:
     """Accuracy of every row, one table for each attack."""
     parts = []
     columns, known = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
+    told = any("cost" in row for row in claim["rows"])
     for label in claim["rows"][0]["accuracy"]:
         head = ["training", *columns]
         head += [R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"] if known else []
@@ -56,10 +63,30 @@ def rows(claim: Mapping[str, Any]) -> str:
             line = [row["name"], *(_spread(found[column]) for column in columns)]
             if known:
                 line += [_spread(found[R_AND_G]), "-" if row["published"] is None else f"{sum(row['published']):.1f}"]
-            lines.append([*line, _spread(row["seconds"]) if "seconds" in row else "-"])
+            line.append(_spread(row["seconds"]) if "seconds" in row else "-")
+            lines.append([*line, _passes(row.get("cost", {}))] if told else line)
         parts.append(
             f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
-            + table([*head, "seconds of training"], lines)
+            + (_PASSES if told else "")
+            + table([*head, "seconds of training", *(["passes"] if told else [])], lines)
+        )
+    return "\n\n".join(parts)
+
+
+def _passes(cost: Mapping[str, Any]) -> str:
+    """All passes, and what an input costs whenever it is trained on."""
+    return "-" if cost.get("passes") is None else f"{cost['passes']:,.0f} ({cost['relative']:.3g} x)"
+
+
+def errors(claim: Mapping[str, Any]) -> str:
+    """Robust error in its two parts, one table for each attack."""
+    parts = []
+    for label, first in claim["rows"][0]["errors"].items():
+        lines = [[row["name"], *(_spread(found) for found in row["errors"][label].values())] for row in claim["rows"]]
+        parts.append(
+            f"### Natural and boundary error in percent under {label}\n\n"
+            f"Boundary error: right at eps 0 and not at {max(claim['eps'])}. Mean over seeds; ± is the standard "
+            "deviation.\n\n" + table(["training", *first], lines)
         )
     return "\n\n".join(parts)
 
@@ -83,6 +110,16 @@ def _figure(found: Mapping[str, Any] | None) -> str:
         said: list[str] = found["values"]
         return ", ".join(f"{text} ({said.count(text)} of {len(said)})" for text in dict.fromkeys(said))
     return number(found["mean"]) + ("" if found["sd"] is None else f" ± {number(found['sd'])}")
+
+
+def pictures(claim: Mapping[str, Any], folder: str) -> str:
+    """The pictures of a claim, which are in ``folder`` as seen from the page."""
+    parts = ["### Pictures"]
+    for name, picture in claim["pictures"].items():
+        alt = f"{name}: {', '.join(picture['rows'])}".replace("[", "(").replace("]", ")")
+        address = quote(f"{folder}/{picture['file']}")
+        parts.append(f"**{name}.** {picture['told']}\n\n![{alt}]({address})")
+    return "\n\n".join(parts)
 
 
 def choices(claim: Mapping[str, Any]) -> str:

@@ -30,6 +30,17 @@ def paired(values: Sequence[float]) -> dict[str, Any]:
     return {**found, "low": low, "high": high}
 
 
+def summed(values: Sequence[float | str]) -> dict[str, Any]:
+    """A figure over seeds: `spread` of numbers, and the list of texts."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    return spread(numbers) if len(numbers) == len(values) else {"values": [str(value) for value in values]}
+
+
+def shifted(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
+    """A paired difference with so much added to it."""
+    return {key: None if difference[key] is None else difference[key] + by for key in ("mean", "low", "high")}
+
+
 _ROUNDING = 1e-9  # points: a smaller mean is what is left of differences that cancel
 
 

@@ -8,14 +8,18 @@ from typing import Any
 
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.workflows.claims import errors, sources, spending
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.workflows.claims.jobs import FIRED
+from buttress.workflows.claims.pictures import Pictures
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
-from buttress.workflows.claims.statistics import paired, spread, verdict
+from buttress.workflows.claims.spending import PASSES
+from buttress.workflows.claims.statistics import paired, shifted, spread, summed, verdict
 from buttress.workflows.claims.work import Job, Work
 
 _SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
 R_AND_G = "R&G"
+_PAIR = ("better", "than")  # the rows of a check
 
 
 class Table:
@@ -35,14 +39,16 @@ class Table:
         self.names = [row.name for row in self.rows]
         self.sweeps: list[dict[str, Any]] = []
         self.setups = dict(self.experiment.setups)
+        self.pictures = Pictures(self.experiment.pictures, self.names)
         self._check()
 
     def run(self) -> dict[str, Any]:
         """Everything that the claim's file says of the experiment."""
         self._match()
         defences = self._choose()
+        pictures = self._pictures(defences)
         jobs = [
-            self._job(row, defences[row.name], seed, "test", self.experiment.attacks, self.experiment.figures)
+            self._job(row, defences[row.name], seed, "test", self._attacks(defences, seed), self.experiment.figures)
             for seed in range(self.seeds)
             for row in self.rows
         ]
@@ -57,6 +63,7 @@ class Table:
             "rows": rows,
             "checks": [self._judged(check, rows) for check in self.claim.checks],
             "regularised": self._regularised(rows),
+            **({"pictures": pictures} if pictures else {}),
         }
 
     # -- choices -----------------------------------------------------------------------------------------------------
@@ -138,12 +145,27 @@ class Table:
     ) -> Job:
         return {
             **({"figures": dict(figures)} if figures else {}),
-            "setup": self.setups[row.setup or next(iter(self.setups))],
+            "setup": self._setup(row),
             "defence": defence,
             "seed": seed,
             "split": split,
             "accuracy": {"eps": self.experiment.eps, "attacks": list(attacks)},
         }
+
+    def _pictures(self, defences: Mapping[str, Any]) -> dict[str, Any]:
+        """Drawn before the table is made: a figure that no history has is found out early."""
+        first = next(iter(self.setups))
+        networks = {
+            row.name: {"setup": self.setups[row.setup or first], "defence": defences[row.name]} for row in self.rows
+        }
+        return self.pictures.draw(networks, max(self.experiment.eps), self.seeds, self.work)
+
+    def _attacks(self, defences: Mapping[str, Any], seed: int) -> list[Mapping[str, Any]]:
+        return [sources.resolved(entry, self.setups, defences, seed) for entry in self.experiment.attacks]
+
+    def _setup(self, row: Row) -> dict[str, Any]:
+        found: dict[str, Any] = self.setups[row.setup or next(iter(self.setups))]
+        return found
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -157,20 +179,24 @@ class Table:
             }
             accuracy[label] = {**columns, R_AND_G: spread([sum(run) for run in runs])}
         names = list(results[0].get("figures", {}))
-        figures = {name: _summed([result["figures"][name] for result in results]) for name in names}
+        figures = {name: summed([result["figures"][name] for result in results]) for name in names}
         return {
             **({"figures": figures} if figures else {}),
             "name": row.name,
             "defence": defence,
             "published": self.claim.published.get(row.name),
             "accuracy": accuracy,
+            **({"errors": errors.split(accuracy, self.experiment.eps)} if self.experiment.errors else {}),
             "seconds": spread([result["seconds"]["training"] for result in results]),
+            "cost": spending.cost(self._setup(row), defence),
         }
 
     def _judged(self, check: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        better, than = (rows[self._index(check[key])] for key in ("better", "than"))
+        better, than = (rows[self._index(check[key])] for key in _PAIR)
         by, published = float(check.get("by", 0.0)), None
-        if "figure" in check:
+        if check.get("figure") == PASSES:
+            what, found = PASSES, dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
+        elif "figure" in check:
             name = check["figure"]
             what, pairs = name, zip(*(row["figures"][name]["seeds"] for row in (better, than)), strict=True)
             found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
@@ -178,13 +204,19 @@ class Table:
             column = str(check["at"])
             what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
             found = differences(better, than, column)
-            ours, theirs = (self._published(check[key], column) for key in ("better", "than"))
+            ours, theirs = (self._published(check[key], column) for key in _PAIR)
             published = None if ours is None or theirs is None else ours - theirs
         under = {
             label: {**difference, "verdict": verdict(shifted(difference, -by), None if by else published)}
             for label, difference in found.items()
         }
-        words = "better than" if not by else f"at least {by:g} above" if by > 0 else f"at most {-by:g} below"
+        words = (
+            ("above" if what == PASSES else "better than")
+            if not by
+            else f"at least {by:g} above"
+            if by > 0
+            else f"at most {-by:g} below"
+        )
         statement = f"{check['better']} {words} {check['than']} ({what})"
         return {"statement": statement, "published": published, "under": under}
 
@@ -220,20 +252,25 @@ class Table:
         """Refuse before the first training what would fail after the last."""
         columns = [R_AND_G, *map(str, self.experiment.eps)]
         for check in self.claim.checks:
-            for key in ("better", "than"):
+            for key in _PAIR:
                 if key not in check:
                     raise UserError(f"claim: checks: each needs better, than and at or figure; got {dict(check)}")
                 self._index(check[key])
                 if len(self.claim.published.get(check[key], self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
             if "figure" in check:
-                known = [*self.experiment.figures, FIRED]
+                known = [*self.experiment.figures, FIRED, PASSES]
                 if check["figure"] not in known:
                     raise UserError(f"claim: there is no figure {check['figure']!r}; {nearest(check['figure'], known)}")
             elif str(check.get("at")) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.get('at')!r}")
         for name, figure in self.experiment.figures.items():
             typed(Figure, figure, f"claim: experiment: figures: {name}")
+            if name in (FIRED, PASSES):
+                raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
+        sources.refuse_wrong(self.experiment, self.names)
+        if self.experiment.errors:
+            errors.refuse_wrong(self.experiment.eps)
         match = self.experiment.match or {}
         loose = blanks(self.setups) - {match.get("name")}
         if loose:
@@ -244,6 +281,9 @@ class Table:
             unknown = blanks(row.defence) - set(self.names) - set(row.choose)
             if unknown:
                 raise UserError(f"claim: row {row.name!r} has a blank ${min(unknown)} that nothing fills")
+        costly = {check[key] for check in self.claim.checks if check.get("figure") == PASSES for key in _PAIR}
+        for row in (row for row in self.rows if row.name in costly):
+            spending.known(row.name, spending.cost(self._setup(row), spending.first_choice(row.name, self.rows)))
 
 
 def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
@@ -254,17 +294,6 @@ def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str)
         # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
         found[label] = paired([round(mine - other, 9) for mine, other in pairs])
     return found
-
-
-def shifted(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
-    """A paired difference with so much added to it."""
-    return {key: None if difference[key] is None else difference[key] + by for key in ("mean", "low", "high")}
-
-
-def _summed(values: Sequence[float | str]) -> dict[str, Any]:
-    """A figure over seeds: `spread` of numbers, and the list of texts."""
-    numbers = [value for value in values if not isinstance(value, str)]
-    return spread(numbers) if len(numbers) == len(values) else {"values": [str(value) for value in values]}
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,174 @@
+"""Pictures beside a table: what an audit draws of some of its rows, and how figures went over the epochs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from buttress.audits import Audit
+from buttress.audits.finding import Finding
+from buttress.errors import UserError
+from buttress.files import write_text
+from buttress.registry import nearest
+from buttress.report.curves import curves
+from buttress.report.stills import STILLS, still
+from buttress.report.svg import MARK
+from buttress.workflows.claims.build import build
+from buttress.workflows.claims.experiment import Picture
+from buttress.workflows.claims.recipe import typed
+
+if TYPE_CHECKING:
+    from buttress.workflows.claims.work import Work
+
+_WHERE = "claim: experiment: pictures"
+
+
+class Pictures:
+    """The pictures that a table asks for.
+
+    Args:
+        asked: by name, see `Picture`.
+        rows: names of the table's rows.
+
+    Raises:
+        UserError: for what could not be drawn once the networks are trained.
+    """
+
+    def __init__(self, asked: Mapping[str, Any], rows: Sequence[str]) -> None:
+        if not isinstance(asked, Mapping):
+            raise UserError(f"{_WHERE}: a mapping from names to pictures was expected; got {asked!r}")
+        self.asked = {str(name): typed(Picture, tree, f"{_WHERE}: {name}") for name, tree in asked.items()}
+        for name, picture in self.asked.items():
+            _check(picture, rows, f"{_WHERE}: {name}")
+        slugs = [slug(name) for name in self.asked]
+        for name, short in zip(self.asked, slugs, strict=True):
+            if not short or slugs.count(short) > 1:
+                raise UserError(f"{_WHERE}: {name!r} makes no file name of its own: name it by other letters or digits")
+
+    def draw(self, networks: Mapping[str, Mapping[str, Any]], eps: float, seeds: int, work: Work) -> dict[str, Any]:
+        """Train and draw.
+
+        Args:
+            networks: ``setup`` and ``defence`` by row.
+            eps: budget of the audits' threat.
+            seeds: networks whose history is averaged; an audit looks at the first.
+            work: runs the jobs.
+
+        Returns:
+            By name: ``svg``, ``rows`` and ``told``, a line on what is seen.
+
+        Raises:
+            UserError: for a figure that the training does not write, and where a finding holds nothing to draw.
+        """
+        found = {}
+        for name, picture in self.asked.items():
+            chosen = {row: networks[row] for row in picture.rows or networks}
+            if picture.history:
+                svg, told = _curves(picture, chosen, seeds, work, name)
+            else:
+                svg, told = _still(picture, chosen, eps, work, name)
+            told = f"{picture.caption} {told}".strip()
+            found[name] = {"svg": svg, "rows": list(chosen), "told": told}
+        return found
+
+
+def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
+    if bool(picture.audit) == bool(picture.history):
+        raise UserError(f"{where}: either audit or history is needed")
+    named = picture.rows
+    if not isinstance(named, list) or len({str(row) for row in named}) < len(named):
+        raise UserError(f"{where}: rows must be a list of different rows; got {named!r}")
+    for row in named:
+        if row not in rows:
+            raise UserError(f"{where}: there is no row {row!r}; {nearest(str(row), list(rows))}")
+    if picture.history:
+        history: Any = picture.history
+        if not isinstance(history, Mapping) or not all(isinstance(key, str) for key in history.values()):
+            raise UserError(f"{where}: history must say which figure each label stands for; got {history!r}")
+        if picture.inputs is not None:
+            raise UserError(f"{where}: inputs are for an audit; a history has none")
+        return
+    if picture.inputs is not None and (not isinstance(picture.inputs, int) or picture.inputs < 1):
+        raise UserError(f"{where}: inputs must be 1 or more; got {picture.inputs!r}")
+    build(Audit, picture.audit, "audits")  # type: ignore[type-abstract]  # of any subclass
+    kind = str(picture.audit.get("name") if isinstance(picture.audit, Mapping) else picture.audit)
+    if kind not in STILLS:
+        raise UserError(f"{where}: no still picture of the audit {kind!r} is drawn; {nearest(kind, list(STILLS))}")
+
+
+def _still(
+    picture: Picture, networks: Mapping[str, Mapping[str, Any]], eps: float, work: Work, name: str
+) -> tuple[str, str]:
+    asked = {"audit": picture.audit, "inputs": picture.inputs, "eps": eps}
+    jobs = [_job(network, 0, asked) for network in networks.values()]
+    results = work.run(jobs, f"picture: {name}")
+    findings = {row: Finding(**result["picture"]["finding"]) for row, result in zip(networks, results, strict=True)}
+    return still(findings, f"{name}: {', '.join(networks)}"), "Networks of the first seed."
+
+
+def _curves(
+    picture: Picture, networks: Mapping[str, Mapping[str, Any]], seeds: int, work: Work, name: str
+) -> tuple[str, str]:
+    # The first seed of each before the others: it shows what figures there are.
+    results = work.run([_job(network, 0, {}) for network in networks.values()], f"picture: {name}")
+    for row, result in zip(networks, results, strict=True):
+        known = sorted({key for figures in result["picture"]["history"] for key in figures})
+        for key in picture.history.values():
+            if key not in known:
+                raise UserError(f"{_WHERE}: {name}: no {key!r} in the history of {row}; {nearest(key, known)}")
+    rest = [_job(network, seed, {}) for seed in range(1, seeds) for network in networks.values()]
+    results += work.run(rest, f"picture: {name}, other seeds") if rest else []
+    lines: dict[str, dict[str, list[list[float | None]]]] = {}
+    for index, row in enumerate(networks):
+        runs = [result["picture"]["history"] for result in results[index :: len(networks)]]
+        lines[row] = {label: [[e.get(key) for e in run] for run in runs] for label, key in picture.history.items()}
+    told = f"Mean over {seeds} seeds; the band goes from the least to the greatest." if seeds > 1 else "One seed."
+    return curves(lines, f"{name}: {', '.join(networks)}"), told
+
+
+def _job(network: Mapping[str, Any], seed: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    return {**network, "seed": seed, "split": "test", "picture": dict(asked)}
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file name: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def place(out: Path, recipe: str, name: str) -> Path:
+    """Where a recipe's picture of that name is kept."""
+    return out / f"{recipe}.{slug(name)}.svg"
+
+
+def refuse_foreign(names: Iterable[str], out: Path, recipe: str) -> None:
+    """Refuse to write over a file that is no such picture.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for path in (place(out, recipe, str(name)) for name in names):
+        try:
+            foreign = path.exists() and not path.read_text(encoding="utf-8").startswith(MARK)
+        except (OSError, UnicodeDecodeError):
+            foreign = True
+        if foreign:
+            raise UserError(f"{path} exists and is no picture of a claim: choose another --out")
+
+
+def write_pictures(pictures: Mapping[str, Mapping[str, Any]], out: Path, recipe: str) -> dict[str, dict[str, Any]]:
+    """Write each picture's file; the same entries with ``file``, its name, in place of ``svg``.
+
+    Raises:
+        UserError: when the disk is full.
+    """
+    found = {}
+    for name, picture in pictures.items():
+        path = place(out, recipe, name)
+        write_text(path, picture["svg"])
+        found[name] = {"file": path.name, **{key: value for key, value in picture.items() if key != "svg"}}
+    return found

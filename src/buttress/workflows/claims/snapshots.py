@@ -1,0 +1,45 @@
+"""The jobs' side of pictures: what a trained network gives to draw, as plain data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from buttress import audits
+from buttress.audits import Audit
+from buttress.audits.finding import to_json
+from buttress.data.base import Dataset, Split
+from buttress.threat import Threat
+from buttress.training import Trained
+from buttress.workflows.claims.build import build
+from buttress.workflows.threats import under
+
+_BATCH = 512  # inputs attacked at once
+
+
+def snapshot(trained: Trained, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """What was asked of one network.
+
+    Args:
+        trained: the network and its history.
+        dataset: what it was trained on.
+        split: what an audit looks at.
+        asked: ``audit``, ``inputs`` and ``eps`` of its threat; or nothing, which asks for the history.
+        seed: of the audit.
+
+    Returns:
+        ``finding``, or ``history``: a row of figures for each epoch, None for what is no finite number.
+    """
+    if "audit" not in asked:
+        return {"history": [{key: _finite(value) for key, value in row.items()} for row in trained.history]}
+    threat = Threat(eps=asked["eps"], box=dataset.box)
+    question: Audit = under(threat, build(Audit, asked["audit"], "audits"))  # type: ignore[type-abstract]  # of any subclass
+    settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+    (finding,) = audits.run(trained.model, split, [question], limit=asked["inputs"], **settings)
+    return {"finding": json.loads(to_json({"it": [finding]}, {}))["networks"]["it"][0]}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,129 @@
+"""Networks that a table's transferred attacks make their points on: how they are named, trained and attacked."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from buttress.attacks import Attack
+from buttress.attacks.transfer import Transfer
+from buttress.audits.naming import describe
+from buttress.data.base import Dataset
+from buttress.errors import UserError
+from buttress.registry import nearest
+from buttress.workflows.claims.build import build
+from buttress.workflows.claims.experiment import Experiment, Origin
+from buttress.workflows.claims.recipe import blanks, filled, typed
+from buttress.workflows.claims.training import load, trained
+from buttress.workflows.making import check_fit
+
+_AWAY = 1000  # of a source's seed from the job's, unless it has its own
+_KEPT = 8  # networks a process remembers: rows of one seed, which are trained one after the other, share theirs
+_WHERE = "claim: experiment: attacks"
+
+
+def resolved(
+    entry: Mapping[str, Any], setups: Mapping[str, Any], defences: Mapping[str, Any], seed: int
+) -> Mapping[str, Any]:
+    """An entry of a table's attacks with all that its sources hang on; one without sources stays as it is.
+
+    Args:
+        entry: as the recipe has it.
+        setups: the experiment's, by name.
+        defences: of the table's rows, by name, which a source's ``$NAME`` stands for.
+        seed: of the job.
+    """
+    if "sources" not in entry:
+        return entry
+    found = {}
+    for name, tree in entry["sources"].items():
+        origin = typed(Origin, tree, f"{_WHERE}: sources: {name}")
+        found[name] = {
+            "setup": setups[origin.setup],
+            "defence": filled(origin.defence, defences),
+            "seed": seed + _AWAY if origin.seed is None else origin.seed,
+        }
+    return {**entry, "sources": found}
+
+
+def attacks_of(
+    entry: Mapping[str, Any], dataset: Dataset, seed: int, data_dir: str | None
+) -> Iterator[tuple[str | None, Attack]]:
+    """The attacks of one resolved entry: itself, or one from each of its sources, which are trained here.
+
+    Args:
+        entry: see `resolved`.
+        dataset: what is attacked.
+        seed: of the job; sources see the data that it gives, so that none is trained on what is attacked.
+        data_dir: where original data files are.
+
+    Yields:
+        The label, None for that which the attack has by itself, and the attack.
+    """
+    if "sources" not in entry:
+        yield None, build(Attack, entry["attack"], "attack")  # type: ignore[type-abstract]  # of any subclass
+        return
+    attack = _transfer(entry)
+    for name, origin in entry["sources"].items():
+        network = _network(json.dumps(origin, sort_keys=True), seed, data_dir)
+        try:
+            check_fit(network, dataset)
+        except UserError as reason:
+            raise UserError(f"{_WHERE}: sources: {name}: {reason}") from None
+        yield label(attack, name), replace(attack, surrogate=network)
+
+
+def label(attack: Transfer, name: str) -> str:
+    """How the accuracy under an attack from a source is called: "PGD-40 from mlp"."""
+    return f"{describe(attack.attack)} from {name}"
+
+
+def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
+    """Refuse sources that could not be trained or not be told apart.
+
+    Raises:
+        UserError: for sources of an attack that is no transfer, an unknown setup, and two sources of one label.
+    """
+    seen: set[str] = set()
+    for entry in experiment.attacks:
+        if "sources" not in entry:
+            continue
+        if not isinstance(entry["sources"], Mapping) or not entry["sources"]:
+            raise UserError(f"{_WHERE}: sources must map names to networks; got {entry['sources']!r}")
+        attack = _transfer(entry)
+        for name, tree in entry["sources"].items():
+            origin = typed(Origin, tree, f"{_WHERE}: sources: {name}")
+            if origin.setup not in experiment.setups:
+                known = nearest(origin.setup, list(experiment.setups))
+                raise UserError(f"{_WHERE}: sources: {name}: there is no setup {origin.setup!r}; {known}")
+            unknown = blanks(origin.defence) - set(rows)
+            if unknown:
+                raise UserError(f"{_WHERE}: sources: {name} has a blank ${min(unknown)} that nothing fills")
+            if label(attack, name) in seen:
+                raise UserError(f"{_WHERE}: two sources give {label(attack, name)!r}: call one of them otherwise")
+            seen.add(label(attack, name))
+
+
+def _transfer(entry: Mapping[str, Any]) -> Transfer:
+    """The transfer of an entry, whose surrogate is to come."""
+    tree = entry["attack"]
+    named = tree.get("name") if isinstance(tree, Mapping) else tree
+    if named != "transfer" or (isinstance(tree, Mapping) and "surrogate" in tree):
+        raise UserError(f"{_WHERE}: sources are for {{name: transfer, attack: ...}} without a surrogate; got {tree!r}")
+    options = tree if isinstance(tree, Mapping) else {"name": tree}
+    made: Attack = build(Attack, {**options, "surrogate": "source"}, "attack")  # type: ignore[type-abstract]
+    assert isinstance(made, Transfer)
+    return made
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def _network(origin: str, data_seed: int, data_dir: str | None) -> nn.Module:
+    """The network that this JSON text describes; nobody changes it, since a transfer gives it back as it was."""
+    tree = json.loads(origin)
+    dataset = load(tree["setup"]["source"], data_dir, data_seed)
+    return trained(tree["setup"], tree["defence"], dataset, tree["seed"])[0].model

@@ -1,0 +1,66 @@
+"""What the training of a table's rows costs, known without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.defences.base import Defence
+from buttress.errors import UserError
+from buttress.training.cost import passes
+from buttress.workflows.claims.build import build
+from buttress.workflows.claims.experiment import Row
+from buttress.workflows.claims.recipe import blanks, filled
+from buttress.workflows.claims.statistics import paired
+from buttress.workflows.settings import Training
+
+PASSES = "passes"  # a figure that every row has whose method tells its cost
+
+
+def cost(setup: Mapping[str, Any], defence: Any) -> dict[str, float | None]:
+    """``passes`` of each training input over the whole training, and ``relative``.
+
+    The first are the epochs times the passes, forward and backward alike, that an input costs whenever it is trained
+    on, without those of what the method trains beforehand. They are what checks compare, since methods that replay
+    batches have fewer epochs. The second is what an input costs whenever it is trained on, as a multiple of standard
+    training. Both are None where nobody has said.
+    """
+    method: Defence = build(Defence, defence, "defence")  # type: ignore[type-abstract]  # of any subclass
+    return passes(method, build(Training, setup.get("training", {})).epochs)
+
+
+def first_choice(name: str, rows: Sequence[Row], within: tuple[str, ...] = ()) -> Any:
+    """The defence of a row with the first of its choices, and those of the rows that it builds on.
+
+    Args:
+        name: of the row.
+        rows: of the table.
+        within: the rows that build on this one.
+
+    Raises:
+        UserError: when rows build on each other in a circle.
+    """
+    if name in within:
+        raise UserError("claim: experiment: rows build on each other in a circle")
+    row = next(row for row in rows if row.name == name)
+    below = blanks(row.defence) & {other.name for other in rows}
+    bases = {other: first_choice(other, rows, (*within, name)) for other in below}
+    return filled(row.defence, {**bases, **{blank: values[0] for blank, values in row.choose.items()}})
+
+
+def known(name: str, told: Mapping[str, float | None]) -> float:
+    """The passes of a row.
+
+    Raises:
+        UserError: where they are unknown.
+    """
+    found = told[PASSES]
+    if found is None:
+        raise UserError(f"claim: checks: the passes of {name!r} are unknown, so no check can be made of them")
+    return found
+
+
+def difference(better: Mapping[str, Any], than: Mapping[str, Any], seeds: int) -> dict[str, Any]:
+    """How many passes more one row has than another: the same for every seed, and therefore known for one, too."""
+    more = known(better["name"], better["cost"]) - known(than["name"], than["cost"])
+    return {**paired([more] * seeds), "low": more, "high": more}

@@ -1,0 +1,53 @@
+"""The networks of claims, trained as their setups say."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from buttress import registry
+from buttress.data.base import Dataset
+from buttress.defences.base import Defence
+from buttress.training import Trained, fit
+from buttress.workflows.claims.build import build
+from buttress.workflows.settings import Network, Source, Training
+
+
+def load(tree: Mapping[str, Any], data_dir: str | None, seed: int) -> Dataset:
+    """The data of a setup.
+
+    Args:
+        tree: the setup's ``source``.
+        data_dir: where original data files are, for data sets that have such.
+        seed: of what is drawn.
+    """
+    source = build(Source, tree)
+    parameters = inspect.signature(registry.dataset.get(source.data or "fashion-mini")).parameters
+    if data_dir and "data_dir" in parameters:
+        source = replace(source, data_dir=Path(data_dir))
+    return source.load(seed)[0]
+
+
+def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
+    """A network and the seconds that its training took.
+
+    Args:
+        setup: ``architecture`` and ``training``.
+        defence: short form.
+        dataset: what it is trained on.
+        seed: of its initial weights and of all that training draws.
+    """
+    method: Defence = build(Defence, defence, "defence")  # type: ignore[type-abstract]  # of any subclass
+    training = build(Training, setup.get("training", {}))
+    model = build(Network, setup["architecture"]).create(dataset, seed)
+    start = time.perf_counter()
+    names = [f.name for f in fields(training) if f.name != "train_precision"]
+    settings: dict[str, Any] = {name: getattr(training, name) for name in names}
+    # Where the last weights are kept no epoch needs to be judged by an attack.
+    check: Any = "none" if training.keep == "last" else "auto"
+    found = fit(model, dataset, method, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    return found, time.perf_counter() - start
