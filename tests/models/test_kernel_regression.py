@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -184,6 +185,8 @@ def test_what_is_kept_in_evaluation_follows_the_weights(kind, monkeypatch):
     check(model, x, 1)
     with torch.no_grad():
         model.support.data = model.support.data.flip(0)  # no version tells of this
+    check(model, x, 1)
+    model.kernel = replace(model.kernel, ridge=0.5)
     check(model, x, 1)
     check(copy.deepcopy(model), x, 0)
     check(copy.deepcopy(model).float(), x.detach().float().requires_grad_(), 1)

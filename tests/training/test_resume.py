@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pickle
 import signal
 from typing import ClassVar
 
@@ -150,6 +151,14 @@ def test_a_signal_while_a_resumed_run_prepares_leaves_its_checkpoint(
         train(network(), images, Prepared(), out=tmp_path / "run", resume=True)
     resumed = train(network(), images, Prepared(), out=tmp_path / "run", resume=True)
     same(resumed.model.state_dict(), whole.model.state_dict())
+
+
+@pytest.mark.parametrize("step", [None, 7])
+def test_an_interruption_comes_over_from_another_process(step):
+    """As from the workers of a reproduction; an exception that cannot be read there breaks the whole pool."""
+    mine = Interrupted(step, signal.SIGTERM)
+    theirs = pickle.loads(pickle.dumps(mine))
+    assert (theirs.step, theirs.signal, str(theirs)) == (step, signal.SIGTERM, str(mine))
 
 
 def test_a_second_signal_disturbs_no_tidying_up_and_a_preparation_that_takes_no_notice_is_not_gone_on_from():

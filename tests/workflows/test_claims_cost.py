@@ -3,6 +3,7 @@
 import pytest
 
 from buttress.errors import UserError
+from buttress.workflows.claims.findings import in_words
 from buttress.workflows.claims.recipe import Claim
 from buttress.workflows.claims.sections import errors, rows
 from buttress.workflows.claims.table import Table
@@ -98,10 +99,47 @@ def test_the_cost_is_that_of_the_defence_chosen():
     assert found["checks"][1]["under"]["PGD"]["mean"] == costs["above"] - costs["chosen"] > 0
 
 
+def test_only_layer_regularisation_is_told_as_such():
+    """AWP goes around another row's training, too, and the page says nothing of layers then."""
+    around = [{"name": name, "defence": {"name": name, "base": "$PGD-10"}} for name in ("awp", "layer-regularised")]
+    around[1]["defence"]["layers"] = ["x"]
+    found = judge(rows=[*ROWS, *around])
+    assert [(pair["row"], pair["base"]) for pair in found["regularised"]] == [("layer-regularised", "PGD-10")]
+    assert judge(rows=[*ROWS, around[0]])["regularised"] == []
+    told = in_words(found)
+    assert "Of 1 rows" in told
+    assert "published: " not in told, "no number was published for these checks"
+
+
 def test_rows_that_build_on_each_other_in_a_circle_are_found():
     more = [{"name": a, "defence": {"name": "layer-regularised", "base": f"${b}"}} for a, b in ("xy", "yx")]
     with pytest.raises(UserError, match="in a circle"):
         judge({"better": "x", "than": "plain", "figure": "passes"}, rows=[*ROWS, *more])
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        ({"figure": "monitors fired"}, "monitors fired: nothing watches the training of '(plain|PGD-10)'"),
+        ({"figure": "passes", "by": "much"}, "by must be a number; got 'much'"),
+    ],
+)
+def test_checks_that_could_not_be_made_are_refused_before_anything_runs(check, message):
+    with pytest.raises(UserError, match=message):
+        judge({"better": "PGD-10", "than": "plain", **check})
+
+
+@pytest.mark.parametrize(
+    ("experiment", "message"),
+    [
+        ({"rows": [*ROWS, ROWS[0]]}, "two are called 'plain'"),
+        ({"rows": [*ROWS, {"name": "x", "defence": "at", "choose": {"a": []}}]}, "'x' has nothing to choose from"),
+        ({"figures": ["a"]}, "figures: a mapping from names to figures was expected"),
+    ],
+)
+def test_tables_that_could_not_be_made_are_refused(experiment, message):
+    with pytest.raises(UserError, match=message):
+        judge(**experiment)
 
 
 @pytest.mark.parametrize("name", ["passes", "monitors fired"])

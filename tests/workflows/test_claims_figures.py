@@ -3,6 +3,7 @@
 import pytest
 
 from buttress.errors import UserError
+from buttress.workflows.claims import jobs
 from buttress.workflows.claims.jobs import run_job
 from buttress.workflows.claims.recipe import Claim
 from buttress.workflows.claims.sections import figures
@@ -31,6 +32,11 @@ def judge(*checks, **experiment):
     asked = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
     settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked, **experiment}
     return Table(Claim(source="s", statement="s", kind="table", checks=list(checks)), settings, 2, Finished()).run()
+
+
+def test_a_text_is_not_compared():
+    with pytest.raises(UserError, match="'trust' is no number but a text"):
+        judge({"better": "AT", "than": "plain", "figure": "trust"})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +115,17 @@ def test_a_figure_is_read_from_the_finding():
     assert run_job(job("main_eps", times=100), None)["figures"] == {"asked": pytest.approx(10.0)}
     assert run_job(job("same_inputs"), None)["figures"]["asked"].isalnum()
     assert run_job(job("attacks.0.label"), None)["figures"]["asked"] == "PGD-2"
+
+
+def test_figures_of_one_audit_ask_it_once(monkeypatch):
+    asked, runs = job("inputs"), []
+    plain = jobs.audits.run
+    monkeypatch.setattr(jobs.audits, "run", lambda *about, **s: runs.append(s["limit"]) or plain(*about, **s))
+    first = asked["figures"]["asked"]
+    more = {"eps": {**first, "path": "main_eps"}, "fewer": {**first, "inputs": 10}}
+    found = run_job({**asked, "figures": {**asked["figures"], **more}}, None)["figures"]
+    assert found == {"asked": 20.0, "eps": 0.1, "fewer": 10.0}
+    assert runs == [None, 20, 10]  # the table's attack, and two audits for three figures
 
 
 def test_whether_a_monitor_fired_is_a_figure():

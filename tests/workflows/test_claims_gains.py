@@ -8,8 +8,7 @@ from buttress.errors import UserError
 from buttress.workflows.claims import find
 from buttress.workflows.claims.gains import nearest_cells, run_gains
 from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.statistics import spread
-from buttress.workflows.claims.table import differences
+from buttress.workflows.claims.statistics import differences, spread
 
 MNIST = find("lsa-table3-mnist").claim
 MOON = find("lsa-table2-moon").claim

@@ -123,6 +123,13 @@ def test_what_cannot_be_drawn_is_answered_before_anything_runs(asked, message):
         table(None, pictures=asked)
 
 
+def test_pictures_that_are_no_mapping_are_a_mistake(tmp_path):
+    recipe = {**MINI, "claim": {**MINI["claim"], "experiment": {**MINI["claim"]["experiment"], "pictures": 5}}}
+    (tmp_path / "mini.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="a mapping from names to pictures was expected; got 5"):
+        reproduce(str(tmp_path / "mini.yaml"), **options(tmp_path))
+
+
 def test_names_of_files_are_safe(tmp_path):
     assert slug("../Über: maps (2)") == "ber-maps-2"
     assert place(tmp_path, "mini", "A/B") == tmp_path / "mini.a-b.svg"

@@ -131,6 +131,11 @@ def changed(entry, **sources):
         (changed({"attack": {"name": "transfer", "surrogate": "runs/a"}}), "without a surrogate"),
         (changed({"attack": {"name": "transfer", "atack": "pgd"}}), "atack"),
         ({**MOVED, "sources": {}}, "sources must map names to networks"),
+        (changed({}, x={"setup": ["A"]}), r"there is no setup \['A'\]"),
+        ({**MOVED, "sources": {1: {"setup": "A"}}}, "a name must be a text; got 1"),
+        ({"attack": "pgd", "input": 20}, "no entry 'input'; did you mean 'inputs'"),
+        ({"inputs": 20}, "attacks: missing .* 'attack'"),
+        ("pgd", "a mapping of .* was expected; got 'pgd'"),
     ],
 )
 def test_wrong_sources_are_answered_before_anything_runs(entry, message):

@@ -125,7 +125,7 @@ class KernelRegression(nn.Module):
     the inputs' dtype. In training mode nothing is kept between calls: it is differentiable in the inputs, the support
     and the labels alike, and a call costs the kernel of the support with itself, a factorisation, M^3 / 3 operations,
     and N M evaluations of the kernel. In evaluation mode support and labels are constants; what multiplies the kernel
-    is computed once, and again when either has changed.
+    is computed once, and again when either or the kernel has changed.
 
     Support and labels are parameters. Labels whose rows sum to 0 (one-hot minus 1 / C) are recommended: outputs that
     sum to 1 would be taken for probabilities.
@@ -147,7 +147,8 @@ class KernelRegression(nn.Module):
         self.support = nn.Parameter(support.detach().clone())
         self.labels = nn.Parameter(labels.detach().clone())
         self.kernel = kernel
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = None  # copies of support and labels, and the coefficients
+        # The kernel, copies of support and labels, and the coefficients.
+        self._kept: tuple[Kernel, Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) outputs for inputs (N, ...), in their dtype."""
@@ -162,11 +163,13 @@ class KernelRegression(nn.Module):
 
     def _constant(self, support: Tensor, labels: Tensor) -> Tensor:
         """The coefficients of this support, those of the last call where it is the same."""
-        if self._kept is not None and _same(self._kept[0], support) and _same(self._kept[1], labels):
-            return self._kept[2]
+        if self._kept is not None:
+            kernel, points, values, known = self._kept
+            if kernel == self.kernel and _same(points, support) and _same(values, labels):
+                return known
         with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients later
             coefficients = self.kernel.coefficients(support, labels)
-            self._kept = (support.clone(), labels.clone(), coefficients)
+            self._kept = (self.kernel, support.clone(), labels.clone(), coefficients)
         return coefficients
 
     def extra_repr(self) -> str:

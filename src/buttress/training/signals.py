@@ -26,6 +26,10 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run is saved and
         super().__init__(told)
         self.step, self.signal = step, number
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int | None, int]]:
+        """Made again from its own arguments, so that it comes over from a worker process."""
+        return type(self), (self.step, self.signal)
+
 
 class _AtOnce(BaseException):
     """Ends the work where it is. No `Exception`: those who try something else after one of these must not take it."""

@@ -66,7 +66,8 @@ def reproduce(
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
     readable(out, document)  # now, not after an hour
-    refuse_foreign(settings.get("pictures") or (), out, recipe.name)
+    asked = settings.get("pictures")
+    refuse_foreign(asked if isinstance(asked, dict) else (), out, recipe.name)  # a table refuses all else
     found = _found(claim, settings, seeds, folder, data_dir, workers, out, say)
     if "pictures" in found:
         found["pictures"] = write_pictures(found["pictures"], out, recipe.name)

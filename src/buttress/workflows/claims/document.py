@@ -34,7 +34,7 @@ A claim is *reproduced* if all of its checks are, *not reproduced* if at most ha
 *direction only* in between. The verdict is that under the attack named; each check is repeated under the table's other
 attacks, since much that was published under FGSM does not hold under stronger ones. A check on a figure of an audit
 has nothing to do with these and is the same in each column. A check on *passes* is one on the cost of training, which
-is known without training: the passes, forward and backward, of each training input over all epochs. R&G is the sum of
+is known without training: the passes, forward and backward, of each input trained on over all epochs. R&G is the sum of
 the accuracies, in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of
 20 differences that are really 0, the intervals of one or so will exclude it.
 """

@@ -75,6 +75,21 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Attacked:
+    """One entry of a table's attacks.
+
+    Args:
+        attack: short form.
+        inputs: how many are attacked; all unless given.
+        sources: an `Origin` by name, for a transfer without its surrogate.
+    """
+
+    attack: Any
+    inputs: int | None = None
+    sources: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """A network that a transferred attack makes its points on; it is trained in the job that needs it.
 
@@ -116,14 +131,13 @@ class Experiment:
     Args:
         setups: by name: source, architecture and training, as on the command line.
         eps: the budgets of the columns.
-        attacks: each with ``attack`` and, where not all test inputs are used, ``inputs``. A transfer without its
-            surrogate may have ``sources``, an `Origin` by name, and is one attack from each: "PGD-40 from mlp".
+        attacks: see `Attacked`; a transfer with ``sources`` is one attack from each: "PGD-40 from mlp".
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.
         figures: by name, what else is measured of every network; see `Figure`. Two names are not for these, since
-            rows have such figures by themselves: ``passes`` (of each training input over the whole training, which is
-            epochs times passes, forward and backward, whenever it is trained on) and ``monitors fired``.
+            rows have such figures by themselves: ``passes`` (of each input trained on, which is the setup's epochs
+            times passes, forward and backward, whenever it is trained on) and ``monitors fired``.
         pictures: by name, what is drawn; see `Picture`.
         errors: whether robust error is split into natural and boundary error; the budgets need 0 then.
     """

@@ -29,7 +29,7 @@ def in_words(claim: Mapping[str, Any]) -> str:
     lines.append(_sizes(claim["checks"]))
     if set(measures) == set(_MEASURES):
         lines.append(_centred(pairs))
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)
 
 
 def _told(pairs: Sequence[Mapping[str, Any]], label: str) -> str:
@@ -55,7 +55,10 @@ def _told(pairs: Sequence[Mapping[str, Any]], label: str) -> str:
 
 
 def _sizes(checks: Sequence[Mapping[str, Any]]) -> str:
-    """How large the differences of the checks are beside the published ones."""
+    """How large the differences of the checks are beside the published ones; of those for which a number is known."""
+    checks = [check for check in checks if check["published"] is not None]
+    if not checks:
+        return ""
     published = sum(check["published"] for check in checks) / len(checks)
     told = [
         f"{points(sum(check['under'][label]['mean'] for check in checks) / len(checks))} points under {label}"

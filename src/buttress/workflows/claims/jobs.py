@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 
 from buttress import audits, layers
 from buttress.attacks import Perturbation
-from buttress.audits import Audit
+from buttress.audits import Audit, Finding
 from buttress.audits.robustness import Robustness
 from buttress.data.base import Dataset, Split
 from buttress.errors import UserError
@@ -56,9 +57,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed, data_dir)}
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
-        found["figures"] = {
-            name: _figure(model, dataset, split, tree, threat, seed) for name, tree in job["figures"].items()
-        }
+        found["figures"] = _figures(model, dataset, split, job["figures"], threat, seed)
     if setup.get("training", {}).get("monitors"):
         found.setdefault("figures", {})[FIRED] = float(bool(done.notes))
     return {**found, "seconds": {"training": spent, "measuring": time.perf_counter() - ended}}
@@ -83,14 +82,25 @@ def _accuracy(
     return found
 
 
-def _figure(
-    model: nn.Module, dataset: Dataset, split: Split, tree: Mapping[str, Any], threat: Threat, seed: int
-) -> float | str:
-    """One entry of what an audit finds."""
-    asked = typed(Figure, tree, "claim: experiment: figures")
-    question: Audit = under(threat, build(Audit, asked.audit, "audits"))  # type: ignore[type-abstract]  # of any subclass
+def _figures(
+    model: nn.Module, dataset: Dataset, split: Split, trees: Mapping[str, Any], threat: Threat, seed: int
+) -> dict[str, float | str]:
+    """By name, entries of what audits find; those that are of one audit share its answer."""
+    found: dict[str, float | str] = {}
+    findings: dict[str, Finding] = {}
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
-    (finding,) = audits.run(model, split, [question], limit=asked.inputs, **settings)
+    for name, tree in trees.items():
+        asked = typed(Figure, tree, "claim: experiment: figures")
+        key = json.dumps([asked.audit, asked.inputs], sort_keys=True)
+        if key not in findings:
+            question: Audit = under(threat, build(Audit, asked.audit, "audits"))  # type: ignore[type-abstract]  # of any subclass
+            (findings[key],) = audits.run(model, split, [question], limit=asked.inputs, **settings)
+        found[name] = _figure(asked, findings[key])
+    return found
+
+
+def _figure(asked: Figure, finding: Finding) -> float | str:
+    """One entry of a finding."""
     value: Any = finding.data
     for part in asked.path.split("."):
         if isinstance(value, Sequence) and not isinstance(value, str):

@@ -9,8 +9,9 @@ from urllib.parse import quote
 from buttress.workflows.claims.table import R_AND_G
 
 _PASSES = (
-    "Passes: forward and backward, of each training input over the whole training; in brackets, those of one visit to "
-    "an input as a multiple of standard training's. What a method trains beforehand is not counted.\n\n"
+    "Passes: forward and backward, of each input trained on, over all epochs of the setup, also those that a monitor "
+    "may have spared; in brackets, those of one visit to an input as a multiple of standard training's. What a method "
+    "trains beforehand is not counted, and one that learns its own inputs (adv-kip) visits these few alone.\n\n"
 )
 
 

@@ -17,7 +17,7 @@ from buttress.data.base import Dataset
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Experiment, Origin
+from buttress.workflows.claims.experiment import Attacked, Experiment, Origin
 from buttress.workflows.claims.recipe import blanks, filled, typed
 from buttress.workflows.claims.training import load, trained
 from buttress.workflows.making import check_fit
@@ -84,13 +84,15 @@ def label(attack: Transfer, name: str) -> str:
 
 
 def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
-    """Refuse sources that could not be trained or not be told apart.
+    """Refuse what is no entry of the attacks, and sources that could not be trained or not be told apart.
 
     Raises:
-        UserError: for sources of an attack that is no transfer, an unknown setup, and two sources of one label.
+        UserError: for unknown settings, sources of an attack that is no transfer, an unknown setup, and two sources of
+            one label.
     """
     seen: set[str] = set()
     for entry in experiment.attacks:
+        typed(Attacked, entry, _WHERE)
         if "sources" not in entry:
             continue
         if not isinstance(entry["sources"], Mapping) or not entry["sources"]:
@@ -98,8 +100,10 @@ def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
         attack = _transfer(entry)
         for name, tree in entry["sources"].items():
             origin = typed(Origin, tree, f"{_WHERE}: sources: {name}")
-            if origin.setup not in experiment.setups:
-                known = nearest(origin.setup, list(experiment.setups))
+            if not isinstance(name, str):
+                raise UserError(f"{_WHERE}: sources: a name must be a text; got {name!r}")
+            if not isinstance(origin.setup, str) or origin.setup not in experiment.setups:
+                known = nearest(str(origin.setup), list(experiment.setups))
                 raise UserError(f"{_WHERE}: sources: {name}: there is no setup {origin.setup!r}; {known}")
             unknown = blanks(origin.defence) - set(rows)
             if unknown:

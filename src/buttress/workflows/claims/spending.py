@@ -18,12 +18,13 @@ PASSES = "passes"  # a figure that every row has whose method tells its cost
 
 
 def cost(setup: Mapping[str, Any], defence: Any) -> dict[str, float | None]:
-    """``passes`` of each training input over the whole training, and ``relative``.
+    """``passes`` of each input trained on over all epochs of the setup, and ``relative``.
 
     The first are the epochs times the passes, forward and backward alike, that an input costs whenever it is trained
     on, without those of what the method trains beforehand. They are what checks compare, since methods that replay
-    batches have fewer epochs. The second is what an input costs whenever it is trained on, as a multiple of standard
-    training. Both are None where nobody has said.
+    batches have fewer epochs. They know nothing of epochs that a monitor spares, nor of a method that trains on other
+    inputs than it was given: cost.json of a run tells what was done. The second is what an input costs whenever it is
+    trained on, as a multiple of standard training. Both are None where nobody has said.
     """
     method: Defence = build(Defence, defence, "defence")  # type: ignore[type-abstract]  # of any subclass
     return passes(method, build(Training, setup.get("training", {})).epochs)

@@ -41,6 +41,16 @@ def shifted(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
     return {key: None if difference[key] is None else difference[key] + by for key in ("mean", "low", "high")}
 
 
+def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
+    """Label of each attack -> paired differences of two rows in one column, seed by seed."""
+    found = {}
+    for label, values in better["accuracy"].items():
+        pairs = zip(values[column]["seeds"], than["accuracy"][label][column]["seeds"], strict=True)
+        # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
+        found[label] = paired([round(mine - other, 9) for mine, other in pairs])
+    return found
+
+
 _ROUNDING = 1e-9  # points: a smaller mean is what is left of differences that cancel
 
 

@@ -14,7 +14,7 @@ from buttress.workflows.claims.jobs import FIRED
 from buttress.workflows.claims.pictures import Pictures
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import paired, shifted, spread, summed, verdict
+from buttress.workflows.claims.statistics import differences, paired, shifted, spread, summed, verdict
 from buttress.workflows.claims.work import Job, Work
 
 _SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
@@ -198,6 +198,8 @@ class Table:
             what, found = PASSES, dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
         elif "figure" in check:
             name = check["figure"]
+            if not all("seeds" in row["figures"][name] for row in (better, than)):
+                raise UserError(f"claim: checks: {name!r} is no number but a text, and cannot be compared")
             what, pairs = name, zip(*(row["figures"][name]["seeds"] for row in (better, than)), strict=True)
             found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
         else:
@@ -230,7 +232,8 @@ class Table:
         """Each row that regularises layers of another row's training, compared with that row."""
         found = []
         for row, measured in zip(self.rows, rows, strict=True):
-            base = row.defence.get("base") if isinstance(row.defence, dict) else None
+            regularises = isinstance(row.defence, dict) and row.defence.get("name") == "layer-regularised"
+            base = row.defence.get("base") if regularises else None
             if not (isinstance(base, str) and base[1:] in self.names):
                 continue
             found.append(
@@ -251,6 +254,10 @@ class Table:
     def _check(self) -> None:
         """Refuse before the first training what would fail after the last."""
         columns = [R_AND_G, *map(str, self.experiment.eps)]
+        figures: object = self.experiment.figures
+        if not isinstance(figures, Mapping):
+            told = f"a mapping from names to figures was expected; got {figures!r}"
+            raise UserError(f"claim: experiment: figures: {told}")
         for check in self.claim.checks:
             for key in _PAIR:
                 if key not in check:
@@ -258,6 +265,8 @@ class Table:
                 self._index(check[key])
                 if len(self.claim.published.get(check[key], self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
+            if not isinstance(check.get("by", 0), int | float):
+                raise UserError(f"claim: checks: by must be a number; got {check['by']!r}")
             if "figure" in check:
                 known = [*self.experiment.figures, FIRED, PASSES]
                 if check["figure"] not in known:
@@ -276,24 +285,21 @@ class Table:
         if loose:
             raise UserError(f"claim: experiment: setups have a blank ${min(loose)} that nothing fills")
         for row in self.rows:
+            if self.names.count(row.name) > 1:
+                raise UserError(f"claim: experiment: rows: two are called {row.name!r}")
+            if not all(isinstance(values, list) and values for values in row.choose.values()):
+                raise UserError(f"claim: row {row.name!r} has nothing to choose from; got {row.choose!r}")
             if row.setup and row.setup not in self.setups:
                 raise UserError(f"claim: there is no setup {row.setup!r}; {nearest(row.setup, list(self.setups))}")
             unknown = blanks(row.defence) - set(self.names) - set(row.choose)
             if unknown:
                 raise UserError(f"claim: row {row.name!r} has a blank ${min(unknown)} that nothing fills")
+        for name in {check[key] for check in self.claim.checks if check.get("figure") == FIRED for key in _PAIR}:
+            if not self._setup(self.rows[self._index(name)]).get("training", {}).get("monitors"):
+                raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {name!r}: give it monitors")
         costly = {check[key] for check in self.claim.checks if check.get("figure") == PASSES for key in _PAIR}
         for row in (row for row in self.rows if row.name in costly):
             spending.known(row.name, spending.cost(self._setup(row), spending.first_choice(row.name, self.rows)))
-
-
-def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
-    """Label of each attack -> paired differences of two rows in one column, seed by seed."""
-    found = {}
-    for label, values in better["accuracy"].items():
-        pairs = zip(values[column]["seeds"], than["accuracy"][label][column]["seeds"], strict=True)
-        # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
-        found[label] = paired([round(mine - other, 9) for mine, other in pairs])
-    return found
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
