@@ -93,7 +93,10 @@ class Layers(Audit):
         main = describe(self.perturbations[0])
         stated = profile.to_dict()
         data: dict[str, Any] = {
-            **{key: stated[key] for key in ("layers", "perturbations", "measure", "mean", "std", "excluded")},
+            **{
+                key: stated[key]
+                for key in ("layers", "perturbations", "measure", "mean", "std", "excluded", "unpaired")
+            },
             "inputs": profile.inputs,
             "quantiles": {str(q): to_lists(profile.quantiles[i]) for i, q in enumerate(QUANTILES)},
             "mu": {p: profile.mu(p) for p in profile.perturbations},

@@ -140,6 +140,7 @@ class Watcher(TorchFunctionMode):
         self._running: list[_Frame] = []
         self._calls: dict[str, int] = {}
         self._seeing = False
+        self._graphs = torch.is_grad_enabled()
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
@@ -195,8 +196,11 @@ class Watcher(TorchFunctionMode):
         if not self.selection.wants(name, module, function):
             return value
         self._seeing = True
+        # A network that takes gradients of its own has graphs where whoever watches has asked for none.
+        shown = value if self._graphs or not value.requires_grad else value.detach()
         try:
-            return self.see(name, value)
+            found = self.see(name, shown)
+            return value if found is shown else found
         finally:
             self._seeing = False
 

@@ -50,7 +50,9 @@ def sustainability(
         model: the network.
         data: batches (x, y); draws follow its ``.ids`` where it has such, else the inputs' positions.
         perturbations: by name, or one alone; the first is the one that `LayerProfile.mvl` speaks of.
-        layers: which layers; see `Selection`. Calls of the two passes are paired by name.
+        layers: which layers; see `Selection`. Calls of the two passes are paired by name, and `LayerProfile.unpaired`
+            names those that only one of them makes. Inside of an ODE solver that chooses its steps even calls of one
+            name belong to different times: look at the output of its block instead.
         measure: a name in `MEASURES`, or a `Measure`.
         reference: for a centred measure, the first so many inputs give the centre.
         seed: what all draws depend on.

@@ -40,8 +40,8 @@ class LayerTolerance:
             imply a margin of at most 1.
         rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that beats the model, an
             upper bound. 0 where the model is wrong unperturbed, infinite where nothing was found, NaN where the
-            layer's value is 0.
-        displacement: (L, N) relative error of the layer under the attack.
+            layer's value is 0, or not every pass calls it, as inside of ODE solvers that choose their steps.
+        displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
         wrong: (N,) bool, inputs that beat the model unperturbed; medians leave them out.
         beaten: (N,) bool, inputs that beat it under the attack.
     """
@@ -157,18 +157,48 @@ def _batch(
     wrong, beaten = task.beaten(output, y), task.beaten(output_adv, y)
     rho, displacement = [], []
     for name in names:
-        if not {len(clean[name]), len(perturbed[name])} == {len(x)}:
-            raise UserError(f"the first axis of layer {name!r} is not the batch's: leave it out of layers")
-
-        def above(value: Tensor, rows: Rows, name: str = name) -> Tensor:
-            """The output for these inputs when layer ``name`` has this value."""
-            with capture(model, [name], replace=lambda _, __: value):
-                return task.read(model(x[rows]))
-
-        found = _Search(above, clean[name], y, task, steps).radius(perturbed[name], wrong, bisections)
+        if name in clean and name in perturbed and clean[name].shape == perturbed[name].shape:
+            if len(clean[name]) != len(x):
+                raise UserError(f"the first axis of layer {name!r} is not the batch's: leave it out of layers")
+            found = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
+            moved = relative_error(clean[name], perturbed[name])
+        else:
+            found = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
         rho.append(found.cpu())
-        displacement.append(relative_error(clean[name], perturbed[name]).cpu())
+        displacement.append(moved.cpu())
     return torch.stack(rho), torch.stack(displacement), wrong.cpu(), beaten.cpu()
+
+
+class _NotMetError(Exception):
+    """A pass of some of the inputs did not call the layer that was to be replaced."""
+
+
+def _tolerated(
+    model: nn.Module,
+    name: str,
+    x: Tensor,
+    clean: Tensor,
+    perturbed: Tensor,
+    y: Tensor,
+    wrong: Tensor,
+    task: Task,
+    steps: int,
+    bisections: int,
+) -> Tensor:
+    """(n,) rho of one layer; NaN where the layer is not called in every pass (an ODE solver that chooses its steps)."""
+
+    def above(value: Tensor, rows: Rows) -> Tensor:
+        """The output for these inputs when the layer has this value."""
+        with capture(model, [name], replace=lambda _, __: value) as met:
+            output = task.read(model(x[rows]))
+        if name not in met:
+            raise _NotMetError
+        return output
+
+    try:
+        return _Search(above, clean, y, task, steps).radius(perturbed, wrong, bisections)
+    except _NotMetError:
+        return torch.full_like(clean.flatten(1)[:, 0], torch.nan)
 
 
 class _Search:

@@ -1,0 +1,41 @@
+"""A network's own training term, left out during the first epochs."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.wrapper import Wrapper
+from buttress.errors import UserError
+from buttress.registry import defence
+
+
+@defence("auxiliary-from")
+class AuxiliaryFrom(Wrapper):
+    """Any base; what the network itself adds to the loss (``forward_with_auxiliary``) counts from an epoch on only.
+
+    TisODE is trained so: cross-entropy alone during five epochs, then with the steady-state term. A network does not
+    know the epoch, and so needs no state for it. A network without such a term is trained as by the base. Costs
+    nothing; the term is computed from the start.
+
+    Args:
+        base: the training method underneath.
+        epochs: before the term counts, which may be a fraction; 0 leaves the base alone.
+    """
+
+    paper = "Yan et al., ICLR 2020"
+
+    def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
+        super().__init__(base)
+        if not 0 <= epochs < math.inf:
+            raise UserError(f"the network's own term is left out for 0 or more epochs; got {epochs}")
+        self.epochs = epochs
+
+    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+        """The base's loss; the term is forgotten where it is too early."""
+        loss = self.base.loss(model, batch, at)
+        if at.epoch < self.epochs:
+            at.auxiliary.clear()
+        return loss

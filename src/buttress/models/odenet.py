@@ -1,0 +1,276 @@
+"""A neural ODE as the representation block of a small CNN, its steady-state form, and the matched residual CNN."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+from buttress.models.denoising import Denoising
+from buttress.models.ode import ADAPTIVE, ODEBlock
+from buttress.models.options import whole
+from buttress.models.steady_state import WINDOWS, SteadyBlock
+from buttress.registry import model, nearest
+
+Norm = Literal["mean", "l2"]
+
+# Of each convolution: kernel, stride, padding.
+EXTRACTORS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "published": ((3, 1, 0), (4, 2, 1)),
+    "small": ((3, 1, 1), (4, 2, 1)),
+    "deep": ((3, 1, 0), (4, 2, 1), (4, 2, 1)),
+}
+
+
+class Dynamics(nn.Module):
+    """dz/dt, or the branch of a residual block: two 3x3 convolutions, each with group normalisation and ReLU after it.
+
+    Args:
+        width: channels of the state, an even number.
+        timed: whether each convolution sees the time, as one more channel before the others, and has a bias.
+    """
+
+    def __init__(self, width: int, timed: bool) -> None:
+        super().__init__()
+        self.timed = timed
+        self.conv1 = nn.Conv2d(width + timed, width, 3, padding=1, bias=timed)
+        self.norm1 = nn.GroupNorm(width // 2, width)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(width + timed, width, 3, padding=1, bias=timed)
+        self.norm2 = nn.GroupNorm(width // 2, width)
+        self.relu2 = nn.ReLU()
+
+    def forward(self, t: Tensor, z: Tensor) -> Tensor:
+        """(N, width, H, W), nowhere negative, at time ``t`` and state ``z`` (N, width, H, W)."""
+        h = self.relu1(self.norm1(self.conv1(self._at(t, z))))
+        out: Tensor = self.relu2(self.norm2(self.conv2(self._at(t, h))))
+        return out
+
+    def _at(self, t: Tensor, z: Tensor) -> Tensor:
+        return torch.cat([t.to(z).expand(z.shape[0], 1, *z.shape[2:]), z], 1) if self.timed else z
+
+
+class Residual(nn.Module):
+    """z + func(z): what stands where the ODE does in the matched CNN, and one Euler step of length 1."""
+
+    def __init__(self, func: nn.Module) -> None:
+        super().__init__()
+        self.func = func
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Features of the shape of ``z``."""
+        out: Tensor = z + self.func(z.new_zeros(()), z)
+        return out
+
+
+class BlockNet(nn.Module):
+    """Convolutions, a block that keeps the shape, the mean over all positions, and a linear layer.
+
+    Args:
+        extractor: inputs -> the block's start, (N, width, H, W).
+        block: keeps that shape.
+        width: channels.
+        classes: number of classes.
+    """
+
+    def __init__(self, extractor: nn.Module, block: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.extractor, self.block = extractor, block
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(width, classes)
+
+    def classify(self, z: Tensor) -> Tensor:
+        """Logits (N, classes) of the block's end."""
+        logits: Tensor = self.fc(self.pool(z).flatten(1))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, channels, H, W)."""
+        return self.classify(self.block(self.extractor(x)))
+
+
+class ODENet(BlockNet):
+    """A `BlockNet` whose block is an ODE (Yan et al., ICLR 2020)."""
+
+    block: ODEBlock
+
+    def attack_variants(self) -> dict[str, nn.Module]:
+        """This network, on its own weights, with its ODE solved more exactly or in another way.
+
+        Examples that beat one of these and not the network itself would show that its solver hides gradients.
+        """
+        block, variants = self.block, dict[str, ODEBlock]()
+        if block.solver in ADAPTIVE:
+            variants["tighter tolerance"] = block.altered(rtol=block.rtol / 10, atol=block.atol / 10, adjoint=False)
+            variants["fixed steps"] = block.altered(solver="rk4", adjoint=False)
+        else:
+            variants["finer solver"] = block.altered(step=block.step / 2, adjoint=False)
+            if block.solver != "rk4":
+                variants["rk4"] = block.altered(solver="rk4", adjoint=False)
+        if block.adjoint:
+            variants["not adjoint"] = block.altered(adjoint=False)
+        return {name: _Variant(self, variant) for name, variant in variants.items()}
+
+
+class TisODE(ODENet):
+    """An `ODENet` whose dynamics do not know the time, and are trained to stand still after it (Yan et al., ICLR 2020).
+
+    Args:
+        extractor: as of `BlockNet`, this and the last two.
+        block: the equation, with its window.
+        width: channels.
+        classes: number of classes.
+        weight: of the steady-state term in the loss.
+        norm: how S becomes a number: "mean" of all elements, or "l2", the norm of each input's S, meant over the batch.
+    """
+
+    block: SteadyBlock
+
+    def __init__(
+        self, extractor: nn.Module, block: SteadyBlock, width: int, classes: int, weight: float, norm: Norm
+    ) -> None:
+        super().__init__(extractor, block, width, classes)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise UserError(f"weight must be a finite number of 0 or more, not {weight!r}")
+        if norm not in ("mean", "l2"):
+            raise UserError(f"norm must be mean or l2, not {norm!r}")
+        self.weight, self.norm = weight, norm
+
+    def forward_with_auxiliary(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits, and the weighted steady-state term, to be added to the loss."""
+        if not self.weight:
+            logits = self(x)
+            return logits, logits.new_zeros(())
+        end, moved = self.block(self.extractor(x), steady=True)
+        size = moved.mean() if self.norm == "mean" else moved.flatten(1).norm(dim=1).mean()
+        return self.classify(end), self.weight * size
+
+
+class _Variant(nn.Module):
+    """A network with another solver for its equation; its weights are the network's own."""
+
+    def __init__(self, network: ODENet, block: ODEBlock) -> None:
+        super().__init__()
+        self.network, self.block = network, block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits as of the network."""
+        return self.network.classify(self.block(self.network.extractor(x)))
+
+
+def feature_extractor(name: str, channels: int, width: int, denoise: bool) -> nn.Sequential:
+    """Convolutions with bias, each with group normalisation (2 channels a group) and ReLU after it."""
+    if whole("width", width, 2) % 2:
+        raise UserError(f"width must be even, since channels are normalised two by two; got {width}")
+    if not isinstance(denoise, bool):
+        raise UserError(f"denoise must be True or False, not {denoise!r}")
+    if name not in EXTRACTORS:
+        raise UserError(f"there is no extractor {name!r}; {nearest(str(name), list(EXTRACTORS))}")
+    inputs, layers = whole("channels", channels, 1), list[nn.Module]()
+    for kernel, stride, padding in EXTRACTORS[name]:
+        layers += [nn.Conv2d(inputs, width, kernel, stride, padding), nn.GroupNorm(width // 2, width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, *([Denoising(width)] if denoise else []))
+
+
+@model("odenet-cnn")
+def odenet_cnn(
+    *, classes: int = 10, channels: int = 1, width: int = 64, extractor: str = "published", denoise: bool = False
+) -> nn.Module:
+    """The CNN that an ODENet is compared with: a residual block where the ODE is (Yan et al., ICLR 2020).
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        width: channels of all feature maps, even; 64 as published, 16 is quick on a CPU.
+        extractor: see `odenet`.
+        denoise: see `odenet`.
+    """
+    made, block = feature_extractor(extractor, channels, width, denoise), Residual(Dynamics(width, timed=False))
+    return BlockNet(made, block, width, whole("classes", classes, 2))
+
+
+@model("odenet")
+def odenet(
+    *,
+    classes: int = 10,
+    channels: int = 1,
+    width: int = 64,
+    extractor: str = "published",
+    denoise: bool = False,
+    solver: str = "euler",
+    step: float = 0.1,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    adjoint: bool = False,
+) -> nn.Module:
+    """ODENet: an ODE block over t from 0 to 1 between convolutions and a linear layer (Yan et al., ICLR 2020).
+
+    Defaults are those published for 28x28 grey images, 142,410 parameters. Initial weights are PyTorch's.
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        width: channels of all feature maps, even; 64 as published, 16 is quick on a CPU.
+        extractor: convolutions before the block. "published" for 28x28 images leaves a state of 13x13. The paper's for
+            larger images are not known; our own: "small" (the first convolution padded) leaves 4x4 of 8x8 images,
+            "deep" (one more convolution of stride 2) leaves 7x7 of 32x32 and 6x6 of 28x28.
+        denoise: a feature denoising block (Xie et al., CVPR 2019) at the end of the extractor; the paper combines the
+            two, the place is our choice.
+        solver: "euler" as published, or another of `buttress.models.ode.integrate`, adaptive ones included.
+        step: length of its steps.
+        rtol: relative tolerance of adaptive solvers.
+        atol: absolute one.
+        adjoint: gradients by the adjoint equation; attack the network with False.
+    """
+    made = feature_extractor(extractor, channels, width, denoise)
+    block = ODEBlock(Dynamics(width, timed=True), solver=solver, step=step, rtol=rtol, atol=atol, adjoint=adjoint)
+    return ODENet(made, block, width, whole("classes", classes, 2))
+
+
+@model("tisode")
+def tisode(
+    *,
+    classes: int = 10,
+    channels: int = 1,
+    width: int = 64,
+    extractor: str = "published",
+    denoise: bool = False,
+    solver: str = "euler",
+    step: float = 0.05,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    adjoint: bool = False,
+    window: str = "release",
+    weight: float = 0.01,
+    norm: Norm = "mean",
+) -> nn.Module:
+    """TisODE: a time-invariant ODE trained to be steady after its end (Yan et al., ICLR 2020).
+
+    The loss gets ``weight`` times the size of S, the integral of |f| over a window. 141,130 parameters as published.
+    The published training leaves the term out before the fifth epoch: the defence ``auxiliary-from`` does that.
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        width: channels of all feature maps, even.
+        extractor: see `odenet`.
+        denoise: see `odenet`.
+        solver: see `odenet`, this and the next four.
+        step: length of its steps.
+        rtol: relative tolerance.
+        atol: absolute one.
+        adjoint: gradients by the adjoint equation; the steady-state term always takes them through the steps.
+        window: "paper", from T to 2 T, or "release", from 0.9 T to 1.5 T, as the published code has it.
+        weight: of the term.
+        norm: "mean" over all elements of S, as in the published code; or "l2", the Euclidean norm of each input's S,
+            our reading of the paper's formula.
+    """
+    if window not in WINDOWS:
+        raise UserError(f"there is no window {window!r}; {nearest(str(window), list(WINDOWS))}")
+    how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
+    made = feature_extractor(extractor, channels, width, denoise)
+    block = SteadyBlock(Dynamics(width, timed=False), WINDOWS[window], **how)
+    return TisODE(made, block, width, whole("classes", classes, 2), weight, norm)
