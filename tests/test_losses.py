@@ -32,6 +32,10 @@ def log_odds_against(z, y):
     return np.log(np.exp(np.delete(z, y)).sum()) - z[y]
 
 
+def negative_logit(z, y):
+    return -z[y]
+
+
 def logits(seed, n, classes, scale):
     random = np.random.default_rng(seed)
     return scale * random.normal(size=(n, classes)), random.integers(classes, size=n)
@@ -41,7 +45,7 @@ def logits(seed, n, classes, scale):
 @given(
     seed=st.integers(0, 10**6), n=st.integers(1, 5), classes=st.integers(3, 8), scale=st.sampled_from([0.01, 1.0, 30.0])
 )
-@pytest.mark.parametrize("reference", [cross_entropy, margin, dlr, log_odds_against])
+@pytest.mark.parametrize("reference", [cross_entropy, margin, dlr, log_odds_against, negative_logit])
 def test_label_losses(reference, seed, n, classes, scale):
     z, y = logits(seed, n, classes, scale)
     expected = np.array([reference(row, label) for row, label in zip(z, y, strict=True)])

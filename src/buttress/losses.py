@@ -77,6 +77,11 @@ def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
+def negative_logit(logits: Tensor, y: Tensor) -> Tensor:
+    """Minus the logit of ``y``, whatever the others are; for outputs that are log-likelihoods, or sums of them."""
+    return -logits.gather(1, y[:, None]).squeeze(1)
+
+
 def mse(output: Tensor, y: Tensor) -> Tensor:
     """(N,) mean squared error over everything but the batch axis; for tasks whose output is an image."""
     return (output - y).square().flatten(1).mean(1)
@@ -103,6 +108,7 @@ LOSSES = {
     "dlr": Loss(dlr, toward=dlr_toward),
     "kl": Loss(kl, against="clean"),
     "mse": Loss(mse),
+    "negative_logit": Loss(negative_logit),
 }
 
 LossLike = str | Callable[[Tensor, Tensor], Tensor] | Loss

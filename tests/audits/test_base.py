@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import audits
+from buttress.attacks.autoattack import AutoAttack
 from buttress.attacks.fgsm import FGSM
 from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
@@ -195,6 +196,10 @@ def test_the_same_inputs_are_known_by_their_values_labels_ids_and_order(line):
         (PGD(steps=40, restarts=5), "PGD-40 x 5"),
         (PGD(loss="margin"), "PGD-10 (margin)"),
         (PGD(loss="cross_entropy"), "PGD-10"),
+        (AutoAttack(), "AutoAttack (standard)"),
+        (AutoAttack(steps=20, queries=300, targets=3), "AutoAttack (standard, 20 steps, 300 queries, 3 targets)"),
+        (AutoAttack(version="rand", draws=10), "AutoAttack (rand, 10 draws)"),
+        (AutoAttack(parts=("apgd-ce", "square")), "AutoAttack (standard, apgd-ce + square)"),
         (Gaussian(), "gaussian"),
     ],
 )

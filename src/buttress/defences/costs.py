@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.borrow import Mode
+from buttress.attacks.eot import Wrapper
+from buttress.attacks.variant import Variant
 from buttress.errors import UserError
 
 
@@ -38,7 +43,17 @@ def crafting_passes(attack: Perturbation | None, mode: Mode = "eval") -> float |
     x = torch.full((2, 1, 8, 8), (box[0] + box[1]) / 2)
     model = _Counting()
     try:
-        attack.craft(model, x, torch.tensor([0, 1]), mode=mode)
+        _on_itself(attack).craft(model, x, torch.tensor([0, 1]), mode=mode)
     except (UserError, RuntimeError):
         return None
     return model.passes / len(x)
+
+
+def _on_itself(attack: Perturbation) -> Perturbation:
+    """The attack with what it would craft on variants crafted on the network itself: the toy has none."""
+    if isinstance(attack, Variant):
+        attack = replace(attack, missing="itself")
+    if isinstance(attack, Wrapper):
+        changed: Perturbation = replace(cast(Any, attack), attack=_on_itself(attack.attack))
+        return changed
+    return attack

@@ -11,6 +11,7 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.bpda import BPDA
 from buttress.attacks.ensemble import Ensemble
+from buttress.attacks.variant import Variant
 from buttress.audits import Audit
 from buttress.data.base import Dataset
 from buttress.errors import UserError
@@ -40,6 +41,9 @@ def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str =
     if isinstance(held, Ensemble) and not held.models:
         needs, how = "ensemble needs the networks to attack beside the one in question", "models FOLDER,FOLDER"
         raise UserError(f"{needs}: models=[NETWORKS] in Python, --by.{how} (of runs) on the command line")
+    if isinstance(held, Variant) and held.variant is None:
+        needs, how = "variant needs the name of the network's variant to craft on", "variant NAME"
+        raise UserError(f"{needs}: variant=NAME in Python, --by.{how} on the command line")
     members: Any = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
     changed: dict[str, Any] = {}
     for name, value in ((f.name, getattr(held, f.name)) for f in members):

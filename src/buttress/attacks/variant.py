@@ -1,0 +1,138 @@
+"""Crafting on a variant of the attacked model, made of its own weights, that the model itself offers."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks.base import Attack
+from buttress.attacks.borrow import Model, borrowed
+from buttress.attacks.eot import Wrapper
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.pgd import PGD
+from buttress.attacks.transfer import check_module, other_passes
+from buttress.errors import UserError
+from buttress.random import Random
+from buttress.registry import attack
+
+Missing = Literal["refuse", "itself"]
+
+
+@attack("variant")
+@dataclass(frozen=True, kw_only=True)
+class Variant(Wrapper):
+    """Another attack, run on a variant of the model that has the model's own weights; the verdict is the model's.
+
+    Some networks are hard to attack for a reason that is no robustness: a cut gradient, a coarse solver, chance.
+    Such a network can name what an adaptive attacker would craft on instead, by a method
+    ``attack_variants() -> dict[str, nn.Module]``; see `variants_of`. The weights are live, so training can craft on a
+    variant too, in the mode in which the model itself is.
+
+    Cost per input: that of the attack inside, spent on the variant and counted.
+
+    Args:
+        attack: what runs on the variant; its threat is this one's.
+        variant: the variant's name. Without one it is the attack inside, for ablations.
+        missing: what to do where the model has no such variant: "refuse", or attack the model "itself", so that one
+            list of attacks serves models with and without.
+    """
+
+    attack: Attack = PGD()
+    variant: str | None = None
+    missing: Missing = "refuse"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        super().__post_init__()
+        if self.variant is not None and (not isinstance(self.variant, str) or not self.variant):
+            raise UserError(f"variant must be the name of one of the model's variants; got {self.variant!r}")
+        if self.missing not in get_args(Missing):
+            raise UserError(f"missing must be one of {', '.join(get_args(Missing))}; got {self.missing!r}")
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """What the attack inside finds on the variant, run to its end."""
+        model = self.chosen(oracle.passes.model)
+        if model is None:
+            return self.attack.perturb(oracle, x, y, random)
+        rows, ours = oracle.alive.nonzero().squeeze(1), oracle.passes
+        if not len(rows):
+            return x
+        passes = other_passes(model, oracle, self.attack.draws)
+        target = None if oracle.target is None else oracle.target[rows]
+        trains = bool(getattr(ours.model, "training", False))
+        with borrowed(model, "train" if trains else "eval", torch.initial_seed(), x.device):
+            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+        ours.precision = passes.precision  # the search was the variant's
+        return found
+
+    def chosen(self, model: Model) -> nn.Module | None:
+        """The variant to craft on; None for the model itself.
+
+        Raises:
+            UserError: naming the variants that there are, where the model has no such one and ``missing`` is "refuse".
+        """
+        if self.variant is None:
+            return None
+        variants = variants_of(model)
+        if self.variant in variants:
+            return variants[self.variant]
+        if self.missing == "itself":
+            return None
+        has = f"it has {', '.join(map(repr, variants))}" if variants else "it has none"
+        raise UserError(
+            f'the network has no variant {self.variant!r} to craft on; {has}. Choose another, or missing="itself" to '
+            "craft on the network itself"
+        )
+
+
+def variants_of(model: Model) -> dict[str, nn.Module]:
+    """The networks that an adaptive attacker would craft examples on instead of this one, by name.
+
+    They take the network's inputs, answer as it does, and are made of its own live weights. Empty where there is no
+    method ``attack_variants``. Of a network inside others that hold it as ``model`` (such as
+    ``buttress.models.normalized.Normalized``) they stand where it stands; a parallel container is left away.
+
+    Raises:
+        UserError: where a variant is no torch module.
+    """
+    return offered_networks(model, "attack_variants", "variant")
+
+
+def offered_networks(model: Model, method: str, kind: str) -> dict[str, nn.Module]:
+    """The networks that one offers by a method without arguments, by name, made to stand where it stands.
+
+    Args:
+        model: the network, or what it is in: others that hold it as ``model``, and parallel containers, which are left
+            away.
+        method: name of the method; without one there are none.
+        kind: what an error calls them.
+
+    Raises:
+        UserError: where one is no torch module.
+    """
+    around: list[nn.Module] = []
+    inner: object = model
+    while not hasattr(inner, method) and isinstance(inner, nn.Module):
+        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = inner.module
+        else:
+            around.append(inner)
+            inner = inner._modules.get("model")
+    offered = getattr(inner, method, None)
+    networks: dict[str, nn.Module] = dict(offered()) if callable(offered) else {}
+    for name, network in networks.items():
+        check_module(f"the {kind} {name!r}", network)
+        for outer in reversed(around):
+            networks[name] = _holding(outer, networks[name])
+    return networks
+
+
+def _holding(outer: nn.Module, model: nn.Module) -> nn.Module:
+    """The same module, its buffers and hooks too, with another network in it."""
+    same = copy.copy(outer)
+    same._modules = {**outer._modules, "model": model}
+    return same

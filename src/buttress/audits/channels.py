@@ -1,0 +1,236 @@
+"""Which channels speak for a class, and which are active: on clean inputs and on attacked ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks import Perturbation
+from buttress.attacks.borrow import borrowed
+from buttress.attacks.pgd import PGD
+from buttress.audits import statistics
+from buttress.audits.base import Audit, Subject, describe
+from buttress.audits.finding import Finding
+from buttress.defences.class_corrected import last_linear
+from buttress.defences.cost_matrix import class_indices
+from buttress.errors import UserError
+from buttress.layers.capture import capture, layer_names
+from buttress.registry import audit
+from buttress.threat import Threat, budget_text
+
+Unit = Literal["each", "clean"]
+_ACTIVE = 0.01  # of the largest value of the layer, above which a channel counts as active
+_MEANS = (
+    *(
+        "negative_clean",
+        "negative_attacked",
+        "pearson_clean",
+        "pearson_attacked",
+        "spearman_clean",
+        "spearman_attacked",
+    ),
+    *("l1", "cosine"),
+)
+
+
+@audit("channels")
+@dataclass(frozen=True, kw_only=True)
+class Channels(Audit):
+    """Activations by channel and class, after Bai et al. (ICLR 2021) and Yan et al. (ICML 2021); computed our own way.
+
+    A channel is positively relevant to a class where the class's weight on it is above 0, and negatively where it is
+    below. Over all inputs of a class, a channel's activation is the mean over inputs and space, in units of the largest
+    of the class's channels. Told for each class: the share of the activation (in absolute value) that is in negatively
+    relevant channels, on clean and on attacked inputs; the correlation of activations with weights; the L1 and the
+    cosine distance of clean and attacked activations; how often channels are active, that is above 1 % of the largest
+    value that the layer has; and robust accuracy beside these. Means over classes follow.
+
+    The features are those that enter the last linear layer, what masks them (CIFS) included. Of another layer the mean
+    gradient of the class's logit over its clean inputs, summed over space, stands for the weights.
+
+    Cost: the attack, and two forwards per input; one gradient more where a layer is named.
+
+    Args:
+        attack: what perturbs the inputs.
+        layer: name of a layer with values (N, C) or (N, C, ...); what enters the last linear layer unless given.
+        unit: activations are divided by the largest of "each" kind, clean or attacked, or by the "clean" one in both.
+        classes: whose curves are drawn, by name or index; the most and the least robust unless given.
+    """
+
+    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    layer: str | None = None
+    unit: Unit = "each"
+    classes: Sequence[int | str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.unit not in get_args(Unit):
+            raise UserError(f"unit must be one of {', '.join(get_args(Unit))}; got {self.unit!r}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Attack every input once, and read the features of both."""
+        drawn = None if self.classes is None else class_indices(self.classes, subject.classes)
+        features = _Features(subject, self.layer)
+        outcome = subject.attacked(self.attack).outcome
+        clean, attacked = features.of(subject.x), features.of(outcome.x_adv)
+        right = subject.logits.argmax(1) == subject.y
+        peaks = float(clean.abs().max()), float(attacked.abs().max())
+        rows, curves = [], {}
+        for k in (k for k in range(len(subject.classes)) if bool((subject.y == k).any())):
+            own = subject.y == k
+            relevance = features.relevance(k)
+            row, curve = _row((clean[own], attacked[own]), relevance, peaks, self.unit)
+            figures = statistics.accuracy((right & ~outcome.beaten)[own])
+            row |= {"clean": float(right[own].double().mean()), **figures}
+            rows.append({"class": subject.classes[k], "index": k, "inputs": int(own.sum()), **row})
+            curves[k] = {"class": subject.classes[k], **curve}
+        if drawn is None:
+            ranked = sorted(rows, key=lambda row: row["accuracy"])
+            drawn = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
+        threat = self.attack.threat
+        data: dict[str, Any] = {
+            "attack": describe(self.attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat else ""),
+            "layer": features.name,
+            "inputs": len(right),
+            "channels": clean.shape[1],
+            "unit": self.unit,
+            "classes": rows,
+            "mean": {name: _mean([row[name] for row in rows]) for name in _MEANS},
+            "worst": min(rows, key=lambda row: row["accuracy"])["class"],
+            "worst_accuracy": min(row["accuracy"] for row in rows),
+            "interval": statistics.INTERVAL,
+            "curves": [curves[k] for k in drawn if k in curves],
+        }
+        return Finding("channels", "Channels", _verdict(data), "info", data)
+
+
+class _Features:
+    """Reads what enters the last linear layer, or comes out of a named one, as (N, C) means over space."""
+
+    def __init__(self, subject: Subject, layer: str | None) -> None:
+        self._subject, self._layer = subject, layer
+        model, few = subject.model, subject.x[:4]
+        self._head: nn.Linear | None = None
+        if layer is None:
+            try:
+                self._head = last_linear(model, few)
+            except UserError:
+                raise UserError(
+                    "the network's logits are not the output of a linear layer: name the layer whose channels are meant"
+                ) from None
+            names = {module: name for name, module in model.named_modules()}
+            self.name = f"the input of {names[self._head] or 'the network'}"
+        else:
+            found = layer_names(model, few, [layer])
+            if len(found) != 1:
+                raise UserError(f"layer must name one layer; {layer!r} are {len(found)}: {', '.join(found[:3])} ...")
+            self.name = self._layer = found[0]
+
+    def of(self, x: Tensor) -> Tensor:
+        """(N, C) float64 means over space."""
+        parts: list[Tensor] = []
+        with borrowed(self._subject.model, "eval", self._subject.seed, x.device), torch.no_grad():
+            for part in torch.split(x, self._subject.batch_size):
+                parts.append(_pooled(self._read(part)[1], self.name).double())
+        return torch.cat(parts)
+
+    def relevance(self, k: int) -> Tensor:
+        """(C,) float64: the class's weights, or the mean gradient of its logit over its clean inputs."""
+        if self._head is not None:
+            return self._head.weight.detach()[k].double()
+        subject, total = self._subject, torch.zeros((), dtype=torch.float64, device=self._subject.x.device)
+        x = subject.x[subject.y == k]
+        with borrowed(subject.model, "eval", subject.seed, x.device):
+            for part in torch.split(x, subject.batch_size):
+                logits, value = self._read(part.clone().requires_grad_())
+                (gradient,) = torch.autograd.grad(logits[:, k].sum(), value, allow_unused=True)
+                if gradient is None:
+                    raise UserError(f"the logits do not hang on layer {self.name}: name another")
+                summed = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
+                total = total + summed.double().sum(0)
+        return total / len(x)
+
+    def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and features of one batch."""
+        model, task = self._subject.model, self._subject.task
+        if self._head is None:
+            with capture(model, [str(self._layer)]) as held:
+                logits = task.read(model(x))
+            return logits, held[str(self._layer)]
+        seen: list[Tensor] = []
+        hook = self._head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        try:
+            logits = task.read(model(x))
+        finally:
+            hook.remove()
+        return logits, seen[-1]
+
+
+def _pooled(value: Tensor, name: str) -> Tensor:
+    if value.dim() < 2:
+        raise UserError(f"a layer with channels has values (N, C) or (N, C, ...); {name} has {value.dim()} axis")
+    return value.flatten(2).mean(2) if value.dim() > 2 else value
+
+
+def _row(
+    features: tuple[Tensor, Tensor], relevance: Tensor, peaks: tuple[float, float], unit: Unit
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A class's figures, and its curves in the order of clean activation.
+
+    Args:
+        features: (n, C) of clean and of attacked inputs of the class.
+        relevance: (C,).
+        peaks: the layer's largest value over all clean, and over all attacked, inputs.
+        unit: see `Channels`.
+    """
+    clean, attacked = (values.mean(0) for values in features)
+    tops = [float(values.abs().max()) for values in (clean, attacked)]
+    if unit == "clean":
+        tops[1] = tops[0]
+    clean, attacked = (values / (top or 1.0) for values, top in zip((clean, attacked), tops, strict=True))
+    negative = relevance < 0
+    row: dict[str, Any] = {"positive": int((relevance > 0).sum()), "negative": int(negative.sum())}
+    for name, values, every, peak in zip(("clean", "attacked"), (clean, attacked), features, peaks, strict=True):
+        total = float(values.abs().sum())
+        row[f"negative_{name}"] = float(values[negative].abs().sum()) / total if total else None
+        row[f"pearson_{name}"], row[f"spearman_{name}"] = _correlations(values, relevance)
+        active = (every.abs() > _ACTIVE * peak).double().mean(0)
+        row[f"active_positive_{name}"] = _mean(active[relevance > 0].tolist())
+        row[f"active_negative_{name}"] = _mean(active[negative].tolist())
+    row["l1"] = float((clean - attacked).abs().sum())
+    sizes = float(clean.norm() * attacked.norm())
+    row["cosine"] = max(0.0, 1 - float(clean @ attacked) / sizes) if sizes else None
+    order = clean.argsort(descending=True, stable=True)
+    curves = {"clean": clean, "attacked": attacked, "relevance": relevance}
+    return row, {name: values[order].tolist() for name, values in curves.items()}
+
+
+def _correlations(values: Tensor, relevance: Tensor) -> tuple[float | None, float | None]:
+    """Pearson's and Spearman's; None where one side is constant."""
+    from scipy.stats import pearsonr, spearmanr
+
+    first, second = values.cpu().numpy(), relevance.cpu().numpy()
+    if len(first) < 2 or len(set(first.tolist())) == 1 or len(set(second.tolist())) == 1:
+        return None, None
+    return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _verdict(data: dict[str, Any]) -> str:
+    mean = data["mean"]
+    told = {name: "an undefined share" if mean[name] is None else f"{mean[name]:.1%}" for name in _MEANS[:2]}
+    text = (
+        f"Of the activation of {data['layer']}, {told['negative_attacked']} is in channels that speak against the true "
+        f"class under {data['attack']}, {told['negative_clean']} on clean inputs"
+    )
+    if mean["pearson_attacked"] is not None:
+        text += f"; under attack activations and relevance correlate by {mean['pearson_attacked']:.2f}"
+    return text + f". Least robust is {data['worst']}, {data['worst_accuracy']:.1%}."
