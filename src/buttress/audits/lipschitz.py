@@ -1,0 +1,211 @@
+"""Which blocks make a small change large: singular values of their Jacobians, and how far changes really grow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.attacks.gaussian import Gaussian
+from buttress.attacks.pgd import PGD
+from buttress.audits.base import Audit, Stored, Subject, describe
+from buttress.audits.blocks import Measured, Settings, measure
+from buttress.audits.finding import Finding
+from buttress.errors import UserError
+from buttress.layers import sustainability, tolerance
+from buttress.layers.profile import to_lists
+from buttress.layers.route import route
+from buttress.layers.select import user_module
+from buttress.layers.tolerance import spearman
+from buttress.registry import attack as registered_attacks
+from buttress.registry import audit
+from buttress.threat import Threat
+
+_TITLE = "Growth of small changes"
+
+
+@audit("lipschitz")
+@dataclass(frozen=True, kw_only=True)
+class Lipschitz(Audit):
+    """Largest singular values of each block's Jacobian, beside the growth of real perturbations and the layer profile.
+
+    A network of blocks is seen as the steps of a differential equation, and an attack as another initial value (Wang
+    and Ruan, arXiv 2208.00906): how far the two drift apart is bounded by the product of the largest singular values.
+    Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. All bounds are local: they hold
+    for small changes at the points measured, the inputs and the same under the first perturbation, and certify
+    nothing. Cost per input, block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
+    of the points; of a branch three times as many.
+
+    Args:
+        perturbations: whose growth is measured; the first gives the second point and is what the verdict speaks of.
+        blocks: names or globs of submodules; the network's children unless given, sequences of blocks taken apart.
+        inputs: inputs measured, spread evenly over the data.
+        branches: whether the residual branches of blocks that have such are measured.
+        iterations: products with J^T J, at most, from each start.
+        tolerance: relative, of the singular values.
+        starts: random start vectors.
+        exact: inputs for which full Jacobians are made as well (slow): exact singular value, and the upper bound
+            sqrt(||J||_1 ||J||_inf). Blocks with Jacobians of more than 4 million numbers are left out.
+        tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
+    """
+
+    perturbations: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20), Gaussian(std=0.1))
+    blocks: str | Sequence[str] | None = None
+    inputs: int = 64
+    branches: bool = True
+    iterations: int = 30
+    tolerance: float = 1e-3
+    starts: int = 2
+    exact: int = 0
+    tolerance_inputs: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what measures nothing."""
+        if not self.perturbations:
+            raise UserError("the audit lipschitz needs at least one perturbation; got none")
+        if min(self.inputs, self.iterations, self.starts) < 1 or min(self.exact, self.tolerance_inputs) < 0:
+            asked = f"{self.inputs}, {self.iterations}, {self.starts}, {self.exact} and {self.tolerance_inputs}"
+            least = "inputs, iterations and starts must be 1 or more, exact and tolerance_inputs 0 or more"
+            raise UserError(f"{least}; got {asked}")
+        if not 0 < self.tolerance < 1:
+            raise UserError(f"tolerance must be above 0 and below 1; got {self.tolerance}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Measure each block at the inputs and at the perturbed ones."""
+        count = min(self.inputs, len(subject.x))
+        rows = torch.linspace(0, len(subject.x) - 1, count).long().to(subject.x.device)
+        x, y, ids = subject.x[rows], subject.y[rows], subject.ids[rows]
+        crafted = {}
+        for perturbation in self.perturbations:
+            name = registered_attacks.name_of(perturbation).rpartition(":")[2]
+            while name in crafted:
+                name += "'"
+            crafted[name] = subject.attacked(perturbation, rows=rows).outcome
+        moved = {name: outcome.x_adv for name, outcome in crafted.items()}
+        names = route(subject.model, x[:1], self.blocks)
+        parts: list[Measured] = []
+        size = min(subject.batch_size, count)
+        for at in torch.split(torch.arange(count, device=x.device), size):
+            part = {name: points[at] for name, points in moved.items()}
+            exact = max(0, self.exact - len(parts) * size)
+            settings = Settings(self.iterations, self.tolerance, self.starts, self.branches, exact, subject.seed)
+            parts.append(measure(subject.model, x[at], part, ids[at], names, settings))
+            if subject.watch is not None:
+                subject.watch("lipschitz", min(1.0, len(parts) * size / count))
+        found = Measured.joined(parts)
+        beaten = crafted[next(iter(crafted))].beaten
+        main = describe(self.perturbations[0])
+        blocks = found.blocks()
+        stored = {name: Stored(ids, points) for name, points in moved.items()}
+        for entry, more in zip(blocks, self._profile(subject, x, y, ids, names, stored), strict=True):
+            entry |= more
+        places = _places(subject, blocks)
+        data: dict[str, Any] = {
+            "inputs": count,
+            "seed": subject.seed,
+            "perturbations": list(moved),
+            "main": main,
+            "chained": found.chained,
+            "exact_inputs": min(self.exact, count),
+            "tolerance_inputs": min(self.tolerance_inputs, count),
+            "blocks": blocks,
+            "places": places,
+            "bounds": found.bounds(),
+            "correlation": _correlations(found, beaten),
+        }
+        return Finding("lipschitz", _TITLE, _verdict(data), "info", data)
+
+    def _profile(
+        self, subject: Subject, x: Tensor, y: Tensor, ids: Tensor, names: list[str], stored: dict[str, Stored]
+    ) -> list[dict[str, Any]]:
+        """The same blocks in the layer sustainability analysis: displacement, gain, tolerance and margin."""
+        if names == [""]:
+            return [{}]
+        data, settings = _Batches(x, y, ids, subject.batch_size), {"seed": subject.seed, "task": subject.task}
+        profile = sustainability(subject.model, data, stored, names, batch_size=subject.batch_size, **settings)  # type: ignore[arg-type]
+        main = next(iter(stored))
+        at = [profile.layers.index(name) for name in names]
+        mean, gain = to_lists(profile.mean[0, at]), to_lists(profile.gain(main)[at])
+        rows = [{"cm": cm, "gain": g} for cm, g in zip(mean, gain, strict=True)]
+        if self.tolerance_inputs:
+            some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
+            few = _Batches(x[some], y[some], ids[some], subject.batch_size)
+            searched = tolerance(subject.model, few, stored[main], names, steps=10, bisections=6, **settings)  # type: ignore[arg-type]
+            stated, at = searched.to_dict(), [searched.layers.index(name) for name in names]
+            for row, k in zip(rows, at, strict=True):
+                row |= {"tolerance": stated["tolerance"][k], "margin": stated["margin"][k]}
+        return rows
+
+
+class _Batches:
+    """Tensors as batches whose ids a layer analysis can follow."""
+
+    def __init__(self, x: Tensor, y: Tensor, ids: Tensor, size: int) -> None:
+        self.x, self.y, self.ids, self.size = x, y, ids, size
+
+    def __iter__(self) -> Any:
+        return iter(zip(torch.split(self.x, self.size), torch.split(self.y, self.size), strict=True))
+
+
+def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest singular values of the first, the inner and the last of the blocks that are of one kind.
+
+    Those are the modules with parts of their own whose class is met most often, or, where no class is met twice, all
+    that have weights.
+    """
+    modules = dict(user_module(subject.model).named_modules())
+    deep = [row for row in blocks if row["name"] and list(modules[row["name"]].children())]
+    kinds = [row["kind"] for row in deep]
+    kind = max(kinds, key=kinds.count, default="")
+    alike = [row for row in deep if row["kind"] == kind]
+    if len(alike) < 2:
+        alike = [row for row in blocks if any(True for _ in modules[row["name"]].parameters())]
+        kind = "layer"
+    if len(alike) < 2:
+        alike = blocks
+    sigmas = [row["clean"]["sigma"]["mean"] for row in alike]
+    top = sigmas.index(max(sigmas))
+    inner = sum(sigmas[1:-1]) / len(sigmas[1:-1]) if len(sigmas) > 2 else None
+    return {
+        "kind": kind,
+        "blocks": [row["name"] for row in alike],
+        "first": sigmas[0],
+        "middle": inner,
+        "last": sigmas[-1],
+        "first_over_middle": sigmas[0] / inner if inner else None,
+        "last_over_middle": sigmas[-1] / inner if inner else None,
+        "top": alike[top]["name"],
+        "largest": max(sigmas),
+        "place": "only" if len(alike) == 1 else {0: "first", len(alike) - 1: "last"}.get(top, "inner"),
+    }
+
+
+def _correlations(found: Measured, beaten: Tensor) -> dict[str, float | None]:
+    """Rank correlations over the inputs: of the bound with the growth that was measured, and with being beaten."""
+    bound, grown = found.product().log(), found.grown(0).log()
+    values = {
+        "bound_growth": spearman(bound, grown.where(grown.isfinite(), torch.nan)),
+        "bound_beaten": spearman(bound, beaten.to(bound)),
+    }
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _verdict(data: dict[str, Any]) -> str:
+    places, bounds = data["places"], data["bounds"]
+    count, top = len(places["blocks"]), places["top"] or "the network"
+    others = [v for v in (places["first"], places["middle"], places["last"]) if v is not None]
+    place = {"only": "", "inner": "neither the first nor the last", "first": "the first", "last": "the last"}
+    where = f", {place[places['place']]} of {count} alike" if count > 1 else ""
+    text = f"Small changes are stretched most by {top}{where}: largest singular value {places['largest']:.3g}"
+    if count > 2:
+        text += " (first {:.3g}, mean of those between {:.3g}, last {:.3g})".format(*others)
+    main = next(iter(data["perturbations"]))
+    if (grown := bounds["measured"].get(main)) is not None:
+        text += f". Under {data['main']} a change grows {grown:.3g}-fold, where the product of the blocks' values is "
+        text += f"{bounds['product']:.3g}"
+    return text + "."

@@ -1,0 +1,165 @@
+"""A network as a chain of blocks: which they are, what goes in and comes out, and their residual branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from buttress.attacks.borrow import borrowed
+from buttress.errors import UserError
+from buttress.layers.capture import layer_names
+from buttress.layers.select import user_module
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
+# Of the transformer blocks of timm: what comes before, the branch, and a scale after it.
+_BRANCHES = (("norm1", "attn", "ls1"), ("norm2", "mlp", "ls2"))
+
+
+def route(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None) -> list[str]:
+    """The names of a network's blocks in order of execution.
+
+    Args:
+        model: the network.
+        x: (N, ...) inputs that it can read.
+        blocks: names or globs of submodules; unless given, the children of the network, where a sequence of modules
+            that have parts of their own counts as these modules; a network without children is one block, "".
+
+    Raises:
+        UserError: for a name that no module has which is called with a tensor and gives one, and for none at all.
+    """
+    root = user_module(model)
+    if blocks is None:
+        wanted = set(_children(root, ""))
+        if not wanted:
+            return [""]
+        return _once(layer_names(model, x, lambda name, module: name in wanted))
+    names = layer_names(model, x, blocks)
+    modules = dict(root.named_modules())
+    for name in names:
+        if name.partition("#")[0] not in modules:
+            raise UserError(f"{name!r} is a function, and a block must be a module: name the module that calls it")
+    return _once(names)
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    """Each module at its first call."""
+    return [name for name in names if "#" not in name]
+
+
+def _children(module: nn.Module, prefix: str) -> Iterator[str]:
+    for name, child in module.named_children():
+        deep = any(list(part.children()) for part in child.children())
+        if isinstance(child, nn.ModuleList) or (isinstance(child, _CONTAINERS) and deep):
+            yield from _children(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One block's part in a pass.
+
+    Attributes:
+        function: the block, of its first argument.
+        z: that argument, (N, ...).
+        out: what came out, (N, ...).
+    """
+
+    function: Callable[[Tensor], Tensor]
+    z: Tensor
+    out: Tensor
+
+
+def passes(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, Passed]:
+    """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
+
+    Args:
+        model: the network; it comes back as it was.
+        x: (N, ...) inputs.
+        names: of `route`.
+        seed: of what a random network draws.
+    """
+    root = user_module(model)
+    found: dict[str, Passed] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if name not in found and args and isinstance(args[0], Tensor):
+                found[name] = Passed(_function(module, args[1:], kwargs), inputs[name], _first(output).detach().clone())
+
+        return see
+
+    def keep(name: str) -> Callable[..., None]:
+        def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if name not in inputs and args and isinstance(args[0], Tensor):
+                inputs[name] = args[0].detach().clone()  # now: the block may overwrite it
+
+        return see
+
+    inputs: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name in names:
+            module = root.get_submodule(name)
+            handles.append(module.register_forward_pre_hook(keep(name)))
+            handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
+        with borrowed(model, "eval", seed, x.device), torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in names:
+        if name not in found:
+            raise UserError(f"the block {name!r} is not called with a tensor first: name another")
+        one = found[name]
+        if not one.z.is_floating_point() or {len(one.z), len(one.out)} != {len(x)}:
+            raise UserError(f"the block {name!r} does not take and give one row of numbers to an input: name another")
+    return {name: found[name] for name in names}
+
+
+def _function(module: nn.Module, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    return lambda z: _first(module(z, *rest, **kwargs))
+
+
+def _first(output: Any) -> Tensor:
+    first: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return first
+
+
+def chained(found: Mapping[str, Passed]) -> bool:
+    """Whether each block gets the very numbers that the one before gave, so that there is nothing between them."""
+    steps = list(found.values())
+    return all(a.out.numel() == b.z.numel() and torch.equal(a.out.flatten(), b.z.flatten()) for a, b in pairwise(steps))
+
+
+def branches(module: nn.Module, passed: Passed) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
+    """A block's residual branches in order, each with the point (N, ...) that it is added to.
+
+    A block tells them by a method ``branches()``, name -> function of the tensor that the function's value is added
+    to. Blocks in the form of timm's (norm1, attn, ls1; norm2, mlp, ls2) need not. None where these do not add up to
+    what the block gives.
+    """
+    told = getattr(module, "branches", None)
+    functions: Mapping[str, Callable[[Tensor], Tensor]] = told() if callable(told) else _usual(module)
+    z, found = passed.z, {}
+    with torch.no_grad():
+        for name, function in functions.items():
+            found[name] = (function, z)
+            z = z + function(z)
+    same = bool(found) and z.shape == passed.out.shape and torch.allclose(z, passed.out, rtol=1e-4, atol=1e-5)
+    return found if same else {}
+
+
+def _usual(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    for before, name, after in _BRANCHES:
+        parts = [getattr(module, part, None) for part in (before, name, after)]
+        if not all(isinstance(part, nn.Module) for part in parts[:2]):
+            return {}
+        found[name] = nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+    return found

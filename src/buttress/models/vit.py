@@ -1,0 +1,321 @@
+"""Vision transformers: tokens mixed by attention, or by convolutions along the tokens (CoViT)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from buttress.errors import UserError
+from buttress.models.options import whole
+from buttress.registry import model
+
+Mixer = Literal["attention", "convolution"]
+Stem = Literal["patch", "cnn"]
+Pool = Literal["mean", "class", "patches"]
+
+_PATCHES = ((128, 16), (64, 8), (24, 4), (1, 2))  # from images of this side on, patches of that side
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al., arXiv 1706.03762), scaled by 1 / sqrt(width / heads).
+
+    Written out: torch's fused kernel has no derivative of second order and no forward-mode one on a CPU, and hides
+    the attention weights, which here are the output of the layer ``softmax``.
+    """
+
+    def __init__(self, width: int, heads: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias)
+        self.softmax = nn.Softmax(dim=-1)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Tokens (N, T, width) of tokens (N, T, width)."""
+        n, tokens, width = z.shape
+        q, k, v = self.qkv(z).view(n, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        weights = self.softmax(q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5)
+        mixed: Tensor = self.projection((weights @ v).transpose(1, 2).reshape(n, tokens, width))
+        return mixed
+
+
+class Convolution(nn.Module):
+    """Multi-head 1-D convolution: each group of channels has one of its own along the tokens, and a linear layer."""
+
+    def __init__(self, width: int, kernels: Sequence[int], bias: bool) -> None:
+        super().__init__()
+        group = width // len(kernels)
+        self.heads = nn.ModuleList(nn.Conv1d(group, group, k, padding=k // 2, bias=bias) for k in kernels)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Tokens (N, T, width) of tokens (N, T, width)."""
+        groups = z.transpose(1, 2).chunk(len(self.heads), dim=1)
+        mixed = torch.cat([head(group) for head, group in zip(self.heads, groups, strict=True)], dim=1)
+        out: Tensor = self.projection(mixed.transpose(1, 2))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm encoder block: z + mixer(norm(z)), then z + MLP(norm(z)) with one hidden layer and GELU."""
+
+    def __init__(self, mixer: nn.Module, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.mixer = mixer
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def branches(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """The residual branches in order, each a function of the tokens that it is added to."""
+        return {"mixer": lambda z: self.mixer(self.norm1(z)), "mlp": lambda z: self.mlp(self.norm2(z))}
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Tokens (N, T, width) of tokens (N, T, width)."""
+        for branch in self.branches().values():
+            z = z + branch(z)
+        return z
+
+
+class Embedding(nn.Module):
+    """From an image to tokens: its patches row by row, a class token before them if any, and learned positions."""
+
+    def __init__(self, stem: nn.Module, patches: int, width: int, class_token: bool, std: float) -> None:
+        super().__init__()
+        self.stem = stem
+        self.class_token = nn.Parameter(std * torch.randn(1, 1, width)) if class_token else None
+        self.position = nn.Parameter(std * torch.randn(1, patches + class_token, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (N, T, width) of images (N, channels, image_size, image_size)."""
+        z = self.stem(x).flatten(2).transpose(1, 2)
+        if self.class_token is not None:
+            z = torch.cat([self.class_token.expand(z.shape[0], -1, -1), z], dim=1)
+        tokens: Tensor = z + self.position
+        return tokens
+
+
+class Head(nn.Module):
+    """One token out of all, layer normalisation, and a linear layer."""
+
+    def __init__(self, width: int, classes: int, pool: Pool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits (N, classes) of tokens (N, T, width)."""
+        one = z[:, 0] if self.pool == "class" else z.mean(1)
+        logits: Tensor = self.linear(self.norm(one))
+        return logits
+
+
+class VisionTransformer(nn.Module):
+    """Embedding, encoder blocks, head."""
+
+    def __init__(self, image_size: int, embedding: nn.Module, blocks: Sequence[nn.Module], head: nn.Module) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.embedding = embedding
+        self.blocks = nn.Sequential(*blocks)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, channels, image_size, image_size)."""
+        logits: Tensor = self.head(self.blocks(self.embedding(x)))
+        return logits
+
+
+@model("vit")
+def vit(
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    image_size: int = 224,
+    patch: int | None = None,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 4.0,
+    mixer: Mixer = "attention",
+    kernels: Sequence[int] = (3,),
+    mixer_bias: bool = True,
+    stem: Stem = "patch",
+    pool: Pool = "mean",
+    position_std: float = 1.0,
+) -> nn.Module:
+    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929) in the form of Wang and Ruan, arXiv 2208.00906.
+
+    As there, the head sees the mean over all tokens, the class token among them. For images of 8x8 (patch 2) to
+    224x224 pixels (patch 16). Layers start as PyTorch makes them.
+
+    For an attention and a convolution network of exactly as many parameters: ``heads=2``, ``mixer_bias=False``, and
+    ``kernels=(5, 7)`` for the latter. In general the mixers have 3 width^2 and width^2 (sum of kernels) / heads^2
+    weights before the common linear layer; three kernel sizes to a weight are evened out by heads=1 and kernels=(3,),
+    heads=2 and (5, 7), heads=3 and (9,), heads=4 and (11, 11, 13, 13).
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        image_size: height and width of the images in pixels, a multiple of ``patch``.
+        patch: side of a patch in pixels; unless given 2, from 24 pixels on 4, from 64 on 8, from 128 on 16.
+        width: numbers in a token, a multiple of ``heads``.
+        depth: encoder blocks.
+        heads: groups of channels, each with an attention or a convolution of its own.
+        mlp_ratio: hidden units of a block's MLP over ``width``; their number is rounded.
+        mixer: how tokens see each other: "attention" or "convolution".
+        kernels: odd sizes of the convolutions in tokens, one for all heads or one each; not used by attention.
+        mixer_bias: whether what comes before a mixer's last linear layer has biases.
+        stem: "patch" for one convolution over each patch; "cnn" for 3x3 convolutions of stride 2 with batch
+            normalisation and ReLU until the image has one place to a patch (a power of 2), and a 1x1 convolution
+            (Xiao et al., arXiv 2106.14881; filters double up to ``width``).
+        pool: what the head sees: "mean" over all tokens, the "class" token, or the mean over "patches", where there
+            is no class token.
+        position_std: standard deviation of the initial positions and class token; 1 for the source's "normal"
+            initialisation. 0.02, usual elsewhere, gives small tokens, whose changes the first normalisation stretches.
+    """
+    sizes = {"classes": (classes, 2), "channels": (channels, 1), "image_size": (image_size, 1), "width": (width, 1)}
+    for name, (value, least) in {**sizes, "depth": (depth, 1), "heads": (heads, 1)}.items():
+        whole(name, value, least)
+    for name, chosen, known in (("mixer", mixer, Mixer), ("stem", stem, Stem), ("pool", pool, Pool)):
+        if chosen not in get_args(known):
+            raise UserError(f"{name} must be one of {', '.join(get_args(known))}, not {chosen!r}")
+    if width % heads:
+        raise UserError(f"width must be a multiple of heads, not {width!r} for {heads} heads")
+    if not isinstance(mixer_bias, bool):
+        raise UserError(f"mixer_bias must be True or False, not {mixer_bias!r}")
+    side = whole("patch", _patch(image_size) if patch is None else patch, 1)
+    if image_size % side:
+        raise UserError(f"image_size must be a multiple of patch, not {image_size} for patches of {side}")
+    hidden = round(_positive("mlp_ratio", mlp_ratio) * width)
+    whole("the hidden units, mlp_ratio times width,", hidden, 1)
+    own = pool != "patches"
+    first = nn.Conv2d(channels, width, side, stride=side) if stem == "patch" else _cnn(channels, width, side)
+    embedding = Embedding(first, (image_size // side) ** 2, width, own, _positive("position_std", position_std))
+    sizes_of = _kernels(kernels, heads)
+    blocks = []
+    for _ in range(depth):
+        mixing = (
+            Attention(width, heads, mixer_bias) if mixer == "attention" else Convolution(width, sizes_of, mixer_bias)
+        )
+        blocks.append(Block(mixing, width, hidden))
+    return VisionTransformer(image_size, embedding, blocks, Head(width, classes, pool))
+
+
+@model("covit")
+def covit(
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    image_size: int = 224,
+    patch: int | None = None,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 4.0,
+    kernels: Sequence[int] = (3,),
+    mixer_bias: bool = True,
+    stem: Stem = "patch",
+    pool: Pool = "mean",
+    position_std: float = 1.0,
+) -> nn.Module:
+    """CoViT: `vit` with 1-D convolutions along the tokens in the place of attention (Wang and Ruan, arXiv 2208.00906).
+
+    Nothing else differs. With the published kernels of 3 and 4 heads it has fewer parameters than `vit`, which says
+    what makes them equal. A convolution reaches no further than its kernel in one block: with pool "class" the
+    head sees only what lies near the first token.
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        image_size: as for `vit`, and so all that follow.
+        patch: side of a patch in pixels.
+        width: numbers in a token.
+        depth: encoder blocks.
+        heads: groups of channels.
+        mlp_ratio: hidden units of a block's MLP over ``width``.
+        kernels: odd sizes of the convolutions in tokens, one for all heads or one each, such as (1, 3, 5, 7).
+        mixer_bias: whether the convolutions have biases.
+        stem: "patch" or "cnn".
+        pool: "mean", "class" or "patches".
+        position_std: standard deviation of the initial positions and class token.
+    """
+    return vit(
+        classes=classes,
+        channels=channels,
+        image_size=image_size,
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=mlp_ratio,
+        mixer="convolution",
+        kernels=kernels,
+        mixer_bias=mixer_bias,
+        stem=stem,
+        pool=pool,
+        position_std=position_std,
+    )
+
+
+@model("vit-hybrid")
+def vit_hybrid(
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    image_size: int = 224,
+    patch: int | None = None,
+    width: int = 128,
+    depth: int = 4,
+    heads: int = 4,
+    mlp_ratio: float = 4.0,
+) -> nn.Module:
+    """A vision transformer on the features of a few convolutions: `vit` with stem "cnn", for its usual options.
+
+    Args:
+        classes: number of classes.
+        channels: channels of the images.
+        image_size: as for `vit`, and so all that follow.
+        patch: pixels that become one token, a power of 2.
+        width: numbers in a token.
+        depth: encoder blocks.
+        heads: heads of the attention.
+        mlp_ratio: hidden units of a block's MLP over ``width``.
+    """
+    shape = {"classes": classes, "channels": channels, "image_size": image_size, "patch": patch}
+    return vit(**shape, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, stem="cnn")  # type: ignore[arg-type]
+
+
+def _patch(image_size: int) -> int:
+    return next(patch for least, patch in _PATCHES if image_size >= least)
+
+
+def _positive(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+        raise UserError(f"{name} must be a positive number, not {value!r}")
+    return float(value)
+
+
+def _kernels(kernels: Sequence[int], heads: int) -> tuple[int, ...]:
+    """One odd size for each head."""
+    known = isinstance(kernels, Sequence) and not isinstance(kernels, str)
+    if not known or len(kernels) not in (1, heads) or any(whole("a kernel", k, 1) % 2 == 0 for k in kernels):
+        raise UserError(f"kernels must be one odd size, or one for each of the {heads} heads, not {kernels!r}")
+    return tuple(kernels) if len(kernels) == heads else tuple(kernels) * heads
+
+
+def _cnn(channels: int, width: int, patch: int) -> nn.Module:
+    """Features (N, width, H / patch, W / patch) of images (N, channels, H, W)."""
+    halvings = patch.bit_length() - 1
+    if patch != 2**halvings or patch < 2:
+        raise UserError(f"with stem 'cnn' patch must be a power of 2 from 2 on, not {patch}")
+    layers: list[nn.Module] = []
+    for left in reversed(range(halvings)):
+        filters = max(1, width // 2**left)
+        layers += [nn.Conv2d(channels, filters, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(filters), nn.ReLU()]
+        channels = filters
+    return nn.Sequential(*layers, nn.Conv2d(channels, width, 1))

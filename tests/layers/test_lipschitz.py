@@ -1,0 +1,181 @@
+"""Singular values of Jacobians against decompositions of the whole matrix, and the blocks of networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from buttress import models
+from buttress.errors import UserError
+from buttress.layers.lipschitz import Jacobian, exact_singular_value, largest_eigenvalue, stretch, upper_bound
+from buttress.layers.route import branches, chained, passes, route
+from buttress.random import Random
+
+
+def random(n=4):
+    return Random(0, torch.arange(n))
+
+
+def matrices(n, rows, columns, seed=0):
+    return torch.randn(n, rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def points(n=4, *shape, seed=0):
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(7, 7), (5, 12), (12, 5), (1, 6), (40, 40)])
+def test_a_linear_map_has_the_norms_of_its_matrix(rows, columns):
+    matrix = matrices(1, rows, columns)[0]
+    found = stretch(lambda z: z @ matrix.T, points(4, columns).double(), random())
+    _, values, right = torch.linalg.svd(matrix)
+    torch.testing.assert_close(found.sigma, values[0].expand(4), rtol=1e-3, atol=0)
+    assert ((found.direction @ right[0]).abs() > 0.99).all()
+    assert (found.residual is None) == (found.log_norm is None) == (rows != columns)
+    if found.residual is not None:
+        shifted = torch.linalg.matrix_norm(matrix + torch.eye(rows), 2)
+        torch.testing.assert_close(found.residual, shifted.expand(4), rtol=1e-3, atol=0)
+        top = torch.linalg.eigvalsh((matrix + matrix.T) / 2)[-1]
+        torch.testing.assert_close(found.log_norm, top.expand(4), rtol=1e-3, atol=0)
+        assert (found.log_norm <= found.sigma * 1.001).all()
+
+
+def test_a_symmetric_map():
+    """J of a gradient is symmetric: where no eigenvalue is negative, both norms are the largest one."""
+    factor = matrices(1, 9, 9)[0]
+    positive, z = factor @ factor.T, points(4, 9).double()
+    found = stretch(lambda z: z @ positive, z, random())
+    torch.testing.assert_close(found.log_norm, found.sigma, rtol=2e-3, atol=0)
+    torch.testing.assert_close(found.residual, 1 + found.sigma, rtol=2e-3, atol=0)
+    negative = stretch(lambda z: -(z @ (positive + torch.eye(9))), z, random(), iterations=9)
+    least = torch.linalg.eigvalsh(positive)[0] + 1
+    torch.testing.assert_close(negative.log_norm, (-least).expand(4), rtol=1e-3, atol=0)
+
+
+def test_each_row_has_an_operator_of_its_own():
+    """Also where one's space is exhausted long before another's: a multiple of the identity, and a projection."""
+    a = matrices(3, 6, 6)
+    a = a + a.mT
+    a[1], a[2] = -2 * torch.eye(6), torch.diag(torch.tensor([1.0, 1, 0, 0, 0, 0])) - 3 * torch.eye(6)
+    found = largest_eigenvalue(
+        lambda v: torch.einsum("nij,nj->ni", a, v), matrices(1, 3, 6, 1)[0], iterations=30, tolerance=1e-8
+    )
+    torch.testing.assert_close(found.value, torch.linalg.eigvalsh(a)[:, -1])
+    assert found.converged.all()
+    torch.testing.assert_close(torch.einsum("nij,nj->ni", a, found.vector), found.value[:, None] * found.vector)
+
+
+@pytest.mark.parametrize("name", ["vit", "covit"])
+def test_small_networks_against_the_full_decomposition(name):
+    small = {"image_size": 8, "channels": 1, "width": 6, "depth": 1, "heads": 2}
+    model = models.create(name, seed=0, **small).eval()
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for block, one in passes(model, x, route(model, x)).items():
+        found = stretch(one.function, one.z, random(2), residual=False)
+        matrix = Jacobian(one.function, one.z).matrix()
+        theirs = torch.func.vmap(torch.func.jacrev(lambda z, f=one.function: f(z[None])[0]))(one.z)
+        torch.testing.assert_close(matrix, theirs.reshape(matrix.shape), rtol=1e-4, atol=1e-5)
+        exact = exact_singular_value(matrix)
+        torch.testing.assert_close(found.sigma, exact, rtol=1e-3, atol=0, msg=block)
+        assert (upper_bound(matrix) >= exact).all()
+
+
+def test_the_upper_bound_by_hand():
+    matrix = torch.tensor([[[1.0, -2.0], [3.0, 4.0]]])
+    assert float(upper_bound(matrix)) == pytest.approx((6 * 7) ** 0.5)  # columns 4 and 6, rows 3 and 7
+
+
+def test_maps_that_have_little_to_derive():
+    z = points(4, 5)
+    for flat in (torch.zeros_like, lambda z: z.detach() * 2, lambda z: z * 0):
+        found = stretch(flat, z, random())
+        assert found.sigma.tolist() == [0.0] * 4
+        torch.testing.assert_close(found.residual, torch.ones(4, dtype=torch.float64))
+    same = stretch(lambda z: z, z, random())
+    torch.testing.assert_close(same.sigma, torch.ones(4, dtype=torch.float64))
+    inplace = stretch(lambda z: z.relu_(), z.abs() + 1, random())
+    torch.testing.assert_close(inplace.sigma, torch.ones(4, dtype=torch.float64))
+
+
+def test_fused_attention_is_taken_apart():
+    """torch's fused kernel on a CPU has no second derivative: written out, the same map has the same figures."""
+
+    def fused(z):
+        return nn.functional.scaled_dot_product_attention(z, z, z)
+
+    def plain(z):
+        return (z @ z.mT / 2).softmax(-1) @ z
+
+    z = points(3, 6, 4)
+    one, other = (stretch(function, z, random(3)) for function in (fused, plain))
+    torch.testing.assert_close(one.sigma, other.sigma, rtol=1e-4, atol=0)
+
+
+def test_an_input_is_measured_alone_as_in_a_batch():
+    z, layer = points(4, 6), nn.Sequential(nn.Linear(6, 6), nn.Tanh())
+    whole = stretch(layer, z, random())
+    alone = stretch(layer, z[2:3], Random(0, torch.tensor([2])))
+    torch.testing.assert_close(whole.sigma[2:3], alone.sigma, rtol=1e-5, atol=0)
+
+
+def test_the_blocks_of_networks():
+    small = {"image_size": 8, "channels": 1, "width": 8, "depth": 2, "heads": 2}
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    vit = models.create("vit", seed=0, **small).eval()
+    assert route(vit, x) == ["embedding", "blocks.0", "blocks.1", "head"]
+    resnet = models.create("resnet18", seed=0, width=4, channels=1).eval()
+    names = route(resnet, x)
+    assert [name for name in names if "layer" in name] == [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]
+    assert (names[0], names[-1]) == ("conv1", "linear")
+    assert chained(passes(resnet, x, names))
+    assert not chained(passes(resnet, x, ["conv1", "layer1.1"]))
+    assert route(nn.Linear(3, 2), torch.rand(2, 3)) == [""]
+    assert route(vit, x, "blocks.*.mlp") == ["blocks.0.mlp", "blocks.1.mlp"]
+
+
+def test_branches_add_up_to_their_block():
+    small = {"image_size": 8, "channels": 1, "width": 8, "depth": 2, "heads": 2}
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    vit = models.create("vit", seed=0, **small).eval()
+    passed = passes(vit, x, ["blocks.1"])["blocks.1"]
+    found = branches(vit.blocks[1], passed)
+    assert list(found) == ["mixer", "mlp"]
+    with torch.no_grad():
+        sums = passed.z
+        for function, z in found.values():
+            torch.testing.assert_close(z, sums)
+            sums = sums + function(z)
+    torch.testing.assert_close(sums, passed.out)
+
+    class Timm(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.norm1, self.attn, self.norm2, self.mlp = (nn.Linear(3, 3) for _ in range(4))
+            self.scale = scale
+
+        def forward(self, z):
+            z = z + self.scale * self.attn(self.norm1(z))
+            return z + self.mlp(self.norm2(z))
+
+    for scale, names in ((1, ["attn", "mlp"]), (2, [])):  # one that does something else is not taken for the usual
+        block, z = Timm(scale), torch.rand(2, 3)
+        assert list(branches(block, passes(block, z, [""])[""])) == names
+    assert branches(vit.embedding, passes(vit, x, ["embedding"])["embedding"]) == {}
+
+
+def test_wrong_names_are_told_in_one_line():
+    model, x = models.create("cnn", seed=0).eval(), torch.rand(2, 1, 8, 8)
+    for blocks, line in {
+        ("conv3",): "no layer is called or matches 'conv3'; did you mean 'conv2' or 'conv1'?",
+        ("relu*", "blocks.*"): "no layer is called or matches 'blocks.*'",
+    }.items():
+        with pytest.raises(UserError) as told:
+            route(model, x, blocks)
+        assert str(told.value).startswith(line)
+        assert "\n" not in str(told.value)
+
+    class Functional(nn.Module):
+        def forward(self, x):
+            return torch.relu(x)
+
+    with pytest.raises(UserError, match="'relu' is a function, and a block must be a module"):
+        route(Functional(), torch.rand(2, 3), "relu")
