@@ -1,0 +1,112 @@
+"""Which end time would the network do best with, and which does its posterior hold for likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.borrow import borrowed
+from buttress.audits.base import Audit, Subject
+from buttress.audits.finding import Finding
+from buttress.audits.offered import offered
+from buttress.audits.statistics import bootstrap
+from buttress.errors import UserError
+from buttress.registry import audit
+
+_GRID = tuple(k / 10 for k in range(1, 41))
+
+
+@audit("end-time")
+@dataclass(frozen=True, kw_only=True)
+class EndTime(Audit):
+    """Loss and accuracy of a latent-time network when its end time is fixed, beside the posterior of that time.
+
+    The posterior selects a depth as one selects a model: its mean should lie where the loss on held-out inputs is
+    small. The weights are the same at all end times, those that the posterior was learned with; networks that are
+    trained with each end time of their own would be another comparison. Where inputs have posteriors of their own, the
+    density is their mixture.
+
+    For networks with a method ``over_time(x, times)``, such as lt-node and alt-node. Cost per input: one solve to the
+    last time.
+
+    Args:
+        times: end times above 0, in the equation's unit.
+    """
+
+    times: Sequence[float] = _GRID
+
+    def __post_init__(self) -> None:
+        """Refuse times that are none."""
+        if not self.times or any(not 0 < t < float("inf") for t in self.times):
+            raise UserError(f"times must be finite numbers above 0, one at least; got {list(self.times)}")
+
+    def ask(self, subject: Subject) -> Finding:
+        """Read the network at each end time.
+
+        Raises:
+            UserError: for a network that has no end times.
+        """
+        times = sorted(set(self.times))
+        module = offered(subject.model, "over_time", torch.tensor(times, dtype=torch.float64))
+        if module is None:
+            raise UserError(
+                f"{type(subject.model).__name__} has no latent end time: ask this of a network with over_time(x, "
+                "times), such as lt-node"
+            )
+        likelihoods, right, density, means = [], [], [], []
+        with borrowed(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
+            parts = (torch.split(values, subject.batch_size) for values in (subject.x, subject.y))
+            for x, y in zip(*parts, strict=True):
+                told = module(x)
+                logs = told["log_probabilities"]
+                likelihoods.append(-logs.double().gather(2, y.long().expand(len(times), -1)[:, :, None]).squeeze(2))
+                right.append(logs.argmax(2) == y)
+                density.append(told["density"].double())
+                means.append(told["mean"].double())
+        data = _figures(times, *(torch.cat(parts, -1).cpu() for parts in (likelihoods, right, density, means)))
+        low, high = _likely_best(torch.cat(likelihoods, -1).cpu(), times, subject.seed)
+        data |= {"inputs": len(subject.y), "best_low": low, "best_high": high}
+        return Finding("end-time", "End time", _verdict(data), "info", data)
+
+
+def _figures(times: list[float], likelihoods: Tensor, right: Tensor, density: Tensor, means: Tensor) -> dict[str, Any]:
+    """From (T, N) figures by time and input, and (N,) means of the posterior."""
+    loss, accuracy = likelihoods.mean(1), right.double().mean(1)
+    best, mean = int(loss.argmin()), float(means.mean())
+    nearest = min(range(len(times)), key=lambda k: abs(times[k] - mean))
+    return {
+        "times": times,
+        "nll": loss.tolist(),
+        "accuracy": accuracy.tolist(),
+        "density": density.mean(1).tolist(),
+        "mean": mean,
+        "spread": float(means.std(unbiased=False)),
+        "best": times[best],
+        "best_nll": float(loss[best]),
+        "nll_at_mean": float(loss[nearest]),
+        "distance": abs(mean - times[best]),
+    }
+
+
+def _likely_best(likelihoods: Tensor, times: list[float], seed: int) -> tuple[float, float]:
+    """The bootstrap interval of the end time with the least loss."""
+    at = torch.tensor(times, dtype=torch.float64)
+
+    def best(index: Tensor) -> Tensor:
+        weights = torch.zeros(len(index), likelihoods.shape[1], dtype=torch.float64)
+        weights.scatter_add_(1, index, torch.ones_like(index, dtype=torch.float64))
+        return at[(weights @ likelihoods.T).argmin(1)]
+
+    return bootstrap(likelihoods.shape[1], best, seed)
+
+
+def _verdict(data: dict[str, Any]) -> str:
+    return (
+        f"The posterior's mean end time is {data['mean']:.3g}; with one end time for all, the same weights have their "
+        f"least loss at {data['best']:.3g} ({data['best_low']:.3g} to {data['best_high']:.3g}): {data['best_nll']:.3g} "
+        f"there, {data['nll_at_mean']:.3g} near the mean."
+    )
