@@ -1,0 +1,63 @@
+"""Random corners of the threat, without gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress.attacks.base import Attack
+from buttress.attacks.fields import check_counts, check_threat
+from buttress.attacks.oracle import Oracle
+from buttress.attacks.steepest import reach
+from buttress.random import Random
+from buttress.registry import attack
+from buttress.threat import Threat, norms, per_row
+
+
+@attack("corners")
+@dataclass(frozen=True, kw_only=True)
+class Corners(Attack):
+    """Points drawn by chance among the corners of the threat (Carlini et al., arXiv 1902.06705: try random points).
+
+    In linf a corner is the input with eps added to or taken from each value, clipped to the box; a linear network is
+    weakest in one of them. In other norms it is the point at distance eps along a direction of random signs. An
+    attack by gradients that overlooks what blind chance finds was misled by them.
+
+    Cost per input: ``queries`` forwards at most, no backwards; an input that is beaten is asked about no more.
+
+    Args:
+        threat: what is allowed; a finite eps or a box.
+        queries: corners tried.
+    """
+
+    threat: Threat = Threat()
+    queries: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        check_counts(queries=self.queries)
+        check_threat("Corners", self.threat)
+
+    def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """The first corner that beat the model, or the one of the largest margin."""
+        best, highest = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
+        beaten = torch.zeros_like(highest, dtype=torch.bool)
+        for query in range(self.queries):
+            if oracle.search == "full" and query % oracle.read_every == 0:
+                oracle.rest(beaten)
+            if oracle.done:
+                break
+            point = self._corner(x, random)
+            loss = oracle.loss(point, "margin")
+            won = oracle.beaten & ~beaten
+            better = won | (~beaten & (loss > highest))
+            best, highest = torch.where(per_row(better, x), point, best), torch.where(better, loss, highest)
+            beaten = beaten | won
+        oracle.wake()
+        return best
+
+    def _corner(self, x: Tensor, random: Random) -> Tensor:
+        sign = random.sign(x.shape[1:], x.dtype)
+        return self.threat.project(x + reach(self.threat) * sign / per_row(norms(sign, self.threat.norm), x), x)

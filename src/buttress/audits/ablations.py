@@ -1,0 +1,32 @@
+"""A network with a part of it put out of work: what that part is good for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from buttress.attacks.variant import offered_networks
+from buttress.audits.base import Subject
+from buttress.audits.statistics import accuracy
+
+
+def ablations_of(model: nn.Module) -> dict[str, nn.Module]:
+    """What a network offers as its own weights without a part of it, by a method ``ablations``; empty without one.
+
+    Of a network inside others that hold it as ``model`` they stand where it stands, as its variants for attacks do.
+    """
+    return offered_networks(model, "ablations", "ablation")
+
+
+def ablated(subject: Subject, points: Tensor | None) -> list[dict[str, Any]]:
+    """Accuracy of each ablation, on the inputs and on points (N, ...) that were found for the network itself."""
+    rows = []
+    for name, model in ablations_of(subject.model).items():
+        other = replace(subject, model=model, store={}, folder=None, _logits=None)
+        row: dict[str, Any] = {"label": name, "clean": accuracy(~subject.task.beaten(other.logits, subject.y))}
+        if points is not None:
+            row["reference"] = accuracy(~subject.task.beaten(other.output(points), subject.y))
+        rows.append(row)
+    return rows
