@@ -23,7 +23,7 @@ from buttress.cli.parsing import parse
 from buttress.cli.terminal import Terminal
 from buttress.errors import UserError
 from buttress.training import Interrupted, versions
-from buttress.workflows import attack, audit, compare, harden, listing, reproduce, train
+from buttress.workflows import attack, audit, compare, export, harden, listing, reproduce, train
 from buttress.workflows.settings import Network, Source, Training
 
 JOBS: dict[str, Callable[..., Any]] = {
@@ -32,6 +32,7 @@ JOBS: dict[str, Callable[..., Any]] = {
     "harden": harden,
     "compare": compare,
     "attack": attack,
+    "export": export,
     "reproduce": reproduce,
 }
 # Groups of options that several jobs share; each is flat on the command line: --data, --model, --epochs.

@@ -3,6 +3,7 @@
 from buttress.workflows.attacking import attack
 from buttress.workflows.auditing import audit
 from buttress.workflows.comparing import compare
+from buttress.workflows.exporting import export
 from buttress.workflows.hardening import harden
 from buttress.workflows.listing import listing
 from buttress.workflows.reproducing import reproduce
@@ -17,6 +18,7 @@ __all__ = [
     "attack",
     "audit",
     "compare",
+    "export",
     "harden",
     "listing",
     "reproduce",

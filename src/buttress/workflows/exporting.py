@@ -1,0 +1,48 @@
+"""Write a network for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from buttress.models.onnx import check_packages, check_target, export_onnx
+from buttress.training.batches import input_dtype
+from buttress.workflows.settings import Network, Say, Source, open_network
+
+_INPUTS = 8  # compared
+
+
+def export(
+    network: str,
+    *,
+    onnx: Path,
+    architecture: Network = Network(),
+    source: Source = Source(),
+    overwrite: bool = False,
+    seed: int = 0,
+    say: Say = Say(),
+) -> Path:
+    """Write a network as an ONNX file, checked with onnxruntime against the network itself.
+
+    Args:
+        network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
+        onnx: the file, a name ending in .onnx: input x for any number of inputs, output logits.
+        architecture: for a network that is no run's: its options and weights.
+        source: the data, whose first test inputs the file is checked on; a run's own unless said otherwise.
+        overwrite: replace a file that is there.
+        seed: of data that are drawn.
+        say: who is told.
+
+    Raises:
+        UserError: for a file that is there, a network that cannot be exported, and a file that disagrees with it.
+    """
+    check_target(onnx, overwrite)
+    check_packages()
+    model, dataset, _ = open_network(network, architecture, source, seed)
+    x, _, _ = dataset.test.take(torch.arange(min(_INPUTS, len(dataset.test))))
+    made = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
+    shape = ", ".join(map(str, ("N", *x.shape[1:])))
+    say.line(f"onnxruntime and the network differ by {made.difference:.1e} at most on {made.inputs} inputs")
+    say.line(f"written to {onnx}: x ({shape}) to logits (N, classes)")
+    return onnx
