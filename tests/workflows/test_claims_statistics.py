@@ -73,3 +73,15 @@ def test_differences_that_cancel_have_no_direction():
     cancelled = sum([-0.3, 0.4, -0.1]) / 3
     assert abs(cancelled) < 1e-15
     assert verdict({"low": -1.0, "mean": abs(cancelled) + 1e-17}, 2.64) == "not reproduced"
+
+
+def test_values_that_are_not_finite_have_no_interval():
+    """Such as the median distance of networks that an attack mostly fails on."""
+    inf, nan = math.inf, math.nan
+    once = paired([inf, 0.1, 0.2])
+    assert (once["mean"], once["sd"], once["low"], verdict(once, None)) == (inf, None, None, "direction only")
+    assert verdict(paired([-inf, 0.1, 0.2]), None) == "not reproduced"
+    for values in ([inf, -inf, 0.1], [nan, 0.1, 0.2]):
+        both = paired(values)
+        assert math.isnan(both["mean"])
+        assert (both["low"], verdict(both, None)) == (None, "not reproduced")

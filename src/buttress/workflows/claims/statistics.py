@@ -10,16 +10,21 @@ REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (None for one value) and the values themselves."""
-    mean = math.fsum(values) / len(values)
+    """Mean, sample standard deviation (None for one value) and the values themselves.
+
+    A value that is not finite, such as a median distance where an attack fails on most inputs, leaves no deviation, and
+    infinities of both signs no mean either: it is NaN.
+    """
+    finite = all(math.isfinite(v) for v in values)
+    mean = (math.fsum if finite else sum)(values) / len(values)
     sd = None
-    if len(values) > 1:
+    if finite and len(values) > 1:
         sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
     return {"mean": mean, "sd": sd, "seeds": list(values)}
 
 
 def paired(values: Sequence[float]) -> dict[str, Any]:
-    """`spread` of paired differences, with the 95 % interval of their mean by Student's t (None for one seed)."""
+    """`spread` of paired differences, with the 95 % interval of their mean by Student's t (None without deviation)."""
     found = spread(values)
     low = high = None
     if found["sd"] is not None:
@@ -61,7 +66,7 @@ def verdict(difference: Mapping[str, Any], published: float | None) -> str:
     (any size will do where no number was). Direction only: the mean alone has the claimed sign.
     """
     low, mean = difference["low"], difference["mean"]
-    if mean < _ROUNDING:
+    if not mean >= _ROUNDING:  # nor is there a direction where the mean is NaN
         return NOT
     large = published is None or mean >= published / 2
     return REPRODUCED if low is not None and low > 0 and large else DIRECTION
