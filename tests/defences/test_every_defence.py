@@ -21,7 +21,8 @@ from buttress.training import Interrupted
 from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
 
-NAMES = registry.defence.names()
+ALL = registry.defence.names()
+NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py
 
 
 def make(name):
@@ -41,7 +42,7 @@ def test_the_published_ones_are_registered():
     assert {"standard", "at", "fast", "trades", "layer-regularised"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_settings_make_an_equal_defence(name):
     defence = make(name)
     settings = defence.settings()
@@ -52,7 +53,7 @@ def test_settings_make_an_equal_defence(name):
     assert isinstance(defence, Defence)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_it_names_its_source(name):
     assert registry.defence.get(name).paper
 

@@ -14,8 +14,16 @@ from buttress.models.swaps import first_layer, swap_activation, widen_stem
 from buttress.workflows.settings import Network
 
 SMALL = {"preactresnet18": {"width": 4}, "resnet18": {"width": 4}, "vgg19": {"width": 1 / 16}}
-SMALL["wrn"] = {"depth": 10, "width": 1}
-IMAGES = [name for name in models.names() if "channels" in inspect.signature(registry.model.get(name)).parameters]
+SMALL["wrn"] = SMALL["cifs-wrn"] = {"depth": 10, "width": 1}
+SMALL["cifs-resnet18"] = SMALL["cas-resnet18"] = {"width": 4}
+SMALL["odenet"] = SMALL["tisode"] = SMALL["odenet-cnn"] = {"width": 4}
+UNLIKE = ("covit", "self-gradient", "snode", "vit", "vit-hybrid")
+# Not those without ReLU or a stem of the image's channels; a transformer would get another number of tokens.
+IMAGES = [
+    name
+    for name in models.names()
+    if "channels" in inspect.signature(registry.model.get(name)).parameters and name not in UNLIKE
+]
 SMOOTH = {
     "elu": lambda z: torch.where(z > 0, z, z.exp() - 1),
     "gelu": lambda z: z * 0.5 * (1 + torch.erf(z / 2**0.5)),

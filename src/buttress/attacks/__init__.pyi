@@ -10,6 +10,7 @@ from buttress.attacks.boundary_attack import BoundaryAttack as BoundaryAttack
 from buttress.attacks.bpda import BPDA as BPDA
 from buttress.attacks.brightness import Brightness as Brightness
 from buttress.attacks.contrast import Contrast as Contrast
+from buttress.attacks.corners import Corners as Corners
 from buttress.attacks.cw import CW as CW
 from buttress.attacks.ddn import DDN as DDN
 from buttress.attacks.deepfool import DeepFool as DeepFool
@@ -43,6 +44,7 @@ from buttress.attacks.rotation import Rotation as Rotation
 from buttress.attacks.salt import Salt as Salt
 from buttress.attacks.salt_and_pepper import SaltAndPepper as SaltAndPepper
 from buttress.attacks.semantic import Semantic as Semantic
+from buttress.attacks.sensitivity import Sensitivity as Sensitivity
 from buttress.attacks.sketch import Sketch as Sketch
 from buttress.attacks.solarise import Solarise as Solarise
 from buttress.attacks.speckle import Speckle as Speckle
@@ -55,6 +57,7 @@ from buttress.attacks.transfer import Transfer as Transfer
 from buttress.attacks.translation import Translation as Translation
 from buttress.attacks.uniform import Uniform as Uniform
 from buttress.attacks.universal import Universal as Universal
+from buttress.attacks.variant import Variant as Variant
 from buttress.attacks.zoo import ZOO as ZOO
 
 def names() -> list[str]: ...

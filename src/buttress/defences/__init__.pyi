@@ -4,6 +4,7 @@ from buttress.defences.adv_kip import AdvKIP as AdvKIP
 from buttress.defences.adversarial_training import AdversarialTraining as AdversarialTraining
 from buttress.defences.alp import ALP as ALP
 from buttress.defences.apart import APART as APART
+from buttress.defences.auxiliary_from import AuxiliaryFrom as AuxiliaryFrom
 from buttress.defences.awp import AWP as AWP
 from buttress.defences.base import At as At
 from buttress.defences.base import Batch as Batch
@@ -28,6 +29,7 @@ from buttress.defences.free import Free as Free
 from buttress.defences.friendly import Friendly as Friendly
 from buttress.defences.frl import FRL as FRL
 from buttress.defences.gat import GAT as GAT
+from buttress.defences.gaussian import GaussianTraining as GaussianTraining
 from buttress.defences.grad_align import GradAlign as GradAlign
 from buttress.defences.iat import IAT as IAT
 from buttress.defences.instance_eps import InstanceEps as InstanceEps
@@ -39,6 +41,7 @@ from buttress.defences.masked_fgsm import MaskedFGSM as MaskedFGSM
 from buttress.defences.n_fgsm import NFGSMTraining as NFGSMTraining
 from buttress.defences.self_ensemble import SelfEnsemble as SelfEnsemble
 from buttress.defences.self_training import SelfTraining as SelfTraining
+from buttress.defences.snode_ncg import SnodeNCG as SnodeNCG
 from buttress.defences.standard import Standard as Standard
 from buttress.defences.trades import TRADES as TRADES
 
