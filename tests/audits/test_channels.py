@@ -8,7 +8,7 @@ from torch import nn
 
 from buttress import audits, models
 from buttress.attacks.fgsm import FGSM
-from buttress.audits.channels import Channels
+from buttress.audits.channels import Channels, _alignment
 from buttress.audits.finding import read, to_json
 from buttress.errors import UserError
 from buttress.models.normalized import Normalized
@@ -169,3 +169,18 @@ def test_what_enters_the_head_is_masked(tmp_path):
     assert "channels" in audits.names()
     (tmp_path / "findings.json").write_text(to_json({"net": [finding]}, {}))
     assert read(tmp_path / "findings.json")[0]["net"][0] == finding
+
+
+def test_alignment_is_the_rank_correlation_over_the_classes_that_have_one():
+    figures = [(0.1, 0.2), (0.5, -0.1), (0.9, 0.4), (0.7, None)]
+    rows = [{"accuracy": accuracy, "pearson_attacked": pearson} for accuracy, pearson in figures]
+    assert _alignment(rows) == pytest.approx(1 - 6 * (1 + 1 + 0) / (3 * 8))
+    assert _alignment(rows[:1]) is None
+    assert _alignment([{**row, "accuracy": 0.5} for row in rows]) is None
+
+
+def test_alignment_of_a_networks_classes(case):
+    data = ask(case).data
+    accuracies, correlations = ([row[name] for row in data["classes"]] for name in ("accuracy", "pearson_attacked"))
+    assert accuracies[0] != accuracies[1]
+    assert data["alignment"] == pytest.approx(spearmanr(accuracies, correlations).statistic)

@@ -47,7 +47,8 @@ class Channels(Audit):
     of the class's channels. Told for each class: the share of the activation (in absolute value) that is in negatively
     relevant channels, on clean and on attacked inputs; the correlation of activations with weights; the L1 and the
     cosine distance of clean and attacked activations; how often channels are active, that is above 1 % of the largest
-    value that the layer has; and robust accuracy beside these. Means over classes follow.
+    value that the layer has; and robust accuracy beside these. Means over classes follow, and the rank correlation over
+    classes of robust accuracy and of that of attacked activations with weights (alignment).
 
     The features are those that enter the last linear layer, what masks them (CIFS) included. Of another layer the mean
     gradient of the class's logit over its clean inputs, summed over space, stands for the weights.
@@ -100,6 +101,7 @@ class Channels(Audit):
             "unit": self.unit,
             "classes": rows,
             "mean": {name: _mean([row[name] for row in rows]) for name in _MEANS},
+            "alignment": _alignment(rows),
             "worst": min(rows, key=lambda row: row["accuracy"])["class"],
             "worst_accuracy": min(row["accuracy"] for row in rows),
             "interval": statistics.INTERVAL,
@@ -217,6 +219,16 @@ def _correlations(values: Tensor, relevance: Tensor) -> tuple[float | None, floa
     if len(first) < 2 or len(set(first.tolist())) == 1 or len(set(second.tolist())) == 1:
         return None, None
     return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic)
+
+
+def _alignment(rows: Sequence[dict[str, Any]]) -> float | None:
+    """Spearman's correlation over classes of robust accuracy and attacked activations' correlation with relevance.
+
+    Positive where the classes that withstand attacks are those whose channels still speak for them.
+    """
+    known = [row for row in rows if row["pearson_attacked"] is not None]
+    figures = [torch.tensor([row[name] for row in known]) for name in ("accuracy", "pearson_attacked")]
+    return _correlations(figures[0], figures[1])[1]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
