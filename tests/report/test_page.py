@@ -121,6 +121,15 @@ def test_changes_between_two_networks(two, facts):
     assert '<span class="change better">+36.9 points</span>' in html
 
 
+def test_key_figures_of_many_networks_are_a_table(two, facts):
+    (_, findings), *_ = two.items()
+    many = {f"network {index}": findings for index in range(7)}
+    seen = Seen(page(many, facts))
+    assert not [tag for tag, found in seen.tags if tag == "div" and found.get("class") == "cards"]
+    assert "Network Clean accuracy" in seen.text
+    assert all(f"{name} 91.2%" in seen.text for name in many)
+
+
 def test_a_key_figure_that_two_kinds_tell_stands_there_once(two, facts):
     shares = {"baseline": 0.912, "hardened": 0.874}  # clean, as the robustness audit has it
     parts = {name: {"clean": {"accuracy": share}, "unseen": {"accuracy": 0.3}} for name, share in shares.items()}

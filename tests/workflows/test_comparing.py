@@ -4,7 +4,8 @@ import pytest
 
 from buttress.audits.finding import Finding
 from buttress.errors import UserError
-from buttress.workflows.comparing import compare, headline
+from buttress.workflows.comparing import compare, field_of, headline
+from buttress.workflows.trade_off import trade_off
 
 
 def finding(clean, main, eps=8 / 255, norm="linf", inputs="abc", attacks=("f",), seed=0):
@@ -34,6 +35,15 @@ def test_of_three_the_last_is_set_against_both():
     text = headline({"a": [finding("11", "00")], "b": [finding("11", "01")], "c": [finding("10", "01")]})
     assert text.startswith("From a to c: clean accuracy 100.0% to 50.0%; robust accuracy 0.0% to 50.0% ")
     assert text.endswith("; from b to c: robust accuracy 50.0% to 50.0% under linf eps 8/255, the same inputs.")
+
+
+def test_of_many_the_best_and_the_front_are_told():
+    networks = {"a": [finding("1111", "0001")], "b": [finding("1110", "0110")], "c": [finding("1110", "0010")]}
+    cost = {"a": {"passes": 2.0}, "b": {"passes": 2.0}, "c": {"passes": 3.0}}
+    assert field_of(trade_off(networks, cost)) == (
+        "Of 3 networks b is the most robust (50.0% under linf eps 8/255, 75.0% clean) and a the most accurate (100.0% "
+        "clean, 25.0% robust). No other is better in everything, training passes included, than a, b."
+    )
 
 
 @pytest.mark.parametrize(

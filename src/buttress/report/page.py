@@ -14,6 +14,7 @@ from buttress.report.kinds.table import nested
 
 MARK = '<meta name="generator" content="buttress">'
 _WORDS = {"good": "Good", "info": "Note", "warning": "Warning", "bad": "Bad"}
+_MANY = 6  # networks; of more, key figures are a table and not cards
 _PLACED = ("title", "headline", "severity", "command", "versions")
 
 
@@ -82,6 +83,7 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         networks=list(networks),
         sections=list(zip(grouped, drawn, strict=True)),
         keys=keys,
+        many=_MANY,
         command=facts.get("command"),
         versions=facts.get("versions") or {},
         plain=plain,

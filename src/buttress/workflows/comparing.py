@@ -18,6 +18,8 @@ from buttress.workflows.auditing import new_folder
 from buttress.workflows.settings import Say
 from buttress.workflows.trade_off import trade_off
 
+_FEW = 4  # networks; of more, it means little that one comes first and another last
+
 
 def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say()) -> Path:
     """Put the findings of several audits side by side in one report.
@@ -55,14 +57,17 @@ def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say
     kept: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
     facts: dict[str, object] = {"command": command, "versions": versions(), **kept, "settings": settings}
     try:
-        text = headline(networks)
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
         traded = trade_off(networks, training)
+        many = len(traded) > _FEW
+        text = field_of(traded) if many else headline(networks)
         for label, finding in traded.items():
             networks[label] = [finding, *networks[label]]
         if traded and (left := [name for name in networks if name not in traded]):
             say.line(f"attacked otherwise than {next(iter(traded))}, so not in the trade-off: {', '.join(left)}")
-        written = report.write(out, networks, facts, title="Comparison", headline=text)
+        written = report.write(
+            out, networks, facts, title="Comparison", headline=text, severity="info" if many else None
+        )
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
     say.line(text)
@@ -90,6 +95,20 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
         parts.append(f"from {names[-2]} to {names[-1]}: {_robust(base, last)}")
     return "; ".join(parts) + "."
+
+
+def field_of(traded: Mapping[str, Finding]) -> str:
+    """Of many networks: the most robust, the most accurate, and those that no other beats in everything."""
+    rows = {name: finding.data for name, finding in traded.items()}
+    robust, clean = (max(rows, key=lambda name: rows[name][figure]) for figure in ("robust", "clean"))
+    front = [name for name, row in rows.items() if row["front"]]
+    budget = f"{rows[robust]['norm']} eps {budget_text(rows[robust]['eps'])}"
+    return (
+        f"Of {len(rows)} networks {robust} is the most robust ({rows[robust]['robust']:.1%} under {budget}, "
+        f"{rows[robust]['clean']:.1%} clean) and {clean} the most accurate ({rows[clean]['clean']:.1%} clean, "
+        f"{rows[clean]['robust']:.1%} robust). No other is better in everything, training passes included, than "
+        f"{', '.join(front)}."
+    )
 
 
 def _robustness(findings: Sequence[Finding]) -> Finding | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from buttress.audits.finding import Finding
@@ -11,6 +11,8 @@ from buttress.report.figures import COLOURS, GREY, SYMBOLS, Trace, figure, fill,
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import interval, number, percent, plotted, seconds
 from buttress.threat import budget_text
+
+_NAMED = 2  # of those that are as good or better, in the table
 
 
 @renderer("trade-off")
@@ -24,7 +26,7 @@ def trade_off(findings: Mapping[str, Finding]) -> Section:
         "yaxis": {"title": {"text": plotted(robust)}, "tickformat": "~%"},
     }
     traces = [_front(data), *(_point(name, row, n, data) for n, (name, row) in enumerate(data.items()))]
-    plot = figure(traces, layout, "Clean against robust accuracy", height=460)
+    plot = figure(traces, layout, "Clean against robust accuracy", height=440 + 20 * math.ceil(len(data) / 4))
     return Section(fill("trade_off.html", plot=plot, rows=[_cells(name, row) for name, row in data.items()]))
 
 
@@ -83,5 +85,11 @@ def _cells(name: str, row: Mapping[str, Any]) -> dict[str, str]:
         "passes": number(row["passes"]),
         "relative": "–" if row["relative"] is None else f"{row['relative']:.3g} ×",
         "seconds": seconds(row["seconds"]),
-        "front": "on the front" if row["front"] else f"behind {', '.join(row['beaten_by'])}",
+        "front": "on the front" if row["front"] else _behind(row["beaten_by"]),
     }
+
+
+def _behind(names: Sequence[str]) -> str:
+    """Who is as good or better in everything: two by name, and how many more."""
+    more = len(names) - _NAMED
+    return f"behind {', '.join(names[:_NAMED])}" + (f" and {more} more" if more > 0 else "")
