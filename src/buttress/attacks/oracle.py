@@ -14,7 +14,6 @@ from buttress.attacks.books import Books
 from buttress.attacks.books import Inside as Inside
 from buttress.attacks.books import Search as Search
 from buttress.attacks.books import Stage as Stage
-from buttress.attacks.passes import Passes
 from buttress.errors import UserError
 from buttress.threat import per_row
 
@@ -28,31 +27,8 @@ class Oracle(Books):
     over draws.
     """
 
-    def __init__(
-        self,
-        passes: Passes,
-        x: Tensor,
-        y: Tensor,
-        target: Tensor | None = None,
-        *,
-        search: Search = "full",
-        inside: Inside | None = None,
-        read_every: int = 1,
-    ) -> None:
-        """An oracle for these inputs.
-
-        Args:
-            passes: runs the model.
-            x: (N, ...) inputs.
-            y: (N,) the truth.
-            target: (N,) classes wanted, or None.
-            search: "full" or "first".
-            inside: (x_adv, x) -> (N,) bool, which points count as found, for attacks that look outside the threat.
-            read_every: questions after which the flags of found points are read from the device.
-        """
-        super().__init__(passes, x, y, target, search=search, inside=inside, read_every=read_every)
-        self._clean: Tensor | None = None
-        self._checked = False
+    _clean: Tensor | None = None
+    _checked = False
 
     @property
     def clean(self) -> Tensor:

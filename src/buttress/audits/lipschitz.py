@@ -126,8 +126,9 @@ class Lipschitz(Audit):
         """The same blocks in the layer sustainability analysis: displacement, gain, tolerance and margin."""
         if names == [""]:
             return [{}]
-        data, settings = _Batches(x, y, ids, subject.batch_size), {"seed": subject.seed, "task": subject.task}
-        profile = sustainability(subject.model, data, stored, names, batch_size=subject.batch_size, **settings)  # type: ignore[arg-type]
+        data = _Batches(x, y, ids, subject.batch_size)
+        settings: dict[str, Any] = {"seed": subject.seed, "task": subject.task}
+        profile = sustainability(subject.model, data, stored, names, batch_size=subject.batch_size, **settings)
         main = next(iter(stored))
         at = [profile.layers.index(name) for name in names]
         mean, gain = to_lists(profile.mean[0, at]), to_lists(profile.gain(main)[at])
@@ -135,7 +136,7 @@ class Lipschitz(Audit):
         if self.tolerance_inputs:
             some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
             few = _Batches(x[some], y[some], ids[some], subject.batch_size)
-            searched = tolerance(subject.model, few, stored[main], names, steps=10, bisections=6, **settings)  # type: ignore[arg-type]
+            searched = tolerance(subject.model, few, stored[main], names, steps=10, bisections=6, **settings)
             stated, at = searched.to_dict(), [searched.layers.index(name) for name in names]
             for row, k in zip(rows, at, strict=True):
                 row |= {"tolerance": stated["tolerance"][k], "margin": stated["margin"][k]}

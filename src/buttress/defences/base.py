@@ -121,13 +121,38 @@ class Defence(nn.Module, ABC):
     """
 
     paper: ClassVar[str] = ""
-    preparation: ClassVar[str] = ""
-    cost_hangs_on: ClassVar[str] = ""
-    clean_pass: ClassVar[bool] = False
-    perturbed_pass: ClassVar[bool] = True
-    paired: ClassVar[bool] = True
-    own_classes: ClassVar[bool] = True
     reconstruction: ClassVar[str] = ""
+
+    # Properties, so that a method can say otherwise by a plain attribute, or for each instance by a property.
+    @property
+    def preparation(self) -> str:
+        """See `Defence`."""
+        return ""
+
+    @property
+    def cost_hangs_on(self) -> str:
+        """See `Defence`."""
+        return ""
+
+    @property
+    def clean_pass(self) -> bool:
+        """See `Defence`."""
+        return False
+
+    @property
+    def perturbed_pass(self) -> bool:
+        """See `Defence`."""
+        return True
+
+    @property
+    def paired(self) -> bool:
+        """See `Defence`."""
+        return True
+
+    @property
+    def own_classes(self) -> bool:
+        """See `Defence`."""
+        return True
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Once before training; returns the data to train on."""

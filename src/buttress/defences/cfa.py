@@ -82,7 +82,7 @@ class CFA(Crafting):
         self._make(0)
 
     @property
-    def clean_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+    def clean_pass(self) -> bool:
         """Whether its loss makes a clean pass: as TRADES does."""
         return self.method == "trades"
 

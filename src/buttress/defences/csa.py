@@ -118,7 +118,7 @@ class CSA(Defence):
         self._phase: Literal["clean", "adversarial"] | None = None  # of the update that a step is at
 
     @property
-    def perturbed_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+    def perturbed_pass(self) -> bool:
         """Whether each update makes a perturbed pass: where there is one a batch."""
         return self.updates == 1
 

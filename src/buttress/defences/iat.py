@@ -105,12 +105,12 @@ class IAT(Crafting):
         self.independent, self.mode = independent, mode
 
     @property
-    def own_classes(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+    def own_classes(self) -> bool:
         """Whether nothing is mixed."""
         return self.alpha == 0
 
     @property
-    def paired(self) -> bool:  # type: ignore[override]  # as above
+    def paired(self) -> bool:
         """Whether both halves are mixed in the same way, or not at all."""
         return not self.independent or self.alpha == 0
 

@@ -99,12 +99,12 @@ class JSIGR(Defence):
         self.register_buffer("maps", torch.zeros(0))
 
     @property
-    def perturbed_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+    def perturbed_pass(self) -> bool:
         """Whether its loss makes a perturbed pass: where an attack is given."""
         return self._attack is not None
 
     @property
-    def clean_pass(self) -> bool:  # type: ignore[override]  # of an instance here, of the class elsewhere
+    def clean_pass(self) -> bool:
         """Whether its loss makes a clean pass: where no attack is given."""
         return self._attack is None
 

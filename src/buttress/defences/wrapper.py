@@ -24,32 +24,32 @@ class Wrapper(Defence):
         self.base: Defence = base if base is not None else AdversarialTraining()
 
     @property
-    def clean_pass(self) -> bool:  # type: ignore[override]  # that of an instance here, of the class elsewhere
+    def clean_pass(self) -> bool:
         """Whether the base's loss makes a clean pass."""
         return self.base.clean_pass
 
     @property
-    def perturbed_pass(self) -> bool:  # type: ignore[override]  # as above
+    def perturbed_pass(self) -> bool:
         """Whether the base's objectives make a perturbed pass."""
         return self.base.perturbed_pass
 
     @property
-    def paired(self) -> bool:  # type: ignore[override]  # as above
+    def paired(self) -> bool:
         """Whether the base's passes can be compared row by row."""
         return self.base.paired
 
     @property
-    def own_classes(self) -> bool:  # type: ignore[override]  # as above
+    def own_classes(self) -> bool:
         """Whether the base's logits are judged by the batch's classes alone."""
         return self.base.own_classes
 
     @property
-    def preparation(self) -> str:  # type: ignore[override]  # as above
+    def preparation(self) -> str:
         """What the base trains before."""
         return self.base.preparation
 
     @property
-    def cost_hangs_on(self) -> str:  # type: ignore[override]  # as above
+    def cost_hangs_on(self) -> str:
         """What the base's cost hangs on."""
         return self.base.cost_hangs_on
 

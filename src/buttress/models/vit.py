@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -286,8 +286,8 @@ def vit_hybrid(
         heads: heads of the attention.
         mlp_ratio: hidden units of a block's MLP over ``width``.
     """
-    shape = {"classes": classes, "channels": channels, "image_size": image_size, "patch": patch}
-    return vit(**shape, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, stem="cnn")  # type: ignore[arg-type]
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "image_size": image_size, "patch": patch}
+    return vit(**shape, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio, stem="cnn")
 
 
 def _patch(image_size: int) -> int:
