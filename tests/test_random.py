@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buttress.random import Random, derive, generator
+from buttress.random import Random, derive, generator, seed_torch
 
 IDS = torch.arange(400)
 
@@ -112,3 +112,12 @@ def test_generators_repeat():
     first, second, other = (torch.rand(3, generator=generator(seed, "x")) for seed in (4, 4, 5))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_torch_is_seeded_as_by_its_own_call_and_nothing_is_kept():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    kept = len(torch.cuda._queued_calls)
+    seed_torch(5)
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == kept or torch.accelerator.is_available()

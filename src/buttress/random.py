@@ -41,6 +41,18 @@ def generator(seed: int, *path: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive(seed, *path))
 
 
+def seed_torch(seed: int) -> None:
+    """Seed torch's own generators, those that a network's dropout draws from.
+
+    Where there is no accelerator `torch.manual_seed` would keep a stack trace for each kind that it knows, at every
+    call and for good, in case that one appears.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 class Random:
     """The draws of a batch of inputs, one independent stream per input.
 

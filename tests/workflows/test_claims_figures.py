@@ -80,8 +80,44 @@ def test_figures_are_summed_up_and_checked():
 
 
 @pytest.mark.parametrize(
+    ("above", "verdict"), [(-15, "reproduced"), (6, "direction only"), (6.5, "not reproduced"), (7, "not reproduced")]
+)
+def test_a_figure_of_one_row_above_a_number(above, verdict):
+    """It is 5 and 8: 6.5 +- 19.06, by Student's t with one degree of freedom."""
+    (check,) = judge({"row": "AT", "figure": "size", "above": above})["checks"]
+    assert check["statement"] == f"AT above {above} (size; differences are from that)"
+    assert check["under"]["PGD"]["seeds"] == [5.0 - above, 8.0 - above]
+    assert check["under"]["PGD"]["high"] - check["under"]["PGD"]["mean"] == pytest.approx(12.7062 * 1.5, abs=1e-3)
+    assert check["under"]["PGD"]["verdict"] == verdict
+
+
+def test_a_figure_of_some_rows():
+    class Told(Finished):
+        def run(self, jobs, title):
+            self.asked = {job["defence"]: sorted(job["figures"]) for job in jobs if "figures" in job}
+            found = super().run(jobs, title)
+            for job, result in zip(jobs, found, strict=True):
+                result["figures"] = {key: result["figures"][key] for key in job.get("figures", {})}
+            return found
+
+    figures_asked = {"size": {"audit": "weights", "path": "a", "rows": ["AT"]}}
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "figures": figures_asked}
+    rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
+    check = {"row": "AT", "figure": "size", "above": 0}
+    claim, work = Claim(source="s", statement="s", kind="table", checks=[check]), Told()
+    found = Table(claim, {**settings, "rows": rows}, 2, work).run()
+    assert work.asked == {"at": ["size"]}
+    assert "| plain | - |" in figures(found)
+    assert "| AT | 6.5 ± 2.1 |" in figures(found)
+
+
+@pytest.mark.parametrize(
     ("check", "message"),
     [
+        ({"row": "AT", "figure": "size"}, "each needs row, figure and above"),
+        ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs row, figure and above"),
+        ({"row": "AT", "figure": "size", "above": "1"}, "above must be a number; got '1'"),
+        ({"row": "TA", "figure": "size", "above": 1}, "no row 'TA'"),
         ({"better": "AT", "than": "plain"}, "at must be one of"),
         ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
         ({"better": "AT", "at": 0}, "each needs better, than and at or figure"),
@@ -90,6 +126,15 @@ def test_figures_are_summed_up_and_checked():
 def test_wrong_checks_are_answered_before_anything_runs(check, message):
     with pytest.raises(UserError, match=message):
         judge(check)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(["TA"], "no row 'TA'"), (["plain"], "'size' is not measured of 'AT': its rows are plain")]
+)
+def test_wrong_rows_of_a_figure_are_answered_before_anything_runs(rows, message):
+    asked = {"size": {"audit": "weights", "path": "a", "rows": rows}}
+    with pytest.raises(UserError, match=message):
+        judge({"better": "AT", "than": "plain", "figure": "size"}, figures=asked)
 
 
 def test_a_wrong_figure_is_answered_before_anything_runs():

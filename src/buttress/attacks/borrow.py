@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.random import derive
+from buttress.random import derive, seed_torch
 
 Model = Callable[[Tensor], Any]  # a module, or for attacks without gradients any callable
 Mode = Literal["eval", "train"]
@@ -44,7 +44,7 @@ def borrowed(model: Model, mode: Mode, seed: int, device: torch.device) -> Itera
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
-        torch.manual_seed(derive(seed, "model"))
+        seed_torch(derive(seed, "model"))
         try:
             if isinstance(model, nn.Module) and any(flag != (mode == "train") for flag in flags):
                 model.train(mode == "train")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.data.base import Split
-from buttress.random import derive, generator
+from buttress.random import derive, generator, seed_torch
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -43,7 +43,7 @@ def descend(
     optimizer = torch.optim.Adam(list(parameters), lr=lr)
     history = []
     for epoch in range(epochs):
-        torch.manual_seed(derive(seed, "descend", epoch))
+        seed_torch(derive(seed, "descend", epoch))
         order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
         parts = [part for part in torch.split(order, batch_size) if len(part) > 1 or len(split) == 1]
         total = 0.0

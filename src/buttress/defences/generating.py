@@ -9,7 +9,7 @@ from buttress.data.base import Split
 from buttress.defences.fitting import descend
 from buttress.errors import UserError
 from buttress.models.style_vae import StyleVAE, divergence, reconstruction
-from buttress.random import derive, generator
+from buttress.random import derive, generator, seed_torch
 
 
 def style_vae(
@@ -61,7 +61,7 @@ def style_vae(
     random = generator(seed, "draws of the generator")
     steps, done = max(1, -(-len(split) // batch_size)), 0
     with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, "weights of the generator"))
+        seed_torch(derive(seed, "weights of the generator"))
         model = StyleVAE(tuple(split.x.shape[1:]), classes, latent)
         if device is not None:
             model.to(device)

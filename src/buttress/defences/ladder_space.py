@@ -19,7 +19,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
 from buttress.models.decoder import Decoder
-from buttress.random import derive, generator
+from buttress.random import derive, generator, seed_torch
 
 _INPUT = ":input"
 
@@ -151,7 +151,7 @@ def fit_decoder(
     """
     like, z, rows = next(encoder.parameters()), encoded(encoder, split), Rows(split)
     with torch.random.fork_rng([like.device] if like.device.type == "cuda" else []):
-        torch.manual_seed(derive(seed, "decoder"))
+        seed_torch(derive(seed, "decoder"))
         decoder = Decoder(z.shape[1], split.x.shape[1:], width, box).to(like)
 
         def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:

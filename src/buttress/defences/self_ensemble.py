@@ -10,7 +10,7 @@ from buttress.data.base import Dataset
 from buttress.defences.base import At, Batch, Cost, Defence, Loss
 from buttress.errors import UserError
 from buttress.models.noisy import add_noise, is_noisy
-from buttress.random import derive
+from buttress.random import derive, seed_torch
 from buttress.registry import defence
 
 
@@ -55,5 +55,5 @@ class SelfEnsemble(Defence):
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
         device = batch.x.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(derive(at.seed, "noise"))
+            seed_torch(derive(at.seed, "noise"))
             return Loss(F.cross_entropy(at.clean(batch.x), batch.y))

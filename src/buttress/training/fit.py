@@ -21,7 +21,7 @@ from buttress.data.base import Dataset
 from buttress.defences.base import Defence
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.random import derive
+from buttress.random import derive, seed_torch
 from buttress.training.averaging import Average, average_of
 from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
@@ -176,7 +176,7 @@ def fit(
     assert not isinstance(attack, str)
     try:
         with torch.random.fork_rng(), signals_noted() as came:
-            torch.manual_seed(derive(seed, "prepare"))
+            seed_torch(derive(seed, "prepare"))
             began, given = time.monotonic(), len(data.train)
             data = obeying(came, partial(defence.prepare, model, data, seed))
             preparing = time.monotonic() - began
@@ -205,7 +205,7 @@ def fit(
     model.load_state_dict(loop.best if keep == "best" else loop.averaging.weights())
     model.eval()
     with torch.random.fork_rng():
-        torch.manual_seed(derive(seed, "finish"))
+        seed_torch(derive(seed, "finish"))
         defence.finish(model, data, seed)
     if folder is not None and fabric.is_global_zero:
         known = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}

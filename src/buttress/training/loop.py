@@ -15,7 +15,7 @@ from buttress.attacks.passes import CraftPrecision, Twins
 from buttress.data.base import Dataset
 from buttress.defences.base import At, Batch, Defence, Epoch
 from buttress.errors import UserError
-from buttress.random import derive
+from buttress.random import derive, seed_torch
 from buttress.training import checkpoint
 from buttress.training.averaging import Average, Averaging
 from buttress.training.batches import Batches, input_dtype
@@ -136,7 +136,7 @@ class Loop:
         self.module.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_lr * self.schedule.at(self.index / self.steps)
-        torch.manual_seed(derive(self.seed, "torch", self.index))
+        seed_torch(derive(self.seed, "torch", self.index))
         at = inner.at = At(
             model,
             batch,
@@ -180,7 +180,7 @@ class Loop:
         self._agree(self.step_module.buffers())
         checkpoint.check_finite(self.step_module.state_dict(), self.index)
         seed = derive(self.seed, "end of epoch", epoch)
-        torch.manual_seed(seed)
+        seed_torch(seed)
         model, defence = self.step_module.model, self.step_module.defence
         if not self.watch.stopped:
             defence.end_epoch(Epoch(model, self.data, epoch + 1, self.epochs, seed, row))

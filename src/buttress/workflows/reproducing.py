@@ -41,7 +41,7 @@ def reproduce(
 
     Args:
         name: a recipe with a claim (buttress list recipes), or the path of such a YAML file.
-        scale: small (an hour on two cores for all claims) or full (as published).
+        scale: small (for two cores: minutes a claim, hours for all of them) or full (as published).
         seeds: networks trained for each row; differences are paired by seed.
         data_dir: where the original files of data sets are already.
         workers: processes that train, of one thread each; 0 trains in this one.

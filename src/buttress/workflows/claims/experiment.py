@@ -66,12 +66,14 @@ class Figure:
             seeds, texts are listed.
         times: what numbers are multiplied by; 100 makes percent of shares.
         inputs: test inputs used; all unless given.
+        rows: names of the rows that have it; all unless given.
     """
 
     audit: Any
     path: str
     times: float = 1.0
     inputs: int | None = None
+    rows: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,7 @@ from typing import Any
 
 from buttress.errors import UserError
 from buttress.workflows.claims.recipe import Claim, find
-from buttress.workflows.claims.statistics import differences, verdict
-from buttress.workflows.claims.table import R_AND_G
+from buttress.workflows.claims.statistics import R_AND_G, differences, verdict
 
 _CLOSE = 0.005  # half of the last printed digit
 _SHOWN = 3  # nearest differences of the published table that are told

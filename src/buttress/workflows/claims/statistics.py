@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
+R_AND_G = "R&G"  # the column that sums the accuracies over all budgets
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

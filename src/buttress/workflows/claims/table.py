@@ -9,17 +9,16 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.workflows.claims import errors, sources, spending
+from buttress.workflows.claims.checks import Checks
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.workflows.claims.jobs import FIRED
 from buttress.workflows.claims.pictures import Pictures
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import differences, paired, shifted, spread, summed, verdict
+from buttress.workflows.claims.statistics import R_AND_G, differences, spread, summed
 from buttress.workflows.claims.work import Job, Work
 
 _SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
-R_AND_G = "R&G"
-_PAIR = ("better", "than")  # the rows of a check
 
 
 class Table:
@@ -40,6 +39,7 @@ class Table:
         self.sweeps: list[dict[str, Any]] = []
         self.setups = dict(self.experiment.setups)
         self.pictures = Pictures(self.experiment.pictures, self.names)
+        self.checks = Checks(claim, self.experiment, self.rows, seeds)
         self._check()
 
     def run(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Table:
         defences = self._choose()
         pictures = self._pictures(defences)
         jobs = [
-            self._job(row, defences[row.name], seed, "test", self._attacks(defences, seed), self.experiment.figures)
+            self._job(row, defences[row.name], seed, "test", self._attacks(defences, seed), self._figures(row))
             for seed in range(self.seeds)
             for row in self.rows
         ]
@@ -61,7 +61,7 @@ class Table:
             "attacks": self.experiment.attacks,
             "sweeps": self.sweeps,
             "rows": rows,
-            "checks": [self._judged(check, rows) for check in self.claim.checks],
+            "checks": [self.checks.judged(check, rows) for check in self.claim.checks],
             "regularised": self._regularised(rows),
             **({"pictures": pictures} if pictures else {}),
         }
@@ -163,6 +163,11 @@ class Table:
     def _attacks(self, defences: Mapping[str, Any], seed: int) -> list[Mapping[str, Any]]:
         return [sources.resolved(entry, self.setups, defences, seed) for entry in self.experiment.attacks]
 
+    def _figures(self, row: Row) -> dict[str, Any]:
+        """What is measured of this row beside its accuracy."""
+        asked = self.experiment.figures
+        return {name: figure for name, figure in asked.items() if row.name in (figure.get("rows") or [row.name])}
+
     def _setup(self, row: Row) -> dict[str, Any]:
         found: dict[str, Any] = self.setups[row.setup or next(iter(self.setups))]
         return found
@@ -191,43 +196,6 @@ class Table:
             "cost": spending.cost(self._setup(row), defence),
         }
 
-    def _judged(self, check: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        better, than = (rows[self._index(check[key])] for key in _PAIR)
-        by, published = float(check.get("by", 0.0)), None
-        if check.get("figure") == PASSES:
-            what, found = PASSES, dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
-        elif "figure" in check:
-            name = check["figure"]
-            if not all("seeds" in row["figures"][name] for row in (better, than)):
-                raise UserError(f"claim: checks: {name!r} is no number but a text, and cannot be compared")
-            what, pairs = name, zip(*(row["figures"][name]["seeds"] for row in (better, than)), strict=True)
-            found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
-        else:
-            column = str(check["at"])
-            what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
-            found = differences(better, than, column)
-            ours, theirs = (self._published(check[key], column) for key in _PAIR)
-            published = None if ours is None or theirs is None else ours - theirs
-        under = {
-            label: {**difference, "verdict": verdict(shifted(difference, -by), None if by else published)}
-            for label, difference in found.items()
-        }
-        words = (
-            ("above" if what == PASSES else "better than")
-            if not by
-            else f"at least {by:g} above"
-            if by > 0
-            else f"at most {-by:g} below"
-        )
-        statement = f"{check['better']} {words} {check['than']} ({what})"
-        return {"statement": statement, "published": published, "under": under}
-
-    def _published(self, name: str, column: str) -> float | None:
-        values: list[float] | None = self.claim.published.get(name)
-        if values is None:
-            return None
-        return sum(values) if column == R_AND_G else values[[str(eps) for eps in self.experiment.eps].index(column)]
-
     def _regularised(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row that regularises layers of another row's training, compared with that row."""
         found = []
@@ -253,28 +221,13 @@ class Table:
 
     def _check(self) -> None:
         """Refuse before the first training what would fail after the last."""
-        columns = [R_AND_G, *map(str, self.experiment.eps)]
         figures: object = self.experiment.figures
         if not isinstance(figures, Mapping):
             told = f"a mapping from names to figures was expected; got {figures!r}"
             raise UserError(f"claim: experiment: figures: {told}")
-        for check in self.claim.checks:
-            for key in _PAIR:
-                if key not in check:
-                    raise UserError(f"claim: checks: each needs better, than and at or figure; got {dict(check)}")
-                self._index(check[key])
-                if len(self.claim.published.get(check[key], self.experiment.eps)) != len(self.experiment.eps):
-                    raise UserError(f"claim: published: {check[key]} needs a number for each of {self.experiment.eps}")
-            if not isinstance(check.get("by", 0), int | float):
-                raise UserError(f"claim: checks: by must be a number; got {check['by']!r}")
-            if "figure" in check:
-                known = [*self.experiment.figures, FIRED, PASSES]
-                if check["figure"] not in known:
-                    raise UserError(f"claim: there is no figure {check['figure']!r}; {nearest(check['figure'], known)}")
-            elif str(check.get("at")) not in columns:
-                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.get('at')!r}")
         for name, figure in self.experiment.figures.items():
-            typed(Figure, figure, f"claim: experiment: figures: {name}")
+            for only in typed(Figure, figure, f"claim: experiment: figures: {name}").rows:
+                self._index(only)
             if name in (FIRED, PASSES):
                 raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
         sources.refuse_wrong(self.experiment, self.names)
@@ -294,12 +247,7 @@ class Table:
             unknown = blanks(row.defence) - set(self.names) - set(row.choose)
             if unknown:
                 raise UserError(f"claim: row {row.name!r} has a blank ${min(unknown)} that nothing fills")
-        for name in {check[key] for check in self.claim.checks if check.get("figure") == FIRED for key in _PAIR}:
-            if not self._setup(self.rows[self._index(name)]).get("training", {}).get("monitors"):
-                raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {name!r}: give it monitors")
-        costly = {check[key] for check in self.claim.checks if check.get("figure") == PASSES for key in _PAIR}
-        for row in (row for row in self.rows if row.name in costly):
-            spending.known(row.name, spending.cost(self._setup(row), spending.first_choice(row.name, self.rows)))
+        self.checks.refuse_wrong(self.setups)
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
