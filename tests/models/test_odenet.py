@@ -91,12 +91,12 @@ def test_the_steady_state_term(window, norm):
 
 def test_without_weight_it_is_the_plain_network_to_the_bit():
     model, x = models.create("tisode", weight=0.0, **SMALL), images()
-    logits, term = model.forward_with_auxiliary(x)
+    y = torch.arange(5)
+    logits, term = model.forward_with_auxiliary(x, y)
     assert torch.equal(logits, model(x))
     assert term == 0
-    y = torch.arange(5)
     losses = []
-    for forward in (lambda: model(x), lambda: model.forward_with_auxiliary(x)[0] + term):
+    for forward in (lambda: model(x), lambda: model.forward_with_auxiliary(x, y)[0] + term):
         loss = torch.nn.functional.cross_entropy(forward(), y)
         losses.append(torch.autograd.grad(loss, list(model.parameters())))
     assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
@@ -108,7 +108,7 @@ def test_training_on_the_term_makes_the_network_steady():
     terms = []
     for _ in range(15):
         optimiser.zero_grad()
-        term = model.forward_with_auxiliary(x)[1]
+        term = model.forward_with_auxiliary(x, torch.zeros(5))[1]
         term.backward()
         optimiser.step()
         terms.append(float(term.detach()))

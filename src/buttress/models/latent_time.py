@@ -124,7 +124,7 @@ class LatentTimeNet(ODENet):
         logits = self.classify(states.flatten(0, 1))
         return F.log_softmax(logits.view(*states.shape[:2], -1), -1)
 
-    def forward_with_auxiliary(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The objective's logits, and what makes it the negative evidence lower bound.
 
         Training takes the mean of the log-likelihood over end times, prediction the logarithm of the mean likelihood.

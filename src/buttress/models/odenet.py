@@ -138,7 +138,7 @@ class TisODE(ODENet):
             raise UserError(f"norm must be mean or l2, not {norm!r}")
         self.weight, self.norm = weight, norm
 
-    def forward_with_auxiliary(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the weighted steady-state term, to be added to the loss."""
         if not self.weight:
             logits = self(x)
