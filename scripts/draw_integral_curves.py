@@ -68,7 +68,7 @@ def trained(make, rounds=1500):
 
 def draw(panels):
     title = "Integral curves of a neural ODE and of residual blocks"
-    canvas = Canvas(LEFT + 2 * SIDE + GAP + 20, TOP + SIDE + 50, title)
+    canvas = Canvas(LEFT + 2 * (SIDE + GAP), TOP + SIDE + 50, title)
     for column, (title, states, loss) in enumerate(panels):
         left = LEFT + column * (SIDE + GAP)
         reach = 1.05 * max(1.0, float(states.abs().max()))
