@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -84,6 +87,22 @@ class Work:
                     ) from None
 
 
+def _begin() -> None:
+    """What a worker process does first: take one thread, and see to it that it ends when its parent does.
+
+    A parent that is killed cannot tell its workers, who would finish the job they are at and those already handed out.
+    """
+    torch.set_num_threads(1)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)  # from a thread nothing else ends the process; a job's result is written by the parent alone
+
+
 @contextmanager
 def working(folder: Path, data_dir: Path | None, workers: int, say: Say) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
@@ -93,9 +112,7 @@ def working(folder: Path, data_dir: Path | None, workers: int, say: Say) -> Iter
         yield Work(folder, data_dir, None, say)
         return
     # Spawned, not forked: a forked torch may hang in its thread pool.
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    )
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield Work(folder, data_dir, pool, say)
     finally:

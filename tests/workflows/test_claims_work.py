@@ -1,0 +1,49 @@
+"""The worker processes of a reproduction."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+# A pool whose worker says who it is and then has long work; the pool's process waits for it.
+PARENT = """
+import os, sys, time
+from concurrent.futures import wait
+from pathlib import Path
+from buttress.workflows.claims.work import working
+from buttress.workflows.settings import Say
+
+if __name__ == "__main__":
+    with working(Path(sys.argv[1]), None, 1, Say()) as work:
+        print(work.pool.submit(os.getpid).result(), flush=True)
+        wait([work.pool.submit(time.sleep, 600)])
+"""
+
+
+def alive(pid):
+    """Whether a process runs; one that has ended and was not yet asked for its status does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        worker = int(parent.stdout.readline())
+        assert alive(worker)
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        until = time.monotonic() + 60
+        while alive(worker) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not alive(worker)
+    finally:
+        parent.kill()
+        parent.stdout.close()
+        parent.wait()
