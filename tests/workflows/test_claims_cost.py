@@ -121,7 +121,7 @@ def test_rows_that_build_on_each_other_in_a_circle_are_found():
     ("check", "message"),
     [
         ({"figure": "monitors fired"}, "monitors fired: nothing watches the training of '(plain|PGD-10)'"),
-        ({"figure": "passes", "by": "much"}, "by must be a number; got 'much'"),
+        ({"figure": "passes", "by": "much"}, "by must be a finite number; got 'much'"),
     ],
 )
 def test_checks_that_could_not_be_made_are_refused_before_anything_runs(check, message):

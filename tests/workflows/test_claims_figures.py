@@ -30,7 +30,8 @@ class Finished:
 def judge(*checks, **experiment):
     rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
     asked = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
-    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked, **experiment}
+    attacks = [{"attack": {"name": "pgd", "steps": steps}} for steps in (20, 40)]
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": attacks, "rows": rows, "figures": asked, **experiment}
     return Table(Claim(source="s", statement="s", kind="table", checks=list(checks)), settings, 2, Finished()).run()
 
 
@@ -91,6 +92,27 @@ def test_a_figure_of_one_row_above_a_number(above, verdict):
     assert check["under"]["PGD"]["verdict"] == verdict
 
 
+def test_what_a_row_has_in_appearance_only():
+    """One attack leaves 50 and 54, the other 44 and 46: 7 points less, or 2 +- 12.7 above 5."""
+
+    class Two(Finished):
+        def result(self, accuracy, number, text):
+            found = super().result(accuracy, number, text)
+            found["accuracy"]["PGD-40"] = [accuracy[0], {50.0: 44.0, 54.0: 46.0}.get(accuracy[1], 0.0)]
+            found["accuracy"]["PGD-20"] = found["accuracy"].pop("PGD")
+            return found
+
+    attacks = [{"attack": {"name": "pgd", "steps": steps}} for steps in (20, 40)]
+    check = {"row": "AT", "at": 0.2, "attacks": ["PGD-20", "PGD-40"], "above": 5}
+    rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": attacks, "rows": rows}
+    claim = Claim(source="s", statement="s", kind="table", checks=[check])
+    (found,) = Table(claim, settings, 2, Two()).run()["checks"]
+    assert found["statement"] == "AT above 5 (accuracy at eps 0.2, PGD-20 less PGD-40; differences are from that)"
+    assert found["under"]["PGD-40"]["seeds"] == [1.0, 3.0]
+    assert found["under"]["PGD-40"]["verdict"] == "direction only"
+
+
 def test_a_figure_of_some_rows():
     class Told(Finished):
         def run(self, jobs, title):
@@ -114,13 +136,22 @@ def test_a_figure_of_some_rows():
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        ({"row": "AT", "figure": "size"}, "each needs row, figure and above"),
-        ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs row, figure and above"),
-        ({"row": "AT", "figure": "size", "above": "1"}, "above must be a number; got '1'"),
-        ({"row": "TA", "figure": "size", "above": 1}, "no row 'TA'"),
-        ({"better": "AT", "than": "plain"}, "at must be one of"),
-        ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
+        ("hello", "a mapping of better, than.* was expected; got 'hello'"),
+        ({"better": ["AT"], "than": "plain", "at": 0}, r"better must be a name; got \['AT'\]"),
+        ({"better": "AT", "than": "plain", "at": 0, "bye": 3}, "no entry 'bye'; did you mean 'by'"),
+        ({"better": "AT", "than": "plain"}, "each needs better, than and at or figure"),
         ({"better": "AT", "at": 0}, "each needs better, than and at or figure"),
+        ({"better": "AT", "than": "plain", "at": 0, "figure": "size"}, "each needs"),
+        ({"better": "AT", "than": "plain", "at": 0, "above": 3}, "each needs"),
+        ({"better": "AT", "than": "plain", "at": 0.3}, "at must be one of R&G, 0, 0.2; got 0.3"),
+        ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
+        ({"better": "AT", "than": "plain", "at": 0, "by": float("nan")}, "by must be a finite number; got nan"),
+        ({"row": "AT", "figure": "size"}, "each needs .*row, figure and above"),
+        ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs"),
+        ({"row": "AT", "figure": "size", "above": "1"}, "above must be a finite number; got '1'"),
+        ({"row": "TA", "figure": "size", "above": 1}, "no row 'TA'"),
+        ({"row": "AT", "at": 0, "attacks": ["PGD"], "above": 1}, "each needs"),
+        ({"row": "AT", "at": 0.2, "attacks": ["PGD-20", "PGD-400"], "above": 1}, "no attack 'PGD-400'.*'PGD-40'"),
     ],
 )
 def test_wrong_checks_are_answered_before_anything_runs(check, message):
@@ -135,6 +166,21 @@ def test_wrong_rows_of_a_figure_are_answered_before_anything_runs(rows, message)
     asked = {"size": {"audit": "weights", "path": "a", "rows": rows}}
     with pytest.raises(UserError, match=message):
         judge({"better": "AT", "than": "plain", "figure": "size"}, figures=asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": [{"name": "plain", "defence": "standard"}, {"name": "AT", "defence": "att"}]}, "'att'"),
+        ({"rows": [{"name": "plain", "defence": "standard"}, {"name": ["AT"], "defence": "at"}]}, "must be a text"),
+        ({"setups": {"A": {"training": {"monitors": ["early-stoping"]}}}}, "'early-stoping'"),
+        ({"figures": {"size": {"audit": "weight", "path": "a"}}}, "'weight'"),
+        ({"figures": {"size": {"audit": "weights", "path": 3}}}, "path must be a text; got 3"),
+    ],
+)
+def test_what_no_job_could_build_is_answered_before_anything_runs(changes, message):
+    with pytest.raises(UserError, match=message):
+        judge({"better": "AT", "than": "plain", "at": 0}, **changes)
 
 
 def test_a_wrong_figure_is_answered_before_anything_runs():

@@ -23,6 +23,8 @@ from buttress.workflows.claims.table import Table
 from buttress.workflows.claims.work import working
 from buttress.workflows.settings import Say
 
+_CLAIMS = Path("claims")
+
 
 def reproduce(
     name: str,
@@ -31,9 +33,9 @@ def reproduce(
     seeds: int = 5,
     data_dir: Path | None = None,
     workers: int = 2,
-    out: Path = Path("claims"),
+    out: Path = _CLAIMS,
     work: Path | None = None,
-    document: Path = Path("docs/claims.md"),
+    document: Path | None = None,
     resume: bool = False,
     say: Say = Say(),
 ) -> dict[str, Any]:
@@ -47,7 +49,8 @@ def reproduce(
         workers: processes that train, of one thread each; 0 trains in this one.
         out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
         work: folder for the results of single networks, so that an interrupted reproduction can go on.
-        document: page that is written from all claims in the folder out.
+        document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
+            claims.md in the folder out, unless given.
         resume: go on with what is in the folder work.
         say: who is told.
 
@@ -61,6 +64,7 @@ def reproduce(
     if seeds < 1:
         raise UserError(f"seeds must be 1 or more; got {seeds}")
     claim, start = recipe.claim, time.perf_counter()
+    document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if folder.exists() and any(folder.iterdir()) and not resume:

@@ -85,6 +85,11 @@ class Monitor:
     was killed and resumed goes on as if it had not been.
     """
 
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Names of the parts that can fire by themselves, where there are several; see ``fired_``... in the history."""
+        return ()
+
     def check(self, threat: Threat | None) -> None:
         """Before training: refuse one that cannot be watched; ``threat`` is that of the defence's attack.
 

@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from buttress.errors import UserError
 from buttress.registry import nearest
-from buttress.workflows.claims import spending
+from buttress.workflows.claims import sources, spending
+from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Experiment, Row
-from buttress.workflows.claims.jobs import FIRED
-from buttress.workflows.claims.recipe import Claim
+from buttress.workflows.claims.jobs import FIRED, fired
+from buttress.workflows.claims.recipe import Claim, typed
 from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import R_AND_G, differences, paired, shifted, verdict
+from buttress.workflows.claims.statistics import R_AND_G, certain, differences, paired, shifted, verdict
+from buttress.workflows.settings import Training
 
-_PAIR = ("better", "than")  # the rows of a check that compares two
-_ALONE = ("row", "figure", "above")  # what a check on one row needs
+_FORMS = "better, than and at or figure; row, figure and above; or row, at, attacks and above"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check, in one of three forms: two rows compared, a figure of one row, or how much one row has in appearance.
+
+    Args:
+        better: the row that is held to be above the other.
+        than: that other row.
+        row: the row that a check on one row is about.
+        at: the budget or R&G at which accuracies are meant.
+        figure: the figure that is meant instead.
+        by: points that the difference must exceed; negative for what may be lost.
+        above: what the figure of one row, or the accuracy that it loses, must exceed.
+        attacks: labels of two attacks; accuracy under the first less that under the second is what a row loses.
+    """
+
+    better: str = ""
+    than: str = ""
+    row: str = ""
+    at: Any = None
+    figure: str = ""
+    by: float = 0.0
+    above: float | None = None
+    attacks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse values of another type, and settings that belong to different forms."""
+        for name in ("better", "than", "row", "figure"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"claim: checks: {name} must be a name; got {getattr(self, name)!r}")
+        for name, value in (("by", self.by), ("above", 0.0 if self.above is None else self.above)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise UserError(f"claim: checks: {name} must be a finite number; got {value!r}")
+        pair = bool(self.better and self.than) and (self.at is None) != (not self.figure) and self.above is None
+        alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
+        figure = alone and bool(self.figure) and self.at is None and not self.attacks
+        loses = alone and not self.figure and self.at is not None and self._two_attacks
+        if not (loses or figure or (pair and not self.row and not self.attacks)):
+            told = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
+            raise UserError(f"claim: checks: each needs {_FORMS}; got {told}")
+
+    @property
+    def _two_attacks(self) -> bool:
+        named = self.attacks
+        return isinstance(named, list) and len(named) == 2 and all(isinstance(one, str) for one in named)
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows that it speaks of."""
+        return [self.row] if self.row else [self.better, self.than]
 
 
 class Checks:
     """The checks of one claim.
-
-    A check compares two rows, ``better`` and ``than``, ``at`` a budget or R&G or by a ``figure``, and may say ``by``
-    how much; or it holds a ``figure`` of one ``row`` to be ``above`` a number.
 
     Args:
         claim: whose checks and published numbers they are.
@@ -32,7 +83,8 @@ class Checks:
     """
 
     def __init__(self, claim: Claim, experiment: Experiment, rows: Sequence[Row], seeds: int) -> None:
-        self.claim, self.experiment, self.seeds = claim, experiment, seeds
+        self.published, self.experiment, self.seeds = claim.published, experiment, seeds
+        self.all = [typed(Check, tree, "claim: checks") for tree in claim.checks]
         self.rows = {row.name: row for row in rows}
 
     # -- before the first training -----------------------------------------------------------------------------------
@@ -43,101 +95,94 @@ class Checks:
         Raises:
             UserError: naming what is missing or unknown.
         """
-        for check in self.claim.checks:
-            for name in self._named(check):
-                self._known(name)
-                if len(self.claim.published.get(name, self.experiment.eps)) != len(self.experiment.eps):
+        columns, labels = [R_AND_G, *map(str, self.experiment.eps)], None
+        for check in self.all:
+            for name in check.rows:
+                if name not in self.rows:
+                    raise UserError(f"claim: there is no row {name!r}; {nearest(name, list(self.rows))}")
+                if len(self.published.get(name, self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {name} needs a number for each of {self.experiment.eps}")
-            for key in ("by", "above"):
-                value = check.get(key, 0)
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise UserError(f"claim: checks: {key} must be a number; got {value!r}")
-            self._refuse_what(check)
-            self._refuse_unmeasured(check, setups)
+                if check.figure:
+                    self._refuse_figure(check.figure, self.rows[name], setups)
+            if not check.figure and str(check.at) not in columns:
+                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.at!r}")
+            if check.attacks:
+                labels = labels or sources.labels(self.experiment)
+                for label in check.attacks:
+                    if label not in labels:
+                        raise UserError(f"claim: checks: there is no attack {label!r}; {nearest(label, labels)}")
 
-    def _named(self, check: Mapping[str, Any]) -> list[str]:
-        """The rows that a check speaks of."""
-        alone = "row" in check
-        wanted, told = (_ALONE, "row, figure and above") if alone else (_PAIR, "better, than and at or figure")
-        if any(key not in check for key in wanted) or (alone and any(key in check for key in (*_PAIR, "at", "by"))):
-            raise UserError(f"claim: checks: each needs {told}; got {dict(check)}")
-        return [check["row"]] if alone else [check[key] for key in _PAIR]
-
-    def _known(self, name: str) -> Row:
-        if name not in self.rows:
-            raise UserError(f"claim: there is no row {name!r}; {nearest(name, list(self.rows))}")
-        return self.rows[name]
-
-    def _refuse_what(self, check: Mapping[str, Any]) -> None:
-        """Refuse a column or a figure that the table does not have."""
-        columns = [R_AND_G, *map(str, self.experiment.eps)]
-        known = [*self.experiment.figures, FIRED, PASSES]
-        if "figure" not in check:
-            if str(check.get("at")) not in columns:
-                raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.get('at')!r}")
-        elif check["figure"] not in known:
-            raise UserError(f"claim: there is no figure {check['figure']!r}; {nearest(check['figure'], known)}")
-
-    def _refuse_unmeasured(self, check: Mapping[str, Any], setups: Mapping[str, Any]) -> None:
-        """Refuse a figure that some row named here will not have."""
-        figure = check.get("figure")
-        for name in self._named(check):
-            row = self.rows[name]
-            setup = setups.get(row.setup or next(iter(setups)), {})
-            if figure == FIRED and not setup.get("training", {}).get("monitors"):
-                raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {name!r}: give it monitors")
-            if figure == PASSES:
-                choice = spending.first_choice(name, list(self.rows.values()))
-                spending.known(name, spending.cost(setup, choice))
-            asked = self.experiment.figures.get(figure) if isinstance(figure, str) else None
-            only = asked.get("rows") if isinstance(asked, Mapping) else None
-            if only and name not in only:
-                raise UserError(
-                    f"claim: checks: {figure!r} is not measured of {name!r}: its rows are {', '.join(only)}"
-                )
+    def _refuse_figure(self, figure: str, row: Row, setups: Mapping[str, Any]) -> None:
+        """Refuse a figure that this row will not have."""
+        setup = setups.get(row.setup or next(iter(setups)), {})
+        monitors = build(Training, setup.get("training", {})).monitors
+        told = [FIRED, *(fired(name) for monitor in monitors for name in monitor.detectors)] if monitors else []
+        known = [*self.experiment.figures, *told, PASSES]
+        if figure == FIRED and not monitors:
+            raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {row.name!r}: give it monitors")
+        if figure not in known:
+            raise UserError(f"claim: there is no figure {figure!r}; {nearest(figure, known)}")
+        if figure == PASSES:
+            choice = spending.first_choice(row.name, list(self.rows.values()))
+            spending.known(row.name, spending.cost(setup, choice))
+        only = self.experiment.figures.get(figure, {}).get("rows")
+        if only and row.name not in only:
+            named = ", ".join(only)
+            raise UserError(f"claim: checks: {figure!r} is not measured of {row.name!r}: its rows are {named}")
 
     # -- after the last ----------------------------------------------------------------------------------------------
 
-    def judged(self, check: Mapping[str, Any], measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """``statement``, the ``published`` difference if any, and under each attack the difference and its verdict."""
+    def judged(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack."""
         rows = {row["name"]: row for row in measured}
-        if "row" in check:
-            return self._alone(check, rows[check["row"]])
-        better, than = (rows[check[key]] for key in _PAIR)
-        by, published = float(check.get("by", 0.0)), None
-        if check.get("figure") == PASSES:
-            what, found = PASSES, dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
-        elif "figure" in check:
-            what = check["figure"]
+        return [self._alone(check, rows) if check.row else self._pair(check, rows) for check in self.all]
+
+    def _pair(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        better, than = rows[check.better], rows[check.than]
+        what, published = check.figure, None
+        if what == PASSES:
+            found = dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
+        elif what:
             pairs = zip(_numbers(better, what), _numbers(than, what), strict=True)
             found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
         else:
-            column = str(check["at"])
-            what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
+            column = str(check.at)
+            what = _where(column)
             found = differences(better, than, column)
-            ours, theirs = (self._published(check[key], column) for key in _PAIR)
+            ours, theirs = (self._published(name, column) for name in check.rows)
             published = None if ours is None or theirs is None else ours - theirs
         under = {
-            label: {**difference, "verdict": verdict(shifted(difference, -by), None if by else published)}
+            label: {**difference, "verdict": verdict(shifted(difference, -check.by), None if check.by else published)}
             for label, difference in found.items()
         }
-        statement = f"{check['better']} {_words(what, by)} {check['than']} ({what})"
-        return {"statement": statement, "published": published, "under": under}
+        words = _words(bool(check.figure), check.by)
+        return {"statement": f"{check.better} {words} {check.than} ({what})", "published": published, "under": under}
 
-    def _alone(self, check: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-        """How far one row's figure is above a number."""
-        name, least = check["figure"], float(check["above"])
-        values = [row["cost"][PASSES]] * self.seeds if name == PASSES else _numbers(row, name)
-        difference = paired([round(value - least, 9) for value in values])
+    def _alone(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """How far one row's figure, or what it loses from one attack to another, is above a number."""
+        row, least = rows[check.row], float(check.above or 0.0)
+        if check.attacks:
+            first, second = (row["accuracy"][label][str(check.at)]["seeds"] for label in check.attacks)
+            difference = paired([round(one - other - least, 9) for one, other in zip(first, second, strict=True)])
+            what = f"{_where(str(check.at))}, {check.attacks[0]} less {check.attacks[1]}"
+        elif check.figure == PASSES:
+            difference, what = certain(spending.known(row["name"], row["cost"]) - least, self.seeds), PASSES
+        else:
+            values = _numbers(row, check.figure)
+            difference, what = paired([round(value - least, 9) for value in values]), check.figure
         found = {**difference, "verdict": verdict(difference, None)}
-        statement = f"{row['name']} above {least:g} ({name}; differences are from that)"
+        statement = f"{check.row} above {least:g} ({what}; differences are from that)"
         return {"statement": statement, "published": None, "under": dict.fromkeys(row["accuracy"], found)}
 
     def _published(self, name: str, column: str) -> float | None:
-        values: list[float] | None = self.claim.published.get(name)
+        values: list[float] | None = self.published.get(name)
         if values is None:
             return None
         return sum(values) if column == R_AND_G else values[[str(eps) for eps in self.experiment.eps].index(column)]
+
+
+def _where(column: str) -> str:
+    return R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
 
 
 def _numbers(row: Mapping[str, Any], figure: str) -> list[float]:
@@ -149,8 +194,8 @@ def _numbers(row: Mapping[str, Any], figure: str) -> list[float]:
     return values
 
 
-def _words(what: str, by: float) -> str:
-    """How a row is to stand to another."""
+def _words(figure: bool, by: float) -> str:
+    """How a row is to stand to another; more of a figure need not be better."""
     if not by:
-        return "above" if what == PASSES else "better than"
+        return "above" if figure else "better than"
     return f"at least {by:g} above" if by > 0 else f"at most {-by:g} below"

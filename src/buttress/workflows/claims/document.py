@@ -23,7 +23,8 @@ by seed, are in `claims/NAME.json`.
 
 **How a check is judged.** A check says that A is better than B by some figure, under some attack. For each seed A and B
 are trained on the same data from the same initial weights, and their difference is taken; the interval is the 95 %
-interval of the mean difference by Student's t, paired by seed.
+interval of the mean difference by Student's t, paired by seed. Some checks are on one way of training: that a figure is
+above a number, or how much more accuracy one attack leaves than another; the difference is then from that number.
 
 - *reproduced*: the interval excludes 0 in the claimed direction, and the mean difference is at least half of the
   published one (where a number was published); where a check says by how much, the interval excludes that instead of 0;
@@ -37,6 +38,11 @@ has nothing to do with these and is the same in each column. A check on *passes*
 is known without training: the passes, forward and backward, of each input trained on over all epochs. R&G is the sum of
 the accuracies, in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of
 20 differences that are really 0, the intervals of one or so will exclude it.
+
+**What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
+inputs that it was given. It compares this attack with others at a level that few inputs make wide, so that a gap of
+ten points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": read the strongest
+attack of a table.
 """
 
 
@@ -90,7 +96,9 @@ def _overview(claims: list[dict[str, Any]]) -> str:
         )
         link = f"[{claim['recipe']}](#{claim['recipe']})"
         lines.append([link, claim["scale"], str(claim["seeds"]), f"**{claim['verdict']}**", counts])
-    return "## All claims\n\n" + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
+    hours = sum(claim["job_seconds"] for claim in claims) / 3600
+    told = f"All of them took {hours:.1f} hours of one worker process, on the machines named below.\n\n"
+    return "## All claims\n\n" + told + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
 
 
 def _section(claim: Mapping[str, Any], folder: str) -> str:

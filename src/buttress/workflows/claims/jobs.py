@@ -17,6 +17,7 @@ from buttress.data.base import Dataset, Split
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.threat import Threat
+from buttress.training import Trained
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Figure
 from buttress.workflows.claims.recipe import typed
@@ -27,6 +28,11 @@ from buttress.workflows.threats import under
 
 FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 where one had something to say
 _BATCH = 512  # inputs attacked at once
+
+
+def fired(detector: str) -> str:
+    """The figure that tells whether a monitor's detector ever found what it looks for."""
+    return f"fired: {detector}"
 
 
 def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
@@ -59,8 +65,16 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
         found["figures"] = _figures(model, dataset, split, job["figures"], threat, seed)
     if setup.get("training", {}).get("monitors"):
-        found.setdefault("figures", {})[FIRED] = float(bool(done.notes))
+        found.setdefault("figures", {}).update(_fired(done))
     return {**found, "seconds": {"training": spent, "measuring": time.perf_counter() - ended}}
+
+
+def _fired(done: Trained) -> dict[str, float | str]:
+    """Whether any monitor had something to say, and which of its detectors ever did, where it tells them apart."""
+    detectors = sorted({name for row in done.history for name in row if name.startswith("fired_")})
+    ever = {name: max(row.get(name, 0.0) for row in done.history) for name in detectors}
+    by_name = {fired(name.removeprefix("fired_").replace("_", "-")): value for name, value in ever.items()}
+    return {FIRED: float(bool(done.notes)), **by_name}
 
 
 def _accuracy(

@@ -108,7 +108,7 @@ def typed(kind: type[T], tree: Any, where: str) -> T:
         UserError: naming ``where`` and what is unknown or missing.
     """
     if not isinstance(tree, Mapping):
-        raise UserError(f"{where}: a mapping of {_names(kind)} was expected; got {tree!r}")
+        raise UserError(f"{where}: a mapping of {', '.join(_names(kind))} was expected; got {tree!r}")
     known = _names(kind)
     for key in tree:
         if key not in known:

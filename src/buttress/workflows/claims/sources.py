@@ -83,6 +83,18 @@ def label(attack: Transfer, name: str) -> str:
     return f"{describe(attack.attack)} from {name}"
 
 
+def labels(experiment: Experiment) -> list[str]:
+    """What the accuracies under an experiment's attacks will be called."""
+    found: list[str] = []
+    for entry in experiment.attacks:
+        if "sources" in entry:
+            attack = _transfer(entry)
+            found += [label(attack, name) for name in entry["sources"]]
+        else:
+            found.append(describe(build(Attack, entry["attack"], "attack")))  # type: ignore[type-abstract]  # of any subclass
+    return found
+
+
 def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
     """Refuse what is no entry of the attacks, and sources that could not be trained or not be told apart.
 

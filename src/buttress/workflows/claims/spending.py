@@ -11,7 +11,7 @@ from buttress.training.cost import passes
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Row
 from buttress.workflows.claims.recipe import blanks, filled
-from buttress.workflows.claims.statistics import paired
+from buttress.workflows.claims.statistics import certain
 from buttress.workflows.settings import Training
 
 PASSES = "passes"  # a figure that every row has whose method tells its cost
@@ -64,4 +64,4 @@ def known(name: str, told: Mapping[str, float | None]) -> float:
 def difference(better: Mapping[str, Any], than: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     """How many passes more one row has than another: the same for every seed, and therefore known for one, too."""
     more = known(better["name"], better["cost"]) - known(than["name"], than["cost"])
-    return {**paired([more] * seeds), "low": more, "high": more}
+    return certain(more, seeds)

@@ -36,6 +36,11 @@ def paired(values: Sequence[float]) -> dict[str, Any]:
     return {**found, "low": low, "high": high}
 
 
+def certain(value: float, seeds: int) -> dict[str, Any]:
+    """As `paired`, of a difference that is known and the same for every seed."""
+    return {**paired([value] * seeds), "low": value, "high": value}
+
+
 def summed(values: Sequence[float | str]) -> dict[str, Any]:
     """A figure over seeds: `spread` of numbers, and the list of texts."""
     numbers = [value for value in values if not isinstance(value, str)]

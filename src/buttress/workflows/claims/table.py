@@ -6,9 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from buttress.audits import Audit
+from buttress.defences.base import Defence
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.workflows.claims import errors, sources, spending
+from buttress.workflows.claims.build import build
 from buttress.workflows.claims.checks import Checks
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.workflows.claims.jobs import FIRED
@@ -17,6 +20,7 @@ from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.spending import PASSES
 from buttress.workflows.claims.statistics import R_AND_G, differences, spread, summed
 from buttress.workflows.claims.work import Job, Work
+from buttress.workflows.settings import Training
 
 _SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
 
@@ -36,6 +40,9 @@ class Table:
         self.experiment = typed(Experiment, settings, "claim: experiment")
         self.rows = [typed(Row, row, "claim: experiment: rows") for row in self.experiment.rows]
         self.names = [row.name for row in self.rows]
+        for name in self.names:
+            if not isinstance(name, str):
+                raise UserError(f"claim: experiment: rows: a name must be a text; got {name!r}")
         self.sweeps: list[dict[str, Any]] = []
         self.setups = dict(self.experiment.setups)
         self.pictures = Pictures(self.experiment.pictures, self.names)
@@ -61,7 +68,7 @@ class Table:
             "attacks": self.experiment.attacks,
             "sweeps": self.sweeps,
             "rows": rows,
-            "checks": [self.checks.judged(check, rows) for check in self.claim.checks],
+            "checks": self.checks.judged(rows),
             "regularised": self._regularised(rows),
             **({"pictures": pictures} if pictures else {}),
         }
@@ -226,7 +233,10 @@ class Table:
             told = f"a mapping from names to figures was expected; got {figures!r}"
             raise UserError(f"claim: experiment: figures: {told}")
         for name, figure in self.experiment.figures.items():
-            for only in typed(Figure, figure, f"claim: experiment: figures: {name}").rows:
+            asked = typed(Figure, figure, f"claim: experiment: figures: {name}")
+            if not isinstance(asked.path, str):
+                raise UserError(f"claim: experiment: figures: {name}: path must be a text; got {asked.path!r}")
+            for only in asked.rows:
                 self._index(only)
             if name in (FIRED, PASSES):
                 raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
@@ -247,7 +257,16 @@ class Table:
             unknown = blanks(row.defence) - set(self.names) - set(row.choose)
             if unknown:
                 raise UserError(f"claim: row {row.name!r} has a blank ${min(unknown)} that nothing fills")
+        self._build_all()
         self.checks.refuse_wrong(self.setups)
+
+    def _build_all(self) -> None:
+        """Build what jobs will build, so that a wrong name or setting is told now."""
+        for row in self.rows:
+            build(Defence, spending.first_choice(row.name, self.rows), "defence")  # type: ignore[type-abstract]  # of any subclass
+            build(Training, self._setup(row).get("training", {}))
+        for figure in self.experiment.figures.values():
+            build(Audit, figure["audit"], "audits")  # type: ignore[type-abstract]  # of any subclass
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
