@@ -69,9 +69,9 @@ def trained(make, rounds=1500):
 def draw(panels):
     title = "Integral curves of a neural ODE and of residual blocks"
     canvas = Canvas(LEFT + 2 * (SIDE + GAP), TOP + SIDE + 50, title)
+    reach = 1.05 * max(float(states.abs().max()) for _, states, _ in panels)
     for column, (title, states, loss) in enumerate(panels):
         left = LEFT + column * (SIDE + GAP)
-        reach = 1.05 * max(1.0, float(states.abs().max()))
         plot = Plot(canvas, (left, TOP, SIDE, SIDE), (0, 1), (-reach, reach))
         plot.axes("time, or share of the blocks", "x", grid=False)
         canvas.text(left, 20, title, bold=True, size=13)

@@ -167,9 +167,9 @@ def test_trades_without_beta_or_without_room_is_standard_training(smooth, batch,
         torch.testing.assert_close(loss, standard, **EXACT)
 
 
-@pytest.mark.parametrize("beta", [-1.0, float("nan")])
+@pytest.mark.parametrize("beta", [-1.0, float("nan"), float("inf")])
 def test_trades_refuses_a_beta_that_is_no_weight(beta):
-    with pytest.raises(UserError, match="beta must be 0 or more; got"):
+    with pytest.raises(UserError, match="beta must be a finite number of 0 or more; got"):
         TRADES(beta=beta)
 
 

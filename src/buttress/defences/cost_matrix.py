@@ -98,6 +98,6 @@ def check_weights(weight: float, pretrain_epochs: int, pretrain_lr: float) -> No
     Raises:
         UserError: naming all three.
     """
-    if not weight >= 0 or not pretrain_lr > 0 or pretrain_epochs < 0:
+    if not 0 <= weight < math.inf or not 0 < pretrain_lr < math.inf or pretrain_epochs < 0:
         told = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
-        raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive; got {told}")
+        raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive, all finite; got {told}")

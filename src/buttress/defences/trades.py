@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import nn
 
@@ -38,8 +40,8 @@ class TRADES(Crafting):
         self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
         super().__init__()
-        if not beta >= 0:
-            raise UserError(f"beta must be 0 or more; got {beta}")
+        if not 0 <= beta < math.inf:
+            raise UserError(f"beta must be a finite number of 0 or more; got {beta}")
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
 
