@@ -151,7 +151,7 @@ def test_files_that_do_not_fit(network, images, tmp_path):
         ({"unlabelled": 1.0}, "unlabelled must be a share"),
         ({"weight": -1.0}, "weight must be a finite number of 0 or more; got -1"),
         ({"epochs": 0}, "epochs of training the teacher must be 1 or more; got 0"),
-        ({"beta": -1.0}, "beta must be 0 or more"),
+        ({"beta": -1.0}, "beta must be a finite number of 0 or more"),
     ],
 )
 def test_settings_that_mean_nothing(options, line):
