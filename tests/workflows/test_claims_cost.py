@@ -56,6 +56,16 @@ def test_passes_stand_beside_the_seconds():
     assert "passes" not in rows(old).lower()
 
 
+def test_parameters_stand_last_where_they_are_known():
+    found = judge()
+    assert "parameters" not in rows(found)
+    found["rows"][1]["parameters"] = 12345
+    page = rows(found)
+    assert "| training | 0 | 0.1 | 0.2 | seconds of training | passes | parameters |" in page
+    assert "| 1.0 ± 0.0 | 880 (11 x) | 12,345 |" in page
+    assert "| 1.0 ± 0.0 | 80 (8 x) | - |" in page
+
+
 @pytest.mark.parametrize(
     ("by", "verdict", "statement"),
     [

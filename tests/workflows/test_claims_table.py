@@ -6,6 +6,7 @@ import math
 import pytest
 import yaml
 
+from buttress import models
 from buttress.errors import UserError
 from buttress.workflows import reproduce
 from buttress.workflows.claims import work as work_module
@@ -131,7 +132,9 @@ def test_rows_and_checks_follow_from_the_single_networks(done):
             name = "AT-LR" if "gamma" in entry["job"]["defence"] else "AT"
             runs[name, entry["job"]["seed"]] = entry["result"]["accuracy"]
     assert [row["name"] for row in claim["rows"]] == ["AT-LR", "AT"]
+    size = sum(weight.numel() for weight in models.create("lsa-a", width=8).parameters())
     for row in claim["rows"]:
+        assert row["parameters"] == size
         for label in ("FGSM", "PGD-3 x 2"):
             mine = [runs[row["name"], seed][label] for seed in (0, 1)]
             assert row["accuracy"][label]["0"]["seeds"] == [mine[0][0], mine[1][0]]

@@ -46,8 +46,9 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
-        perturbation, their mean displacement; or ``picture``. ``figures`` by name, where asked for. And ``seconds`` of
-        training and of measuring, in which sources are trained that this process does not have yet.
+        perturbation, their mean displacement; or ``picture``. ``figures`` by name, where asked for. With accuracies the
+        number of ``parameters``. And ``seconds`` of training and of measuring, in which sources are trained that this
+        process does not have yet.
     """
     setup, seed = job["setup"], int(job["seed"])
     dataset = load(setup["source"], data_dir, seed)
@@ -60,7 +61,8 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     if "profile" in job:
         found: dict[str, Any] = {"profile": _profile(model, dataset, split, job["profile"], seed)}
     else:
-        found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed, data_dir)}
+        count = sum(weight.numel() for weight in model.parameters())
+        found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed, data_dir), "parameters": count}
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
         found["figures"] = _figures(model, dataset, split, job["figures"], threat, seed)

@@ -54,7 +54,7 @@ def rows(claim: Mapping[str, Any]) -> str:
     """Accuracy of every row, one table for each attack."""
     parts = []
     columns, known = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
-    told = any("cost" in row for row in claim["rows"])
+    told, counted = any("cost" in row for row in claim["rows"]), any(row.get("parameters") for row in claim["rows"])
     for label in claim["rows"][0]["accuracy"]:
         head = ["training", *columns]
         head += [R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"] if known else []
@@ -65,11 +65,12 @@ def rows(claim: Mapping[str, Any]) -> str:
             if known:
                 line += [_spread(found[R_AND_G]), "-" if row["published"] is None else f"{sum(row['published']):.1f}"]
             line.append(_spread(row["seconds"]) if "seconds" in row else "-")
-            lines.append([*line, _passes(row.get("cost", {}))] if told else line)
+            line += [_passes(row.get("cost", {}))] * told
+            lines.append(line + [f"{row['parameters']:,}" if row.get("parameters") else "-"] * counted)
         parts.append(
             f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
             + (_PASSES if told else "")
-            + table([*head, "seconds of training", *(["passes"] if told else [])], lines)
+            + table([*head, "seconds of training", *["passes"] * told, *["parameters"] * counted], lines)
         )
     return "\n\n".join(parts)
 

@@ -201,6 +201,7 @@ class Table:
             **({"errors": errors.split(accuracy, self.experiment.eps)} if self.experiment.errors else {}),
             "seconds": spread([result["seconds"]["training"] for result in results]),
             "cost": spending.cost(self._setup(row), defence),
+            "parameters": results[0].get("parameters"),  # not in results of earlier versions
         }
 
     def _regularised(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
