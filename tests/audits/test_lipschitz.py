@@ -110,6 +110,8 @@ def test_blocks_and_branches_of_a_transformer(transformer):
     places = data["places"]
     assert places["blocks"] == ["blocks.0", "blocks.1", "blocks.2"]
     assert places["last_over_middle"] == pytest.approx(places["last"] / places["middle"])
+    inner = [row["adversarial"]["sigma"]["mean"] for row in data["blocks"][1:4]]
+    assert places["adversarial"]["first_over_middle"] == pytest.approx(inner[0] / inner[1])
     read = json.loads(to_json({"network": [finding]}, {}))
     assert read["networks"]["network"][0]["data"]["blocks"][4]["name"] == "head"
 
@@ -144,6 +146,8 @@ def test_a_residual_network_and_blocks_by_name(nets):
     some = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer?.1"], iterations=3, starts=1)(model, split).data
     assert [row["name"] for row in some["blocks"]] == ["layer1.1", "layer1", "layer2.1", "layer3.1", "layer4.1"]
     assert some["chained"] is False
+    verdict = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer3"], iterations=3, starts=1)(model, split).verdict
+    assert verdict.endswith("more than they passes it on, so no product bounds this.")
     with pytest.raises(UserError, match=r"^no layer is called or matches 'layer5'; did you mean [^\n]*$"):
         Lipschitz(perturbations=[STEP], blocks=["layer5"])(model, split)
 

@@ -129,7 +129,47 @@ def test_the_blocks_of_networks():
     assert chained(passes(resnet, x, names))
     assert not chained(passes(resnet, x, ["conv1", "layer1.1"]))
     assert route(nn.Linear(3, 2), torch.rand(2, 3)) == [""]
+    snode = models.create("snode", seed=0, image_size=8, channels=1).eval()
+    assert route(snode, x) == [""]  # its children, a pooling and an activation, hold none of its weights
     assert route(vit, x, "blocks.*.mlp") == ["blocks.0.mlp", "blocks.1.mlp"]
+
+
+class Multistep(nn.Module):
+    """z' = a z - b (what was before z), which may be handed on beside it."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.a, self.b, self.both = nn.Linear(3, 3), nn.Linear(3, 3), both
+
+    def forward(self, z, before=None):
+        new = self.a(z) if before is None else self.a(z) - self.b(before)
+        return (new, z) if self.both else new
+
+
+@pytest.mark.parametrize(
+    ("states", "both", "times", "alone"),
+    [(False, False, 1, True), (True, False, 1, False), (False, True, 1, False), (False, False, 2, False)],
+)
+def test_a_chain_has_nothing_beside_it(states, both, times, alone):
+    """A second state that goes in, or comes out, or a second call: the first argument is not all that counts."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList([Multistep(both), Multistep(both)])
+
+        def forward(self, z):
+            for block in list(self.blocks) * times:
+                out = block(z, z) if states else block(z)
+                z = out[0] if both else out
+            return z
+
+    assert chained(passes(Net(), torch.rand(2, 3), ["blocks.0", "blocks.1"])) is alone
+
+
+def test_blocks_of_several_steps_are_no_chain():
+    model, x = models.create("zerosnet", seed=0, channels=1, width=4).eval(), torch.rand(2, 1, 8, 8)
+    assert not chained(passes(model, x, ["blocks.1", "blocks.2"]))
 
 
 def test_branches_add_up_to_their_block():

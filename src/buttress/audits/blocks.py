@@ -143,7 +143,7 @@ def _growth(clean: Passed, other: Passed, start: Tensor, direction: Tensor) -> d
 
 @dataclass
 class Measured:
-    """Figures of all blocks, in order, and whether there is nothing between them."""
+    """Figures of all blocks, in order, and whether there is nothing between or beside them."""
 
     found: list[Block]
     chained: bool

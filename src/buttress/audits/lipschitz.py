@@ -171,18 +171,26 @@ def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
         alike = blocks
     sigmas = [row["clean"]["sigma"]["mean"] for row in alike]
     top = sigmas.index(max(sigmas))
-    inner = sum(sigmas[1:-1]) / len(sigmas[1:-1]) if len(sigmas) > 2 else None
     return {
         "kind": kind,
         "blocks": [row["name"] for row in alike],
+        **_ends(sigmas),
+        "adversarial": _ends([row["adversarial"]["sigma"]["mean"] for row in alike]),
+        "top": alike[top]["name"],
+        "largest": max(sigmas),
+        "place": "only" if len(alike) == 1 else {0: "first", len(alike) - 1: "last"}.get(top, "inner"),
+    }
+
+
+def _ends(sigmas: list[float]) -> dict[str, float | None]:
+    """The first and the last, the mean of those between, and the quotients with that."""
+    inner = sum(sigmas[1:-1]) / len(sigmas[1:-1]) if len(sigmas) > 2 else None
+    return {
         "first": sigmas[0],
         "middle": inner,
         "last": sigmas[-1],
         "first_over_middle": sigmas[0] / inner if inner else None,
         "last_over_middle": sigmas[-1] / inner if inner else None,
-        "top": alike[top]["name"],
-        "largest": max(sigmas),
-        "place": "only" if len(alike) == 1 else {0: "first", len(alike) - 1: "last"}.get(top, "inner"),
     }
 
 
@@ -207,6 +215,11 @@ def _verdict(data: dict[str, Any]) -> str:
         text += " (first {:.3g}, mean of those between {:.3g}, last {:.3g})".format(*others)
     main = next(iter(data["perturbations"]))
     if (grown := bounds["measured"].get(main)) is not None:
-        text += f". Under {data['main']} a change grows {grown:.3g}-fold, where the product of the blocks' values is "
-        text += f"{bounds['product']:.3g}"
+        text += f". Under {data['main']} a change grows {grown:.3g}-fold"
+        if data["chained"]:
+            text += f", where the product of the blocks' values is {bounds['product']:.3g}"
+        else:
+            text += (
+                " from the first of these blocks to the last; more than they passes it on, so no product bounds this"
+            )
     return text + "."

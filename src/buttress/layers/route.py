@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from buttress.attacks.borrow import borrowed
 from buttress.errors import UserError
@@ -27,7 +28,8 @@ def route(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None
         model: the network.
         x: (N, ...) inputs that it can read.
         blocks: names or globs of submodules; unless given, the children of the network, where a sequence of modules
-            that have parts of their own counts as these modules; a network without children is one block, "".
+            that have parts of their own counts as these modules. A network without children, or whose children hold
+            none of its weights, is one block, "".
 
     Raises:
         UserError: for a name that no module has which is called with a tensor and gives one, and for none at all.
@@ -35,7 +37,8 @@ def route(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None
     root = user_module(model)
     if blocks is None:
         wanted = set(_children(root, ""))
-        if not wanted:
+        held = any(True for child in root.children() for _ in child.parameters())
+        if not wanted or (not held and any(True for _ in root.parameters())):
             return [""]
         return _once(layer_names(model, x, lambda name, module: name in wanted))
     names = layer_names(model, x, blocks)
@@ -68,11 +71,13 @@ class Passed:
         function: the block, of its first argument.
         z: that argument, (N, ...).
         out: what came out, (N, ...).
+        alone: whether it was called once, with no other tensor, and gave no other.
     """
 
     function: Callable[[Tensor], Tensor]
     z: Tensor
     out: Tensor
+    alone: bool
 
 
 def passes(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, Passed]:
@@ -89,8 +94,12 @@ def passes(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> 
 
     def hook(name: str) -> Callable[..., None]:
         def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if name not in found and args and isinstance(args[0], Tensor):
-                found[name] = Passed(_function(module, args[1:], kwargs), inputs[name], _first(output).detach().clone())
+            if name in found:
+                found[name] = replace(found[name], alone=False)
+            elif args and isinstance(args[0], Tensor):
+                alone = not _tensors((*args[1:], *kwargs.values())) and len(_tensors([output])) == 1
+                out = _first(output).detach().clone()
+                found[name] = Passed(_function(module, args[1:], kwargs), inputs[name], out, alone)
 
         return see
 
@@ -126,15 +135,22 @@ def _function(module: nn.Module, rest: tuple[Any, ...], kwargs: dict[str, Any]) 
     return lambda z: _first(module(z, *rest, **kwargs))
 
 
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(list(values)) if isinstance(leaf, Tensor)]
+
+
 def _first(output: Any) -> Tensor:
     first: Tensor = output[0] if isinstance(output, tuple | list) else output
     return first
 
 
 def chained(found: Mapping[str, Passed]) -> bool:
-    """Whether each block gets the very numbers that the one before gave, so that there is nothing between them."""
+    """Whether each block gets the very numbers that the one before gave and no others: nothing between or beside."""
     steps = list(found.values())
-    return all(a.out.numel() == b.z.numel() and torch.equal(a.out.flatten(), b.z.flatten()) for a, b in pairwise(steps))
+    alone = all(step.alone for step in steps)
+    return alone and all(
+        a.out.numel() == b.z.numel() and torch.equal(a.out.flatten(), b.z.flatten()) for a, b in pairwise(steps)
+    )
 
 
 def branches(module: nn.Module, passed: Passed) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:

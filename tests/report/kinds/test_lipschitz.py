@@ -49,7 +49,7 @@ def test_what_must_not_be_overlooked_is_told(finding):
     blocks = [{**finding.data["blocks"][0], "clean": {**stated(2.5), "converged": 0.75}}]
     data = {**finding.data, "chained": False, "blocks": blocks}
     html = draw({"network": Finding("lipschitz", "T", "V.", "info", data)}).html
-    assert "the products leave that out and bound nothing" in html
+    assert "which the products leave out: they bound nothing" in html
     assert "of the worst block 25.0%" in html
 
 

@@ -95,7 +95,9 @@ def _notes(data: Data) -> list[str]:
     if bounds.get("held") is not None:
         notes.append(f"The growth measured is at most the product on {percent(bounds['held'])} of them.")
     if not data.get("chained", True):
-        notes.append("Between these blocks the network does more: the products leave that out and bound nothing.")
+        notes.append(
+            "Between or beside these blocks the network does more, which the products leave out: they bound nothing."
+        )
     related = data.get("correlation") or {}
     if related.get("bound_growth") is not None:
         rho = f"{related['bound_growth']:.2f}".replace("-", "−")
