@@ -289,6 +289,7 @@ def test_an_attack_through_a_twin_finds_what_the_usual_one_does(name):
         ({"shortest": 5.0}, "shortest must be below longest"),
         ({"prior_rate": 0.0}, "the prior's rate must be"),
         ({"kl_weight": -1.0}, "kl_weight must be"),
+        ({"kl_weight": "a"}, "kl_weight must be"),
         ({"kl_weight": math.inf}, "kl_weight must be"),
     ],
 )

@@ -268,6 +268,7 @@ def test_layers_of_a_solver_that_chooses_its_steps_are_paired_where_they_can_be(
         ({"step": 0}, "step must be a finite number above 0, not 0"),
         ({"rtol": math.nan}, "rtol must be a finite number above 0, not nan"),
         ({"atol": True}, "atol must be a finite number above 0, not True"),
+        ({"adjoint": "no"}, "adjoint must be True or False, not 'no'"),
     ],
 )
 def test_settings_that_make_no_sense_are_told(settings, line):
@@ -290,6 +291,14 @@ def test_times_that_make_no_sense_are_told():
 def test_an_adaptive_solver_that_cannot_go_on_says_what_to_do():
     with pytest.raises(UserError, match=r"dopri5 cannot go on \(.*\): raise rtol and atol"):
         integrate(lambda t, z: z * torch.nan, start(), (0.0, 1.0), solver="dopri5")
+
+
+def test_tolerances_below_rounding_are_refused_where_no_step_could_meet_them():
+    asked = {"solver": "dopri5", "rtol": 1e-12, "atol": 1e-12}
+    with pytest.raises(UserError, match=r"rtol and atol are 1e-12 and 1e-12, and a state is known to 1.2e-07 at best"):
+        integrate(Decay().float(), start().float(), (0.0, 1.0), **asked)
+    end = integrate(Decay().double(), start().double(), (0.0, 1.0), **asked)[-1]
+    assert bool(end.isfinite().all())
 
 
 @pytest.fixture

@@ -219,7 +219,10 @@ def test_the_audit_of_layers_tells_how_far_the_end_state_moves_and_what_could_no
         ({"denoise": "yes"}, "denoise must be True or False, not 'yes'"),
         ({"solver": "eulr"}, "there is no solver 'eulr'; did you mean 'euler'"),
         ({"step": -1}, "step must be a finite number above 0, not -1"),
+        ({"extractor": ["deep"]}, r"there is no extractor \['deep'\]"),
         ({"window": "papr"}, "there is no window 'papr'; did you mean 'paper'"),
+        ({"window": [1, 2]}, r"there is no window \[1, 2\]"),
+        ({"adjoint": "no"}, "adjoint must be True or False, not 'no'"),
         ({"weight": -1}, "weight must be a finite number of 0 or more, not -1"),
         ({"norm": "l1"}, "norm must be mean or l2, not 'l1'"),
     ],
@@ -227,3 +230,15 @@ def test_the_audit_of_layers_tells_how_far_the_end_state_moves_and_what_could_no
 def test_options_that_make_no_sense_are_told(options, line):
     with pytest.raises(UserError, match=line):
         models.create("tisode", **{"width": 2, **options})
+
+
+def test_another_end_time():
+    """The weights are those of time 1; time 0.5 in steps of 0.1 is five of the ten steps."""
+    early, late = (models.create("odenet", seed=0, width=4, extractor="small", time=end).eval() for end in (0.5, 1.0))
+    for one, other in zip(early.parameters(), late.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    states = late.block.states(late.extractor(x), (0.0, 0.5, 1.0))
+    torch.testing.assert_close(early.classify(states[1]), early(x))
+    with pytest.raises(UserError, match="time must be a finite number above 0, not 0"):
+        models.create("odenet", width=4, time=0)

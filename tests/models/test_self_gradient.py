@@ -262,16 +262,16 @@ def test_attacks_in_any_precision(norm):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"variant": "inputs"}, "variant: there is no 'inputs'; did you mean 'input'"),
-        ({"gradient": "true"}, "gradient: there is no 'true'"),
-        ({"normalise": "linf"}, "normalise: there is no 'linf'"),
-        ({"score": "label"}, "score: there is no 'label'"),
-        ({"trunk": "vgg"}, "trunk: there is no 'vgg'"),
+        ({"variant": "inputs"}, "there is no variant 'inputs'; did you mean 'input'"),
+        ({"gradient": "true"}, "there is no gradient 'true'"),
+        ({"normalise": "linf"}, "there is no normalise 'linf'"),
+        ({"score": "label"}, "there is no score 'label'"),
+        ({"trunk": "vgg"}, "there is no trunk 'vgg'"),
         ({"trunk": "resnet18", "norm": "none"}, "norm must be batch or group"),
         ({"detach": 1}, "detach must be True or False, not 1"),
         ({"auxiliary": -1}, "auxiliary must be a finite number of 0 or more, not -1"),
         ({"eta": math.nan}, "eta must be a finite number, not nan"),
-        ({"activation": "tanh"}, "activation: there is no 'tanh'"),
+        ({"activation": "tanh"}, "there is no activation 'tanh'"),
     ],
 )
 def test_options_that_mean_nothing(options, told):

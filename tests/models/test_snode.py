@@ -191,6 +191,7 @@ def test_it_is_copied_pickled_and_run_in_bf16():
     ("options", "line"),
     [
         ({"activation": "sine"}, "there is no activation 'sine'"),
+        ({"activation": ["tanh"]}, r"there is no activation \['tanh'\]"),
         ({"background": 2}, "background must be 0 or 1, not 2"),
         ({"time": 0.0}, "time must be a finite number above 0"),
         ({"time": 1.03}, "time 1.03 at resolution 50 makes 51.5 steps: give a whole number"),

@@ -15,8 +15,7 @@ from buttress.errors import UserError
 from buttress.models.gamma import Gamma
 from buttress.models.ode import FIXED, ODEBlock
 from buttress.models.odenet import ODENet
-from buttress.models.options import whole
-from buttress.registry import nearest
+from buttress.models.options import one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
 Average = Literal["probabilities", "logits"]
@@ -53,10 +52,7 @@ class EndTimes:
             positive("kl_weight", self.kl_weight)
         whole("samples", self.samples, 1)
         whole("train_samples", self.train_samples, 1)
-        if self.sampling not in get_args(Sampling):
-            raise UserError(
-                f"there is no sampling {self.sampling!r}; {nearest(str(self.sampling), list(get_args(Sampling)))}"
-            )
+        one_of("sampling", self.sampling, get_args(Sampling))
         if not positive("shortest", self.shortest) < positive("longest", self.longest):
             raise UserError(f"shortest must be below longest; got {self.shortest!r} and {self.longest!r}")
 
@@ -251,14 +247,3 @@ def states_at(block: ODEBlock, z: Tensor, times: Tensor) -> Tensor:
 def entropy(logs: Tensor) -> Tensor:
     """(...) in nats, of log-probabilities (..., classes)."""
     return -(logs.exp() * logs).sum(-1)
-
-
-def positive(name: str, value: object) -> float:
-    """The option's value, when it is a finite number above 0.
-
-    Raises:
-        UserError: for anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f"{name} must be a finite number above 0, not {value!r}")
-    return float(value)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.gamma import Gamma
-from buttress.models.latent_time import EndTimes, LatentTimeNet, Sampling, positive
+from buttress.models.latent_time import EndTimes, LatentTimeNet, Sampling
 from buttress.models.ode import ODEBlock
 from buttress.models.odenet import Dynamics, feature_extractor
-from buttress.models.options import whole
+from buttress.models.options import positive, whole
 from buttress.registry import model
 
 _LEAST = 0.01  # of shape and rate
@@ -182,6 +182,7 @@ def lt_node(
         shortest: end times are set to at least this (and then have no gradient).
         longest: and to at most this.
     """
+    kl_weight = positive("kl_weight", kl_weight) if kl_weight != 0 else 0.0
     ends = EndTimes(
         (prior_shape, prior_rate),
         kl_weight / whole("examples", examples, 1),

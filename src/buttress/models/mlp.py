@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from buttress.errors import UserError
-from buttress.models.options import whole
-from buttress.registry import model, nearest
+from buttress.models.options import one_of, whole
+from buttress.registry import model
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -50,8 +50,7 @@ def mlp(
         classes: number of classes.
         activation: elu, gelu, leaky_relu, relu, sigmoid, silu, softplus or tanh.
     """
-    if activation not in ACTIVATIONS:
-        raise UserError(f"there is no activation {activation!r}; {nearest(activation, list(ACTIVATIONS))}")
+    one_of("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, list | tuple):
         raise UserError(f"hidden must be a list of whole numbers, not {hidden!r}")
     units = [whole("hidden", units, 1) for units in hidden]

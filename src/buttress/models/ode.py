@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.registry import nearest
+from buttress.models.options import one_of, positive, switch
 
 Field = Callable[[Tensor, Tensor], Tensor]
 Time = float | Tensor
 Step = Callable[[Field, Time, Time, Tensor], Tensor]
 
 ADAPTIVE = ("adaptive_heun", "bosh3", "dopri5", "dopri8", "fehlberg2")
-_MOST_STEPS = 10_000  # between two times, before an adaptive solver gives up
+_MOST_STEPS = 2_000  # between two times, before an adaptive solver gives up; memory grows with them
 _SLACK = 1e-6  # share of a step by which rounding may exceed a whole number of steps
 
 
@@ -57,10 +57,10 @@ def integrate(
         (T, N, ...) the states, the first of them ``z``.
 
     Raises:
-        UserError: for an unknown solver, a step or tolerance that is not above 0, no times, or an adaptive solver that
-            finds no step small enough.
+        UserError: for an unknown solver, a step or tolerance that is not above 0, tolerances of an adaptive solver both
+            below rounding, no times, or an adaptive solver that finds no step small enough or takes 2,000.
     """
-    _check(solver, step, rtol, atol)
+    _check(solver, step, rtol, atol, adjoint)
     marks: list[Time] = list(times)
     if not marks:
         raise UserError("an integration needs the time at which it starts; got no times")
@@ -108,7 +108,7 @@ class ODEBlock(nn.Module):
         adjoint: bool = False,
     ) -> None:
         super().__init__()
-        _check(solver, step, rtol, atol)
+        _check(solver, step, rtol, atol, adjoint)
         self.func, self.t0, self.t1 = func, t0, t1
         self.solver, self.step, self.rtol, self.atol, self.adjoint = solver, step, rtol, atol, adjoint
 
@@ -199,6 +199,11 @@ def _adaptive(
         raise UserError(f"{solver} needs times that only rise or only fall; got {[_number(t) for t in marks]}")
     if not steps:
         return z[None]
+    rounding = torch.finfo(torch.promote_types(z.dtype, torch.float32)).eps
+    if max(rtol, atol) < rounding:
+        raise UserError(
+            f"rtol and atol are {rtol:g} and {atol:g}, and a state is known to {rounding:.2g} at best: raise one above"
+        )
     options = {"norm": _worst_row, "max_num_steps": _MOST_STEPS}
     try:
         return _torchdiffeq(func, z, marks, adjoint, method=solver, rtol=rtol, atol=atol, options=options)
@@ -243,10 +248,8 @@ def _worst_row(value: Tensor) -> Tensor:
     return rows.abs().square().mean(1).max().sqrt()
 
 
-def _check(solver: str, step: float, rtol: float, atol: float) -> None:
-    known = [*FIXED, *ADAPTIVE]
-    if solver not in known:
-        raise UserError(f"there is no solver {solver!r}; {nearest(str(solver), known)}")
+def _check(solver: str, step: float, rtol: float, atol: float, adjoint: bool) -> None:
+    one_of("solver", solver, [*FIXED, *ADAPTIVE])
     for name, value in (("step", step), ("rtol", rtol), ("atol", atol)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise UserError(f"{name} must be a finite number above 0, not {value!r}")
+        positive(name, value)
+    switch("adjoint", adjoint)

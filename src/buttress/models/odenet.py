@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from buttress.errors import UserError
 from buttress.models.denoising import Denoising
 from buttress.models.ode import ADAPTIVE, ODEBlock
-from buttress.models.options import whole
+from buttress.models.options import one_of, positive, switch, whole
 from buttress.models.steady_state import WINDOWS, SteadyBlock
-from buttress.registry import model, nearest
+from buttress.registry import model
 
 Norm = Literal["mean", "l2"]
 
@@ -164,12 +164,9 @@ def feature_extractor(name: str, channels: int, width: int, denoise: bool) -> nn
     """Convolutions with bias, each with group normalisation (2 channels a group) and ReLU after it."""
     if whole("width", width, 2) % 2:
         raise UserError(f"width must be even, since channels are normalised two by two; got {width}")
-    if not isinstance(denoise, bool):
-        raise UserError(f"denoise must be True or False, not {denoise!r}")
-    if name not in EXTRACTORS:
-        raise UserError(f"there is no extractor {name!r}; {nearest(str(name), list(EXTRACTORS))}")
+    switch("denoise", denoise)
     inputs, layers = whole("channels", channels, 1), list[nn.Module]()
-    for kernel, stride, padding in EXTRACTORS[name]:
+    for kernel, stride, padding in EXTRACTORS[one_of("extractor", name, EXTRACTORS)]:
         layers += [nn.Conv2d(inputs, width, kernel, stride, padding), nn.GroupNorm(width // 2, width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers, *([Denoising(width)] if denoise else []))
@@ -205,8 +202,9 @@ def odenet(
     rtol: float = 1e-3,
     atol: float = 1e-3,
     adjoint: bool = False,
+    time: float = 1.0,
 ) -> nn.Module:
-    """ODENet: an ODE block over t from 0 to 1 between convolutions and a linear layer (Yan et al., ICLR 2020).
+    """ODENet: an ODE block over t from 0 to ``time`` between convolutions and a linear layer (Yan et al., ICLR 2020).
 
     Defaults are those published for 28x28 grey images, 142,410 parameters. Initial weights are PyTorch's.
 
@@ -224,9 +222,11 @@ def odenet(
         rtol: relative tolerance of adaptive solvers.
         atol: absolute one.
         adjoint: gradients by the adjoint equation; attack the network with False.
+        time: where the block ends, 1 as published.
     """
     made = feature_extractor(extractor, channels, width, denoise)
-    block = ODEBlock(Dynamics(width, timed=True), solver=solver, step=step, rtol=rtol, atol=atol, adjoint=adjoint)
+    how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
+    block = ODEBlock(Dynamics(width, timed=True), t1=positive("time", time), **how)
     return ODENet(made, block, width, whole("classes", classes, 2))
 
 
@@ -268,9 +268,7 @@ def tisode(
         norm: "mean" over all elements of S, as in the published code; or "l2", the Euclidean norm of each input's S,
             our reading of the paper's formula.
     """
-    if window not in WINDOWS:
-        raise UserError(f"there is no window {window!r}; {nearest(str(window), list(WINDOWS))}")
     how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
     made = feature_extractor(extractor, channels, width, denoise)
-    block = SteadyBlock(Dynamics(width, timed=False), WINDOWS[window], **how)
+    block = SteadyBlock(Dynamics(width, timed=False), WINDOWS[one_of("window", window, WINDOWS)], **how)
     return TisODE(made, block, width, whole("classes", classes, 2), weight, norm)

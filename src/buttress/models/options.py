@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
+
 from buttress.errors import UserError
+from buttress.registry import nearest
 
 
 def whole(name: str, value: object, at_least: int) -> int:
@@ -24,4 +28,37 @@ def probability(name: str, value: object) -> float:
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
         raise UserError(f"{name} must be a number in [0, 1), not {value!r}")
+    return float(value)
+
+
+def one_of(kind: str, value: object, known: Collection[str]) -> str:
+    """The option's value, when it is one of the names that are known.
+
+    Raises:
+        UserError: for anything else, with the nearest of them.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise UserError(f"there is no {kind} {value!r}; {nearest(str(value), list(known))}")
+    return value
+
+
+def switch(name: str, value: object) -> bool:
+    """The option's value, when it is True or False.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def positive(name: str, value: object) -> float:
+    """The option's value, when it is a finite number above 0.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"{name} must be a finite number above 0, not {value!r}")
     return float(value)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.options import switch, whole
 from buttress.registry import model
 
 
@@ -77,7 +76,6 @@ def preactresnet18(
         final_activation: batch normalisation and ReLU before the pooling, as in the paper; the form of most public
             checkpoints has none.
     """
-    if not isinstance(final_activation, bool):
-        raise UserError(f"final_activation must be True or False, not {final_activation!r}")
+    switch("final_activation", final_activation)
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     return PreActResNet((2, 2, 2, 2), classes, channels, width, final_activation)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.options import one_of, switch, whole
 from buttress.models.self_gradient_trunks import (
     ACTIVATIONS,
     NORMS,
@@ -21,7 +21,6 @@ from buttress.models.self_gradient_trunks import (
     activated,
     cnn_trunk,
     groups,
-    one_of,
     resnet_trunk,
     smoothed,
 )
@@ -289,8 +288,7 @@ def self_gradient(
     one_of("score", score, SCORES)
     one_of("activation", activation, ACTIVATIONS)
     one_of("norm", "none" if norm is None else norm, NORMS)
-    if not isinstance(detach, bool):
-        raise UserError(f"detach must be True or False, not {detach!r}")
+    switch("detach", detach)
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     inputs, twice = channels * (1 + (variant == "input")), gradient == "own"
     if one_of("trunk", trunk, TRUNKS) == "cnn":

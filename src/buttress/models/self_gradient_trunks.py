@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from buttress.errors import UserError
 from buttress.models.resnet import resnet18
 from buttress.models.swaps import SMOOTH
-from buttress.registry import nearest
 
 TRUNKS = ("cnn", "resnet18")
 NORMS = ("none", "batch", "group")
@@ -148,14 +147,3 @@ def _norm(norm: str, features: int, twice: bool) -> nn.Module:
 def activated(name: str) -> nn.Module:
     """A new ReLU, or a smooth activation, by name."""
     return nn.ReLU() if name == "relu" else SMOOTH[name]()
-
-
-def one_of(name: str, value: object, known: Sequence[str]) -> str:
-    """The option's value, when it is one of those known.
-
-    Raises:
-        UserError: naming the nearest.
-    """
-    if not isinstance(value, str) or value not in known:
-        raise UserError(f"{name}: there is no {value!r}; {nearest(str(value), list(known))}")
-    return value

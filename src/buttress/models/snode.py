@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.mlp import ACTIVATIONS
-from buttress.models.options import whole
-from buttress.registry import model, nearest
+from buttress.models.options import one_of, positive, whole
+from buttress.registry import model
 
 
 class SNODE(nn.Module):
@@ -164,11 +164,9 @@ def snode(
             coordinate can fall: logits only rise.
         background: pixel value of an empty image, 0 or 1. It becomes 0 in the state, and the other end -1.
     """
-    if activation not in ACTIVATIONS:
-        raise UserError(f"there is no activation {activation!r}; {nearest(str(activation), list(ACTIVATIONS))}")
     if background not in (0, 1) or isinstance(background, bool):
         raise UserError(f"background must be 0 or 1, not {background!r}")
-    steps = whole("resolution", resolution, 1) * _positive(time)
+    steps = whole("resolution", resolution, 1) * positive("time", time)
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
         raise UserError(f"time {time:g} at resolution {resolution} makes {steps:g} steps: give a whole number of them")
     classes, channels = whole("classes", classes, 2), whole("channels", channels, 1)
@@ -179,10 +177,5 @@ def snode(
     if classes > size:
         raise UserError(f"{classes} classes need a state of as many numbers; images of this size give {size}")
     shape = (channels, side, side)
-    return SNODE(classes, shape, pool, float(time), resolution, ACTIVATIONS[activation](), background)
-
-
-def _positive(time: object) -> float:
-    if isinstance(time, bool) or not isinstance(time, int | float) or not 0 < time < math.inf:
-        raise UserError(f"time must be a finite number above 0, not {time!r}")
-    return float(time)
+    sigma = ACTIVATIONS[one_of("activation", activation, ACTIVATIONS)]()
+    return SNODE(classes, shape, pool, float(time), resolution, sigma, background)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.options import switch, whole
 from buttress.registry import model
 
 Mixer = Literal["attention", "convolution"]
@@ -186,8 +186,7 @@ def vit(
             raise UserError(f"{name} must be one of {', '.join(get_args(known))}, not {chosen!r}")
     if width % heads:
         raise UserError(f"width must be a multiple of heads, not {width!r} for {heads} heads")
-    if not isinstance(mixer_bias, bool):
-        raise UserError(f"mixer_bias must be True or False, not {mixer_bias!r}")
+    switch("mixer_bias", mixer_bias)
     side = whole("patch", _patch(image_size) if patch is None else patch, 1)
     if image_size % side:
         raise UserError(f"image_size must be a multiple of patch, not {image_size} for patches of {side}")

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.errors import UserError
 from buttress.models.multistep import ORDINARY, Discretisation
 from buttress.models.multistep import discretisation as scheme_of
-from buttress.models.options import whole
+from buttress.models.options import switch, whole
 from buttress.registry import model
 
 Shape = tuple[int, int]  # of a state: channels, and how often the image's side was halved
@@ -180,8 +179,7 @@ def zerosnet(
             starts "tra" from -9/5 on ImageNet.
         bottleneck: blocks of three convolutions with four times the width between them.
     """
-    if not isinstance(bottleneck, bool):
-        raise UserError(f"bottleneck must be True or False, not {bottleneck!r}")
+    switch("bottleneck", bottleneck)
     scheme = scheme_of(discretisation, k)
     classes, channels = whole("classes", classes, 2), whole("channels", channels, 1)
     return ZeroSNet(whole("blocks", blocks, 1), classes, channels, whole("width", width, 1), scheme, bottleneck)
