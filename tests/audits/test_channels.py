@@ -184,3 +184,7 @@ def test_alignment_of_a_networks_classes(case):
     accuracies, correlations = ([row[name] for row in data["classes"]] for name in ("accuracy", "pearson_attacked"))
     assert accuracies[0] != accuracies[1]
     assert data["alignment"] == pytest.approx(spearmanr(accuracies, correlations).statistic)
+    assert data["best_pearson"] == correlations[accuracies.index(max(accuracies))]
+    assert data["worst_pearson"] == correlations[accuracies.index(min(accuracies))]
+    gained = [row["negative_attacked"] - row["negative_clean"] for row in data["classes"]]
+    assert data["gained"] == pytest.approx(sum(gained) / len(gained))

@@ -1,6 +1,7 @@
 """What else a table may measure and ask for: figures of audits, differences of a size, claims without numbers."""
 
 import pytest
+from scipy.stats import spearmanr
 
 from buttress.errors import UserError
 from buttress.workflows.claims import jobs
@@ -113,6 +114,54 @@ def test_what_a_row_has_in_appearance_only():
     assert found["under"]["PGD-40"]["verdict"] == "direction only"
 
 
+RANKED = {  # by row, of two seeds: size, and what is to rise with it
+    "standard": [(1.0, 10.0), (1.0, 30.0)],
+    "at": [(2.0, 20.0), (2.0, 20.0)],
+    "trades": [(2.0, 40.0), (3.0, 10.0)],
+    "mart": [(5.0, 30.0), (4.0, 40.0)],
+}
+
+
+def ranked(check, found=RANKED):
+    class Ranked:
+        def run(self, jobs, title):
+            return [self.result(*found[job["defence"]][job["seed"]]) for job in jobs]
+
+        def result(self, size, other):
+            figures = {"size": size, "other": other}
+            return {"accuracy": {"PGD": [90.0, 50.0]}, "figures": figures, "seconds": {"training": 1.0}}
+
+    rows = [{"name": name, "defence": name} for name in found]
+    asked = {name: {"audit": "weights", "path": "a"} for name in ("size", "other")}
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked}
+    return Table(Claim(source="s", statement="s", kind="table", checks=[check]), settings, 2, Ranked()).run()
+
+
+def test_figures_that_go_together_over_rows():
+    """Spearman's correlation of each seed, ties included, against scipy's."""
+    (check,) = ranked({"across": list(RANKED), "figure": "size", "rises": "other"})["checks"]
+    pairs = [list(zip(*(values[seed] for values in RANKED.values()), strict=True)) for seed in (0, 1)]
+    expected = [float(spearmanr(*pair).statistic) for pair in pairs]
+    assert check["under"]["PGD"]["seeds"] == pytest.approx(expected)
+    assert check["under"]["PGD"]["verdict"] == "direction only"
+    assert check["statement"] == "other rises with size (rank correlation over 4 rows)"
+    (less,) = ranked({"across": ["standard", "at", "mart"], "figure": "size", "rises": "other"})["checks"]
+    assert less["under"]["PGD"]["seeds"] == [1.0, 0.5]
+
+
+def test_what_is_the_same_in_all_rows_goes_with_nothing():
+    same = {name: [(1.0, other) for _, other in values] for name, values in RANKED.items()}
+    (check,) = ranked({"across": list(same), "figure": "size", "rises": "other"}, same)["checks"]
+    assert check["under"]["PGD"]["seeds"] == [0.0, 0.0]
+    assert check["under"]["PGD"]["verdict"] == "not reproduced"
+
+
+def test_a_figure_goes_with_the_passes():
+    """Standard training has 2 passes, PGD-10 22, TRADES and MART more."""
+    (check,) = ranked({"across": ["standard", "at", "trades"], "figure": "passes", "rises": "size"})["checks"]
+    assert check["under"]["PGD"]["seeds"] == [0.866025404, 1.0]
+
+
 def test_a_figure_of_some_rows():
     class Told(Finished):
         def run(self, jobs, title):
@@ -150,6 +199,11 @@ def test_a_figure_of_some_rows():
         ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs"),
         ({"row": "AT", "figure": "size", "above": "1"}, "above must be a finite number; got '1'"),
         ({"row": "TA", "figure": "size", "above": 1}, "no row 'TA'"),
+        ({"across": ["AT", "plain"], "figure": "size", "rises": "size"}, "each needs .*across, figure and rises"),
+        ({"across": ["AT", "plain", "AT"], "figure": "size", "rises": "size"}, "each needs"),
+        ({"across": ["AT", "plain", "TA"], "figure": "size", "rises": "size"}, "no row 'TA'"),
+        ({"across": ["AT", "plain", "x"], "figure": "size", "rises": "size", "above": 0}, "each needs"),
+        ({"better": "AT", "than": "plain", "at": 0, "rises": "size"}, "each needs"),
         ({"row": "AT", "at": 0, "attacks": ["PGD"], "above": 1}, "each needs"),
         ({"row": "AT", "at": 0.2, "attacks": ["PGD-20", "PGD-400"], "above": 1}, "no attack 'PGD-400'.*'PGD-40'"),
     ],

@@ -47,8 +47,9 @@ class Channels(Audit):
     of the class's channels. Told for each class: the share of the activation (in absolute value) that is in negatively
     relevant channels, on clean and on attacked inputs; the correlation of activations with weights; the L1 and the
     cosine distance of clean and attacked activations; how often channels are active, that is above 1 % of the largest
-    value that the layer has; and robust accuracy beside these. Means over classes follow, and the rank correlation over
-    classes of robust accuracy and of that of attacked activations with weights (alignment).
+    value that the layer has; and robust accuracy beside these. Means over classes follow, how much of the share in
+    negatively relevant channels an attack adds (gained), the rank correlation over classes of robust accuracy and of
+    that of attacked activations with weights (alignment), and the latter of the most and of the least robust class.
 
     The features are those that enter the last linear layer, what masks them (CIFS) included. Of another layer the mean
     gradient of the class's logit over its clean inputs, summed over space, stands for the weights.
@@ -101,7 +102,10 @@ class Channels(Audit):
             "unit": self.unit,
             "classes": rows,
             "mean": {name: _mean([row[name] for row in rows]) for name in _MEANS},
+            "gained": _mean([_gained(row) for row in rows]),
             "alignment": _alignment(rows),
+            "best_pearson": max(rows, key=lambda row: row["accuracy"])["pearson_attacked"],
+            "worst_pearson": min(rows, key=lambda row: row["accuracy"])["pearson_attacked"],
             "worst": min(rows, key=lambda row: row["accuracy"])["class"],
             "worst_accuracy": min(row["accuracy"] for row in rows),
             "interval": statistics.INTERVAL,
@@ -219,6 +223,12 @@ def _correlations(values: Tensor, relevance: Tensor) -> tuple[float | None, floa
     if len(first) < 2 or len(set(first.tolist())) == 1 or len(set(second.tolist())) == 1:
         return None, None
     return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic)
+
+
+def _gained(row: dict[str, Any]) -> float | None:
+    """How much more of the activation is in negatively relevant channels under attack than on clean inputs."""
+    clean, attacked = row["negative_clean"], row["negative_attacked"]
+    return None if clean is None or attacked is None else attacked - clean
 
 
 def _alignment(rows: Sequence[dict[str, Any]]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,12 +18,12 @@ from buttress.workflows.claims.spending import PASSES
 from buttress.workflows.claims.statistics import R_AND_G, certain, differences, paired, shifted, verdict
 from buttress.workflows.settings import Training
 
-_FORMS = "better, than and at or figure; row, figure and above; or row, at, attacks and above"
+_FORMS = "better, than and at or figure; row, figure and above; row, at, attacks and above; or across, figure and rises"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check, in one of three forms: two rows compared, a figure of one row, or how much one row has in appearance.
+    """One check: two rows compared, a figure of one row, how much one row has in appearance, or two figures over rows.
 
     Args:
         better: the row that is held to be above the other.
@@ -34,6 +34,8 @@ class Check:
         by: points that the difference must exceed; negative for what may be lost.
         above: what the figure of one row, or the accuracy that it loses, must exceed.
         attacks: labels of two attacks; accuracy under the first less that under the second is what a row loses.
+        across: rows, three or more, over which the ranks of two figures are held to go together.
+        rises: the second of these figures; ``figure`` is the first.
     """
 
     better: str = ""
@@ -44,10 +46,12 @@ class Check:
     by: float = 0.0
     above: float | None = None
     attacks: list[str] = field(default_factory=list)
+    across: list[str] = field(default_factory=list)
+    rises: str = ""
 
     def __post_init__(self) -> None:
         """Refuse values of another type, and settings that belong to different forms."""
-        for name in ("better", "than", "row", "figure"):
+        for name in ("better", "than", "row", "figure", "rises"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"claim: checks: {name} must be a name; got {getattr(self, name)!r}")
         for name, value in (("by", self.by), ("above", 0.0 if self.above is None else self.above)):
@@ -57,7 +61,8 @@ class Check:
         alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
         figure = alone and bool(self.figure) and self.at is None and not self.attacks
         loses = alone and not self.figure and self.at is not None and self._two_attacks
-        if not (loses or figure or (pair and not self.row and not self.attacks)):
+        single = loses or figure or (pair and not self.row and not self.attacks)
+        if not (self._correlates if self.across or self.rises else single):
             told = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
             raise UserError(f"claim: checks: each needs {_FORMS}; got {told}")
 
@@ -67,9 +72,17 @@ class Check:
         return isinstance(named, list) and len(named) == 2 and all(isinstance(one, str) for one in named)
 
     @property
+    def _correlates(self) -> bool:
+        rows = self.across
+        named = isinstance(rows, list) and len(set(map(str, rows))) >= 3 and all(isinstance(one, str) for one in rows)
+        others = (self.better, self.than, self.row, self.by, self.attacks)
+        unset = self.at is None and self.above is None and not any(others)
+        return named and bool(self.figure and self.rises) and unset
+
+    @property
     def rows(self) -> list[str]:
         """The rows that it speaks of."""
-        return [self.row] if self.row else [self.better, self.than]
+        return self.across or ([self.row] if self.row else [self.better, self.than])
 
 
 class Checks:
@@ -102,8 +115,8 @@ class Checks:
                     raise UserError(f"claim: there is no row {name!r}; {nearest(name, list(self.rows))}")
                 if len(self.published.get(name, self.experiment.eps)) != len(self.experiment.eps):
                     raise UserError(f"claim: published: {name} needs a number for each of {self.experiment.eps}")
-                if check.figure:
-                    self._refuse_figure(check.figure, self.rows[name], setups)
+                for figure in filter(None, (check.figure, check.rises)):
+                    self._refuse_figure(figure, self.rows[name], setups)
             if not check.figure and str(check.at) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.at!r}")
             if check.attacks:
@@ -135,7 +148,12 @@ class Checks:
     def judged(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack."""
         rows = {row["name"]: row for row in measured}
-        return [self._alone(check, rows) if check.row else self._pair(check, rows) for check in self.all]
+        return [self._judge(check)(check, rows) for check in self.all]
+
+    def _judge(self, check: Check) -> Callable[[Check, Mapping[str, Mapping[str, Any]]], dict[str, Any]]:
+        if check.across:
+            return self._across
+        return self._alone if check.row else self._pair
 
     def _pair(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         better, than = rows[check.better], rows[check.than]
@@ -173,6 +191,30 @@ class Checks:
         found = {**difference, "verdict": verdict(difference, None)}
         statement = f"{check.row} above {least:g} ({what}; differences are from that)"
         return {"statement": statement, "published": None, "under": dict.fromkeys(row["accuracy"], found)}
+
+    def _across(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Spearman's correlation of two figures over rows, by seed; 0 where one of them is the same in all rows."""
+        from scipy.stats import rankdata
+
+        found, columns = list[float](), [self._columns(check, rows, figure) for figure in (check.figure, check.rises)]
+        for first, second in zip(*columns, strict=True):
+            a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (first, second))
+            size = float((a @ a) * (b @ b)) ** 0.5
+            found.append(round(float(a @ b) / size, 9) if size else 0.0)
+        told = paired(found)
+        told = {**told, "verdict": verdict(told, None)}
+        statement = f"{check.rises} rises with {check.figure} (rank correlation over {len(check.across)} rows)"
+        labels = rows[check.across[0]]["accuracy"]
+        return {"statement": statement, "published": None, "under": dict.fromkeys(labels, told)}
+
+    def _columns(self, check: Check, rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[tuple[float, ...]]:
+        """By seed, the figure of each of the rows."""
+        found = []
+        for name in check.across:
+            row = rows[name]
+            same = [spending.known(name, row["cost"])] * self.seeds if figure == PASSES else _numbers(row, figure)
+            found.append(same)
+        return list(zip(*found, strict=True))
 
     def _published(self, name: str, column: str) -> float | None:
         values: list[float] | None = self.published.get(name)
