@@ -13,9 +13,13 @@ from buttress.attacks.gaussian import Gaussian
 from buttress.attacks.pgd import PGD
 from buttress.audits import Subject, subject
 from buttress.audits.base import Stored, describe, digest, same_inputs
+from buttress.audits.channels import Channels
+from buttress.audits.end_time import EndTime
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
+from buttress.audits.lipschitz import Lipschitz
 from buttress.audits.robustness import Robustness
+from buttress.audits.zero_stability import ZeroStability
 from buttress.data.base import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -209,3 +213,16 @@ def test_attacks_are_described_in_a_few_words(attack, text):
 
 def test_a_users_attack_keeps_its_own_name(counted):
     assert describe(counted) == "Counted"
+
+
+@pytest.mark.parametrize("wrong", [ZeroStability(), EndTime(), Channels(classes=["x"]), Lipschitz(blocks=["nowhere"])])
+def test_what_cannot_be_asked_is_refused_before_anything_is(line, wrong):
+    """Not after an hour of attacks, whose figures would be lost."""
+
+    class First(Robustness):
+        def ask(self, subject):
+            raise AssertionError("asked too soon")
+
+    model, x, y, _ = line
+    with pytest.raises(UserError):
+        audits.run(model, [(x, y)], [First(), wrong])

@@ -135,6 +135,13 @@ class Stored(Perturbation):
 class Audit(ABC):
     """A question put to a trained network: a frozen dataclass of plain fields, answering with a `Finding`."""
 
+    def check(self, subject: Subject) -> None:  # noqa: B027  # most audits are for any network
+        """Refuse a network of which this cannot be asked; all audits of a run do so before the first is asked.
+
+        Raises:
+            UserError: saying what network it needs.
+        """
+
     @abstractmethod
     def ask(self, subject: Subject) -> Finding:
         """Answer for this network; crafted examples come from ``subject.attacked``."""
@@ -204,4 +211,6 @@ def run(
         **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
     """
     about = subject(model, data, **settings)
+    for audit in audits:
+        audit.check(about)
     return [audit.ask(about) for audit in audits]

@@ -73,6 +73,12 @@ class Channels(Audit):
         if self.unit not in get_args(Unit):
             raise UserError(f"unit must be one of {', '.join(get_args(Unit))}; got {self.unit!r}")
 
+    def check(self, subject: Subject) -> None:
+        """Refuse a network without a linear layer at its end where no layer is named, and names that it has not."""
+        _Features(subject, self.layer)
+        if self.classes is not None:
+            class_indices(self.classes, subject.classes)
+
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once, and read the features of both."""
         drawn = None if self.classes is None else class_indices(self.classes, subject.classes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from buttress.attacks.borrow import borrowed
 from buttress.audits.base import Audit, Subject
@@ -15,6 +15,7 @@ from buttress.audits.finding import Finding
 from buttress.audits.offered import offered
 from buttress.audits.statistics import bootstrap
 from buttress.errors import UserError
+from buttress.layers.select import user_module
 from buttress.registry import audit
 
 _GRID = tuple(k / 10 for k in range(1, 41))
@@ -44,19 +45,13 @@ class EndTime(Audit):
         if not self.times or any(not 0 < t < float("inf") for t in self.times):
             raise UserError(f"times must be finite numbers above 0, one at least; got {list(self.times)}")
 
-    def ask(self, subject: Subject) -> Finding:
-        """Read the network at each end time.
+    def check(self, subject: Subject) -> None:
+        """Refuse a network that has no end times."""
+        self._reader(subject)
 
-        Raises:
-            UserError: for a network that has no end times.
-        """
-        times = sorted(set(self.times))
-        module = offered(subject.model, "over_time", torch.tensor(times, dtype=torch.float64))
-        if module is None:
-            raise UserError(
-                f"{type(subject.model).__name__} has no latent end time: ask this of a network with over_time(x, "
-                "times), such as lt-node"
-            )
+    def ask(self, subject: Subject) -> Finding:
+        """Read the network at each end time."""
+        times, module = sorted(set(self.times)), self._reader(subject)
         likelihoods, right, density, means = [], [], [], []
         with borrowed(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
             parts = (torch.split(values, subject.batch_size) for values in (subject.x, subject.y))
@@ -71,6 +66,16 @@ class EndTime(Audit):
         low, high = _likely_best(torch.cat(likelihoods, -1).cpu(), times, subject.seed)
         data |= {"inputs": len(subject.y), "best_low": low, "best_high": high}
         return Finding("end-time", "End time", _verdict(data), "info", data)
+
+    def _reader(self, subject: Subject) -> nn.Module:
+        times = torch.tensor(sorted(set(self.times)), dtype=torch.float64)
+        module = offered(subject.model, "over_time", times)
+        if module is None:
+            raise UserError(
+                f"{type(user_module(subject.model)).__name__} has no latent end time: ask this of a network with "
+                "over_time(x, times), such as lt-node"
+            )
+        return module
 
 
 def _figures(times: list[float], likelihoods: Tensor, right: Tensor, density: Tensor, means: Tensor) -> dict[str, Any]:

@@ -75,6 +75,10 @@ class Lipschitz(Audit):
         if not 0 < self.tolerance < 1:
             raise UserError(f"tolerance must be above 0 and below 1; got {self.tolerance}")
 
+    def check(self, subject: Subject) -> None:
+        """Refuse blocks that the network does not have."""
+        route(subject.model, subject.x[:1], self.blocks)
+
     def ask(self, subject: Subject) -> Finding:
         """Measure each block at the inputs and at the perturbed ones."""
         count = min(self.inputs, len(subject.x))

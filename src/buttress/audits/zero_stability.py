@@ -17,6 +17,7 @@ from buttress.attacks.pgd import PGD
 from buttress.audits.base import Audit, Subject, describe
 from buttress.audits.finding import Finding, Severity
 from buttress.errors import UserError
+from buttress.layers.select import user_module
 from buttress.models import forward_checked
 from buttress.models.multistep import (
     TOLERANCE,
@@ -56,18 +57,13 @@ class ZeroStability(Audit):
     attack: Attack = PGD(threat=Threat(), steps=20)
     noise: Perturbation = _NOISE
 
-    def ask(self, subject: Subject) -> Finding:
-        """Read the coefficients, then run the inputs and their perturbed copies.
+    def check(self, subject: Subject) -> None:
+        """Refuse a network without multistep blocks."""
+        _blocks(subject.model)
 
-        Raises:
-            UserError: for a network without multistep blocks.
-        """
-        blocks = {name: block for name, block in subject.model.named_modules() if isinstance(block, MultistepBlock)}
-        if not blocks:
-            raise UserError(
-                "zero-stability needs a network of multistep blocks, such as the model zerosnet; "
-                f"{type(subject.model).__name__} has none"
-            )
+    def ask(self, subject: Subject) -> Finding:
+        """Read the coefficients, then run the inputs and their perturbed copies."""
+        blocks = _blocks(subject.model)
         rows = [_row(name, block) for name, block in blocks.items()]
         stepping = [row for row in rows if not row["start"]]
         growth = {}
@@ -87,6 +83,16 @@ class ZeroStability(Audit):
             **growth,
         }
         return Finding("zero-stability", _TITLE, _verdict(data), _severity(data), data)
+
+
+def _blocks(model: nn.Module) -> dict[str, MultistepBlock]:
+    found = {name: block for name, block in model.named_modules() if isinstance(block, MultistepBlock)}
+    if not found:
+        raise UserError(
+            "zero-stability needs a network of multistep blocks, such as the model zerosnet; "
+            f"{type(user_module(model)).__name__} has none"
+        )
+    return found
 
 
 def _row(name: str, block: MultistepBlock) -> dict[str, Any]:
