@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from buttress.attacks import Perturbation
+from buttress.audits.layers import Layers
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.sustainability import sustainability
 from buttress.layers.tolerance import tolerance
 from buttress.models.ode import ADAPTIVE, FIXED, ODEBlock, crossings, integrate
 from buttress.models.steady_state import SteadyBlock
+from buttress.report.kinds import draw
 
 FAR = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -245,20 +247,29 @@ def test_layers_of_a_solver_that_chooses_its_steps_are_paired_where_they_can_be(
     model = Stiffening().eval()
     x = start(4, 2).float()
     data = [(x, model(x).argmax(1))]
-    profile = sustainability(model, data, {"shrink": shrink})
+    profile = sustainability(model, data, {"shrink": shrink}, ["block.func.act*", "block"])
     missing = profile.unpaired["shrink"]
     assert missing
     assert set(missing) < set(profile.layers)
     paired = [index for index, name in enumerate(profile.layers) if name not in missing]
     assert bool(profile.values[0, paired].isfinite().all())
-    block = sustainability(model, data, {"shrink": shrink}, ["block"])
+    block = sustainability(model, data, {"shrink": shrink})  # in the place of what is inside
+    assert block.layers == ["block"]
     assert block.unpaired == {}
     assert bool(block.values.isfinite().all())
-    late = next(name for name in missing if name in layer_names(model, x[:1]))  # that only the clean pass calls
+    assert layer_names(model, x[:1], "learnable") == ["block", "fc"]
+    called = layer_names(model, x[:1], "block.func.*")
+    late = next(name for name in missing if name in called)  # that only the clean pass calls
     found = tolerance(model, data, shrink, [late, "block"], steps=1, bisections=1)
     assert found.layers == [late, "block"]
     assert bool(found.rho[0].isnan().all() and found.displacement[0].isnan().all())
     assert bool(found.rho[1].isfinite().any() and found.displacement[1].isfinite().all())
+    finding = Layers(perturbations=[shrink], tolerance_inputs=0)(model, data)
+    assert (finding.data["layers"], finding.data["choosing_steps"]) == (["block"], ["block"])
+    assert "block: chooses its steps" in draw({"net": finding}).html
+    model.block.solver = "euler"
+    assert layer_names(model, x[:1])[0] == "block.func.act"
+    assert Layers(perturbations=[shrink], tolerance_inputs=0)(model, data).data["choosing_steps"] == []
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from buttress.data.base import BATCH
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
+from buttress.layers.select import chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -98,6 +99,7 @@ class Layers(Audit):
                 for key in ("layers", "perturbations", "measure", "mean", "std", "excluded", "unpaired")
             },
             "inputs": profile.inputs,
+            "choosing_steps": [n for n, m in user_module(subject.model).named_modules() if chooses_steps(m)],
             "quantiles": {str(q): to_lists(profile.quantiles[i]) for i, q in enumerate(QUANTILES)},
             "mu": {p: profile.mu(p) for p in profile.perturbations},
             "sigma": {p: profile.sigma(p) for p in profile.perturbations},

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.attacks.borrow import borrowed
-from buttress.layers.select import ACTIVATIONS, LayerSelection, Selection, is_activation, is_learnable, user_module
+from buttress.layers.select import (
+    ACTIVATIONS,
+    LayerSelection,
+    Selection,
+    chooses_steps,
+    is_activation,
+    is_learnable,
+    user_module,
+)
 
 See = Callable[[str, Tensor], Tensor]
 
@@ -193,7 +201,8 @@ class Watcher(TorchFunctionMode):
         self._calls[base] = call + 1
         name = f"{base}#{call}" if call else base
         self.met.append(name)
-        if not self.selection.wants(name, module, function):
+        inside = any(frame.module is not module and chooses_steps(frame.module) for frame in self._running)
+        if not self.selection.wants(name, module, function, inside):
             return value
         self._seeing = True
         # A network that takes gradients of its own has graphs where whoever watches has asked for none.

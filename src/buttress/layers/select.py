@@ -53,13 +53,20 @@ def is_learnable(module: nn.Module) -> bool:
     return any(isinstance(p, Tensor) and p.dim() >= 2 for p in own)
 
 
+def chooses_steps(module: nn.Module) -> bool:
+    """Whether the module calls its parts as often as its input asks for, as a solver with adaptive steps does."""
+    return getattr(module, "chooses_steps", False) is True
+
+
 class Selection:
     """Answers for each layer met whether it is wanted.
 
     Args:
         layers: "activations" (results of activation functions), "learnable" (outputs of modules that own a weight of
             two or more dimensions), a glob over names, a list of names and globs, or a callable (name, module or
-            None) -> bool. Globs, lists and callables choose among all module outputs and activation functions.
+            None) -> bool. Globs, lists and callables choose among all module outputs and activation functions. The
+            two groups have the output of a module that `chooses_steps`, such as an ODE block with an adaptive solver,
+            in the place of what is inside of it, which runs at other times for another input.
 
     Raises:
         UserError: for what is none of these.
@@ -76,12 +83,21 @@ class Selection:
             if wrong:
                 raise UserError(f"layers must be names or globs; got {wrong[0]!r}")
 
-    def wants(self, name: str, module: nn.Module | None, function: bool) -> bool:
-        """Whether to look at ``name``: a module's output, or with ``function`` the result of an activation function."""
+    def wants(self, name: str, module: nn.Module | None, function: bool, inside: bool = False) -> bool:
+        """Whether to look at ``name``: a module's output, or with ``function`` the result of an activation function.
+
+        Args:
+            name: of the layer.
+            module: the module; None for a function.
+            function: whether it is the result of an activation function.
+            inside: whether it runs in a module that `chooses_steps`.
+        """
         if self.patterns is not None:
             return any(name == p or fnmatchcase(name, p) for p in self.patterns)
         if callable(self.layers):
             return bool(self.layers(name, module))
+        if inside or (module is not None and chooses_steps(module)):
+            return not inside
         return (
             function if self.layers == "activations" else not function and module is not None and is_learnable(module)
         )

@@ -52,7 +52,7 @@ def sustainability(
         perturbations: by name, or one alone; the first is the one that `LayerProfile.mvl` speaks of.
         layers: which layers; see `Selection`. Calls of the two passes are paired by name, and `LayerProfile.unpaired`
             names those that only one of them makes. Inside of an ODE solver that chooses its steps even calls of one
-            name belong to different times: look at the output of its block instead.
+            name belong to different times: the groups have the output of its block instead.
         measure: a name in `MEASURES`, or a `Measure`.
         reference: for a centred measure, the first so many inputs give the centre.
         seed: what all draws depend on.

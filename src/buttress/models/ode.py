@@ -117,6 +117,11 @@ class ODEBlock(nn.Module):
         """How it is solved, as `integrate` takes it."""
         return {name: getattr(self, name) for name in ("solver", "step", "rtol", "atol", "adjoint")}
 
+    @property
+    def chooses_steps(self) -> bool:
+        """Whether its solver does: what is inside then runs at other times for another input; see `layers.select`."""
+        return self.solver in ADAPTIVE
+
     def altered(self, **settings: Any) -> ODEBlock:
         """The same equation, sharing ``func``, solved in another way; what is not named stays."""
         return ODEBlock(self.func, self.t0, self.t1, **{**self.settings, **settings})

@@ -216,4 +216,9 @@ def _notes(data: Data) -> list[str]:
     if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
         names = some(list(dict.fromkeys(unpaired)), 8)
         notes.append(f"Left out, being called by one of the two passes only: {names}.")
+    if choosing := data.get("choosing_steps"):
+        notes.append(
+            f"{some(choosing, 8)}: chooses its steps, and others for clean inputs than for attacked ones. Its output "
+            "stands for what is inside; calls inside that were named are compared in their order, not at equal times."
+        )
     return notes
