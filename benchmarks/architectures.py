@@ -7,7 +7,7 @@
 Seconds of a forward pass (eval mode, no gradients) are told per image, those of a training step (forward with the
 network's own auxiliary term, backward, a step of SGD) per batch, both in milliseconds. A network and its match take
 turns in one process, on the same images; all figures are medians over the turns, of the ratios too. Calls count how
-often the modules that hold weights run in one forward pass, so that a solver's steps and second passes show.
+often modules without parts run in one forward pass, so that a solver's steps and second passes show.
 """
 
 import argparse
@@ -32,7 +32,7 @@ MATCHED = {
     "cifs-resnet18": ("resnet18", {}),
     "cas-resnet18": ("resnet18", {}),
     "cifs-wrn": ("wrn", {}),
-    "snode": ("cnn", {}),
+    "snode": ("mlp", {"hidden": [1175, 1175]}),  # of as many parameters at 28x28
     "zerosnet": ("zerosnet", {"discretisation": "resnet"}),
     "lt-node": ("odenet-cnn", {}),
     "alt-node": ("odenet-cnn", {}),
@@ -42,7 +42,11 @@ MATCHED = {
     "vit-hybrid": ("vit", {}),
 }
 # Sizes at which a run takes minutes; a network that is not named here has its defaults.
-OPTIONS = {"cifs-wrn": {"depth": 16, "width": 2}, "wrn": {"depth": 16, "width": 2}}
+OPTIONS = {
+    "snode": {"pool": 2, "resolution": 20},
+    "cifs-wrn": {"depth": 16, "width": 2},
+    "wrn": {"depth": 16, "width": 2},
+}
 QUICK = {"width": 4, "depth": 1, "heads": 2, "blocks": 2, "extractor": "small", "step": 0.5, "resolution": 3}
 QUICK_OPTIONS = {"cifs-wrn": {"depth": 10, "width": 1}, "wrn": {"depth": 10, "width": 1}}
 
@@ -51,19 +55,20 @@ def make(name, options, chosen):
     """A network for images of the size that was asked for."""
     known = inspect.signature(registry.model.get(name)).parameters
     given = {"channels": chosen.channels, "image_size": chosen.size, "classes": 10}
+    given["features"] = chosen.channels * chosen.size**2
     own = QUICK_OPTIONS.get(name, {}) if chosen.quick else OPTIONS.get(name, {})
     given |= (QUICK if chosen.quick else {}) | own | options
     return models.create(name, seed=0, **{key: value for key, value in given.items() if key in known})
 
 
 def calls(model, x):
-    """How often modules with weights of their own run in one forward pass."""
+    """How often modules without parts run in one forward pass."""
     count = {"calls": 0}
 
     def note(module, args, output):
         count["calls"] += 1
 
-    layers = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
+    layers = [module for module in model.modules() if not list(module.children())]
     hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad():
         model.eval()(x)
