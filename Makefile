@@ -39,6 +39,8 @@ bench: install
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/defences.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/architectures.py
+	$(BIN)/python benchmarks/convergence.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
