@@ -298,6 +298,14 @@ def test_lists_on_the_command_line_replace_those_of_the_file(here, runs, done):
     assert [row["label"] for row in findings(here / "flags")[0][0].data["attacks"]] == ["BIM-3", "FGSM"]
 
 
+def test_a_member_written_out_needs_no_brackets_around_it(here, runs, done):
+    asked = "--audits robustness --attacks '{name: pgd, steps: 2}' --inputs 20"
+    done(f"audit {runs}/moons --out one {asked}")
+    assert [row["label"] for row in findings(here / "one")[0][0].data["attacks"]] == ["PGD-2"]
+    done(f"audit {runs}/moons --out two {asked} --attacks '{{name: bim, steps: 3}}' --attacks fgsm")
+    assert [row["label"] for row in findings(here / "two")[0][0].data["attacks"]] == ["PGD-2", "BIM-3", "FGSM"]
+
+
 def test_later_files_beat_earlier_ones(here, done):
     (here / "one.yaml").write_text(YAML)
     (here / "two.yaml").write_text("epochs: 1\nthreat: {norm: l2}\n")

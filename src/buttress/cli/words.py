@@ -81,10 +81,14 @@ class _Spelling:
         role = ROLE_OF.get(last)
         if option is not None and option.type in (str, Path):
             return [f"--{key}={'null' if option.optional and text.lower() == 'none' else text}"]
-        if text.startswith(("[", "{")):
+        alone = text.startswith("{") and role is not None and last in _LISTS  # one member, written out
+        if text.startswith(("[", "{")) and not alone:
             return [f"--{key}{'+' if added else ''}={_tree(last, text)}"]
         if last in _LISTS or (option is not None and option.several):
-            parts = [_flow(member(role, part)) if role else _plain(part) for part in text.split(",")]
+            if alone:
+                parts = [_tree(last, text)]
+            else:
+                parts = [_flow(member(role, part)) if role else _plain(part) for part in text.split(",")]
             if added or key in self.met:
                 return [f"--{key}+={part}" for part in parts]
             self.met = {name for name in self.met if not name.startswith(f"{key}.")} | {key}
