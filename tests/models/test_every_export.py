@@ -61,3 +61,11 @@ def test_it_is_exported_or_says_why_not(name, tmp_path):
 
 def test_what_is_not_exported_is_there():
     assert set(NOT_EXPORTED) <= set(NAMES)
+
+
+def test_the_adjoint_is_of_the_backward_pass_alone(tmp_path):
+    model = models.create("odenet", seed=0, width=4, extractor="small", adjoint=True).eval()
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    made = export_onnx(model, tmp_path / "net.onnx", x)
+    assert made.difference <= 1e-4
+    assert model.block.adjoint is True

@@ -23,6 +23,7 @@ from buttress.errors import UserError
 from buttress.files import sync, told_when_full
 from buttress.models.checks import forward_checked
 from buttress.models.normalized import Normalized
+from buttress.models.ode import ODEBlock
 from buttress.models.outputs import FromProbabilities, Output
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -126,9 +127,13 @@ def check_packages() -> None:
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     except Exception as error:  # graph tensors, locks, modules that refuse
         raise UserError(f"{_name(model)} cannot be copied, which its export to ONNX needs: {_short(error)}") from error
+    for block in network.modules():
+        if isinstance(block, ODEBlock):
+            block.adjoint = False  # which is of the backward pass alone, and hides the steps
+    return network
 
 
 def _random_inputs(x: Tensor) -> Tensor:
