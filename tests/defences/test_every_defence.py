@@ -20,6 +20,8 @@ from buttress.errors import UserError
 from buttress.training import Interrupted
 from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
+from buttress.workflows.estimate import estimate_training
+from buttress.workflows.settings import Training
 
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py
@@ -56,6 +58,21 @@ def test_settings_make_an_equal_defence(name):
 @pytest.mark.parametrize("name", ALL)
 def test_it_names_its_source(name):
     assert registry.defence.get(name).paper
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_time_is_estimated_or_said_not_to_be(name, nets, network, images):
+    """The estimate prepares a copy of what needs preparing, and leaves the network and the method alone."""
+    model, defence = network(), make(name)
+    weights, state = nets.state(model), list(defence.state_dict())
+    text = estimate_training(model, images, defence, Training(epochs=2, batch_size=24))
+    nets.assert_state(model, weights)
+    assert list(defence.state_dict()) == state
+    if defence.preparation:
+        assert text.startswith(f"not estimated: the method first {defence.preparation}, ")
+    else:
+        assert text.startswith("about ")
+        assert ": 4 steps of " in text
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from buttress.errors import UserError
 from buttress.workflows.claims import write_document
 from buttress.workflows.claims.document import MARK
 from buttress.workflows.claims.findings import gains_in_words, in_words, points, profiles_in_words
-from buttress.workflows.claims.sections import number, table
+from buttress.workflows.claims.sections import checks, number, table
 from buttress.workflows.claims.statistics import paired, spread, verdict
 
 UP, DOWN, EVEN = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5]
@@ -75,6 +75,27 @@ def test_the_page_is_a_function_of_the_files(tmp_path):
     assert "| LR better than AT (R&G) | +20.2 | +6.0 (+3.5 to +8.5) | direction only | +6.0" in first
     assert "| AT \\| x | 91.0 ± 1.4 | 91.0 ± 1.4 | 88.0 | - |" in first
     assert "FGSM: 0 of 1 reproduced, 1 in direction only" in first
+
+
+def test_what_else_differs_is_told_beside_a_comparison(tmp_path):
+    """Clean accuracy 90 and 92 against 80 and 84; 300 parameters against 200; nothing beside a check of one row."""
+    told, again = claim(), claim()["checks"][0]
+    told["checks"][0]["rows"] = ["LR", "AT"]
+    accuracy = {"FGSM": {"0": spread([90.0, 92.0])}, "PGD": {"0": spread([90.0, 92.0])}}
+    other = {"FGSM": {"0": spread([80.0, 84.0])}, "PGD": {"0": spread([80.0, 84.0])}}
+    told["rows"] = [
+        {"name": "LR", "accuracy": accuracy, "parameters": 300},
+        {"name": "AT", "accuracy": other, "parameters": 200},
+    ]
+    told["checks"].append(again)
+    lines = [line for line in checks(told).splitlines() if line.startswith("| LR better")]
+    assert lines[0].endswith("| clean +9.0, parameters x 1.5 |")
+    assert lines[1].endswith("| direction only |  |")
+    for row in told["rows"]:
+        del row["parameters"]
+        for columns in row["accuracy"].values():
+            columns["0.2"] = columns.pop("0")
+    assert "Beside" not in checks(told)
 
 
 def test_no_page_of_somebody_elses_is_overwritten(tmp_path):

@@ -93,6 +93,14 @@ def test_a_figure_of_one_row_above_a_number(above, verdict):
     assert check["under"]["PGD"]["verdict"] == verdict
 
 
+def test_the_accuracy_of_one_row_above_a_number():
+    """It is 50 and 54: 2 +- 25.4 above 50."""
+    (check,) = judge({"row": "AT", "at": 0.2, "above": 50})["checks"]
+    assert check["statement"] == "AT above 50 (accuracy at eps 0.2; differences are from that)"
+    assert check["under"]["PGD"]["seeds"] == [0.0, 4.0]
+    assert check["under"]["PGD"]["verdict"] == "direction only"
+
+
 def test_what_a_row_has_in_appearance_only():
     """One attack leaves 50 and 54, the other 44 and 46: 7 points less, or 2 +- 12.7 above 5."""
 
@@ -195,7 +203,7 @@ def test_a_figure_of_some_rows():
         ({"better": "AT", "than": "plain", "at": 0.3}, "at must be one of R&G, 0, 0.2; got 0.3"),
         ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
         ({"better": "AT", "than": "plain", "at": 0, "by": float("nan")}, "by must be a finite number; got nan"),
-        ({"row": "AT", "figure": "size"}, "each needs .*row, figure and above"),
+        ({"row": "AT", "figure": "size"}, "each needs .*row, figure or at, and above"),
         ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs"),
         ({"row": "AT", "figure": "size", "above": "1"}, "above must be a finite number; got '1'"),
         ({"row": "TA", "figure": "size", "above": 1}, "no row 'TA'"),

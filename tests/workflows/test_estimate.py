@@ -4,6 +4,7 @@ import torch
 from buttress.attacks.fgsm import FGSM
 from buttress.data.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.standard import Standard
 from buttress.threat import Threat
 from buttress.workflows.estimate import _duration, estimate_attacks, estimate_training
 from buttress.workflows.settings import Training
@@ -27,6 +28,16 @@ def test_steps_are_counted_and_nothing_is_changed(nets):
     )
     nets.assert_state(model, before)
     assert text.startswith("about 1 s: 9 steps of 0.")
+
+
+def test_only_the_second_step_is_timed(nets, monkeypatch):
+    """A clock that advances by 1 s at each look, at which the first step and what goes before it make no difference."""
+    looks = iter(range(10**6))
+    monkeypatch.setattr("buttress.workflows.estimate.time.perf_counter", lambda: float(next(looks)))
+    text = estimate_training(
+        nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=2, batch_size=60)
+    )
+    assert text == "about 2 s: 2 steps of 1 s, validation not counted"
 
 
 def test_the_time_of_a_batch_is_scaled_to_all_attacks_and_inputs(nets, monkeypatch):

@@ -1,36 +1,55 @@
-"""How long a job will take, from one timed batch."""
+"""How long a job will take, from one timed step or batch."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from buttress.attacks import Perturbation
 from buttress.data.base import Dataset, Split
-from buttress.defences.base import At, Batch, Defence
+from buttress.defences.base import Defence
 from buttress.training.batches import Batches
+from buttress.training.fit import fit
 from buttress.workflows.settings import Training
 
 
+class _EnoughError(Exception):
+    """The second step has been timed."""
+
+
+class _Watch:
+    """Times the second step of a training, and ends it there."""
+
+    def __init__(self) -> None:
+        self.done, self.last, self.seconds = 0.0, 0.0, 0.0
+
+    def __call__(self, done: float, figures: Mapping[str, float]) -> None:
+        now = time.perf_counter()
+        if done > self.done > 0:
+            self.seconds = now - self.last
+            raise _EnoughError
+        self.done, self.last = done, now
+
+
 def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, training: Training) -> str:
-    """A sentence: steps, seconds a step, minutes in all; from one step after a warm-up, on a copy of the model."""
-    batches = Batches(dataset, training.batch_size, 0, torch.device("cpu"))
-    batch = next(iter(batches.epoch(0)))
-    trial = copy.deepcopy(model).train()
-    parameters = [p for p in trial.parameters() if p.requires_grad]
-    seconds = 0.0
-    with torch.random.fork_rng():
-        for _ in range(2):
-            start = time.perf_counter()
-            at = At(trial, Batch(batch.x, batch.y, batch.ids))
-            loss = copy.deepcopy(defence).loss(trial, at.batch, at).value
-            torch.autograd.grad(loss, parameters, allow_unused=True)
-            seconds = time.perf_counter() - start
-    steps = batches.per_epoch * training.epochs
-    return f"about {_duration(steps * seconds)}: {steps} steps of {seconds:.3g} s, validation not counted"
+    """A sentence: steps, seconds a step, minutes in all; from the second step of a training that ends there.
+
+    It works on copies. A method that first trains something else is not tried: that alone can take hours.
+    """
+    if defence.preparation:
+        return f"not estimated: the method first {defence.preparation}, and trains then"
+    # One step is no estimate, and processes of more devices are the real job's to start.
+    trial, watch = replace(training, epochs=max(2, training.epochs), devices=1), _Watch()
+    with contextlib.suppress(_EnoughError):
+        fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), **trial.settings(), progress=watch)
+    steps = Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
+    return f"about {_duration(steps * watch.seconds)}: {steps} steps of {watch.seconds:.3g} s, validation not counted"
 
 
 def estimate_attacks(model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.files import write_text
 from buttress.training import versions
-from buttress.workflows.claims.document import readable, write_document
+from buttress.workflows.claims.document import read_result, readable, write_document
 from buttress.workflows.claims.gains import run_gains
+from buttress.workflows.claims.judging import judged_again, verdicts
 from buttress.workflows.claims.pictures import refuse_foreign, write_pictures
 from buttress.workflows.claims.profiles import run_profiles
 from buttress.workflows.claims.recipe import Claim, find, recipes
-from buttress.workflows.claims.statistics import overall
 from buttress.workflows.claims.table import Table
 from buttress.workflows.claims.work import working
 from buttress.workflows.settings import Say
@@ -37,6 +37,7 @@ def reproduce(
     work: Path | None = None,
     document: Path | None = None,
     resume: bool = False,
+    judge: bool = False,
     say: Say = Say(),
 ) -> dict[str, Any]:
     """Run the experiment of a published claim, and say in numbers whether the claim holds.
@@ -52,10 +53,12 @@ def reproduce(
         document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
             claims.md in the folder out, unless given.
         resume: go on with what is in the folder work.
+        judge: measure nothing, but judge what is in NAME.json again, by the recipe's checks and texts as they are now.
         say: who is told.
 
     Raises:
-        UserError: for a recipe without a claim, and for settings that its experiment refuses.
+        UserError: for a recipe without a claim, for settings that its experiment refuses, and for a result that is of
+            another experiment than the recipe has now.
     """
     recipe = find(name)
     if recipe.claim is None:
@@ -65,6 +68,8 @@ def reproduce(
         raise UserError(f"seeds must be 1 or more; got {seeds}")
     claim, start = recipe.claim, time.perf_counter()
     document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
+    if judge:
+        return _finish(_judged(claim, out / f"{recipe.name}.json"), out, document, say)
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if folder.exists() and any(folder.iterdir()) and not resume:
@@ -75,17 +80,12 @@ def reproduce(
     found = _found(claim, settings, seeds, folder, data_dir, workers, out, say)
     if "pictures" in found:
         found["pictures"] = write_pictures(found["pictures"], out, recipe.name)
-    labels = list(found["checks"][0]["under"])
-    verdicts = {label: overall([check["under"][label]["verdict"] for check in found["checks"]]) for label in labels}
-    main = claim.attack if claim.attack in verdicts else labels[0]
     result = {
         "recipe": recipe.name,
         "source": claim.source,
         "statement": claim.statement,
         "kind": claim.kind,
-        "verdict": verdicts[main],
-        "verdict_under": main,
-        "verdicts": verdicts,
+        **verdicts(claim, found["checks"]),
         "scale": scale,
         "seeds": seeds,
         "note": note,
@@ -97,16 +97,30 @@ def reproduce(
         "versions": versions(),
         "cpus": os.cpu_count(),
         "workers": workers,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "date": _today(),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    path = out / f"{recipe.name}.json"
+    return _finish(result, out, document, say)
+
+
+def _judged(claim: Claim, path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no {path} to judge: leave --judge out to measure first")
+    return {**judged_again(read_result(path), claim), "judged": {"commit": commit(), "date": _today()}}
+
+
+def _finish(result: dict[str, Any], out: Path, document: Path, say: Say) -> dict[str, Any]:
+    path = out / f"{result['recipe']}.json"
     write_text(path, json.dumps(result, indent=1) + "\n")
     page = write_document(out, document)
-    for label, verdict in verdicts.items():
-        say.line(f"{recipe.name}, under {label}: {verdict}")
+    for label, verdict in result["verdicts"].items():
+        say.line(f"{result['recipe']}, under {label}: {verdict}")
     say.line(f"numbers: {path}; page: {page}")
     return result
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
 
 
 def _found(

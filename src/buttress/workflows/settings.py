@@ -157,13 +157,11 @@ class Training:
         title: str,
     ) -> Trained:
         """`fit` with these settings; the user is told what monitors say."""
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "train_precision"}
         trained = fit(
             model,
             dataset,
             defence,
-            **settings,
-            precision=self.train_precision,
+            **self.settings(),
             seed=seed,
             out=out,
             resume=resume,
@@ -173,6 +171,11 @@ class Training:
         for note in trained.notes:
             say.line(note)
         return trained
+
+    def settings(self) -> dict[str, Any]:
+        """These settings under the names that `fit` has for them."""
+        named = {"train_precision": "precision"}
+        return {named.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
 
     def under(self, threat: Threat) -> Training:
         """These settings with what monitors left at its default taken from ``threat``."""

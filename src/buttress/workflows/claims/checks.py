@@ -15,10 +15,13 @@ from buttress.workflows.claims.experiment import Experiment, Row
 from buttress.workflows.claims.jobs import FIRED, fired
 from buttress.workflows.claims.recipe import Claim, typed
 from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import R_AND_G, certain, differences, paired, shifted, verdict
+from buttress.workflows.claims.statistics import CANNOT_FAIL, R_AND_G, certain, differences, paired, shifted, verdict
 from buttress.workflows.settings import Training
 
-_FORMS = "better, than and at or figure; row, figure and above; row, at, attacks and above; or across, figure and rises"
+_FORMS = (
+    "better, than and at or figure; row, figure or at, and above; row, at, attacks and above; "
+    "or across, figure and rises"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Check:
         at: the budget or R&G at which accuracies are meant.
         figure: the figure that is meant instead.
         by: points that the difference must exceed; negative for what may be lost.
-        above: what the figure of one row, or the accuracy that it loses, must exceed.
+        above: what the figure of one row, its accuracy, or the accuracy that it loses, must exceed.
         attacks: labels of two attacks; accuracy under the first less that under the second is what a row loses.
         across: rows, three or more, over which the ranks of two figures are held to go together.
         rises: the second of these figures; ``figure`` is the first.
@@ -60,8 +63,8 @@ class Check:
         pair = bool(self.better and self.than) and (self.at is None) != (not self.figure) and self.above is None
         alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
         figure = alone and bool(self.figure) and self.at is None and not self.attacks
-        loses = alone and not self.figure and self.at is not None and self._two_attacks
-        single = loses or figure or (pair and not self.row and not self.attacks)
+        stands = alone and not self.figure and self.at is not None and (self.attacks == [] or self._two_attacks)
+        single = stands or figure or (pair and not self.row and not self.attacks)
         if not (self._correlates if self.across or self.rises else single):
             told = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
             raise UserError(f"claim: checks: each needs {_FORMS}; got {told}")
@@ -146,7 +149,10 @@ class Checks:
     # -- after the last ----------------------------------------------------------------------------------------------
 
     def judged(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack."""
+        """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack.
+
+        Of two rows that are compared, their names (``rows``), so that what else differs can be told beside.
+        """
         rows = {row["name"]: row for row in measured}
         return [self._judge(check)(check, rows) for check in self.all]
 
@@ -157,9 +163,10 @@ class Checks:
 
     def _pair(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         better, than = rows[check.better], rows[check.than]
-        what, published = check.figure, None
+        what, published, empty = check.figure, None, set[str]()
         if what == PASSES:
             found = dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
+            empty = {label for label in found if found[label]["mean"] > check.by}
         elif what:
             pairs = zip(_numbers(better, what), _numbers(than, what), strict=True)
             found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
@@ -169,28 +176,39 @@ class Checks:
             found = differences(better, than, column)
             ours, theirs = (self._published(name, column) for name in check.rows)
             published = None if ours is None or theirs is None else ours - theirs
+            empty = {label for label in found if than["accuracy"][label][column]["mean"] < -check.by}  # at the floor
         under = {
             label: {**difference, "verdict": verdict(shifted(difference, -check.by), None if check.by else published)}
             for label, difference in found.items()
         }
+        under = {**under, **{label: {**found[label], "verdict": CANNOT_FAIL} for label in empty}}
         words = _words(bool(check.figure), check.by)
-        return {"statement": f"{check.better} {words} {check.than} ({what})", "published": published, "under": under}
+        statement = f"{check.better} {words} {check.than} ({what})"
+        return {"statement": statement, "rows": check.rows, "published": published, "under": under}
 
     def _alone(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """How far one row's figure, or what it loses from one attack to another, is above a number."""
-        row, least = rows[check.row], float(check.above or 0.0)
+        """How far one row's figure or accuracy, or what it loses from one attack to another, is above a number."""
+        row, least, column = rows[check.row], float(check.above or 0.0), str(check.at)
+        accuracy = {label: columns[column]["seeds"] for label, columns in row["accuracy"].items() if column in columns}
         if check.attacks:
-            first, second = (row["accuracy"][label][str(check.at)]["seeds"] for label in check.attacks)
-            difference = paired([round(one - other - least, 9) for one, other in zip(first, second, strict=True)])
-            what = f"{_where(str(check.at))}, {check.attacks[0]} less {check.attacks[1]}"
-        elif check.figure == PASSES:
-            difference, what = certain(spending.known(row["name"], row["cost"]) - least, self.seeds), PASSES
+            pairs = zip(*(accuracy[label] for label in check.attacks), strict=True)
+            lost = [one - other for one, other in pairs]
+            values = {label: lost for label in accuracy}
+            what = f"{_where(column)}, {check.attacks[0]} less {check.attacks[1]}"
+        elif not check.figure:
+            values, what = accuracy, _where(column)
         else:
-            values = _numbers(row, check.figure)
-            difference, what = paired([round(value - least, 9) for value in values]), check.figure
-        found = {**difference, "verdict": verdict(difference, None)}
+            figures, what = self._figures(row, check.figure), check.figure
+            values = {label: figures for label in row["accuracy"]}
+        under = {}
+        for label, found in values.items():
+            beyond = [round(value - least, 9) for value in found]
+            certainly = check.figure == PASSES
+            difference = certain(beyond[0], self.seeds) if certainly else paired(beyond)
+            empty = certainly and beyond[0] > 0
+            under[label] = {**difference, "verdict": CANNOT_FAIL if empty else verdict(difference, None)}
         statement = f"{check.row} above {least:g} ({what}; differences are from that)"
-        return {"statement": statement, "published": None, "under": dict.fromkeys(row["accuracy"], found)}
+        return {"statement": statement, "published": None, "under": under}
 
     def _across(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Spearman's correlation of two figures over rows, by seed; 0 where one of them is the same in all rows."""
@@ -209,12 +227,13 @@ class Checks:
 
     def _columns(self, check: Check, rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[tuple[float, ...]]:
         """By seed, the figure of each of the rows."""
-        found = []
-        for name in check.across:
-            row = rows[name]
-            same = [spending.known(name, row["cost"])] * self.seeds if figure == PASSES else _numbers(row, figure)
-            found.append(same)
-        return list(zip(*found, strict=True))
+        return list(zip(*(self._figures(rows[name], figure) for name in check.across), strict=True))
+
+    def _figures(self, row: Mapping[str, Any], figure: str) -> list[float]:
+        """One of a row's figures, its passes included, seed by seed."""
+        if figure == PASSES:
+            return [spending.known(row["name"], row["cost"])] * self.seeds
+        return _numbers(row, figure)
 
     def _published(self, name: str, column: str) -> float | None:
         values: list[float] | None = self.published.get(name)

@@ -12,6 +12,7 @@ from buttress.errors import UserError
 from buttress.files import write_text
 from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
 from buttress.workflows.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
+from buttress.workflows.claims.statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
 
@@ -29,7 +30,9 @@ above a number, or how much more accuracy one attack leaves than another; the di
 - *reproduced*: the interval excludes 0 in the claimed direction, and the mean difference is at least half of the
   published one (where a number was published); where a check says by how much, the interval excludes that instead of 0;
 - *direction only*: the mean alone has the claimed sign;
-- *not reproduced*: anything else.
+- *not reproduced*: anything else;
+- *cannot fail*: true whatever is measured, and not counted: passes that are known without training, or a row that may
+  lose more accuracy than the other one has.
 
 A claim is *reproduced* if all of its checks are, *not reproduced* if at most half of them have even the direction, and
 *direction only* in between. The verdict is that under the attack named; each check is repeated under the table's other
@@ -73,10 +76,15 @@ def readable(out: Path, document: Path) -> list[dict[str, Any]]:
         foreign = True
     if foreign:
         raise UserError(f"{document} exists and is no page of claims: choose another --document")
-    return [_read(path) for path in sorted(out.glob("*.json"))]
+    return [read_result(path) for path in sorted(out.glob("*.json"))]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of one claim.
+
+    Raises:
+        UserError: when the file is none.
+    """
     try:
         claim: dict[str, Any] = json.loads(path.read_text())
         _ = claim["recipe"], claim["checks"], claim["verdicts"]
@@ -89,16 +97,18 @@ def _overview(claims: list[dict[str, Any]]) -> str:
     lines = []
     for claim in claims:
         held = {label: [c["under"][label]["verdict"] for c in claim["checks"]] for label in claim["verdicts"]}
-        counts = "; ".join(
-            f"{label}: {found.count('reproduced')} of {len(found)} reproduced, "
-            f"{found.count('direction only')} in direction only"
-            for label, found in held.items()
-        )
+        counts = "; ".join(f"{label}: {_counts(found)}" for label, found in held.items())
         link = f"[{claim['recipe']}](#{claim['recipe']})"
         lines.append([link, claim["scale"], str(claim["seeds"]), f"**{claim['verdict']}**", counts])
     hours = sum(claim["job_seconds"] for claim in claims) / 3600
     told = f"All of them took {hours:.1f} hours of one worker process, on the machines named below.\n\n"
     return "## All claims\n\n" + told + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
+
+
+def _counts(verdicts: list[str]) -> str:
+    held, directed, empty = (verdicts.count(kind) for kind in (REPRODUCED, DIRECTION, CANNOT_FAIL))
+    told = f"{held} of {len(verdicts) - empty} reproduced, {directed} in {DIRECTION}"
+    return told + (f", {empty} that cannot fail" if empty else "")
 
 
 def _section(claim: Mapping[str, Any], folder: str) -> str:
@@ -129,10 +139,11 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
 
 
 def _origin(claim: Mapping[str, Any]) -> str:
-    made = claim["versions"]
+    made, judged = claim["versions"], claim.get("judged")
+    again = f" Judged again on {judged['date']} by the recipe of commit {judged['commit']}." if judged else ""
     machine = made["machine"].partition(",")[0]
     return (
         f"Made on {claim['date']} from commit {claim['commit']} with buttress {made['buttress']}, "
         f"torch {made['torch']}, Python {made['python']} on {machine} with {claim['cpus']} CPUs, "
-        f"in {claim['job_seconds'] / 60:.0f} minutes of one worker process."
+        f"in {claim['job_seconds'] / 60:.0f} minutes of one worker process.{again}"
     )

@@ -41,13 +41,32 @@ def checks(claim: Mapping[str, Any]) -> str:
     """What must hold: published and measured differences, and the verdicts."""
     labels = list(claim["verdicts"])
     head = ["check", "published", *(part for label in labels for part in (f"{label}: difference", "verdict"))]
+    besides = [_beside(check, claim) for check in claim["checks"]]
     lines = []
-    for check in claim["checks"]:
+    for check, beside in zip(claim["checks"], besides, strict=True):
         found = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
-        lines.append(
-            [check["statement"], number(check["published"], signed=True), *(p for pair in found for p in pair)]
-        )
-    return table(head, lines)
+        line = [check["statement"], number(check["published"], signed=True), *(p for pair in found for p in pair)]
+        lines.append(line + [beside] * any(besides))
+    if not any(besides):
+        return table(head, lines)
+    told = "Beside: how much more accurate the first row is without an attack, and how many times as large.\n\n"
+    return told + table([*head, "beside"], lines)
+
+
+def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
+    """How two rows that are compared differ in clean accuracy and in size, where that is known."""
+    rows = {row["name"]: row for row in claim.get("rows", ())}
+    pair = [rows[name] for name in check.get("rows", ())]
+    if not pair:
+        return ""
+    accuracies = [next(iter(row["accuracy"].values())).get("0") for row in pair]  # those of all attacks, or nearly
+    parts = []
+    if None not in accuracies:
+        parts.append(f"clean {number(accuracies[0]['mean'] - accuracies[1]['mean'], signed=True)}")
+    sizes = [row.get("parameters") for row in pair]
+    if None not in sizes:
+        parts.append(f"parameters x {sizes[0] / sizes[1]:.3g}")
+    return ", ".join(parts)
 
 
 def rows(claim: Mapping[str, Any]) -> str:

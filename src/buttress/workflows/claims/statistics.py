@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
+CANNOT_FAIL = "cannot fail"  # what holds whatever is measured, and is no evidence
 R_AND_G = "R&G"  # the column that sums the accuracies over all budgets
 
 
@@ -79,8 +80,12 @@ def verdict(difference: Mapping[str, Any], published: float | None) -> str:
 
 
 def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim: all checks reproduced; or at most half with even the direction; or in between."""
-    if verdicts and all(v == REPRODUCED for v in verdicts):
+    """The verdict on a claim: all checks reproduced; or at most half with even the direction; or in between.
+
+    Checks that cannot fail are not counted; with no others, nothing is reproduced.
+    """
+    counted = [v for v in verdicts if v != CANNOT_FAIL]
+    if counted and all(v == REPRODUCED for v in counted):
         return REPRODUCED
-    directed = sum(v != NOT for v in verdicts)
-    return NOT if 2 * directed <= len(verdicts) else DIRECTION
+    directed = sum(v != NOT for v in counted)
+    return NOT if 2 * directed <= len(counted) else DIRECTION

@@ -66,6 +66,7 @@ class Table:
             "eps": self.experiment.eps,
             "setups": self.setups,
             "attacks": self.experiment.attacks,
+            "figures": self.experiment.figures,
             "sweeps": self.sweeps,
             "rows": rows,
             "checks": self.checks.judged(rows),
