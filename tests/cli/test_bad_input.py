@@ -34,6 +34,7 @@ NAMES = {
     f"{TRAIN} --data-args.nois 3": "data set 'moons' takes no 'nois'; did you mean 'noise'?",
     f"{TRAIN} --defence trade": "there is no defence 'trade'; did you mean 'trades'?",
     f"{TRAIN} --defence trades --defence.bta 6": "--defence: TRADES has no option 'bta'; did you mean 'beta'?",
+    f"{TRAIN} --defence mart --defence.base at": "--defence: MART has no option 'base'; known: threat,",
     f"{TRAIN} --defence at --defence.attack pdg": "there is no attack 'pdg'; did you mean 'pgd'?",
     f"{TRAIN} --defence at --defence.attack pgd --defence.attack.stepz 3": "--defence.attack: PGD has no option",
     "audit {runs}/moons --out new --audits layer": "there is no audit 'layer'; did you mean 'layers'?",

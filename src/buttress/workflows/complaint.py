@@ -97,6 +97,7 @@ def _line(text: str, key: str, member: str, given: str, known: Sequence[str]) ->
 
 
 def _unknown(name: str, key: str, member: str, known: Sequence[str]) -> str:
+    name = name.partition(".init_args")[0]  # of what the parser has filled in, the user typed that much
     if member:
         own = [p for p in _parameters(member) if p not in ("self", "args", "kwargs")]
         options = own + [name for name in known if name.partition(".")[0] in own and "." in name]  # those of its threat
