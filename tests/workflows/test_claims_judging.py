@@ -55,9 +55,10 @@ def row(name, fgsm, pgd):
 def kept(tmp_path):
     """A recipe, and a result of it that knows no texts and no checks yet."""
     (tmp_path / "mini.yaml").write_text(yaml.safe_dump(RECIPE))
-    experiment = {key: RECIPE["claim"]["experiment"][key] for key in ("setups", "eps", "attacks")}
+    experiment = RECIPE["claim"]["experiment"]
     result = {
-        **experiment,
+        "experiment": experiment,
+        "eps": experiment["eps"],
         "recipe": "mini",
         "kind": "table",
         "scale": "small",
@@ -83,9 +84,14 @@ def judge(folder):
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_is_what_the_recipe_says_of_these_rows(path):
-    """Texts, setups, attacks, rows and checks; the checks computed anew from the rows' numbers."""
+    """Texts, the whole experiment, and checks computed anew from the rows' numbers."""
     kept = json.loads(path.read_text())
-    assert rounded(judged_again(kept, find(kept["recipe"]).claim)) == rounded(kept)
+    claim = find(kept["recipe"]).claim
+    assert kept["recipe"] == path.stem
+    if claim.kind == "table":
+        assert rounded(judged_again(kept, claim)) == rounded(kept)
+    else:
+        assert (kept["kind"], kept["statement"], kept["silent"]) == (claim.kind, claim.statement, claim.silent)
 
 
 def test_nothing_but_texts_checks_and_verdicts_is_made_anew(kept):
@@ -93,7 +99,7 @@ def test_nothing_but_texts_checks_and_verdicts_is_made_anew(kept):
     after = judge(kept)
     assert after["silent"] == ["All of it."]
     assert after["judged"]["date"] > before["date"]
-    same = ("rows", "setups", "attacks", "commit", "date", "versions", "job_seconds")
+    same = ("rows", "experiment", "commit", "date", "versions", "job_seconds")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert json.loads((kept / "mini.json").read_text()) == json.loads(json.dumps(after))
     assert "Judged again on" in (kept / "claims.md").read_text()
@@ -112,26 +118,79 @@ def test_what_cannot_fail_is_no_evidence(kept):
     assert "PGD: 0 of 0 reproduced, 0 in direction only, 2 that cannot fail" in overview
 
 
+def test_a_check_that_came_later_says_so_for_good(kept):
+    first = judge(kept)
+    assert [check.get("later") for check in first["checks"]] == [True, True]  # the result had none of them
+    for check in first["checks"]:
+        check.pop("later")
+    (kept / "mini.json").write_text(json.dumps(first))
+    assert [check.get("later") for check in judge(kept)["checks"]] == [None, None]
+    more = json.loads(json.dumps(RECIPE))
+    more["claim"]["checks"].append({"row": "B", "at": 0.2, "above": 3})
+    (kept / "mini.yaml").write_text(yaml.safe_dump(more))
+    for _ in range(2):
+        assert [check.get("later") for check in judge(kept)["checks"]] == [None, None, True]
+    assert "| B above 3 (accuracy at eps 0.2; differences are from that) † |" in (kept / "claims.md").read_text()
+
+
+AT = {"name": "A", "defence": "at"}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"eps": [0, 0.1]}, "eps"),
-        ({"rows": [{"name": "A", "defence": "at"}, {"name": "B", "defence": "trades"}]}, r"rows \(B\)"),
+        ({"rows": [AT, {"name": "B", "defence": "trades"}]}, "rows"),
+        ({"rows": [AT, {"name": "B", "defence": "at", "setup": "only"}]}, "rows"),
+        ({"rows": [AT, {"name": "B", "defence": "at", "choose": {"x": [1]}}]}, "rows"),
+        ({"setups": {"only": {"source": {"data": "digits"}, "architecture": {"model": "mlp"}}}}, "setups"),
         ({"attacks": [{"attack": "fgsm"}]}, "attacks"),
-        ({"figures": {"clean": {"audit": "robustness", "path": "clean"}}}, r"figures \(clean\)"),
+        ({"figures": {"clean": {"audit": "robustness", "path": "clean"}}}, "figures"),
+        ({"errors": True, "sweep": {"attack": "fgsm"}}, "errors, sweep"),
     ],
 )
 def test_rows_of_another_experiment_are_refused(kept, change, named):
     changed = json.loads(json.dumps(RECIPE))
     changed["claim"]["experiment"] |= change
-    changed["claim"]["checks"] = changed["claim"]["checks"][1:]
     (kept / "mini.yaml").write_text(yaml.safe_dump(changed))
     before = (kept / "mini.json").read_text()
-    stored = json.loads(before) | {"figures": {}}
-    (kept / "mini.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match=f"mini: the recipe's {named} changed since it was measured: run it again"):
         judge(kept)
+    assert (kept / "mini.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "profiles"}, "only the rows of a table can be judged again"),
+        ({"experiment": None}, "does not tell how it was measured"),
+        ({"scale": None}, "does not tell how it was measured"),
+        ({"recipe": "other"}, r"mini\.json is a result of other, not of mini"),
+    ],
+)
+def test_results_that_cannot_be_judged_are_left_alone(kept, change, message):
+    stored = json.loads((kept / "mini.json").read_text())
+    stored = {key: value for key, value in (stored | change).items() if value is not None}
+    (kept / "mini.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=message):
+        judge(kept)
     assert json.loads((kept / "mini.json").read_text()) == stored
+
+
+@pytest.mark.parametrize("stray", ["page.md", "stray.json"])
+def test_nothing_is_written_where_the_page_cannot_be(kept, stray):
+    (kept / stray).write_text("mine")
+    before = (kept / "mini.json").read_text()
+    with pytest.raises(UserError, match=stray.replace(".", r"\.")):
+        reproduce(str(kept / "mini.yaml"), out=kept, judge=True, document=kept / "page.md")
+    assert (kept / "mini.json").read_text() == before
+
+
+def test_a_recipe_without_checks_is_refused(kept):
+    empty = {"claim": {**RECIPE["claim"], "checks": []}}
+    (kept / "mini.yaml").write_text(yaml.safe_dump(empty))
+    with pytest.raises(UserError, match="at least one is needed"):
+        judge(kept)
 
 
 def test_there_must_be_something_to_judge(tmp_path):

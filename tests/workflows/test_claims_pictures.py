@@ -1,4 +1,4 @@
-"""Pictures of a claim: asked for in its recipe, drawn from jobs of their own, kept beside its numbers."""
+"""Pictures of a claim: asked for in its recipe, drawn of its networks, kept beside its numbers."""
 
 import json
 
@@ -9,7 +9,9 @@ import yaml
 from buttress.audits.images import png
 from buttress.errors import UserError
 from buttress.workflows import reproduce
+from buttress.workflows.claims.experiment import Figure
 from buttress.workflows.claims.jobs import run_job
+from buttress.workflows.claims.past import of_history
 from buttress.workflows.claims.pictures import Pictures, place, slug
 from buttress.workflows.claims.recipe import Claim
 from buttress.workflows.claims.sections import pictures
@@ -36,13 +38,12 @@ class Finished:
     def result(self, job):
         seconds = {"training": 1.0, "measuring": 1.0}
         if "picture" not in job:
-            return {"accuracy": {"PGD": [90.0, 50.0]}, "seconds": seconds}
-        if job["picture"]:
-            data = {"items": [{"truth": "3", "answer": ANSWERS[job["defence"]], "images": IMAGES}]}
-            finding = {"kind": "saliency", "title": "t", "verdict": "v", "severity": "info", "data": data}
-            return {"picture": {"finding": finding}, "seconds": seconds}
-        epochs = [dict.fromkeys(self.keys, 0.1 * (job["seed"] + epoch)) for epoch in range(3)]
-        return {"picture": {"history": epochs}, "seconds": seconds}
+            epochs = [dict.fromkeys(self.keys, 0.1 * (job["seed"] + epoch)) for epoch in range(3)]
+            past = {"history": epochs} if job.get("history") else {}
+            return {"accuracy": {"PGD": [90.0, 50.0]}, "seconds": seconds, **past}
+        data = {"items": [{"truth": "3", "answer": ANSWERS[job["defence"]], "images": IMAGES}]}
+        finding = {"kind": "saliency", "title": "t", "verdict": "v", "severity": "info", "data": data}
+        return {"picture": {"finding": finding}, "seconds": seconds}
 
 
 def table(work, seeds=2, **asked):
@@ -52,29 +53,27 @@ def table(work, seeds=2, **asked):
     return Table(Claim(source="s", statement="s", kind="table", checks=[check]), settings, seeds, work)
 
 
-def test_pictures_leave_the_jobs_of_the_table_as_they_were():
+def test_pictures_of_audits_leave_the_jobs_of_the_table_as_they_were():
     without, with_ = Finished(), Finished()
     before = table(without).run()
-    after = table(with_, pictures={"curves": HISTORY}).run()
+    after = table(with_, pictures={"maps": {"audit": "saliency"}}).run()
     mine = [key_of(job) for job in with_.jobs if "picture" not in job]
     assert mine == [key_of(job) for job in without.jobs]
-    drawn = after.pop("pictures")
-    assert set(drawn) == {"curves"}
+    assert set(after.pop("pictures")) == {"maps"}
+    assert after.pop("experiment") != before.pop("experiment")
     assert after == before
 
 
-def test_each_network_is_trained_once_for_all_curves():
+def test_curves_are_those_of_the_tables_own_trainings():
     work = Finished(("train_fgsm", "loss"))
-    asked = {"a": HISTORY, "b": {"history": {"loss": "loss"}, "rows": ["plain"]}}
+    asked = {"a": {**HISTORY, "rows": ROWS[1:]}, "b": {"history": {"loss": "loss"}, "rows": ROWS[1:]}}
     found = table(work, seeds=3, pictures=asked).run()["pictures"]
-    jobs = [job for job in work.jobs if "picture" in job]
-    assert jobs[0] == {"setup": {"a": 1}, "defence": "standard", "seed": 0, "split": "test", "picture": {}}
-    assert len({key_of(job) for job in jobs}) == 2 * 3
-    assert found["a"]["rows"] == ROWS
-    assert found["b"]["rows"] == ["plain"]
+    assert len(work.jobs) == 2 * 3
+    assert [job.get("history", False) for job in work.jobs] == [False, True] * 3
+    assert found["a"]["rows"] == found["b"]["rows"] == ROWS[1:]
     assert found["a"]["told"].startswith("Mean over 3 seeds")
     assert "AT (eps 1)" in found["a"]["svg"]
-    assert "AT (eps 1)" not in found["b"]["svg"]
+    assert "plain" not in found["a"]["svg"]
 
 
 def test_an_audit_is_drawn_of_the_first_seed_under_the_largest_budget():
@@ -89,12 +88,9 @@ def test_an_audit_is_drawn_of_the_first_seed_under_the_largest_budget():
     assert "✗ 8" in found["svg"]
 
 
-def test_an_unknown_figure_is_answered_after_one_seed_and_before_the_table():
-    work = Finished()
+def test_a_curve_of_an_unknown_figure_is_refused():
     with pytest.raises(UserError, match="no 'train_fsgm' in the history of plain; did you mean 'train_fgsm'"):
-        table(work, pictures={"a": {"history": {"x": "train_fsgm"}}}).run()
-    assert {job["seed"] for job in work.jobs} == {0}
-    assert all("picture" in job for job in work.jobs)
+        table(Finished(), pictures={"a": {"history": {"x": "train_fsgm"}}}).run()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +194,7 @@ def test_from_the_recipe_to_the_page(tmp_path):
     texts = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.svg")}
     assert set(texts) == {"mini.curves.svg", "mini.boundary.svg"}
     assert "feature 1" in texts["mini.boundary.svg"]
-    assert len(list((tmp_path / "work").glob("*.json"))) == 2 + 2 + 1  # the table, curves, boundary
+    assert len(list((tmp_path / "work").glob("*.json"))) == 2 + 1  # the table, whose curves they are, and the boundary
     (tmp_path / "out" / "mini.curves.svg").unlink()
     reproduce(str(tmp_path / "mini.yaml"), **options(tmp_path))
     again = {path.name: path.read_text() for path in (tmp_path / "out").glob("*.svg")}
@@ -207,13 +203,38 @@ def test_from_the_recipe_to_the_page(tmp_path):
 
 def test_a_history_is_that_of_the_training():
     experiment = MINI["claim"]["experiment"]
-    job = {"setup": experiment["setups"]["A"], "defence": "standard", "seed": 0, "split": "test", "picture": {}}
-    result = run_job(job, None)
-    history = result["picture"]["history"]
+    drop = {"drop": {"history": "train_robust", "path": "drop", "times": 100}}
+    asked = {"accuracy": {"eps": [0, 0.2], "attacks": []}, "history": True, "figures": drop}
+    result = run_job(
+        {"setup": experiment["setups"]["A"], "defence": "standard", "seed": 0, "split": "test", **asked}, None
+    )
+    history = result["history"]
     assert len(history) == 2
+    first, last = (epoch["train_robust"] for epoch in history)
+    assert result["figures"]["drop"] == 100 * (max(first, last) - last)
     assert {"train_fgsm", "train_robust", "perturbation_cosine"} <= set(history[0])
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert "figures" not in result
+
+
+@pytest.mark.parametrize(("path", "value"), [("last", 30.0), ("best", 50.0), ("drop", 20.0)])
+def test_figures_of_a_history(path, value):
+    epochs = [{"robust": 0.2}, {"loss": 1.0}, {"robust": 0.5}, {"robust": 0.3}]
+    assert of_history(Figure(history="robust", path=path, times=100), epochs) == pytest.approx(value)
+    with pytest.raises(UserError, match="no 'robbed' in the history; did you mean 'robust'"):
+        of_history(Figure(history="robbed", path=path), epochs)
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        ({"path": "x"}, "figures: f: either audit or history is needed"),
+        ({"path": "last", "audit": "weights", "history": "robust"}, "either audit or history"),
+        ({"path": "worst", "history": "robust"}, "of a history path is last, best, drop; got 'worst'"),
+    ],
+)
+def test_a_figure_is_of_an_audit_or_of_the_history(figure, message):
+    with pytest.raises(UserError, match=message):
+        table(None, figures={"f": figure})
 
 
 def test_no_file_of_somebody_elses_is_overwritten(tmp_path):

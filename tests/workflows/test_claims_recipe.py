@@ -73,7 +73,7 @@ def test_every_row_of_a_table_can_be_built(name, scale):
             assert built.measure == ("centred" if twin else "relative_error")
         assert twin or not claim.published or row.name in claim.published
     for figure in table.experiment.figures.values():
-        assert isinstance(build(Audit, figure["audit"], "audits"), Audit)
+        assert figure.get("history") or isinstance(build(Audit, figure["audit"], "audits"), Audit)
 
 
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.kind == "table"])

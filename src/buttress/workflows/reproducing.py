@@ -53,7 +53,8 @@ def reproduce(
         document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
             claims.md in the folder out, unless given.
         resume: go on with what is in the folder work.
-        judge: measure nothing, but judge what is in NAME.json again, by the recipe's checks and texts as they are now.
+        judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
+            now; of the other options only out and document count then.
         say: who is told.
 
     Raises:
@@ -68,8 +69,11 @@ def reproduce(
         raise UserError(f"seeds must be 1 or more; got {seeds}")
     claim, start = recipe.claim, time.perf_counter()
     document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
+    if not claim.checks:
+        raise UserError("claim: checks: at least one is needed")
     if judge:
-        return _finish(_judged(claim, out / f"{recipe.name}.json"), out, document, say)
+        readable(out, document)
+        return _finish(_judged(recipe.name, claim, out), out, document, say)
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if folder.exists() and any(folder.iterdir()) and not resume:
@@ -103,10 +107,14 @@ def reproduce(
     return _finish(result, out, document, say)
 
 
-def _judged(claim: Claim, path: Path) -> dict[str, Any]:
+def _judged(name: str, claim: Claim, out: Path) -> dict[str, Any]:
+    path = out / f"{name}.json"
     if not path.is_file():
         raise UserError(f"there is no {path} to judge: leave --judge out to measure first")
-    return {**judged_again(read_result(path), claim), "judged": {"commit": commit(), "date": _today()}}
+    result = read_result(path)
+    if result["recipe"] != name:
+        raise UserError(f"{path} is a result of {result['recipe']}, not of {name}")
+    return {**judged_again(result, claim), "judged": {"commit": commit(), "date": _today()}}
 
 
 def _finish(result: dict[str, Any], out: Path, document: Path, say: Say) -> dict[str, Any]:
@@ -133,8 +141,6 @@ def _found(
     out: Path,
     say: Say,
 ) -> dict[str, Any]:
-    if not claim.checks:
-        raise UserError("claim: checks: at least one is needed")
     if claim.kind == "gains":
         return {**run_gains(claim, out), "job_seconds": 0.0}
     with working(folder, data_dir, workers, say) as work:

@@ -205,7 +205,7 @@ class Checks:
             beyond = [round(value - least, 9) for value in found]
             certainly = check.figure == PASSES
             difference = certain(beyond[0], self.seeds) if certainly else paired(beyond)
-            empty = certainly and beyond[0] > 0
+            empty = beyond[0] > 0 if certainly else not (check.figure or check.attacks) and least < 0
             under[label] = {**difference, "verdict": CANNOT_FAIL if empty else verdict(difference, None)}
         statement = f"{check.row} above {least:g} ({what}; differences are from that)"
         return {"statement": statement, "published": None, "under": under}

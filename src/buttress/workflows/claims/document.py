@@ -31,21 +31,24 @@ above a number, or how much more accuracy one attack leaves than another; the di
   published one (where a number was published); where a check says by how much, the interval excludes that instead of 0;
 - *direction only*: the mean alone has the claimed sign;
 - *not reproduced*: anything else;
-- *cannot fail*: true whatever is measured, and not counted: passes that are known without training, or a row that may
-  lose more accuracy than the other one has.
+- *cannot fail*: not counted, since it holds whatever comes of the row: passes that are known without training, or a row
+  that may lose more accuracy than the other one was measured to have. The rule is for what a claim cannot lose: a
+  check that it cannot win, such as one on two rows that are both at 0, is counted and *not reproduced*.
 
 A claim is *reproduced* if all of its checks are, *not reproduced* if at most half of them have even the direction, and
 *direction only* in between. The verdict is that under the attack named; each check is repeated under the table's other
 attacks, since much that was published under FGSM does not hold under stronger ones. A check on a figure of an audit
 has nothing to do with these and is the same in each column. A check on *passes* is one on the cost of training, which
 is known without training: the passes, forward and backward, of each input trained on over all epochs. R&G is the sum of
-the accuracies, in percent, over the budgets of a table. Intervals are not corrected for the number of comparisons: of
-20 differences that are really 0, the intervals of one or so will exclude it.
+the accuracies, in percent, over the budgets of a table. Intervals are over training seeds alone, which share their test
+inputs where a data set has few (the digits), and there is none where all seeds agree to the digit. They are not
+corrected for the number of comparisons: of 20 differences that are really 0, the intervals of one or so will exclude
+it. A check marked † was written once its rows had been measured.
 
 **What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
 inputs that it was given. It compares this attack with others at a level that few inputs make wide, so that a gap of
-ten points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": read the strongest
-attack of a table.
+ten or twenty points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": read the
+strongest attack of a table.
 """
 
 

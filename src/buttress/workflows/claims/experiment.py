@@ -58,19 +58,22 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A figure beside the accuracies, read from what an audit finds.
+    """A figure beside the accuracies, read from what an audit finds or from the training's history.
 
     Args:
-        audit: short form; the threat is that of the table's largest budget unless it says otherwise.
         path: where in the finding's data it is, such as ``verdict`` or ``worst.accuracy``; numbers are averaged over
-            seeds, texts are listed.
+            seeds, texts are listed. Of a history ``last``, ``best`` (the largest over the epochs) or ``drop`` (how far
+            the last is below the best).
+        audit: short form; the threat is that of the table's largest budget unless it says otherwise.
+        history: a figure of the history, such as ``train_robust`` of the monitor catastrophic-overfitting.
         times: what numbers are multiplied by; 100 makes percent of shares.
         inputs: test inputs used; all unless given.
         rows: names of the rows that have it; all unless given.
     """
 
-    audit: Any
     path: str
+    audit: Any = None
+    history: str = ""
     times: float = 1.0
     inputs: int | None = None
     rows: list[str] = field(default_factory=list)

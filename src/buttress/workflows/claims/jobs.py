@@ -20,6 +20,7 @@ from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Figure
+from buttress.workflows.claims.past import finite, of_history
 from buttress.workflows.claims.recipe import typed
 from buttress.workflows.claims.snapshots import snapshot
 from buttress.workflows.claims.sources import attacks_of
@@ -41,14 +42,14 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     Args:
         job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and one of ``accuracy``
             (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``picture`` (see `snapshot`);
-            ``figures``, where there are any.
+            ``figures``, where there are any; ``history``, whether that of the training is wanted.
         data_dir: where original data files are, for data sets that have such.
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
         perturbation, their mean displacement; or ``picture``. ``figures`` by name, where asked for. With accuracies the
-        number of ``parameters``. And ``seconds`` of training and of measuring, in which sources are trained that this
-        process does not have yet.
+        number of ``parameters``, and the ``history`` where asked for. And ``seconds`` of training and of measuring, in
+        which sources are trained that this process does not have yet.
     """
     setup, seed = job["setup"], int(job["seed"])
     dataset = load(setup["source"], data_dir, seed)
@@ -65,7 +66,13 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         found = {"accuracy": _accuracy(model, dataset, split, job["accuracy"], seed, data_dir), "parameters": count}
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
-        found["figures"] = _figures(model, dataset, split, job["figures"], threat, seed)
+        asked = {name: typed(Figure, tree, "claim: experiment: figures") for name, tree in job["figures"].items()}
+        audited = {name: figure for name, figure in asked.items() if not figure.history}
+        measured = _figures(model, dataset, split, audited, threat, seed)
+        past = {name: of_history(figure, done.history) for name, figure in asked.items() if figure.history}
+        found["figures"] = {name: {**measured, **past}[name] for name in asked}
+    if job.get("history"):
+        found["history"] = finite(done.history)
     if setup.get("training", {}).get("monitors"):
         found.setdefault("figures", {}).update(_fired(done))
     return {**found, "seconds": {"training": spent, "measuring": time.perf_counter() - ended}}
@@ -99,14 +106,13 @@ def _accuracy(
 
 
 def _figures(
-    model: nn.Module, dataset: Dataset, split: Split, trees: Mapping[str, Any], threat: Threat, seed: int
+    model: nn.Module, dataset: Dataset, split: Split, figures: Mapping[str, Figure], threat: Threat, seed: int
 ) -> dict[str, float | str]:
     """By name, entries of what audits find; those that are of one audit share its answer."""
     found: dict[str, float | str] = {}
     findings: dict[str, Finding] = {}
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
-    for name, tree in trees.items():
-        asked = typed(Figure, tree, "claim: experiment: figures")
+    for name, asked in figures.items():
         key = json.dumps([asked.audit, asked.inputs], sort_keys=True)
         if key not in findings:
             question: Audit = under(threat, build(Audit, asked.audit, "audits"))  # type: ignore[type-abstract]  # of any subclass

@@ -1,13 +1,14 @@
-"""A stored result of a claim, told and judged by the recipe as it is now: nothing is measured."""
+"""A kept result of a claim, told and judged by the recipe as it is now: nothing is measured."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from buttress.errors import UserError
-from buttress.workflows.claims.recipe import Claim, blanks, filled
+from buttress.workflows.claims.recipe import Claim
 from buttress.workflows.claims.statistics import overall
 from buttress.workflows.claims.table import Table
 from buttress.workflows.claims.work import Work
@@ -15,21 +16,31 @@ from buttress.workflows.settings import Say
 
 
 def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
-    """``result`` with texts, checks and verdicts of ``claim``; rows stay as they were measured.
+    """A table's ``result`` with texts, published numbers, checks and verdicts of ``claim``.
 
-    Checks of claims that are no tables stay, too: they are made of more than the file holds.
+    What was measured stays as it was. A check that was not there before is marked as one that came ``later``.
 
     Raises:
-        UserError: when the recipe's experiment is no longer the one that was measured.
+        UserError: when that is no table's, or when the recipe's experiment is no longer the one that was measured.
+            Settings are compared, so that a default that the code has changed since is not noticed.
     """
+    name = result["recipe"]
+    if not result.get("kind") == claim.kind == "table":
+        raise UserError(f"{name}: only the rows of a table can be judged again: run it again")
+    if not {"experiment", "rows", "scale", "seeds"} <= set(result):
+        raise UserError(f"{name}: the result does not tell how it was measured: run it again")
     settings, note = claim.at_scale(result["scale"])
+    refuse_another(result["experiment"], settings, name)
+    table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Say()))  # which runs nothing
+    before = {check["statement"]: check for check in result["checks"]}
+    checks = []
+    for check in table.checks.judged(result["rows"]):
+        known = before.get(check["statement"])
+        later = known is None or known.get("later", False)
+        checks.append({**check, **({"later": True} if later else {})})
     told = {"source": claim.source, "statement": claim.statement, "note": note, "silent": claim.silent}
-    checks = result["checks"]
-    if claim.kind == "table":
-        table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Say()))  # which runs nothing
-        _refuse_another(table, result)
-        checks = table.checks.judged(result["rows"])
-    return {**result, **told, **verdicts(claim, checks), "checks": checks}
+    rows = [{**row, "published": claim.published.get(row["name"])} for row in result["rows"]]
+    return {**result, **told, **verdicts(claim, checks), "rows": rows, "checks": checks}
 
 
 def verdicts(claim: Claim, checks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,31 +51,20 @@ def verdicts(claim: Claim, checks: list[dict[str, Any]]) -> dict[str, Any]:
     return {"verdict": found[main], "verdict_under": main, "verdicts": found}
 
 
-def _refuse_another(table: Table, result: Mapping[str, Any]) -> None:
-    """Refuse rows that the recipe would measure otherwise now."""
-    told = [(entry["row"], entry["chosen"]["choice"]) for entry in result["sweeps"]]
-    matched = told.pop(0)[1] if table.experiment.match else {}  # made before all other choices
-    now = {
-        "eps": table.experiment.eps,
-        "setups": filled(table.setups, matched),
-        "attacks": table.experiment.attacks,
-        "figures": table.experiment.figures,
-        "rows": {name: _defence(table, name, dict(told)) for name in table.names},
-    }
-    then = {**result, "rows": {row["name"]: row["defence"] for row in result["rows"]}}
-    then.setdefault("figures", now["figures"])  # not told by earlier versions
-    for part, asked in now.items():
-        if then[part] != asked:
-            where = [name for name in asked if then[part].get(name) != asked[name]] if isinstance(asked, dict) else []
-            named = f" ({', '.join(where)})" if where else ""
-            raise UserError(
-                f"{result['recipe']}: the recipe's {part}{named} changed since it was measured: run it again"
-            )
+def refuse_another(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    """Refuse an experiment that is not the one that was measured, naming the parts that differ.
+
+    Captions of pictures are texts, not measurements.
+    """
+    then, now = _bare(then), _bare(now)
+    parts = sorted(part for part in {*then, *now} if then.get(part) != now.get(part))
+    if parts:
+        raise UserError(f"{name}: the recipe's {', '.join(parts)} changed since it was measured: run it again")
 
 
-def _defence(table: Table, name: str, choices: Mapping[str, Mapping[str, Any]]) -> Any:
-    """A row's defence with its blanks filled as they were chosen."""
-    row = table.rows[table.names.index(name)]
-    only = {option: values[0] for option, values in row.choose.items()}
-    defence = filled(row.defence, choices.get(name, only))
-    return filled(defence, {base: _defence(table, base, choices) for base in blanks(defence) & set(table.names)})
+def _bare(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON keeps them, without captions."""
+    tree: dict[str, Any] = json.loads(json.dumps(settings))
+    for picture in tree.get("pictures", {}).values():
+        picture.pop("caption", None)
+    return tree

@@ -17,6 +17,7 @@ from buttress.report.stills import STILLS, still
 from buttress.report.svg import MARK
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Picture
+from buttress.workflows.claims.past import History
 from buttress.workflows.claims.recipe import typed
 
 if TYPE_CHECKING:
@@ -47,13 +48,23 @@ class Pictures:
             if not short or slugs.count(short) > 1:
                 raise UserError(f"{_WHERE}: {name!r} makes no file name of its own: name it by other letters or digits")
 
-    def draw(self, networks: Mapping[str, Mapping[str, Any]], eps: float, seeds: int, work: Work) -> dict[str, Any]:
-        """Train and draw.
+    def wants_history(self, row: str) -> bool:
+        """Whether a curve of this row is drawn."""
+        return any(picture.history and row in (picture.rows or [row]) for picture in self.asked.values())
+
+    def draw(
+        self,
+        networks: Mapping[str, Mapping[str, Any]],
+        histories: Mapping[str, Sequence[History]],
+        eps: float,
+        work: Work,
+    ) -> dict[str, Any]:
+        """Draw; networks that an audit looks at are trained for that.
 
         Args:
             networks: ``setup`` and ``defence`` by row.
+            histories: those of the table's trainings by row, seed by seed, of rows that have a curve.
             eps: budget of the audits' threat.
-            seeds: networks whose history is averaged; an audit looks at the first.
             work: runs the jobs.
 
         Returns:
@@ -66,7 +77,7 @@ class Pictures:
         for name, picture in self.asked.items():
             chosen = {row: networks[row] for row in picture.rows or networks}
             if picture.history:
-                svg, told = _curves(picture, chosen, seeds, work, name)
+                svg, told = _curves(picture, {row: histories[row] for row in chosen}, name)
             else:
                 svg, told = _still(picture, chosen, eps, work, name)
             told = f"{picture.caption} {told}".strip()
@@ -108,24 +119,17 @@ def _still(
     return still(findings, f"{name}: {', '.join(networks)}"), "Networks of the first seed."
 
 
-def _curves(
-    picture: Picture, networks: Mapping[str, Mapping[str, Any]], seeds: int, work: Work, name: str
-) -> tuple[str, str]:
-    # The first seed of each before the others: it shows what figures there are.
-    results = work.run([_job(network, 0, {}) for network in networks.values()], f"picture: {name}")
-    for row, result in zip(networks, results, strict=True):
-        known = sorted({key for figures in result["picture"]["history"] for key in figures})
+def _curves(picture: Picture, histories: Mapping[str, Sequence[History]], name: str) -> tuple[str, str]:
+    lines: dict[str, dict[str, list[list[float | None]]]] = {}
+    for row, runs in histories.items():
+        known = sorted({key for epoch in runs[0] for key in epoch})
         for key in picture.history.values():
             if key not in known:
                 raise UserError(f"{_WHERE}: {name}: no {key!r} in the history of {row}; {nearest(key, known)}")
-    rest = [_job(network, seed, {}) for seed in range(1, seeds) for network in networks.values()]
-    results += work.run(rest, f"picture: {name}, other seeds") if rest else []
-    lines: dict[str, dict[str, list[list[float | None]]]] = {}
-    for index, row in enumerate(networks):
-        runs = [result["picture"]["history"] for result in results[index :: len(networks)]]
         lines[row] = {label: [[e.get(key) for e in run] for run in runs] for label, key in picture.history.items()}
+    seeds = len(next(iter(histories.values())))
     told = f"Mean over {seeds} seeds; the band goes from the least to the greatest." if seeds > 1 else "One seed."
-    return curves(lines, f"{name}: {', '.join(networks)}"), told
+    return curves(lines, f"{name}: {', '.join(histories)}"), told
 
 
 def _job(network: Mapping[str, Any], seed: int, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ _PASSES = (
     "trains beforehand is not counted, and one that learns its own inputs (adv-kip) visits these few alone.\n\n"
 )
 
+LATER = " †"  # of a check that was written once its rows had been measured
+
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
@@ -45,7 +47,11 @@ def checks(claim: Mapping[str, Any]) -> str:
     lines = []
     for check, beside in zip(claim["checks"], besides, strict=True):
         found = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
-        line = [check["statement"], number(check["published"], signed=True), *(p for pair in found for p in pair)]
+        line = [
+            check["statement"] + LATER * bool(check.get("later")),
+            number(check["published"], signed=True),
+            *(p for pair in found for p in pair),
+        ]
         lines.append(line + [beside] * any(besides))
     if not any(besides):
         return table(head, lines)

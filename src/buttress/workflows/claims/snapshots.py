@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,20 +25,14 @@ def snapshot(trained: Trained, dataset: Dataset, split: Split, asked: Mapping[st
         trained: the network and its history.
         dataset: what it was trained on.
         split: what an audit looks at.
-        asked: ``audit``, ``inputs`` and ``eps`` of its threat; or nothing, which asks for the history.
+        asked: ``audit``, ``inputs`` and ``eps`` of its threat.
         seed: of the audit.
 
     Returns:
-        ``finding``, or ``history``: a row of figures for each epoch, None for what is no finite number.
+        ``finding``.
     """
-    if "audit" not in asked:
-        return {"history": [{key: _finite(value) for key, value in row.items()} for row in trained.history]}
     threat = Threat(eps=asked["eps"], box=dataset.box)
     question: Audit = under(threat, build(Audit, asked["audit"], "audits"))  # type: ignore[type-abstract]  # of any subclass
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
     (finding,) = audits.run(trained.model, split, [question], limit=asked["inputs"], **settings)
     return {"finding": json.loads(to_json({"it": [finding]}, {}))["networks"]["it"][0]}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REPRODUCED, DIRECTION, NOT = "reproduced", "direction only", "not reproduced"
-CANNOT_FAIL = "cannot fail"  # what holds whatever is measured, and is no evidence
+CANNOT_FAIL = "cannot fail"  # what holds whatever this row's accuracy is, and is no evidence
 R_AND_G = "R&G"  # the column that sums the accuracies over all budgets
 
 
@@ -26,10 +26,14 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def paired(values: Sequence[float]) -> dict[str, Any]:
-    """`spread` of paired differences, with the 95 % interval of their mean by Student's t (None without deviation)."""
+    """`spread` of paired differences, with the 95 % interval of their mean by Student's t.
+
+    The interval is None without a deviation, and where that is 0: a few seeds that agree to the digit, such as a
+    monitor that fires in all, do not tell how far others would be.
+    """
     found = spread(values)
     low = high = None
-    if found["sd"] is not None:
+    if found["sd"]:
         from scipy.stats import t
 
         half = float(t.ppf(0.975, len(values) - 1)) * found["sd"] / math.sqrt(len(values))

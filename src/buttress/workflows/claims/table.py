@@ -15,6 +15,7 @@ from buttress.workflows.claims.build import build
 from buttress.workflows.claims.checks import Checks
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.workflows.claims.jobs import FIRED
+from buttress.workflows.claims.past import PARTS
 from buttress.workflows.claims.pictures import Pictures
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.spending import PASSES
@@ -36,7 +37,7 @@ class Table:
     """
 
     def __init__(self, claim: Claim, settings: Mapping[str, Any], seeds: int, work: Work) -> None:
-        self.claim, self.seeds, self.work = claim, seeds, work
+        self.claim, self.settings, self.seeds, self.work = claim, dict(settings), seeds, work
         self.experiment = typed(Experiment, settings, "claim: experiment")
         self.rows = [typed(Row, row, "claim: experiment: rows") for row in self.experiment.rows]
         self.names = [row.name for row in self.rows]
@@ -53,7 +54,6 @@ class Table:
         """Everything that the claim's file says of the experiment."""
         self._match()
         defences = self._choose()
-        pictures = self._pictures(defences)
         jobs = [
             self._job(row, defences[row.name], seed, "test", self._attacks(defences, seed), self._figures(row))
             for seed in range(self.seeds)
@@ -62,11 +62,11 @@ class Table:
         results = self.work.run(jobs, "the table")
         by_row = {name: results[index :: len(self.rows)] for index, name in enumerate(self.names)}
         rows = [self._row(row, defences[row.name], by_row[row.name]) for row in self.rows]
+        pictures = self._pictures(defences, by_row)
         return {
+            "experiment": self.settings,
             "eps": self.experiment.eps,
             "setups": self.setups,
-            "attacks": self.experiment.attacks,
-            "figures": self.experiment.figures,
             "sweeps": self.sweeps,
             "rows": rows,
             "checks": self.checks.judged(rows),
@@ -153,6 +153,7 @@ class Table:
     ) -> Job:
         return {
             **({"figures": dict(figures)} if figures else {}),
+            **({"history": True} if split == "test" and self.pictures.wants_history(row.name) else {}),
             "setup": self._setup(row),
             "defence": defence,
             "seed": seed,
@@ -160,13 +161,15 @@ class Table:
             "accuracy": {"eps": self.experiment.eps, "attacks": list(attacks)},
         }
 
-    def _pictures(self, defences: Mapping[str, Any]) -> dict[str, Any]:
-        """Drawn before the table is made: a figure that no history has is found out early."""
+    def _pictures(self, defences: Mapping[str, Any], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
+        histories = {
+            name: [result["history"] for result in found] for name, found in results.items() if "history" in found[0]
+        }
         first = next(iter(self.setups))
         networks = {
             row.name: {"setup": self.setups[row.setup or first], "defence": defences[row.name]} for row in self.rows
         }
-        return self.pictures.draw(networks, max(self.experiment.eps), self.seeds, self.work)
+        return self.pictures.draw(networks, histories, max(self.experiment.eps), self.work)
 
     def _attacks(self, defences: Mapping[str, Any], seed: int) -> list[Mapping[str, Any]]:
         return [sources.resolved(entry, self.setups, defences, seed) for entry in self.experiment.attacks]
@@ -236,6 +239,12 @@ class Table:
             raise UserError(f"claim: experiment: figures: {told}")
         for name, figure in self.experiment.figures.items():
             asked = typed(Figure, figure, f"claim: experiment: figures: {name}")
+            if (asked.audit is None) != bool(asked.history):
+                raise UserError(f"claim: experiment: figures: {name}: either audit or history is needed")
+            if asked.history and asked.path not in PARTS:
+                raise UserError(
+                    f"claim: experiment: figures: {name}: of a history path is {', '.join(PARTS)}; got {asked.path!r}"
+                )
             if not isinstance(asked.path, str):
                 raise UserError(f"claim: experiment: figures: {name}: path must be a text; got {asked.path!r}")
             for only in asked.rows:
@@ -268,7 +277,8 @@ class Table:
             build(Defence, spending.first_choice(row.name, self.rows), "defence")  # type: ignore[type-abstract]  # of any subclass
             build(Training, self._setup(row).get("training", {}))
         for figure in self.experiment.figures.values():
-            build(Audit, figure["audit"], "audits")  # type: ignore[type-abstract]  # of any subclass
+            if "audit" in figure:
+                build(Audit, figure["audit"], "audits")  # type: ignore[type-abstract]  # of any subclass
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
