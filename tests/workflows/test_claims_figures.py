@@ -93,6 +93,31 @@ def test_a_figure_of_one_row_above_a_number(above, verdict):
     assert check["under"]["PGD"]["verdict"] == verdict
 
 
+def test_a_difference_under_one_attack_is_the_same_in_each_column():
+    """Under the first attack AT has 50 and 54 where plain has 10 and 12, under the second 7 less."""
+
+    class Two(Finished):
+        def result(self, accuracy, number, text):
+            found = super().result(accuracy, number, text)
+            return {
+                **found,
+                "accuracy": {"FGSM": accuracy, "PGD-40": [accuracy[0], accuracy[1] - 7 * (accuracy[1] > 40)]},
+            }
+
+    rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
+    attacks = [{"attack": "fgsm"}, {"attack": {"name": "pgd", "steps": 40}}]
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": attacks, "rows": rows}
+    check = {"better": "AT", "than": "plain", "at": 0.2}
+    checks = [check, {**check, "under": "FGSM"}, {**check, "under": "PGD-40", "by": 40}]
+    all_, first, second = Table(
+        Claim(source="s", statement="s", kind="table", checks=checks), settings, 2, Two()
+    ).run()["checks"]
+    assert [found["mean"] for found in all_["under"].values()] == [41.0, 34.0]
+    assert [found["mean"] for found in first["under"].values()] == [41.0, 41.0]
+    assert [found["verdict"] for found in second["under"].values()] == ["not reproduced"] * 2
+    assert second["statement"] == "AT at least 40 above plain (accuracy at eps 0.2, PGD-40)"
+
+
 def test_the_accuracy_of_one_row_above_a_number():
     """It is 50 and 54: 2 +- 25.4 above 50."""
     (check,) = judge({"row": "AT", "at": 0.2, "above": 50})["checks"]
@@ -203,6 +228,9 @@ def test_a_figure_of_some_rows():
         ({"better": "AT", "than": "plain", "at": 0.3}, "at must be one of R&G, 0, 0.2; got 0.3"),
         ({"better": "AT", "than": "plain", "figure": "sise"}, "no figure 'sise'; did you mean 'size'"),
         ({"better": "AT", "than": "plain", "at": 0, "by": float("nan")}, "by must be a finite number; got nan"),
+        ({"better": "AT", "than": "plain", "at": 0.2, "under": "FGSM-2"}, "no attack 'FGSM-2'"),
+        ({"better": "AT", "than": "plain", "figure": "size", "under": "FGSM"}, "under is for the accuracies"),
+        ({"row": "AT", "at": 0.2, "above": 1, "under": "FGSM"}, "under is for the accuracies"),
         ({"row": "AT", "figure": "size"}, "each needs .*row, figure or at, and above"),
         ({"row": "AT", "than": "plain", "figure": "size", "above": 1}, "each needs"),
         ({"row": "AT", "figure": "size", "above": "1"}, "above must be a finite number; got '1'"),

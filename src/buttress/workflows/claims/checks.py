@@ -34,6 +34,7 @@ class Check:
         row: the row that a check on one row is about.
         at: the budget or R&G at which accuracies are meant.
         figure: the figure that is meant instead.
+        under: label of the one attack under which two rows' accuracies are compared; each of the table's unless given.
         by: points that the difference must exceed; negative for what may be lost.
         above: what the figure of one row, its accuracy, or the accuracy that it loses, must exceed.
         attacks: labels of two attacks; accuracy under the first less that under the second is what a row loses.
@@ -46,6 +47,7 @@ class Check:
     row: str = ""
     at: Any = None
     figure: str = ""
+    under: str = ""
     by: float = 0.0
     above: float | None = None
     attacks: list[str] = field(default_factory=list)
@@ -54,7 +56,7 @@ class Check:
 
     def __post_init__(self) -> None:
         """Refuse values of another type, and settings that belong to different forms."""
-        for name in ("better", "than", "row", "figure", "rises"):
+        for name in ("better", "than", "row", "figure", "under", "rises"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"claim: checks: {name} must be a name; got {getattr(self, name)!r}")
         for name, value in (("by", self.by), ("above", 0.0 if self.above is None else self.above)):
@@ -65,6 +67,8 @@ class Check:
         figure = alone and bool(self.figure) and self.at is None and not self.attacks
         stands = alone and not self.figure and self.at is not None and (self.attacks == [] or self._two_attacks)
         single = stands or figure or (pair and not self.row and not self.attacks)
+        if self.under and not (pair and self.at is not None):
+            raise UserError(f"claim: checks: under is for the accuracies of better and than; got {self.under!r}")
         if not (self._correlates if self.across or self.rises else single):
             told = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
             raise UserError(f"claim: checks: each needs {_FORMS}; got {told}")
@@ -122,9 +126,9 @@ class Checks:
                     self._refuse_figure(figure, self.rows[name], setups)
             if not check.figure and str(check.at) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.at!r}")
-            if check.attacks:
+            if named := [*check.attacks, *([check.under] if check.under else [])]:
                 labels = labels or sources.labels(self.experiment)
-                for label in check.attacks:
+                for label in named:
                     if label not in labels:
                         raise UserError(f"claim: checks: there is no attack {label!r}; {nearest(label, labels)}")
 
@@ -172,11 +176,14 @@ class Checks:
             found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
         else:
             column = str(check.at)
-            what = _where(column)
+            what = _where(column) + (f", {check.under}" if check.under else "")
             found = differences(better, than, column)
             ours, theirs = (self._published(name, column) for name in check.rows)
             published = None if ours is None or theirs is None else ours - theirs
             empty = {label for label in found if than["accuracy"][label][column]["mean"] < -check.by}  # at the floor
+            if check.under:
+                empty = set(found) if check.under in empty else set()
+                found = dict.fromkeys(found, found[check.under])
         under = {
             label: {**difference, "verdict": verdict(shifted(difference, -check.by), None if check.by else published)}
             for label, difference in found.items()
