@@ -69,7 +69,7 @@ def test_its_time_is_estimated_or_said_not_to_be(name, nets, network, images):
     nets.assert_state(model, weights)
     assert list(defence.state_dict()) == state
     if defence.preparation:
-        assert text.startswith(f"not estimated: the method first {defence.preparation}, ")
+        assert text == f"not estimated, since the method first {defence.preparation}"
     else:
         assert text.startswith("about ")
         assert ": 4 steps of " in text

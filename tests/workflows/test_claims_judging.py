@@ -38,7 +38,7 @@ def seeds(*values):
     return {"mean": sum(values) / len(values), "sd": 1.0, "seeds": list(values)}
 
 
-ROW = {"cost": {"passes": 60.0, "relative": 2.0}, "seconds": seeds(1.0, 1.0), "defence": "at"}
+ROW = {"seconds": seeds(1.0, 1.0), "defence": "at"}
 
 
 def rounded(tree):
@@ -59,6 +59,7 @@ def kept(tmp_path):
     result = {
         "experiment": experiment,
         "eps": experiment["eps"],
+        "setups": experiment["setups"],
         "recipe": "mini",
         "kind": "table",
         "scale": "small",
@@ -99,8 +100,10 @@ def test_nothing_but_texts_checks_and_verdicts_is_made_anew(kept):
     after = judge(kept)
     assert after["silent"] == ["All of it."]
     assert after["judged"]["date"] > before["date"]
-    same = ("rows", "experiment", "commit", "date", "versions", "job_seconds")
+    same = ("experiment", "setups", "commit", "date", "versions", "job_seconds")
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    measured = [{**row, "published": None, "cost": {"passes": 440.0, "relative": 11.0}} for row in before["rows"]]
+    assert after["rows"] == measured  # PGD-10 over 20 epochs wherever the recipe says nothing else; it is computed
     assert json.loads((kept / "mini.json").read_text()) == json.loads(json.dumps(after))
     assert "Judged again on" in (kept / "claims.md").read_text()
 

@@ -6,10 +6,18 @@ from buttress.data.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
 from buttress.threat import Threat
+from buttress.training.monitors.base import Action, Monitor
 from buttress.workflows.estimate import _duration, estimate_attacks, estimate_training
 from buttress.workflows.settings import Training
 
 FREE = Threat(box=None)
+
+
+class Ends(Monitor):
+    """Stops the training after its first step."""
+
+    def after_step(self, moment):
+        return Action("stop", "this monitor ends everything")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +46,20 @@ def test_only_the_second_step_is_timed(nets, monkeypatch):
         nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=2, batch_size=60)
     )
     assert text == "about 2 s: 2 steps of 1 s, validation not counted"
+
+
+@pytest.mark.parametrize(("devices", "told"), [(1, " s, validation"), (2, " s on one device, validation")])
+def test_one_step_is_estimated_from_two(nets, devices, told):
+    training = Training(epochs=1, batch_size=60, devices=devices)
+    text = estimate_training(nets.awkward(2, classes=2), moons(samples=60), Standard(), training)
+    assert ": 1 steps of " in text
+    assert told in text
+
+
+def test_a_training_that_a_monitor_ends_at_once_is_not_estimated(nets):
+    training = Training(epochs=3, batch_size=60, monitors=[Ends()])
+    text = estimate_training(nets.awkward(2, classes=2), moons(samples=60), Standard(), training)
+    assert text == "not estimated, since the training ends before its second step"
 
 
 def test_the_time_of_a_batch_is_scaled_to_all_attacks_and_inputs(nets, monkeypatch):

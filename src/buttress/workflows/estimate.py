@@ -43,13 +43,17 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     It works on copies. A method that first trains something else is not tried: that alone can take hours.
     """
     if defence.preparation:
-        return f"not estimated: the method first {defence.preparation}, and trains then"
+        return f"not estimated, since the method first {defence.preparation}"
     # One step is no estimate, and processes of more devices are the real job's to start.
     trial, watch = replace(training, epochs=max(2, training.epochs), devices=1), _Watch()
     with contextlib.suppress(_EnoughError):
         fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), **trial.settings(), progress=watch)
+    if not watch.seconds:
+        return "not estimated, since the training ends before its second step"
     steps = Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
-    return f"about {_duration(steps * watch.seconds)}: {steps} steps of {watch.seconds:.3g} s, validation not counted"
+    one = " on one device" if training.devices > 1 else ""
+    told = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
+    return f"about {_duration(steps * watch.seconds)}: {told}"
 
 
 def estimate_attacks(model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from buttress.errors import UserError
 from buttress.workflows.claims.recipe import Claim
+from buttress.workflows.claims.spending import cost
 from buttress.workflows.claims.statistics import overall
 from buttress.workflows.claims.table import Table
 from buttress.workflows.claims.work import Work
@@ -16,7 +17,7 @@ from buttress.workflows.settings import Say
 
 
 def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
-    """A table's ``result`` with texts, published numbers, checks and verdicts of ``claim``.
+    """A table's ``result`` with texts, published numbers, passes, checks and verdicts of ``claim``.
 
     What was measured stays as it was. A check that was not there before is marked as one that came ``later``.
 
@@ -32,14 +33,18 @@ def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
     settings, note = claim.at_scale(result["scale"])
     refuse_another(result["experiment"], settings, name)
     table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Say()))  # which runs nothing
+    setups = {row.name: result["setups"][row.setup or next(iter(result["setups"]))] for row in table.rows}
+    rows = []
+    for row in result["rows"]:
+        known = {"published": claim.published.get(row["name"]), "cost": cost(setups[row["name"]], row["defence"])}
+        rows.append({**row, **known})
     before = {check["statement"]: check for check in result["checks"]}
     checks = []
-    for check in table.checks.judged(result["rows"]):
-        known = before.get(check["statement"])
-        later = known is None or known.get("later", False)
+    for check in table.checks.judged(rows):
+        same = before.get(check["statement"])
+        later = same is None or same.get("later", False)
         checks.append({**check, **({"later": True} if later else {})})
     told = {"source": claim.source, "statement": claim.statement, "note": note, "silent": claim.silent}
-    rows = [{**row, "published": claim.published.get(row["name"])} for row in result["rows"]]
     return {**result, **told, **verdicts(claim, checks), "rows": rows, "checks": checks}
 
 
