@@ -38,6 +38,7 @@ bench: install
 	$(BIN)/python benchmarks/saturated.py
 	$(BIN)/python benchmarks/layers.py
 	$(BIN)/python benchmarks/defences.py
+	$(BIN)/python benchmarks/defence_times.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/architectures.py
 	$(BIN)/python benchmarks/convergence.py
