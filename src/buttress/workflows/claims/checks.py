@@ -184,11 +184,11 @@ class Checks:
             if check.under:
                 empty = set(found) if check.under in empty else set()
                 found = dict.fromkeys(found, found[check.under])
-        under = {
-            label: {**difference, "verdict": verdict(shifted(difference, -check.by), None if check.by else published)}
-            for label, difference in found.items()
-        }
-        under = {**under, **{label: {**found[label], "verdict": CANNOT_FAIL} for label in empty}}
+        size = None if check.by else published
+        under = {}
+        for label, difference in found.items():
+            said = CANNOT_FAIL if label in empty else verdict(shifted(difference, -check.by), size)
+            under[label] = {**difference, "verdict": said}
         words = _words(bool(check.figure), check.by)
         statement = f"{check.better} {words} {check.than} ({what})"
         return {"statement": statement, "rows": check.rows, "published": published, "under": under}
