@@ -10,8 +10,8 @@ from buttress.audits.images import png
 from buttress.errors import UserError
 from buttress.workflows import reproduce
 from buttress.workflows.claims.experiment import Figure
+from buttress.workflows.claims.history import of_history
 from buttress.workflows.claims.jobs import run_job
-from buttress.workflows.claims.past import of_history
 from buttress.workflows.claims.pictures import Pictures, place, slug
 from buttress.workflows.claims.recipe import Claim
 from buttress.workflows.claims.sections import pictures

@@ -20,7 +20,7 @@ from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Figure
-from buttress.workflows.claims.past import finite, of_history
+from buttress.workflows.claims.history import finite, of_history
 from buttress.workflows.claims.recipe import typed
 from buttress.workflows.claims.snapshots import snapshot
 from buttress.workflows.claims.sources import attacks_of

@@ -17,7 +17,7 @@ from buttress.report.stills import STILLS, still
 from buttress.report.svg import MARK
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.experiment import Picture
-from buttress.workflows.claims.past import History
+from buttress.workflows.claims.history import History
 from buttress.workflows.claims.recipe import typed
 
 if TYPE_CHECKING:

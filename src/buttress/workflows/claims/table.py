@@ -14,8 +14,8 @@ from buttress.workflows.claims import errors, sources, spending
 from buttress.workflows.claims.build import build
 from buttress.workflows.claims.checks import Checks
 from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
+from buttress.workflows.claims.history import PARTS
 from buttress.workflows.claims.jobs import FIRED
-from buttress.workflows.claims.past import PARTS
 from buttress.workflows.claims.pictures import Pictures
 from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
 from buttress.workflows.claims.spending import PASSES
