@@ -7,7 +7,8 @@ Each is trained with its default settings on the embedded digits under the same 
 corruptions and by attacks in other norms. A method that replays its batches has fewer epochs, one that learns a few
 inputs of its own has more. The report of `buttress compare` has them in one table and one figure, with
 the Pareto front of clean accuracy, robust accuracy and training passes; table.md beside it has the table as Markdown,
-with a star at methods that train something beforehand, which their passes leave out.
+with a star at methods that train something beforehand, which their passes leave out. What they take in time is asked by
+defence_times.py, on an idle machine.
 What is there already is not made again.
 Defaults are not tuned, and one seed tells little: `buttress reproduce` has the claims, with seeds and intervals.
 """
@@ -47,12 +48,12 @@ def table(folder):
         cost, unseen = data["trade-off"], data["unseen"]
         shares = [cost["clean"], cost["robust"]]
         shares += [unseen[key]["accuracy"] for key in ("mean_corruption", "mean_style", "unseen")]
-        cells = [*(f"{100 * share:.1f}" for share in shares), f"{cost['passes']:,.0f}", f"{cost['seconds']:.0f}"]
+        cells = [*(f"{100 * share:.1f}" for share in shares), f"{cost['passes']:,.0f}"]
         first = " *" if registry.defence.get(name)().preparation else ""  # its passes are not counted
         rows.append((cost["robust"], [name + first, *cells, "yes" if cost["front"] else ""]))
     rows.sort(key=lambda row: -row[0])
-    head = ["method", "clean", "robust", "corrupted", "styles", "other norms", "passes", "seconds", "front"]
-    lines = [head, ["---", *["---:"] * 7, "---"], *(cells for _, cells in rows)]
+    head = ["method", "clean", "robust", "corrupted", "styles", "other norms", "passes", "front"]
+    lines = [head, ["---", *["---:"] * 6, "---"], *(cells for _, cells in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
