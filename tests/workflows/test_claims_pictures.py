@@ -229,6 +229,7 @@ def test_figures_of_a_history(path, value):
     [
         ({"path": "x"}, "figures: f: either audit or history is needed"),
         ({"path": "last", "audit": "weights", "history": "robust"}, "either audit or history"),
+        ({"path": "last", "history": 3}, "history must be a text; got 3"),
         ({"path": "worst", "history": "robust"}, "of a history path is last, best, drop; got 'worst'"),
     ],
 )

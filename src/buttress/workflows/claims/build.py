@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from buttress.errors import UserError
@@ -10,11 +11,11 @@ from buttress.workflows.words import spelt_out
 T = TypeVar("T")
 
 
-def build(kind: type[T], tree: Any, role: str = "") -> T:
+def build(kind: Callable[..., T], tree: Any, role: str = "") -> T:
     """An object of ``kind`` from plain data, its types checked.
 
     Args:
-        kind: a dataclass, or the base class of a role.
+        kind: a dataclass, or the base class of a role, which may be abstract: members are made of subclasses.
         tree: its settings; a member of a role as its name, or as a mapping with ``name`` and its options.
         role: the option whose value this is, such as "defence" or "attack"; it says whose names are meant.
 

@@ -239,6 +239,8 @@ class Table:
             raise UserError(f"claim: experiment: figures: {told}")
         for name, figure in self.experiment.figures.items():
             asked = typed(Figure, figure, f"claim: experiment: figures: {name}")
+            if not isinstance(asked.history, str):
+                raise UserError(f"claim: experiment: figures: {name}: history must be a text; got {asked.history!r}")
             if (asked.audit is None) != bool(asked.history):
                 raise UserError(f"claim: experiment: figures: {name}: either audit or history is needed")
             if asked.history and asked.path not in PARTS:
@@ -274,11 +276,11 @@ class Table:
     def _build_all(self) -> None:
         """Build what jobs will build, so that a wrong name or setting is told now."""
         for row in self.rows:
-            build(Defence, spending.first_choice(row.name, self.rows), "defence")  # type: ignore[type-abstract]  # of any subclass
+            build(Defence, spending.first_choice(row.name, self.rows), "defence")
             build(Training, self._setup(row).get("training", {}))
         for figure in self.experiment.figures.values():
-            if "audit" in figure:
-                build(Audit, figure["audit"], "audits")  # type: ignore[type-abstract]  # of any subclass
+            if figure.get("audit") is not None:
+                build(Audit, figure["audit"], "audits")
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
