@@ -5,6 +5,7 @@ from buttress.attacks.fgsm import FGSM
 from buttress.data.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
+from buttress.errors import UserError
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Monitor
 from buttress.workflows.estimate import _duration, estimate_attacks, estimate_training
@@ -54,6 +55,11 @@ def test_one_step_is_estimated_from_two(nets, devices, told):
     text = estimate_training(nets.awkward(2, classes=2), moons(samples=60), Standard(), training)
     assert ": 1 steps of " in text
     assert told in text
+
+
+def test_what_the_training_refuses_its_estimate_refuses(nets):
+    with pytest.raises(UserError, match="epochs must be 1 or more; got 0"):
+        estimate_training(nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=0))
 
 
 def test_a_training_that_a_monitor_ends_at_once_is_not_estimated(nets):

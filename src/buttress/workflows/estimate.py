@@ -45,7 +45,8 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     if defence.preparation:
         return f"not estimated, since the method first {defence.preparation}"
     # One step is no estimate, and processes of more devices are the real job's to start.
-    trial, watch = replace(training, epochs=max(2, training.epochs), devices=1), _Watch()
+    epochs = 2 if training.epochs == 1 else training.epochs
+    trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
     with contextlib.suppress(_EnoughError):
         fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), **trial.settings(), progress=watch)
     if not watch.seconds:
