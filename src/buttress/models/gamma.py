@@ -105,7 +105,7 @@ class _Attached(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        return grads[0] * _Slope.apply(*ctx.saved_tensors), None  # type: ignore[no-untyped-call]
+        return grads[0] * _Slope.apply(*ctx.saved_tensors), None  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 class _Slope(torch.autograd.Function):
