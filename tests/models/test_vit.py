@@ -169,7 +169,7 @@ def test_copies_are_the_same_network(name, more):
         ({"mixer": "pooling"}, "mixer must be one of attention, convolution, not 'pooling'"),
         ({"stem": "none"}, "stem must be one of patch, cnn, not 'none'"),
         ({"pool": "max"}, "pool must be one of mean, class, patches, not 'max'"),
-        ({"mlp_ratio": 0}, "mlp_ratio must be a positive number, not 0"),
+        ({"mlp_ratio": 0}, "mlp_ratio must be a finite number above 0, not 0"),
         ({"mixer_bias": 1}, "mixer_bias must be True or False, not 1"),
         ({"stem": "cnn", "patch": 1}, "with stem 'cnn' patch must be a power of 2 from 2 on, not 1"),
     ],

@@ -50,6 +50,13 @@ def test_images_are_standardised_inside_the_model():
     torch.testing.assert_close(with_statistics.eval()(x), without.eval()(standardised))
 
 
+def test_the_divergence_of_lt_node_is_divided_by_the_number_of_training_inputs():
+    dataset = digits()
+    asked = {"width": 4, "extractor": "deep", "kl_weight": 3.0}
+    filled, chosen = (create_for(dataset, "lt-node", asked | more, False, 0) for more in ({}, {"examples": 10}))
+    assert [model.end_times.kl_weight for model in (filled, chosen)] == [3.0 / len(dataset.train), 3.0 / 10]
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.options import number, positive, whole
 
 MaskName = Literal["softmax", "softmax-sum", "softmax-abs", "sigmoid", "softplus", "relu"]
 ProbeName = Literal["linear", "nonlinear"]
@@ -49,9 +48,11 @@ class Mask(nn.Module):
         super().__init__()
         if name not in get_args(MaskName):
             raise UserError(f"mask must be one of {', '.join(get_args(MaskName))}; got {name!r}")
-        self.name, self.shift = name, _number("shift", shift)
-        self.sharpness, self.power = _positive("sharpness", sharpness), _positive("power", power)
-        self.scale: Scale = scale if scale in ("k", "channels") else _positive("scale", scale)
+        self.name, self.shift = name, number("shift", shift)
+        self.sharpness, self.power = positive("sharpness", sharpness), positive("power", power)
+        self.scale: Scale = (
+            scale if scale in ("k", "channels") else positive("scale, unless it is k or channels,", scale)
+        )
 
     def forward(self, relevance: Tensor) -> Tensor:
         """(N, C) weights of relevances (N, k, C), one row for each of the k classes."""
@@ -223,15 +224,3 @@ class ChannelSuppression(Selection):
         """(N, C) a row of the probe's weights for each input."""
         chosen = logits.argmax(1) if y is None else y
         return self.probe.relevance(pooled, chosen[:, None]).squeeze(1)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number; got {value!r}")
-    return float(value)
-
-
-def _positive(name: str, value: object) -> float:
-    if _number(name, value) <= 0:
-        raise UserError(f"{name} must be above 0; got {value!r}")
-    return float(value)  # type: ignore[arg-type]  # checked above

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.cifs import ChannelSelection, ChannelSuppression, Mask, MaskName, ProbeName, Scale, Selection
-from buttress.models.options import probability, whole
+from buttress.models.options import number, probability, whole
 from buttress.models.resnet import ResNet
 from buttress.models.selective import Selective
 from buttress.models.wide_resnet import WideBlock, WideResNet
@@ -138,12 +138,6 @@ class _Chosen:
         )
 
 
-def _weight(beta: object) -> float:
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
-        raise UserError(f"beta, the weight of the probes in training, must be a number of 0 or more; got {beta!r}")
-    return float(beta)
-
-
 @model("cifs-resnet18")
 def cifs_resnet18(
     *,
@@ -181,7 +175,9 @@ def cifs_resnet18(
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
-    return SelectiveResNet(classes, channels, width, chosen.made([8 * width] * 2, classes), _weight(beta))
+    return SelectiveResNet(
+        classes, channels, width, chosen.made([8 * width] * 2, classes), number("beta", beta, at_least=0)
+    )
 
 
 @model("cas-resnet18")
@@ -198,7 +194,7 @@ def cas_resnet18(*, classes: int = 10, channels: int = 3, width: int = 64, beta:
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     selections = _Chosen("cas").made([8 * width] * 2, classes)
-    return SelectiveResNet(classes, channels, width, selections, _weight(beta))
+    return SelectiveResNet(classes, channels, width, selections, number("beta", beta, at_least=0))
 
 
 @model("cifs-wrn")
@@ -244,7 +240,7 @@ def cifs_wrn(
     inputs = 64 * width if depth > 10 else 32 * width  # of the last block; with one block a stage, the stage before's
     selections = chosen.made([inputs, 64 * width], classes)
     return SelectiveWideResNet(
-        depth, width, classes, channels, probability("dropout", dropout), selections, _weight(beta)
+        depth, width, classes, channels, probability("dropout", dropout), selections, number("beta", beta, at_least=0)
     )
 
 
@@ -284,4 +280,6 @@ def cifs_cnn(
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     chosen = _Chosen(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
-    return SelectiveCNN(classes, channels, width, chosen.made([4 * width, 8 * width], classes), _weight(beta))
+    return SelectiveCNN(
+        classes, channels, width, chosen.made([4 * width, 8 * width], classes), number("beta", beta, at_least=0)
+    )

@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.models.gamma import Gamma
 from buttress.models.ode import FIXED, ODEBlock
 from buttress.models.odenet import ODENet
-from buttress.models.options import one_of, positive, whole
+from buttress.models.options import number, one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
 Average = Literal["probabilities", "logits"]
@@ -48,8 +48,7 @@ class EndTimes:
         """Refuse settings that mean nothing."""
         positive("the prior's shape", self.prior[0])
         positive("the prior's rate", self.prior[1])
-        if self.kl_weight != 0:
-            positive("kl_weight", self.kl_weight)
+        number("kl_weight", self.kl_weight, at_least=0)
         whole("samples", self.samples, 1)
         whole("train_samples", self.train_samples, 1)
         one_of("sampling", self.sampling, get_args(Sampling))

@@ -14,7 +14,7 @@ from buttress.models.gamma import Gamma
 from buttress.models.latent_time import EndTimes, LatentTimeNet, Sampling
 from buttress.models.ode import ODEBlock
 from buttress.models.odenet import Dynamics, feature_extractor
-from buttress.models.options import positive, whole
+from buttress.models.options import number, positive, whole
 from buttress.registry import model
 
 _LEAST = 0.01  # of shape and rate
@@ -168,7 +168,7 @@ def lt_node(
         rtol: relative tolerance of adaptive solvers.
         atol: absolute one.
         adjoint: gradients by the adjoint equation.
-        examples: number of training inputs, by which the divergence is divided; set it to yours.
+        examples: number of training inputs, by which the divergence is divided; jobs fill in that of their data.
         kl_weight: of the divergence; 1 is the evidence lower bound, 0 leaves it out.
         shape: of the posterior at first.
         rate: of the posterior at first; the mean end time is shape / rate.
@@ -182,7 +182,7 @@ def lt_node(
         shortest: end times are set to at least this (and then have no gradient).
         longest: and to at most this.
     """
-    kl_weight = positive("kl_weight", kl_weight) if kl_weight != 0 else 0.0
+    kl_weight = number("kl_weight", kl_weight, at_least=0)
     ends = EndTimes(
         (prior_shape, prior_rate),
         kl_weight / whole("examples", examples, 1),

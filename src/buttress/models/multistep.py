@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.models.options import number
 from buttress.registry import nearest
 
 Scalar = TypeVar("Scalar", float, Tensor)
@@ -110,11 +111,10 @@ def discretisation(asked: object, k: float | None = None) -> Discretisation:
 
 
 def _number(name: str, value: object, may_be_zero: bool = False) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number, not {value!r}")
-    if value == 0 and not may_be_zero:
+    found = number(name, value)
+    if found == 0 and not may_be_zero:
         raise UserError(f"{name} must not be 0: the formula divides by it")
-    return float(value)
+    return found
 
 
 def family_parameter(coefficients: Sequence[float]) -> float | None:

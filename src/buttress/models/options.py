@@ -53,6 +53,23 @@ def switch(name: str, value: object) -> bool:
     return value
 
 
+def number(name: str, value: object, at_least: float = -math.inf) -> float:
+    """The option's value, when it is a finite number of at least ``at_least``.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not at_least <= value
+        or not math.isfinite(value)
+    ):
+        bound = "" if at_least == -math.inf else f" of {at_least:g} or more"
+        raise UserError(f"{name} must be a finite number{bound}, not {value!r}")
+    return float(value)
+
+
 def positive(name: str, value: object) -> float:
     """The option's value, when it is a finite number above 0.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from buttress.errors import UserError
-from buttress.models.options import one_of, switch, whole
+from buttress.models.options import number, one_of, switch, whole
 from buttress.models.self_gradient_trunks import (
     ACTIVATIONS,
     NORMS,
@@ -302,16 +302,8 @@ def self_gradient(
         normalise=normalise,
         score=score,
         detach=detach,
-        auxiliary=_number("auxiliary", auxiliary, 0.0),
+        auxiliary=number("auxiliary", auxiliary, at_least=0),
         channels=channels,
         activation=activation,
-        eta=_number("eta", eta, -math.inf),
+        eta=number("eta", eta),
     )
-
-
-def _number(name: str, value: object, least: float) -> float:
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= least
-    if not good:
-        bound = " of 0 or more" if least == 0 else ""
-        raise UserError(f"{name} must be a finite number{bound}, not {value!r}")
-    return float(value)  # type: ignore[arg-type]  # it is one

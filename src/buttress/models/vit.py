@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import switch, whole
+from buttress.models.options import positive, switch, whole
 from buttress.registry import model
 
 Mixer = Literal["attention", "convolution"]
@@ -190,11 +190,11 @@ def vit(
     side = whole("patch", _patch(image_size) if patch is None else patch, 1)
     if image_size % side:
         raise UserError(f"image_size must be a multiple of patch, not {image_size} for patches of {side}")
-    hidden = round(_positive("mlp_ratio", mlp_ratio) * width)
+    hidden = round(positive("mlp_ratio", mlp_ratio) * width)
     whole("the hidden units, mlp_ratio times width,", hidden, 1)
     own = pool != "patches"
     first = nn.Conv2d(channels, width, side, stride=side) if stem == "patch" else _cnn(channels, width, side)
-    embedding = Embedding(first, (image_size // side) ** 2, width, own, _positive("position_std", position_std))
+    embedding = Embedding(first, (image_size // side) ** 2, width, own, positive("position_std", position_std))
     sizes_of = _kernels(kernels, heads)
     blocks = []
     for _ in range(depth):
@@ -291,12 +291,6 @@ def vit_hybrid(
 
 def _patch(image_size: int) -> int:
     return next(patch for least, patch in _PATCHES if image_size >= least)
-
-
-def _positive(name: str, value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
-        raise UserError(f"{name} must be a positive number, not {value!r}")
-    return float(value)
 
 
 def _kernels(kernels: Sequence[int], heads: int) -> tuple[int, ...]:

@@ -45,6 +45,7 @@ def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalis
     """A model that fits a data set: whatever its factory asks for and the data tell is filled in."""
     images = len(dataset.shape) == 3
     told: dict[str, Any] = {"classes": len(dataset.classes), "channels": dataset.shape[0]}
+    told["examples"] = len(dataset.train)
     told |= {"image_size": dataset.shape[-1]} if images else {}
     features = 1
     for size in dataset.shape:

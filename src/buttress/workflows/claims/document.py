@@ -13,6 +13,7 @@ from buttress.files import write_text
 from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
 from buttress.workflows.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
 from buttress.workflows.claims.statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
+from buttress.workflows.claims.surviving import what_survives
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
 
@@ -47,8 +48,8 @@ it. A check marked † was written once its rows had been measured.
 
 **What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
 inputs that it was given. It compares this attack with others at a level that few inputs make wide, so that a gap of
-ten or twenty points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": read the
-strongest attack of a table.
+tens of points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": each claim tells
+the least gap that it could show. Read the strongest attack of a table.
 """
 
 
@@ -123,6 +124,7 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
         + (f" (under {'; under '.join(others)})" if others else "")
         + f". Scale {claim['scale']}, {claim['seeds']} seeds.",
         claim["note"],
+        *([what_survives(claim)] if claim["kind"] == "table" else []),
         *([in_words(claim)] if claim["kind"] == "table" else []),
         *([gains_in_words(claim)] if claim["kind"] == "gains" else []),
         *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),

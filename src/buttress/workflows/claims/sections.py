@@ -14,6 +14,7 @@ _PASSES = (
     "trains beforehand is not counted, and one that learns its own inputs (adv-kip) visits these few alone.\n\n"
 )
 
+_SAME = "as before"
 LATER = " †"  # of a check that was written once its rows had been measured
 
 
@@ -47,6 +48,8 @@ def checks(claim: Mapping[str, Any]) -> str:
     lines = []
     for check, beside in zip(claim["checks"], besides, strict=True):
         found = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
+        if len(set(found)) == 1:  # of a figure, which no attack of the table changes
+            found[1:] = [(_SAME, "")] * (len(found) - 1)
         line = [
             check["statement"] + LATER * bool(check.get("later")),
             number(check["published"], signed=True),
@@ -77,7 +80,7 @@ def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
 
 def rows(claim: Mapping[str, Any]) -> str:
     """Accuracy of every row, one table for each attack."""
-    parts = []
+    parts = list[str]()
     columns, known = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
     told, counted = any("cost" in row for row in claim["rows"]), any(row.get("parameters") for row in claim["rows"])
     for label in claim["rows"][0]["accuracy"]:
@@ -94,7 +97,7 @@ def rows(claim: Mapping[str, Any]) -> str:
             lines.append(line + [f"{row['parameters']:,}" if row.get("parameters") else "-"] * counted)
         parts.append(
             f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
-            + (_PASSES if told else "")
+            + (_PASSES if told and not parts else "")
             + table([*head, "seconds of training", *["passes"] * told, *["parameters"] * counted], lines)
         )
     return "\n\n".join(parts)

@@ -1,0 +1,110 @@
+"""In plain words: which checks of a table survive all of its attacks, and how far its figures can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.audits.checks.paired import least_gap
+from buttress.audits.masking import TESTS, TRUSTWORTHY, Masking
+from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
+
+_SHOWN = 3  # rows of which it is told how much of their accuracy is appearance
+
+ALWAYS = "Reproduced under every attack"
+SOMETIMES = "Reproduced under some attacks only"
+CHANCE = "The claimed sign, which chance may give"
+NEVER = "Not even the claimed sign"
+OPPOSITE = "The opposite, by an interval that excludes 0 under one attack at least"
+
+
+def what_survives(claim: Mapping[str, Any]) -> str:
+    """What is left of a claim, in a few sentences that follow from its results alone.
+
+    Args:
+        claim: the result of a table.
+    """
+    lines = [*_by_outcome(claim["checks"]), *_unmatched(claim), *_appearance(claim), *_masking(claim)]
+    return "### What survives\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _by_outcome(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The checks, sorted by what came of them under all attacks together."""
+    sorted_: dict[str, list[str]] = {ALWAYS: [], SOMETIMES: [], CHANCE: [], NEVER: [], OPPOSITE: []}
+    for check in checks:
+        counted = {label: found for label, found in check["under"].items() if found["verdict"] != CANNOT_FAIL}
+        if counted:
+            outcome, told = _outcome(counted)
+            sorted_[outcome].append(check["statement"] + told)
+    said = [f"{outcome}: {'; '.join(names)}." for outcome, names in sorted_.items() if names]
+    return said if sorted_[ALWAYS] or sorted_[SOMETIMES] else ["Nothing is reproduced under any attack.", *said]
+
+
+def _outcome(under: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
+    """One of the outcomes, and what there is to add."""
+    lost = [label for label, found in under.items() if found["verdict"] != REPRODUCED]
+    if not lost:
+        return ALWAYS, ""
+    if len(lost) < len(under):
+        held = [label for label in under if label not in lost]
+        few = f"under {', '.join(held)} alone" if len(held) < len(lost) else f"but not under {', '.join(lost)}"
+        return SOMETIMES, f", {few}"
+    if any(found["high"] is not None and found["high"] < 0 for found in under.values()):
+        return OPPOSITE, ""
+    return (NEVER if all(found["verdict"] == NOT for found in under.values()) else CHANCE), ""
+
+
+def _unmatched(claim: Mapping[str, Any]) -> list[str]:
+    """How far rows that are compared are apart in clean accuracy, at the most."""
+    clean = {row["name"]: next(iter(row["accuracy"].values())).get("0") for row in claim["rows"]}
+    pairs = [check["rows"] for check in claim["checks"] if "rows" in check]
+    apart = {
+        (one, other): clean[one]["mean"] - clean[other]["mean"] for one, other in pairs if clean[one] and clean[other]
+    }
+    if not apart:
+        return []
+    (one, other), most = max(apart.items(), key=lambda item: abs(item[1]))
+    return [f"Clean accuracy of rows that are compared differs by {abs(most):.1f} points at most ({one} and {other})."]
+
+
+def _appearance(claim: Mapping[str, Any]) -> list[str]:
+    """In which rows PGD leaves most accuracy that another attack of the table does not."""
+    labels = list(claim["rows"][0]["accuracy"])
+    reference = next((label for label in labels if label.startswith("PGD") and " from " not in label), None)
+    if reference is None or len(labels) == 1:
+        return []
+    eps, found = str(max(claim["eps"])), []
+    for row in claim["rows"]:
+        left = {label: row["accuracy"][label][eps]["mean"] for label in labels}
+        strongest = min(left, key=lambda label: left[label])
+        found.append((left[reference] - left[strongest], row["name"], left[reference], left[strongest], strongest))
+    worst = [one for one in sorted(found, key=lambda one: -one[0])[:_SHOWN] if one[0] > 0]
+    if not worst:
+        return [f"No attack of the table leaves less than {reference} at eps {eps}."]
+    told = "; ".join(f"{name} {high:.1f} and {low:.1f} ({label})" for _, name, high, low, label in worst)
+    return [
+        f"{reference} at eps {eps} and the strongest attack of the table, in part on other inputs, where they are "
+        f"furthest apart: {told}."
+    ]
+
+
+def _masking(claim: Mapping[str, Any]) -> list[str]:
+    """What the masking verdicts of a table found, and which gaps so few inputs could not show."""
+    lines = []
+    for name, figure in claim.get("experiment", {}).get("figures", {}).items():
+        audit = figure.get("audit")
+        options: dict[str, Any] = {"name": audit} if isinstance(audit, str) else dict(audit or {})
+        if options.get("name") != "masking" or figure["path"] != "verdict":
+            continue
+        asked = Masking(**{key: options[key] for key in ("level", "floor", "tolerated", "inputs") if key in options})
+        inputs = min(asked.inputs, figure.get("inputs") or asked.inputs)
+        gap = least_gap(inputs, level=asked.level / TESTS, floor=asked.floor, tolerated=asked.tolerated)
+        shown = "no gap at all" if gap is None else f"no gap below {100 * gap:.0f} points"
+        doubted = [
+            f"{row['name']} ({sum(said != TRUSTWORTHY for said in row['figures'][name]['values'])} of {claim['seeds']})"
+            for row in claim["rows"]
+            if any(said != TRUSTWORTHY for said in row["figures"].get(name, {}).get("values", ()))
+        ]
+        found = f"doubts {', '.join(doubted)}" if doubted else "doubts no row"
+        lines.append(f'The verdict "{name}", on {inputs} inputs, {found}; it can show {shown} to a costlier attack.')
+    return lines

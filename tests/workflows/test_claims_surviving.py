@@ -1,0 +1,97 @@
+"""What survives of a claim is said in words that follow from its numbers."""
+
+import pytest
+
+from buttress.audits.checks.paired import least_gap
+from buttress.audits.masking import TESTS
+from buttress.workflows.claims.statistics import CANNOT_FAIL, paired, spread, verdict
+from buttress.workflows.claims.surviving import ALWAYS, CHANCE, NEVER, OPPOSITE, SOMETIMES, what_survives
+
+UP, DOWN, EVEN, WORSE = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5], [4.0, -5.0, -0.5]
+
+
+def check(name, **under):
+    return {
+        "statement": name,
+        "rows": ["A", "B"],
+        "under": {
+            label: {**paired(values), "verdict": verdict(paired(values), None)} for label, values in under.items()
+        },
+    }
+
+
+def row(name, clean, said=None, **left):
+    accuracy = {label: {"0": spread([clean] * 3), "0.1": spread([value] * 3)} for label, value in left.items()}
+    figures = {} if said is None else {"masking": {"values": said}}
+    return {"name": name, "accuracy": accuracy, "figures": figures}
+
+
+def claim(checks=(), rows=None, **more):
+    rows = rows or [row("A", 90.0, FGSM=60.0), row("B", 90.0, FGSM=60.0)]
+    return {"checks": list(checks), "rows": rows, "eps": [0, 0.1], "seeds": 3, **more}
+
+
+def lines(claim):
+    return what_survives(claim).splitlines()[2:]
+
+
+@pytest.mark.parametrize(
+    ("under", "outcome"),
+    [
+        ({"FGSM": UP, "PGD": UP}, f"{ALWAYS}: it."),
+        ({"FGSM": UP, "PGD": EVEN}, f"{SOMETIMES}: it, but not under PGD."),
+        ({"FGSM": UP, "PGD": DOWN, "Square": EVEN}, f"{SOMETIMES}: it, under FGSM alone."),
+        ({"FGSM": EVEN, "PGD": WORSE}, f"{CHANCE}: it."),
+        ({"FGSM": WORSE, "PGD": WORSE}, f"{NEVER}: it."),
+        ({"FGSM": EVEN, "PGD": DOWN}, f"{OPPOSITE}: it."),
+    ],
+)
+def test_a_check_is_told_by_what_came_of_it_under_all_attacks(under, outcome):
+    assert f"- {outcome}" in lines(claim([check("it", **under)]))
+
+
+def test_where_nothing_is_reproduced_that_comes_first():
+    assert lines(claim([check("it", FGSM=EVEN)]))[0] == "- Nothing is reproduced under any attack."
+    assert "Nothing" not in what_survives(claim([check("it", FGSM=EVEN), check("that", FGSM=UP)]))
+
+
+def test_what_cannot_fail_is_not_told():
+    empty = check("it", FGSM=UP)
+    empty["under"]["FGSM"]["verdict"] = CANNOT_FAIL
+    assert "it" not in what_survives(claim([empty])).replace("with", "")
+
+
+def test_unmatched_clean_accuracy_is_told_by_its_largest_difference():
+    rows = [row("A", 90.0, FGSM=60.0), row("B", 92.5, FGSM=60.0), row("C", 10.0, FGSM=60.0)]
+    told = "- Clean accuracy of rows that are compared differs by 2.5 points at most (A and B)."
+    assert told in lines(claim([check("it", FGSM=UP)], rows))
+
+
+def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
+    rows = [
+        row("A", 90.0, **{"PGD from B": 1.0, "PGD-40": 60.0, "AutoAttack": 50.0, "Square": 55.0}),
+        row("B", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 58.0}),
+        row("C", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 61.0}),
+    ]
+    told = lines(claim([check("it", FGSM=UP)], rows))[-1]
+    assert told.startswith("- PGD-40 at eps 0.1 and the strongest attack of the table")
+    assert told.endswith("furthest apart: A 60.0 and 1.0 (PGD from B); B 60.0 and 58.0 (Square).")
+    alike = [{**rows[2], "name": name} for name in "AB"]
+    told = lines(claim([check("it", FGSM=UP)], alike))[-1]
+    assert told == "- No attack of the table leaves less than PGD-40 at eps 0.1."
+
+
+@pytest.mark.parametrize(("audit", "inputs", "asked"), [({"inputs": 30}, None, 30), ({}, 50, 50), ({}, None, 200)])
+def test_masking_tells_which_rows_it_doubts_and_what_it_cannot_show(audit, inputs, asked):
+    good, bad = ["trustworthy"] * 3, ["trustworthy", "not trustworthy", "suspect"]
+    figure = {"audit": {"name": "masking", **audit}, "path": "verdict", "inputs": inputs}
+    experiment = {"figures": {"masking": figure, "other": {"audit": "end-time", "path": "mean"}}}
+    gap = least_gap(asked, level=0.01 / TESTS, floor=0.01, tolerated=0.05)
+    both = [row("A", 90.0, bad, FGSM=60.0), row("B", 90.0, good, FGSM=60.0)]
+    told = lines(claim([check("it", FGSM=UP)], both, experiment=experiment))[-1]
+    assert told == (
+        f'- The verdict "masking", on {asked} inputs, doubts A (2 of 3); '
+        f"it can show no gap below {100 * gap:.0f} points to a costlier attack."
+    )
+    calm = [row("A", 90.0, good, FGSM=60.0), row("B", 90.0, FGSM=60.0)]
+    assert "doubts no row;" in lines(claim([check("it", FGSM=UP)], calm, experiment=experiment))[-1]
