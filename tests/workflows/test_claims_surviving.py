@@ -63,7 +63,7 @@ def test_what_cannot_fail_is_not_told():
 
 def test_unmatched_clean_accuracy_is_told_by_its_largest_difference():
     rows = [row("A", 90.0, FGSM=60.0), row("B", 92.5, FGSM=60.0), row("C", 10.0, FGSM=60.0)]
-    told = "- Clean accuracy of rows that are compared differs by 2.5 points at most (A and B)."
+    told = "- Clean accuracy of rows that are compared, on the inputs of FGSM, differs by 2.5 points at most (A and B)."
     assert told in lines(claim([check("it", FGSM=UP)], rows))
 
 

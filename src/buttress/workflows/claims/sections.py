@@ -58,7 +58,10 @@ def checks(claim: Mapping[str, Any]) -> str:
         lines.append(line + [beside] * any(besides))
     if not any(besides):
         return table(head, lines)
-    told = "Beside: how much more accurate the first row is without an attack, and how many times as large.\n\n"
+    told = (
+        f"Beside: how much more accurate the first row is without an attack, on the inputs of {labels[0]}, and how "
+        "many times as large.\n\n"
+    )
     return told + table([*head, "beside"], lines)
 
 

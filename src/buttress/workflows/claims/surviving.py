@@ -56,7 +56,8 @@ def _outcome(under: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
 
 def _unmatched(claim: Mapping[str, Any]) -> list[str]:
     """How far rows that are compared are apart in clean accuracy, at the most."""
-    clean = {row["name"]: next(iter(row["accuracy"].values())).get("0") for row in claim["rows"]}
+    label = next(iter(claim["rows"][0]["accuracy"]))
+    clean = {row["name"]: row["accuracy"][label].get("0") for row in claim["rows"]}
     pairs = [check["rows"] for check in claim["checks"] if "rows" in check]
     apart = {
         (one, other): clean[one]["mean"] - clean[other]["mean"] for one, other in pairs if clean[one] and clean[other]
@@ -64,7 +65,10 @@ def _unmatched(claim: Mapping[str, Any]) -> list[str]:
     if not apart:
         return []
     (one, other), most = max(apart.items(), key=lambda item: abs(item[1]))
-    return [f"Clean accuracy of rows that are compared differs by {abs(most):.1f} points at most ({one} and {other})."]
+    return [
+        f"Clean accuracy of rows that are compared, on the inputs of {label}, differs by {abs(most):.1f} points at "
+        f"most ({one} and {other})."
+    ]
 
 
 def _appearance(claim: Mapping[str, Any]) -> list[str]:
