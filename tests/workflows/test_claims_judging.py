@@ -10,6 +10,7 @@ from buttress.errors import UserError
 from buttress.workflows import reproduce
 from buttress.workflows.claims import find
 from buttress.workflows.claims.judging import judged_again
+from buttress.workflows.claims.storing import read_result
 
 KEPT = sorted((Path(__file__).parents[2] / "claims").glob("*.json"))
 
@@ -86,7 +87,7 @@ def judge(folder):
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_is_what_the_recipe_says_of_these_rows(path):
     """Texts, the whole experiment, and checks computed anew from the rows' numbers."""
-    kept = json.loads(path.read_text())
+    kept = read_result(path)
     claim = find(kept["recipe"]).claim
     assert kept["recipe"] == path.stem
     if claim.kind == "table":

@@ -1,3 +1,4 @@
+import inspect
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ from torch import nn
 from buttress import registry
 from buttress.data.base import from_arrays
 from buttress.errors import UserError
-from buttress.workflows import listing
+from buttress.workflows import documentation, listing
+from buttress.workflows.claims import find
 
 
 @pytest.mark.parametrize("role", sorted(registry.ROLES))
@@ -47,6 +49,45 @@ def test_a_cost_that_the_data_decide_is_told_in_words():
     data = from_arrays("d", *parts, classes=classes, box=(0.0, 1.0), provenance="made in this test.", val=10)
     method.prepare(nn.Linear(1, 1), data, 0)
     assert f"{method.cost.relative:.3g} x the passes of standard training at 28x28" in rows["j-sigr"]["cost_hangs_on"]
+
+
+@pytest.mark.parametrize("role", sorted(registry.ROLES))
+def test_every_member_tells_all_of_itself(role):
+    for name in registry.ROLES[role].names():
+        text, member = documentation(role, name), registry.ROLES[role].get(name)
+        assert text.startswith(
+            f"{name}: {member.__module__}.{member.__qualname__}\n\n{inspect.getdoc(member)}\n\nDefaults: "
+        )
+
+
+def test_one_member_has_its_options_meanings_and_defaults():
+    text = documentation("models", "lt-node")
+    assert "    speed: how many times as fast as the weights" in text
+    assert "classes=10, " in text
+    assert "speed=10.0" in text
+
+
+@pytest.mark.parametrize("role", [*sorted(registry.ROLES), "recipes"])
+def test_one_member_is_listed_as_among_all(role):
+    rows = listing(role)
+    assert listing(role, rows[-1]["name"]) == rows[-1:]
+
+
+def test_a_recipe_is_told_by_its_text():
+    assert documentation("recipes", "latent-time").splitlines() == find("latent-time").path.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "told"),
+    [
+        ("models", "odenett", "there is no model 'odenett'; did you mean 'odenet'"),
+        ("recipes", "latent-tim", "there is no recipe 'latent-tim'; did you mean 'latent-time'"),
+        ("model", "odenet", "there is no role 'model'; did you mean 'models'"),
+    ],
+)
+def test_what_is_not_there_is_answered_with_the_nearest(role, name, told):
+    with pytest.raises(UserError, match=told):
+        documentation(role, name)
 
 
 def test_recipes_are_listed_too():

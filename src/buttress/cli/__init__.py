@@ -23,7 +23,7 @@ from buttress.cli.parsing import parse
 from buttress.cli.terminal import Terminal
 from buttress.errors import UserError
 from buttress.training import Interrupted, versions
-from buttress.workflows import attack, audit, compare, export, harden, listing, reproduce, train
+from buttress.workflows import attack, audit, compare, documentation, export, harden, listing, reproduce, train
 from buttress.workflows.settings import Network, Source, Training
 
 JOBS: dict[str, Callable[..., Any]] = {
@@ -122,11 +122,15 @@ def _no_options(job: Callable[..., Any]) -> set[str]:
 
 
 def _list(words: list[str], terminal: Terminal) -> int:
-    roles = [word for word in words if not word.startswith("-")]
+    names = [word for word in words if not word.startswith("-")]
     asked = {word for word in words if word.startswith("-")}
-    if len(roles) != 1 or not asked <= {"--json"}:
-        raise UserError(f"usage: buttress list ROLE [--json], ROLE one of {', '.join(sorted(registry.ROLES))}, recipes")
-    rows = listing(roles[0])
+    if len(names) not in (1, 2) or not asked <= {"--json"}:
+        roles = f"{', '.join(sorted(registry.ROLES))}, recipes"
+        raise UserError(f"usage: buttress list ROLE [NAME] [--json], ROLE one of {roles}")
+    if len(names) == 2 and not asked:
+        terminal.line(documentation(*names))
+        return 0
+    rows = listing(*names)
     if "--json" in asked:
         terminal.line(json.dumps(rows, indent=1))
         return 0

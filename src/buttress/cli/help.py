@@ -25,7 +25,9 @@ _TAIL = (
 def usage(jobs: Mapping[str, Callable[..., Any]]) -> str:
     """All commands, a line each."""
     rows = [(name, (inspect.getdoc(job) or "").splitlines()[0]) for name, job in jobs.items()]
-    rows.append(("list", f"Name what there is of a role: {', '.join(sorted(registry.ROLES))}, recipes."))
+    rows.append(
+        ("list", f"What there is of a role ({', '.join(sorted(registry.ROLES))}, recipes), or all of one NAME.")
+    )
     return (
         "usage: buttress COMMAND ...     (buttress COMMAND --help tells its options)\n\n"
         + "".join(_row(name, text, 14) for name, text in rows)
@@ -50,7 +52,7 @@ def command_help(name: str, job: Callable[..., Any], options: Sequence[Option]) 
     if any(option.role for option in options):
         text += _filled(
             "What is named has options of its own, which follow its name: --defence trades --defence.beta 6, or "
-            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE tells them."
+            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE NAME tells them."
         )
     return text
 

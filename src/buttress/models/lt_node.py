@@ -217,7 +217,7 @@ def alt_node(
     shortest: float = 0.05,
     longest: float = 4.0,
 ) -> nn.Module:
-    """ALT-NODE: as `lt_node`, with a posterior for each input (Anumasa and Srijith, AAAI 2022, arXiv 2112.12728).
+    """ALT-NODE: an LT-NODE with a posterior for each input (Anumasa and Srijith, AAAI 2022, arXiv 2112.12728).
 
     A reconstruction in the same way; that an inference network gives the posterior is from the abstract, its form is
     ours: a 3x3 convolution of the ODE's start, ReLU, the mean over positions, and a linear layer. The loss has the

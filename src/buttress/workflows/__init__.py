@@ -5,7 +5,7 @@ from buttress.workflows.auditing import audit
 from buttress.workflows.comparing import compare
 from buttress.workflows.exporting import export
 from buttress.workflows.hardening import harden
-from buttress.workflows.listing import listing
+from buttress.workflows.listing import documentation, listing
 from buttress.workflows.reproducing import reproduce
 from buttress.workflows.settings import Network, Say, Source, Training
 from buttress.workflows.training import train
@@ -18,6 +18,7 @@ __all__ = [
     "attack",
     "audit",
     "compare",
+    "documentation",
     "export",
     "harden",
     "listing",

@@ -8,27 +8,46 @@ from typing import Any
 from buttress import registry
 from buttress.defences import Defence
 from buttress.errors import UserError
-from buttress.workflows.claims.recipe import recipes
+from buttress.workflows.claims.recipe import find, recipes
 
 
-def listing(role: str) -> list[dict[str, Any]]:
-    """Name, first sentence, options and place of every member of a role; of recipes whether they hold a claim.
+def listing(role: str, name: str | None = None) -> list[dict[str, Any]]:
+    """Name, first sentence, options and place of a role's members, or of one; of recipes whether they hold a claim.
 
     Of defences also the ``paper``, the ``cost`` with default settings as a multiple of standard training (None where
     unknown; ``cost_hangs_on`` tells what it hangs on where the data decide), in ``preparation`` what is trained before
     and not counted in that, and in ``reconstruction`` what is not the published method.
 
     Raises:
-        UserError: for an unknown role.
+        UserError: for an unknown role or name.
     """
     if role == "recipes":
-        return [{"name": r.name, "summary": r.summary, "claim": r.claim is not None} for r in recipes()]
+        known = recipes() if name is None else [find(name)]
+        return [{"name": r.name, "summary": r.summary, "claim": r.claim is not None} for r in known]
+    members = _members(role)
+    rows = [_describe(each, members.get(each)) for each in (members.names() if name is None else [name])]
+    return [row | _method(members.get(row["name"])) for row in rows] if role == "defences" else rows
+
+
+def documentation(role: str, name: str) -> str:
+    """All that a member says of itself: its options with their meanings, and their defaults; of a recipe its text.
+
+    Raises:
+        UserError: for an unknown role or name.
+    """
+    if role == "recipes":
+        return find(name).path.read_text().rstrip()
+    member = _members(role).get(name)
+    row = _describe(name, member)
+    defaults = ", ".join(key if value is None else f"{key}={value}" for key, value in row["options"].items())
+    return f"{name}: {row['class']}\n\n{inspect.getdoc(member) or ''}\n\nDefaults: {defaults or 'none'}"
+
+
+def _members(role: str) -> registry.Registry:
     if role not in registry.ROLES:
         known = sorted([*registry.ROLES, "recipes"])
         raise UserError(f"there is no role {role!r}; {registry.nearest(role, known)}")
-    members = registry.ROLES[role]
-    rows = [_describe(name, members.get(name)) for name in members.names()]
-    return [row | _method(members.get(row["name"])) for row in rows] if role == "defences" else rows
+    return registry.ROLES[role]
 
 
 def _describe(name: str, member: Any) -> dict[str, Any]:

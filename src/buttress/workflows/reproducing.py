@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import subprocess
 import time
@@ -13,12 +12,13 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.files import write_text
 from buttress.training import versions
-from buttress.workflows.claims.document import read_result, readable, write_document
+from buttress.workflows.claims.document import readable, write_document
 from buttress.workflows.claims.gains import run_gains
 from buttress.workflows.claims.judging import judged_again, verdicts
 from buttress.workflows.claims.pictures import refuse_foreign, write_pictures
 from buttress.workflows.claims.profiles import run_profiles
 from buttress.workflows.claims.recipe import Claim, find, recipes
+from buttress.workflows.claims.storing import read_result, to_text
 from buttress.workflows.claims.table import Table
 from buttress.workflows.claims.work import working
 from buttress.workflows.settings import Say
@@ -119,7 +119,7 @@ def _judged(name: str, claim: Claim, out: Path) -> dict[str, Any]:
 
 def _finish(result: dict[str, Any], out: Path, document: Path, say: Say) -> dict[str, Any]:
     path = out / f"{result['recipe']}.json"
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_text(path, to_text(result))
     page = write_document(out, document)
     for label, verdict in result["verdicts"].items():
         say.line(f"{result['recipe']}, under {label}: {verdict}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from buttress.files import write_text
 from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
 from buttress.workflows.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
 from buttress.workflows.claims.statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
+from buttress.workflows.claims.storing import read_result
 from buttress.workflows.claims.surviving import what_survives
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
@@ -81,20 +81,6 @@ def readable(out: Path, document: Path) -> list[dict[str, Any]]:
     if foreign:
         raise UserError(f"{document} exists and is no page of claims: choose another --document")
     return [read_result(path) for path in sorted(out.glob("*.json"))]
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """The result of one claim.
-
-    Raises:
-        UserError: when the file is none.
-    """
-    try:
-        claim: dict[str, Any] = json.loads(path.read_text())
-        _ = claim["recipe"], claim["checks"], claim["verdicts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is no result of a claim: choose another --out, or take it out of the folder") from None
-    return claim
 
 
 def _overview(claims: list[dict[str, Any]]) -> str:

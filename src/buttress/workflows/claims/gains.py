@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from buttress.errors import UserError
 from buttress.workflows.claims.recipe import Claim, find
 from buttress.workflows.claims.statistics import R_AND_G, differences, verdict
+from buttress.workflows.claims.storing import from_text
 
 _CLOSE = 0.005  # half of the last printed digit
 _SHOWN = 3  # nearest differences of the published table that are told
@@ -69,7 +69,7 @@ def nearest_cells(published: Mapping[str, Sequence[float]], eps: Sequence[float]
 
 def _results(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        claim = json.loads(path.read_text())
+        claim = from_text(path.read_text())
         return {row["name"]: row for row in claim["rows"]}, claim
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run buttress reproduce {name} first") from None

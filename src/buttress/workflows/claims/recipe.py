@@ -63,11 +63,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe by its name; ``claim`` is None for one that is an everyday job."""
+    """A recipe by its name, and its file; ``claim`` is None for one that is an everyday job."""
 
     name: str
     summary: str
     claim: Claim | None
+    path: Path
 
 
 def recipes() -> list[Recipe]:
@@ -98,7 +99,7 @@ def _read(path: Path) -> Recipe:
     claim = None if "claim" not in tree else typed(Claim, tree["claim"], f"{path.name}: claim")
     if claim is not None and claim.kind not in KINDS:
         raise UserError(f"{path.name}: claim: there is no kind {claim.kind!r}; {nearest(claim.kind, list(KINDS))}")
-    return Recipe(path.stem, str(tree.get("summary", "")), claim)
+    return Recipe(path.stem, str(tree.get("summary", "")), claim, path)
 
 
 def typed(kind: type[T], tree: Any, where: str) -> T:
