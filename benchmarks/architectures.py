@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from buttress import models, registry
 
 # Each with the plain network that it is published against, or that is left of it without what is its own: a name, with
-# options where these make the difference.
+# options where these make the difference. What is timed may have an option, too, behind its name.
 MATCHED = {
     "odenet": ("odenet-cnn", {}),
     "tisode": ("odenet-cnn", {}),
@@ -34,6 +34,8 @@ MATCHED = {
     "cifs-wrn": ("wrn", {}),
     "snode": ("mlp", {"hidden": [1175, 1175]}),  # of as many parameters at 28x28
     "zerosnet": ("zerosnet", {"discretisation": "resnet"}),
+    "zerosnet discretisation=tra": ("zerosnet", {"discretisation": "resnet"}),  # a k is trained in each block
+    "zerosnet discretisation=lm": ("zerosnet", {"discretisation": "resnet"}),  # likewise
     "lt-node": ("odenet-cnn", {}),
     "alt-node": ("odenet-cnn", {}),
     "self-gradient": ("self-gradient", {"gradient": "none"}),
@@ -106,7 +108,9 @@ def measure(name, match, chosen):
     random = torch.Generator().manual_seed(0)
     x = torch.rand(chosen.batch, chosen.channels, chosen.size, chosen.size, generator=random)
     y = torch.randint(10, (chosen.batch,), generator=random)
-    nets = [make(name, {}, chosen), make(*match, chosen)]
+    name, _, option = name.partition(" ")
+    own = dict([option.split("=", 1)]) if option else {}
+    nets = [make(name, own, chosen), make(*match, chosen)]
     optimizers = [torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9) for net in nets]
     found = [{"forward": [], "step": []} for _ in nets]
     for turn in range(chosen.rounds + 1):
@@ -138,7 +142,7 @@ def pairs(chosen):
     there = models.names()
     for name in chosen.names.split(","):
         match = (asked[name], {}) if name in asked else MATCHED.get(name, ("cnn", {}))
-        missing = [each for each in (name, match[0]) if each not in there]
+        missing = [each for each in (name.partition(" ")[0], match[0]) if each not in there]
         if missing or match == (name, {}):
             print(f"{name}: left out, {'no model ' + ' or '.join(missing) if missing else 'it is its own match'}")
         else:
