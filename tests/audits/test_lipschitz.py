@@ -63,7 +63,7 @@ def test_a_chain_of_matrices(chain):
         pytest.approx(sum(norms[1:3]) / 2, rel=1e-3),
     )
     assert finding.verdict.startswith(
-        "Small changes are stretched most by 2, neither the first nor the last of 4 alike"
+        "Small changes are stretched most by 2, neither the first nor the last of 4 compared"
     )
 
 

@@ -213,7 +213,7 @@ def _verdict(data: dict[str, Any]) -> str:
     count, top = len(places["blocks"]), places["top"] or "the network"
     others = [v for v in (places["first"], places["middle"], places["last"]) if v is not None]
     place = {"only": "", "inner": "neither the first nor the last", "first": "the first", "last": "the last"}
-    where = f", {place[places['place']]} of {count} alike" if count > 1 else ""
+    where = f", {place[places['place']]} of {count} compared" if count > 1 else ""
     text = f"Small changes are stretched most by {top}{where}: largest singular value {places['largest']:.3g}"
     if count > 2:
         text += " (first {:.3g}, mean of those between {:.3g}, last {:.3g})".format(*others)

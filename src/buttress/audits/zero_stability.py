@@ -161,9 +161,8 @@ def _verdict(data: dict[str, Any]) -> str:
     ]
     for kind in ("noise", "attack"):
         if data[kind]["growth"] is not None:
-            parts.append(
-                f"differences under {data[kind]['label']} grow by {data[kind]['growth']:.3g} from first to last"
-            )
+            grown = f"{data[kind]['growth']:.3g} times as large at last as at first"
+            parts.append(f"differences under {data[kind]['label']} are {grown}")
     return "; ".join(parts) + "."
 
 
