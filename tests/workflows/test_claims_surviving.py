@@ -74,11 +74,20 @@ def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
         row("C", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 61.0}),
     ]
     told = lines(claim([check("it", FGSM=UP)], rows))[-1]
-    assert told.startswith("- PGD-40 at eps 0.1 and the strongest attack of the table")
-    assert told.endswith("furthest apart: A 60.0 and 1.0 (PGD from B); B 60.0 and 58.0 (Square).")
+    assert told.startswith("- Points of accuracy that PGD-40 takes at eps 0.1, and that the strongest attack")
+    assert told.endswith("furthest apart: A 30.0 and 89.0 (PGD from B); B 30.0 and 32.0 (Square).")
     alike = [{**rows[2], "name": name} for name in "AB"]
     told = lines(claim([check("it", FGSM=UP)], alike))[-1]
-    assert told == "- No attack of the table leaves less than PGD-40 at eps 0.1."
+    assert told == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+
+
+def test_inputs_that_are_wrong_already_do_not_count_for_an_attack():
+    """AutoAttack leaves least, but was asked about inputs of which fewer were right."""
+    rows = [row(name, 90.0, **{"PGD-40": 60.0, "AutoAttack": 55.0}) for name in "AB"]
+    for each in rows:
+        each["accuracy"]["AutoAttack"]["0"] = spread([80.0] * 3)
+    told = lines(claim([check("it", FGSM=UP)], rows))[-1]
+    assert told == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
 
 
 @pytest.mark.parametrize(("audit", "inputs", "asked"), [({"inputs": 30}, None, 30), ({}, 50, 50), ({}, None, 200)])

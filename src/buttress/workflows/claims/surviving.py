@@ -9,7 +9,7 @@ from buttress.audits.checks.paired import least_gap
 from buttress.audits.masking import TESTS, TRUSTWORTHY, Masking
 from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
 
-_SHOWN = 3  # rows of which it is told how much of their accuracy is appearance
+_SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
 
 ALWAYS = "Reproduced under every attack"
 SOMETIMES = "Reproduced under some attacks only"
@@ -72,23 +72,23 @@ def _unmatched(claim: Mapping[str, Any]) -> list[str]:
 
 
 def _appearance(claim: Mapping[str, Any]) -> list[str]:
-    """In which rows PGD leaves most accuracy that another attack of the table does not."""
+    """In which rows PGD takes least of what another attack of the table takes, each on inputs of its own."""
     labels = list(claim["rows"][0]["accuracy"])
     reference = next((label for label in labels if label.startswith("PGD") and " from " not in label), None)
-    if reference is None or len(labels) == 1:
+    if reference is None or len(labels) == 1 or 0 not in claim["eps"]:
         return []
     eps, found = str(max(claim["eps"])), []
     for row in claim["rows"]:
-        left = {label: row["accuracy"][label][eps]["mean"] for label in labels}
-        strongest = min(left, key=lambda label: left[label])
-        found.append((left[reference] - left[strongest], row["name"], left[reference], left[strongest], strongest))
-    worst = [one for one in sorted(found, key=lambda one: -one[0])[:_SHOWN] if one[0] > 0]
+        taken = {label: columns["0"]["mean"] - columns[eps]["mean"] for label, columns in row["accuracy"].items()}
+        strongest = max(taken, key=lambda label: taken[label])
+        found.append((taken[strongest] - taken[reference], row["name"], taken[reference], taken[strongest], strongest))
+    worst = [one for one in sorted(found, key=lambda one: -one[0])[:_SHOWN] if round(one[0], 1) > 0]
     if not worst:
-        return [f"No attack of the table leaves less than {reference} at eps {eps}."]
-    told = "; ".join(f"{name} {high:.1f} and {low:.1f} ({label})" for _, name, high, low, label in worst)
+        return [f"No attack of the table takes more accuracy at eps {float(eps):.3g} than {reference}."]
+    told = "; ".join(f"{name} {low:.1f} and {high:.1f} ({label})" for _, name, low, high, label in worst)
     return [
-        f"{reference} at eps {eps} and the strongest attack of the table, in part on other inputs, where they are "
-        f"furthest apart: {told}."
+        f"Points of accuracy that {reference} takes at eps {float(eps):.3g}, and that the strongest attack of the table "
+        f"takes from its own inputs, where they are furthest apart: {told}."
     ]
 
 
