@@ -74,7 +74,7 @@ def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
         row("C", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 61.0}),
     ]
     told = lines(claim([check("it", FGSM=UP)], rows))[-1]
-    assert told.startswith("- Points of accuracy that PGD-40 takes at eps 0.1, and that the strongest attack")
+    assert told.startswith("- Points of accuracy that PGD-40 takes at eps 0.1, and that the table's strongest attack")
     assert told.endswith("furthest apart: A 30.0 and 89.0 (PGD from B); B 30.0 and 32.0 (Square).")
     alike = [{**rows[2], "name": name} for name in "AB"]
     told = lines(claim([check("it", FGSM=UP)], alike))[-1]
