@@ -86,9 +86,10 @@ def _appearance(claim: Mapping[str, Any]) -> list[str]:
     if not worst:
         return [f"No attack of the table takes more accuracy at eps {float(eps):.3g} than {reference}."]
     told = "; ".join(f"{name} {low:.1f} and {high:.1f} ({label})" for _, name, low, high, label in worst)
+    here = f"{reference} takes at eps {float(eps):.3g}"
     return [
-        f"Points of accuracy that {reference} takes at eps {float(eps):.3g}, and that the table's strongest attack takes "
-        f"from its own inputs, where they are furthest apart: {told}."
+        f"Points of accuracy that {here}, and that the table's strongest attack takes from its own inputs, where they are "
+        f"furthest apart: {told}."
     ]
 
 
