@@ -88,8 +88,8 @@ def _appearance(claim: Mapping[str, Any]) -> list[str]:
     told = "; ".join(f"{name} {low:.1f} and {high:.1f} ({label})" for _, name, low, high, label in worst)
     here = f"{reference} takes at eps {float(eps):.3g}"
     return [
-        f"Points of accuracy that {here}, and that the table's strongest attack takes from its own inputs, where they are "
-        f"furthest apart: {told}."
+        f"Points of accuracy that {here}, and that the table's strongest attack takes from its own inputs, where they "
+        f"are furthest apart: {told}."
     ]
 
 
