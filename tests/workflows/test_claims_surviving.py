@@ -5,7 +5,7 @@ import pytest
 from buttress.audits.checks.paired import least_gap
 from buttress.audits.masking import TESTS
 from buttress.workflows.claims.statistics import CANNOT_FAIL, paired, spread, verdict
-from buttress.workflows.claims.surviving import ALWAYS, CHANCE, NEVER, OPPOSITE, SOMETIMES, what_survives
+from buttress.workflows.claims.surviving import ALWAYS, CHANCE, NEVER, REFUTED, SOMETIMES, what_survives
 
 UP, DOWN, EVEN, WORSE = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5], [4.0, -5.0, -0.5]
 
@@ -43,15 +43,22 @@ def lines(claim):
         ({"FGSM": UP, "PGD": DOWN, "Square": EVEN}, f"{SOMETIMES}: it, under FGSM alone."),
         ({"FGSM": EVEN, "PGD": WORSE}, f"{CHANCE}: it."),
         ({"FGSM": WORSE, "PGD": WORSE}, f"{NEVER}: it."),
-        ({"FGSM": EVEN, "PGD": DOWN}, f"{OPPOSITE}: it."),
+        ({"FGSM": EVEN, "PGD": DOWN}, f"{REFUTED}: it."),
     ],
 )
 def test_a_check_is_told_by_what_came_of_it_under_all_attacks(under, outcome):
     assert f"- {outcome}" in lines(claim([check("it", **under)]))
 
 
+def test_what_may_be_lost_is_refuted_beyond_that_alone():
+    """An interval from 8.5 to 3.5 below is beyond what may be lost where that is 3, and not where it is 7."""
+    for by, outcome in ((-7.0, NEVER), (-3.0, REFUTED)):
+        lost = check("it", FGSM=DOWN) | {"by": by}
+        assert any(line.startswith(f"- {outcome}: it") for line in lines(claim([lost])))
+
+
 def test_where_nothing_is_reproduced_that_comes_first():
-    assert lines(claim([check("it", FGSM=EVEN)]))[0] == "- Nothing is reproduced under any attack."
+    assert lines(claim([check("it", FGSM=EVEN)]))[0] == "- Nothing is reproduced."
     assert "Nothing" not in what_survives(claim([check("it", FGSM=EVEN), check("that", FGSM=UP)]))
 
 

@@ -155,7 +155,8 @@ class Checks:
     def judged(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack.
 
-        Of two rows that are compared, their names (``rows``), so that what else differs can be told beside.
+        Of two rows that are compared, their names (``rows``), so that what else differs can be told beside, and by how
+        much (``by``) the first must exceed the second, where that is not 0.
         """
         rows = {row["name"]: row for row in measured}
         return [self._judge(check)(check, rows) for check in self.all]
@@ -191,7 +192,8 @@ class Checks:
             under[label] = {**difference, "verdict": said}
         words = _words(bool(check.figure), check.by)
         statement = f"{check.better} {words} {check.than} ({what})"
-        return {"statement": statement, "rows": check.rows, "published": published, "under": under}
+        least = {"by": check.by} if check.by else {}
+        return {"statement": statement, "rows": check.rows, **least, "published": published, "under": under}
 
     def _alone(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """How far one row's figure or accuracy, or what it loses from one attack to another, is above a number."""

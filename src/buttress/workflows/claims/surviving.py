@@ -11,11 +11,11 @@ from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
 
 _SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
 
-ALWAYS = "Reproduced under every attack"
+ALWAYS = "Reproduced throughout"
 SOMETIMES = "Reproduced under some attacks only"
 CHANCE = "The claimed sign, which chance may give"
 NEVER = "Not even the claimed sign"
-OPPOSITE = "The opposite, by an interval that excludes 0 under one attack at least"
+REFUTED = "Refuted: the interval is wholly on the other side, under one attack at least"
 
 
 def what_survives(claim: Mapping[str, Any]) -> str:
@@ -30,18 +30,18 @@ def what_survives(claim: Mapping[str, Any]) -> str:
 
 def _by_outcome(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     """The checks, sorted by what came of them under all attacks together."""
-    sorted_: dict[str, list[str]] = {ALWAYS: [], SOMETIMES: [], CHANCE: [], NEVER: [], OPPOSITE: []}
+    groups: dict[str, list[str]] = {ALWAYS: [], SOMETIMES: [], CHANCE: [], NEVER: [], REFUTED: []}
     for check in checks:
         counted = {label: found for label, found in check["under"].items() if found["verdict"] != CANNOT_FAIL}
         if counted:
-            outcome, told = _outcome(counted)
-            sorted_[outcome].append(check["statement"] + told)
-    said = [f"{outcome}: {'; '.join(names)}." for outcome, names in sorted_.items() if names]
-    return said if sorted_[ALWAYS] or sorted_[SOMETIMES] else ["Nothing is reproduced under any attack.", *said]
+            outcome, told = _outcome(counted, check.get("by", 0.0))
+            groups[outcome].append(check["statement"] + told)
+    said = [f"{outcome}: {'; '.join(names)}." for outcome, names in groups.items() if names]
+    return said if groups[ALWAYS] or groups[SOMETIMES] else ["Nothing is reproduced.", *said]
 
 
-def _outcome(under: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """One of the outcomes, and what there is to add."""
+def _outcome(under: Mapping[str, Mapping[str, Any]], by: float) -> tuple[str, str]:
+    """One of the outcomes of a difference that is held to exceed ``by``, and what there is to add."""
     lost = [label for label, found in under.items() if found["verdict"] != REPRODUCED]
     if not lost:
         return ALWAYS, ""
@@ -49,8 +49,8 @@ def _outcome(under: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
         held = [label for label in under if label not in lost]
         few = f"under {', '.join(held)} alone" if len(held) < len(lost) else f"but not under {', '.join(lost)}"
         return SOMETIMES, f", {few}"
-    if any(found["high"] is not None and found["high"] < 0 for found in under.values()):
-        return OPPOSITE, ""
+    if any(found["high"] is not None and found["high"] < by for found in under.values()):
+        return REFUTED, ""
     return (NEVER if all(found["verdict"] == NOT for found in under.values()) else CHANCE), ""
 
 
