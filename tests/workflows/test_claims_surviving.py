@@ -5,9 +5,19 @@ import pytest
 from buttress.audits.checks.paired import least_gap
 from buttress.audits.masking import TESTS
 from buttress.workflows.claims.statistics import CANNOT_FAIL, paired, spread, verdict
-from buttress.workflows.claims.surviving import ALWAYS, CHANCE, NEVER, REFUTED, SOMETIMES, what_survives
+from buttress.workflows.claims.surviving import (
+    ALIKE,
+    ALWAYS,
+    CHANCE,
+    FIGURES,
+    NEVER,
+    REFUTED,
+    SOMETIMES,
+    what_survives,
+)
 
-UP, DOWN, EVEN, WORSE = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5], [4.0, -5.0, -0.5]
+UP, HIGH, DOWN = [5.0, 6.0, 7.0], [6.0, 7.0, 8.0], [-5.0, -6.0, -7.0]
+EVEN, WORSE = [-4.0, 5.0, 0.5], [4.0, -5.0, -0.5]
 
 
 def check(name, **under):
@@ -38,12 +48,20 @@ def lines(claim):
 @pytest.mark.parametrize(
     ("under", "outcome"),
     [
-        ({"FGSM": UP, "PGD": UP}, f"{ALWAYS}: it."),
-        ({"FGSM": UP, "PGD": EVEN}, f"{SOMETIMES}: it, but not under PGD."),
-        ({"FGSM": UP, "PGD": DOWN, "Square": EVEN}, f"{SOMETIMES}: it, under FGSM alone."),
+        ({"FGSM": UP, "PGD": HIGH}, f"{ALWAYS}: it."),
+        ({"FGSM": UP, "PGD": UP}, f"{FIGURES}: it."),
+        ({"FGSM": UP}, f"{ALWAYS}: it."),
+        ({"FGSM": UP, "PGD": EVEN}, f"{SOMETIMES}: it under FGSM."),
+        (
+            {"FGSM": UP, "PGD": DOWN, "Square": EVEN},
+            f"{SOMETIMES}: it under FGSM, and wholly on the other side under PGD.",
+        ),
         ({"FGSM": EVEN, "PGD": WORSE}, f"{CHANCE}: it."),
+        ({"FGSM": [5.0] * 3, "PGD": WORSE}, f"{CHANCE}: it."),
+        ({"FGSM": [5.0] * 3, "PGD": [6.0] * 3}, f"{ALIKE}: it."),
         ({"FGSM": WORSE, "PGD": WORSE}, f"{NEVER}: it."),
-        ({"FGSM": EVEN, "PGD": DOWN}, f"{REFUTED}: it."),
+        ({"FGSM": EVEN, "PGD": DOWN}, f"{REFUTED}: it under PGD."),
+        ({"FGSM": DOWN, "PGD": DOWN}, f"{REFUTED}: it."),
     ],
 )
 def test_a_check_is_told_by_what_came_of_it_under_all_attacks(under, outcome):
@@ -57,9 +75,11 @@ def test_what_may_be_lost_is_refuted_beyond_that_alone():
         assert any(line.startswith(f"- {outcome}: it") for line in lines(claim([lost])))
 
 
-def test_where_nothing_is_reproduced_that_comes_first():
-    assert lines(claim([check("it", FGSM=EVEN)]))[0] == "- Nothing is reproduced."
-    assert "Nothing" not in what_survives(claim([check("it", FGSM=EVEN), check("that", FGSM=UP)]))
+def test_where_no_accuracy_stands_above_under_every_attack_that_comes_first():
+    first = "- No accuracy is above another under every attack, as claimed."
+    assert lines(claim([check("it", FGSM=EVEN)]))[0] == first
+    assert lines(claim([check("a figure", FGSM=UP, PGD=UP)]))[0] == first
+    assert first not in lines(claim([check("it", FGSM=EVEN), check("that", FGSM=UP)]))
 
 
 def test_what_cannot_fail_is_not_told():
@@ -86,6 +106,25 @@ def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
     alike = [{**rows[2], "name": name} for name in "AB"]
     told = lines(claim([check("it", FGSM=UP)], alike))[-1]
     assert told == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+
+
+def test_an_attack_on_few_inputs_tells_nothing_of_appearance_or_of_clean_accuracy():
+    rows = [row(name, 90.0, **{"PGD-40": 60.0, "AutoAttack": 40.0}) for name in "AB"]
+    rows[0]["accuracy"]["PGD-40"]["0"] = spread([88.0] * 3)
+    attacks = [{"attack": "pgd", "inputs": 50}, {"attack": "autoattack", "inputs": 24}]
+    told = lines(claim([check("it", FGSM=UP)], rows, experiment={"attacks": attacks}))
+    assert told[-1] == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+    assert "on the inputs of PGD-40, differs by 2.0 points at most (A and B)." in told[-2]
+    attacks[1]["inputs"] = 25
+    assert (
+        "A 28.0 and 50.0 (AutoAttack)"
+        in lines(claim([check("it", FGSM=UP)], rows, experiment={"attacks": attacks}))[-1]
+    )
+    attacks[1]["inputs"] = None  # all
+    assert (
+        "on the inputs of AutoAttack, differs by 0.0"
+        in (lines(claim([check("it", FGSM=UP)], rows, experiment={"attacks": attacks}))[-2])
+    )
 
 
 def test_inputs_that_are_wrong_already_do_not_count_for_an_attack():

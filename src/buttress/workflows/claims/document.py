@@ -121,7 +121,7 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
         *([pictures(claim, folder)] if claim.get("pictures") else []),
         *([profiles(claim)] if claim["kind"] == "profiles" else []),
         *([choices(claim)] if claim.get("sweeps") else []),
-        "### What the source leaves out\n\n" + "\n".join(f"- {line}" for line in claim["silent"])
+        "### What the source leaves out, and what else to know\n\n" + "\n".join(f"- {line}" for line in claim["silent"])
         if claim["silent"]
         else "",
         _origin(claim),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -59,10 +60,18 @@ def checks(claim: Mapping[str, Any]) -> str:
     if not any(besides):
         return table(head, lines)
     told = (
-        f"Beside: how much more accurate the first row is without an attack, on the inputs of {labels[0]}, and how "
-        "many times as large.\n\n"
+        "Beside: how much more accurate the first row is without an attack, on the inputs of the attack that was asked "
+        "about most, and how many times as large.\n\n"
     )
     return told + table([*head, "beside"], lines)
+
+
+def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
+    """Label of each attack -> how many inputs it was asked about; infinite for all, or where it is not told."""
+    labels = list(claim["rows"][0]["accuracy"])
+    attacks = claim.get("experiment", {}).get("attacks", ())
+    counts = [entry.get("inputs") or math.inf for entry in attacks for _ in entry.get("sources") or (None,)]
+    return dict(zip(labels, counts if len(counts) == len(labels) else [math.inf] * len(labels), strict=True))
 
 
 def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
@@ -71,7 +80,9 @@ def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
     pair = [rows[name] for name in check.get("rows", ())]
     if not pair:
         return ""
-    accuracies = [next(iter(row["accuracy"].values())).get("0") for row in pair]  # those of all attacks, or nearly
+    asked = inputs_by_attack(claim)
+    label = max(asked, key=lambda label: asked[label])
+    accuracies = [row["accuracy"][label].get("0") for row in pair]
     parts = []
     if None not in accuracies:
         parts.append(f"clean {number(accuracies[0]['mean'] - accuracies[1]['mean'], signed=True)}")

@@ -7,15 +7,18 @@ from typing import Any
 
 from buttress.audits.checks.paired import least_gap
 from buttress.audits.masking import TESTS, TRUSTWORTHY, Masking
+from buttress.workflows.claims.sections import inputs_by_attack
 from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
 
 _SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
 
-ALWAYS = "Reproduced throughout"
+ALWAYS = "Reproduced under every attack"
+FIGURES = "Reproduced, of figures that the table's attacks do not change"
 SOMETIMES = "Reproduced under some attacks only"
+ALIKE = "The claimed sign, alike in every seed, so that there is no interval"
 CHANCE = "The claimed sign, which chance may give"
 NEVER = "Not even the claimed sign"
-REFUTED = "Refuted: the interval is wholly on the other side, under one attack at least"
+REFUTED = "Refuted, by an interval that is wholly on the other side"
 
 
 def what_survives(claim: Mapping[str, Any]) -> str:
@@ -30,33 +33,38 @@ def what_survives(claim: Mapping[str, Any]) -> str:
 
 def _by_outcome(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     """The checks, sorted by what came of them under all attacks together."""
-    groups: dict[str, list[str]] = {ALWAYS: [], SOMETIMES: [], CHANCE: [], NEVER: [], REFUTED: []}
+    outcomes = (ALWAYS, FIGURES, SOMETIMES, ALIKE, CHANCE, NEVER, REFUTED)
+    groups: dict[str, list[str]] = {outcome: [] for outcome in outcomes}
     for check in checks:
         counted = {label: found for label, found in check["under"].items() if found["verdict"] != CANNOT_FAIL}
         if counted:
             outcome, told = _outcome(counted, check.get("by", 0.0))
             groups[outcome].append(check["statement"] + told)
     said = [f"{outcome}: {'; '.join(names)}." for outcome, names in groups.items() if names]
-    return said if groups[ALWAYS] or groups[SOMETIMES] else ["Nothing is reproduced.", *said]
+    return said if groups[ALWAYS] else ["No accuracy is above another under every attack, as claimed.", *said]
 
 
 def _outcome(under: Mapping[str, Mapping[str, Any]], by: float) -> tuple[str, str]:
     """One of the outcomes of a difference that is held to exceed ``by``, and what there is to add."""
-    lost = [label for label, found in under.items() if found["verdict"] != REPRODUCED]
-    if not lost:
-        return ALWAYS, ""
-    if len(lost) < len(under):
-        held = [label for label in under if label not in lost]
-        few = f"under {', '.join(held)} alone" if len(held) < len(lost) else f"but not under {', '.join(lost)}"
-        return SOMETIMES, f", {few}"
-    if any(found["high"] is not None and found["high"] < by for found in under.values()):
-        return REFUTED, ""
-    return (NEVER if all(found["verdict"] == NOT for found in under.values()) else CHANCE), ""
+    held = [label for label, found in under.items() if found["verdict"] == REPRODUCED]
+    refuted = [label for label, found in under.items() if found["high"] is not None and found["high"] < by]
+    same = len(under) > 1 and len({(found["mean"], found["high"]) for found in under.values()}) == 1
+    if len(held) == len(under):
+        return (FIGURES if same else ALWAYS), ""
+    where = f"wholly on the other side under {', '.join(refuted)}"
+    if held:
+        return SOMETIMES, f" under {', '.join(held)}" + (f", and {where}" if refuted else "")
+    if refuted:
+        return REFUTED, "" if same else f" under {', '.join(refuted)}" * (len(refuted) < len(under))
+    if all(found["verdict"] == NOT for found in under.values()):
+        return NEVER, ""
+    return (ALIKE if all(found["low"] is None for found in under.values()) else CHANCE), ""
 
 
 def _unmatched(claim: Mapping[str, Any]) -> list[str]:
     """How far rows that are compared are apart in clean accuracy, at the most."""
-    label = next(iter(claim["rows"][0]["accuracy"]))
+    asked = inputs_by_attack(claim)
+    label = max(asked, key=lambda label: asked[label])
     clean = {row["name"]: row["accuracy"][label].get("0") for row in claim["rows"]}
     pairs = [check["rows"] for check in claim["checks"] if "rows" in check]
     apart = {
@@ -72,14 +80,16 @@ def _unmatched(claim: Mapping[str, Any]) -> list[str]:
 
 
 def _appearance(claim: Mapping[str, Any]) -> list[str]:
-    """In which rows PGD takes least of what another attack of the table takes, each on inputs of its own."""
+    """In which rows PGD takes least of what another attack takes that was asked about half as many inputs or more."""
     labels = list(claim["rows"][0]["accuracy"])
     reference = next((label for label in labels if label.startswith("PGD") and " from " not in label), None)
     if reference is None or len(labels) == 1 or 0 not in claim["eps"]:
         return []
-    eps, found = str(max(claim["eps"])), []
+    eps, found, asked = str(max(claim["eps"])), [], inputs_by_attack(claim)
+    labels = [label for label in labels if asked[label] >= asked[reference] / 2]  # fewer would add their own chance
     for row in claim["rows"]:
-        taken = {label: columns["0"]["mean"] - columns[eps]["mean"] for label, columns in row["accuracy"].items()}
+        accuracy = {label: row["accuracy"][label] for label in labels}
+        taken = {label: columns["0"]["mean"] - columns[eps]["mean"] for label, columns in accuracy.items()}
         strongest = max(taken, key=lambda label: taken[label])
         found.append((taken[strongest] - taken[reference], row["name"], taken[reference], taken[strongest], strongest))
     worst = [one for one in sorted(found, key=lambda one: -one[0])[:_SHOWN] if round(one[0], 1) > 0]
