@@ -83,11 +83,19 @@ def test_a_recipe_is_told_by_its_text():
         ("models", "odenett", "there is no model 'odenett'; did you mean 'odenet'"),
         ("recipes", "latent-tim", "there is no recipe 'latent-tim'; did you mean 'latent-time'"),
         ("model", "odenet", "there is no role 'model'; did you mean 'models'"),
+        ("models", "os:path", "'os:path' must be a class or a function; it is a module"),
+        ("models", "builtins:dict", "'builtins:dict' does not tell which options it has"),
+        ("models", "os:sep", "'os:sep' must be a class or a function; it is a str"),
     ],
 )
 def test_what_is_not_there_is_answered_with_the_nearest(role, name, told):
     with pytest.raises(UserError, match=told):
         documentation(role, name)
+
+
+def test_a_defence_of_ones_own_must_be_one():
+    with pytest.raises(UserError, match="'json:dumps' must be a Defence; it is <function dumps"):
+        listing("defences", "json:dumps")
 
 
 def test_recipes_are_listed_too():

@@ -26,7 +26,7 @@ def listing(role: str, name: str | None = None) -> list[dict[str, Any]]:
         return [{"name": r.name, "summary": r.summary, "claim": r.claim is not None} for r in known]
     members = _members(role)
     rows = [_describe(each, members.get(each)) for each in (members.names() if name is None else [name])]
-    return [row | _method(members.get(row["name"])) for row in rows] if role == "defences" else rows
+    return [row | _method(row["name"], members.get(row["name"])) for row in rows] if role == "defences" else rows
 
 
 def documentation(role: str, name: str) -> str:
@@ -51,8 +51,13 @@ def _members(role: str) -> registry.Registry:
 
 
 def _describe(name: str, member: Any) -> dict[str, Any]:
+    if not (inspect.isclass(member) or inspect.isroutine(member)):
+        raise UserError(f"{name!r} must be a class or a function; it is a {type(member).__name__}")
     text = inspect.getdoc(member) or ""
-    parameters = inspect.signature(member).parameters.values()
+    try:
+        parameters = inspect.signature(member).parameters.values()
+    except ValueError:  # of what is written in C
+        raise UserError(f"{name!r} does not tell which options it has") from None
     options = {p.name: _plain(p.default) for p in parameters if p.name != "seed"}
     return {
         "name": name,
@@ -62,7 +67,9 @@ def _describe(name: str, member: Any) -> dict[str, Any]:
     }
 
 
-def _method(member: type[Defence]) -> dict[str, Any]:
+def _method(name: str, member: Any) -> dict[str, Any]:
+    if not (inspect.isclass(member) and issubclass(member, Defence)):
+        raise UserError(f"{name!r} must be a Defence; it is {member!r}")
     made = member()
     told = {"paper": made.paper, "reconstruction": made.reconstruction, "preparation": made.preparation}
     cost = made.cost
