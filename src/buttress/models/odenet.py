@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from buttress.errors import UserError
 from buttress.models.denoising import Denoising
 from buttress.models.ode import ADAPTIVE, ODEBlock
-from buttress.models.options import one_of, positive, switch, whole
+from buttress.models.options import number, one_of, positive, switch, whole
 from buttress.models.steady_state import WINDOWS, SteadyBlock
 from buttress.registry import model
 
@@ -132,11 +132,9 @@ class TisODE(ODENet):
         self, extractor: nn.Module, block: SteadyBlock, width: int, classes: int, weight: float, norm: Norm
     ) -> None:
         super().__init__(extractor, block, width, classes)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise UserError(f"weight must be a finite number of 0 or more, not {weight!r}")
         if norm not in ("mean", "l2"):
             raise UserError(f"norm must be mean or l2, not {norm!r}")
-        self.weight, self.norm = weight, norm
+        self.weight, self.norm = number("weight", weight, at_least=0), norm
 
     def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the weighted steady-state term, to be added to the loss."""

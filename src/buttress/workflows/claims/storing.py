@@ -1,4 +1,7 @@
-"""Results of claims as JSON that any parser reads: what is no finite number is a text there."""
+"""Results of claims as JSON that any parser reads: what is no finite number is a text there, and a number when read.
+
+Findings, which are for readers, keep less: there only infinite budgets come back.
+"""
 
 from __future__ import annotations
 
