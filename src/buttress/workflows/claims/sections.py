@@ -74,14 +74,19 @@ def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
     return dict(zip(labels, counts if len(counts) == len(labels) else [math.inf] * len(labels), strict=True))
 
 
+def most_asked(claim: Mapping[str, Any]) -> str:
+    """Label of the attack that was asked about most inputs, the first of several; its clean accuracies tell most."""
+    asked = inputs_by_attack(claim)
+    return max(asked, key=lambda label: asked[label])
+
+
 def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
     """How two rows that are compared differ in clean accuracy and in size, where that is known."""
     rows = {row["name"]: row for row in claim.get("rows", ())}
     pair = [rows[name] for name in check.get("rows", ())]
     if not pair:
         return ""
-    asked = inputs_by_attack(claim)
-    label = max(asked, key=lambda label: asked[label])
+    label = most_asked(claim)
     accuracies = [row["accuracy"][label].get("0") for row in pair]
     parts = []
     if None not in accuracies:

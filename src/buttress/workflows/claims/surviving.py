@@ -7,7 +7,7 @@ from typing import Any
 
 from buttress.audits.checks.paired import least_gap
 from buttress.audits.masking import TESTS, TRUSTWORTHY, Masking
-from buttress.workflows.claims.sections import inputs_by_attack
+from buttress.workflows.claims.sections import inputs_by_attack, most_asked
 from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
 
 _SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
@@ -63,8 +63,7 @@ def _outcome(under: Mapping[str, Mapping[str, Any]], by: float) -> tuple[str, st
 
 def _unmatched(claim: Mapping[str, Any]) -> list[str]:
     """How far rows that are compared are apart in clean accuracy, at the most."""
-    asked = inputs_by_attack(claim)
-    label = max(asked, key=lambda label: asked[label])
+    label = most_asked(claim)
     clean = {row["name"]: row["accuracy"][label].get("0") for row in claim["rows"]}
     pairs = [check["rows"] for check in claim["checks"] if "rows" in check]
     apart = {
