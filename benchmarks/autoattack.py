@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from buttress import data, load, models
-from buttress.attacks.autoattack import AutoAttack
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.autoattack import AutoAttack
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat
 from buttress.training import fit

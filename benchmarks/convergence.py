@@ -25,11 +25,11 @@ import torch
 
 from buttress import data
 from buttress.attacks import PGD, AutoAttack
-from buttress.attacks.base import Attack
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.engine.perturbation import Attack
+from buttress.jobs.fit_to_data import create_for
 from buttress.threat import Threat
 from buttress.training import Optimiser, Schedule, fit
-from buttress.workflows.making import create_for
 
 SHARE = 0.95
 LAST = 3  # epochs whose mean is where plain training ends

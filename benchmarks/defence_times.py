@@ -21,9 +21,9 @@ import torch
 from every_defence import EPOCHS, LEFT_OUT, OPTIONS, OWN_EPOCHS
 
 from buttress import data, models, registry
+from buttress.jobs.threat_resolution import under
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit
-from buttress.workflows.threats import under
 
 LAYERS = {name: {"layers": words[1].strip("[]").split(", ")} for name, words in OPTIONS.items()}
 

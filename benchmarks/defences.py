@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from buttress import models
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import At, Batch, Defence
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fast import Fast

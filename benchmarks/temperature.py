@@ -18,10 +18,10 @@ import torch
 from buttress import data
 from buttress.attacks import PGD, TPGD
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.jobs.fit_to_data import create_for
+from buttress.jobs.settings import Network, Source, open_network
 from buttress.threat import Threat
 from buttress.training import fit
-from buttress.workflows.making import create_for
-from buttress.workflows.settings import Network, Source, open_network
 
 GRID = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 BATCH = 256

@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 
 from buttress import data, models
-from buttress.attacks.pgd import PGD
-from buttress.data.base import from_arrays
+from buttress.attacks.gradient.pgd import PGD
+from buttress.claims.seed_statistics import paired
+from buttress.data.dataset import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit
 from buttress.training.batches import Batches
-from buttress.workflows.claims.statistics import paired
 
 ALLOWED = 2.2
 EPS, STEP = 8 / 255, 2 / 255

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from buttress.models.ode import crossings, integrate
-from buttress.report.svg import FAINT, Canvas, Plot
+from buttress.models.blocks.ode import crossings, integrate
+from buttress.report.stills.svg import FAINT, Canvas, Plot
 
 STEPS, WIDTH, CURVES = 10, 16, 21
 LEFT, TOP, SIDE, GAP = 60.0, 50.0, 300.0, 90.0

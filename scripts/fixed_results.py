@@ -1,10 +1,11 @@
-"""Digests of what a fixed list of attacks, defences and audits computes: a change that only moves code leaves them alone.
+"""Digests of the results of a fixed list of attacks, defences and audits, to show that a change leaves them alone.
 
     python scripts/fixed_results.py attacks before.json                        # before the change
     python scripts/fixed_results.py attacks after.json --against before.json   # after it: status 1 where one differs
 
-and likewise for ``defences`` and ``audits``; each takes some minutes. The list is every member of the three registries with the seeds and small settings below, so it needs no care. Digests
-are of the bits, which differ between processors and versions of torch: compare files of one machine only.
+and likewise for ``defences`` and ``audits``; each takes some minutes. The list is every member of the three
+registries with the seeds and small settings below, so it needs no care. Digests are of the bits, which differ between
+processors and versions of torch: compare files of one machine only.
 """
 
 import argparse
@@ -21,13 +22,14 @@ from torch import Tensor, nn
 
 from buttress import audits, data, fit, models, registry
 from buttress.attacks import PGD, Attack
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.errors import UserError
 from buttress.threat import Threat
 
 CHEAP = {"steps": 3, "queries": 20, "draws": 2, "search_steps": 2, "samples": 2, "population": 4, "targets": 2}
 THREATS = [Threat(norm="linf", eps=0.1), Threat(norm="l2", eps=0.8), Threat(norm="l1", eps=4.0)]
 SEEDS = (0, 7)
+CALLS = [(SEEDS[0], "full", None), (SEEDS[1], "first", None), (SEEDS[0], "first", "random")]
 MODELS = {
     "cnn": {"image_size": 8},
     "lt-node": {"channels": 1, "width": 4},
@@ -62,7 +64,13 @@ def digest(value: Any) -> str:
 def small(member: Any, threat: Threat, surrogate: nn.Module) -> Attack:
     """A member with few steps, under this threat."""
     known = {field.name for field in dataclasses.fields(member)}
-    wanted = {"threat": threat, "box": threat.box, "surrogate": surrogate, "attack": PGD(threat=threat, steps=3), **CHEAP}
+    wanted = {
+        "threat": threat,
+        "box": threat.box,
+        "surrogate": surrogate,
+        "attack": PGD(threat=threat, steps=3),
+        **CHEAP,
+    }
     return member(**{key: value for key, value in wanted.items() if key in known})
 
 
@@ -78,7 +86,11 @@ def attack_results(dataset: Dataset) -> dict[str, str]:
     found = {}
     for name in registry.attack.names():
         for threat in THREATS:
-            for seed, search, target in ((SEEDS[0], "full", None), (SEEDS[1], "first", None), (SEEDS[0], "first", "random")):
+            for seed, search, target in (
+                (SEEDS[0], "full", None),
+                (SEEDS[1], "first", None),
+                (SEEDS[0], "first", "random"),
+            ):
                 key = f"attack {name} {threat.norm} seed {seed} {search} {target or 'untargeted'}"
                 try:
                     attack = small(registry.attack.get(name), threat, surrogate)

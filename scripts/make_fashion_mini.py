@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.fashion_mini import FILE, SHA256
-from buttress.data.mnist import read_pair
+from buttress.data.sets.fashion_mini import FILE, SHA256
+from buttress.data.sets.mnist import read_pair
 
 PER_CLASS = {"train": 900, "test": 100}
 PREFIX = {"train": "train", "test": "t10k"}
@@ -78,7 +78,7 @@ def main() -> None:
     out.write_bytes(content)
     print(f"{out}: {len(content)} bytes, sha256 {digest}")
     if digest != SHA256:
-        sys.exit(f"this is not the sha256 that buttress.data.fashion_mini expects: {SHA256}")
+        sys.exit(f"this is not the sha256 that buttress.data.sets.fashion_mini expects: {SHA256}")
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from buttress.cli import GROUPS, JOBS, _no_options, main
-from buttress.cli.options import options
-from buttress.cli.parsing import parse
+from buttress.config.job_options import options
+from buttress.config.parsing import parse
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = [

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from BUTTRESS import safe_files as files
 from safetensors import SafetensorError
 
-from buttress import files
 from buttress.errors import UserError
 
 

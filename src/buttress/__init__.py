@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from buttress import attacks, audits, data, defences, layers, losses, models, report, tasks, training, workflows
+    from buttress import attacks, audits, data, defences, jobs, layers, losses, models, report, tasks, training
     from buttress.errors import UserError
     from buttress.models import Normalized
     from buttress.threat import Threat
     from buttress.training.fit import fit
     from buttress.training.optimisation import Optimiser, Schedule
-    from buttress.training.run import load
+    from buttress.training.run_folder import load
 
 _PLACES = {
     "Threat": "buttress.threat",
@@ -37,6 +37,7 @@ __all__ = [
     "data",
     "defences",
     "fit",
+    "jobs",
     "layers",
     "load",
     "losses",
@@ -44,7 +45,6 @@ __all__ = [
     "report",
     "tasks",
     "training",
-    "workflows",
 ]
 
 

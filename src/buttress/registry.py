@@ -112,8 +112,8 @@ class Registry:
             return
         self._discovered = True
         package = importlib.import_module(self.package)
-        for file in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{file.name}")
+        for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
+            importlib.import_module(module.name)
         for point in entry_points(group=self.package):
             self._members.setdefault(point.name, point.load())
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from buttress.attacks import Attack
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.threat import Threat
 
 

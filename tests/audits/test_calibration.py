@@ -8,11 +8,11 @@ from torch import nn
 
 from buttress import audits, models
 from buttress.attacks import FGSM, Gaussian
-from buttress.audits import scores
+from buttress.audits.base import probability_scores as scores
+from buttress.audits.base.finding import read, to_json
 from buttress.audits.calibration import Calibration
-from buttress.audits.finding import read, to_json
-from buttress.data.base import Split
-from buttress.data.digits import digits
+from buttress.data.dataset import Split
+from buttress.data.sets.digits import digits
 from buttress.errors import UserError
 from buttress.threat import Threat
 

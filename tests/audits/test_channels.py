@@ -7,11 +7,11 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from buttress import audits, models
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.audits.base.finding import read, to_json
 from buttress.audits.channels import Channels, _alignment
-from buttress.audits.finding import read, to_json
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
+from buttress.models.wrapping.normalized import Normalized
 from buttress.threat import Threat
 
 W = torch.tensor([[2.0, -1.0, 1.0, 0.0], [-1.0, 2.0, -2.0, 0.5]])

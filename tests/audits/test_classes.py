@@ -7,9 +7,9 @@ import torch
 from scipy.stats import binomtest, pearsonr, spearmanr
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.classes import Classes
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 

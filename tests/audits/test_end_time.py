@@ -6,7 +6,7 @@ from torch import nn
 
 from buttress import audits, models
 from buttress.audits.end_time import EndTime
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 
 

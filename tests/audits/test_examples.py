@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from buttress import audits
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.examples import Examples
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 

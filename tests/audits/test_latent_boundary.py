@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from buttress import audits
-from buttress.audits.finding import to_json
+from buttress.audits.base.finding import to_json
 from buttress.audits.latent_boundary import LatentBoundary, _plane
-from buttress.data.base import Split
-from buttress.defences.fitting import pretrain
-from buttress.defences.ladder_space import fit_space
-from buttress.defences.ladder_svm import AttentionSVM, Recipe
+from buttress.data.dataset import Split
+from buttress.defences.base.pretraining import pretrain
+from buttress.defences.ladder.latent_space import fit_space
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
 from buttress.errors import UserError
 
 CLASSES = ("near", "far", "high", "low")

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from buttress import audits, layers
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
 from buttress.threat import Threat

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from buttress import audits
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
-from buttress.audits.finding import read, to_json
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import read, to_json
 from buttress.audits.perturbations import Perturbations
 from buttress.errors import UserError
 from buttress.threat import Threat

@@ -6,15 +6,15 @@ import torch
 
 from buttress import audits
 from buttress.attacks import Attack
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.ddn import DDN
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.minimum import MinimumNorm, Smallest
-from buttress.attacks.pgd import PGD
-from buttress.attacks.stages import staged
+from buttress.attacks.composed.bpda import BPDA
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.ddn import DDN
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.audits.robustness import Robustness, at_budget, interval
-from buttress.data.base import Split
+from buttress.data.dataset import Split
+from buttress.engine.composition import staged
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -135,7 +135,7 @@ def test_costs_and_noises_are_those_of_the_calls(line):
 
 def test_an_infinite_budget_is_told_and_kept(line, tmp_path):
     from buttress import report
-    from buttress.audits.finding import read
+    from buttress.audits.base.finding import read
 
     model, x, y, _ = line
     everywhere = Threat(eps=math.inf, box=(-4, 4))
@@ -304,7 +304,7 @@ def test_one_run_of_a_minimum_norm_attack_gives_the_whole_curve(line):
 
 def test_where_no_perturbation_was_found_the_input_stands_at_every_budget(line, tmp_path):
     from buttress import report
-    from buttress.audits.finding import read
+    from buttress.audits.base.finding import read
 
     model, x, y, _ = line
     far = reach(line)

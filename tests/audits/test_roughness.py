@@ -6,7 +6,7 @@ from torch import nn
 
 from buttress import models
 from buttress.audits.roughness import Roughness
-from buttress.models.snode import roughness
+from buttress.models.architectures.snode import roughness
 
 X = torch.rand(2, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from buttress import audits
-from buttress.audits.finding import read, to_json
+from buttress.audits.base.finding import read, to_json
 from buttress.audits.saliency import Saliency
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.layers import saliency
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from buttress.audits.finding import to_json
+from buttress.audits.base.finding import to_json
 from buttress.audits.uncertainty import UncertaintyPropagation
 from buttress.errors import UserError
 

@@ -8,11 +8,11 @@ import torch
 
 from buttress import audits
 from buttress.attacks import FGSM, JPEG, PGD, Brightness, Gaussian, Invert, Latent, Rotation
-from buttress.attacks.corruption import Corruption
-from buttress.audits.finding import to_json
+from buttress.attacks.corruptions.corruption import Corruption
+from buttress.audits.base.finding import to_json
 from buttress.audits.robustness import interval
 from buttress.audits.unseen import Unseen
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -140,7 +140,7 @@ def test_the_defaults_ask_of_eight_corruptions_and_two_other_norms():
 
 
 def test_a_jobs_threat_replaces_the_seen_attacks_and_no_other():
-    from buttress.workflows.threats import under
+    from buttress.jobs.threat_resolution import under
 
     audit = under(Threat(norm="linf", eps=0.1, box=(-1.0, 1.0)), Unseen())
     assert audit.attacks[0].threat.eps == 0.1

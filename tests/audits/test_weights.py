@@ -10,7 +10,7 @@ from scipy.stats import kurtosis
 from torch import nn
 
 from buttress import audits
-from buttress.audits.finding import to_json
+from buttress.audits.base.finding import to_json
 from buttress.audits.weights import Weights
 
 

@@ -8,10 +8,10 @@ import torch
 
 from buttress import audits, models
 from buttress.attacks import Attack, Perturbation
-from buttress.audits.finding import to_json
+from buttress.audits.base.finding import to_json
 from buttress.audits.zero_stability import ZeroStability
 from buttress.errors import UserError
-from buttress.models.multistep import amplification
+from buttress.models.blocks.multistep import amplification
 from buttress.threat import Threat
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from buttress.claims.layer_findings import in_words
+from buttress.claims.recipe import Claim
+from buttress.claims.sections import errors, rows
+from buttress.claims.table import Table
 from buttress.errors import UserError
-from buttress.workflows.claims.findings import in_words
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.sections import errors, rows
-from buttress.workflows.claims.table import Table
 
 SETUPS = {"long": {"training": {"epochs": 40}}, "short": {"training": {"epochs": 5}}}
 PGD_10 = {"name": "at", "attack": {"name": "pgd", "steps": 10, "threat": {"eps": 0.2}}}

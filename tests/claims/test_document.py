@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from buttress.claims import write_document
+from buttress.claims.document import MARK
+from buttress.claims.layer_findings import gains_in_words, in_words, points, profiles_in_words
+from buttress.claims.sections import checks, number, table
+from buttress.claims.seed_statistics import paired, spread, verdict
 from buttress.errors import UserError
-from buttress.workflows.claims import write_document
-from buttress.workflows.claims.document import MARK
-from buttress.workflows.claims.findings import gains_in_words, in_words, points, profiles_in_words
-from buttress.workflows.claims.sections import checks, number, table
-from buttress.workflows.claims.statistics import paired, spread, verdict
 
 UP, DOWN, EVEN = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5]
 

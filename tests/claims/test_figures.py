@@ -3,12 +3,12 @@
 import pytest
 from scipy.stats import spearmanr
 
+from buttress.claims import jobs
+from buttress.claims.jobs import run_job
+from buttress.claims.recipe import Claim
+from buttress.claims.sections import figures
+from buttress.claims.table import Table
 from buttress.errors import UserError
-from buttress.workflows.claims import jobs
-from buttress.workflows.claims.jobs import run_job
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.sections import figures
-from buttress.workflows.claims.table import Table
 
 FOUND = {  # by row: accuracies of two seeds at eps 0 and 0.2, and two figures
     "plain": [([90.0, 10.0], 1.0, "suspect"), ([92.0, 12.0], 3.0, "suspect")],

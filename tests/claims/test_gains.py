@@ -4,11 +4,11 @@ import json
 
 import pytest
 
+from buttress.claims import find
+from buttress.claims.gains import nearest_cells, run_gains
+from buttress.claims.recipe import Claim
+from buttress.claims.seed_statistics import differences, spread
 from buttress.errors import UserError
-from buttress.workflows.claims import find
-from buttress.workflows.claims.gains import nearest_cells, run_gains
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.statistics import differences, spread
 
 MNIST = find("lsa-table3-mnist").claim
 MOON = find("lsa-table2-moon").claim

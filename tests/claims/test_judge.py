@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from buttress.claims import find
+from buttress.claims.judge import judged_again
+from buttress.claims.reproduce import reproduce
+from buttress.claims.result_files import read_result
 from buttress.errors import UserError
-from buttress.workflows import reproduce
-from buttress.workflows.claims import find
-from buttress.workflows.claims.judging import judged_again
-from buttress.workflows.claims.storing import read_result
 
 KEPT = sorted((Path(__file__).parents[2] / "claims").glob("*.json"))
 

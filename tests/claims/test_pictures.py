@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import yaml
 
-from buttress.audits.images import png
+from buttress.audits.base.png import png
+from buttress.claims.experiment import Figure
+from buttress.claims.history import of_history
+from buttress.claims.jobs import run_job
+from buttress.claims.pictures import Pictures, place, slug
+from buttress.claims.recipe import Claim
+from buttress.claims.reproduce import reproduce
+from buttress.claims.sections import pictures
+from buttress.claims.table import Table
+from buttress.claims.worker_pool import key_of
 from buttress.errors import UserError
-from buttress.workflows import reproduce
-from buttress.workflows.claims.experiment import Figure
-from buttress.workflows.claims.history import of_history
-from buttress.workflows.claims.jobs import run_job
-from buttress.workflows.claims.pictures import Pictures, place, slug
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.sections import pictures
-from buttress.workflows.claims.table import Table
-from buttress.workflows.claims.work import key_of
 
 ROWS = ["plain", "AT (eps 1)"]
 ANSWERS = {"standard": "3", "fgsm": "8"}  # of the networks of these defences to an image of a 3

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from buttress import Threat, attacks, data, fit, layers
+from buttress.claims.profiles import run_profiles
+from buttress.claims.recipe import Claim
+from buttress.claims.worker_pool import working
 from buttress.errors import UserError
-from buttress.workflows.claims.profiles import run_profiles
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.work import working
-from buttress.workflows.settings import Network, Say
+from buttress.jobs.settings import Network, Say
 
 SETUP = {
     "source": {"data": "moons", "data_args": {"samples": 64, "val": 16, "test": 40}},

@@ -8,15 +8,15 @@ import torch
 from buttress import layers, registry
 from buttress.attacks import Attack, Perturbation
 from buttress.audits import Audit
+from buttress.claims import find, recipes
+from buttress.claims.build import build
+from buttress.claims.recipe import blanks, filled, merged
+from buttress.claims.table import Table
+from buttress.cli.listing import listing
 from buttress.data import from_arrays
-from buttress.defences.base import Defence
+from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
-from buttress.workflows.claims import find, recipes
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.recipe import blanks, filled, merged
-from buttress.workflows.claims.table import Table
-from buttress.workflows.listing import listing
-from buttress.workflows.settings import Network, Source, Training
+from buttress.jobs.settings import Network, Source, Training
 
 CLAIMS = {recipe.name: recipe.claim for recipe in recipes() if recipe.claim is not None}
 SCALED = [(name, scale) for name, claim in CLAIMS.items() for scale in claim.scales]
@@ -165,7 +165,7 @@ def test_unknown_names_and_scales_name_the_nearest():
 
 
 def test_every_public_option_of_reproduce_is_documented():
-    from buttress.workflows import reproduce
+    from buttress.claims.reproduce import reproduce
 
     text = inspect.getdoc(reproduce)
     assert all(f"{name}:" in text for name in inspect.signature(reproduce).parameters)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from buttress.workflows.claims.storing import from_text, to_text
+from buttress.claims.result_files import from_text, to_text
 
 CLAIMS = sorted((Path(__file__).parents[2] / "claims").glob("*.json"))
 

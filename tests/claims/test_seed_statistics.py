@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.workflows.claims.statistics import DIRECTION, NOT, REPRODUCED, overall, paired, spread, verdict
+from buttress.claims.seed_statistics import DIRECTION, NOT, REPRODUCED, overall, paired, spread, verdict
 
 # Student's t at 97.5 % for 1, 2 and 4 degrees of freedom, as printed in any table.
 QUANTILE = {2: 12.706, 3: 4.303, 5: 2.776}

@@ -6,18 +6,18 @@ import pytest
 import torch
 
 from buttress import data
-from buttress.attacks.pgd import PGD
-from buttress.attacks.transfer import Transfer
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import run
 from buttress.audits.robustness import Robustness
+from buttress.claims import sources
+from buttress.claims.jobs import run_job
+from buttress.claims.recipe import Claim
+from buttress.claims.table import Table
+from buttress.claims.train_rows import trained
+from buttress.claims.worker_pool import key_of
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.workflows.claims import sources
-from buttress.workflows.claims.jobs import run_job
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.table import Table
-from buttress.workflows.claims.training import trained
-from buttress.workflows.claims.work import key_of
 
 MOONS = {"data": "moons", "data_args": {"noise": 0.1, "samples": 96, "val": 16, "test": 40}}
 TRAINING = {"epochs": 4, "batch_size": 16, "keep": "last", "optimiser": {"lr": 0.02}}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from buttress.audits.checks.paired import least_gap
-from buttress.audits.masking import TESTS
-from buttress.workflows.claims.statistics import CANNOT_FAIL, paired, spread, verdict
-from buttress.workflows.claims.surviving import (
+from buttress.audits.masking.audit import TESTS
+from buttress.audits.masking.checks.paired_attacks import least_gap
+from buttress.claims.seed_statistics import CANNOT_FAIL, paired, spread, verdict
+from buttress.claims.survival import (
     ALIKE,
     ALWAYS,
     CHANCE,

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from buttress import models
+from buttress.claims import worker_pool as work_module
+from buttress.claims.jobs import run_job
+from buttress.claims.reproduce import reproduce
 from buttress.errors import UserError
-from buttress.workflows import reproduce
-from buttress.workflows.claims import work as work_module
-from buttress.workflows.claims.jobs import run_job
 
 MOONS = {"data": "moons", "data_args": {"noise": "$noise", "samples": 96, "val": 48, "test": 64}}
 RECIPE = {

@@ -11,8 +11,8 @@ PARENT = """
 import os, sys, time
 from concurrent.futures import wait
 from pathlib import Path
-from buttress.workflows.claims.work import working
-from buttress.workflows.settings import Say
+from buttress.claims.worker_pool import working
+from buttress.jobs.settings import Say
 
 if __name__ == "__main__":
     with working(Path(sys.argv[1]), None, 1, Say()) as work:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from buttress import registry
 from buttress.attacks import PGD, Ensemble
-from buttress.audits.finding import read
+from buttress.audits.base.finding import read
 from buttress.cli import JOBS
-from buttress.data.moons import moons
+from buttress.data.sets.moons import moons
 from buttress.threat import Threat
 from buttress.training import load
 
@@ -231,7 +231,7 @@ def test_list_names_every_member(role, done):
         (pgd,) = [row for row in rows if row["name"] == "pgd"]
         assert pgd["options"]["steps"] == 10
         assert pgd["options"]["step_size"] is None
-        assert pgd["class"] == "buttress.attacks.pgd.PGD"
+        assert pgd["class"] == "buttress.attacks.gradient.pgd.PGD"
         assert "threat, steps=10, step_size, restarts=1, start=uniform, loss\n" in text
     if role == "defences":
         assert "12 x the passes of standard training, and first trains a generator and a classifier; recon" in text

@@ -7,7 +7,7 @@ import pytest
 from buttress import registry
 from buttress.attacks import Attack
 from buttress.cli import GROUPS, JOBS, _no_options
-from buttress.cli.options import REQUIRED, entries, options
+from buttress.config.job_options import REQUIRED, entries, options
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -1,6 +1,6 @@
 import importlib.util
 
-from buttress.cli.blame import users_mistake
+from buttress.cli.user_code_errors import users_mistake
 from buttress.random import derive
 
 

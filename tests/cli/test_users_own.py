@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from buttress.audits.finding import read
+from buttress.audits.base.finding import read
 
 DATA = "--data mine.py:data --model mine.py:net"
 

@@ -6,9 +6,9 @@ import jsonargparse
 import pytest
 
 from buttress.attacks import Attack
+from buttress.config.error_messages import complaint, told_by_user_error
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.workflows.complaint import complaint, told_by_user_error
 
 
 def job(
@@ -64,7 +64,7 @@ def test_options_of_a_class_are_named_by_its_path():
         ("--attack.threat.epz=3", "--attack: PGD has no option 'threat.epz'; did you mean 'threat.eps'?"),
     ):
         with pytest.raises(jsonargparse.ArgumentError) as caught:
-            parser.parse_args(["--attack=buttress.attacks.pgd.PGD", word])
+            parser.parse_args(["--attack=buttress.attacks.gradient.pgd.PGD", word])
         assert complaint(caught.value, KNOWN).startswith(line), complaint(caught.value, KNOWN)
 
 

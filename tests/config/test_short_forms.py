@@ -3,11 +3,11 @@ from dataclasses import fields
 import pytest
 
 from buttress import registry
+from buttress.config.short_forms import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.workflows.words import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 
-PGD = "buttress.attacks.pgd.PGD"
+PGD = "buttress.attacks.gradient.pgd.PGD"
 THREAT = {"norm": "linf", "eps": 8 / 255, "box": [0.0, 1.0], "explicit": False}
 OF_PGD = {"threat": THREAT, "steps": 10, "restarts": 1, "start": "uniform"}
 
@@ -49,7 +49,7 @@ def test_members_are_spelt_out_with_the_options_beside_their_name():
         },
         "attacks": [
             {"class_path": PGD, "init_args": OF_PGD},
-            {"class_path": "buttress.attacks.fgsm.FGSM", "init_args": {"threat": THREAT}},
+            {"class_path": "buttress.attacks.gradient.fgsm.FGSM", "init_args": {"threat": THREAT}},
         ],
         "data_args": {"name": "kept", "share": 0.5},
     }

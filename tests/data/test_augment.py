@@ -4,7 +4,7 @@ from torch.nn import functional
 
 from buttress.data import Augment
 from buttress.data.augment import draws
-from buttress.data.base import Dataset, Split
+from buttress.data.dataset import Dataset, Split
 from buttress.random import Random
 from buttress.training.batches import Batches
 

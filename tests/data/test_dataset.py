@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.data.base import Dataset, Split, check_labels, default_part, from_arrays
+from buttress.data.dataset import Dataset, Split, check_labels, default_part, from_arrays
 from buttress.errors import UserError
 
 

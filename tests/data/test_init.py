@@ -8,7 +8,7 @@ import torch
 from scipy.io import savemat
 
 from buttress import data
-from buttress.data import cifar, mnist, svhn
+from buttress.data.sets import cifar, mnist, svhn
 from buttress.errors import UserError
 
 SEED = 0

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.data.sampling import stratified_counts, stratified_index
+from buttress.data.stratified import stratified_counts, stratified_index
 from buttress.errors import UserError
 
 labels = st.lists(st.integers(0, 6), min_size=1, max_size=120)

@@ -4,10 +4,10 @@ import torch
 from PIL import Image
 
 from buttress import data
-from buttress.attacks.fgsm import FGSM
-from buttress.audits.evaluation import evaluate
-from buttress.data.base import as_split
-from buttress.data.streaming import FolderBatches
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.audits.base.evaluation import evaluate
+from buttress.data.dataset import as_split
+from buttress.data.streamed_folder import FolderBatches
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.data.base import from_arrays
+from buttress.data.dataset import from_arrays
 from buttress.defences import At, Batch
 from buttress.training import Optimiser, fit
 

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import registry
-from buttress.attacks.pgd import PGD
-from buttress.defences.adv_kip import AdvKIP
+from buttress.attacks.gradient.pgd import PGD
+from buttress.defences.adv_kip.defence import AdvKIP
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.at import rescaled
 from buttress.defences.awp import AWP
+from buttress.defences.base.step_context import rescaled
+from buttress.defences.base.wrapper import Wrapper
 from buttress.defences.eps_warmup import EpsWarmup
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
-from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
@@ -104,7 +104,7 @@ def test_a_share_for_each_input(network, single, at):
 
 
 def test_an_attack_without_a_threat_has_no_share():
-    from buttress.attacks.gaussian import Gaussian
+    from buttress.attacks.corruptions.gaussian import Gaussian
 
     with pytest.raises(UserError, match="no threat"):
         rescaled(Gaussian(std=0.1), 0.5)

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset, Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset, Split
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.base.class_counts import judge
 from buttress.defences.class_corrected import ClassCorrected, last_linear
-from buttress.defences.class_figures import judge
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
+from buttress.models.wrapping.normalized import Normalized
 from buttress.random import derive
 from buttress.threat import Threat
 

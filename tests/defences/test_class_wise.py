@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Split
 from buttress.defences.awp import AWP
-from buttress.defences.base import Batch, Epoch
+from buttress.defences.base.class_counts import ClassCounts, judge
+from buttress.defences.base.defence import Batch, Epoch
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.cfa import CFA
-from buttress.defences.class_figures import ClassCounts, judge
-from buttress.defences.fitting import pretrain
 from buttress.defences.frl import FRL, class_weights, multipliers
 from buttress.defences.instance_eps import InstanceEps
 from buttress.defences.trades import TRADES

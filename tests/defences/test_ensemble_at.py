@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress import models
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.defences.ensemble_at import EnsembleAT, fresh
 from buttress.errors import UserError
 from buttress.random import derive

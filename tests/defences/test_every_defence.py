@@ -14,14 +14,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from buttress import registry
 from buttress.defences import Batch, Defence
 from buttress.defences.awp import AWP
+from buttress.defences.base.wrapper import Wrapper
 from buttress.defences.layer_regularised import LayerRegularised
-from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
+from buttress.jobs.estimate import estimate_training
+from buttress.jobs.settings import Training
 from buttress.training import Interrupted
 from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
-from buttress.workflows.estimate import estimate_training
-from buttress.workflows.settings import Training
 
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py

@@ -11,9 +11,9 @@ from buttress.defences.fgsm_training import FGSMTraining
 from buttress.defences.first_layer_decay import FirstLayerDecay
 from buttress.defences.masked_fgsm import MaskedFGSM
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
+from buttress.models.wrapping.normalized import Normalized
 from buttress.threat import Threat
-from buttress.training.run import load
+from buttress.training.run_folder import load
 
 BASE = FGSMTraining(Threat(eps=0.07))
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.defences.awp import AWP
-from buttress.defences.base import Batch
+from buttress.defences.base.defence import Batch
 from buttress.defences.eps_warmup import EpsWarmup
 from buttress.defences.free import Free
 from buttress.errors import UserError

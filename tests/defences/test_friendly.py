@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from buttress.attacks.friendly import FriendlyPGD
+from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.defences.friendly import Friendly
 from buttress.errors import UserError
 from buttress.threat import Threat

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.iat import IAT
 from buttress.errors import UserError
 from buttress.threat import Threat

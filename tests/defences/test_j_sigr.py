@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.data.augment import Augment, draws
-from buttress.data.base import from_arrays
+from buttress.data.dataset import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base import Batch
+from buttress.defences.base.defence import Batch
 from buttress.defences.j_sigr import JSIGR, jacobian_norm
 from buttress.errors import UserError
 from buttress.layers.saliency import occlusion

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.csa import CSA
+from buttress.defences.cost_sensitive.csa import CSA
 from buttress.defences.fast import Fast
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.fgsm import FGSM
-from buttress.defences.base import Batch
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.defences.base.defence import Batch
 from buttress.defences.fgsm_training import FGSMTraining
 from buttress.defences.masked_fgsm import MaskedFGSM
 from buttress.errors import UserError

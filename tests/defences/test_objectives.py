@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fast import Fast
 from buttress.defences.standard import Standard

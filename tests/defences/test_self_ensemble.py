@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from buttress import models
-from buttress.attacks.eot import EoT
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.self_ensemble import SelfEnsemble
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.noisy import Averaged, GaussianNoise, add_noise, is_noisy
+from buttress.models.blocks.noisy import Averaged, GaussianNoise, add_noise, is_noisy
 from buttress.random import derive
 from buttress.threat import Threat
 from buttress.training import load

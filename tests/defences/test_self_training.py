@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh
-from buttress.defences.fitting import pretrain
 from buttress.defences.self_training import SelfTraining
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError

@@ -28,8 +28,8 @@ from buttress.attacks import (
     Salt,
     Square,
 )
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
+from buttress.engine.oracle import Oracle
+from buttress.engine.runner import Passes
 from buttress.random import Random, derive
 from buttress.tasks import classification
 from buttress.threat import Threat

@@ -11,10 +11,10 @@ from torch import nn
 
 from buttress import losses, tasks
 from buttress.attacks import APGD, BPDA, PGD, Attack, DeepFool, Ensemble, EoT, Transfer
-from buttress.attacks.minimum import MinimumNorm, Smallest
-from buttress.attacks.oracle import Oracle, Stage
-from buttress.attacks.passes import Passes
-from buttress.attacks.stages import staged
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
+from buttress.engine.composition import staged
+from buttress.engine.oracle import Oracle, Stage
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat

@@ -10,9 +10,9 @@ from torch import nn
 
 from buttress import models, tasks
 from buttress.attacks import APGD, PGD, DeepFool, EoT, Square
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
-from buttress.attacks.twin import NoTwinError, Twin
+from buttress.engine.oracle import Oracle
+from buttress.engine.runner import Passes
+from buttress.engine.twin import NoTwinError, Twin
 from buttress.threat import Threat
 
 
@@ -166,7 +166,7 @@ def test_a_layer_that_is_called_or_read_twice_is_left_alone(nets, build):
 
 def test_a_copy_that_computes_something_else_is_refused(nets, monkeypatch):
     model, x = trained(nets.seeded(Reused))
-    monkeypatch.setattr("buttress.attacks.twin._trace", lambda model, x: ({"convolution": "norm"}, "head", model(x)))
+    monkeypatch.setattr("buttress.engine.twin._trace", lambda model, x: ({"convolution": "norm"}, "head", model(x)))
     with pytest.raises(NoTwinError, match="is off by"):
         Twin(model, x, bf16=False)
 
@@ -206,7 +206,7 @@ def test_kept_twins_are_filled_again_and_never_copied_anew(nets, monkeypatch):
         copies.append(thing is model)
         return copied(thing, *memo)
 
-    monkeypatch.setattr("buttress.attacks.twin.copy.deepcopy", deepcopy)
+    monkeypatch.setattr("buttress.engine.twin.copy.deepcopy", deepcopy)
     twins, attack = {}, PGD(threat=Threat(eps=0.05), steps=3)
     for turn in range(3):
         trained(model, seed=turn)
@@ -220,7 +220,7 @@ def test_that_there_is_no_twin_is_kept_too(nets, monkeypatch):
     y = model(x).argmax(1)
     tries = []
     monkeypatch.setattr(
-        "buttress.attacks.passes.Twin", lambda *args, **options: tries.append(1) or Twin(*args, **options)
+        "buttress.engine.runner.Twin", lambda *args, **options: tries.append(1) or Twin(*args, **options)
     )
     twins, attack = {}, PGD(threat=Threat(eps=0.05), steps=3)
     for _ in range(3):
@@ -258,7 +258,7 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
         return inner(x, gradient, precision, part)
 
     monkeypatch.setattr(passes, "_timed", timed)
-    monkeypatch.setattr("buttress.attacks.passes.perf_counter", lambda: now[0])
+    monkeypatch.setattr("buttress.engine.runner.perf_counter", lambda: now[0])
     passes.choose(x, gradient=True)
     assert passes.precision == "folded"
 
@@ -304,7 +304,7 @@ def test_its_twin_computes_what_it_does(nets):
 
 def test_a_copy_that_cannot_run_is_no_twin(nets, monkeypatch):
     model, x = trained(nets.seeded(Viewed))
-    monkeypatch.setattr("buttress.attacks.twin._trace", lambda model, x: ({"convolution": "norm"}, None, model(x)))
+    monkeypatch.setattr("buttress.engine.twin._trace", lambda model, x: ({"convolution": "norm"}, None, model(x)))
     monkeypatch.setattr(nn.Identity, "forward", lambda self, x: x.flatten() @ x.new_zeros(1))
     with pytest.raises(NoTwinError, match="cannot run"):
         Twin(model, x, bf16=False)

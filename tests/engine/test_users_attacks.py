@@ -213,7 +213,7 @@ def test_a_subclass_need_not_import_what_its_base_names(tmp_path, monkeypatch):
     (tmp_path / "slow.py").write_text(
         "from __future__ import annotations\n"
         "from dataclasses import dataclass\n"
-        "from buttress.attacks.pgd import PGD\n"
+        "from buttress.attacks.gradient.pgd import PGD\n"
         "@dataclass(frozen=True, kw_only=True)\n"
         "class Slow(PGD):\n"
         "    patience: int = 3\n"

@@ -3,17 +3,17 @@
 import pytest
 from torch import nn
 
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.boundary import Boundary
 from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
-from buttress.data.moons import moons
+from buttress.data.sets.moons import moons
 from buttress.errors import UserError
+from buttress.jobs import Source, Training, audit, harden
+from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.audit import usual_audits
+from buttress.jobs.settings import Say
 from buttress.threat import Threat
-from buttress.workflows import Source, Training, audit, harden
-from buttress.workflows.auditing import usual_audits
-from buttress.workflows.settings import Say
-from buttress.workflows.visible import visible_layers
 
 FREE = Threat(eps=0.2, box=None)
 

@@ -9,16 +9,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from buttress import fit, models
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.audits.evaluation.groups import grouped
-from buttress.audits.evaluation.joining import save_file
-from buttress.data.moons import moons
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.evaluation.groups import grouped
+from buttress.audits.base.evaluation.joining import save_file
+from buttress.data.sets.moons import moons
 from buttress.errors import UserError
+from buttress.jobs import Say, attack
 from buttress.threat import Threat
 from buttress.training import load
-from buttress.workflows import Say, attack
 
 ARGUMENTS = {"samples": 100, "val": 20, "test": 60}
 
@@ -148,7 +148,7 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
 def test_a_stop_while_the_whole_is_written_costs_no_group(run, tmp_path, monkeypatch):
     out, threat = tmp_path / "new", Threat(eps=0.3)
     with monkeypatch.context() as patch:
-        patch.setattr("buttress.workflows.attacking.write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("buttress.jobs.attack.write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             attack(run, out=out, by=Stops(threat=threat), group=20)
     assert "examples.safetensors" in names(out)

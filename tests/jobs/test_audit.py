@@ -2,19 +2,19 @@ from dataclasses import dataclass
 
 import pytest
 
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
-from buttress.data.digits import digits
-from buttress.data.moons import moons
+from buttress.data.sets.digits import digits
+from buttress.data.sets.moons import moons
 from buttress.errors import UserError
+from buttress.jobs.audit import attacks_of, given_audits, new_folder, usual_audits
 from buttress.threat import Threat
-from buttress.workflows.auditing import attacks_of, given_audits, new_folder, usual_audits
 
 FREE = Threat(eps=0.2, box=None)
 

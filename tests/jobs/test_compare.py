@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.errors import UserError
-from buttress.workflows.comparing import compare, field_of, headline
-from buttress.workflows.trade_off import trade_off
+from buttress.jobs.compare import compare, field_of, headline
+from buttress.jobs.trade_off import trade_off
 
 
 def finding(clean, main, eps=8 / 255, norm="linf", inputs="abc", attacks=("f",), seed=0):

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from buttress.attacks.fgsm import FGSM
-from buttress.data.moons import moons
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
+from buttress.jobs.estimate import _duration, estimate_attacks, estimate_training
+from buttress.jobs.settings import Training
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Monitor
-from buttress.workflows.estimate import _duration, estimate_attacks, estimate_training
-from buttress.workflows.settings import Training
 
 FREE = Threat(box=None)
 
@@ -42,7 +42,7 @@ def test_steps_are_counted_and_nothing_is_changed(nets):
 def test_only_the_second_step_is_timed(nets, monkeypatch):
     """A clock that advances by 1 s at each look, at which the first step and what goes before it make no difference."""
     looks = iter(range(10**6))
-    monkeypatch.setattr("buttress.workflows.estimate.time.perf_counter", lambda: float(next(looks)))
+    monkeypatch.setattr("buttress.jobs.estimate.time.perf_counter", lambda: float(next(looks)))
     text = estimate_training(
         nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=2, batch_size=60)
     )

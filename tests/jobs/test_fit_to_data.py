@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.data.digits import digits
-from buttress.data.moons import moons
+from buttress.data.sets.digits import digits
+from buttress.data.sets.moons import moons
 from buttress.errors import UserError
-from buttress.workflows.making import check_fit, check_options, create_for
+from buttress.jobs.fit_to_data import check_fit, check_options, create_for
 
 
 def factory(count: int, share: float = 0.5, name: str | None = None, anything=None):

@@ -2,11 +2,11 @@ import math
 
 import pytest
 
+from buttress.audits.base.finding import Finding
 from buttress.audits.boundary import Boundary
-from buttress.audits.finding import Finding
 from buttress.audits.robustness import Robustness
 from buttress.errors import UserError
-from buttress.workflows.gate import check_gate, gate
+from buttress.jobs.gate import check_gate, gate
 
 
 def finding(accuracy):

@@ -3,14 +3,15 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
+from buttress.jobs import Network, Source, Training, harden
+from buttress.jobs import harden as hardening
+from buttress.jobs.harden import _most_vulnerable
+from buttress.jobs.settings import Say
 from buttress.layers import LayerProfile
 from buttress.threat import Threat
-from buttress.workflows import Network, Source, Training, harden, hardening
-from buttress.workflows.hardening import _most_vulnerable
-from buttress.workflows.settings import Say
 
 
 def about(names, means):

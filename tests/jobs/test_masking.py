@@ -8,25 +8,25 @@ import torch
 from torch import nn
 
 from buttress import models
-from buttress.attacks.cw import CW
-from buttress.attacks.eot import EoT
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.attacks.transfer import Transfer
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.cw import CW
 from buttress.audits import Audit, Finding
+from buttress.audits.base.finding import read
 from buttress.audits.boundary import Boundary
-from buttress.audits.finding import read
-from buttress.audits.masking import Masking
+from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
-from buttress.data.moons import moons
+from buttress.data.sets.moons import moons
 from buttress.errors import UserError
+from buttress.jobs import Source, audit
+from buttress.jobs.audit import given_audits, proposed, usual_trust
+from buttress.jobs.settings import Say
+from buttress.jobs.surrogates import with_surrogates
 from buttress.threat import Threat
 from buttress.training import fit
-from buttress.workflows import Source, audit
-from buttress.workflows.auditing import given_audits, proposed, usual_trust
-from buttress.workflows.settings import Say
-from buttress.workflows.surrogates import with_surrogates
 
 FREE = Threat(eps=0.2, box=None)
 
@@ -139,7 +139,7 @@ def test_what_was_found_is_written_before_what_is_proposed_is_run(tmp_path, monk
     (tmp_path / "mine.py").write_text(ROUNDED)
     (tmp_path / "out" / "crafted").mkdir(parents=True)
     next_one, lines = [Stop(error)], []
-    monkeypatch.setattr("buttress.workflows.auditing.proposed", lambda questions, findings: next_one)
+    monkeypatch.setattr("buttress.jobs.audit.proposed", lambda questions, findings: next_one)
     questions = [Robustness(attacks=[PGD(threat=Threat(eps=0.15), steps=2)], eps=[0.15])]
     settings = {"source": Source(data="digits"), "inputs": 30, "precision": "fp32", "audits": questions}
     say = Say()

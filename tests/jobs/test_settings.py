@@ -8,24 +8,24 @@ import torch
 from torch import nn
 
 from buttress import models
-from buttress.attacks.cw import CW
-from buttress.attacks.eot import EoT
-from buttress.attacks.fab import FAB
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.cw import CW
+from buttress.attacks.minimum_norm.fab import FAB
 from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
-from buttress.data.moons import moons
+from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
-from buttress.models.outputs import Output
+from buttress.jobs.settings import Network, Source, open_network
+from buttress.jobs.threat_resolution import threat_for, under
+from buttress.models.wrapping.outputs import Output
 from buttress.threat import Threat
-from buttress.workflows.settings import Network, Source, open_network
-from buttress.workflows.threats import threat_for, under
 
 FREE = Threat(norm="l2", eps=0.5, box=None)
 SOURCE = Source(data="moons", data_args={"samples": 40, "test": 12})

@@ -3,10 +3,10 @@ from itertools import product
 
 import pytest
 
-from buttress.audits.finding import Finding, to_json
-from buttress.workflows.comparing import compare
-from buttress.workflows.settings import Say
-from buttress.workflows.trade_off import dominates, trade_off
+from buttress.audits.base.finding import Finding, to_json
+from buttress.jobs.compare import compare
+from buttress.jobs.settings import Say
+from buttress.jobs.trade_off import dominates, trade_off
 
 
 def finding(clean, main, eps=0.1, norm="linf"):

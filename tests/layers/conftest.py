@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.base import Perturbation
+from buttress.engine.perturbation import Perturbation
 
 
 class Block(nn.Module):

@@ -16,7 +16,7 @@ from buttress.layers.uncertainty import (
     sampled,
     sampling_error,
 )
-from buttress.models.snode_problems import direct, input_sensitivity
+from buttress.models.blocks.snode_problems import direct, input_sensitivity
 from buttress.random import Random
 
 

@@ -12,12 +12,12 @@ import torch
 
 from buttress import audits, models, registry
 from buttress.attacks import PGD, Gaussian
-from buttress.data.base import from_arrays
+from buttress.data.dataset import from_arrays
 from buttress.defences import AdversarialTraining, Standard
+from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.fit_to_data import create_for
 from buttress.threat import Threat
 from buttress.training import Interrupted, fit, load
-from buttress.workflows.making import create_for
-from buttress.workflows.visible import visible_layers
 
 # Values that make any network quick, wherever its factory has an option of that name; then those of single names.
 SIZES = {"width": 4, "depth": 1, "heads": 2, "blocks": 2, "extractor": "small", "step": 0.5, "resolution": 3}

@@ -10,8 +10,8 @@ from torch import nn
 
 from buttress import data, models, registry
 from buttress.errors import UserError
+from buttress.jobs.settings import Network
 from buttress.models.swaps import first_layer, swap_activation, widen_stem
-from buttress.workflows.settings import Network
 
 SMALL = {"preactresnet18": {"width": 4}, "resnet18": {"width": 4}, "vgg19": {"width": 1 / 16}}
 SMALL["wrn"] = SMALL["cifs-wrn"] = {"depth": 10, "width": 1}

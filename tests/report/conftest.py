@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from buttress.audits.finding import Finding
-from buttress.audits.images import difference, png
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import difference, png
 
 EPS = [0.0, 2 / 255, 4 / 255, 8 / 255, 12 / 255, 16 / 255]
 LAYERS = ["conv1", "relu#1", "layer1.0.relu", "layer1.1.relu", "layer2.0.relu", "fc.relu", "linear"]

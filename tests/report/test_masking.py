@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from buttress import report
-from buttress.audits.finding import Finding, read
-from buttress.audits.masking import Masking
+from buttress.audits.base.finding import Finding, read
+from buttress.audits.masking.audit import Masking
 from buttress.report.kinds import draw
 from buttress.threat import Threat
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.kinds import share_key
 from buttress.report.page import groups, page, told_once, worst
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from buttress import report
-from buttress.audits.finding import read
+from buttress.audits.base.finding import read
 from buttress.errors import UserError
 
 WORDS = {"title": "An audit", "headline": "It gives way."}

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from buttress import models
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.data.augment import Augment
-from buttress.data.base import from_arrays
-from buttress.data.moons import moons
+from buttress.data.dataset import from_arrays
+from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit

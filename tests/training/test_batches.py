@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from buttress.data.augment import Augment
-from buttress.data.base import Dataset, Split
+from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
 from buttress.training.batches import Batches, input_dtype
 

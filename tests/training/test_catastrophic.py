@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from buttress import load
-from buttress.attacks.pgd import PGD
-from buttress.data.base import from_arrays
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import from_arrays
 from buttress.defences import Defence, Loss
 from buttress.defences.standard import Standard
 from buttress.errors import UserError

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 from safetensors.torch import save_file
 from buttress import Optimiser, Threat, fit, models
-from buttress.attacks.pgd import PGD
-from buttress.data.moons import moons
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard

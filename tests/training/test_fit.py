@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.defences import Defence, Loss
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES

@@ -19,8 +19,8 @@ NURSERY = '''
 import json, mmap, os, random, signal, struct, sys, time
 import torch
 from buttress import Optimiser, Schedule, Threat, fit, models
-from buttress.attacks.pgd import PGD
-from buttress.data.moons import moons
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.training import FAWA, SWA
 from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping

@@ -10,12 +10,12 @@ from buttress import load
 from buttress.cli import main
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.errors import UserError
+from buttress.jobs.settings import Training
 from buttress.threat import Threat
 from buttress.training import Interrupted, read_facts
 from buttress.training import loop as loop_file
 from buttress.training.monitors import Action, CatastrophicOverfitting, EarlyStopping, Monitor, names
 from buttress.training.validation import Validation
-from buttress.workflows.settings import Training
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from buttress.defences import Defence, Loss
-from buttress.defences.fitting import descend
+from buttress.defences.base.pretraining import descend
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.trades import TRADES
 from buttress.threat import Threat

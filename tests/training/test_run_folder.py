@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from buttress import load, models
-from buttress.data.moons import moons
+from buttress.data.sets.moons import moons
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.twin import Twin
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.engine.twin import Twin
 from buttress.errors import UserError
 
 

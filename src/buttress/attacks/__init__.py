@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from buttress.attacks.base import Attack, Attacked, Perturbation
+from buttress.engine.perturbation import Attack, Attacked, Perturbation
 from buttress.registry import attack as _registry
 
 __all__ = ["Attack", "Attacked", "Perturbation", "names"]

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from buttress.audits.base import Audit, Subject, run, subject
-from buttress.audits.evaluation import Evaluation, evaluate
-from buttress.audits.finding import Finding
+from buttress.audits.base.evaluation import Evaluation, evaluate
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.subject import Audit, Subject, run, subject
 from buttress.registry import audit as _registry
 
 __all__ = ["Audit", "Evaluation", "Finding", "Subject", "evaluate", "names", "run", "subject"]

@@ -1,24 +1,24 @@
 """Made by scripts/write_stubs.py from the registry: the audits."""
 
-from buttress.audits.adaptive import Adaptive as Adaptive
-from buttress.audits.base import Audit as Audit
-from buttress.audits.base import Subject as Subject
-from buttress.audits.base import run as run
-from buttress.audits.base import subject as subject
+from buttress.audits.adaptive.audit import Adaptive as Adaptive
+from buttress.audits.base.evaluation import Evaluation as Evaluation
+from buttress.audits.base.evaluation import evaluate as evaluate
+from buttress.audits.base.finding import Finding as Finding
+from buttress.audits.base.subject import Audit as Audit
+from buttress.audits.base.subject import Subject as Subject
+from buttress.audits.base.subject import run as run
+from buttress.audits.base.subject import subject as subject
 from buttress.audits.boundary import Boundary as Boundary
 from buttress.audits.calibration import Calibration as Calibration
 from buttress.audits.channels import Channels as Channels
 from buttress.audits.classes import Classes as Classes
 from buttress.audits.end_time import EndTime as EndTime
-from buttress.audits.evaluation import Evaluation as Evaluation
-from buttress.audits.evaluation import evaluate as evaluate
 from buttress.audits.examples import Examples as Examples
-from buttress.audits.finding import Finding as Finding
-from buttress.audits.imported import Imported as Imported
+from buttress.audits.imported.audit import Imported as Imported
 from buttress.audits.latent_boundary import LatentBoundary as LatentBoundary
 from buttress.audits.layers import Layers as Layers
-from buttress.audits.lipschitz import Lipschitz as Lipschitz
-from buttress.audits.masking import Masking as Masking
+from buttress.audits.lipschitz.audit import Lipschitz as Lipschitz
+from buttress.audits.masking.audit import Masking as Masking
 from buttress.audits.perturbations import Perturbations as Perturbations
 from buttress.audits.robustness import Robustness as Robustness
 from buttress.audits.roughness import Roughness as Roughness

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from buttress.audits.base import Audit, Subject
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.subject import Audit, Subject
 from buttress.errors import UserError
 from buttress.registry import audit
 

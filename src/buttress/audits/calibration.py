@@ -11,16 +11,16 @@ from torch import Tensor
 
 from buttress import data as datasets
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.audits import scores
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.offered import offered
-from buttress.audits.statistics import INTERVAL, accuracy, bootstrap
-from buttress.defences.at import rescaled
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base import probability_scores as scores
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
+from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.defences.base.step_context import rescaled
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
+from buttress.models.wrapping.optional_methods import offered
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.pgd import PGD
-from buttress.audits import statistics
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base import statistics
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.class_corrected import last_linear
-from buttress.defences.cost_matrix import class_indices
+from buttress.defences.cost_sensitive.cost_matrix import class_indices
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.registry import audit

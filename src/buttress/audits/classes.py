@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.pgd import PGD
-from buttress.audits import statistics
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding, Severity
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base import statistics
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.class_corrected import last_linear
-from buttress.defences.cost_matrix import class_indices
+from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text

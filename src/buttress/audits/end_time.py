@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
-from buttress.audits.base import Audit, Subject
-from buttress.audits.finding import Finding
-from buttress.audits.offered import offered
-from buttress.audits.statistics import bootstrap
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.statistics import bootstrap
+from buttress.audits.base.subject import Audit, Subject
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.select import user_module
+from buttress.models.wrapping.optional_methods import offered
 from buttress.registry import audit
 
 _GRID = tuple(k / 10 for k in range(1, 41))

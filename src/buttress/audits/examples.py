@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding
-from buttress.audits.images import difference, pixels, png
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import difference, pixels, png
+from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from buttress.attacks.ladder import LatentSpace
-from buttress.audits.base import Audit, Subject
-from buttress.audits.finding import Finding
-from buttress.audits.images import pixels, png
-from buttress.data.base import Split
-from buttress.defences.ladder_directions import BoundaryDirections
-from buttress.defences.ladder_space import Encoder, fit_space
-from buttress.defences.ladder_svm import AttentionSVM, Recipe
+from buttress.attacks.unrestricted.latent_step import LatentSpace
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import pixels, png
+from buttress.audits.base.subject import Audit, Subject
+from buttress.data.dataset import Split
+from buttress.defences.ladder.directions import BoundaryDirections
+from buttress.defences.ladder.latent_space import Encoder, fit_space
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
 from buttress.errors import UserError
 from buttress.registry import audit
 
@@ -37,7 +37,7 @@ class LatentBoundary(Audit):
 
     Args:
         pair: source and target class, by index.
-        layer: the latent layer, see `buttress.defences.ladder_space.Encoder`; found unless given.
+        layer: the latent layer, see `buttress.defences.ladder.latent_space.Encoder`; found unless given.
         images: decoded images along the direction, from one that the network recognises as the source.
         reach: how far they go to either side, in lengths of the latent space; to the farthest input unless given.
         grid: points along each axis of the plane.

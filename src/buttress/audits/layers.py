@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Stored, Subject, describe
-from buttress.audits.finding import Finding, Severity
-from buttress.data.base import BATCH
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.subject import Audit, Stored, Subject, describe
+from buttress.data.dataset import BATCH
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.statistics import accuracy, bootstrap, paired
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import accuracy, bootstrap, paired
+from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text

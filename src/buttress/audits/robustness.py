@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.minimum import MinimumNorm
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject, describe, same_inputs
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.statistics import INTERVAL, paired
-from buttress.audits.statistics import accuracy as _accuracy
-from buttress.audits.statistics import interval as interval
-from buttress.audits.sweep import Cost, Sweep, cost, distances, runs, sweep
-from buttress.audits.sweep import at_budget as at_budget
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
+from buttress.audits.base.budget_sweep import Cost, Sweep, cost, distances, runs, sweep
+from buttress.audits.base.budget_sweep import at_budget as at_budget
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import INTERVAL, paired
+from buttress.audits.base.statistics import accuracy as _accuracy
+from buttress.audits.base.statistics import interval as interval
+from buttress.audits.base.subject import Audit, Subject, describe, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit

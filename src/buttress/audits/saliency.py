@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from buttress.audits.base import Audit, Subject
-from buttress.audits.finding import Finding
-from buttress.audits.images import png
-from buttress.audits.statistics import bootstrap
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import png
+from buttress.audits.base.statistics import bootstrap
+from buttress.audits.base.subject import Audit, Subject
 from buttress.errors import UserError
 from buttress.layers import saliency
 from buttress.layers.saliency import Fill, check_window

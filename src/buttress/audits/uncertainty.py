@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from buttress.attacks.borrow import borrowed
-from buttress.audits.base import Audit, Subject
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.subject import Audit, Subject
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.measures import mean_defined
 from buttress.layers.tolerance import spearman

@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.brightness import Brightness
-from buttress.attacks.contrast import Contrast
-from buttress.attacks.corruption import Corruption
-from buttress.attacks.elastic import Elastic
-from buttress.attacks.gaussian_blur import GaussianBlur
-from buttress.attacks.invert import Invert
-from buttress.attacks.jpeg import JPEG
-from buttress.attacks.pgd import PGD
-from buttress.attacks.pixelate import Pixelate
-from buttress.attacks.posterise import Posterise
-from buttress.attacks.rotation import Rotation
-from buttress.attacks.sketch import Sketch
-from buttress.attacks.solarise import Solarise
-from buttress.attacks.texture import Texture
-from buttress.attacks.translation import Translation
-from buttress.audits.base import Audit, Subject, describe, same_inputs
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.statistics import INTERVAL, accuracy, bootstrap
+from buttress.attacks.corruptions.brightness import Brightness
+from buttress.attacks.corruptions.contrast import Contrast
+from buttress.attacks.corruptions.corruption import Corruption
+from buttress.attacks.corruptions.elastic import Elastic
+from buttress.attacks.corruptions.gaussian_blur import GaussianBlur
+from buttress.attacks.corruptions.invert import Invert
+from buttress.attacks.corruptions.jpeg import JPEG
+from buttress.attacks.corruptions.pixelate import Pixelate
+from buttress.attacks.corruptions.posterise import Posterise
+from buttress.attacks.corruptions.rotation import Rotation
+from buttress.attacks.corruptions.sketch import Sketch
+from buttress.attacks.corruptions.solarise import Solarise
+from buttress.attacks.corruptions.texture import Texture
+from buttress.attacks.corruptions.translation import Translation
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
+from buttress.audits.base.subject import Audit, Subject, describe, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit

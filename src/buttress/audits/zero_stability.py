@@ -11,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject, describe
-from buttress.audits.finding import Finding, Severity
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.select import user_module
 from buttress.models import forward_checked
-from buttress.models.multistep import (
+from buttress.models.architectures.zerosnet import MultistepBlock
+from buttress.models.blocks.multistep import (
     TOLERANCE,
     amplification,
     characteristic_roots,
@@ -28,7 +29,6 @@ from buttress.models.multistep import (
     is_zero_stable,
     parasitic_modulus,
 )
-from buttress.models.zerosnet import MultistepBlock
 from buttress.registry import audit
 from buttress.threat import Threat
 

@@ -1,6 +1,6 @@
 """Published claims: recipes that say what was published, and what it takes to reproduce it."""
 
-from buttress.workflows.claims.document import write_document
-from buttress.workflows.claims.recipe import Recipe, find, recipes
+from buttress.claims.document import write_document
+from buttress.claims.recipe import Recipe, find, recipes
 
 __all__ = ["Recipe", "find", "recipes", "write_document"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from buttress.config.short_forms import spelt_out
 from buttress.errors import UserError
-from buttress.workflows.words import spelt_out
 
 T = TypeVar("T")
 

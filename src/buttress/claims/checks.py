@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from buttress.claims import passes as spending
+from buttress.claims import sources
+from buttress.claims.build import build
+from buttress.claims.experiment import Experiment, Row
+from buttress.claims.jobs import FIRED, fired
+from buttress.claims.passes import PASSES
+from buttress.claims.recipe import Claim, typed
+from buttress.claims.seed_statistics import CANNOT_FAIL, R_AND_G, certain, differences, paired, shifted, verdict
 from buttress.errors import UserError
+from buttress.jobs.settings import Training
 from buttress.registry import nearest
-from buttress.workflows.claims import sources, spending
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Experiment, Row
-from buttress.workflows.claims.jobs import FIRED, fired
-from buttress.workflows.claims.recipe import Claim, typed
-from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import CANNOT_FAIL, R_AND_G, certain, differences, paired, shifted, verdict
-from buttress.workflows.settings import Training
 
 _FORMS = (
     "better, than and at or figure; row, figure or at, and above; row, at, attacks and above; "

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.layer_findings import gains_in_words, in_words, profiles_in_words
+from buttress.claims.result_files import read_result
+from buttress.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
+from buttress.claims.seed_statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
+from buttress.claims.survival import what_survives
 from buttress.errors import UserError
-from buttress.files import write_text
-from buttress.workflows.claims.findings import gains_in_words, in_words, profiles_in_words
-from buttress.workflows.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
-from buttress.workflows.claims.statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
-from buttress.workflows.claims.storing import read_result
-from buttress.workflows.claims.surviving import what_survives
+from buttress.safe_files import write_text
 
 MARK = "<!-- Written by `buttress reproduce` from the results of all claims: changes by hand are lost. -->"
 

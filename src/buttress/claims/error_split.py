@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from buttress.claims.seed_statistics import spread
 from buttress.errors import UserError
-from buttress.workflows.claims.statistics import spread
 
 PARTS = ("natural", "boundary", "robust")
 

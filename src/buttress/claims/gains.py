@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.recipe import Claim, find
+from buttress.claims.result_files import from_text
+from buttress.claims.seed_statistics import R_AND_G, differences, verdict
 from buttress.errors import UserError
-from buttress.workflows.claims.recipe import Claim, find
-from buttress.workflows.claims.statistics import R_AND_G, differences, verdict
-from buttress.workflows.claims.storing import from_text
 
 _CLOSE = 0.005  # half of the last printed digit
 _SHOWN = 3  # nearest differences of the published table that are told

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from buttress.claims.experiment import Figure
 from buttress.errors import UserError
 from buttress.registry import nearest
-from buttress.workflows.claims.experiment import Figure
 
 History = list[dict[str, float | None]]
 

@@ -13,19 +13,19 @@ from buttress import audits, layers
 from buttress.attacks import Perturbation
 from buttress.audits import Audit, Finding
 from buttress.audits.robustness import Robustness
-from buttress.data.base import Dataset, Split
+from buttress.claims.build import build
+from buttress.claims.experiment import Figure
+from buttress.claims.history import finite, of_history
+from buttress.claims.recipe import typed
+from buttress.claims.snapshots import snapshot
+from buttress.claims.sources import attacks_of
+from buttress.claims.train_rows import load, trained
+from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
+from buttress.jobs.threat_resolution import under
 from buttress.registry import nearest
 from buttress.threat import Threat
 from buttress.training import Trained
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Figure
-from buttress.workflows.claims.history import finite, of_history
-from buttress.workflows.claims.recipe import typed
-from buttress.workflows.claims.snapshots import snapshot
-from buttress.workflows.claims.sources import attacks_of
-from buttress.workflows.claims.training import load, trained
-from buttress.workflows.threats import under
 
 FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 where one had something to say
 _BATCH = 512  # inputs attacked at once

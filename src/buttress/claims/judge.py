@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.passes import cost
+from buttress.claims.recipe import Claim
+from buttress.claims.seed_statistics import overall
+from buttress.claims.table import Table
+from buttress.claims.worker_pool import Work
 from buttress.errors import UserError
-from buttress.workflows.claims.recipe import Claim
-from buttress.workflows.claims.spending import cost
-from buttress.workflows.claims.statistics import overall
-from buttress.workflows.claims.table import Table
-from buttress.workflows.claims.work import Work
-from buttress.workflows.settings import Say
+from buttress.jobs.settings import Say
 
 
 def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.defences.base import Defence
+from buttress.claims.build import build
+from buttress.claims.experiment import Row
+from buttress.claims.recipe import blanks, filled
+from buttress.claims.seed_statistics import certain
+from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
+from buttress.jobs.settings import Training
 from buttress.training.cost import passes
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Row
-from buttress.workflows.claims.recipe import blanks, filled
-from buttress.workflows.claims.statistics import certain
-from buttress.workflows.settings import Training
 
 PASSES = "passes"  # a figure that every row has whose method tells its cost
 

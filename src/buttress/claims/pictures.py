@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buttress.audits import Audit
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
+from buttress.claims.build import build
+from buttress.claims.experiment import Picture
+from buttress.claims.history import History
+from buttress.claims.recipe import typed
 from buttress.errors import UserError
-from buttress.files import write_text
 from buttress.registry import nearest
-from buttress.report.curves import curves
-from buttress.report.stills import STILLS, still
-from buttress.report.svg import MARK
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Picture
-from buttress.workflows.claims.history import History
-from buttress.workflows.claims.recipe import typed
+from buttress.report.stills.curves import curves
+from buttress.report.stills.findings import STILLS, still
+from buttress.report.stills.svg import MARK
+from buttress.safe_files import write_text
 
 if TYPE_CHECKING:
-    from buttress.workflows.claims.work import Work
+    from buttress.claims.worker_pool import Work
 
 _WHERE = "claim: experiment: pictures"
 

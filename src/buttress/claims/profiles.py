@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from buttress.claims.recipe import Claim, typed
+from buttress.claims.seed_statistics import paired, spread, verdict
+from buttress.claims.worker_pool import Work
 from buttress.errors import UserError
 from buttress.registry import nearest
-from buttress.workflows.claims.recipe import Claim, typed
-from buttress.workflows.claims.statistics import paired, spread, verdict
-from buttress.workflows.claims.work import Work
 
 _PUBLISHED = "relative_error"  # the measure in which profiles were published
 _FORMS = ({"setup", "above", "over"}, {"setup", "peak", "perturbation"})

@@ -13,7 +13,7 @@ import yaml
 from buttress.errors import UserError
 from buttress.registry import nearest
 
-FOLDER = Path(__file__).parents[2] / "recipes"
+FOLDER = Path(__file__).parents[1] / "recipes"
 KINDS = ("table", "profiles", "gains")
 
 T = TypeVar("T")

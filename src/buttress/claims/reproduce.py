@@ -9,19 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.document import readable, write_document
+from buttress.claims.gains import run_gains
+from buttress.claims.judge import judged_again, verdicts
+from buttress.claims.pictures import refuse_foreign, write_pictures
+from buttress.claims.profiles import run_profiles
+from buttress.claims.recipe import Claim, find, recipes
+from buttress.claims.result_files import read_result, to_text
+from buttress.claims.table import Table
+from buttress.claims.worker_pool import working
 from buttress.errors import UserError
-from buttress.files import write_text
+from buttress.jobs.settings import Say
+from buttress.safe_files import write_text
 from buttress.training import versions
-from buttress.workflows.claims.document import readable, write_document
-from buttress.workflows.claims.gains import run_gains
-from buttress.workflows.claims.judging import judged_again, verdicts
-from buttress.workflows.claims.pictures import refuse_foreign, write_pictures
-from buttress.workflows.claims.profiles import run_profiles
-from buttress.workflows.claims.recipe import Claim, find, recipes
-from buttress.workflows.claims.storing import read_result, to_text
-from buttress.workflows.claims.table import Table
-from buttress.workflows.claims.work import working
-from buttress.workflows.settings import Say
 
 _CLAIMS = Path("claims")
 

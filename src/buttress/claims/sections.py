@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from buttress.workflows.claims.statistics import R_AND_G
+from buttress.claims.seed_statistics import R_AND_G
 
 _PASSES = (
     "Passes: forward and backward, of each input trained on, over all epochs of the setup, also those that a monitor "

@@ -8,12 +8,12 @@ from typing import Any
 
 from buttress import audits
 from buttress.audits import Audit
-from buttress.audits.finding import to_json
-from buttress.data.base import Dataset, Split
+from buttress.audits.base.finding import to_json
+from buttress.claims.build import build
+from buttress.data.dataset import Dataset, Split
+from buttress.jobs.threat_resolution import under
 from buttress.threat import Threat
 from buttress.training import Trained
-from buttress.workflows.claims.build import build
-from buttress.workflows.threats import under
 
 _BATCH = 512  # inputs attacked at once
 

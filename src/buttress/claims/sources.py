@@ -11,16 +11,16 @@ from typing import Any
 from torch import nn
 
 from buttress.attacks import Attack
-from buttress.attacks.transfer import Transfer
-from buttress.audits.naming import describe
-from buttress.data.base import Dataset
+from buttress.attacks.composed.transfer import Transfer
+from buttress.audits.base.attack_label import describe
+from buttress.claims.build import build
+from buttress.claims.experiment import Attacked, Experiment, Origin
+from buttress.claims.recipe import blanks, filled, typed
+from buttress.claims.train_rows import load, trained
+from buttress.data.dataset import Dataset
 from buttress.errors import UserError
+from buttress.jobs.fit_to_data import check_fit
 from buttress.registry import nearest
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.experiment import Attacked, Experiment, Origin
-from buttress.workflows.claims.recipe import blanks, filled, typed
-from buttress.workflows.claims.training import load, trained
-from buttress.workflows.making import check_fit
 
 _AWAY = 1000  # of a source's seed from the job's, unless it has its own
 _KEPT = 8  # networks a process remembers: rows of one seed, which are trained one after the other, share theirs

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.audits.checks.paired import least_gap
-from buttress.audits.masking import TESTS, TRUSTWORTHY, Masking
-from buttress.workflows.claims.sections import inputs_by_attack, most_asked
-from buttress.workflows.claims.statistics import CANNOT_FAIL, NOT, REPRODUCED
+from buttress.audits.masking.audit import TESTS, TRUSTWORTHY, Masking
+from buttress.audits.masking.checks.paired_attacks import least_gap
+from buttress.claims.sections import inputs_by_attack, most_asked
+from buttress.claims.seed_statistics import CANNOT_FAIL, NOT, REPRODUCED
 
 _SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
 

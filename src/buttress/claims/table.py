@@ -7,21 +7,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from buttress.audits import Audit
-from buttress.defences.base import Defence
+from buttress.claims import error_split as errors
+from buttress.claims import passes as spending
+from buttress.claims import sources
+from buttress.claims.build import build
+from buttress.claims.checks import Checks
+from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
+from buttress.claims.history import PARTS
+from buttress.claims.jobs import FIRED
+from buttress.claims.passes import PASSES
+from buttress.claims.pictures import Pictures
+from buttress.claims.recipe import Claim, blanks, filled, typed
+from buttress.claims.seed_statistics import R_AND_G, differences, spread, summed
+from buttress.claims.worker_pool import Job, Work
+from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
+from buttress.jobs.settings import Training
 from buttress.registry import nearest
-from buttress.workflows.claims import errors, sources, spending
-from buttress.workflows.claims.build import build
-from buttress.workflows.claims.checks import Checks
-from buttress.workflows.claims.experiment import Experiment, Figure, Match, Row, Sweep
-from buttress.workflows.claims.history import PARTS
-from buttress.workflows.claims.jobs import FIRED
-from buttress.workflows.claims.pictures import Pictures
-from buttress.workflows.claims.recipe import Claim, blanks, filled, typed
-from buttress.workflows.claims.spending import PASSES
-from buttress.workflows.claims.statistics import R_AND_G, differences, spread, summed
-from buttress.workflows.claims.work import Job, Work
-from buttress.workflows.settings import Training
 
 _SWEEP_SEED = 1000  # choices are made on networks other than those that are reported
 

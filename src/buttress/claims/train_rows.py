@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from buttress import registry
-from buttress.data.base import Dataset
-from buttress.defences.base import Defence
+from buttress.claims.build import build
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Defence
+from buttress.jobs.settings import Network, Source, Training
 from buttress.training import Trained, fit
-from buttress.workflows.claims.build import build
-from buttress.workflows.settings import Network, Source, Training
 
 
 def load(tree: Mapping[str, Any], data_dir: str | None, seed: int) -> Dataset:

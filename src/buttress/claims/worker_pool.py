@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
+from buttress.claims.jobs import run_job
 from buttress.errors import UserError
-from buttress.files import write_text
-from buttress.workflows.claims.jobs import run_job
-from buttress.workflows.settings import Say
+from buttress.jobs.settings import Say
+from buttress.safe_files import write_text
 
 Job = dict[str, Any]
 Result = dict[str, Any]

@@ -16,15 +16,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from buttress import registry
-from buttress.cli.blame import users_mistake
+from buttress.claims.reproduce import reproduce
 from buttress.cli.help import command_help, usage
-from buttress.cli.options import options
-from buttress.cli.parsing import parse
+from buttress.cli.listing import documentation, listing
 from buttress.cli.terminal import Terminal
+from buttress.cli.user_code_errors import users_mistake
+from buttress.config.job_options import options
+from buttress.config.parsing import parse
 from buttress.errors import UserError
+from buttress.jobs import attack, audit, compare, export, harden, train
+from buttress.jobs.settings import Network, Source, Training
 from buttress.training import Interrupted, versions
-from buttress.workflows import attack, audit, compare, documentation, export, harden, listing, reproduce, train
-from buttress.workflows.settings import Network, Source, Training
 
 JOBS: dict[str, Callable[..., Any]] = {
     "train": train,

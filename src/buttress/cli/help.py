@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress import registry
-from buttress.cli.options import REQUIRED, Option
+from buttress.config.job_options import REQUIRED, Option
 from buttress.threat import budget_text
 
 _COLUMN = 26

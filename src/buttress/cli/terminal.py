@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from buttress.jobs.settings import Say
 from buttress.training.loop import Progress
-from buttress.workflows.settings import Say
 
 _REFRESH = 0.2  # seconds
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from buttress.cli.options import Option
+from buttress.config.job_options import Option
+from buttress.config.short_forms import ROLE_OF, average_path, class_path, fraction, is_own, member, own_path, spelt_out
 from buttress.errors import UserError
-from buttress.workflows.words import ROLE_OF, average_path, class_path, fraction, is_own, member, own_path, spelt_out
 
 _YES_NO = ("true", "false", "yes", "no")
 # Any number: members of a role, or runs' folders.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from buttress.config.short_forms import ROLE_OF
 from buttress.registry import Registry
-from buttress.workflows.words import ROLE_OF
 
 REQUIRED = inspect.Parameter.empty
 _ENTRY = re.compile(r"    (\w+): (.*)")

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from buttress.cli.options import REQUIRED, Option
-from buttress.cli.words import arguments
+from buttress.config.command_words import arguments
+from buttress.config.error_messages import complaint, told_by_user_error
+from buttress.config.job_options import REQUIRED, Option
 from buttress.errors import UserError
-from buttress.workflows.complaint import complaint, told_by_user_error
 
 _PRINT = ("--print-config", "--print_config")
 # What a class refused where a number would do as well: the parser keeps its words, not the error.
@@ -34,7 +34,7 @@ def parse(
 
     Args:
         job: the function to be called.
-        options: what it takes, as `buttress.cli.options.options` tells.
+        options: what it takes, as `buttress.config.job_options.options` tells.
         groups: dataclasses by parameter, whose fields stand flat among the options.
         given: parameters that are no options.
         words: what the user typed after the command.

@@ -7,8 +7,8 @@ from typing import Any
 
 from buttress import registry
 from buttress.data.augment import Augment
-from buttress.data.base import Dataset, Split, from_arrays
-from buttress.data.factory import call
+from buttress.data.calling import call
+from buttress.data.dataset import Dataset, Split, from_arrays
 from buttress.errors import UserError
 
 __all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.base import Dataset, from_arrays
+from buttress.data.dataset import Dataset, from_arrays
 from buttress.errors import UserError
 from buttress.registry import nearest
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from buttress.data.augment import Augment
-from buttress.data.sampling import stratified_index
+from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
 
 BATCH = 256

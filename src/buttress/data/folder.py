@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.base import Dataset, as_split, from_arrays
+from buttress.data.dataset import Dataset, as_split, from_arrays
 from buttress.errors import UserError
 from buttress.registry import dataset
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from buttress.data.base import BATCH
+from buttress.data.dataset import BATCH
 from buttress.data.folder import _class_names, _common, _files, _load
 from buttress.errors import UserError
 

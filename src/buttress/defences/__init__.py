@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Pass, Step
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss, Pass, Step
 from buttress.registry import defence as _registry
 
 __all__ = ["At", "Batch", "Cost", "Defence", "Epoch", "Loss", "Pass", "Step", "names"]

@@ -6,8 +6,8 @@ import math
 
 from torch import nn
 
-from buttress.defences.base import At, Batch, Defence, Loss
-from buttress.defences.wrapper import Wrapper
+from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.registry import defence
 

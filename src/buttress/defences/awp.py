@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
-from buttress.defences.base import Cost, Defence, Loss, Step
-from buttress.defences.wrapper import Wrapper
+from buttress.defences.base.defence import Cost, Defence, Loss, Step
+from buttress.defences.base.wrapper import Wrapper
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.registry import defence
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Epoch, Loss, Step
-from buttress.defences.class_figures import ClassCounts
-from buttress.defences.costs import crafting_passes
-from buttress.defences.crafting import Crafting
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.base.class_counts import ClassCounts
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Epoch, Loss, Step
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat

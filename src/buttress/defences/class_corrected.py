@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset, Split
-from buttress.defences.base import Defence
-from buttress.defences.class_figures import judge
-from buttress.defences.wrapper import Wrapper
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset, Split
+from buttress.defences.base.class_counts import judge
+from buttress.defences.base.defence import Defence
+from buttress.defences.base.wrapper import Wrapper
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.passes import Precision
-from buttress.data.base import Dataset
-from buttress.defences.at import rescaled
-from buttress.defences.base import At, Batch, Cost, Loss
-from buttress.defences.costs import crafting_passes
-from buttress.defences.crafting import Crafting
-from buttress.defences.fitting import pretrain
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Loss
+from buttress.defences.base.pretraining import pretrain
+from buttress.defences.base.step_context import rescaled
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
 from buttress.random import derive, generator

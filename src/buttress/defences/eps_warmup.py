@@ -6,10 +6,10 @@ import math
 
 from torch import nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Defence, Loss
-from buttress.defences.naming import named
-from buttress.defences.wrapper import Wrapper
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.label import named
+from buttress.defences.base.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.registry import defence
 

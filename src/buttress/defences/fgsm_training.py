@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from buttress.attacks.borrow import Mode
-from buttress.attacks.fgsm import FGSM
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
 from buttress.threat import Threat
 

@@ -6,9 +6,9 @@ import math
 
 from torch import nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Defence, Loss
-from buttress.defences.wrapper import Wrapper
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.models.swaps import first_layer
 from buttress.registry import defence, nearest

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.fields import check_counts, check_threat
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat

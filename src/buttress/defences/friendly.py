@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode
-from buttress.attacks.friendly import FriendlyPGD
-from buttress.attacks.pgd import Start
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.costs import crafting_passes
+from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
+from buttress.attacks.gradient.pgd import Start
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Epoch, Loss
-from buttress.defences.class_figures import Verdicts, judge
-from buttress.defences.crafting import Crafting
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.base.class_counts import Verdicts, judge
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Epoch, Loss
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence

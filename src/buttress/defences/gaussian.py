@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat, per_row

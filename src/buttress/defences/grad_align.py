@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.fields import check_threat
-from buttress.attacks.oracle import Oracle
-from buttress.defences.base import At, Batch, Cost, Loss
-from buttress.defences.crafting import Crafting
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.settings_checks import check_threat
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Cost, Loss
+from buttress.engine.oracle import Oracle
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence

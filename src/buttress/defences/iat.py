@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Loss
-from buttress.defences.crafting import Crafting
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Loss
+from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator

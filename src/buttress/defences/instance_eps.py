@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Epoch, Loss, Step
-from buttress.defences.costs import crafting_passes
-from buttress.defences.crafting import Crafting
-from buttress.defences.fitting import Rows
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Epoch, Loss, Step
+from buttress.defences.base.pretraining import Rows
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode, borrowed
 from buttress.data.augment import Augment, Geometry, draws
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
-from buttress.defences.costs import crafting_passes
-from buttress.defences.fitting import Rows
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.pretraining import Rows
+from buttress.engine.preserved_model import Mode, borrowed
 from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
 from buttress.random import Random

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.wrapper import Wrapper
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve

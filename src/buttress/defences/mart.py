@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.pgd import PGD
-from buttress.defences.base import At, Batch, Loss
-from buttress.defences.crafting import Crafting
+from buttress.attacks.gradient.pgd import PGD
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Loss
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat

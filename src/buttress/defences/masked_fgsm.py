@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.borrow import Mode
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.fgsm_rs import FGSMRS
-from buttress.attacks.noise import pixels
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Loss
-from buttress.defences.crafting import Crafting
+from buttress.attacks.corruptions.noise import pixels
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.fgsm_rs import FGSMRS
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Loss
+from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence

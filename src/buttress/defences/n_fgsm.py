@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from buttress.attacks.borrow import Mode
-from buttress.attacks.n_fgsm import NFGSM
+from buttress.attacks.gradient.n_fgsm import NFGSM
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
 from buttress.threat import Threat
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
 from buttress.errors import UserError
-from buttress.models.noisy import add_noise, is_noisy
+from buttress.models.blocks.noisy import add_noise, is_noisy
 from buttress.random import derive, seed_torch
 from buttress.registry import defence
 

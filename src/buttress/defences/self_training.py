@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.borrow import borrowed
-from buttress.data.base import Dataset, Split
-from buttress.defences.base import At, Batch, Loss
+from buttress.data.dataset import Dataset, Split
+from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh, given
-from buttress.defences.fitting import pretrain
 from buttress.defences.trades import TRADES
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
 from buttress.registry import defence
 
 

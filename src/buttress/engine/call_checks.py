@@ -7,9 +7,9 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import Mode, Model
-from buttress.attacks.oracle import Search
-from buttress.attacks.passes import Precision
+from buttress.engine.oracle import Search
+from buttress.engine.preserved_model import Mode, Model
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
 
 

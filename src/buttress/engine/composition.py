@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from buttress.attacks.oracle import Oracle
+from buttress.engine.oracle import Oracle
 from buttress.random import Random
 
 if TYPE_CHECKING:
-    from buttress.attacks.base import Attack
+    from buttress.engine.perturbation import Attack
 
 
 def staged(oracle: Oracle, attack: Attack, rows: Tensor, random: Random, name: str) -> tuple[Tensor, Tensor]:

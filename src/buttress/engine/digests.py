@@ -7,8 +7,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import Model
-from buttress.attacks.fingerprint import plain
+from buttress.engine.fingerprint import plain
+from buttress.engine.preserved_model import Model
 
 
 def digest(model: Model) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.passes import Passes
+from buttress.engine.runner import Passes
 from buttress.threat import per_row
 
 Search = Literal["full", "first"]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from buttress import losses
-from buttress.attacks.books import Books
-from buttress.attacks.books import Inside as Inside
-from buttress.attacks.books import Search as Search
-from buttress.attacks.books import Stage as Stage
+from buttress.engine.ledger import Books
+from buttress.engine.ledger import Inside as Inside
+from buttress.engine.ledger import Search as Search
+from buttress.engine.ledger import Stage as Stage
 from buttress.errors import UserError
 from buttress.threat import per_row
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from buttress import losses, tasks
-from buttress.attacks.borrow import Mode, Model, borrowed
-from buttress.attacks.checks import check_call, check_inputs
-from buttress.attacks.fingerprint import plain
-from buttress.attacks.oracle import Inside, Oracle, Search, Stage
-from buttress.attacks.passes import Passes, Precision, Twins
+from buttress.engine.call_checks import check_call, check_inputs
+from buttress.engine.fingerprint import plain
+from buttress.engine.oracle import Inside, Oracle, Search, Stage
+from buttress.engine.preserved_model import Mode, Model, borrowed
+from buttress.engine.runner import Passes, Precision, Twins
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import Task

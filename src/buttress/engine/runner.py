@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import Model
-from buttress.attacks.twin import NoTwinError, Twin, out_of_memory, told
+from buttress.engine.preserved_model import Model
+from buttress.engine.twin import NoTwinError, Twin, out_of_memory, told
 from buttress.errors import UserError
 from buttress.tasks import Task
 from buttress.threat import per_row

@@ -1,14 +1,12 @@
 """The jobs as functions: what the command line calls."""
 
-from buttress.workflows.attacking import attack
-from buttress.workflows.auditing import audit
-from buttress.workflows.comparing import compare
-from buttress.workflows.exporting import export
-from buttress.workflows.hardening import harden
-from buttress.workflows.listing import documentation, listing
-from buttress.workflows.reproducing import reproduce
-from buttress.workflows.settings import Network, Say, Source, Training
-from buttress.workflows.training import train
+from buttress.jobs.attack import attack
+from buttress.jobs.audit import audit
+from buttress.jobs.compare import compare
+from buttress.jobs.export import export
+from buttress.jobs.harden import harden
+from buttress.jobs.settings import Network, Say, Source, Training
+from buttress.jobs.train import train
 
 __all__ = [
     "Network",
@@ -18,10 +16,7 @@ __all__ = [
     "attack",
     "audit",
     "compare",
-    "documentation",
     "export",
     "harden",
-    "listing",
-    "reproduce",
     "train",
 ]

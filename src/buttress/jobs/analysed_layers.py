@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import LayerSelection, user_module

@@ -12,24 +12,24 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.fingerprint import plain
-from buttress.attacks.passes import Precision
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import describe
-from buttress.audits.digests import digest, digest_of
-from buttress.audits.evaluation import Evaluation, evaluate, processes
-from buttress.audits.evaluation.groups import GROUP, Group
-from buttress.audits.evaluation.joining import save_file
-from buttress.audits.evaluation.manifest import check_same
-from buttress.data.base import Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.evaluation import Evaluation, evaluate, processes
+from buttress.audits.base.evaluation.groups import GROUP, Group
+from buttress.audits.base.evaluation.joining import save_file
+from buttress.audits.base.evaluation.manifest import check_same
+from buttress.audits.base.subject import describe
+from buttress.data.dataset import Split
+from buttress.engine.digests import digest, digest_of
+from buttress.engine.fingerprint import plain
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.files import told_when_full, write_text
+from buttress.jobs.audit import new_folder
+from buttress.jobs.settings import Network, Say, Source, open_network
+from buttress.jobs.surrogates import with_surrogates
+from buttress.jobs.threat_resolution import threat_for, under
+from buttress.safe_files import told_when_full, write_text
 from buttress.threat import Threat
 from buttress.training import versions
-from buttress.workflows.auditing import new_folder
-from buttress.workflows.settings import Network, Say, Source, open_network
-from buttress.workflows.surrogates import with_surrogates
-from buttress.workflows.threats import threat_for, under
 
 _KEPT = ("x_adv", "y", "ids", "beaten", "distance")
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}

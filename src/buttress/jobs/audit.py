@@ -14,27 +14,27 @@ from torch import nn
 from buttress import audits as audit_room
 from buttress import report
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.passes import Precision
-from buttress.attacks.pgd import PGD
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.boundary import Boundary
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
-from buttress.audits.masking import Masking
+from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.estimate import estimate_attacks
+from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.settings import Network, Say, Source, open_network
+from buttress.jobs.surrogates import with_surrogates
+from buttress.jobs.threat_resolution import left_alone, said, threat_for, under
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.training.cost import read_cost
-from buttress.workflows.estimate import estimate_attacks
-from buttress.workflows.gate import check_gate, gate
-from buttress.workflows.settings import Network, Say, Source, open_network
-from buttress.workflows.surrogates import with_surrogates
-from buttress.workflows.threats import left_alone, said, threat_for, under
-from buttress.workflows.visible import visible_layers
 
 # What may be in the output folder of a job that is resumed, half-written files among it.
 _OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}

@@ -9,14 +9,14 @@ import torch
 
 from buttress import report
 from buttress.audits import Finding
-from buttress.audits.finding import read
-from buttress.audits.statistics import paired
+from buttress.audits.base.finding import read
+from buttress.audits.base.statistics import paired
 from buttress.errors import UserError
+from buttress.jobs.audit import new_folder
+from buttress.jobs.settings import Say
+from buttress.jobs.trade_off import trade_off
 from buttress.threat import budget_text
 from buttress.training import versions
-from buttress.workflows.auditing import new_folder
-from buttress.workflows.settings import Say
-from buttress.workflows.trade_off import trade_off
 
 _FEW = 4  # networks; of more, it means little that one comes first and another last
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from buttress.attacks import Perturbation
-from buttress.data.base import Dataset, Split
-from buttress.defences.base import Defence
+from buttress.data.dataset import Dataset, Split
+from buttress.defences.base.defence import Defence
+from buttress.jobs.settings import Training
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
-from buttress.workflows.settings import Training
 
 
 class _EnoughError(Exception):

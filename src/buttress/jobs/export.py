@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from buttress.jobs.settings import Network, Say, Source, open_network
 from buttress.models.onnx import check_packages, check_target, export_onnx
 from buttress.training.batches import input_dtype
-from buttress.workflows.settings import Network, Say, Source, open_network
 
 _INPUTS = 8  # compared
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from buttress import models, registry
-from buttress.attacks.borrow import borrowed
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.tasks import classification
 from buttress.training.batches import input_dtype

@@ -12,28 +12,28 @@ from torch import nn
 
 from buttress import models, report
 from buttress.attacks import Attack
-from buttress.attacks.passes import Precision
 from buttress.audits import Audit, Finding, Subject, subject
 from buttress.audits.layers import Layers
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base import Defence
+from buttress.defences.base.defence import Defence
+from buttress.defences.base.label import named
 from buttress.defences.layer_regularised import LayerRegularised
-from buttress.defences.naming import named
 from buttress.defences.standard import Standard
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.audit import ask, attacks_of, report_facts, usual_audits
+from buttress.jobs.compare import headline
+from buttress.jobs.estimate import estimate_attacks, estimate_training
+from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.settings import Network, Say, Source, Training, open_network
+from buttress.jobs.threat_resolution import said, threat_for, under
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
 from buttress.threat import Threat
 from buttress.training import load
-from buttress.training.run import MARK
-from buttress.workflows.auditing import ask, attacks_of, report_facts, usual_audits
-from buttress.workflows.comparing import headline
-from buttress.workflows.estimate import estimate_attacks, estimate_training
-from buttress.workflows.gate import check_gate, gate
-from buttress.workflows.settings import Network, Say, Source, Training, open_network
-from buttress.workflows.threats import said, threat_for, under
-from buttress.workflows.visible import visible_layers
+from buttress.training.run_folder import MARK
 
 REPORT = "report"
 

@@ -10,17 +10,17 @@ from typing import Any, Literal
 from torch import nn
 
 from buttress import data, models, registry
-from buttress.attacks.passes import CraftPrecision
-from buttress.data.base import Dataset
-from buttress.defences.base import Defence
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Defence
+from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
+from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.threat_resolution import under
 from buttress.threat import Threat
 from buttress.training import Average, Optimiser, Schedule, fit, load, read_facts
 from buttress.training.fit import Precision, Trained
 from buttress.training.loop import Progress
 from buttress.training.monitors import Monitor
-from buttress.workflows.making import check_fit, check_options, create_for
-from buttress.workflows.threats import under
 
 
 class Say:

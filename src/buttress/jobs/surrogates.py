@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.ensemble import Ensemble
-from buttress.attacks.variant import Variant
+from buttress.attacks.composed.bpda import BPDA
+from buttress.attacks.composed.ensemble import Ensemble
+from buttress.attacks.composed.variant import Variant
 from buttress.audits import Audit
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.errors import UserError
+from buttress.jobs.fit_to_data import check_fit
+from buttress.jobs.settings import Network
 from buttress.training import load, read_facts
-from buttress.workflows.making import check_fit
-from buttress.workflows.settings import Network
 
 Thing = TypeVar("Thing")
 

@@ -7,8 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
 from buttress.attacks import Attack, Perturbation
-from buttress.audits.naming import describe
-from buttress.defences.base import Defence
+from buttress.audits.base.attack_label import describe
+from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.threat import Threat, budget_text
 

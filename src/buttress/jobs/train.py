@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from buttress.defences.base import Defence
-from buttress.defences.naming import named
+from buttress.defences.base.defence import Defence
+from buttress.defences.base.label import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
+from buttress.jobs.estimate import estimate_training
+from buttress.jobs.settings import Network, Say, Source, Training
+from buttress.jobs.threat_resolution import said, threat_for, under
 from buttress.threat import Threat
 from buttress.training.fit import Trained
-from buttress.training.run import MARK
-from buttress.workflows.estimate import estimate_training
-from buttress.workflows.settings import Network, Say, Source, Training
-from buttress.workflows.threats import said, threat_for, under
+from buttress.training.run_folder import MARK
 
 
 def train(

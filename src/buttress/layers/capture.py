@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from buttress.attacks.borrow import borrowed
+from buttress.engine.preserved_model import borrowed
 from buttress.layers.select import (
     ACTIVATIONS,
     LayerSelection,

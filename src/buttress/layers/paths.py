@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.attacks.borrow import borrowed
+from buttress.engine.preserved_model import borrowed
 from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection
 from buttress.tasks import Task

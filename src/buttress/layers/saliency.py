@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.attacks.borrow import borrowed
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.tasks import Task
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from buttress import registry, tasks
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.passes import Precision
+from buttress.engine.preserved_model import Mode, borrowed
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
 from buttress.layers.capture import See, capture, watch

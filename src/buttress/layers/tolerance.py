@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from buttress import losses, tasks
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.measures import ratio, relative_error

@@ -1,11 +1,11 @@
 """Models: plain modules that take inputs in [0, 1] and return logits, one file per architecture."""
 
-from buttress.models.checks import describe_mismatch, forward_checked
-from buttress.models.creation import create, from_spec, names, spec_of
-from buttress.models.ensemble import Ensemble
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.create import create, from_spec, names, spec_of
+from buttress.models.input_checks import describe_mismatch, forward_checked
 from buttress.models.weights import load_weights, save_weights
+from buttress.models.wrapping.mean_ensemble import Ensemble
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 __all__ = [
     "Ensemble",

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from buttress import registry
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
 from buttress.models.swaps import swap_activation, widen_stem
+from buttress.models.wrapping.normalized import Normalized
 
 Statistic = float | Sequence[float] | Tensor | None
 

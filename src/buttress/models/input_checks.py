@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 # The words PyTorch's layers use when a shape does not fit; errors of dtype, device or memory are none of these.
 _SHAPE_ERRORS = re.compile(

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.errors import UserError
-from buttress.files import sync, told_when_full
-from buttress.models.checks import forward_checked
-from buttress.models.normalized import Normalized
-from buttress.models.ode import ODEBlock
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.blocks.ode import ODEBlock
+from buttress.models.input_checks import forward_checked
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.safe_files import sync, told_when_full
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")

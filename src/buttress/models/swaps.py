@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.option_checks import whole
 from buttress.registry import nearest
 
 SMOOTH: dict[str, Callable[[], nn.Module]] = {

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.")

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from buttress.audits.finding import Finding, Severity, read, to_json
+from buttress.audits.base.finding import Finding, Severity, read, to_json
 from buttress.errors import UserError
-from buttress.files import write_text
 from buttress.report.page import MARK, page
+from buttress.safe_files import write_text
 
 __all__ = ["rewrite", "write"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from buttress.audits.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, draw
 from buttress.report.kinds.table import nested

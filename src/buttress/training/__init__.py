@@ -3,7 +3,7 @@
 from buttress.training.averaging import EMA, FAWA, SWA, Average
 from buttress.training.fit import Trained, fit
 from buttress.training.optimisation import Optimiser, Schedule
-from buttress.training.run import load, read_facts, versions
+from buttress.training.run_folder import load, read_facts, versions
 from buttress.training.signals import Interrupted
 
 __all__ = [

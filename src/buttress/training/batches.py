@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from buttress.data.augment import draws
-from buttress.data.base import Dataset
-from buttress.defences.base import Batch
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
 from buttress.random import generator
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.files import sync, told_when_full
+from buttress.safe_files import sync, told_when_full
 
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from buttress.defences.base import Defence
-from buttress.files import write_text
+from buttress.defences.base.defence import Defence
+from buttress.safe_files import write_text
 
 FILE = "cost.json"
 

@@ -15,22 +15,22 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks import Perturbation
-from buttress.attacks.fingerprint import plain
-from buttress.attacks.passes import CraftPrecision
-from buttress.data.base import Dataset
-from buttress.defences.base import Defence
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
+from buttress.engine.fingerprint import plain
+from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
 from buttress.training.averaging import Average, average_of
 from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
+from buttress.training.monitoring import check_monitors
 from buttress.training.monitors.base import Monitor
 from buttress.training.optimisation import Optimiser, Schedule
-from buttress.training.run import leave_run, open_run, write_run
+from buttress.training.run_folder import leave_run, open_run, write_run
 from buttress.training.signals import obeying, signals_noted
 from buttress.training.validation import default_attack
-from buttress.training.watching import check_monitors
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Keep = Literal["best", "last"]

@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from buttress.files import write_text
+from buttress.safe_files import write_text
 
 
 class Logs:

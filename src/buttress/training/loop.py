@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.passes import CraftPrecision, Twins
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Defence, Epoch
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Defence, Epoch
+from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
 from buttress.training import checkpoint
@@ -21,12 +21,12 @@ from buttress.training.averaging import Average, Averaging
 from buttress.training.batches import Batches, input_dtype
 from buttress.training.cost import Clock
 from buttress.training.logs import Logs
+from buttress.training.monitoring import Watch
 from buttress.training.monitors.base import Action, Monitor
 from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.signals import Interrupted
 from buttress.training.step import Do, TrainingStep
 from buttress.training.validation import Validation, check_outputs, validate
-from buttress.training.watching import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

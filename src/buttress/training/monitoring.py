@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
-from buttress.data.base import Dataset
-from buttress.defences.base import Batch, Defence
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Batch, Defence
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from buttress import models
 from buttress.errors import UserError
-from buttress.files import told_when_full, write_text
+from buttress.safe_files import told_when_full, write_text
 
 MARK = "run.json"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from buttress.defences.base import At, Batch, Defence, Loss
+from buttress.defences.base.defence import At, Batch, Defence, Loss
 from buttress.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TrainingStep(nn.Module):
 
 @dataclass
 class Do:
-    """What a `Defence.step` may do with one batch; see `buttress.defences.base.Step`.
+    """What a `Defence.step` may do with one batch; see `buttress.defences.base.defence.Step`.
 
     Args:
         batch: the batch.

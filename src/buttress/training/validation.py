@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Split
-from buttress.defences.base import Defence
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Split
+from buttress.defences.base.defence import Defence
+from buttress.engine.preserved_model import borrowed
 from buttress.tasks import classification
 from buttress.training.batches import input_dtype
 

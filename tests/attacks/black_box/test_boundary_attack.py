@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.boundary_attack import BoundaryAttack
-from buttress.attacks.decision import Line, starting_points
+from buttress.attacks.black_box.boundary_attack import BoundaryAttack
+from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from buttress.attacks.corners import Corners
+from buttress.attacks.black_box.corners import Corners
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.hopskipjump import HopSkipJump, halvings, normal_direction
+from buttress.attacks.black_box.hopskipjump import HopSkipJump, halvings, normal_direction
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.one_pixel import OnePixel, three_others
+from buttress.attacks.black_box.one_pixel import OnePixel, three_others
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from buttress.attacks import Square
-from buttress.attacks.square_moves import moves_for
-from buttress.attacks.square_windows import Windows, bump, share_at, tiles, window_size
+from buttress.attacks.black_box.square_moves import moves_for
+from buttress.attacks.black_box.square_windows import Windows, bump, share_at, tiles, window_size
 from buttress.errors import UserError
 from buttress.losses import margin
 from buttress.random import Random

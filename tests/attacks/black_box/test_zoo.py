@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from buttress import tasks
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
-from buttress.attacks.zoo import ZOO
+from buttress.attacks.black_box.zoo import ZOO
+from buttress.engine.oracle import Oracle
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.threat import Threat
 

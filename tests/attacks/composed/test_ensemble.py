@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import APGD, BIM, PGD, Ensemble, EoT, Transfer
-from buttress.attacks.stages import staged
+from buttress.engine.composition import staged
 from buttress.errors import UserError
-from buttress.models.ensemble import Ensemble as Together
+from buttress.models.wrapping.mean_ensemble import Ensemble as Together
 from buttress.threat import Threat
 
 THREAT = Threat(eps=0.08)

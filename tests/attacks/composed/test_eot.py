@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from buttress.attacks import BIM, FGSM, PGD, Attack, EoT
-from buttress.attacks.eot import Wrapper, _Transformed
-from buttress.attacks.passes import Passes
+from buttress.attacks.composed.eot import Wrapper, _Transformed
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import classification

@@ -9,7 +9,7 @@ from torch import nn
 
 from buttress.attacks import APGD, FGSM, MIFGSM, PGD, EoT, Transfer
 from buttress.errors import UserError
-from buttress.models.ensemble import Ensemble
+from buttress.models.wrapping.mean_ensemble import Ensemble
 from buttress.threat import Threat
 
 THREAT = Threat(eps=0.08)

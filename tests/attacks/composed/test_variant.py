@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import FGSM, PGD, Variant
-from buttress.attacks.variant import variants_of
+from buttress.attacks.composed.variant import variants_of
 from buttress.defences import AdversarialTraining
-from buttress.defences.at import At, Batch
+from buttress.defences.base.step_context import At, Batch
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import Output
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import Output
 from buttress.threat import Threat
 
 THREAT = Threat(eps=0.1, box=None)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageOps
 
 from buttress.attacks import Invert, Posterise, Sketch, Solarise, Texture
-from buttress.attacks.editing import blurred
-from buttress.attacks.sketch import ink
+from buttress.attacks.corruptions.image_operations import blurred
+from buttress.attacks.corruptions.sketch import ink
 from buttress.errors import UserError
 
 GRADED = (Posterise, Sketch, Solarise, Texture)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from buttress.attacks import APGD
-from buttress.attacks.l1 import project_l1, sparse_step
-from buttress.attacks.ranks import ranked
+from buttress.attacks.gradient.l1_geometry import project_l1, sparse_step
+from buttress.attacks.minimum_norm.target_classes import ranked
 from buttress.errors import UserError
 from buttress.losses import dlr_toward
 from buttress.threat import Threat

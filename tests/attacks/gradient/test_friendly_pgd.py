@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from buttress.attacks.friendly import FriendlyPGD
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.errors import UserError
 from buttress.threat import RowThreat, Threat
 

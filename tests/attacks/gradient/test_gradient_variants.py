@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from buttress.attacks import APGD, BIM, DIFGSM, MIFGSM, NIFGSM, PGD, TIFGSM
-from buttress.attacks.difgsm import both_ways, resize_and_pad
+from buttress.attacks.gradient.difgsm import both_ways, resize_and_pad
 from buttress.errors import UserError
 from buttress.losses import margin
 from buttress.random import Random, derive

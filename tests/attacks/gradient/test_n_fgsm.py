@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from buttress.attacks import Attack
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.fgsm_rs import FGSMRS
-from buttress.attacks.n_fgsm import NFGSM
-from buttress.defences.at import rescaled
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.fgsm_rs import FGSMRS
+from buttress.attacks.gradient.n_fgsm import NFGSM
+from buttress.defences.base.step_context import rescaled
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.threat import Threat

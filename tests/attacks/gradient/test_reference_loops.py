@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import APGD, MIFGSM, PGD
-from buttress.attacks.apgd import checkpoints
+from buttress.attacks.gradient.apgd import checkpoints
 from buttress.random import Random, derive
 from buttress.threat import Threat
 

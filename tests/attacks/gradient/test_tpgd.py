@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from buttress.attacks import PGD, TPGD
-from buttress.attacks.tpgd import tempered_margin
+from buttress.attacks.gradient.tpgd import tempered_margin
 from buttress.errors import UserError
 from buttress.losses import margin
 from buttress.threat import Threat

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from buttress.attacks import PGD, EoT, Universal
-from buttress.attacks.universal import Universal as ByName
-from buttress.data.base import Split
+from buttress.attacks.gradient.universal import Universal as ByName
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.registry import attack as registry
 from buttress.threat import Threat, norms

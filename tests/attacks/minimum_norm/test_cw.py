@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.cw import CW
+from buttress.attacks.minimum_norm.cw import CW
 from buttress.losses import margin
 from buttress.threat import Threat
 

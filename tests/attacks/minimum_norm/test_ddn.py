@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from buttress.attacks.ddn import DDN
+from buttress.attacks.minimum_norm.ddn import DDN
 from buttress.threat import Threat
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.deepfool import DeepFool
+from buttress.attacks.minimum_norm.deepfool import DeepFool
 from buttress.threat import Threat
 
 

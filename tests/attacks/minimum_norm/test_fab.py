@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from buttress.attacks import FAB
-from buttress.attacks.fab_planes import plane_distance, to_plane
+from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.fmn import FMN, onto_ball
+from buttress.attacks.minimum_norm.fmn import FMN, onto_ball
 from buttress.threat import Threat, norms
 
 

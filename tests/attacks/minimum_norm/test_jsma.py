@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from buttress.attacks.jsma import JSMA, best_pairs
+from buttress.attacks.minimum_norm.jsma import JSMA, best_pairs
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import minimize
 from torch.nn import functional as F
 
-from buttress.attacks.lbfgs import LBFGS, _Descent
-from buttress.attacks.minimum import Smallest
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
+from buttress.attacks.minimum_norm.lbfgs import LBFGS, _Descent
+from buttress.attacks.minimum_norm.smallest_perturbation import Smallest
+from buttress.engine.oracle import Oracle
+from buttress.engine.runner import Passes
 from buttress.tasks import classification
 from buttress.threat import Threat
 

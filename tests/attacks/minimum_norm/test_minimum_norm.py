@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from buttress import registry
-from buttress.attacks.minimum import MinimumNorm
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from buttress import models
-from buttress.attacks.sensitivity import Sensitivity
+from buttress.attacks.minimum_norm.sensitivity import Sensitivity
 from buttress.errors import UserError
-from buttress.models.snode_problems import direct, input_sensitivity
+from buttress.models.blocks.snode_problems import direct, input_sensitivity
 from buttress.threat import Threat
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from buttress.attacks import Latent
-from buttress.attacks.latent import LEVELS, Pyramid
+from buttress.attacks.unrestricted.generator_styles import LEVELS, Pyramid
 from buttress.errors import UserError
-from buttress.models.style_vae import StyleVAE
+from buttress.models.blocks.style_vae import StyleVAE
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from buttress.attacks import Semantic
-from buttress.attacks.editing import blurred, contrasted, displaced, turning
-from buttress.attacks.semantic import EDITS
+from buttress.attacks.corruptions.image_operations import blurred, contrasted, displaced, turning
+from buttress.attacks.unrestricted.image_edits import EDITS
 from buttress.errors import UserError
 
 EXACT = {"rtol": 0, "atol": 1e-12}

@@ -8,12 +8,12 @@ from torch import nn
 
 from buttress import audits
 from buttress.attacks import PGD
-from buttress.audits.ablations import ablations_of
-from buttress.audits.adaptive import Adaptive
-from buttress.audits.finding import to_json
-from buttress.audits.knowing import Jitter
+from buttress.audits.adaptive.ablations import ablations_of
+from buttress.audits.adaptive.attack_list import Jitter
+from buttress.audits.adaptive.audit import Adaptive
+from buttress.audits.base.finding import to_json
 from buttress.errors import UserError
-from buttress.models.normalized import Normalized
+from buttress.models.wrapping.normalized import Normalized
 from buttress.random import Random
 from buttress.threat import Threat
 

@@ -12,15 +12,15 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import tasks
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.attacks.stages import staged
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import subject
-from buttress.audits.evaluation import evaluate
-from buttress.audits.evaluation.groups import files_in, grouped, read_group
-from buttress.audits.evaluation.manifest import MARK
-from buttress.data.base import Split
+from buttress.audits.base.evaluation import evaluate
+from buttress.audits.base.evaluation.groups import files_in, grouped, read_group
+from buttress.audits.base.evaluation.manifest import MARK
+from buttress.data.dataset import Split
+from buttress.engine.composition import staged
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -155,7 +155,7 @@ def test_the_precision_is_settled_once_and_kept(line, split, tmp_path, monkeypat
         if passes.precision == "auto":
             passes.precision = next(chosen)
 
-    monkeypatch.setattr("buttress.attacks.passes.Passes.choose", choose)
+    monkeypatch.setattr("buttress.engine.runner.Passes.choose", choose)
     first = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto")
     files_in(tmp_path / "out")[2].unlink()
     again = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto", resume=True)
@@ -305,8 +305,8 @@ def test_a_group_file_says_what_is_in_it(line, split, tmp_path):
 STREAM = """
 import resource, sys
 import torch
-from buttress.attacks.fgsm import FGSM
-from buttress.audits.evaluation import evaluate
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.audits.base.evaluation import evaluate
 from buttress.threat import Threat
 
 torch.set_num_threads(1)
@@ -341,7 +341,7 @@ def test_a_subject_can_keep_what_it_crafts(line, split, tmp_path):
     model, threat = line[0], Threat(eps=0.3, box=None)
     plain = subject(model, split).attacked(Stops(threat=threat), search="first").outcome
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("buttress.audits.base._GROUP", 64)
+        patch.setattr("buttress.audits.base.subject._GROUP", 64)
         with pytest.raises(RuntimeError, match="stopped"):
             subject(model, split, folder=tmp_path).attacked(Stops(threat=threat, at=1064), search="first")
         attack = Stops(threat=threat)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.attacks.pgd import PGD
-from buttress.audits.finding import Finding, read, to_json
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding, read, to_json
 from buttress.errors import UserError
 
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False))

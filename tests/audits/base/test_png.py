@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from buttress.audits.images import difference, png
+from buttress.audits.base.png import difference, png
 from buttress.errors import UserError
 
 SIDES = st.integers(1, 6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 
-from buttress.audits import scores
+from buttress.audits.base import probability_scores as scores
 from buttress.errors import UserError
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from buttress.attacks.pgd import PGD
-from buttress.audits.evaluation import evaluate, processes
-from buttress.audits.evaluation.groups import files_in, read_group
-from buttress.data.base import Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.evaluation import evaluate, processes
+from buttress.audits.base.evaluation.groups import files_in, read_group
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -21,8 +21,8 @@ from buttress.threat import Threat
 KILLED = """
 import json, os, pathlib, random, signal, sys, time
 import torch
-from buttress.attacks.pgd import PGD
-from buttress.audits.evaluation import evaluate
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.evaluation import evaluate
 from buttress.threat import Threat
 
 torch.set_num_threads(1)
@@ -99,13 +99,13 @@ import json, sys
 from dataclasses import asdict
 from pathlib import Path
 import torch
-from buttress.attacks.pgd import PGD
-from buttress.audits.evaluation import processes
-from buttress.audits.evaluation import evaluate
-from buttress.data.base import Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.evaluation import processes
+from buttress.audits.base.evaluation import evaluate
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.workflows import attack
+from buttress.jobs import attack
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -143,7 +143,7 @@ torch.distributed.destroy_process_group()
 def run(tmp_path_factory):
     """A short run on moons, for the command."""
     from buttress import fit, models
-    from buttress.data.moons import moons
+    from buttress.data.sets.moons import moons
 
     folder = tmp_path_factory.mktemp("run") / "moons"
     source = {"data": "moons", "data_dir": None, "data_args": {"samples": 100, "val": 20, "test": 60}, "seed": 0}
@@ -207,7 +207,7 @@ def test_both_processes_are_told_why_the_first_refuses(shared):
 
 
 def test_the_command_of_two_processes_writes_what_that_of_one_does(shared, run, tmp_path):
-    from buttress.workflows import attack
+    from buttress.jobs import attack
 
     attack(str(run), out=tmp_path / "alone", inputs=50)
     one, two = (load_file(folder / "examples.safetensors") for folder in (tmp_path / "alone", shared / "examples"))

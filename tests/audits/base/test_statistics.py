@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from buttress.audits.statistics import accuracy, bootstrap, interval, median, paired
+from buttress.audits.base.statistics import accuracy, bootstrap, interval, median, paired
 
 
 def test_an_accuracy_comes_with_its_interval():
@@ -38,7 +38,7 @@ def test_the_same_seed_draws_the_same_and_another_one_others():
 def test_chunks_do_not_change_what_is_drawn(monkeypatch):
     values = torch.randn(50, generator=torch.Generator().manual_seed(3))
     whole = bootstrap(50, lambda index: values[index].mean(1), 0)
-    monkeypatch.setattr("buttress.audits.statistics._AT_ONCE", 50 * 7)
+    monkeypatch.setattr("buttress.audits.base.statistics._AT_ONCE", 50 * 7)
     assert bootstrap(50, lambda index: values[index].mean(1), 0) == whole
 
 

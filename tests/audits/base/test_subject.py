@@ -7,20 +7,20 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import audits
-from buttress.attacks.autoattack import AutoAttack
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.autoattack import AutoAttack
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Subject, subject
-from buttress.audits.base import Stored, describe, digest, same_inputs
+from buttress.audits.base.subject import Stored, describe, digest, same_inputs
 from buttress.audits.channels import Channels
 from buttress.audits.end_time import EndTime
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
-from buttress.audits.lipschitz import Lipschitz
+from buttress.audits.lipschitz.audit import Lipschitz
 from buttress.audits.robustness import Robustness
 from buttress.audits.zero_stability import ZeroStability
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -88,7 +88,7 @@ def test_large_data_are_attacked_in_groups(line, monkeypatch):
     model, x, y, _ = line
     attack = PGD(threat=Threat(eps=0.2, box=None), steps=3)
     whole = subject(model, [(x, y)]).attacked(attack).outcome
-    monkeypatch.setattr("buttress.audits.base._GROUP", 64)
+    monkeypatch.setattr("buttress.audits.base.subject._GROUP", 64)
     seen = []
     parts = subject(model, [(x, y)], watch=lambda what, done: seen.append((what, done))).attacked(attack).outcome
     torch.testing.assert_close(parts.x_adv, whole.x_adv)

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from buttress import audits, report
-from buttress.attacks.pgd import PGD
-from buttress.audits.imported import Imported
-from buttress.audits.tensor_file import read
-from buttress.data.base import Split
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.imported.audit import Imported
+from buttress.audits.imported.tensor_file import read
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from buttress import audits, layers, models
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.audits.finding import to_json
-from buttress.audits.lipschitz import Lipschitz
-from buttress.data.base import Split
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.audits.base.finding import to_json
+from buttress.audits.lipschitz.audit import Lipschitz
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 

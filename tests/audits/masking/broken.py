@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from buttress.data.digits import digits
+from buttress.data.sets.digits import digits
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.training import fit
 
@@ -208,6 +208,6 @@ def distilled(teacher, temperature=100.0):
 
 def overfitted(threat, epochs=12):
     """Trained on single steps without a random start, until it knows the step and nothing else."""
-    from buttress.attacks.fgsm import FGSM
+    from buttress.attacks.gradient.fgsm import FGSM
 
     return trained(network(), AdversarialTraining(FGSM(threat=threat)), epochs=epochs)

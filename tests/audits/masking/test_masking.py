@@ -10,30 +10,30 @@ import torch
 from torch import nn
 
 from buttress import audits, losses
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.cw import CW
-from buttress.attacks.eot import EoT
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.attacks.transfer import Transfer
-from buttress.audits.base import subject
-from buttress.audits.checks import CHECKS
-from buttress.audits.checks.paired import least_gap
-from buttress.audits.checks.proposal import spelt
-from buttress.audits.checks.scale import Scaled as PlainLoss
-from buttress.audits.finding import to_json
-from buttress.audits.masking import TESTS, Masking
-from buttress.data.base import Split
-from buttress.data.digits import digits
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.bpda import BPDA
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.cw import CW
+from buttress.audits.base.finding import to_json
+from buttress.audits.base.subject import subject
+from buttress.audits.masking.audit import TESTS, Masking
+from buttress.audits.masking.checks import CHECKS
+from buttress.audits.masking.checks.logit_scale import Scaled as PlainLoss
+from buttress.audits.masking.checks.paired_attacks import least_gap
+from buttress.audits.masking.checks.proposal import spelt
+from buttress.data.dataset import Split
+from buttress.data.sets.digits import digits
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fast import Fast
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
+from buttress.jobs.audit import proposed
 from buttress.threat import Threat
 from buttress.training import Optimiser
-from buttress.workflows.auditing import proposed
 
 _place = importlib.util.spec_from_file_location("broken", Path(__file__).with_name("broken.py"))
 broken = importlib.util.module_from_spec(_place)
@@ -317,7 +317,7 @@ def shifted(x):
                     "name": "bpda",
                     "layers": ["a", "b"],
                     "backward": f"{__name__}:shifted",
-                    "attack": {"name": "pgd", "loss": "buttress.audits.checks.scale:Scaled"},
+                    "attack": {"name": "pgd", "loss": "buttress.audits.masking.checks.logit_scale:Scaled"},
                 },
             },
         ),

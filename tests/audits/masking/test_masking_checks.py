@@ -7,33 +7,33 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.autoattack import AutoAttack
-from buttress.attacks.bim import BIM
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.eot import EoT
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.fmn import FMN
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.attacks.tpgd import TPGD
-from buttress.attacks.transfer import Transfer
-from buttress.audits.base import subject
-from buttress.audits.checks import CHECKS
-from buttress.audits.checks.agreement import Agreement
-from buttress.audits.checks.base import Result, through, varied
-from buttress.audits.checks.black_box import BlackBox
-from buttress.audits.checks.budget import Budget, Unbounded
-from buttress.audits.checks.effort import OtherLoss, Restarts, Steps
-from buttress.audits.checks.gradients import Gradients
-from buttress.audits.checks.mode import TrainMode
-from buttress.audits.checks.one_step import OneStep
-from buttress.audits.checks.proposal import averaged, black_box
-from buttress.audits.checks.random_points import RandomSearch
-from buttress.audits.checks.randomness import Randomness
-from buttress.audits.checks.roughness import Roughness
-from buttress.audits.checks.scale import Scale
-from buttress.audits.checks.slopes import cosines, neighbours
-from buttress.audits.masking import Masking, conclude, put
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.autoattack import AutoAttack
+from buttress.attacks.composed.bpda import BPDA
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.gradient.bim import BIM
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.gradient.tpgd import TPGD
+from buttress.attacks.minimum_norm.fmn import FMN
+from buttress.audits.base.subject import subject
+from buttress.audits.masking.audit import Masking, conclude, put
+from buttress.audits.masking.checks import CHECKS
+from buttress.audits.masking.checks.agreement import Agreement
+from buttress.audits.masking.checks.black_box import BlackBox
+from buttress.audits.masking.checks.budget import Budget, Unbounded
+from buttress.audits.masking.checks.check import Result, through, varied
+from buttress.audits.masking.checks.effort import OtherLoss, Restarts, Steps
+from buttress.audits.masking.checks.gradients import Gradients
+from buttress.audits.masking.checks.logit_scale import Scale
+from buttress.audits.masking.checks.one_step import OneStep
+from buttress.audits.masking.checks.proposal import averaged, black_box
+from buttress.audits.masking.checks.random_points import RandomSearch
+from buttress.audits.masking.checks.randomness import Randomness
+from buttress.audits.masking.checks.raw_gradients import cosines, neighbours
+from buttress.audits.masking.checks.roughness import Roughness
+from buttress.audits.masking.checks.training_mode import TrainMode
 from buttress.losses import margin
 from buttress.threat import Threat
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from buttress.audits.checks import CHECKS
-from buttress.audits.checks.paired import at_least, compare, least_gap
-from buttress.audits.masking import TESTS, Masking
+from buttress.audits.masking.audit import TESTS, Masking
+from buttress.audits.masking.checks import CHECKS
+from buttress.audits.masking.checks.paired_attacks import at_least, compare, least_gap
 
 SETTINGS = {"level": 0.01 / TESTS, "floor": 0.01, "tolerated": 0.05}
 

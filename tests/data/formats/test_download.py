@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from buttress.data.download import cache_folder, fetch
+from buttress.data.formats.download import cache_folder, fetch
 from buttress.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pytest
 
-from buttress.data.idx import read_idx
+from buttress.data.formats.idx import read_idx
 from buttress.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from buttress.data.unpickle import read_pickle
+from buttress.data.formats.unpickle import read_pickle
 from buttress.errors import UserError
 
 X = np.arange(12, dtype=np.uint8).reshape(3, 4)

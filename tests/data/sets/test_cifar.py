@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from buttress import data
-from buttress.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_binary
+from buttress.data.sets.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_binary
 from buttress.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from buttress import data
-from buttress.data import fashion_mini
+from buttress.data.sets import fashion_mini
 from buttress.errors import UserError
 
 NOTE = (fashion_mini.FILE.parent / "PROVENANCE.md").read_text()

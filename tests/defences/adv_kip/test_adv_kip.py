@@ -10,13 +10,13 @@ from PIL import Image
 from torch import nn
 
 from buttress import data, models
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Split
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Split
 from buttress.defences import Batch
-from buttress.defences.adv_kip import AdvKIP, normalisation, probabilities
-from buttress.defences.adv_kip_files import free_id, grid, learned, read_set, write_picture, write_set
-from buttress.defences.adv_kip_learning import (
+from buttress.defences.adv_kip.defence import AdvKIP, normalisation, probabilities
+from buttress.defences.adv_kip.files import free_id, grid, learned, read_set, write_picture, write_set
+from buttress.defences.adv_kip.kernel_inducing_points import (
     Recipe,
     balanced_rows,
     first_points,
@@ -26,11 +26,11 @@ from buttress.defences.adv_kip_learning import (
     squared_error,
 )
 from buttress.errors import UserError
-from buttress.models.kernel_regression import Kernel, KernelRegression, centred
+from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
 from buttress.random import derive
 from buttress.threat import Threat
 
-FACTORY = "buttress.models.kernel_regression:kernel_regression"
+FACTORY = "buttress.models.blocks.kernel_regression:kernel_regression"
 ATTACK = PGD(threat=Threat(eps=0.1), steps=3)
 NONE = PGD(threat=Threat(eps=0.0), steps=3)
 AS_IT_IS = nn.Identity()
@@ -308,7 +308,7 @@ def test_a_set_is_data_for_any_method(tmp_path):
     real = data.load("digits", seed=2)
     file = tmp_path / "dataset.safetensors"
     write_set(file, torch.rand(20, 1, 8, 8), centred(torch.arange(20) % 10, 10))
-    made = data.load("buttress.defences.adv_kip_files:learned", data_dir=file, real="digits", seed=2)
+    made = data.load("buttress.defences.adv_kip.files:learned", data_dir=file, real="digits", seed=2)
     assert made.train.y.tolist() == [n % 10 for n in range(20)]
     assert torch.equal(made.val.x, real.val.x)
     assert int(made.train.ids.min()) == free_id(real) == 1797

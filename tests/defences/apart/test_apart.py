@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.data.augment import Augment, draws
-from buttress.data.base import from_arrays
-from buttress.defences.apart import APART, _named
-from buttress.defences.apart_memory import Memory, Sizes
+from buttress.data.dataset import from_arrays
+from buttress.defences.apart.defence import APART, _named
+from buttress.defences.apart.start_memory import Memory, Sizes
 from buttress.defences.awp import AWP
 from buttress.errors import UserError
-from buttress.models.preact_resnet import preactresnet18
+from buttress.models.architectures.preact_resnet import preactresnet18
 from buttress.threat import Threat
 from buttress.training import Interrupted, Optimiser, fit
 from buttress.training.batches import Batches

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch, Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
-from buttress.models.normalized import Normalized
+from buttress.models.wrapping.normalized import Normalized
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit
 from buttress.training.loop import TrainingStep

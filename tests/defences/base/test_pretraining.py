@@ -5,7 +5,7 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from buttress.defences.fitting import Rows, descend, pretrain
+from buttress.defences.base.pretraining import Rows, descend, pretrain
 from buttress.random import derive, generator
 
 

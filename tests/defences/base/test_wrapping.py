@@ -2,11 +2,11 @@
 
 import pytest
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.apart import APART
+from buttress.defences.apart.defence import APART
 from buttress.defences.awp import AWP
-from buttress.defences.cost_sensitive import CostSensitive
+from buttress.defences.cost_sensitive.wrapper import CostSensitive
 from buttress.defences.free import Free
 from buttress.defences.iat import IAT
 from buttress.defences.j_sigr import JSIGR

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from scipy.stats import kurtosis
 from torch import nn
 
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
-from buttress.defences.base import Epoch
-from buttress.defences.cost_matrix import check_protected, class_indices, cost_matrix, expected_cost
-from buttress.defences.cost_sensitive import CostSensitive
-from buttress.defences.csa import CSA
-from buttress.defences.cse import CSE, l1_minus_l2, min_max_figures
+from buttress.defences.base.defence import Epoch
+from buttress.defences.cost_sensitive.cost_matrix import check_protected, class_indices, cost_matrix, expected_cost
+from buttress.defences.cost_sensitive.csa import CSA
+from buttress.defences.cost_sensitive.cse import CSE, l1_minus_l2, min_max_figures
+from buttress.defences.cost_sensitive.wrapper import CostSensitive
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES

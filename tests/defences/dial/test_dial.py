@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.awp import AWP
-from buttress.defences.dial import DIAL, domain_head, last_linear
+from buttress.defences.dial.defence import DIAL, domain_head, last_linear
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.models import Normalized

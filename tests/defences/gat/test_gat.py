@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.latent import LEVELS, Latent
-from buttress.attacks.semantic import Semantic
+from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent
+from buttress.attacks.unrestricted.image_edits import Semantic
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh
-from buttress.defences.fitting import pretrain
-from buttress.defences.gat import GAT
-from buttress.defences.generating import style_vae
+from buttress.defences.gat.defence import GAT
+from buttress.defences.gat.generator_training import style_vae
 from buttress.errors import UserError
 from buttress.random import derive, generator
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from buttress.data.base import Split
-from buttress.defences.generating import bound, style_vae
+from buttress.data.dataset import Split
+from buttress.defences.gat.generator_training import bound, style_vae
 from buttress.errors import UserError
-from buttress.models.style_vae import StyleVAE
+from buttress.models.blocks.style_vae import StyleVAE
 
 
 def test_the_bound_is_reconstruction_and_divergence_of_one_draw(nets, batch):

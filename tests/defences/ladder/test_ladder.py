@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks.ladder import Ladder, LatentSpace, RandomDirections
+from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace, RandomDirections
 from buttress.defences import At, Batch
-from buttress.defences.fitting import pretrain
-from buttress.defences.ladder import LADDER
-from buttress.defences.ladder_directions import BoundaryDirections, ClosestDirections, fit_directions, linear, pairs
-from buttress.defences.ladder_space import Encoder, fit_decoder, fit_space, latent_layer, some_of_each
-from buttress.defences.ladder_svm import AttentionSVM, Recipe, fit, start
+from buttress.defences.base.pretraining import pretrain
+from buttress.defences.ladder.defence import LADDER
+from buttress.defences.ladder.directions import BoundaryDirections, ClosestDirections, fit_directions, linear, pairs
+from buttress.defences.ladder.latent_space import Encoder, fit_decoder, fit_space, latent_layer, some_of_each
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe, fit, start
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
 

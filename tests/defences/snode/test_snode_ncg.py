@@ -13,15 +13,15 @@ from scipy.optimize import brentq
 from torch import nn
 
 from buttress import models
-from buttress.defences import snode_ncg
 from buttress.defences.awp import AWP
-from buttress.defences.base import Batch
-from buttress.defences.conjugate import RULES, Energy, Line, conjugacy, dot, root
+from buttress.defences.base.defence import Batch
 from buttress.defences.layer_regularised import LayerRegularised
-from buttress.defences.snode_ncg import SnodeNCG
+from buttress.defences.snode import defence as snode_ncg
+from buttress.defences.snode.conjugate_gradients import RULES, Energy, Line, conjugacy, dot, root
+from buttress.defences.snode.defence import SnodeNCG
 from buttress.errors import UserError
-from buttress.models.snode import roughness
-from buttress.models.snode_problems import direct, weight_sensitivity
+from buttress.models.architectures.snode import roughness
+from buttress.models.blocks.snode_problems import direct, weight_sensitivity
 from buttress.training import Interrupted, Optimiser
 from buttress.training.batches import Batches
 

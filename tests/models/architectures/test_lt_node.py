@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from buttress import attacks, models
-from buttress.attacks.variant import variants_of
+from buttress.attacks.composed.variant import variants_of
 from buttress.defences import At, Batch
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.latent_time import EndTimes, states_at
-from buttress.models.lt_node import LTNode
-from buttress.models.ode import ODEBlock, integrate
+from buttress.models.architectures.lt_node import LTNode
+from buttress.models.blocks.latent_time import EndTimes, states_at
+from buttress.models.blocks.ode import ODEBlock, integrate
 from buttress.threat import Threat
 
 SMALL = {"width": 4, "extractor": "small", "seed": 1}

@@ -7,12 +7,12 @@ import torch
 
 from buttress import attacks, audits, models
 from buttress.audits.layers import Layers
-from buttress.data.digits import digits
+from buttress.data.sets.digits import digits
 from buttress.defences import At, Batch
 from buttress.defences.auxiliary_from import AuxiliaryFrom
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.denoising import Denoising
+from buttress.models.blocks.denoising import Denoising
 from buttress.threat import Threat
 
 SMALL = {"width": 4, "extractor": "small", "seed": 1}

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from buttress import attacks, models
-from buttress.attacks.variant import variants_of
+from buttress.attacks.composed.variant import variants_of
 from buttress.errors import UserError
-from buttress.models.self_gradient import SelfGradient
-from buttress.models.self_gradient_trunks import PassNorm, Trunk
+from buttress.models.architectures.self_gradient import SelfGradient
+from buttress.models.blocks.two_pass_trunks import PassNorm, Trunk
 from buttress.threat import Threat
 
 SIDE = 3

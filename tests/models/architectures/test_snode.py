@@ -13,8 +13,8 @@ from torch.func import functional_call, jacrev
 
 from buttress import models
 from buttress.errors import UserError
-from buttress.models.snode import roughness, spline_matrix
-from buttress.models.snode_problems import adjoint, direct, input_sensitivity, sobolev_matrix, weight_sensitivity
+from buttress.models.architectures.snode import roughness, spline_matrix
+from buttress.models.blocks.snode_problems import adjoint, direct, input_sensitivity, sobolev_matrix, weight_sensitivity
 
 
 def make(dtype=torch.float64, **options):

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from buttress import models
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
 from buttress.errors import UserError
-from buttress.models.multistep import (
+from buttress.models.architectures.zerosnet import MultistepBlock
+from buttress.models.blocks.multistep import (
     LEAPFROG,
     OPTIMAL,
     amplification,
@@ -23,8 +24,7 @@ from buttress.models.multistep import (
     three_step,
     two_step,
 )
-from buttress.models.multistep import discretisation as scheme_of
-from buttress.models.zerosnet import MultistepBlock
+from buttress.models.blocks.multistep import discretisation as scheme_of
 from buttress.threat import Threat
 
 TABLE = [  # k, a0, a1, a2, b0, largest parasitic modulus, whether stable

@@ -10,11 +10,17 @@ import torch.nn.functional as F
 
 from buttress import models
 from buttress.attacks import PGD, Variant
-from buttress.attacks.variant import variants_of
+from buttress.attacks.composed.variant import variants_of
 from buttress.defences import AdversarialTraining
-from buttress.defences.at import At, Batch
+from buttress.defences.base.step_context import At, Batch
 from buttress.errors import UserError
-from buttress.models.cifs import ChannelSelection, ChannelSuppression, LinearProbe, Mask, NonlinearProbe
+from buttress.models.blocks.channel_selection import (
+    ChannelSelection,
+    ChannelSuppression,
+    LinearProbe,
+    Mask,
+    NonlinearProbe,
+)
 from buttress.threat import Threat
 
 SMALL = {

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from buttress.errors import UserError
-from buttress.models import conv_kernel
-from buttress.models.conv_kernel import conv_ntk
-from buttress.models.kernel_regression import ntk
+from buttress.models.blocks import conv_kernel
+from buttress.models.blocks.conv_kernel import conv_ntk
+from buttress.models.blocks.kernel_regression import ntk
 
 
 def pictures(count, *shape, seed=0):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from buttress.errors import UserError
-from buttress.models.decoder import Decoder
+from buttress.models.blocks.decoder import Decoder
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (1, 6, 6), (3, 32, 32), (2, 7, 13), (3, 1, 1), (5,), (64,)])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import gamma as known
 
-from buttress.models.gamma import Gamma, attached, quantile
+from buttress.models.blocks.gamma import Gamma, attached, quantile
 
 SHAPES = torch.tensor([0.05, 0.6, 2.0, 30.0, 1e4], dtype=torch.float64)
 LEVELS = (torch.arange(10, dtype=torch.float64) + 0.5)[:, None] / 10

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from buttress import audits, models
-from buttress.attacks.autoattack import AutoAttack
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.audits.masking import Masking
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.autoattack import AutoAttack
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
-from buttress.models.conv_kernel import conv_ntk
-from buttress.models.kernel_regression import Kernel, KernelRegression, centred, ntk
+from buttress.models.blocks.conv_kernel import conv_ntk
+from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred, ntk
 from buttress.threat import Threat
 
-FACTORY = "buttress.models.kernel_regression:kernel_regression"
+FACTORY = "buttress.models.blocks.kernel_regression:kernel_regression"
 THREAT = Threat(eps=0.1)
 
 

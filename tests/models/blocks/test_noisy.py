@@ -9,7 +9,7 @@ from torch import nn
 
 from buttress import models
 from buttress.errors import UserError
-from buttress.models.noisy import Averaged, GaussianNoise, add_noise, is_noisy, noisy
+from buttress.models.blocks.noisy import Averaged, GaussianNoise, add_noise, is_noisy, noisy
 
 
 def entering(model, x):
@@ -73,7 +73,7 @@ def test_weights_keep_their_names_and_gradients_pass():
 
 
 def test_it_is_made_again_from_its_description():
-    name = "buttress.models.noisy:noisy"
+    name = "buttress.models.blocks.noisy:noisy"
     made = models.create(name, network="cnn", image_size=8, width=3, first=0.4, mean=0.5, std=0.25, seed=1)
     later = add_noise(models.create("cnn", image_size=8, width=3, mean=0.5, std=0.25, seed=1), 0.4)
     for model in (made, later):

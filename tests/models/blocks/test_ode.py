@@ -14,8 +14,8 @@ from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.sustainability import sustainability
 from buttress.layers.tolerance import tolerance
-from buttress.models.ode import ADAPTIVE, FIXED, ODEBlock, crossings, integrate
-from buttress.models.steady_state import SteadyBlock
+from buttress.models.blocks.ode import ADAPTIVE, FIXED, ODEBlock, crossings, integrate
+from buttress.models.blocks.steady_state import SteadyBlock
 from buttress.report.kinds import draw
 
 FAR = {"rtol": 1e-9, "atol": 1e-11}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from buttress.errors import UserError
-from buttress.models.style_vae import StyleBlock, StyleVAE, divergence, reconstruction
+from buttress.models.blocks.style_vae import StyleBlock, StyleVAE, divergence, reconstruction
 
 
 @pytest.fixture(scope="module")

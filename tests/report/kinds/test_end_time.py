@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.kinds import draw
 
 

@@ -45,7 +45,7 @@ def test_only_embedded_images_are_shown(finding, address):
 def test_small_images_are_enlarged_pixel_by_pixel(finding):
     import numpy as np
 
-    from buttress.audits.images import png
+    from buttress.audits.base.png import png
 
     sizes = {"clean": 28, "adversarial": 95, "difference": 96}
     images = {what: png(np.zeros((4, width), np.uint8)) for what, width in sizes.items()}

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from buttress.audits.finding import Finding
-from buttress.audits.images import png
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import png
 from buttress.report.kinds import draw
 
 GREY = png(np.full((8, 8), 90, np.uint8))

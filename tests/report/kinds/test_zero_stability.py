@@ -1,6 +1,6 @@
 import pytest
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.kinds import draw
 
 

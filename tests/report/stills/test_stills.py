@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from buttress import registry
-from buttress.audits.finding import Finding
-from buttress.audits.images import png
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.png import png
 from buttress.errors import UserError
-from buttress.report.curves import curves, reach, summary
-from buttress.report.planes import edge, shade
-from buttress.report.stills import STILLS, still
-from buttress.report.svg import MARK, Canvas, Plot, ticks, told
+from buttress.report.stills.curves import curves, reach, summary
+from buttress.report.stills.findings import STILLS, still
+from buttress.report.stills.planes import edge, shade
+from buttress.report.stills.svg import MARK, Canvas, Plot, ticks, told
 
 SVG = "{http://www.w3.org/2000/svg}"
 BLACK, WHITE = (png(torch.full((2, 2), level, dtype=torch.uint8)) for level in (0, 255))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.fields import check_counts, check_threat
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.steepest import reach
+from buttress.attacks.gradient.steepest_ascent import reach
+from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.decision import Best
-from buttress.attacks.fields import check_counts, check_threat
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.black_box.decision_based import Best
+from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.fields import check_steps
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.square_moves import Moves, moves_for
-from buttress.attacks.square_windows import share_at
+from buttress.attacks.black_box.square_moves import Moves, moves_for
+from buttress.attacks.black_box.square_windows import share_at
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random

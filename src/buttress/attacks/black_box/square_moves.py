@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from buttress.attacks.l1 import project_l1
-from buttress.attacks.square_windows import Windows, bump, tiles, window_size
+from buttress.attacks.black_box.square_windows import Windows, bump, tiles, window_size
+from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.random import Random
 from buttress.threat import Threat, norms, per_row
 

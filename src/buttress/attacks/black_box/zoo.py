@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.fields import check_counts, check_positive, check_threat
-from buttress.attacks.minimum import MinimumNorm, Smallest
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
+from buttress.attacks.settings_checks import check_counts, check_positive, check_threat
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

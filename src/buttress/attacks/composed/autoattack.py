@@ -10,13 +10,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from buttress.attacks.apgd import APGD
-from buttress.attacks.base import Attack
-from buttress.attacks.fab import FAB
-from buttress.attacks.fields import check_steps
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.square import Square
-from buttress.attacks.stages import staged
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.gradient.apgd import APGD
+from buttress.attacks.minimum_norm.fab import FAB
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.composition import staged
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest

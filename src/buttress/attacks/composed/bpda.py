@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.base import Attack
-from buttress.attacks.eot import Wrapper
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest

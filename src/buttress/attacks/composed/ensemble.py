@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.base import Attack
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.checks import check_inputs
-from buttress.attacks.eot import Seen, Wrapper
-from buttress.attacks.oracle import Inside, Oracle, Search
-from buttress.attacks.passes import Passes
-from buttress.attacks.pgd import PGD
-from buttress.attacks.transfer import check_module, other_passes
+from buttress.attacks.composed.eot import Seen, Wrapper
+from buttress.attacks.composed.transfer import check_module, other_passes
+from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.call_checks import check_inputs
+from buttress.engine.oracle import Inside, Oracle, Search
+from buttress.engine.perturbation import Attack
+from buttress.engine.preserved_model import borrowed
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -34,7 +34,7 @@ class Ensemble(Wrapper):
     The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
     where all are beaten. `Attacked.beaten` is about the attacked model alone; call the attack with each of the others
     as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To attack
-    the mean prediction of several networks, attack ``buttress.models.ensemble.Ensemble``.)
+    the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
 
     Cost per input: that of the attack inside for each model, all counted, and 1 forward in a search for the first
     success. The others run in eval mode and come back as they were.

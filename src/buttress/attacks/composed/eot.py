@@ -9,10 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.oracle import Inside, Oracle, Search
-from buttress.attacks.passes import Passes
-from buttress.attacks.pgd import PGD
+from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.oracle import Inside, Oracle, Search
+from buttress.engine.perturbation import Attack
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.random import Random

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.base import Attack
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.checks import check_inputs
-from buttress.attacks.eot import Wrapper
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes
-from buttress.attacks.pgd import PGD
+from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.call_checks import check_inputs
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
+from buttress.engine.preserved_model import borrowed
+from buttress.engine.runner import Passes
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -26,7 +26,7 @@ class Transfer(Wrapper):
 
     Where the surrogate's points beat a model more often than its own gradients do, its gradients are masked. The
     attacked model needs none. Several surrogates are attacked as one by
-    ``buttress.models.ensemble.Ensemble``.
+    ``buttress.models.wrapping.mean_ensemble.Ensemble``.
 
     Cost per input: that of the attack inside, spent on the surrogate and counted; the surrogate runs in eval mode and
     comes back as it was.

@@ -9,12 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.base import Attack
-from buttress.attacks.borrow import Model, borrowed
-from buttress.attacks.eot import Wrapper
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import PGD
-from buttress.attacks.transfer import check_module, other_passes
+from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.transfer import check_module, other_passes
+from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
+from buttress.engine.preserved_model import Model, borrowed
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -94,7 +94,7 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
 
     They take the network's inputs, answer as it does, and are made of its own live weights. Empty where there is no
     method ``attack_variants``. Of a network inside others that hold it as ``model`` (such as
-    ``buttress.models.normalized.Normalized``) they stand where it stands; a parallel container is left away.
+    ``buttress.models.wrapping.normalized.Normalized``) they stand where it stands; a parallel container is left away.
 
     Raises:
         UserError: where a variant is no torch module.

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from buttress.attacks.corruption import Corruption
-from buttress.attacks.editing import contrasted
+from buttress.attacks.corruptions.corruption import Corruption
+from buttress.attacks.corruptions.image_operations import contrasted
 from buttress.random import Random
 from buttress.registry import attack
 

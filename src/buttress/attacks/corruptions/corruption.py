@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from buttress.attacks.editing import check_images
-from buttress.attacks.noise import Noise
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.image_operations import check_images
+from buttress.attacks.corruptions.noise import Noise
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 

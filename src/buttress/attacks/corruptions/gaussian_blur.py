@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from buttress.attacks.corruption import Corruption, larger
-from buttress.attacks.editing import blurred
+from buttress.attacks.corruptions.corruption import Corruption, larger
+from buttress.attacks.corruptions.image_operations import blurred
 from buttress.random import Random
 from buttress.registry import attack
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.base import Perturbation
+from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.threat import Threat, per_row
 

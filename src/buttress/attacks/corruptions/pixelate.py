@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from buttress.attacks.corruption import Corruption
+from buttress.attacks.corruptions.corruption import Corruption
 from buttress.random import Random
 from buttress.registry import attack
 

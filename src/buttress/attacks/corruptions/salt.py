@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.noise import Impulses, pixels
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.noise import Impulses, pixels
+from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.noise import Noise, check_strength
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 

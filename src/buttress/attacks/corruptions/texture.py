@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from buttress.attacks.corruption import Corruption, larger
+from buttress.attacks.corruptions.corruption import Corruption, larger
 from buttress.random import Random
 from buttress.registry import attack
 

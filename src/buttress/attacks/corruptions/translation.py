@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from buttress.attacks.corruption import Corruption
-from buttress.attacks.editing import displaced
+from buttress.attacks.corruptions.corruption import Corruption
+from buttress.attacks.corruptions.image_operations import displaced
 from buttress.random import Random
 from buttress.registry import attack
 

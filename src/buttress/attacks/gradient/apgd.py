@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from buttress.attacks.apgd_run import run_l1, run_momentum
-from buttress.attacks.base import Attack
-from buttress.attacks.fields import check_steps
-from buttress.attacks.l1 import project_l1
-from buttress.attacks.oracle import Inside, Oracle
-from buttress.attacks.ranks import ranked
+from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
+from buttress.attacks.gradient.l1_geometry import project_l1
+from buttress.attacks.minimum_norm.target_classes import ranked
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.oracle import Inside, Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
 from buttress.random import Random

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from buttress.attacks.l1 import project_l1, sparse_step
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.steepest import reach
+from buttress.attacks.gradient.l1_geometry import project_l1, sparse_step
+from buttress.attacks.gradient.steepest_ascent import reach
+from buttress.engine.oracle import Oracle
 from buttress.losses import LossLike
 from buttress.threat import Threat, per_row
 

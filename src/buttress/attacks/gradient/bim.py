@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.fields import check_steps
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.steepest import steepest_ascent, step_length
+from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack

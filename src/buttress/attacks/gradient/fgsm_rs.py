@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.steepest import steepest_ascent
+from buttress.attacks.gradient.steepest_ascent import steepest_ascent
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

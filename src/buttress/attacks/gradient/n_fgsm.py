@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from buttress.attacks.base import Perturbation
-from buttress.attacks.fields import check_threat
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import attack

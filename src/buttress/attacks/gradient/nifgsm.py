@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.mifgsm import MIFGSM, momentum_ascent
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.gradient.mifgsm import MIFGSM, momentum_ascent
+from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from buttress.attacks.oracle import Oracle
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.threat import Threat

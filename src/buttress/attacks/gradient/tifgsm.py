@@ -9,9 +9,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from buttress.attacks.difgsm import both_ways, plane
-from buttress.attacks.mifgsm import MIFGSM, momentum_ascent
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.gradient.difgsm import both_ways, plane
+from buttress.attacks.gradient.mifgsm import MIFGSM, momentum_ascent
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import PGD, Start
+from buttress.attacks.gradient.pgd import PGD, Start
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

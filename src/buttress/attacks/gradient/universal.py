@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from buttress import losses, tasks
-from buttress.attacks.base import Attack
-from buttress.attacks.borrow import Model, borrowed
-from buttress.attacks.checks import check_call, check_inputs
-from buttress.attacks.fields import check_steps
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.passes import Passes, Precision
-from buttress.attacks.steepest import reach, step_length
+from buttress.attacks.gradient.steepest_ascent import reach, step_length
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.call_checks import check_call, check_inputs
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
+from buttress.engine.preserved_model import Model, borrowed
+from buttress.engine.runner import Passes, Precision
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random

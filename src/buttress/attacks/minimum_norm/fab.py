@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.fab_planes import plane_distance, to_plane
-from buttress.attacks.fields import check_steps
-from buttress.attacks.minimum import MinimumNorm, Smallest
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.ranks import ranked
+from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
+from buttress.attacks.minimum_norm.target_classes import ranked
+from buttress.attacks.settings_checks import check_steps
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack

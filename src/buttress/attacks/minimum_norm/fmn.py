@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.ddn import check_gamma, corner, cosine, directed, width
-from buttress.attacks.fields import check_steps, check_threat
-from buttress.attacks.minimum import MinimumNorm, Smallest
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.minimum_norm.ddn import check_gamma, corner, cosine, directed, width
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
+from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Norm, Threat, norms, per_row

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.fields import check_counts, check_threat
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.base import Attack
-from buttress.attacks.oracle import Oracle
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.threat import Threat, per_row
 
 

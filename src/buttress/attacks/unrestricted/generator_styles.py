@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.fields import check_positive
-from buttress.attacks.noise import Noise, check_strength
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.attacks.settings_checks import check_positive
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -93,7 +93,7 @@ class Latent(Noise):
     through the model, and the generator's own.
 
     Args:
-        generator: a `Generator`, such as ``buttress.defences.generating.style_vae`` trains; `Pyramid` unless given.
+        generator: a `Generator`, such as ``defences.gat.generator_training.style_vae`` trains; `Pyramid` unless given.
         level: which styles and noises move: "high" is shape, "low" colour and texture.
         steps: at most; with 0 the inputs stay as they are, or become reconstructions where ``residue`` is off.
         style_step: length of a step, in spreads of each style.

@@ -10,10 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from buttress.attacks.editing import blurred, check_images, coloured, contrasted, displaced, turning
-from buttress.attacks.fields import check_positive
-from buttress.attacks.noise import Noise, check_strength
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.image_operations import (
+    blurred,
+    check_images,
+    coloured,
+    contrasted,
+    displaced,
+    turning,
+)
+from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.attacks.settings_checks import check_positive
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.noise import Noise, check_strength
-from buttress.attacks.oracle import Oracle
+from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -106,7 +106,7 @@ class Ladder(Noise):
     Stage 4 of Zhou, Tsang and Yin (Machine Learning 2022): ``decode(encode(x) + eps * direction)``, cut off at the box.
     The target is drawn uniformly from the other classes unless the caller gives one. There is no budget in input units:
     the size of ``x_adv - x`` also holds the decoder's own error, and at a large ``eps`` the label can become wrong.
-    `buttress.defences.ladder_space.fit_space` fits a space, and a prepared `LADDER` has one as ``space``. Without a
+    `defences.ladder.latent_space.fit_space` fits a space, and a prepared `LADDER` has one as ``space``. Without a
     space inputs are their own latent vectors and move along normal numbers of standard deviation 0.1, which is the
     plainest of the baselines.
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from buttress.attacks.variant import offered_networks
-from buttress.audits.base import Subject
-from buttress.audits.statistics import accuracy
+from buttress.attacks.composed.variant import offered_networks
+from buttress.audits.base.statistics import accuracy
+from buttress.audits.base.subject import Subject
 
 
 def ablations_of(model: nn.Module) -> dict[str, nn.Module]:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.apgd import APGD
-from buttress.attacks.corners import Corners
-from buttress.attacks.eot import EoT
-from buttress.attacks.hopskipjump import HopSkipJump
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.attacks.transfer import Transfer
-from buttress.attacks.variant import Variant
-from buttress.audits.naming import describe
+from buttress.attacks.black_box.corners import Corners
+from buttress.attacks.black_box.hopskipjump import HopSkipJump
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.composed.variant import Variant
+from buttress.attacks.gradient.apgd import APGD
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.attack_label import describe
 from buttress.random import Random
 from buttress.threat import Threat
 

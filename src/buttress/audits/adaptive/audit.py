@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.pgd import PGD
-from buttress.attacks.transfer import check_module
-from buttress.attacks.variant import variants_of
-from buttress.audits.ablations import ablated
-from buttress.audits.base import Audit, Subject, Timed, same_inputs
-from buttress.audits.checks.base import Trial
-from buttress.audits.checks.paired import compare
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.knowing import REFERENCE, Effort, Entry, attacks_on
-from buttress.audits.naming import describe
-from buttress.audits.statistics import INTERVAL, accuracy
-from buttress.audits.sweep import Cost, cost, sweep
+from buttress.attacks.composed.transfer import check_module
+from buttress.attacks.composed.variant import variants_of
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.adaptive.ablations import ablated
+from buttress.audits.adaptive.attack_list import REFERENCE, Effort, Entry, attacks_on
+from buttress.audits.base.attack_label import describe
+from buttress.audits.base.budget_sweep import Cost, cost, sweep
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import INTERVAL, accuracy
+from buttress.audits.base.subject import Audit, Subject, Timed, same_inputs
+from buttress.audits.masking.checks.check import Trial
+from buttress.audits.masking.checks.paired_attacks import compare
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -52,7 +52,7 @@ class Adaptive(Audit):
     Evaluating Adversarial Robustness" (arXiv 1902.06705). The network itself is attacked by PGD with cross-entropy and
     with the margin, towards each other class, along gradients that are means over small noise, by random corners of the
     threat, by Square and by HopSkipJump (not in l1); examples are crafted as well on what the network offers for it
-    (``attack_variants``, see `buttress.attacks.variant.variants_of`) and on other networks, and shown to this one. An
+    (``attack_variants``, see `attacks.composed.variant.variants_of`) and on other networks, and shown to this one. An
     input stands only where it withstands them all. Beside that stands the figure of a usual attack, the reference, and
     what each attack beats that the reference does not, and that none of the others does. A curve over budgets must come
     down to 0; where a network offers ``ablations`` they are asked about the inputs and the reference's points.

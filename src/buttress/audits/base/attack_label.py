@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any, cast
 
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.autoattack import AutoAttack
+from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.registry import attack as registered_attacks
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack
-from buttress.attacks.minimum import MinimumNorm
-from buttress.attacks.oracle import Stage
-from buttress.audits.base import Subject, Timed
-from buttress.audits.statistics import accuracy, median
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
+from buttress.audits.base.statistics import accuracy, median
+from buttress.audits.base.subject import Subject, Timed
+from buttress.engine.oracle import Stage
 
 _POINTS = 100  # of a curve over all distances
 

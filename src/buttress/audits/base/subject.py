@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Attacked, Perturbation
-from buttress.attacks.base import joined
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.oracle import Search
-from buttress.attacks.passes import Precision
-from buttress.audits.digests import digest as digest
-from buttress.audits.digests import digest_of
-from buttress.audits.evaluation import settings_of, settle
-from buttress.audits.evaluation.groups import GROUP, Data, Work, batch, crafted, cut, on
-from buttress.audits.evaluation.manifest import open_folder
-from buttress.audits.finding import Finding
-from buttress.audits.naming import describe as describe
-from buttress.data.base import Split
+from buttress.audits.base.attack_label import describe as describe
+from buttress.audits.base.evaluation import settings_of, settle
+from buttress.audits.base.evaluation.groups import GROUP, Data, Work, batch, crafted, cut, on
+from buttress.audits.base.evaluation.manifest import open_folder
+from buttress.audits.base.finding import Finding
+from buttress.data.dataset import Split
+from buttress.engine.digests import digest as digest
+from buttress.engine.digests import digest_of
+from buttress.engine.oracle import Search
+from buttress.engine.perturbation import joined
+from buttress.engine.preserved_model import borrowed
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random

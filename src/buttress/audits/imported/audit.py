@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from buttress.audits.base import Audit, Subject, same_inputs
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.statistics import INTERVAL, accuracy
-from buttress.audits.tensor_file import Examples, read
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import INTERVAL, accuracy
+from buttress.audits.base.subject import Audit, Subject, same_inputs
+from buttress.audits.imported.tensor_file import Examples, read
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text, norms, per_row

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.gaussian import Gaussian
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Stored, Subject, describe
-from buttress.audits.blocks import Measured, Settings, measure
-from buttress.audits.finding import Finding
+from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.subject import Audit, Stored, Subject, describe
+from buttress.audits.lipschitz.block_measures import Measured, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 from buttress.layers.profile import to_lists

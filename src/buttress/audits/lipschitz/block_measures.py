@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
+from buttress.engine.preserved_model import borrowed
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
 from buttress.layers.route import Passed, branches, chained, passes
 from buttress.layers.select import user_module

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from buttress.attacks import Attack
-from buttress.attacks.minimum import MinimumNorm
-from buttress.attacks.pgd import PGD
-from buttress.audits.base import Audit, Subject
-from buttress.audits.checks import CHECKS, Check, Result, Trial
-from buttress.audits.checks.base import Kind
-from buttress.audits.checks.paired import least_gap
-from buttress.audits.checks.proposal import spelt
-from buttress.audits.finding import Finding, Severity
-from buttress.audits.naming import describe
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
+from buttress.audits.base.attack_label import describe
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.masking.checks import CHECKS, Check, Result, Trial
+from buttress.audits.masking.checks.check import Kind
+from buttress.audits.masking.checks.paired_attacks import least_gap
+from buttress.audits.masking.checks.proposal import spelt
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text

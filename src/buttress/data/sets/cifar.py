@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.data.augment import Augment
-from buttress.data.base import Dataset, check_labels, from_arrays
-from buttress.data.download import cache_folder, fetch
-from buttress.data.files import members_of_archive, members_of_folder, missing, places
-from buttress.data.unpickle import read_pickle
+from buttress.data.dataset import Dataset, check_labels, from_arrays
+from buttress.data.formats.download import cache_folder, fetch
+from buttress.data.formats.locate import members_of_archive, members_of_folder, missing, places
+from buttress.data.formats.unpickle import read_pickle
 from buttress.errors import UserError
 from buttress.registry import dataset
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from buttress.data.base import Dataset, from_arrays
-from buttress.data.sampling import stratified_index
+from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
 from buttress.registry import dataset
 

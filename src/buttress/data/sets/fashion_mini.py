@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from buttress.data.base import Dataset, from_arrays
-from buttress.data.mnist import FASHION_CLASSES
+from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.sets.mnist import FASHION_CLASSES
 from buttress.errors import UserError
 from buttress.registry import dataset
 

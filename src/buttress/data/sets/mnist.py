@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.base import Dataset, check_labels, from_arrays
-from buttress.data.download import cache_folder, fetch
-from buttress.data.files import missing, places
-from buttress.data.idx import read_idx
+from buttress.data.dataset import Dataset, check_labels, from_arrays
+from buttress.data.formats.download import cache_folder, fetch
+from buttress.data.formats.idx import read_idx
+from buttress.data.formats.locate import missing, places
 from buttress.errors import UserError
 from buttress.registry import dataset
 

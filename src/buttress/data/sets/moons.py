@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from buttress.data.base import Dataset, Split, as_split
+from buttress.data.dataset import Dataset, Split, as_split
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import dataset

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.adv_kip_files import as_split, check_fits, free_id, read_set, write_picture, write_set
-from buttress.defences.adv_kip_learning import Inner, Learned, Recipe, View, learn
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.adv_kip.files import as_split, check_fits, free_id, read_set, write_picture, write_set
+from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Recipe, View, learn
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
 from buttress.errors import UserError
-from buttress.models.kernel_regression import Kernel, KernelRegression, centred
-from buttress.models.normalized import Normalized
-from buttress.models.options import whole
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
+from buttress.models.option_checks import whole
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -40,8 +40,8 @@ class AdvKIP(Defence):
     clean and without augmentation; validation and test stay real. The kernel sees inputs normalised as the network's
     `Normalized` does.
 
-    A `KernelRegression` as the model (``--model buttress.models.kernel_regression:kernel_regression``) is given the
-    learned set in place of training, with its own kernel: it is the classifier that the set was learned for.
+    A `KernelRegression` as the model (``--model buttress.models.blocks.kernel_regression:kernel_regression``) is given
+    the learned set in place of training, with its own kernel: it is the classifier that the set was learned for.
 
     Robustness of the kernel need not be the network's, and was optimised against one gradient attack: audit both with
     PGD-100 and restarts, a margin loss, and an attack without gradients (AutoAttack, Square), by networks of several

@@ -14,9 +14,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from buttress import data
-from buttress.data.base import Dataset, Split
+from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
-from buttress.files import sync, told_when_full
+from buttress.safe_files import sync, told_when_full
 
 _WIDTH = 10  # images in a row of the picture
 _SIDE = 32  # pixels that a small image is magnified to, at least
@@ -67,7 +67,7 @@ def free_id(dataset: Dataset) -> int:
 def learned(*, data_dir: str | Path | None = None, real: str = "fashion-mini", seed: int = 0) -> Dataset:
     """A learned set as a data set for any defence: it to train on, real inputs for validation and test.
 
-    For the command line: ``--data buttress.defences.adv_kip_files:learned --data-dir RUN/dataset.safetensors``, and
+    For the command line: ``--data buttress.defences.adv_kip.files:learned --data-dir RUN/dataset.safetensors``, and
     ``real`` among its options. Labels are classes here; learned labels that are no classes need `AdvKIP` itself.
 
     Args:

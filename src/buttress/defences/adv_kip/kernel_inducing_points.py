@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.losses import Loss
-from buttress.models.kernel_regression import Kernel, centred
+from buttress.models.blocks.kernel_regression import Kernel, centred
 from buttress.random import derive, generator
 
 View = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ class Learned:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a training set is learned; see `buttress.defences.adv_kip.AdvKIP`, whose arguments these are.
+    """How a training set is learned; see `buttress.defences.adv_kip.defence.AdvKIP`, whose arguments these are.
 
     Raises:
         UserError: for an inner loss that is unknown, or that the attack cannot follow.

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.fgsm import FGSM
-from buttress.data.base import Dataset
-from buttress.defences.apart_memory import Memory, Sizes, Storage, check_storage
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.data.dataset import Dataset
+from buttress.defences.apart.start_memory import Memory, Sizes, Storage, check_storage
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.engine.preserved_model import Mode, borrowed
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module

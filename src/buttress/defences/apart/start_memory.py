@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.data.augment import Geometry, draws
-from buttress.data.base import Dataset
-from buttress.defences.fitting import Rows
+from buttress.data.dataset import Dataset
+from buttress.defences.base.pretraining import Rows
 from buttress.errors import UserError
 from buttress.random import generator
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import borrowed
-from buttress.data.base import BATCH, Split
+from buttress.data.dataset import BATCH, Split
+from buttress.engine.preserved_model import borrowed
 from buttress.tasks import classification
 
 

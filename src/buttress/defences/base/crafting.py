@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode
-from buttress.defences.base import Cost, Defence
-from buttress.defences.costs import crafting_passes
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import Cost, Defence
+from buttress.engine.preserved_model import Mode
 
 
 class Crafting(Defence):

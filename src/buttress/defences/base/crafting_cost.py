@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode
-from buttress.attacks.eot import Wrapper
-from buttress.attacks.variant import Variant
+from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.variant import Variant
+from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 
 

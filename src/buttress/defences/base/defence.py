@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.defences.at import At as At
-from buttress.defences.at import Batch as Batch
-from buttress.defences.at import Pass as Pass
+from buttress.defences.base.step_context import At as At
+from buttress.defences.base.step_context import Batch as Batch
+from buttress.defences.base.step_context import Pass as Pass
 
 if TYPE_CHECKING:
-    from buttress.data.base import Dataset
+    from buttress.data.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from buttress import registry
-from buttress.defences.base import Defence
+from buttress.defences.base.defence import Defence
 
 
 def named(defence: Defence) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.data.base import Split
+from buttress.data.dataset import Split
 from buttress.random import derive, generator, seed_torch
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeVar, cast
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Mode, borrowed
-from buttress.attacks.passes import Precision, Twins
+from buttress.engine.preserved_model import Mode, borrowed
+from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
-from buttress.models.normalized import Normalized
-from buttress.models.outputs import FromProbabilities, Output
+from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.outputs import FromProbabilities, Output
 from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
 from buttress.threat import RowThreat

@@ -7,9 +7,9 @@ from pathlib import Path
 from torch import nn
 
 from buttress.attacks import Perturbation
-from buttress.data.base import Dataset
+from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss, Step
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss, Step
 
 
 class Wrapper(Defence):

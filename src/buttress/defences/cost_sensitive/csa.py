@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks import Perturbation
-from buttress.attacks.base import Attack
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.oracle import Oracle
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
-from buttress.defences.cost_matrix import (
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.pretraining import descend
+from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
     Mistakes,
     check_protected,
@@ -26,8 +26,8 @@ from buttress.defences.cost_matrix import (
     cost_matrix,
     expected_cost,
 )
-from buttress.defences.costs import crafting_passes
-from buttress.defences.fitting import descend
+from buttress.engine.oracle import Oracle
+from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import defence

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Epoch, Loss
-from buttress.defences.cost_matrix import (
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss
+from buttress.defences.base.pretraining import pretrain
+from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
     Mistakes,
     check_protected,
@@ -20,7 +21,6 @@ from buttress.defences.cost_matrix import (
     cost_matrix,
     expected_cost,
 )
-from buttress.defences.fitting import pretrain
 from buttress.errors import UserError
 from buttress.registry import defence, nearest
 

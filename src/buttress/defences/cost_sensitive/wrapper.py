@@ -9,10 +9,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from buttress.data.base import Dataset
-from buttress.defences.at import Kind
-from buttress.defences.base import At, Batch, Defence, Loss
-from buttress.defences.cost_matrix import (
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.step_context import Kind
+from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
     Mistakes,
     check_protected,
@@ -20,7 +21,6 @@ from buttress.defences.cost_matrix import (
     cost_matrix,
     expected_cost,
 )
-from buttress.defences.wrapper import Wrapper
 from buttress.errors import UserError
 from buttress.registry import defence
 

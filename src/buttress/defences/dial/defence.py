@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.pgd import PGD
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Loss
-from buttress.defences.crafting import Crafting
-from buttress.defences.gradient_reversal import reverse_gradient
+from buttress.attacks.gradient.pgd import PGD
+from buttress.data.dataset import Dataset
+from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.dial.gradient_reversal import reverse_gradient
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module

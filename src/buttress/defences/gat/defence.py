@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.latent import LEVELS, Latent, Level
-from buttress.attacks.semantic import Semantic
-from buttress.data.base import Dataset
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
+from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent, Level
+from buttress.attacks.unrestricted.image_edits import Semantic
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh, frozen
-from buttress.defences.fitting import pretrain
-from buttress.defences.generating import style_vae, usual_batch
+from buttress.defences.gat.generator_training import style_vae, usual_batch
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence

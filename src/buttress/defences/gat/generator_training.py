@@ -1,14 +1,14 @@
-"""Training the generator of `buttress.models.style_vae` for defences and attacks that move in its styles."""
+"""Training the generator of `buttress.models.blocks.style_vae` for defences and attacks that move in its styles."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from buttress.data.base import Split
-from buttress.defences.fitting import descend
+from buttress.data.dataset import Split
+from buttress.defences.base.pretraining import descend
 from buttress.errors import UserError
-from buttress.models.style_vae import StyleVAE, divergence, reconstruction
+from buttress.models.blocks.style_vae import StyleVAE, divergence, reconstruction
 from buttress.random import derive, generator, seed_torch
 
 

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.ladder import Ladder, LatentSpace
-from buttress.data.base import Dataset, Split
-from buttress.defences.base import At, Batch, Cost, Defence, Loss
-from buttress.defences.fitting import Rows, pretrain
-from buttress.defences.ladder_directions import Direction, check_direction
-from buttress.defences.ladder_space import fit_space, some_of_each
-from buttress.defences.ladder_svm import Attention, Recipe
+from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace
+from buttress.data.dataset import Dataset, Split
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.pretraining import Rows, pretrain
+from buttress.defences.ladder.directions import Direction, check_direction
+from buttress.defences.ladder.latent_space import fit_space, some_of_each
+from buttress.defences.ladder.support_vector_machines import Attention, Recipe
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from buttress.attacks.ladder import Directions, RandomDirections, unit
-from buttress.defences.ladder_svm import AttentionSVM, Recipe, attention, fit
+from buttress.attacks.unrestricted.latent_step import Directions, RandomDirections, unit
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe, attention, fit
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
 

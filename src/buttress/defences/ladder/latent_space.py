@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.ladder import LatentSpace
-from buttress.data.base import Split
-from buttress.defences.fitting import Rows, descend
-from buttress.defences.ladder_directions import Direction, fit_directions
-from buttress.defences.ladder_svm import Recipe
+from buttress.attacks.unrestricted.latent_step import LatentSpace
+from buttress.data.dataset import Split
+from buttress.defences.base.pretraining import Rows, descend
+from buttress.defences.ladder.directions import Direction, fit_directions
+from buttress.defences.ladder.support_vector_machines import Recipe
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
-from buttress.models.decoder import Decoder
+from buttress.models.blocks.decoder import Decoder
 from buttress.random import derive, generator, seed_torch
 
 _INPUT = ":input"

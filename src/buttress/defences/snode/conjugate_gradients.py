@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from buttress.models.snode import SNODE
+from buttress.models.architectures.snode import SNODE
 
 Rule = Literal["fr", "pr", "fr-pr", "hs", "dy", "none"]
 RULES = get_args(Rule)

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from buttress.data.base import Dataset
-from buttress.defences.adv_kip import normalisation
-from buttress.defences.base import At, Batch, Cost, Defence, Loss, Step
-from buttress.defences.conjugate import RULES, Direction, Energy, Rule, conjugacy, dot
+from buttress.data.dataset import Dataset
+from buttress.defences.adv_kip.defence import normalisation
+from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.snode.conjugate_gradients import RULES, Direction, Energy, Rule, conjugacy, dot
 from buttress.errors import UserError
-from buttress.models.snode import SNODE
-from buttress.models.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
+from buttress.models.architectures.snode import SNODE
+from buttress.models.blocks.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
 from buttress.registry import defence
 
 
@@ -26,7 +26,7 @@ class SnodeNCG(Defence):
     b(t), in L2 or, so that they stay smooth, in the Sobolev space H1; makes it conjugate to the last direction; solves
     the sensitivity problem along it; and moves to where E is smallest, the output taken as linear in the step. What is
     known of the last direction is forgotten at each batch, so training has no state of its own, and the trainer's
-    optimiser, its learning rate and its schedule are not used. For E see `buttress.defences.conjugate.Energy`.
+    optimiser, its learning rate and its schedule are not used. For E see `conjugate_gradients.Energy`.
 
     The step is exact only for that linear output, so it has a longest length, and is halved while E rises; where
     halving does not help the batch is left. A direction that does not lead downwards gives way to the gradient's

@@ -9,11 +9,19 @@ from typing import Literal, cast, get_args
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.cifs import ChannelSelection, ChannelSuppression, Mask, MaskName, ProbeName, Scale, Selection
-from buttress.models.options import number, probability, whole
-from buttress.models.resnet import ResNet
-from buttress.models.selective import Selective
-from buttress.models.wide_resnet import WideBlock, WideResNet
+from buttress.models.architectures.resnet import ResNet
+from buttress.models.architectures.wide_resnet import WideBlock, WideResNet
+from buttress.models.blocks.channel_selection import (
+    ChannelSelection,
+    ChannelSuppression,
+    Mask,
+    MaskName,
+    ProbeName,
+    Scale,
+    Selection,
+)
+from buttress.models.blocks.channel_selection_training import Selective
+from buttress.models.option_checks import number, probability, whole
 from buttress.registry import model
 
 SelectionName = Literal["none", "cifs", "cas"]

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.gamma import Gamma
-from buttress.models.latent_time import EndTimes, LatentTimeNet, Sampling
-from buttress.models.ode import ODEBlock
-from buttress.models.odenet import Dynamics, feature_extractor
-from buttress.models.options import number, positive, whole
+from buttress.models.architectures.odenet import Dynamics, feature_extractor
+from buttress.models.blocks.gamma import Gamma
+from buttress.models.blocks.latent_time import EndTimes, LatentTimeNet, Sampling
+from buttress.models.blocks.ode import ODEBlock
+from buttress.models.option_checks import number, positive, whole
 from buttress.registry import model
 
 _LEAST = 0.01  # of shape and rate
@@ -161,7 +161,7 @@ def lt_node(
         classes: number of classes.
         channels: channels of the images.
         width: channels of all feature maps, even.
-        extractor: see `buttress.models.odenet.odenet`, this and the next six.
+        extractor: see `buttress.models.architectures.odenet.odenet`, this and the next six.
         denoise: feature denoising.
         solver: of the equation.
         step: of the solver, and of the grid from which states between are reached.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from buttress.errors import UserError
-from buttress.models.options import one_of, whole
+from buttress.models.option_checks import one_of, whole
 from buttress.registry import model
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.denoising import Denoising
-from buttress.models.ode import ADAPTIVE, ODEBlock
-from buttress.models.options import number, one_of, positive, switch, whole
-from buttress.models.steady_state import WINDOWS, SteadyBlock
+from buttress.models.blocks.denoising import Denoising
+from buttress.models.blocks.ode import ADAPTIVE, ODEBlock
+from buttress.models.blocks.steady_state import WINDOWS, SteadyBlock
+from buttress.models.option_checks import number, one_of, positive, switch, whole
 from buttress.registry import model
 
 Norm = Literal["mean", "l2"]
@@ -215,7 +215,7 @@ def odenet(
             "deep" (one more convolution of stride 2) leaves 7x7 of 32x32 and 6x6 of 28x28.
         denoise: a feature denoising block (Xie et al., CVPR 2019) at the end of the extractor; the paper combines the
             two, the place is our choice.
-        solver: "euler" as published, or another of `buttress.models.ode.integrate`, adaptive ones included.
+        solver: "euler" as published, or another of `buttress.models.blocks.ode.integrate`, adaptive ones included.
         step: length of its steps.
         rtol: relative tolerance of adaptive solvers.
         atol: absolute one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.models.options import switch, whole
+from buttress.models.option_checks import switch, whole
 from buttress.registry import model
 
 

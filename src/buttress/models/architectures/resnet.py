@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.models.options import whole
+from buttress.models.option_checks import whole
 from buttress.registry import model
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from buttress.errors import UserError
-from buttress.models.options import number, one_of, switch, whole
-from buttress.models.self_gradient_trunks import (
+from buttress.models.blocks.two_pass_trunks import (
     ACTIVATIONS,
     NORMS,
     TRUNKS,
@@ -24,6 +23,7 @@ from buttress.models.self_gradient_trunks import (
     resnet_trunk,
     smoothed,
 )
+from buttress.models.option_checks import number, one_of, switch, whole
 from buttress.registry import model
 
 VARIANTS = ("input", "feature", "residual")

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from buttress.models.options import probability, whole
+from buttress.models.option_checks import probability, whole
 from buttress.registry import model
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.mlp import ACTIVATIONS
-from buttress.models.options import one_of, positive, whole
+from buttress.models.architectures.mlp import ACTIVATIONS
+from buttress.models.option_checks import one_of, positive, whole
 from buttress.registry import model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import whole
+from buttress.models.option_checks import whole
 from buttress.registry import model
 
 # Filters of the 16 convolutions, stage by stage; a maximum over 2x2 pixels ends each stage.

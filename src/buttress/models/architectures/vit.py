@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import positive, switch, whole
+from buttress.models.option_checks import positive, switch, whole
 from buttress.registry import model
 
 Mixer = Literal["attention", "convolution"]

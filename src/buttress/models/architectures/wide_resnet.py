@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.options import probability, whole
+from buttress.models.option_checks import probability, whole
 from buttress.registry import model
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.models.multistep import ORDINARY, Discretisation
-from buttress.models.multistep import discretisation as scheme_of
-from buttress.models.options import switch, whole
+from buttress.models.blocks.multistep import ORDINARY, Discretisation
+from buttress.models.blocks.multistep import discretisation as scheme_of
+from buttress.models.option_checks import switch, whole
 from buttress.registry import model
 
 Shape = tuple[int, int]  # of a state: channels, and how often the image's side was halved

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.models.cifs import ChannelSelection, Selection
+from buttress.models.blocks.channel_selection import ChannelSelection, Selection
 
 _SWEEP = (0.1, 1.0, 2.0, 10.0, 100.0)  # weights of the probes in a joint attack
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from buttress.errors import UserError
-from buttress.models.arc_cosine import angle_of
+from buttress.models.blocks.arc_cosine import angle_of
 
 _AT_ONCE = 1 << 17  # pairs of pixels computed together: a MB for each intermediate value, which caches still hold
 
@@ -24,7 +24,7 @@ def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0,
     weight_variance of 2 it is theirs up to a constant factor; they have no biases. A readout by global average pooling
     is not offered: it needs every pair of pixels, this one only those at the same place.
 
-    The slope where two patches point the same way is that of `buttress.models.kernel_regression.ntk`.
+    The slope where two patches point the same way is that of `buttress.models.blocks.kernel_regression.ntk`.
 
     Cost: N M H W pairs of pixels for each convolution. Where there are many in all, rows are computed in
     groups, and again for gradients, so that memory does not grow with N.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.arc_cosine import angle_of
-from buttress.models.conv_kernel import conv_ntk
-from buttress.models.options import whole
+from buttress.models.blocks.arc_cosine import angle_of
+from buttress.models.blocks.conv_kernel import conv_ntk
+from buttress.models.option_checks import whole
 
 Kind = Literal["fc", "conv"]
 
@@ -64,7 +64,7 @@ class Kernel:
     """Which kernel a regression uses, and how much it is smoothed.
 
     Args:
-        kind: "fc" is `ntk`, of a fully connected network; "conv" is `buttress.models.conv_kernel.conv_ntk`, of a
+        kind: "fc" is `ntk`, of a fully connected network; "conv" is `buttress.models.blocks.conv_kernel.conv_ntk`, of a
             convolutional one, for images alone, whose cost has a factor of the images' pixels.
         depth: hidden layers, or convolutions, of the network whose tangent kernel it is.
         weight_variance: see `ntk`.
@@ -201,8 +201,8 @@ def kernel_regression(
 ) -> KernelRegression:
     """A kernel regression that has learned nothing yet: uniform random points in [0, 1], classes in turn.
 
-    As ``models.create("buttress.models.kernel_regression:kernel_regression", features=64)`` it is made, saved and read
-    back like any other model.
+    As ``models.create("buttress.models.blocks.kernel_regression:kernel_regression", features=64)`` it is made, saved and
+    read back like any other model.
 
     Args:
         features: numbers per input; images are flattened.

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.gamma import Gamma
-from buttress.models.ode import FIXED, ODEBlock
-from buttress.models.odenet import ODENet
-from buttress.models.options import number, one_of, positive, whole
+from buttress.models.architectures.odenet import ODENet
+from buttress.models.blocks.gamma import Gamma
+from buttress.models.blocks.ode import FIXED, ODEBlock
+from buttress.models.option_checks import number, one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
 Average = Literal["probabilities", "logits"]

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.models.options import number
+from buttress.models.option_checks import number
 from buttress.registry import nearest
 
 Scalar = TypeVar("Scalar", float, Tensor)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from buttress import registry
 from buttress.errors import UserError
-from buttress.models.creation import create, spec_of
-from buttress.models.options import whole
+from buttress.models.create import create, spec_of
+from buttress.models.option_checks import whole
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -89,7 +89,7 @@ def noisy(
 ) -> nn.Module:
     """A network of any architecture, with noise layers.
 
-    As ``models.create("buttress.models.noisy:noisy", network="vgg19")`` it is made like any other model.
+    As ``models.create("buttress.models.blocks.noisy:noisy", network="vgg19")`` it is made like any other model.
 
     Args:
         network: the architecture's name.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.models.snode import SNODE
+from buttress.models.architectures.snode import SNODE
 
 
 @dataclass(frozen=True)

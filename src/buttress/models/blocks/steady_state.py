@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.ode import ODEBlock, integrate
+from buttress.models.blocks.ode import ODEBlock, integrate
 
 WINDOWS: dict[str, tuple[float, float]] = {"release": (0.9, 1.5), "paper": (1.0, 2.0)}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.resnet import resnet18
+from buttress.models.architectures.resnet import resnet18
 from buttress.models.swaps import SMOOTH
 
 TRUNKS = ("cnn", "resnet18")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def offered(model: nn.Module, method: str, *more: Any) -> nn.Module | None:
     """A module whose call is ``method`` of the network, made to stand where the network stands; None without one.
 
-    A network may be inside others that hold it as ``model``, such as ``buttress.models.normalized.Normalized``, which
+    A network may be inside others that hold it as ``model``, such as `models.Normalized`, which
     show it their own view of the inputs; a parallel container is left away. Nothing is copied but the wrappers.
 
     Args:

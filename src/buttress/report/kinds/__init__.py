@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.registry import Registry
 from buttress.report.text import percent, points
 

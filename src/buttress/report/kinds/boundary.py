@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import plotted

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import fill
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import percent

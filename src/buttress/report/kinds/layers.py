@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, SYMBOLS, Trace, figure, fill, line_name, pick
 from buttress.report.kinds import Key, Section, renderer
 from buttress.report.text import number, plotted, some

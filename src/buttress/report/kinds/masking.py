@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, Section, renderer
 from buttress.report.kinds.table import table

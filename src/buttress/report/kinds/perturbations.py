@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import interval, number, percent, plotted, points

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, GREY, SYMBOLS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import interval, number, percent, plotted, seconds

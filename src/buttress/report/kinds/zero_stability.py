@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.audits.finding import Finding
-from buttress.models.multistep import parasitic_modulus, three_step
+from buttress.audits.base.finding import Finding
+from buttress.models.blocks.multistep import parasitic_modulus, three_step
 from buttress.report.figures import COLOURS, DASHES, GREY, SYMBOLS, Trace, figure, fill, line_name, pick, rgba
 from buttress.report.kinds import Key, Section, renderer
 from buttress.report.text import number, plotted

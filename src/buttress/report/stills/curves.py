@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from buttress.report.figures import COLOURS, pick
-from buttress.report.svg import DASHES, FAINT, Box, Canvas, Plot, wide
+from buttress.report.stills.svg import DASHES, FAINT, Box, Canvas, Plot, wide
 
 Run = Sequence[float | None]  # a value for each epoch; None where there is none
 _WIDTH, _HEIGHT, _COLUMNS = 270.0, 180.0, 3

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from buttress.audits.finding import Finding
+from buttress.audits.base.finding import Finding
 from buttress.errors import UserError
-from buttress.report.planes import Plane, planes
-from buttress.report.svg import FAINT, INK, Box, Canvas, wide
+from buttress.report.stills.planes import Plane, planes
+from buttress.report.stills.svg import FAINT, INK, Box, Canvas, wide
 from buttress.report.text import percent
 
 _CELL, _SPACE, _HEAD = 64.0, 8.0, 52.0  # of the images and of the lines above them

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import torch
 
-from buttress.audits.images import png
+from buttress.audits.base.png import png
 from buttress.report.figures import COLOURS, pick
-from buttress.report.svg import FAINT, INK, LINE, Box, Canvas, Plot, wide
+from buttress.report.stills.svg import FAINT, INK, LINE, Box, Canvas, Plot, wide
 
 _WIDTH, _HEIGHT, _COLUMNS = 340.0, 280.0, 2
 _SHADES = ((0x6E, 0xA8, 0xE6), (0xE9, 0xEA, 0xEC), (0xED, 0xA2, 0x5C))  # for 0, 1/2 and 1; those of the page

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import nn
 
-from buttress.data.base import Dataset
-from buttress.defences.base import Batch
+from buttress.data.dataset import Dataset
+from buttress.defences.base.defence import Batch
 from buttress.threat import Threat
 
 Snapshot = dict[str, Any]

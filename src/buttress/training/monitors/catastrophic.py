@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from buttress.defences.base import Batch
+from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
 from buttress.registry import monitor
 from buttress.threat import Threat

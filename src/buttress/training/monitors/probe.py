@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks import Perturbation
-from buttress.attacks.fgsm import FGSM
-from buttress.attacks.pgd import PGD
-from buttress.attacks.steepest import reach
-from buttress.data.base import Split
-from buttress.defences.base import Batch
+from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
+from buttress.attacks.gradient.steepest_ascent import reach
+from buttress.data.dataset import Split
+from buttress.defences.base.defence import Batch
 from buttress.random import Random, derive
 from buttress.tasks import classification
 from buttress.threat import Threat, norms

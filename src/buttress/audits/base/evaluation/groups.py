@@ -17,13 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from buttress.attacks import Attacked, Perturbation
-from buttress.attacks.borrow import Model
-from buttress.attacks.oracle import Search, Stage
-from buttress.attacks.passes import Precision
-from buttress.audits.digests import digest_of
-from buttress.data.base import Split
+from buttress.data.dataset import Split
+from buttress.engine.digests import digest_of
+from buttress.engine.oracle import Search, Stage
+from buttress.engine.preserved_model import Model
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.files import sync, told_when_full
+from buttress.safe_files import sync, told_when_full
 from buttress.tasks import Task
 
 Data = Split | Iterable[tuple[Tensor, Tensor]]

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from buttress.audits.evaluation.groups import Group, tensors_of
-from buttress.files import sync
+from buttress.audits.base.evaluation.groups import Group, tensors_of
+from buttress.safe_files import sync
 
 _DTYPES = {torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.uint8: "U8"}
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from buttress.attacks.passes import Precision
+from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.files import write_text
+from buttress.safe_files import write_text
 
 MARK = "manifest.json"
 

@@ -14,18 +14,28 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
-from buttress.attacks.borrow import Model, borrowed
-from buttress.attacks.checks import check_inputs
-from buttress.attacks.fingerprint import plain
-from buttress.attacks.oracle import Search, Stage
-from buttress.attacks.passes import Passes, Precision
-from buttress.audits.digests import digest
-from buttress.audits.evaluation import processes
-from buttress.audits.evaluation.groups import GROUP, Data, Given, Group, Work, crafted, files_in, grouped, read_group
-from buttress.audits.evaluation.manifest import leave_folder, open_folder
-from buttress.audits.naming import describe
-from buttress.audits.statistics import interval
-from buttress.data.base import Split
+from buttress.audits.base.attack_label import describe
+from buttress.audits.base.evaluation import processes
+from buttress.audits.base.evaluation.groups import (
+    GROUP,
+    Data,
+    Given,
+    Group,
+    Work,
+    crafted,
+    files_in,
+    grouped,
+    read_group,
+)
+from buttress.audits.base.evaluation.manifest import leave_folder, open_folder
+from buttress.audits.base.statistics import interval
+from buttress.data.dataset import Split
+from buttress.engine.call_checks import check_inputs
+from buttress.engine.digests import digest
+from buttress.engine.fingerprint import plain
+from buttress.engine.oracle import Search, Stage
+from buttress.engine.preserved_model import Model, borrowed
+from buttress.engine.runner import Passes, Precision
 from buttress.errors import UserError
 from buttress.tasks import Task
 

@@ -1,18 +1,18 @@
 """Checks of the `masking` audit, one small file each; causes come before what they cause."""
 
-from buttress.audits.checks.agreement import Agreement
-from buttress.audits.checks.base import Check, Result, Trial
-from buttress.audits.checks.black_box import BlackBox
-from buttress.audits.checks.budget import Budget, Unbounded
-from buttress.audits.checks.effort import OtherLoss, Restarts, Steps
-from buttress.audits.checks.gradients import Gradients
-from buttress.audits.checks.mode import TrainMode
-from buttress.audits.checks.one_step import OneStep
-from buttress.audits.checks.random_points import RandomPoints
-from buttress.audits.checks.randomness import Randomness
-from buttress.audits.checks.roughness import Roughness
-from buttress.audits.checks.scale import Scale
-from buttress.audits.checks.transferred import Transferred
+from buttress.audits.masking.checks.agreement import Agreement
+from buttress.audits.masking.checks.black_box import BlackBox
+from buttress.audits.masking.checks.budget import Budget, Unbounded
+from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.effort import OtherLoss, Restarts, Steps
+from buttress.audits.masking.checks.gradients import Gradients
+from buttress.audits.masking.checks.logit_scale import Scale
+from buttress.audits.masking.checks.one_step import OneStep
+from buttress.audits.masking.checks.random_points import RandomPoints
+from buttress.audits.masking.checks.randomness import Randomness
+from buttress.audits.masking.checks.roughness import Roughness
+from buttress.audits.masking.checks.training_mode import TrainMode
+from buttress.audits.masking.checks.transfer import Transferred
 
 CHECKS: tuple[Check, ...] = (
     Randomness(),

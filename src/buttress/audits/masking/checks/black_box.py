@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from buttress.attacks.square import Square
-from buttress.audits.checks.base import Check, Kind, Result, Trial
-from buttress.audits.checks.proposal import black_box
+from buttress.attacks.black_box.square import Square
+from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.audits.masking.checks.proposal import black_box
 
 
 class BlackBox(Check):

@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import ClassVar
 
-from buttress.attacks.pgd import PGD
-from buttress.audits.checks.base import Check, Result, Trial
-from buttress.audits.checks.paired import at_least
-from buttress.audits.checks.proposal import black_box
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.paired_attacks import at_least
+from buttress.audits.masking.checks.proposal import black_box
 from buttress.audits.robustness import at_budget
 from buttress.threat import norms
 

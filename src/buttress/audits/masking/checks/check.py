@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Attack, Attacked
-from buttress.attacks.borrow import borrowed
-from buttress.attacks.bpda import BPDA
-from buttress.attacks.oracle import Oracle
-from buttress.attacks.pgd import PGD
-from buttress.attacks.transfer import Transfer
-from buttress.audits.base import Subject
-from buttress.audits.checks.paired import Comparison, compare
-from buttress.audits.checks.slopes import Slopes, slopes
-from buttress.audits.naming import describe
+from buttress.attacks.composed.bpda import BPDA
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.attack_label import describe
+from buttress.audits.base.subject import Subject
+from buttress.audits.masking.checks.paired_attacks import Comparison, compare
+from buttress.audits.masking.checks.raw_gradients import Slopes, slopes
+from buttress.engine.oracle import Oracle
+from buttress.engine.preserved_model import borrowed
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random, derive

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from buttress.attacks import Attack
-from buttress.audits.checks.base import Check, Kind, Result, Trial
-from buttress.audits.naming import describe
+from buttress.audits.base.attack_label import describe
+from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
 
 
 def harder(trial: Trial, attack: Attack, what: str) -> Result:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Kind, Result, Trial
-from buttress.audits.checks.paired import at_least
-from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import span
+from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.audits.masking.checks.paired_attacks import at_least
+from buttress.audits.masking.checks.proposal import black_box
+from buttress.audits.masking.checks.raw_gradients import span
 
 _FAINT = 0.01  # what a gradient says moving every value across its whole range does to the margin, as a share of it
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from buttress.attacks.pgd import PGD
-from buttress.audits.checks.base import Check, Result, Trial
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.masking.checks.check import Check, Result, Trial
 
 
 @dataclass(frozen=True)

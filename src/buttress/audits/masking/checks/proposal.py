@@ -6,11 +6,11 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, cast
 
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.eot import EoT
-from buttress.attacks.pgd import PGD
-from buttress.attacks.square import Square
-from buttress.attacks.transfer import Transfer
-from buttress.audits.checks.base import Trial
+from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.eot import EoT
+from buttress.attacks.composed.transfer import Transfer
+from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.masking.checks.check import Trial
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.threat import Threat

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack
-from buttress.attacks.oracle import Oracle
-from buttress.audits.checks.base import Check, Kind, Result, Trial
-from buttress.audits.checks.proposal import black_box
+from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.audits.masking.checks.proposal import black_box
+from buttress.engine.oracle import Oracle
 from buttress.losses import margin
 from buttress.random import Random
 from buttress.threat import Threat, norms, per_row

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from buttress.audits.checks.base import Check, Result, Trial
-from buttress.audits.checks.proposal import averaged
+from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.proposal import averaged
 
 
 class Randomness(Check):

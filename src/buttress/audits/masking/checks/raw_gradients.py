@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.borrow import borrowed
-from buttress.audits.base import Subject
+from buttress.audits.base.subject import Subject
+from buttress.engine.preserved_model import borrowed
 from buttress.losses import margin
 from buttress.models import forward_checked
 from buttress.random import Random, derive

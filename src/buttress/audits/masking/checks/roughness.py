@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Kind, Result, Trial
-from buttress.audits.checks.paired import at_least
-from buttress.audits.checks.proposal import black_box
-from buttress.audits.checks.slopes import cosines, neighbours
+from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.audits.masking.checks.paired_attacks import at_least
+from buttress.audits.masking.checks.proposal import black_box
+from buttress.audits.masking.checks.raw_gradients import cosines, neighbours
 
 _NEIGHBOURS = 4
 _ALIKE = 0.1  # cosine below which a neighbour's gradient points elsewhere

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.checks.base import Check, Result, Trial
-from buttress.audits.checks.proposal import black_box
-from buttress.audits.naming import describe
+from buttress.audits.base.attack_label import describe
+from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.proposal import black_box
 
 
 class TrainMode(Check):

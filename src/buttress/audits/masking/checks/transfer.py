@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from buttress.attacks.transfer import Transfer
-from buttress.audits.checks.base import Check, Result, Trial
-from buttress.audits.checks.proposal import black_box
-from buttress.audits.naming import describe
+from buttress.attacks.composed.transfer import Transfer
+from buttress.audits.base.attack_label import describe
+from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.proposal import black_box
 
 
 class Transferred(Check):

@@ -6,9 +6,9 @@ import inspect
 from typing import Any
 
 from buttress import registry
+from buttress.claims.recipe import find, recipes
 from buttress.defences import Defence
 from buttress.errors import UserError
-from buttress.workflows.claims.recipe import find, recipes
 
 
 def listing(role: str, name: str | None = None) -> list[dict[str, Any]]:

@@ -6,10 +6,10 @@ import pytest
 from torch import nn
 
 from buttress import registry
-from buttress.data.base import from_arrays
+from buttress.claims import find
+from buttress.cli.listing import documentation, listing
+from buttress.data.dataset import from_arrays
 from buttress.errors import UserError
-from buttress.workflows import documentation, listing
-from buttress.workflows.claims import find
 
 
 @pytest.mark.parametrize("role", sorted(registry.ROLES))
@@ -23,7 +23,7 @@ def test_every_member_is_there_in_plain_data(role):
 def test_options_come_with_their_defaults():
     (moons,) = [row for row in listing("datasets") if row["name"] == "moons"]
     assert moons["options"]["samples"] == 1000
-    assert moons["class"] == "buttress.data.moons.moons"
+    assert moons["class"] == "buttress.data.sets.moons.moons"
     (robustness,) = [row for row in listing("audits") if row["name"] == "robustness"]
     assert set(robustness["options"]) == {"attacks", "noises", "eps", "reuse"}
     assert robustness["options"]["eps"] is None

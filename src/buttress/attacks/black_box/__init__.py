@@ -1,0 +1,1 @@
+"""Attacks that use outputs or decisions alone, without gradients."""

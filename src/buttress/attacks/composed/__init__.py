@@ -1,0 +1,1 @@
+"""Attacks that run other attacks: suites, expectations, surrogates, several models."""

@@ -1,0 +1,1 @@
+"""Attacks whose perturbation is no norm ball: styles of a generator, latent steps, image edits."""

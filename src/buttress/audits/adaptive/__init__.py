@@ -1,0 +1,1 @@
+"""Attacks that know how the network is made."""

@@ -1,0 +1,1 @@
+"""What audits share: subject, finding, statistics, evaluation."""

@@ -1,0 +1,1 @@
+"""Adversarial examples from files of others."""

@@ -1,0 +1,1 @@
+"""Can a robustness figure be trusted: checks for gradient masking."""

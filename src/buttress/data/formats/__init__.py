@@ -1,0 +1,1 @@
+"""Downloading, finding and decoding the published files of data sets."""

@@ -1,0 +1,1 @@
+"""adv-KIP: a small training set that is learned to be robust."""

@@ -1,0 +1,1 @@
+"""APART: perturbations that are learned along with the network."""

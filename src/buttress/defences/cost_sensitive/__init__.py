@@ -1,0 +1,1 @@
+"""Cost-sensitive training: some mistakes cost more than others."""

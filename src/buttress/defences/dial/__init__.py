@@ -1,0 +1,1 @@
+"""DIAL: features that do not tell clean from adversarial inputs."""

@@ -1,0 +1,1 @@
+"""Generative adversarial training: attacks on the styles of a generator."""

@@ -1,0 +1,1 @@
+"""LADDER: adversarial training along directions of a latent space."""

@@ -1,0 +1,1 @@
+"""Training of standalone neural ODEs by conjugate gradients."""

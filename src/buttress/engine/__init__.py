@@ -1,0 +1,1 @@
+"""What runs an attack: one call, one oracle, one result; methods hold mathematics only."""

@@ -1,0 +1,1 @@
+"""Parts that architectures and defences are built from: ODE solvers, kernels, generators."""

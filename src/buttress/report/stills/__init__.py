@@ -1,0 +1,1 @@
+"""Still pictures, for files that hold no script."""
