@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from BUTTRESS import safe_files as files
+from buttress import safe_files as files
 from safetensors import SafetensorError
 
 from buttress.errors import UserError

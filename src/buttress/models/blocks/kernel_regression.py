@@ -201,8 +201,8 @@ def kernel_regression(
 ) -> KernelRegression:
     """A kernel regression that has learned nothing yet: uniform random points in [0, 1], classes in turn.
 
-    As ``models.create("buttress.models.blocks.kernel_regression:kernel_regression", features=64)`` it is made, saved and
-    read back like any other model.
+    As ``models.create("buttress.models.blocks.kernel_regression:kernel_regression", features=64)`` it is made, saved
+    and read back like any other model.
 
     Args:
         features: numbers per input; images are flattened.
