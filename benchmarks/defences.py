@@ -18,7 +18,7 @@ import torch
 
 from buttress import models
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences import At, Batch, Defence
+from buttress.defences import Batch, Defence, StepContext
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fast import Fast
 from buttress.defences.layer_regularised import LayerRegularised
@@ -48,7 +48,7 @@ class Contender:
         """One step of training, timed."""
         start = time.perf_counter()
         self.model.train()
-        at = At(self.model, self.batch, index=self.steps, epoch=1.0)
+        at = StepContext(self.model, self.batch, index=self.steps, epoch=1.0)
         self.optimizer.zero_grad()
         self.defence.loss(self.model, self.batch, at).value.backward()
         self.optimizer.step()

@@ -67,7 +67,7 @@ def falls(attack, model, split, seed):
         x, y, ids = split.take(torch.arange(start, min(start + BATCH, len(split))))
         with torch.no_grad():
             right.append(model(x).argmax(1) == y)
-        fallen.append(attack(model, x, y, seed=seed, ids=ids, search="first").beaten)
+        fallen.append(attack(model, x, y, seed=seed, ids=ids, search="first").success)
     return torch.cat(fallen), torch.cat(right)
 
 

@@ -155,7 +155,7 @@ def robustness(chosen):
             with torch.no_grad():
                 clean = (torch.cat([model(part) for part in x.split(100)]).argmax(1) == y).float().mean()
             attacked = PGD(threat=Threat(eps=EPS), steps=20)(model, x, y, ids=ids, search="first")
-            robust.append(100 - 100 * float(attacked.beaten.float().mean()))
+            robust.append(100 - 100 * float(attacked.success.float().mean()))
             print(f"seed {seed}  {way:15} clean {clean:6.1%}  PGD-20 {robust[-1]:5.1f}%  {taken:8.0f} s", flush=True)
         differences.append(robust[1] - robust[0])
     told = paired(differences)

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from buttress import safe_files as files
 from safetensors import SafetensorError
 
+from buttress import safe_files as files
 from buttress.errors import UserError
 
 
@@ -41,12 +41,12 @@ def test_a_full_disk_leaves_the_old_text_and_no_rubbish(monkeypatch, tmp_path, p
 
 
 def test_other_errors_pass():
-    with pytest.raises(PermissionError), files.told_when_full(Path("here")):
+    with pytest.raises(PermissionError), files.full_disk_reported(Path("here")):
         refuse(errno.EACCES)()
-    with pytest.raises(SafetensorError), files.told_when_full(Path("here")):
+    with pytest.raises(SafetensorError), files.full_disk_reported(Path("here")):
         raise SafetensorError("header too large")
 
 
 def test_safetensors_own_word_for_a_full_disk_is_understood():
-    with pytest.raises(UserError, match="no space left to write here"), files.told_when_full(Path("here")):
+    with pytest.raises(UserError, match="no space left to write here"), files.full_disk_reported(Path("here")):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")

@@ -22,8 +22,12 @@ def test_narrow_outputs_are_read_as_float32(dtype):
 
 def test_beaten_and_score():
     z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [torch.nan, 0.0, 0.0]])
-    assert classification.beaten(z, torch.tensor([0, 0, 0])).tolist() == [False, True, True]
-    assert classification.beaten(z, torch.tensor([0, 0, 0]), torch.tensor([1, 1, 0])).tolist() == [False, True, False]
+    assert classification.is_adversarial(z, torch.tensor([0, 0, 0])).tolist() == [False, True, True]
+    assert classification.is_adversarial(z, torch.tensor([0, 0, 0]), torch.tensor([1, 1, 0])).tolist() == [
+        False,
+        True,
+        False,
+    ]
     assert classification.score(z, torch.tensor([0, 0, 0])).tolist() == [1.0, 0.0, 0.0]
 
 
@@ -45,8 +49,8 @@ def test_denoising_by_peak_signal_to_noise_ratio():
     torch.testing.assert_close(
         task.score(restored, clean), torch.tensor([26.0206, 20.0, 13.9794]), rtol=1e-5, atol=1e-5
     )
-    assert task.beaten(restored, clean).tolist()[::2] == [False, True]
-    assert task.beaten(restored, clean, target=restored).all()
+    assert task.is_adversarial(restored, clean).tolist()[::2] == [False, True]
+    assert task.is_adversarial(restored, clean, target=restored).all()
     assert task.score(clean, clean).isfinite().all()
     with pytest.raises(UserError, match=r"the restored images are \(3, 1, 2, 2\), the clean ones \(3, 1, 4\)"):
         task.check(restored, clean.view(3, 1, 4))

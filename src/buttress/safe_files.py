@@ -14,7 +14,7 @@ from buttress.errors import UserError
 
 
 @contextmanager
-def told_when_full(path: Path) -> Iterator[None]:
+def full_disk_reported(path: Path) -> Iterator[None]:
     """Turn a full disk into a line for the user.
 
     Raises:
@@ -44,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: when the disk is full; the file that was there is intact.
     """
-    with told_when_full(path):
+    with full_disk_reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.tmp")
         try:

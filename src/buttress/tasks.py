@@ -33,7 +33,7 @@ class Task(ABC):
         return torch.stack(tuple(outputs)).mean(0)
 
     @abstractmethod
-    def beaten(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """(N,) bool: whether the attacker has what it wants: a wrong output, or the target."""
 
     @abstractmethod
@@ -109,7 +109,7 @@ class Classification(Task):
         several = torch.stack([output.double().log_softmax(1) for output in outputs])
         return (several.logsumexp(0) - math.log(len(outputs))).to(outputs[0].dtype)
 
-    def beaten(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """The class is not ``y``, or is ``target``; an output that is not a number is beaten unless targeted."""
         predicted = output.argmax(1)
         if target is not None:
@@ -118,7 +118,7 @@ class Classification(Task):
 
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """1 for the right class, else 0."""
-        return (~self.beaten(output, y)).float()
+        return (~self.is_adversarial(output, y)).float()
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class Denoising(Task):
         if output.shape != y.shape:
             raise UserError(f"the restored images are {tuple(output.shape)}, the clean ones {tuple(y.shape)}")
 
-    def beaten(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """Below the floor; or, with a target image, at or above the floor as seen from that image."""
         return self.score(output, y) < self.floor if target is None else self.score(output, target) >= self.floor
 

@@ -75,8 +75,8 @@ def test_beaten_means_that_the_sign_of_the_logit_changed(nets, name):
     logit = x @ WEIGHT
     y = (logit > 0).long()
     result = make(name, Threat(eps=eps, box=None))(binary(nets, 1), x, y)
-    assert torch.equal(result.beaten, logit.abs() < eps * WEIGHT.abs().sum())
-    assert 0 < result.beaten.sum() < 40
+    assert torch.equal(result.success, logit.abs() < eps * WEIGHT.abs().sum())
+    assert 0 < result.success.sum() < 40
     torch.testing.assert_close(result.distance, torch.full((40,), eps, dtype=torch.float64))
     z = result.x_adv @ WEIGHT
     torch.testing.assert_close(result.loss, torch.nn.functional.softplus(torch.where(y == 1, -z, z)))

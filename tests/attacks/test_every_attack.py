@@ -101,7 +101,7 @@ def test_inside_the_threat_and_nothing_of_the_callers_changed(
     assert not result.x_adv.requires_grad
     within = threat if isinstance(attack, Attack) else Threat(norm=norm, eps=float("inf"), box=box)
     assert within.contains(result.x_adv, x).all()
-    for field in ("beaten", "loss", "distance", "forwards", "backwards"):
+    for field in ("success", "loss", "distance", "forwards", "backwards"):
         assert getattr(result, field).shape == (n,)
     again = attack(model, x, y, target=target, seed=seed, search=search)
     for field in dataclasses.fields(result):
@@ -118,7 +118,7 @@ def test_every_member_is_defined_for_some_threat_and_finds_something_there(nets,
     y = model(x).argmax(1)
     threats = [Threat(norm=norm, eps=eps) for norm in ("linf", "l2", "l1") for eps in (0.5, 4.0, float("inf"))]
     attacks = [made(name, threat, model, queries=200, steps=20, std=0.5, amount=0.9, eps=0.5) for threat in threats]
-    assert any(attack is not None and bool(attack(model, x, y).beaten.any()) for attack in attacks)
+    assert any(attack is not None and bool(attack(model, x, y).success.any()) for attack in attacks)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -193,18 +193,18 @@ def test_an_input_fares_alike_in_any_batch(nets, name, norm, monkeypatch):
     for part in (order, order[:3], order[3:], *order[:, None]):
         other = attack(model, x[part], y[part], ids=ids[part], seed=9)
         torch.testing.assert_close(other.x_adv, whole.x_adv[part], rtol=0, atol=1e-12)
-        for field in ("beaten", "forwards", "backwards"):
+        for field in ("success", "forwards", "backwards"):
             assert torch.equal(getattr(other, field), getattr(whole, field)[part])
     batched = attack(model, x, y, ids=ids, seed=9, batch_size=2)
     torch.testing.assert_close(batched.x_adv, whole.x_adv, rtol=0, atol=1e-12)
     first = attack(model, x, y, ids=ids, seed=9, search="first")
     for part in (order[:3], *order[:, None]):
         other = attack(model, x[part], y[part], ids=ids[part], seed=9, search="first")
-        for field in ("beaten", "forwards", "backwards"):
+        for field in ("success", "forwards", "backwards"):
             assert torch.equal(getattr(other, field), getattr(first, field)[part])
-    targets = attack(model, x, y, ids=ids, seed=9, target="random").beaten
+    targets = attack(model, x, y, ids=ids, seed=9, target="random").success
     assert torch.equal(
-        attack(model, x[order], y[order], ids=ids[order], seed=9, target="random").beaten, targets[order]
+        attack(model, x[order], y[order], ids=ids[order], seed=9, target="random").success, targets[order]
     )
 
 
@@ -249,7 +249,7 @@ def test_models_of_one_logit_and_of_few_and_many_classes(nets, name, shape):
     for target in (None, "random"):
         result = attack(model, x, y, target=target)
         assert result.x_adv.isfinite().all()
-        assert result.beaten.shape == (6,)
+        assert result.success.shape == (6,)
 
 
 @pytest.mark.parametrize("name", NAMES)

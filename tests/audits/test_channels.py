@@ -99,8 +99,8 @@ def test_robust_accuracy_is_that_of_the_attack(case):
     outcome = FGSM(threat=Threat(eps=0.1))(model, x, y)
     cat, dog = ask(case).data["classes"]
     assert (cat["clean"], dog["clean"]) == (1, 1)
-    assert cat["accuracy"] == float((~outcome.beaten[:2]).double().mean())
-    assert dog["accuracy"] == float(~outcome.beaten[2])
+    assert cat["accuracy"] == float((~outcome.success[:2]).double().mean())
+    assert dog["accuracy"] == float(~outcome.success[2])
     assert (cat["low"], dog["low"]) <= (cat["accuracy"], dog["accuracy"]) < (cat["high"], dog["high"])
 
 

@@ -47,15 +47,15 @@ def test_inputs_that_were_right_and_are_not_any_more_come_first(gallery):
     with torch.no_grad():
         right = model(split.x).argmax(1) == split.y
     result = ATTACK(model, split.x, split.y, ids=split.ids)
-    beaten = int((right & result.beaten).sum())
+    success = int((right & result.success).sum())
     total = int(right.sum())
-    assert 0 < beaten <= total < 24
-    assert finding.verdict == f"FGSM changes the answer for {beaten} of the {total} inputs that were right."
+    assert 0 < success <= total < 24
+    assert finding.verdict == f"FGSM changes the answer for {success} of the {total} inputs that were right."
     kinds = [
         (i["clean"]["label"] == i["truth"], i["adversarial"]["label"] == i["truth"]) for i in finding.data["items"]
     ]
-    assert kinds[:beaten] == [(True, False)] * beaten
-    assert all(clean and kept for clean, kept in kinds[beaten:total])
+    assert kinds[:success] == [(True, False)] * success
+    assert all(clean and kept for clean, kept in kinds[success:total])
     assert not any(clean for clean, _ in kinds[total:])
 
 

@@ -62,7 +62,7 @@ def test_figures_are_those_of_the_attacks(pictures):
     assert finding.data["cosine"]["mean"] == pytest.approx(float(expected), abs=1e-5)
     assert finding.data["cosine"]["low"] < float(expected) < finding.data["cosine"]["high"]
     assert [row["accuracy"] for row in finding.data["attacks"]] == [
-        pytest.approx(float((~found.beaten).double().mean())) for found in (one, many)
+        pytest.approx(float((~found.success).double().mean())) for found in (one, many)
     ]
 
 

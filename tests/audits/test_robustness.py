@@ -129,7 +129,7 @@ def test_costs_and_noises_are_those_of_the_calls(line):
     assert row["total"]["forwards"] == pytest.approx(sum(float(r.forwards.double().mean()) for r in results))
     assert row["total"]["seconds"] > row["seconds"]
     assert row["stages"] == []
-    assert other["accuracy"] == float((~moved.beaten).double().mean())
+    assert other["accuracy"] == float((~moved.success).double().mean())
     assert (row["label"], other["label"]) == ("PGD-4", "gaussian")
 
 
@@ -197,12 +197,12 @@ def test_what_fell_at_a_smaller_budget_counts_as_fallen_at_the_larger_ones(line,
     model, x, y, _ = line
     eps, ids = [0.05, 0.1, 0.2, 0.3], torch.arange(len(y))
     attack = kind(threat=FREE)
-    results = [replace(attack, threat=replace(FREE, eps=e))(model, x, y, ids=ids, search="first").beaten for e in eps]
+    results = [replace(attack, threat=replace(FREE, eps=e))(model, x, y, ids=ids, search="first").success for e in eps]
     plain, reused = (ask(model, x, y, Robustness(attacks=[attack], eps=eps, reuse=r)) for r in (False, True))
     right = model(x).argmax(1) == y
     stands, fallen = [right], right
-    for beaten in results:
-        fallen = fallen & ~beaten
+    for success in results:
+        fallen = fallen & ~success
         stands.append(fallen)
     curves = [finding.data["attacks"][0]["curve"] for finding in (plain, reused)]
     assert [p["accuracy"] for p in curves[0]] == [

@@ -8,7 +8,7 @@ from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim
 from buttress.claims.worker_pool import working
 from buttress.errors import UserError
-from buttress.jobs.settings import Network, Say
+from buttress.jobs.settings import Network, Reporter
 
 SETUP = {
     "source": {"data": "moons", "data_args": {"samples": 64, "val": 16, "test": 40}},
@@ -62,7 +62,7 @@ def test_what_was_not_published_is_none():
 
 
 def test_a_real_profile_is_that_of_sustainability(tmp_path):
-    with working(tmp_path, None, 0, Say()) as work:
+    with working(tmp_path, None, 0, Reporter()) as work:
         found = run_profiles(claim(), SETTINGS, 1, work)
     moons = data.load("moons", samples=64, val=16, test=40, seed=0)
     model = Network(model="lsa-a", model_args={"width": 8}).create(moons, 0)

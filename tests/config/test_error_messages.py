@@ -6,7 +6,7 @@ import jsonargparse
 import pytest
 
 from buttress.attacks import Attack
-from buttress.config.error_messages import complaint, told_by_user_error
+from buttress.config.error_messages import error_line, user_error_behind
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -52,7 +52,7 @@ def test_every_kind_of_mistake(word, line):
     parser.add_function_arguments(job)
     with pytest.raises(jsonargparse.ArgumentError) as caught:
         parser.parse_args([word])
-    assert complaint(caught.value, KNOWN).startswith(line)
+    assert error_line(caught.value, KNOWN).startswith(line)
 
 
 def test_options_of_a_class_are_named_by_its_path():
@@ -65,17 +65,17 @@ def test_options_of_a_class_are_named_by_its_path():
     ):
         with pytest.raises(jsonargparse.ArgumentError) as caught:
             parser.parse_args(["--attack=buttress.attacks.gradient.pgd.PGD", word])
-        assert complaint(caught.value, KNOWN).startswith(line), complaint(caught.value, KNOWN)
+        assert error_line(caught.value, KNOWN).startswith(line), error_line(caught.value, KNOWN)
 
 
 def test_our_own_line_is_found_among_the_causes():
     error = ValueError("many\nlines")
     error.__cause__ = TypeError("between")
     error.__cause__.__context__ = UserError("steps must be 1 or more; got 0")
-    assert complaint(error) == "steps must be 1 or more; got 0"
-    assert told_by_user_error(ValueError("x")) is None
+    assert error_line(error) == "steps must be 1 or more; got 0"
+    assert user_error_behind(ValueError("x")) is None
 
 
 def test_words_that_are_not_known_are_told_in_one_line():
-    assert complaint(ValueError('Parser key "a.b_c":\n  Something\n    else entirely')) == "--a.b-c: Something"
-    assert complaint(ValueError("")) == "cannot be read"
+    assert error_line(ValueError('Parser key "a.b_c":\n  Something\n    else entirely')) == "--a.b-c: Something"
+    assert error_line(ValueError("")) == "cannot be read"

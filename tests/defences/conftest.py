@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from buttress.data.dataset import from_arrays
-from buttress.defences import At, Batch
+from buttress.defences import Batch, StepContext
 from buttress.training import Optimiser, fit
 
 
@@ -72,14 +72,14 @@ def single(batch):
 @pytest.fixture
 def at():
     """A maker of the trainer's side of one step."""
-    return lambda model, batch, **place: At(model, batch, **{"index": 3, "seed": 7, **place})
+    return lambda model, batch, **place: StepContext(model, batch, **{"index": 3, "seed": 7, **place})
 
 
 @pytest.fixture
 def passes():
     """Count the passes of a module while the context is open."""
 
-    class Passes:
+    class Runner:
         def __init__(self, model):
             self.modes = []
             self.handle = model.register_forward_pre_hook(lambda module, args: self.modes.append(module.training))
@@ -90,7 +90,7 @@ def passes():
         def __exit__(self, *_):
             self.handle.remove()
 
-    return Passes
+    return Runner
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from buttress.defences.adv_kip.defence import AdvKIP
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
 from buttress.defences.base.step_context import rescaled
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.eps_warmup import EpsWarmup
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
@@ -144,7 +144,7 @@ def test_what_attacks_in_its_preparation_alone_has_no_budget_that_grows(network,
     EpsWarmup(base, epochs=0.0).prepare(network(), images, 0)
 
 
-class Half(Wrapper):
+class Half(WrapperDefence):
     """Any base under half its budget."""
 
     def loss(self, model, batch, at):

@@ -73,9 +73,9 @@ def test_verdicts_are_those_of_the_attack(network, images):
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     x, y, ids = images.train.take(torch.arange(36))
     right = copy.deepcopy(model).eval()(x.double()).argmax(1) == y
-    beaten = attack(model, x.double(), y, seed=5, ids=ids, search="first").beaten
+    success = attack(model, x.double(), y, seed=5, ids=ids, search="first").success
     assert torch.equal(found.clean, right)
-    assert torch.equal(found.robust, right & ~beaten)
+    assert torch.equal(found.robust, right & ~success)
     assert 0 < found.robust.sum() < found.clean.sum()
     assert torch.equal(judge(model, images.train, None, 5).robust, right)
 

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from buttress import registry
 from buttress.defences import Batch, Defence
 from buttress.defences.awp import AWP
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
@@ -122,7 +122,7 @@ def test_its_cost_is_the_number_of_passes_of_one_step(name, network, images, tra
 def test_whether_each_objective_makes_a_perturbed_pass(name, network, train):
     defence, made = make(name), []
 
-    class Watching(Wrapper):
+    class Watching(WrapperDefence):
         def loss(self, model, batch, at):
             found = super().loss(model, batch, at)
             made.append("adversarial" in at.passes)

@@ -29,7 +29,7 @@ from buttress.attacks import (
     Square,
 )
 from buttress.engine.oracle import Oracle
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.random import Random, derive
 from buttress.tasks import classification
 from buttress.threat import Threat
@@ -106,13 +106,13 @@ def test_rows_that_fall_stop_costing(model, attack):
     assert result.backwards[:5].tolist() == [0] * 5
     assert torch.equal(result.x_adv[:5], x[:5])
     assert sum(rows) == int(result.forwards.sum())
-    standing = ~result.beaten
+    standing = ~result.success
     assert 0 < standing.sum() < 35
     whole = 12 if isinstance(attack, PGD) else 13  # clean, the search's own, the verdict
     assert (result.forwards[standing] == whole).all()
     assert (result.backwards[standing] == 10).all()
-    assert (result.forwards[result.beaten] <= whole).all()
-    assert result.forwards[result.beaten].float().mean() < whole - 3
+    assert (result.forwards[result.success] <= whole).all()
+    assert result.forwards[result.success].float().mean() < whole - 3
 
 
 def test_the_search_ends_when_nothing_is_left(model):
@@ -120,7 +120,7 @@ def test_the_search_ends_when_nothing_is_left(model):
     y = (model(x).argmax(1) + 1) % 4
     result = PGD(steps=10, restarts=4)(model, x, y, search="first")
     assert result.forwards.tolist() == [1] * 12
-    assert result.beaten.all()
+    assert result.success.all()
 
 
 def test_first_success_says_what_a_plain_loop_says_that_looks_at_every_iterate(model):
@@ -136,7 +136,7 @@ def test_first_success_says_what_a_plain_loop_says_that_looks_at_every_iterate(m
         if step < 10:
             x_adv = threat.project(x_adv + 2.5 * 0.03 / 10 * grad.sign(), x)
     result = PGD(threat=threat, steps=10)(model, x, y, search="first", seed=7)
-    assert torch.equal(result.beaten, fallen)
+    assert torch.equal(result.success, fallen)
     assert torch.equal(model(result.x_adv).argmax(1) != y, fallen)
     assert 0 < fallen.sum() < 40
 
@@ -146,7 +146,7 @@ def test_the_loss_told_is_that_of_the_point_returned(model):
     for search in ("full", "first"):
         result = PGD(loss="margin")(model, x, y, search=search)
         torch.testing.assert_close(result.loss, F.cross_entropy(model(result.x_adv), y, reduction="none"))
-        assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+        assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
 
 
 def test_targeted_attacks_are_scored_by_the_target(model):
@@ -154,8 +154,8 @@ def test_targeted_attacks_are_scored_by_the_target(model):
     target = (y + 2) % 4
     result = PGD(threat=Threat(eps=0.3), steps=20)(model, x, y, target=target)
     predicted = model(result.x_adv).argmax(1)
-    assert torch.equal(result.beaten, predicted == target)
-    assert result.beaten.any()
+    assert torch.equal(result.success, predicted == target)
+    assert result.success.any()
     least = PGD(threat=Threat(eps=0.3), steps=20)(model, x, y, target="least_likely")
     given = PGD(threat=Threat(eps=0.3), steps=20)(model, x, y, target=model(x).argmin(1))
     assert torch.equal(least.x_adv, given.x_adv)
@@ -165,10 +165,10 @@ def test_random_targets_are_never_the_truth_and_hit_every_other_class(nets):
     """A model that says class 2 for all: the random targets that are beaten at eps 0 are those of class 2."""
     model = nets.linear(torch.zeros(4, 3), [0.0, 0.0, 2.0, 0.0])
     x, y = torch.rand(300, 3), torch.arange(300) % 4
-    beaten = FGSM(threat=Threat(eps=0.0))(model, x, y, target="random").beaten
-    assert not beaten[y == 2].any()
+    success = FGSM(threat=Threat(eps=0.0))(model, x, y, target="random").success
+    assert not success[y == 2].any()
     for truth in (0, 1, 3):
-        assert 10 < beaten[y == truth].sum() < 45  # 75 draws of chance 1/3
+        assert 10 < success[y == truth].sum() < 45  # 75 draws of chance 1/3
 
 
 def test_train_mode_fgsm_by_hand(nets):
@@ -200,7 +200,7 @@ QUESTIONS = {
 
 
 def oracle_of(model, x, y, precision="fp32", batch_size=5, **options):
-    return Oracle(Passes(model, classification, precision, batch_size), x, y, **options)
+    return Oracle(Runner(model, classification, precision, batch_size), x, y, **options)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -209,7 +209,7 @@ def test_rows_that_rest_are_not_asked_about_and_read_0(model, question):
     sizes = []
     model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
     oracle, ask = oracle_of(model, x, y), QUESTIONS[question]
-    whole, beaten = ask(oracle, x), oracle.beaten.clone()
+    whole, success = ask(oracle, x), oracle.success.clone()
     before = oracle.forwards.clone(), oracle.backwards.clone()
     assert before[0].tolist() == [1] * 12
     sizes.clear()
@@ -223,8 +223,8 @@ def test_rows_that_rest_are_not_asked_about_and_read_0(model, question):
         assert (mine[rows] == 0).all()
         torch.testing.assert_close(mine[~rows], other[~rows])
     assert sizes == [5, 3, 5, 5, 2]
-    assert torch.equal(oracle.beaten[rows], beaten[rows])
-    assert torch.equal(oracle.beaten[~rows], (model(1 - x).argmax(1) != y)[~rows])
+    assert torch.equal(oracle.success[rows], success[rows])
+    assert torch.equal(oracle.success[~rows], (model(1 - x).argmax(1) != y)[~rows])
     assert torch.equal(oracle.forwards, before[0] + (~rows).long())
     assert torch.equal(oracle.backwards, before[1] + before[1] * ~rows)
     oracle.rest(~rows)  # these instead of the former
@@ -335,8 +335,8 @@ def test_logits_scaled_up_fall_as_the_plain_ones_do(model, attack, scale):
     x, y = right(model, 40)
     plain = attack(model, x, y)
     scaled = attack(lambda z: scale * model(z), x, y)
-    assert plain.beaten.sum() >= 36
-    assert scaled.beaten.sum() >= 36
+    assert plain.success.sum() >= 36
+    assert scaled.success.sum() >= 36
 
 
 def test_a_softmax_saturated_in_float64_still_has_a_direction(nets):
@@ -344,9 +344,9 @@ def test_a_softmax_saturated_in_float64_still_has_a_direction(nets):
     x = torch.tensor([[0.6, 0.4], [0.4, 0.6]])
     y = torch.tensor([0, 2])
     result = PGD(threat=Threat(eps=0.2), start="zero")(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     torch.testing.assert_close(result.x_adv, torch.tensor([[0.4, 0.6], [0.6, 0.4]]))
-    assert not PGD(threat=Threat(eps=0.2), start="zero")(model, x, y, target=y - y + 1).beaten.all()
+    assert not PGD(threat=Threat(eps=0.2), start="zero")(model, x, y, target=y - y + 1).success.all()
 
 
 def test_no_subnormal_number_on_the_way_down():
@@ -390,19 +390,19 @@ def test_a_success_that_only_bf16_sees_is_none(nets, search):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (model(x) <= 0).all()
     result = PGD(threat=Threat(eps=1e-5))(model, x, y, precision="bf16", search=search)
-    assert not result.beaten.any()
+    assert not result.success.any()
     assert (result.loss < 0.7).all()
     assert result.precision == "bf16"
     # Nor does it end the search: the first point asked about is such a one, the true success comes later.
     wider = PGD(threat=Threat(eps=0.01), start="zero")
-    assert wider(model, x, y, precision="bf16", search=search).beaten.all()
+    assert wider(model, x, y, precision="bf16", search=search).success.all()
 
 
 def test_apgd_in_bf16_tells_the_float32_verdict_of_the_point_it_returns(model):
     x, y = right(model, 40)
     for search in ("full", "first"):
         result = APGD(threat=Threat(eps=0.03), steps=8)(model, x, y, precision="bf16", search=search)
-        assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+        assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
 
 
 def test_auto_chooses_one_and_tells(model, caplog):
@@ -441,7 +441,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(model, caplog, search, error
     plain = PGD(threat=Threat(eps=0.03))(model, x, y, search=search)
     with caplog.at_level(logging.WARNING, logger="buttress"):
         result = PGD(threat=Threat(eps=0.03))(Small(model, error=error), x, y, search=search, precision=precision)
-    assert torch.equal(result.beaten, plain.beaten)
+    assert torch.equal(result.success, plain.success)
     if precision == "fp32":
         torch.testing.assert_close(result.x_adv, plain.x_adv)
     sizes = [int(n) for n in re.findall(r"halved to (\d+) inputs", caplog.text)]
@@ -470,7 +470,7 @@ def test_a_caller_without_gradients(model, around):
     with around():
         result = PGD()(model, x.clone(), y.clone(), ids=torch.arange(12))
     assert torch.equal(result.x_adv, expected.x_adv)
-    assert torch.equal(result.beaten, expected.beaten)
+    assert torch.equal(result.success, expected.success)
 
 
 def test_a_pending_backward_of_the_callers_survives(nets):
@@ -522,7 +522,7 @@ def test_binary_models_of_every_form_are_attacked_alike(form):
     y = (x @ weight > 0).long()
     result = BIM(threat=Threat(eps=0.1))(model, x, y)
     torch.testing.assert_close(result.x_adv, (x + 0.1 * weight.sign() * (1 - 2 * y[:, None])).clamp(0, 1))
-    assert torch.equal(result.beaten, (result.x_adv @ weight > 0).long() != y)
+    assert torch.equal(result.success, (result.x_adv @ weight > 0).long() != y)
 
 
 def test_dlr_with_two_classes_warns_and_takes_the_margin(nets):
@@ -540,8 +540,8 @@ def test_an_output_that_is_not_a_number_counts_as_beaten_once_the_model_has_show
 
     x, y = torch.full((2, 2), 0.5), torch.zeros(2, dtype=torch.long)
     result = BIM(threat=Threat(eps=0.1))(model, x, y)
-    assert result.beaten.all()
-    assert not BIM(threat=Threat(eps=0.1))(model, x, y, target=torch.ones(2, dtype=torch.long)).beaten.any()
+    assert result.success.all()
+    assert not BIM(threat=Threat(eps=0.1))(model, x, y, target=torch.ones(2, dtype=torch.long)).success.any()
 
 
 class Registering(nn.Module):

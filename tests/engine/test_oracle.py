@@ -14,7 +14,7 @@ from buttress.attacks import APGD, BPDA, PGD, Attack, DeepFool, Ensemble, EoT, T
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle, Stage
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat
@@ -25,7 +25,7 @@ def images(n=12, seed=3):
 
 
 def oracle_of(model, x, y, target=None, draws=1, batch_size=5, **options):
-    return Oracle(Passes(model, tasks.classification, "fp32", batch_size, draws), x, y, target, **options)
+    return Oracle(Runner(model, tasks.classification, "fp32", batch_size, draws), x, y, target, **options)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_loss_with_float32_weights_gets_a_truth_that_fits_them(dtype):
     def weighted(output, truth):
         return (output - truth).flatten(1) @ weight
 
-    oracle = Oracle(Passes(lambda x: 2 * x, tasks.Denoising(), "fp32", 5), x, y)
+    oracle = Oracle(Runner(lambda x: 2 * x, tasks.Denoising(), "fp32", 5), x, y)
     value, grad = oracle.loss_and_grad(x, weighted)
     torch.testing.assert_close(value, (2 * x - y.float()).flatten(1) @ weight)
     torch.testing.assert_close(grad, (2 * weight).view(1, 1, 6, 6).expand_as(x))
@@ -133,13 +133,13 @@ def test_a_loss_that_is_none_is_named(model, loss, told, attack):
 
 @pytest.mark.parametrize("wrap", [EoT, BPDA, Ensemble, Transfer])
 def test_what_must_be_exact_is_so_inside_other_attacks(model, wrap, monkeypatch):
-    made, build = [], Passes.__init__
+    made, build = [], Runner.__init__
 
     def noted(self, *args, **options):
         build(self, *args, **options)
         made.append(self)
 
-    monkeypatch.setattr(Passes, "__init__", noted)
+    monkeypatch.setattr(Runner, "__init__", noted)
     options = {"surrogate": model} if wrap is Transfer else {"draws": 1} if wrap is EoT else {}
     if wrap is Ensemble:
         options = {"models": [model]}
@@ -226,7 +226,7 @@ def test_a_point_outside_the_threat_is_no_success(nets):
     for search in ("full", "first"):
         result = Far(threat=Threat(eps=0.3, box=None))(model, x, y, search=search)
         assert (result.distance <= 0.3).all()
-        assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+        assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
     first = Far(threat=Threat(eps=0.3, box=None), near=0.1)(model, x, y, search="first")
     torch.testing.assert_close(first.x_adv[2], torch.tensor([0.35]))  # the one inside, not 0.25 + 0.3
 
@@ -250,10 +250,10 @@ def test_minimum_norm_attacks_go_on_after_the_first_success(nets, search):
     x, y = torch.tensor([[0.0], [0.2], [0.5], [-4.0]]), torch.zeros(4, dtype=torch.long)
     result = Halving(threat=Threat(norm="l2", eps=math.inf, box=None))(model, x, y, search=search)
     torch.testing.assert_close(result.distance, torch.tensor([0.4, 0.2, 0.0, 0.0], dtype=torch.float64))
-    assert result.beaten.tolist() == [True, True, True, False]
+    assert result.success.tolist() == [True, True, True, False]
     assert torch.equal(result.x_adv[2:], x[2:])
     within = Halving(threat=Threat(norm="l2", eps=0.3, box=None))(model, x, y, search=search)
-    assert within.beaten.tolist() == [False, True, True, False]
+    assert within.success.tolist() == [False, True, True, False]
     assert (within.distance <= 0.3).all()
 
 
@@ -294,8 +294,8 @@ def test_with_draws_the_verdict_is_of_the_mean(nets):
     model = Noisy(nets.linear([[1.0, 0.0], [0.0, 1.0]]))
     x, y = torch.tensor([[0.9, 0.3]]).repeat(6, 1), torch.zeros(6, dtype=torch.long)
     for search in ("full", "first"):
-        assert not Drawn(threat=Threat(eps=0.05), steps=2)(model, x, y, search=search).beaten.any()
-        assert Drawn(threat=Threat(eps=0.6), steps=8)(model, x, y, search=search).beaten.all()
+        assert not Drawn(threat=Threat(eps=0.05), steps=2)(model, x, y, search=search).success.any()
+        assert Drawn(threat=Threat(eps=0.6), steps=8)(model, x, y, search=search).success.all()
 
 
 # -- flags read every so many questions --------------------------------------------------------------------------------
@@ -309,9 +309,9 @@ def test_reading_the_flags_seldom_changes_no_verdict(model, every, precision):
     attack = PGD(threat=Threat(eps=0.03), steps=10)
     often = attack(model, x, y, search="first", batch_size=7)
     seldom = attack(model, x, y, search="first", batch_size=7, read_every=every, precision=precision)
-    assert 0 < often.beaten.sum() < 40
-    assert torch.equal(seldom.beaten, often.beaten)
-    assert torch.equal(model(seldom.x_adv).argmax(1) != y, seldom.beaten)
+    assert 0 < often.success.sum() < 40
+    assert torch.equal(seldom.success, often.success)
+    assert torch.equal(model(seldom.x_adv).argmax(1) != y, seldom.success)
     if precision == "fp32":
         torch.testing.assert_close(seldom.x_adv, often.x_adv, rtol=0, atol=1e-6)
         assert (seldom.backwards >= often.backwards).all()

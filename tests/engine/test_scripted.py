@@ -42,7 +42,7 @@ def test_attacks_find_what_they_find_on_the_network_itself(pair, precision, sear
     y = model(x).argmax(1)
     for attack in (PGD(threat=THREAT, steps=3), APGD(threat=THREAT, steps=3), Square(threat=THREAT, queries=5)):
         ours = attack(script, x, y, precision=precision, search=search)
-        assert torch.equal(ours.beaten, model(ours.x_adv).argmax(1) != y)
+        assert torch.equal(ours.success, model(ours.x_adv).argmax(1) != y)
         if precision == "fp32":
             torch.testing.assert_close(ours.x_adv, attack(model, x, y, search=search).x_adv, rtol=0, atol=1e-6)
 

@@ -11,7 +11,7 @@ from torch import nn
 from buttress import models, tasks
 from buttress.attacks import APGD, PGD, DeepFool, EoT, Square
 from buttress.engine.oracle import Oracle
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.engine.twin import NoTwinError, Twin
 from buttress.threat import Threat
 
@@ -192,9 +192,9 @@ def test_the_verdict_is_the_models_own(nets, precision, search):
     model, x = trained(nets.seeded(build))
     y, attack = model(x).argmax(1), APGD(threat=Threat(eps=0.02), steps=12)
     result, plain = attack(model, x, y, precision=precision, search=search), attack(model, x, y, search=search)
-    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
-    assert torch.equal(result.beaten, plain.beaten)
-    assert 0 < plain.beaten.sum() < len(x)
+    assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
+    assert torch.equal(result.success, plain.success)
+    assert 0 < plain.success.sum() < len(x)
 
 
 def test_kept_twins_are_filled_again_and_never_copied_anew(nets, monkeypatch):
@@ -242,7 +242,7 @@ def test_compiled_batches_have_one_size_and_the_answers_are_the_twins(nets, monk
     attack = PGD(threat=Threat(eps=0.02), steps=6)
     results = {p: attack(model, x, y, precision=p, search="first", batch_size=5) for p in ("twin", "compiled")}
     assert set(sizes) == {5}
-    assert torch.equal(results["compiled"].beaten, results["twin"].beaten)
+    assert torch.equal(results["compiled"].success, results["twin"].success)
     assert results["compiled"].precision == "compiled"
 
 
@@ -250,7 +250,7 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
     clock = iter(range(1000))
     cost = {"fp32": 4, "bf16": 3, "folded": 1, "twin": 2}
     model, x = trained(nets.seeded(Block))
-    passes = Passes(model, tasks.classification, "auto", 12)
+    passes = Runner(model, tasks.classification, "auto", 12)
     now, inner = [0.0], passes._timed
 
     def timed(x, gradient, precision, part):
@@ -294,7 +294,7 @@ def test_a_network_that_flattens_by_view_runs_in_every_precision(nets, precision
     y = model(x).argmax(1)
     result = PGD(threat=Threat(eps=0.05), steps=3)(model, x, y, precision=precision, search=search)
     assert precision in (result.precision, "auto")
-    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+    assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
 
 
 def test_its_twin_computes_what_it_does(nets):
@@ -379,7 +379,7 @@ def test_a_network_that_needs_the_usual_layout_runs_in_every_precision(nets, che
     attack = APGD(threat=Threat(eps=0.05), steps=3)  # asks without and with a gradient
     result = attack(model, x, y, precision=precision, search=search)
     assert precision in (result.precision, "auto")
-    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+    assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
     assert attack(model, x, y, precision="auto").backwards.max() >= 3
 
 
@@ -413,7 +413,7 @@ def test_several_gradients_at_once_and_differences_fall_back_too(nets, precision
     model, x = trained(nets.seeded(lambda: Particular(full_gradient)))
     y, classes = model(x).argmax(1), torch.tensor([[1, 0]]).expand(12, 2)
     for ask in (lambda o: o.gradients(x, ["margin", "cross_entropy"]), lambda o: o.differences(x, classes)):
-        asked, plain = (Oracle(Passes(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
+        asked, plain = (Oracle(Runner(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
         for ours, theirs in zip(ask(asked), ask(plain), strict=True):
             assert torch.equal(ours, theirs)
         assert asked.passes.precision == "fp32"
@@ -428,7 +428,7 @@ def test_running_out_of_memory_gives_up_no_precision(nets):
 
     model, x = trained(nets.seeded(lambda: Particular(hungry)))
     y = torch.zeros(12).long()
-    passes = Passes(model, tasks.classification, "bf16", 12)
+    passes = Runner(model, tasks.classification, "bf16", 12)
     Oracle(passes, x, y).loss_and_grad(x)
     assert (passes.precision, passes.batch_size, passes._channels_last) == ("bf16", 3, True)
 

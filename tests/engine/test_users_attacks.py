@@ -63,16 +63,16 @@ def test_a_search_without_gradients(nets, search):
 
     attack = RandomSquares(threat=Threat(eps=0.1))
     result = attack(model, x, y, search=search)
-    assert result.beaten.float().mean() > 0.5
+    assert result.success.float().mean() > 0.5
     assert attack.threat.contains(result.x_adv, x).all()
     assert (result.backwards == 0).all()
     if search == "full":
         assert (result.forwards == 202).all()
     else:
-        assert (result.forwards[result.beaten] < 202).any()
-        assert (result.forwards[~result.beaten] == 203).all()
+        assert (result.forwards[result.success] < 202).any()
+        assert (result.forwards[~result.success] == 203).all()
     part = attack(model, x[5:], y[5:], search=search, ids=torch.arange(5, 12))
-    assert torch.equal(part.beaten, result.beaten[5:])
+    assert torch.equal(part.success, result.success[5:])
 
 
 class Smoother(nn.Module):
@@ -90,7 +90,7 @@ def test_a_denoiser_is_attacked_by_its_own_loss(loss):
     task, threat = Denoising(floor=25.0), Threat(eps=0.1)
     assert (task.score(Smoother()(x), clean) > 25).all()
     result = PGD(threat=threat, steps=20, loss=loss)(Smoother(), x, clean, task=task)
-    assert result.beaten.all()
+    assert result.success.all()
     assert threat.contains(result.x_adv, x).all()
     error = (Smoother()(result.x_adv) - clean).square().flatten(1).mean(1)
     torch.testing.assert_close(result.loss, error)
@@ -98,7 +98,7 @@ def test_a_denoiser_is_attacked_by_its_own_loss(loss):
     best = torch.stack([(Smoother()((x + s * 0.1).clamp(0, 1)) - clean).square().flatten(1).mean(1) for s in (-1, 1)])
     assert (error > 0.5 * best.amax(0)).all()
     again = PGD(threat=threat, steps=20, loss=loss)(Smoother(), x, clean, task=task, search="first")
-    assert again.beaten.all()
+    assert again.success.all()
     assert (again.forwards < result.forwards).all()
 
 
@@ -107,8 +107,8 @@ def test_a_denoiser_is_led_to_a_target_image():
     target = torch.full((2, 1, 8, 8), 0.6)
     task, threat = Denoising(floor=40.0), Threat(eps=0.1)
     result = PGD(threat=threat, steps=20)(Smoother(), x, x, task=task, target=target)
-    assert result.beaten.all()
-    assert not PGD(threat=Threat(eps=0.05), steps=20)(Smoother(), x, x, task=task, target=target).beaten.any()
+    assert result.success.all()
+    assert not PGD(threat=Threat(eps=0.05), steps=20)(Smoother(), x, x, task=task, target=target).success.any()
 
 
 FILE = """

@@ -10,9 +10,9 @@ from buttress.audits.robustness import Robustness
 from buttress.data.sets.moons import moons
 from buttress.errors import UserError
 from buttress.jobs import Source, Training, audit, harden
-from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import usual_audits
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
 FREE = Threat(eps=0.2, box=None)
@@ -61,7 +61,7 @@ LINES = {
 SOURCE = Source(data="moons", data_args={"samples": 60, "test": 24})
 
 
-class Heard(Say):
+class Heard(Reporter):
     def __init__(self):
         self.lines = []
 
@@ -79,7 +79,9 @@ def _here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", LINES)
 def test_the_usual_audit_goes_on_and_says_what_it_looks_at(tmp_path, name):
     heard = Heard()
-    found = audit(f"mine.py:{name}", out=tmp_path / "out", source=SOURCE, attacks=[FGSM()], precision="fp32", say=heard)
+    found = audit(
+        f"mine.py:{name}", out=tmp_path / "out", source=SOURCE, attacks=[FGSM()], precision="fp32", reporter=heard
+    )
     remarks = [line for line in heard.lines if "no activations that buttress knows" in line]
     assert len(remarks) == 1
     assert LINES[name] in remarks[0]
@@ -102,7 +104,7 @@ def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
         f": name the layers to regularise by --layers{of}" if of else ""
     )
     with pytest.raises(UserError, match=f"^harden chooses among activations, {told}$"):
-        harden(f"mine.py:{name}", out=tmp_path / "job", source=SOURCE, say=heard)
+        harden(f"mine.py:{name}", out=tmp_path / "job", source=SOURCE, reporter=heard)
     assert heard.lines == []
     assert not (tmp_path / "job").exists()
 
@@ -111,7 +113,7 @@ def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
 def test_hardening_goes_on_with_layers_that_are_named(tmp_path):
     heard = Heard()
     short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
-    found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], say=heard, **short)
+    found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], reporter=heard, **short)
     assert len(found) == 3
     assert LINES["sines"] in heard.lines[0]
     assert "regularised: 0" in heard.lines
@@ -119,14 +121,14 @@ def test_hardening_goes_on_with_layers_that_are_named(tmp_path):
 
 def test_activations_are_looked_at_without_a_word():
     model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)).double()
-    seen = visible_layers(model, moons(samples=40))
+    seen = analysed_layers(model, moons(samples=40))
     assert (seen.layers, seen.names, seen.remark) == ("activations", ["1"], "")
 
 
 def test_a_compiled_network_is_left_out_with_the_reason():
     compiled = nn.Linear(2, 2)
     compiled._orig_mod = nn.Linear(2, 2)  # as torch.compile marks it
-    seen = visible_layers(compiled, moons(samples=40))
+    seen = analysed_layers(compiled, moons(samples=40))
     assert seen.layers is None
     assert "left out of the audit: layers of a compiled or scripted network cannot be seen: pass" in seen.remark
 

@@ -16,7 +16,7 @@ from buttress.audits.base.evaluation.groups import grouped
 from buttress.audits.base.evaluation.joining import save_file
 from buttress.data.sets.moons import moons
 from buttress.errors import UserError
-from buttress.jobs import Say, attack
+from buttress.jobs import Reporter, attack
 from buttress.threat import Threat
 from buttress.training import load
 
@@ -31,7 +31,7 @@ def _nothing_seen():
     SEEN.clear()
 
 
-class Heard(Say):
+class Heard(Reporter):
     def __init__(self):
         self.lines = []
 
@@ -74,7 +74,7 @@ DONE = ["examples.json", "examples.safetensors"]
 @pytest.mark.parametrize("group", [7, 60, 1024])
 def test_the_file_holds_what_one_call_of_the_attack_makes(run, tmp_path, by, group):
     heard = Heard()
-    path = attack(run, out=tmp_path / "new", by=by, group=group, seed=3, say=heard)
+    path = attack(run, out=tmp_path / "new", by=by, group=group, seed=3, reporter=heard)
     test = moons(**ARGUMENTS).test
     made = by or PGD(steps=20)
     if by is None or isinstance(by, PGD):
@@ -83,18 +83,20 @@ def test_the_file_holds_what_one_call_of_the_attack_makes(run, tmp_path, by, gro
         made = Gaussian(std=0.3, box=None)
     expected = made(load(run), test.x, test.y, seed=3, ids=test.ids)
     found = load_file(path)
-    assert set(found) == {"x_adv", "y", "ids", "beaten", "distance"}
+    assert set(found) == {"x_adv", "y", "ids", "success", "distance"}
     torch.testing.assert_close(found["x_adv"], expected.x_adv)
     torch.testing.assert_close(found["distance"], expected.distance, rtol=1e-4, atol=1e-7)
-    assert torch.equal(found["beaten"], expected.beaten.to(torch.uint8))
+    assert torch.equal(found["success"], expected.success.to(torch.uint8))
     assert torch.equal(found["ids"], test.ids)
     assert torch.equal(found["y"], test.y)
     facts = json.loads((tmp_path / "new" / "examples.json").read_text())
-    assert (facts["inputs"], facts["beaten"], facts["seed"]) == (60, int(expected.beaten.sum()), 3)
+    assert (facts["inputs"], facts["successes"], facts["seed"]) == (60, int(expected.success.sum()), 3)
     assert facts["forwards"] == float(expected.forwards.double().mean())
     assert facts["run"]["inputs"] == 60
     assert names(tmp_path / "new") == DONE
-    assert heard.lines == [f"{facts['attack']} beats the network on {facts['beaten']} of 60 inputs; written to {path}"]
+    assert heard.lines == [
+        f"{facts['attack']} beats the network on {facts['successes']} of 60 inputs; written to {path}"
+    ]
 
 
 def test_a_command_that_was_stopped_goes_on(run, tmp_path):
@@ -102,7 +104,7 @@ def test_a_command_that_was_stopped_goes_on(run, tmp_path):
     out = tmp_path / "new"
     heard = Heard()
     with pytest.raises(KeyboardInterrupt):
-        attack(run, out=out, by=Stops(threat=threat, after=2), group=20, say=heard)
+        attack(run, out=out, by=Stops(threat=threat, after=2), group=20, reporter=heard)
     assert heard.lines == [f"finished groups are kept in {out / 'groups'}; go on with --resume"]
     assert names(out) == ["groups/group-000000.safetensors", "groups/group-000001.safetensors", "groups/manifest.json"]
     with pytest.raises(UserError, match="exists and is not empty: choose another output folder"):
@@ -126,7 +128,7 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
     attack(run, out=out, by=Stops(threat=threat), group=group)
     before = {path: path.read_bytes() for path in out.iterdir()}
     again, heard, done = Stops(threat=threat), Heard(), len(SEEN)
-    attack(run, out=out, by=again, group=group, resume=True, say=heard)
+    attack(run, out=out, by=again, group=group, resume=True, reporter=heard)
     assert len(SEEN) == done > 0
     assert heard.lines == [f"{out} is finished already; written to {out / 'examples.safetensors'}"]
     for change, told in (
@@ -175,7 +177,7 @@ def test_a_file_written_in_parts_is_one_of_safetensors(run, tmp_path):
         "x_adv": torch.float32,
         "y": torch.int64,
         "ids": torch.int64,
-        "beaten": torch.uint8,
+        "success": torch.uint8,
         "distance": torch.float64,
     }
 

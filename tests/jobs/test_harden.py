@@ -9,7 +9,7 @@ from buttress.errors import UserError
 from buttress.jobs import Network, Source, Training, harden
 from buttress.jobs import harden as hardening
 from buttress.jobs.harden import _most_vulnerable
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.layers import LayerProfile
 from buttress.threat import Threat
 
@@ -56,7 +56,7 @@ def test_the_layers_are_chosen_on_validation_data(tmp_path, monkeypatch):
     assert asked[0].tolist() == source.load(0)[0].val.ids.tolist()
 
 
-class Heard(Say):
+class Heard(Reporter):
     def __init__(self):
         self.lines = []
 
@@ -75,7 +75,7 @@ def test_the_whole_job_as_a_function(tmp_path):
         training=Training(epochs=1),
         attacks=[FGSM()],
         gamma=0.0,
-        say=heard,
+        reporter=heard,
     )
     original, base, hardened = found.values()
     assert base[0].data["stands"] == hardened[0].data["stands"]

@@ -23,7 +23,7 @@ from buttress.data.sets.moons import moons
 from buttress.errors import UserError
 from buttress.jobs import Source, audit
 from buttress.jobs.audit import given_audits, proposed, usual_trust
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.jobs.surrogates import with_surrogates
 from buttress.threat import Threat
 from buttress.training import fit
@@ -142,23 +142,23 @@ def test_what_was_found_is_written_before_what_is_proposed_is_run(tmp_path, monk
     monkeypatch.setattr("buttress.jobs.audit.proposed", lambda questions, findings: next_one)
     questions = [Robustness(attacks=[PGD(threat=Threat(eps=0.15), steps=2)], eps=[0.15])]
     settings = {"source": Source(data="digits"), "inputs": 30, "precision": "fp32", "audits": questions}
-    say = Say()
-    say.line = lines.append
+    reporter = Reporter()
+    reporter.line = lines.append
     with pytest.raises(type(error)):
-        audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
+        audit("mine.py:make", out=tmp_path / "out", resume=True, reporter=reporter, **settings)
     networks, facts = read(tmp_path / "out" / "findings.json")
     (first,) = networks["mine.py:make"]
     assert facts["headline"] == first.verdict
     assert lines[-1] == f"report, without the attack proposed by masking: {tmp_path / 'out' / 'report.html'}"
     next_one[:] = [Stop()]
     monkeypatch.setattr(PGD, "perturb", None)  # what was crafted is not crafted again
-    found = audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
+    found = audit("mine.py:make", out=tmp_path / "out", resume=True, reporter=reporter, **settings)
     assert found[0] == first
     assert [one.title for one in found] == ["Robustness (linf)", "Further, attack proposed by masking"]
     assert read(tmp_path / "out" / "findings.json")[1]["headline"] == "Done."
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == {"report.html", "findings.json"}
     with pytest.raises(UserError, match="exists and is not empty"):
-        audit("mine.py:make", out=tmp_path / "out", resume=True, say=say, **settings)
+        audit("mine.py:make", out=tmp_path / "out", resume=True, reporter=reporter, **settings)
 
 
 def test_nothing_more_is_run_where_nothing_is_proposed(tmp_path, monkeypatch):

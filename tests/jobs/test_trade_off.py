@@ -5,7 +5,7 @@ import pytest
 
 from buttress.audits.base.finding import Finding, to_json
 from buttress.jobs.compare import compare
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import dominates, trade_off
 
 
@@ -68,14 +68,14 @@ def test_other_budgets_and_lone_networks_are_left_out():
 def test_who_is_left_out_is_told(tmp_path):
     lines = []
 
-    class Heard(Say):
+    class Heard(Reporter):
         def line(self, text):
             lines.append(text)
 
     for name, found in {"a": shares(9, 4), "b": shares(9, 5), "c": [finding("11", "01", eps=0.2)]}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "findings.json").write_text(to_json({name: found}, {"data": "digits"}))
-    compare([tmp_path / name for name in "abc"], out=tmp_path / "out", say=Heard())
+    compare([tmp_path / name for name in "abc"], out=tmp_path / "out", reporter=Heard())
     assert "attacked otherwise than a, so not in the trade-off: c" in lines
 
 

@@ -71,11 +71,11 @@ def test_beaten_implies_a_margin_of_at_most_one_where_every_path_crosses(mixed, 
     found = tolerance(
         mixed, [(inputs, y)], PGD(threat=Threat(eps=3.0, box=None), steps=10), layers, steps=3, bisections=2
     )
-    assert int(found.beaten.sum()) >= 1
+    assert int(found.success.sum()) >= 1
     assert not bool(found.wrong.any())
     for k, crossed in enumerate(found.crossed):
         if crossed:
-            assert bool((found.margin[k][found.beaten] <= 1).all())
+            assert bool((found.margin[k][found.success] <= 1).all())
     assert sum(found.crossed) >= 4
 
 
@@ -92,7 +92,7 @@ def test_the_attacks_own_value_counts_even_where_rounding_would_miss_it():
 
     x = 0.69 * torch.rand(64, 5, generator=torch.Generator().manual_seed(0))
     found = tolerance(Threshold(), [(x, torch.zeros(64, dtype=torch.int64))], Raise(), steps=2, bisections=1)
-    assert bool(found.beaten.all())
+    assert bool(found.success.all())
     assert bool((found.margin <= 1).all())
     assert bool((found.margin > 0.9).all())
 
@@ -153,7 +153,7 @@ def test_medians_leave_out_what_was_wrong_before():
         rho=torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 1.0, math.inf], [0.0, 4.0, math.nan, 6.0]]),
         displacement=torch.tensor([[9.0, 1.0, 1.0, 1.0], [9.0, 2.0, 2.0, 2.0], [99.0, 1.0, 0.0, 1.0]]),
         wrong=torch.tensor([True, False, False, False]),
-        beaten=torch.tensor([True, True, False, False]),
+        success=torch.tensor([True, True, False, False]),
     )
     assert found.median_rho.tolist() == [2.0, 1.0, 5.0]
     assert found.median_margin.tolist() == [2.0, 0.5, 5.0]

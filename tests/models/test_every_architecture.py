@@ -14,7 +14,7 @@ from buttress import audits, models, registry
 from buttress.attacks import PGD, Gaussian
 from buttress.data.dataset import from_arrays
 from buttress.defences import AdversarialTraining, Standard
-from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.fit_to_data import create_for
 from buttress.threat import Threat
 from buttress.training import Interrupted, fit, load
@@ -125,9 +125,9 @@ def test_verdicts_are_the_same_with_a_twin(name, trained):
     assert plain.precision == "fp32"
     for precision, found in fast.items():
         assert found.precision in (precision, "fp32")
-        assert torch.equal(found.beaten, plain.beaten)
+        assert torch.equal(found.success, plain.success)
         with torch.no_grad():
-            assert torch.equal(found.beaten, model(found.x_adv).argmax(1) != y)
+            assert torch.equal(found.success, model(found.x_adv).argmax(1) != y)
         assert pgd(name).threat.contains(found.x_adv, x).all()
 
 
@@ -138,7 +138,7 @@ def test_it_is_audited(name, trained):
         audits.Robustness(attacks=[pgd(name, steps=1)]),
         audits.Masking(attack=pgd(name), inputs=2, queries=2, draws=1),
     ]
-    if layers := visible_layers(model, data(name)).names:
+    if layers := analysed_layers(model, data(name)).names:
         cheap = {"tolerance_inputs": 2, "tolerance_steps": 1, "bisections": 1}
         noise = Gaussian(std=0.1, box=data(name).box)
         questions.append(audits.Layers(perturbations=[noise], layers=[layers[0], layers[-1]], **cheap))

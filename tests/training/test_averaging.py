@@ -76,7 +76,7 @@ def test_the_worst_class_is_that_of_the_lowest_robust_accuracy(nets, images, att
     found = validate(model, images.val, attack, 3, torch.device("cpu"))
     x, y, ids = images.val.take(torch.arange(len(images.val)))
     for rank, stood in (
-        (found, ~attack(model, x, y, seed=3, ids=ids).beaten),
+        (found, ~attack(model, x, y, seed=3, ids=ids).success),
         (validate(model, images.val, None, 3, torch.device("cpu")), model(x).argmax(1) == y),
     ):
         assert rank.worst == min(float(stood[y == label].double().mean()) for label in range(4))

@@ -143,7 +143,7 @@ def test_validation_counts_right_answers_clean_and_attacked(mlp, points, attack,
     clean = (model(points.val.x).argmax(1) == points.val.y).float().mean()
     result = attack(model, points.val.x, points.val.y, seed=0, ids=points.val.ids, search="first")
     assert found.clean == pytest.approx(float(clean))
-    assert found.robust == pytest.approx(float((~result.beaten).float().mean()))
+    assert found.robust == pytest.approx(float((~result.success).float().mean()))
     assert found.robust < found.clean
 
 

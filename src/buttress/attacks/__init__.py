@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from buttress.engine.perturbation import Attack, Attacked, Perturbation
+from buttress.engine.perturbation import Attack, AttackResult, Perturbation
 from buttress.registry import attack as _registry
 
-__all__ = ["Attack", "Attacked", "Perturbation", "names"]
+__all__ = ["Attack", "AttackResult", "Perturbation", "names"]
 
 
 def names() -> list[str]:

@@ -57,7 +57,7 @@ from buttress.attacks.unrestricted.generator_styles import Latent as Latent
 from buttress.attacks.unrestricted.image_edits import Semantic as Semantic
 from buttress.attacks.unrestricted.latent_step import Ladder as Ladder
 from buttress.engine.perturbation import Attack as Attack
-from buttress.engine.perturbation import Attacked as Attacked
+from buttress.engine.perturbation import AttackResult as AttackResult
 from buttress.engine.perturbation import Perturbation as Perturbation
 
 def names() -> list[str]: ...

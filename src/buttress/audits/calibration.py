@@ -18,9 +18,9 @@ from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.base.step_context import rescaled
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.models.wrapping.optional_methods import offered
+from buttress.models.wrapping.optional_methods import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification
@@ -156,12 +156,12 @@ class _Answers:
 
 def _uncertainty(subject: Subject, x: Tensor) -> dict[str, Tensor]:
     """What the network itself says of how unsure it is; nothing from most networks."""
-    module = offered(subject.model, "uncertainty")
+    module = optional_method(subject.model, "uncertainty")
     if module is None:
         return {}
     found: dict[str, list[Tensor]] = {}
     # The network itself is borrowed: its flags are those of what is inside of the wrappers' copies.
-    with borrowed(subject.model, "eval", subject.seed, x.device), torch.no_grad():
+    with preserved(subject.model, "eval", subject.seed, x.device), torch.no_grad():
         for part in torch.split(x, subject.batch_size):
             told = module(part)
             if not isinstance(told, dict) or any(getattr(v, "shape", None) != (len(part),) for v in told.values()):

@@ -16,7 +16,7 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.registry import audit
@@ -92,7 +92,7 @@ class Channels(Audit):
             own = subject.y == k
             relevance = features.relevance(k)
             row, curve = _row((clean[own], attacked[own]), relevance, peaks, self.unit)
-            figures = statistics.accuracy((right & ~outcome.beaten)[own])
+            figures = statistics.accuracy((right & ~outcome.success)[own])
             row |= {"clean": float(right[own].double().mean()), **figures}
             rows.append({"class": subject.classes[k], "index": k, "inputs": int(own.sum()), **row})
             curves[k] = {"class": subject.classes[k], **curve}
@@ -145,7 +145,7 @@ class _Features:
     def of(self, x: Tensor) -> Tensor:
         """(N, C) float64 means over space."""
         parts: list[Tensor] = []
-        with borrowed(self._subject.model, "eval", self._subject.seed, x.device), torch.no_grad():
+        with preserved(self._subject.model, "eval", self._subject.seed, x.device), torch.no_grad():
             for part in torch.split(x, self._subject.batch_size):
                 parts.append(_pooled(self._read(part)[1], self.name).double())
         return torch.cat(parts)
@@ -156,7 +156,7 @@ class _Features:
             return self._head.weight.detach()[k].double()
         subject, total = self._subject, torch.zeros((), dtype=torch.float64, device=self._subject.x.device)
         x = subject.x[subject.y == k]
-        with borrowed(subject.model, "eval", subject.seed, x.device):
+        with preserved(subject.model, "eval", subject.seed, x.device):
             for part in torch.split(x, subject.batch_size):
                 logits, value = self._read(part.clone().requires_grad_())
                 (gradient,) = torch.autograd.grad(logits[:, k].sum(), value, allow_unused=True)

@@ -45,7 +45,7 @@ class Classes(Audit):
         """Attack every input once and count."""
         group_of = self._group_of(subject.classes)
         outcome = subject.attacked(self.attack, search="first").outcome
-        clean, robust = subject.logits.argmax(1) == subject.y, ~outcome.beaten
+        clean, robust = subject.logits.argmax(1) == subject.y, ~outcome.success
         predicted = subject.output(outcome.x_adv).argmax(1)
         present = [k for k in range(len(subject.classes)) if bool((subject.y == k).any())]
         rows = [_row(k, subject, clean, robust) for k in present]

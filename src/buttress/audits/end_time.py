@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Audit, Subject
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
-from buttress.models.wrapping.optional_methods import offered
+from buttress.models.wrapping.optional_methods import optional_method
 from buttress.registry import audit
 
 _GRID = tuple(k / 10 for k in range(1, 41))
@@ -53,7 +53,7 @@ class EndTime(Audit):
         """Read the network at each end time."""
         times, module = sorted(set(self.times)), self._reader(subject)
         likelihoods, right, density, means = [], [], [], []
-        with borrowed(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
+        with preserved(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
             parts = (torch.split(values, subject.batch_size) for values in (subject.x, subject.y))
             for x, y in zip(*parts, strict=True):
                 told = module(x)
@@ -69,7 +69,7 @@ class EndTime(Audit):
 
     def _reader(self, subject: Subject) -> nn.Module:
         times = torch.tensor(sorted(set(self.times)), dtype=torch.float64)
-        module = offered(subject.model, "over_time", times)
+        module = optional_method(subject.model, "over_time", times)
         if module is None:
             raise UserError(
                 f"{type(user_module(subject.model)).__name__} has no latent end time: ask this of a network with "

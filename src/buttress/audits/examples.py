@@ -45,9 +45,9 @@ class Examples(Audit):
         x_adv = subject.attacked(self.attack).outcome.x_adv
         clean, adversarial = subject.logits, subject.output(x_adv)
         right = clean.argmax(1) == subject.y
-        beaten = right & (adversarial.argmax(1) != subject.y)
-        order = torch.cat([part.nonzero().squeeze(1) for part in (beaten, right & ~beaten, ~right)])
-        pool = order[: max(self.count, int(beaten.sum()))]
+        success = right & (adversarial.argmax(1) != subject.y)
+        order = torch.cat([part.nonzero().squeeze(1) for part in (success, right & ~success, ~right)])
+        pool = order[: max(self.count, int(success.sum()))]
         rows = pool[torch.linspace(0, len(pool) - 1, min(self.count, len(pool))).long()] if len(pool) else pool
         largest = float((x_adv - x).abs().max())
         scale = self.magnification or (0.5 / largest if largest > 0 else 1.0)
@@ -64,7 +64,7 @@ class Examples(Audit):
             }
             for i in rows.tolist()
         ]
-        count, total = int(beaten.sum()), int(right.sum())
+        count, total = int(success.sum()), int(right.sum())
         verdict = f"{describe(self.attack)} changes the answer for {count} of the {total} inputs that were right."
         facts = {"classes": list(subject.classes), "attack": describe(self.attack), "magnification": scale}
         return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})

@@ -49,8 +49,8 @@ class Perturbations(Audit):
         single = FGSM(threat=self.attack.threat)
         step, many = (subject.attacked(attack).outcome for attack in (single, self.attack))
         cosines = _cosines(step.x_adv - subject.x, many.x_adv - subject.x).cpu()
-        right = ~subject.task.beaten(subject.logits, subject.y)
-        stands = [right & ~outcome.beaten for outcome in (step, many)]
+        right = ~subject.task.is_adversarial(subject.logits, subject.y)
+        stands = [right & ~outcome.success for outcome in (step, many)]
         gap = paired(stands[1], stands[0], subject.seed)
         cosine = _mean(cosines, subject.seed)
         names = [describe(single), describe(self.attack)]

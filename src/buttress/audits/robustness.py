@@ -91,12 +91,12 @@ class Robustness(Audit):
             if len(several) > 1:
                 told = " and ".join(map(str, several))
                 raise UserError(f"the attacks of one robustness audit share a {kind}; got {told}: ask an audit of each")
-        right = ~subject.task.beaten(subject.logits, subject.y)
+        right = ~subject.task.is_adversarial(subject.logits, subject.y)
         found = [sweep(subject, attack, self.budgets, right, reuse=self.reuse) for attack in self.attacks]
         stands = {eps: _all([one.stands[eps] for one in found]) for eps in self.budgets}
         rows = [self._row(attack, one, right, subject.seed) for attack, one in zip(self.attacks, found, strict=True)]
         noises = [
-            {**_named(noise), **cost(timed).each(len(right)), **_accuracy(right & ~timed.outcome.beaten)}
+            {**_named(noise), **cost(timed).each(len(right)), **_accuracy(right & ~timed.outcome.success)}
             for noise in self.noises
             for timed in [subject.attacked(noise, search="first")]
         ]
@@ -137,7 +137,7 @@ class Robustness(Audit):
             "norm": attack.threat.norm,
             "curve": curve,
             "r_and_g": 100 * sum(point["accuracy"] for point in curve),
-            "stages": [vars(stage) for stage in stages],
+            "stages": [stage.facts() for stage in stages],
         }
         return row if found.distance is None else {**row, "distances": distances(found.distance, right, seed)}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.measures import mean_defined
 from buttress.layers.tolerance import spearman
@@ -77,7 +77,7 @@ class UncertaintyPropagation(Audit):
             return subject.task.read(forward_checked(subject.model, points))
 
         found, logits, seen = [], [], []
-        with borrowed(subject.model, "eval", subject.seed, x.device):
+        with preserved(subject.model, "eval", subject.seed, x.device):
             for part in torch.split(torch.arange(count, device=x.device), subject.batch_size):
                 out, matrix = jacobian(function, x[part])
                 logits.append(out)

@@ -99,7 +99,7 @@ class Unseen(Audit):
         Raises:
             UserError: for corruptions or styles of images where the inputs are none.
         """
-        right = ~subject.task.beaten(subject.logits, subject.y)
+        right = ~subject.task.is_adversarial(subject.logits, subject.y)
         found = {
             kind: [self._changed(subject, change, kind) for change in family]
             for kind, family in (("corruption", self.corruptions), ("style", self.styles))
@@ -108,7 +108,7 @@ class Unseen(Audit):
         stands: dict[bool, list[Tensor]] = {True: [], False: []}
         for seen, attacks in ((True, self.attacks), (False, self.foreign)):
             for attack in attacks:
-                standing = right & ~subject.attacked(attack, search="first").outcome.beaten
+                standing = right & ~subject.attacked(attack, search="first").outcome.success
                 rows.append(_attacked(attack, standing, seen))
                 stands[seen].append(standing)
         data: dict[str, Any] = {
@@ -137,7 +137,7 @@ class Unseen(Audit):
         for severity in severities:
             if isinstance(change, Corruption) and severity is not None:
                 change = replace(change, severity=severity)
-            right.append(~subject.attacked(change).outcome.beaten)
+            right.append(~subject.attacked(change).outcome.success)
             points.append({"severity": severity, **accuracy(right[-1])})
         share = torch.stack(right).double().mean(0)
         figure = accuracy(right[0]) if len(right) == 1 else _mean([share], subject.seed)

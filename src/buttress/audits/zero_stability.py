@@ -15,7 +15,7 @@ from buttress.attacks.corruptions.gaussian import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import Audit, Subject, describe
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
 from buttress.models import forward_checked
@@ -115,7 +115,7 @@ def _growth(subject: Subject, blocks: Sequence[MultistepBlock], points: Tensor) 
     """Means over the inputs of the norms of each state, and of its difference at ``points`` (N, ...)."""
     size = max(1, subject.batch_size // 2)
     sums = torch.zeros(2, len(blocks) + 1, dtype=torch.float64)
-    with borrowed(subject.model, "eval", subject.seed, points.device), torch.no_grad(), _states(blocks) as seen:
+    with preserved(subject.model, "eval", subject.seed, points.device), torch.no_grad(), _states(blocks) as seen:
         for x, perturbed in zip(torch.split(subject.x, size), torch.split(points, size), strict=True):
             seen.clear()
             forward_checked(subject.model, torch.cat([x, perturbed]))

@@ -80,7 +80,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attacked:
+class AttackSpec:
     """One entry of a table's attacks.
 
     Args:
@@ -136,7 +136,7 @@ class Experiment:
     Args:
         setups: by name: source, architecture and training, as on the command line.
         eps: the budgets of the columns.
-        attacks: see `Attacked`; a transfer with ``sources`` is one attack from each: "PGD-40 from mlp".
+        attacks: see `AttackSpec`; a transfer with ``sources`` is one attack from each: "PGD-40 from mlp".
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.

@@ -13,7 +13,7 @@ from buttress.claims.seed_statistics import overall
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import Work
 from buttress.errors import UserError
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 
 
 def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
         raise UserError(f"{name}: the result does not tell how it was measured: run it again")
     settings, note = claim.at_scale(result["scale"])
     refuse_another(result["experiment"], settings, name)
-    table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Say()))  # which runs nothing
+    table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Reporter()))  # which runs nothing
     setups = {row.name: result["setups"][row.setup or next(iter(result["setups"]))] for row in table.rows}
     rows = []
     for row in result["rows"]:

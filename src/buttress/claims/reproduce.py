@@ -19,7 +19,7 @@ from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import working
 from buttress.errors import UserError
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
 from buttress.training import versions
 
@@ -38,7 +38,7 @@ def reproduce(
     document: Path | None = None,
     resume: bool = False,
     judge: bool = False,
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> dict[str, Any]:
     """Run the experiment of a published claim, and say in numbers whether the claim holds.
 
@@ -55,7 +55,7 @@ def reproduce(
         resume: go on with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
             now; of the other options only out and document count then.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: for a recipe without a claim, for settings that its experiment refuses, and for a result that is of
@@ -73,7 +73,7 @@ def reproduce(
         raise UserError("claim: checks: at least one is needed")
     if judge:
         readable(out, document)
-        return _finish(_judged(recipe.name, claim, out), out, document, say)
+        return _finish(_judged(recipe.name, claim, out), out, document, reporter)
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if folder.exists() and any(folder.iterdir()) and not resume:
@@ -81,7 +81,7 @@ def reproduce(
     readable(out, document)  # now, not after an hour
     asked = settings.get("pictures")
     refuse_foreign(asked if isinstance(asked, dict) else (), out, recipe.name)  # a table refuses all else
-    found = _found(claim, settings, seeds, folder, data_dir, workers, out, say)
+    found = _found(claim, settings, seeds, folder, data_dir, workers, out, reporter)
     if "pictures" in found:
         found["pictures"] = write_pictures(found["pictures"], out, recipe.name)
     result = {
@@ -104,7 +104,7 @@ def reproduce(
         "date": _today(),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    return _finish(result, out, document, say)
+    return _finish(result, out, document, reporter)
 
 
 def _judged(name: str, claim: Claim, out: Path) -> dict[str, Any]:
@@ -117,13 +117,13 @@ def _judged(name: str, claim: Claim, out: Path) -> dict[str, Any]:
     return {**judged_again(result, claim), "judged": {"commit": commit(), "date": _today()}}
 
 
-def _finish(result: dict[str, Any], out: Path, document: Path, say: Say) -> dict[str, Any]:
+def _finish(result: dict[str, Any], out: Path, document: Path, reporter: Reporter) -> dict[str, Any]:
     path = out / f"{result['recipe']}.json"
     write_text(path, to_text(result))
     page = write_document(out, document)
     for label, verdict in result["verdicts"].items():
-        say.line(f"{result['recipe']}, under {label}: {verdict}")
-    say.line(f"numbers: {path}; page: {page}")
+        reporter.line(f"{result['recipe']}, under {label}: {verdict}")
+    reporter.line(f"numbers: {path}; page: {page}")
     return result
 
 
@@ -139,11 +139,11 @@ def _found(
     data_dir: Path | None,
     workers: int,
     out: Path,
-    say: Say,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     if claim.kind == "gains":
         return {**run_gains(claim, out), "job_seconds": 0.0}
-    with working(folder, data_dir, workers, say) as work:
+    with working(folder, data_dir, workers, reporter) as work:
         if claim.kind == "profiles":
             found = run_profiles(claim, settings, seeds, work)
         else:

@@ -14,7 +14,7 @@ from buttress.attacks import Attack
 from buttress.attacks.composed.transfer import Transfer
 from buttress.audits.base.attack_label import describe
 from buttress.claims.build import build
-from buttress.claims.experiment import Attacked, Experiment, Origin
+from buttress.claims.experiment import AttackSpec, Experiment, Origin
 from buttress.claims.recipe import blanks, filled, typed
 from buttress.claims.train_rows import load, trained
 from buttress.data.dataset import Dataset
@@ -104,7 +104,7 @@ def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
     """
     seen: set[str] = set()
     for entry in experiment.attacks:
-        typed(Attacked, entry, _WHERE)
+        typed(AttackSpec, entry, _WHERE)
         if "sources" not in entry:
             continue
         if not isinstance(entry["sources"], Mapping) or not entry["sources"]:

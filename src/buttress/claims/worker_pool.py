@@ -19,7 +19,7 @@ import torch
 
 from buttress.claims.jobs import run_job
 from buttress.errors import UserError
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
 
 Job = dict[str, Any]
@@ -38,11 +38,13 @@ class Work:
         folder: one JSON file for each finished job.
         data_dir: where original data files are.
         pool: runs the jobs; they run here where there is none.
-        say: who is told.
+        reporter: receives messages and progress.
     """
 
-    def __init__(self, folder: Path, data_dir: Path | None, pool: ProcessPoolExecutor | None, say: Say) -> None:
-        self.folder, self.pool, self.say = folder, pool, say
+    def __init__(
+        self, folder: Path, data_dir: Path | None, pool: ProcessPoolExecutor | None, reporter: Reporter
+    ) -> None:
+        self.folder, self.pool, self.reporter = folder, pool, reporter
         self.data_dir = None if data_dir is None else str(data_dir.resolve())
         self.seconds = 0.0  # of all jobs asked for, those done before included
 
@@ -51,8 +53,8 @@ class Work:
         keys = [key_of(job) for job in jobs]
         found = {key: result for key in keys if (result := self._kept(key)) is not None}
         missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in found}
-        self.say.line(f"{title}: {len(set(keys))} jobs, {len(found)} of them done before")
-        progress = self.say.watch(title)
+        self.reporter.line(f"{title}: {len(set(keys))} jobs, {len(found)} of them done before")
+        progress = self.reporter.watch(title)
         for key, result in self._results(missing):
             write_text(self.folder / f"{key}.json", json.dumps({"job": missing[key], "result": result}))
             found[key] = result
@@ -104,16 +106,16 @@ def _end_with(sentinel: int) -> None:
 
 
 @contextmanager
-def working(folder: Path, data_dir: Path | None, workers: int, say: Say) -> Iterator[Work]:
+def working(folder: Path, data_dir: Path | None, workers: int, reporter: Reporter) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
     if workers < 0:
         raise UserError(f"workers must be 0 or more; got {workers}")
     if workers == 0:
-        yield Work(folder, data_dir, None, say)
+        yield Work(folder, data_dir, None, reporter)
         return
     # Spawned, not forked: a forked torch may hang in its thread pool.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
-        yield Work(folder, data_dir, pool, say)
+        yield Work(folder, data_dir, pool, reporter)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.training.loop import Progress
 
 _REFRESH = 0.2  # seconds
 
 
-class Terminal(Say):
+class Terminal(Reporter):
     """Sentences on standard output; a bar on standard error where that is a terminal."""
 
     def __init__(self) -> None:

@@ -34,18 +34,18 @@ _UNNAMED = re.compile(r"Not a valid subclass of (\w+)|Expected an instantiatable
 _FOREIGN = re.compile(r"Import path ?(\S*) does not correspond to a subclass of (\w+)")
 
 
-def complaint(error: BaseException, known: Sequence[str] = ()) -> str:
+def error_line(error: BaseException, known: Sequence[str] = ()) -> str:
     """What a parser's error says, in one line: the option, what was expected, what came.
 
     Args:
         error: as raised; a `UserError` among its causes is the line itself.
         known: the names of the options there are, for the nearest one.
     """
-    own = told_by_user_error(error)
+    own = user_error_behind(error)
     return str(own) if own is not None else " ".join(_read(str(error), "", "", "", known).split())
 
 
-def told_by_user_error(error: BaseException) -> UserError | None:
+def user_error_behind(error: BaseException) -> UserError | None:
     """The `UserError` that is behind an error, if there is one."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from buttress.config.command_words import arguments
-from buttress.config.error_messages import complaint, told_by_user_error
+from buttress.config.error_messages import error_line, user_error_behind
 from buttress.config.job_options import REQUIRED, Option
 from buttress.errors import UserError
 
@@ -63,7 +63,7 @@ def parse(
         with contextlib.redirect_stdout(told):
             config = parser.parse_args([*spelt, "--print_config"] if printing else spelt)
     except jsonargparse.ArgumentError as error:
-        raise UserError(complaint(error, names)) from None
+        raise UserError(error_line(error, names)) from None
     except SystemExit:  # after --print-config, and the help of one class
         sys.stdout.write(_readable(told.getvalue(), options) if printing else told.getvalue())
         return None
@@ -72,9 +72,9 @@ def parse(
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:  # around what a class refused
         if refused := _REFUSED.search(str(error)):
             raise UserError(refused[1]) from None
-        if told_by_user_error(error) is None and not isinstance(error, jsonargparse.ArgumentError):
+        if user_error_behind(error) is None and not isinstance(error, jsonargparse.ArgumentError):
             raise
-        raise UserError(complaint(error, names)) from None
+        raise UserError(error_line(error, names)) from None
     values.pop("config", None)
     for key, group in flat.items():
         values[key] = group(**{f.name: values.pop(f.name) for f in fields(group) if f.name in values})

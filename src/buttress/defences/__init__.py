@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss, Pass, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, Pass, Step, StepContext
 from buttress.registry import defence as _registry
 
-__all__ = ["At", "Batch", "Cost", "Defence", "Epoch", "Loss", "Pass", "Step", "names"]
+__all__ = ["Batch", "Cost", "Defence", "Epoch", "Loss", "Pass", "Step", "StepContext", "names"]
 
 
 def names() -> list[str]:

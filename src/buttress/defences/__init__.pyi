@@ -6,7 +6,6 @@ from buttress.defences.alp import ALP as ALP
 from buttress.defences.apart.defence import APART as APART
 from buttress.defences.auxiliary_from import AuxiliaryFrom as AuxiliaryFrom
 from buttress.defences.awp import AWP as AWP
-from buttress.defences.base.defence import At as At
 from buttress.defences.base.defence import Batch as Batch
 from buttress.defences.base.defence import Cost as Cost
 from buttress.defences.base.defence import Defence as Defence
@@ -14,6 +13,7 @@ from buttress.defences.base.defence import Epoch as Epoch
 from buttress.defences.base.defence import Loss as Loss
 from buttress.defences.base.defence import Pass as Pass
 from buttress.defences.base.defence import Step as Step
+from buttress.defences.base.defence import StepContext as StepContext
 from buttress.defences.cfa import CFA as CFA
 from buttress.defences.class_corrected import ClassCorrected as ClassCorrected
 from buttress.defences.cost_sensitive.csa import CSA as CSA

@@ -8,7 +8,7 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -31,7 +31,7 @@ class AdversarialTraining(Crafting):
         super().__init__()
         self._attack, self.mode = attack, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at the crafted points."""
         x_adv = at.craft(self.attack, mode=self.mode)
         return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))

@@ -10,7 +10,7 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -44,7 +44,7 @@ class ALP(Crafting):
             raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
         self._attack, self.lam, self.mode = attack, lam, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Half the cross-entropy of either batch, and the pairing."""
         x_adv = at.craft(self.attack, mode=self.mode)
         clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)

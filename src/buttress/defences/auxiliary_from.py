@@ -6,14 +6,14 @@ import math
 
 from torch import nn
 
-from buttress.defences.base.defence import At, Batch, Defence, Loss
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.registry import defence
 
 
 @defence("auxiliary-from")
-class AuxiliaryFrom(Wrapper):
+class AuxiliaryFrom(WrapperDefence):
     """Any base; what the network itself adds to the loss (``forward_with_auxiliary``) counts from an epoch on only.
 
     TisODE is trained so: cross-entropy alone during five epochs, then with the steady-state term. A network does not
@@ -33,7 +33,7 @@ class AuxiliaryFrom(Wrapper):
             raise UserError(f"the network's own term is left out for 0 or more epochs; got {epochs}")
         self.epochs = epochs
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss; the term is forgotten where it is too early."""
         loss = self.base.loss(model, batch, at)
         if at.epoch < self.epochs:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from buttress.defences.base.defence import Cost, Defence, Loss, Step
-from buttress.defences.base.wrapper import Wrapper
-from buttress.engine.preserved_model import borrowed
+from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
 
 
 @defence("awp")
-class AWP(Wrapper):
+class AWP(WrapperDefence):
     """Any base, its gradient taken at weights that were moved towards a higher loss.
 
     Wu, Xia and Wang, NeurIPS 2020, algorithm 1: each weight tensor of two or more dimensions moves by ``gamma`` times
@@ -63,7 +63,7 @@ class _Moved:
     def loss(self) -> Loss:
         weights = self.weights
         with self.at.crafts_kept():
-            with borrowed(self.model, "train", self.at.seed, self.batch.x.device):  # BatchNorm sees the batch once
+            with preserved(self.model, "train", self.at.seed, self.batch.x.device):  # BatchNorm sees the batch once
                 slopes = self.do.gradients(self.do.loss(), weights)
             self.before = [weight.detach().clone() for weight in weights]
             with torch.no_grad():

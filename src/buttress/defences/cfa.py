@@ -16,7 +16,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.class_counts import ClassCounts
 from buttress.defences.base.crafting import Crafting
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Epoch, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -115,7 +115,7 @@ class CFA(Crafting):
         known = self.seen & (epoch >= self.start)
         return torch.where(known, base + self.robust, torch.ones_like(self.robust))
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The mean over the batch of each input's loss at the budget and the weight of its class."""
         if not len(self.robust):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")

@@ -13,8 +13,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.class_counts import judge
 from buttress.defences.base.defence import Defence
-from buttress.defences.base.wrapper import Wrapper
-from buttress.engine.preserved_model import borrowed
+from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -39,7 +39,7 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
 
     hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
-        with borrowed(model, "eval", 0, first.device), torch.no_grad():
+        with preserved(model, "eval", 0, first.device), torch.no_grad():
             logits = classification.read(model(x.to(first)))
     finally:
         for hook in hooks:
@@ -54,7 +54,7 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
 
 
 @defence("class-corrected")
-class ClassCorrected(Wrapper):
+class ClassCorrected(WrapperDefence):
     """Any base whose finished network is corrected so that its worst class is as robust as the correction can make it.
 
     In the last linear layer either each class's bias is moved ("bias"), or each class's weights are divided by their
@@ -204,5 +204,5 @@ def _spread(model: nn.Module, split: Split) -> float:
     """The standard deviation of the logits on a split's first inputs, in eval mode."""
     first = next(model.parameters())
     x = split.take(torch.arange(min(256, len(split))))[0].to(first)
-    with borrowed(model, "eval", 0, first.device), torch.no_grad():
+    with preserved(model, "eval", 0, first.device), torch.no_grad():
         return float(classification.read(model(x)).std())

@@ -16,7 +16,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import Crafting
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Loss
+from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.runner import Precision
@@ -103,7 +103,7 @@ class EnsembleAT(Crafting):
             raise UserError("EnsembleAT makes its members in prepare(model, data, seed): call that first")
         return self._networks[chosen - 1]
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Half the cross-entropy of the clean, half that of the perturbed batch."""
         member = self.source(at.index)
         x_adv = at.craft(self.attack) if member is None else self._crafted(member, at)
@@ -112,7 +112,7 @@ class EnsembleAT(Crafting):
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach()}
         return Loss(0.5 * natural + 0.5 * perturbed, logs)
 
-    def _crafted(self, member: nn.Module, at: At) -> Tensor:
+    def _crafted(self, member: nn.Module, at: StepContext) -> Tensor:
         """The batch perturbed on a member, which is put where the batch is."""
         batch = at.batch  # in full precision, which mixed training hands to attacks alone
         precision: Precision = "bf16" if at.precision in ("bf16", "twin", "compiled") else "fp32"

@@ -7,15 +7,15 @@ import math
 from torch import nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.label import named
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.registry import defence
 
 
 @defence("eps-warmup")
-class EpsWarmup(Wrapper):
+class EpsWarmup(WrapperDefence):
     """Any base whose attack's budget grows linearly from 0 during the first epochs.
 
     A help where training against the whole budget from the start stays at a constant prediction, as on MNIST at eps
@@ -54,7 +54,7 @@ class EpsWarmup(Wrapper):
                 "give another base, or leave eps-warmup out"
             )
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss, under a share of the budget."""
         at.scale = 1.0 if self.epochs == 0 else min(1.0, at.epoch / self.epochs)
         return self.base.loss(model, batch, at)

@@ -7,15 +7,15 @@ import math
 from torch import nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Defence, Loss
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.models.swaps import first_layer
 from buttress.registry import defence, nearest
 
 
 @defence("first-layer-decay")
-class FirstLayerDecay(Wrapper):
+class FirstLayerDecay(WrapperDefence):
     """Any base plus ``weight`` times the squared L2 norm of the first convolution's or linear layer's weights.
 
     One of the cheap changes that keep FGSM training from catastrophic overfitting in Li et al. (arXiv 2209.02684). That
@@ -56,7 +56,7 @@ class FirstLayerDecay(Wrapper):
             raise UserError(f"the network has no layer {name!r} with weights; {nearest(name, weighted)}")
         return weight
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss plus the weighted squared norm."""
         base = self.base.loss(model, batch, at)
         if self.weight == 0:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.settings_checks import check_counts, check_threat
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -61,7 +61,7 @@ class Free(Defence):
         """A pass of each kind per replay."""
         return Cost(crafting=0, training=2 * self.replays, objectives=self.replays)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
         x, eps = at.batch.x, at.scale * self.threat.eps
         self._leaf = self._rows(x).clamp(-eps, eps).requires_grad_()

@@ -11,7 +11,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.attacks.gradient.pgd import Start
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -74,7 +74,7 @@ class Friendly(Defence):
         """The attack when a share ``progress`` of the training is done."""
         return self._attacks[sum(progress >= milestone for milestone in self.milestones)]
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at the points where the attack stopped."""
         x_adv = at.craft(self.attack_at(at.progress), mode=self.mode)
         return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))

@@ -13,7 +13,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.class_counts import Verdicts, judge
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Epoch, Loss
+from buttress.defences.base.defence import Batch, Epoch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -114,7 +114,7 @@ class FRL(Crafting):
         for name in ("natural", "boundary", "margin"):
             self.register_buffer(name, torch.zeros(classes))
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean of both terms over the batch, each input weighted as its class."""
         if not len(self.natural):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat, per_row
@@ -50,7 +50,7 @@ class GaussianTraining(Defence):
         """One pass of each kind."""
         return Cost(crafting=0)
 
-    def noisy(self, x: Tensor, at: At) -> Tensor:
+    def noisy(self, x: Tensor, at: StepContext) -> Tensor:
         """(N, ...) the step's inputs, some of them with noise."""
         random = at.random
         chosen = random.uniform() < self.probability
@@ -60,6 +60,6 @@ class GaussianTraining(Defence):
             moved = moved.clamp(*self.box)
         return moved.where(per_row(chosen, x), x)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy."""
         return Loss(F.cross_entropy(at.adversarial(self.noisy(batch.x, at)), batch.y))

@@ -13,9 +13,9 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.settings_checks import check_threat
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Cost, Loss
+from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.engine.oracle import Oracle
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
@@ -81,7 +81,7 @@ class GradAlign(Crafting):
             return self.lam
         return 0.02 * 10 ** (self.threat.eps * 255 / 8) if self.threat.eps <= _LARGEST else 0.2
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
         x, eps = at.batch.x, at.scale * self.threat.eps
         first = at.craft(self._slope, mode="train")
@@ -92,9 +92,9 @@ class GradAlign(Crafting):
         value = F.cross_entropy(at.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})
 
-    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, at: At) -> Tensor:
+    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, at: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
-        with borrowed(model, "train", at.seed, moved.device):
+        with preserved(model, "train", at.seed, moved.device):
             moved = moved.requires_grad_()
             value = F.cross_entropy(at.task.read(model(moved)), y, reduction="sum")
             return torch.autograd.grad(value, moved, create_graph=True)[0]

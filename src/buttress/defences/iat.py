@@ -16,7 +16,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -128,7 +128,7 @@ class IAT(Crafting):
                     raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(found)}")
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean of both halves' mixed cross-entropies."""
         x_adv = at.craft(self.attack, mode=self.mode)
         halves = {}
@@ -138,7 +138,7 @@ class IAT(Crafting):
         value = 0.5 * halves["natural"] + 0.5 * halves["adversarial"]
         return Loss(value, {name: half.detach() for name, half in halves.items()})
 
-    def mixture(self, at: At, half: str) -> Mixture:
+    def mixture(self, at: StepContext, half: str) -> Mixture:
         """One half's draws of a step.
 
         Args:

@@ -12,9 +12,9 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import Crafting
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Epoch, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
 from buttress.defences.base.pretraining import Rows
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -89,7 +89,7 @@ class InstanceEps(Crafting):
         places: Tensor = self.rows(ids.to(self.shares.device))
         return places
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at points crafted with each example's budget."""
         share = self.shares[self._places(batch.ids)].to(batch.x.device)
         x_adv = at.craft(self._attack, scale=share)
@@ -103,7 +103,7 @@ class InstanceEps(Crafting):
         places, y = self._places(do.batch.ids), do.batch.y
         stands = do.at.passes["adversarial"].logits.detach().argmax(1) == y
         more = do.at.craft(self._attack, scale=(self.shares[places] + self.gamma).to(do.batch.x.device))
-        with borrowed(do.model, "eval", do.at.seed, more.device), torch.no_grad():
+        with preserved(do.model, "eval", do.at.seed, more.device), torch.no_grad():
             stands_more = do.at.task.read(do.model(more)).argmax(1) == y
         direction = torch.where(stands_more, 1.0, torch.where(stands, 0.0, -1.0)).to(self.shares)
         moved = self.shares[places] + self.smoothing * self.gamma * direction

@@ -13,9 +13,9 @@ from buttress.attacks import Perturbation
 from buttress.data.augment import Augment, Geometry, draws
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.pretraining import Rows
-from buttress.engine.preserved_model import Mode, borrowed
+from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
 from buttress.random import Random
@@ -145,7 +145,7 @@ class JSIGR(Defence):
                 self.register_buffer("maps", maps)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The sum of the three terms."""
         logits = at.clean(batch.x) if self.attack is None else at.adversarial(at.craft(self.attack, mode=self.mode))
         entropy = F.cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing)
@@ -153,7 +153,7 @@ class JSIGR(Defence):
             return Loss(entropy)
         value, logs = entropy, {"cross_entropy": entropy.detach()}
         # After the pass that trains: BatchNorm's buffers must be in the backward pass what they were in this one.
-        with borrowed(model, "eval", at.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
+        with preserved(model, "eval", at.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
             clean = batch.x.detach().to(torch.promote_types(batch.x.dtype, torch.float32))
             x = clean.clone().requires_grad_()
             logits = at.task.read(model(x))
@@ -179,7 +179,7 @@ class JSIGR(Defence):
             self.maps[rows] = whole.to(self.maps.dtype)
             self._made = None
 
-    def _saliency(self, model: nn.Module, batch: Batch, at: At) -> Tensor:
+    def _saliency(self, model: nn.Module, batch: Batch, at: StepContext) -> Tensor:
         """(N, H, W) maps of the batch: new ones, or those of an earlier epoch where the images are now."""
         if int(at.epoch) % self.every == 0:
             made = at.once("occlusion", lambda: self._covered(model, batch, at))
@@ -189,10 +189,10 @@ class JSIGR(Defence):
         size = (batch.x.shape[2], batch.x.shape[3])
         return (kept if geometry is None else geometry.cut(kept, size)).squeeze(1).to(batch.x.dtype)
 
-    def _covered(self, model: nn.Module, batch: Batch, at: At) -> Tensor:
+    def _covered(self, model: nn.Module, batch: Batch, at: StepContext) -> Tensor:
         return occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=at.task)
 
-    def _geometry(self, batch: Batch, at: At) -> Geometry | None:
+    def _geometry(self, batch: Batch, at: StepContext) -> Geometry | None:
         if self._augment is None:
             return None
         return self._augment.geometry(draws(self._seed, int(at.epoch), batch.ids), batch.x.device)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
@@ -18,7 +18,7 @@ from buttress.registry import defence
 
 
 @defence("layer-regularised")
-class LayerRegularised(Wrapper):
+class LayerRegularised(WrapperDefence):
     """AT-LR: any base plus gamma times the displacement of given layers between clean and perturbed inputs.
 
     Khalooei, Homayounpour and Amirmazlaghani (arXiv 2202.02626), algorithm 3. The activations are those of the base's
@@ -75,7 +75,7 @@ class LayerRegularised(Wrapper):
             self._check_names(model, x.to(next(model.parameters(), x)))
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
         rise = 1.0 if self.warmup == 0 else min(1.0, at.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}

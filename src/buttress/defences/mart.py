@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -58,7 +58,7 @@ class MART(Crafting):
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean of both terms over the batch."""
         x_adv = at.craft(self.attack)
         clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)

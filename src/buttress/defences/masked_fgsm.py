@@ -16,7 +16,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.random import derive, generator
@@ -80,7 +80,7 @@ class MaskedFGSM(Crafting):
         self._seed = derive(seed, "mask")
         return data
 
-    def mask(self, x: Tensor, at: At) -> Tensor:
+    def mask(self, x: Tensor, at: StepContext) -> Tensor:
         """(1 or N, 1 or C, ...) ones and zeros, zero where a pixel is masked in this step."""
         shape = pixels(x)
         if self.pattern == "random_per_sample":
@@ -90,7 +90,7 @@ class MaskedFGSM(Crafting):
             draws = torch.rand(1, *shape, generator=generator(seed, "pixels")).to(x)
         return (draws >= self.rate).to(x.dtype)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy where the step leads."""
         x = at.batch.x
         masked = x * self.mask(x, at)

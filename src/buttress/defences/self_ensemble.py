@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.noisy import add_noise, is_noisy
 from buttress.random import derive, seed_torch
@@ -51,7 +51,7 @@ class SelfEnsemble(Defence):
             add_noise(model, self.first, self.inner)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
         device = batch.x.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.data.dataset import Dataset, Split
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh, given
 from buttress.defences.trades import TRADES
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -95,7 +95,7 @@ class SelfTraining(TRADES):
             train = Split(data.train.x, y, data.train.ids)
         return replace(data, train=train)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The weighted mean of both terms over the batch."""
         x_adv = at.craft(self.attack)
         clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
@@ -124,7 +124,7 @@ class SelfTraining(TRADES):
 def predicted(model: nn.Module, split: Split) -> Tensor:
     """(N,) int64, on the CPU: the classes that a model, in eval mode, gives the inputs of a split."""
     like = next(model.parameters())
-    with borrowed(model, "eval", 0, like.device), torch.no_grad():
+    with preserved(model, "eval", 0, like.device), torch.no_grad():
         return torch.cat([model(x.to(like)).argmax(1).cpu() for x, _ in split])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.registry import defence
 
 
@@ -30,6 +30,6 @@ class Standard(Defence):
         """One pass of each kind."""
         return Cost(crafting=0)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy."""
         return Loss(F.cross_entropy(at.clean(batch.x), batch.y, label_smoothing=self.label_smoothing))

@@ -10,7 +10,7 @@ from torch import nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -45,7 +45,7 @@ class TRADES(Crafting):
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean of both terms over the batch."""
         x_adv = at.craft(self.attack)
         clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)

@@ -21,7 +21,7 @@ def staged(oracle: Oracle, attack: Attack, rows: Tensor, random: Random, name: s
         attack: the part.
         rows: (M,) indices.
         random: of the whole; the part draws from a stream named after it, whatever was drawn before.
-        name: of the part, in `Attacked.stages` and for its draws.
+        name: of the part, in `AttackResult.stages` and for its draws.
 
     Returns:
         (M, ...) points inside the part's threat, and (M,) bool which of them beat the model, told in float32.

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.threat import per_row
 
 Search = Literal["full", "first"]
@@ -23,7 +23,7 @@ class Stage:
 
     name: str
     entered: int
-    beaten: int
+    successes: int
     forwards: int
     backwards: int
 
@@ -32,8 +32,12 @@ class Stage:
         mine, theirs = vars(self), vars(other)
         return replace(self, **{key: mine[key] + theirs[key] for key in mine if key != "name"})
 
+    def facts(self) -> dict[str, str | int]:
+        """As findings and files have it, where ``beaten`` counts the successes."""
+        return {("beaten" if key == "successes" else key): value for key, value in vars(self).items()}
 
-class Books(ABC):
+
+class Ledger(ABC):
     """What is known of each input while an attack searches; `Oracle` asks the questions.
 
     Attributes:
@@ -42,14 +46,14 @@ class Books(ABC):
         target: (N,) the class wanted by a targeted attack, or None.
         alive: (N,) bool, the inputs that still take part.
         resting: (N,) bool, the inputs that `rest`; they stay alive.
-        beaten: (N,) bool, whether the last point asked about beat the model, as the search's precision saw it.
+        success: (N,) bool, whether the last point asked about beat the model, as the search's precision saw it.
         forwards: (N,) int64, forward passes spent on each input; ``backwards`` likewise.
         stages: what each part of a composed attack did, in order.
     """
 
     def __init__(
         self,
-        passes: Passes,
+        passes: Runner,
         x: Tensor,
         y: Tensor,
         target: Tensor | None = None,
@@ -72,7 +76,7 @@ class Books(ABC):
         self.passes, self.task, self.x, self.y, self.target = passes, passes.task, x, y, target
         self.search, self.inside, self.read_every = search, inside, read_every
         self.alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        self.resting, self.beaten = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
+        self.resting, self.success = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.stages: dict[str, Stage] = {}
@@ -108,7 +112,7 @@ class Books(ABC):
 
         For inputs that are finished by themselves, so that neither cost nor time depends on the others of the batch.
         They stay `alive` and `settle` computes them; meanwhile outputs, losses and gradients read 0 for them, and
-        `beaten` keeps its last value, which says nothing of later points. Where the batch must stay whole (`together`)
+        `success` keeps its last value, which says nothing of later points. Where the batch must stay whole (`together`)
         they are asked about, and counted, until all of them rest. An attack wakes the inputs before it returns.
         """
         self.resting = rows.clone()
@@ -122,10 +126,10 @@ class Books(ABC):
     def drop_wrong(self) -> None:
         """Let the inputs go that beat the model unperturbed; for ``search="first"``."""
         self._found_output = self.clean.clone()
-        self._waiting = self.task.beaten(self.clean, self.y, self.target)
+        self._waiting = self.task.is_adversarial(self.clean, self.y, self.target)
         self._read(confirmed=True)
 
-    def merge(self, part: Books, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
+    def merge(self, part: Ledger, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
         """Take over a part's counts, and (M,) bool which of its points beat the model; those leave a first search.
 
         Args:
@@ -135,13 +139,13 @@ class Books(ABC):
             output: (M, C).
             name: of the stage.
         """
-        won = self.task.beaten(output, part.y, part.target)
+        won = self.task.is_adversarial(output, part.y, part.target)
         self.forwards[rows] += part.forwards
         self.backwards[rows] += part.backwards
         spent = int(part.forwards.sum()), int(part.backwards.sum())
         stage = Stage(name, len(rows), int(won.sum()), *spent)
         self.stages[name] = self.stages[name] + stage if name in self.stages else stage
-        self.beaten[rows] = won
+        self.success[rows] = won
         if self.search == "first":
             if self._found_output is None:
                 self._found_output = self.clean.clone()
@@ -180,9 +184,9 @@ class Books(ABC):
             return
         self._none = output[:0]
         y, target = self._take(self.y), None if self.target is None else self._take(self.target)
-        won = self.task.beaten(output, y, target)
+        won = self.task.is_adversarial(output, y, target)
         rows: Tensor | slice = slice(None) if self._rows is None else self._rows
-        self.beaten[rows] = won
+        self.success[rows] = won
         if self.search == "full" or self.passes.draws > 1:  # one set of draws is no proof: those search on
             return
         if self.inside is not None:
@@ -210,8 +214,8 @@ class Books(ABC):
         if len(index) and not confirmed and self.passes.precision != "fp32":
             points = self._found[index]
             output = self._again(points, index)
-            sure = self.task.beaten(output, self.y[index], None if self.target is None else self.target[index])
-            self.beaten[index] = sure
+            sure = self.task.is_adversarial(output, self.y[index], None if self.target is None else self.target[index])
+            self.success[index] = sure
             index, output = index[sure], output[sure]
             assert self._found_output is not None
             self._found_output[index] = output

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from buttress import losses
-from buttress.engine.ledger import Books
 from buttress.engine.ledger import Inside as Inside
+from buttress.engine.ledger import Ledger
 from buttress.engine.ledger import Search as Search
 from buttress.engine.ledger import Stage as Stage
 from buttress.errors import UserError
 from buttress.threat import per_row
 
 
-class Oracle(Books):
-    """Answers an attack's questions about a model, and keeps the books (`Books`).
+class Oracle(Ledger):
+    """Answers an attack's questions about a model, and keeps the books (`Ledger`).
 
     Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; for the others
     outputs, losses and gradients read 0. With ``search="first"`` an input leaves once a point that beats the model has

@@ -18,8 +18,8 @@ from buttress import losses, tasks
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.fingerprint import plain
 from buttress.engine.oracle import Inside, Oracle, Search, Stage
-from buttress.engine.preserved_model import Mode, Model, borrowed
-from buttress.engine.runner import Passes, Precision, Twins
+from buttress.engine.preserved_model import Mode, Model, preserved
+from buttress.engine.runner import Precision, Runner, Twins
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import Task
@@ -29,12 +29,12 @@ TargetRule = Literal["least_likely", "random"]
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackResult:
     """The outcome of a perturbation, one entry per input.
 
     Attributes:
         x_adv: (N, ...) the perturbed inputs.
-        beaten: (N,) bool, whether they beat the model; a float32 verdict on ``x_adv`` itself.
+        success: (N,) bool, whether they beat the model; a float32 verdict on ``x_adv`` itself.
         loss: (N,) the task's loss at ``x_adv`` against the truth.
         distance: (N,) float64, the perturbation's size in the threat's norm, or in L2 where there is no threat.
         forwards: (N,) int64, forward passes spent, the verdict's included; ``backwards`` likewise.
@@ -43,7 +43,7 @@ class Attacked:
     """
 
     x_adv: Tensor
-    beaten: Tensor
+    success: Tensor
     loss: Tensor
     distance: Tensor
     forwards: Tensor
@@ -51,15 +51,20 @@ class Attacked:
     precision: Precision = "fp32"
     stages: tuple[Stage, ...] = ()
 
+    @property
+    def beaten(self) -> Tensor:
+        """The earlier name of ``success``."""
+        return self.success
 
-def joined(parts: Sequence[Attacked]) -> Attacked:
+
+def concatenated(parts: Sequence[AttackResult]) -> AttackResult:
     """The outcomes of consecutive batches as one; stages of one name are added up."""
-    tensors = [f.name for f in fields(Attacked) if f.name not in ("precision", "stages")]
+    tensors = [f.name for f in fields(AttackResult) if f.name not in ("precision", "stages")]
     whole: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
     stages: dict[str, Stage] = {}
     for stage in (stage for part in parts for stage in part.stages):
         stages[stage.name] = stages[stage.name] + stage if stage.name in stages else stage
-    return Attacked(**whole, precision=parts[0].precision, stages=tuple(stages.values()))
+    return AttackResult(**whole, precision=parts[0].precision, stages=tuple(stages.values()))
 
 
 class Perturbation(ABC):
@@ -103,7 +108,7 @@ class Perturbation(ABC):
         precision: Precision = "fp32",
         batch_size: int | None = None,
         read_every: int | None = None,
-    ) -> Attacked:
+    ) -> AttackResult:
         """Perturb ``x`` and say what came of it. The model comes back exactly as it was, also after an exception.
 
         Args:
@@ -117,7 +122,7 @@ class Perturbation(ABC):
             search: "full" returns the attack's own point for every input; "first" lets an input go as soon as it is
                 beaten, which is all that an evaluation needs.
             mode: the mode of the model meanwhile; in "train", BatchNorm uses the batch and keeps its buffers.
-            precision: of the search, see `Passes`; "auto" times them on the first batch. The verdict is float32, by
+            precision: of the search, see `Runner`; "auto" times them on the first batch. The verdict is float32, by
                 the model itself.
             batch_size: inputs computed at once; all unless given.
             read_every: questions after which ``search="first"`` reads from the device who has been beaten; 8 on a GPU,
@@ -129,24 +134,24 @@ class Perturbation(ABC):
         """
         if not len(x):
             zeros = torch.zeros(0, dtype=torch.int64, device=x.device)
-            return Attacked(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
+            return AttackResult(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
         check_call(search, mode, precision, batch_size)
         check_inputs(model, x, y, self._box())
         if read_every is not None and read_every < 1:
             raise UserError(f"read_every must be 1 or more; got {read_every}")
         ids = _ids(ids, x)
-        passes = Passes(model, task, precision, batch_size or len(x), self.draws, exact=self.exact)
-        with borrowed(model, mode, seed, x.device):
+        passes = Runner(model, task, precision, batch_size or len(x), self.draws, exact=self.exact)
+        with preserved(model, mode, seed, x.device):
             oracle = self._oracle(passes, x, y, target, seed, ids, search, read_every)
             x_adv = self._moved(oracle, seed, ids)
             with torch.no_grad():
                 x_adv, output = oracle.settle(x_adv)
-                beaten = task.beaten(output, oracle.y, oracle.target)
+                success = task.is_adversarial(output, oracle.y, oracle.target)
                 loss = losses.resolve(task.loss).function(output, oracle.y)
                 distance = self.threat.distance(x_adv, x) if self.threat else norms(x_adv.double() - x.double(), "l2")
         used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: nothing was asked
         stages = tuple(oracle.stages.values())
-        return Attacked(x_adv, beaten, loss, distance, oracle.forwards, oracle.backwards, used, stages)
+        return AttackResult(x_adv, success, loss, distance, oracle.forwards, oracle.backwards, used, stages)
 
     def craft(
         self,
@@ -171,8 +176,8 @@ class Perturbation(ABC):
         check_call("full", mode, precision, None)
         check_inputs(model, x, y, self._box())
         ids = _ids(ids, x)
-        passes = Passes(model, task, precision, len(x), self.draws, twins, self.exact)
-        with borrowed(model, mode, seed, x.device):
+        passes = Runner(model, task, precision, len(x), self.draws, twins, self.exact)
+        with preserved(model, mode, seed, x.device):
             return self._moved(self._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 
     def fingerprint(self) -> str:
@@ -193,7 +198,7 @@ class Perturbation(ABC):
 
     def _oracle(
         self,
-        passes: Passes,
+        passes: Runner,
         x: Tensor,
         y: Tensor,
         target: Tensor | TargetRule | None,

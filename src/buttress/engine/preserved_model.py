@@ -17,7 +17,7 @@ Mode = Literal["eval", "train"]
 
 
 @contextmanager
-def borrowed(model: Model, mode: Mode, seed: int, device: torch.device) -> Iterator[None]:
+def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iterator[None]:
     """Put ``model`` into ``mode`` with gradients on and the global random state seeded; undo all of it at the end.
 
     Restored: the training flag of every submodule, every buffer (its object and its values) and torch's global random

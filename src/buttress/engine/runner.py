@@ -30,7 +30,7 @@ _FAINT = 2.0**-40
 _TIMED = 64  # inputs of the batch that "auto" times
 
 
-class Passes:
+class Runner:
     """Forward and backward passes of one model.
 
     Precisions: "fp32" and "bf16" (autocast) run the model itself. "folded" runs a float32 copy with BatchNorm folded

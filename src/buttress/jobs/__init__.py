@@ -5,12 +5,12 @@ from buttress.jobs.audit import audit
 from buttress.jobs.compare import compare
 from buttress.jobs.export import export
 from buttress.jobs.harden import harden
-from buttress.jobs.settings import Network, Say, Source, Training
+from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.train import train
 
 __all__ = [
     "Network",
-    "Say",
+    "Reporter",
     "Source",
     "Training",
     "attack",

@@ -18,7 +18,7 @@ _OTHERS = "to look at others type --audits layers --audits.layers NAME,NAME"
 
 
 @dataclass(frozen=True)
-class Visible:
+class AnalysedLayers:
     """What there is to be looked at.
 
     Attributes:
@@ -32,21 +32,21 @@ class Visible:
     remark: str = ""
 
 
-def visible_layers(model: nn.Module, dataset: Dataset) -> Visible:
+def analysed_layers(model: nn.Module, dataset: Dataset) -> AnalysedLayers:
     """What of a network can be looked at, by passes of one test input; nothing of one that is compiled."""
     try:
         user_module(model)
     except UserError as reason:
-        return Visible(None, [], f"layers are left out of the audit: {reason}")
+        return AnalysedLayers(None, [], f"layers are left out of the audit: {reason}")
     if names := _names(model, dataset, "activations"):
-        return Visible("activations", names)
+        return AnalysedLayers("activations", names)
     known = "the network has no activations that buttress knows"
     if names := _names(model, dataset, "learnable"):
         told = f"layers with weights are looked at in their stead ({some(names)})"
-        return Visible("learnable", names, f"{known}: {told}; {_OTHERS}")
+        return AnalysedLayers("learnable", names, f"{known}: {told}; {_OTHERS}")
     names = _names(model, dataset, lambda name, module: True)
     told = f"; {_OTHERS}, of {some(names)}" if names else ""
-    return Visible(None, names, f"{known}, and no layers with weights: layers are left out of the audit{told}")
+    return AnalysedLayers(None, names, f"{known}, and no layers with weights: layers are left out of the audit{told}")
 
 
 def _names(model: nn.Module, dataset: Dataset, layers: LayerSelection) -> list[str]:

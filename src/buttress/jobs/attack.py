@@ -24,14 +24,14 @@ from buttress.engine.fingerprint import plain
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
-from buttress.jobs.settings import Network, Say, Source, open_network
+from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import threat_for, under
-from buttress.safe_files import told_when_full, write_text
+from buttress.safe_files import full_disk_reported, write_text
 from buttress.threat import Threat
 from buttress.training import versions
 
-_KEPT = ("x_adv", "y", "ids", "beaten", "distance")
+_KEPT = ("x_adv", "y", "ids", "success", "distance")
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
@@ -51,7 +51,7 @@ def attack(
     accelerator: str = "cpu",
     devices: int = 1,
     resume: bool = False,
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> Path:
     """Perturb the test inputs of a network and write them as tensors.
 
@@ -71,14 +71,14 @@ def attack(
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
         devices: processes that share the groups; with more than one, start the command with torchrun.
         resume: go on with what is in ``out``, with the same settings; start where there is nothing yet.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
     device = processes.start(accelerator, devices)
     first = processes.place()[0] == 0
-    say = say if first else Say()
+    reporter = reporter if first else Reporter()
     path = out / "examples.safetensors"
     going_on = processes.once(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
@@ -87,7 +87,7 @@ def attack(
     model.to(device)
     settings = _settings(model, split, chosen, seed, precision)
     if processes.once(lambda: _finished(out, settings)):
-        say.line(f"{out} is finished already; written to {path}")
+        reporter.line(f"{out} is finished already; written to {path}")
         return path
     # A single group is whole or not at all, and needs no files of its own.
     folder = out / "groups" if going_on or len(split) > group or devices > 1 else None
@@ -105,22 +105,22 @@ def attack(
             precision=precision,
             batch_size=batch_size,
             each=kept.append if folder is None else None,
-            watch=_watch(say),
+            watch=_watch(reporter),
         )
     except KeyboardInterrupt:
         if folder is not None:
-            say.line(f"finished groups are kept in {folder}; go on with --resume")
+            reporter.line(f"finished groups are kept in {folder}; go on with --resume")
         raise
     if first:
         out.mkdir(parents=True, exist_ok=True)
-        with told_when_full(path):
+        with full_disk_reported(path):
             save_file(path, kept if folder is None else result.parts(), result.inputs, _KEPT)
         facts = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
         write_text(out / "examples.json", json.dumps({**facts, "versions": versions()}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
-        told = f"{describe(chosen)} beats the network on {result.beaten} of {result.inputs} inputs"
-        say.line(f"{told}; written to {path}")
+        told = f"{describe(chosen)} beats the network on {result.successes} of {result.inputs} inputs"
+        reporter.line(f"{told}; written to {path}")
     processes.once(lambda: None)  # nobody leaves before all is written
     return path
 
@@ -174,14 +174,14 @@ def _facts(result: Evaluation, chosen: Perturbation) -> dict[str, Any]:
         "settings": plain(chosen),
         "precision": result.precision,
         "inputs": result.inputs,
-        "beaten": result.beaten,
+        "successes": result.successes,
         "forwards": result.forwards / result.inputs,
         "backwards": result.backwards / result.inputs,
         "seconds": result.seconds,
-        "stages": [vars(stage) for stage in result.stages],
+        "stages": [stage.facts() for stage in result.stages],
     }
 
 
-def _watch(say: Say) -> Callable[[str, float], None] | None:
-    progress = say.watch("attack")
+def _watch(reporter: Reporter) -> Callable[[str, float], None] | None:
+    progress = reporter.watch("attack")
     return None if progress is None else lambda what, done: progress(done, {what: done})

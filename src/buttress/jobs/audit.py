@@ -26,10 +26,10 @@ from buttress.audits.robustness import Robustness
 from buttress.data.dataset import Dataset
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.settings import Network, Say, Source, open_network
+from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import left_alone, said, threat_for, under
 from buttress.threat import Threat
@@ -114,12 +114,12 @@ def ask(
     seed: int,
     precision: Precision,
     batch_size: int,
-    say: Say,
+    reporter: Reporter,
     title: str,
     folder: Path | None = None,
 ) -> list[Finding]:
     """Put the questions on the test split, with progress told."""
-    progress = say.watch(title)
+    progress = reporter.watch(title)
 
     def watch(what: str, done: float) -> None:
         if progress is not None:
@@ -138,7 +138,7 @@ def ask(
         folder=folder,
     )
     for finding in findings:
-        say.line(f"{finding.title}: {finding.verdict}")
+        reporter.line(f"{finding.title}: {finding.verdict}")
     return findings
 
 
@@ -181,7 +181,7 @@ def audit(
     dry_run: bool = False,
     resume: bool = False,
     command: str = "",
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> list[Finding] | None:
     """Ask a trained network how robust it is, where it gives way, and what it falls for; write a report.
 
@@ -204,7 +204,7 @@ def audit(
         dry_run: say what would be done and about how long it takes, and do nothing.
         resume: keep what is crafted in the output folder until the report is written, and go on with what is there.
         command: the command, for the report.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: also when the gate of ``fail_under`` is not met; the report is written then.
@@ -221,7 +221,7 @@ def audit(
     if audits:
         questions = given_audits(audits, threat, attacks)
     else:
-        seen = visible_layers(model, dataset)
+        seen = analysed_layers(model, dataset)
         remark = seen.remark
         questions = [*usual_audits(dataset, threat, attacks, seen.layers), *usual_trust(threat, attacks)]
     questions = with_surrogates(questions, dataset)
@@ -229,15 +229,15 @@ def audit(
     count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
     if count < 1:
         raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
-    say.line(f"audit of {network} on {count} test inputs of {dataset.name}")
+    reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     if remark:
-        say.line(remark)
+        reporter.line(remark)
     if dry_run:
-        say.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
+        reporter.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"folder": kept}
-    findings = ask(model, dataset, questions, **settings, say=say, title="audit")
+    findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
     told |= {"defence": facts["defence"]} if "defence" in facts else {}
     told |= {"training": spent} if (spent := read_cost(Path(network))) else {}
@@ -249,15 +249,15 @@ def audit(
     further = proposed(questions, findings)
     if further:
         try:
-            after = ask(model, dataset, further, **settings, say=say, title="proposed by masking")
+            after = ask(model, dataset, further, **settings, reporter=reporter, title="proposed by masking")
         except BaseException:  # what was found before stands
-            say.line(f"report, without the attack proposed by masking: {path}")
+            reporter.line(f"report, without the attack proposed by masking: {path}")
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
         lower = after[-1].verdict  # the lower figure is the one that counts
         path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
     if kept is not None:
         shutil.rmtree(kept, ignore_errors=True)
-    say.line(f"report: {path}")
+    reporter.line(f"report: {path}")
     gate(findings, fail_under)
     return findings

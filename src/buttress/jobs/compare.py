@@ -13,7 +13,7 @@ from buttress.audits.base.finding import read
 from buttress.audits.base.statistics import paired
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
-from buttress.jobs.settings import Say
+from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import trade_off
 from buttress.threat import budget_text
 from buttress.training import versions
@@ -21,14 +21,14 @@ from buttress.training import versions
 _FEW = 4  # networks; of more, it means little that one comes first and another last
 
 
-def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say()) -> Path:
+def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Reporter = Reporter()) -> Path:
     """Put the findings of several audits side by side in one report.
 
     Args:
         folders: of audits (or their findings.json), in the order of comparison.
         out: a new folder for report.html and findings.json.
         command: the command, for the report.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: for fewer than two audits, and for audits on different data.
@@ -64,14 +64,14 @@ def compare(folders: list[Path], *, out: Path, command: str = "", say: Say = Say
         for label, finding in traded.items():
             networks[label] = [finding, *networks[label]]
         if traded and (left := [name for name in networks if name not in traded]):
-            say.line(f"attacked otherwise than {next(iter(traded))}, so not in the trade-off: {', '.join(left)}")
+            reporter.line(f"attacked otherwise than {next(iter(traded))}, so not in the trade-off: {', '.join(left)}")
         written = report.write(
             out, networks, facts, title="Comparison", headline=text, severity="info" if many else None
         )
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
-    say.line(text)
-    say.line(f"report: {written}")
+    reporter.line(text)
+    reporter.line(f"report: {written}")
     return written
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from buttress.jobs.settings import Network, Say, Source, open_network
+from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.models.onnx import check_packages, check_target, export_onnx
 from buttress.training.batches import input_dtype
 
@@ -21,7 +21,7 @@ def export(
     source: Source = Source(),
     overwrite: bool = False,
     seed: int = 0,
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> Path:
     """Write a network as an ONNX file, checked with onnxruntime against the network itself.
 
@@ -32,7 +32,7 @@ def export(
         source: the data, whose first test inputs the file is checked on; a run's own unless said otherwise.
         overwrite: replace a file that is there.
         seed: of data that are drawn.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: for a file that is there, a network that cannot be exported, and a file that disagrees with it.
@@ -43,6 +43,6 @@ def export(
     x, _, _ = dataset.test.take(torch.arange(min(_INPUTS, len(dataset.test))))
     made = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
     shape = ", ".join(map(str, ("N", *x.shape[1:])))
-    say.line(f"onnxruntime and the network differ by {made.difference:.1e} at most on {made.inputs} inputs")
-    say.line(f"written to {onnx}: x ({shape}) to logits (N, classes)")
+    reporter.line(f"onnxruntime and the network differ by {made.difference:.1e} at most on {made.inputs} inputs")
+    reporter.line(f"written to {onnx}: x ({shape}) to logits (N, classes)")
     return onnx

@@ -12,7 +12,7 @@ from torch import nn
 
 from buttress import models, registry
 from buttress.data.dataset import Dataset
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.tasks import classification
 from buttress.training.batches import input_dtype
@@ -74,7 +74,7 @@ def check_fit(model: nn.Module, dataset: Dataset) -> None:
         UserError: saying what does not fit.
     """
     x, y, _ = dataset.test.take(torch.arange(min(2, len(dataset.test))))
-    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+    with preserved(model, "eval", 0, x.device), torch.no_grad():
         output = classification.read(models.forward_checked(model, x.to(input_dtype(model))))
     if output.shape[1] < len(dataset.classes):
         raise UserError(

@@ -22,12 +22,12 @@ from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.jobs.analysed_layers import visible_layers
+from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, attacks_of, report_facts, usual_audits
 from buttress.jobs.compare import headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.settings import Network, Say, Source, Training, open_network
+from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import said, threat_for, under
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
@@ -61,7 +61,7 @@ def harden(
     fail_under: float | None = None,
     dry_run: bool = False,
     command: str = "",
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> dict[str, list[Finding]] | None:
     """Find a network's most vulnerable layers, train a hardened one that regularises them, and compare in one report.
 
@@ -91,7 +91,7 @@ def harden(
         fail_under: exit with status 2 when the hardened network's robust accuracy, in percent, is lower.
         dry_run: say what would be done and about how long it takes, and do nothing.
         command: the command, for the report.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: also when the gate of ``fail_under`` is not met; the report is written then.
@@ -117,7 +117,7 @@ def harden(
         original = architecture.create(dataset, seed)
     threat = threat_for(dataset.box, threat)
     chosen = under(threat, base if base is not None else AdversarialTraining())
-    training, seen = training.under(threat), visible_layers(original, dataset)
+    training, seen = training.under(threat), analysed_layers(original, dataset)
     questions = usual_audits(dataset, threat, attacks, seen.layers)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
@@ -129,25 +129,33 @@ def harden(
         of = f": name the layers to regularise by --layers, of {some(seen.names)}" if seen.names else ""
         raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
     if seen.remark:
-        say.line(seen.remark)
+        reporter.line(seen.remark)
     if dry_run:
-        _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, say)
+        _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, reporter)
         return None
     settings: dict[str, Any] = {
         "limit": inputs,
         "seed": seed,
         "precision": precision,
         "batch_size": audit_batch,
-        "say": say,
+        "say": reporter,
     }
 
     def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
         model = _fresh(known, architecture, dataset, seed)
         facts = {"source": where, "defence": title, "output": architecture.output, "threat": said(threat)}
         goes_on = resume and (out / folder / MARK).exists()
-        say.line(f"training: {title}")
+        reporter.line(f"training: {title}")
         training.run(
-            model, dataset, defence, seed=seed, out=out / folder, resume=goes_on, facts=facts, say=say, title=title
+            model,
+            dataset,
+            defence,
+            seed=seed,
+            out=out / folder,
+            resume=goes_on,
+            facts=facts,
+            reporter=reporter,
+            title=title,
         )
         return load(out / folder, model)
 
@@ -159,7 +167,7 @@ def harden(
     else:  # chosen on validation data: the test inputs only report
         held_out = {key: value for key, value in settings.items() if key != "say"}
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
-    say.line(f"regularised: {', '.join(names)}")
+    reporter.line(f"regularised: {', '.join(names)}")
     regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
     short = named(chosen).upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
@@ -181,8 +189,8 @@ def harden(
     )
     text = headline(found)
     path = report.write(out / REPORT, found, facts, title=f"Hardening on {dataset.name}", headline=text)
-    say.line(text)
-    say.line(f"report: {path}")
+    reporter.line(text)
+    reporter.line(f"report: {path}")
     gate(list(found.values())[-1], fail_under)
     return found
 
@@ -218,12 +226,12 @@ def _estimate(
     training: Training,
     inputs: int | None,
     batch_size: int,
-    say: Say,
+    reporter: Reporter,
 ) -> None:
     runs: dict[str, Defence] = {"base": base, "hardened (regularised layers not counted)": base}
     if network is None:
         runs = {"original": Standard(), **runs}
     for name, defence in runs.items():
-        say.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+        reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
     split = dataset.test if inputs is None else dataset.test.stratified(inputs)
-    say.line(f"each of three audits: {estimate_attacks(original, split, attacks_of(questions), batch_size)}")
+    reporter.line(f"each of three audits: {estimate_attacks(original, split, attacks_of(questions), batch_size)}")

@@ -23,7 +23,7 @@ from buttress.training.loop import Progress
 from buttress.training.monitors import Monitor
 
 
-class Say:
+class Reporter:
     """Someone who is told what happens. This one keeps silent; the command line's writes to the terminal."""
 
     def line(self, text: str) -> None:
@@ -153,7 +153,7 @@ class Training:
         out: Path | None,
         resume: bool,
         facts: Mapping[str, Any],
-        say: Say,
+        reporter: Reporter,
         title: str,
     ) -> Trained:
         """`fit` with these settings; the user is told what monitors say."""
@@ -166,10 +166,10 @@ class Training:
             out=out,
             resume=resume,
             facts=facts,
-            progress=say.watch(title),
+            progress=reporter.watch(title),
         )
         for note in trained.notes:
-            say.line(note)
+            reporter.line(note)
         return trained
 
     def settings(self) -> dict[str, Any]:

@@ -38,8 +38,8 @@ def trade_off(
             rows[name] = min((row for row in found if _budget(row) == _budget(found[0])), key=lambda row: row["robust"])
     if len(rows) < 2:
         return {}
-    beaten = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
-    return {name: _finding(row, beaten[name]) for name, row in rows.items()}
+    better = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
+    return {name: _finding(row, better[name]) for name, row in rows.items()}
 
 
 def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

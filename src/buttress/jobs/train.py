@@ -9,7 +9,7 @@ from buttress.defences.base.label import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
-from buttress.jobs.settings import Network, Say, Source, Training
+from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import said, threat_for, under
 from buttress.threat import Threat
 from buttress.training.fit import Trained
@@ -27,7 +27,7 @@ def train(
     seed: int = 0,
     resume: bool = False,
     dry_run: bool = False,
-    say: Say = Say(),
+    reporter: Reporter = Reporter(),
 ) -> Trained | None:
     """Train a network by any defence and keep the best weights by robust accuracy on validation data.
 
@@ -41,7 +41,7 @@ def train(
         seed: of everything that is drawn.
         resume: go on with the run in the folder.
         dry_run: say what would be done and about how long it takes, and do nothing.
-        say: who is told.
+        reporter: receives messages and progress.
 
     Raises:
         UserError: also when there is no run to resume, or one that would be overwritten.
@@ -53,20 +53,30 @@ def train(
     chosen, training = under(threat, defence or Standard()), training.under(threat)
     model = architecture.create(dataset, seed)
     name = named(chosen)
-    say.line(f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs")
+    reporter.line(
+        f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
+    )
     if dry_run:
-        say.line(estimate_training(model, dataset, chosen, training))
+        reporter.line(estimate_training(model, dataset, chosen, training))
         return None
     against = getattr(chosen.attack, "threat", None)
     facts = {"source": where, "defence": name, "output": architecture.output}
     facts |= {} if against is None else {"threat": said(against)}
     trained = training.run(
-        model, dataset, chosen, seed=seed, out=out, resume=resume, facts=facts, say=say, title=f"training by {name}"
+        model,
+        dataset,
+        chosen,
+        seed=seed,
+        out=out,
+        resume=resume,
+        facts=facts,
+        reporter=reporter,
+        title=f"training by {name}",
     )
     epoch = trained.best_epoch if training.keep == "best" else len(trained.history)
     kept = trained.history[epoch - 1]
     robust = f", robust {kept['robust']:.1%}" if "robust" in kept else ""
-    say.line(
+    reporter.line(
         f"{training.keep} epoch, {epoch}: clean {kept['clean']:.1%}{robust} on validation data; the network is in {out}"
     )
     return trained

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.layers.select import (
     ACTIVATIONS,
     LayerSelection,
@@ -90,7 +90,7 @@ def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activatio
         names.append(name)
         return value
 
-    with borrowed(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, see) as watcher:
+    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, see) as watcher:
         model(x)
     watcher.selection.check(names, watcher.met)
     return names

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection
 from buttress.tasks import Task
@@ -63,7 +63,7 @@ def trace(model: nn.Module, x: Tensor, layers: LayerSelection, *, task: Task = t
         nodes.append(value.grad_fn)
         return value
 
-    with borrowed(model, "eval", 0, x.device), watch(model, layers, see) as watcher:
+    with preserved(model, "eval", 0, x.device), watch(model, layers, see) as watcher:
         start = x.detach().clone().requires_grad_().clone()
         end = task.read(model(start)).grad_fn
     watcher.selection.check(names, watcher.met)

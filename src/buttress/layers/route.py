@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
@@ -117,7 +117,7 @@ def passes(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> 
             module = root.get_submodule(name)
             handles.append(module.register_forward_pre_hook(keep(name)))
             handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
-        with borrowed(model, "eval", seed, x.device), torch.no_grad():
+        with preserved(model, "eval", seed, x.device), torch.no_grad():
             model(x)
     finally:
         for handle in handles:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.tasks import Task
 
@@ -96,7 +96,7 @@ def occlusion(
     check_window(window, stride, fill)
     height, width = x.shape[2:]
     side = default_window(height, width) if window is None else window
-    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+    with preserved(model, "eval", 0, x.device), torch.no_grad():
         filled = filler(x, side, fill)
         start, falls = _probability(model, x, y, task, batch_size), []
         together = max(1, batch_size // max(len(x), 1))
@@ -149,7 +149,7 @@ def input_gradients(
         batch_size: inputs computed at once.
     """
     slopes = []
-    with borrowed(model, "eval", 0, x.device):
+    with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             points = part.detach().clone().requires_grad_()
             chosen = log_probability(task.read(model(points)), classes)
@@ -226,7 +226,7 @@ def deletion(
     order = ranking.flatten(1).argsort(dim=1, descending=True, stable=True)
     place = torch.empty_like(order).scatter_(1, order, torch.arange(height * width, device=x.device).expand_as(order))
     curve: list[Any] = []
-    with borrowed(model, "eval", 0, x.device), torch.no_grad():
+    with preserved(model, "eval", 0, x.device), torch.no_grad():
         filled = filler(x, default_window(height, width) if window is None else window, fill)
         for step in range(steps + 1):
             gone = (place < round(step * height * width / steps)).view(-1, 1, height, width)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress import registry, tasks
 from buttress.attacks import Perturbation
-from buttress.engine.preserved_model import Mode, borrowed
+from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
@@ -83,7 +83,7 @@ def sustainability(
         centres = _centres(model, sample, layers, seed, mode)
     table = _Table(list(paths.names), list(named), chosen, centres)
     for x, y, ids in source:
-        with borrowed(model, mode, seed, x.device), torch.no_grad(), capture(model, layers) as clean:
+        with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, layers) as clean:
             output = task.read(model(x))
         if not table.sizes:
             task.check(output, y)
@@ -91,7 +91,7 @@ def sustainability(
         for name, perturbation in named.items():
             x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids, mode=mode, precision=precision)
             with (
-                borrowed(model, mode, seed, x.device),
+                preserved(model, mode, seed, x.device),
                 torch.no_grad(),
                 watch(model, layers, table.column(name, x_adv)),
             ):
@@ -242,7 +242,7 @@ def _centres(
         return value
 
     for x in sample:
-        with borrowed(model, mode, seed, x.device), torch.no_grad(), watch(model, layers, add):
+        with preserved(model, mode, seed, x.device), torch.no_grad(), watch(model, layers, add):
             model(x)
         add("", x)
     return {name: (total / counts[name]).float() for name, total in sums.items()}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from buttress import losses, tasks
 from buttress.attacks import Perturbation
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.measures import ratio, relative_error
@@ -43,7 +43,7 @@ class LayerTolerance:
             layer's value is 0, or not every pass calls it, as inside of ODE solvers that choose their steps.
         displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
         wrong: (N,) bool, inputs that beat the model unperturbed; medians leave them out.
-        beaten: (N,) bool, inputs that beat it under the attack.
+        success: (N,) bool, inputs that beat it under the attack.
     """
 
     layers: list[str]
@@ -51,7 +51,7 @@ class LayerTolerance:
     rho: Tensor
     displacement: Tensor
     wrong: Tensor
-    beaten: Tensor
+    success: Tensor
 
     @property
     def margin(self) -> Tensor:
@@ -87,7 +87,7 @@ class LayerTolerance:
             "crossed": self.crossed,
             "inputs": len(self.wrong),
             "wrong": int(self.wrong.sum()),
-            "beaten": int(self.beaten.sum()),
+            "beaten": int(self.success.sum()),
             "tolerance": to_lists(self.median_rho),
             "margin": to_lists(self.median_margin),
             "displacement": to_lists(self.displacement[:, ~self.wrong].nanmean(1)),
@@ -136,12 +136,12 @@ def tolerance(
     for x, y, ids in batches(model, data, batch_size):
         paths = paths or trace(model, x[:1], layers, task=task)
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        with borrowed(model, "eval", seed, x.device):
+        with preserved(model, "eval", seed, x.device):
             parts.append(_batch(model, x, x_adv, y, paths.names, task, steps, bisections))
     if paths is None:
         raise UserError("a layer's tolerance needs data; it holds no inputs")
-    rho, displacement, wrong, beaten = (torch.cat(part, -1) for part in zip(*parts, strict=True))
-    return LayerTolerance(paths.names, paths.crossed, rho, displacement, wrong, beaten)
+    rho, displacement, wrong, success = (torch.cat(part, -1) for part in zip(*parts, strict=True))
+    return LayerTolerance(paths.names, paths.crossed, rho, displacement, wrong, success)
 
 
 def _batch(
@@ -154,7 +154,7 @@ def _batch(
         task.check(output, y)
         with capture(model, names) as perturbed:
             output_adv = task.read(model(x_adv))
-    wrong, beaten = task.beaten(output, y), task.beaten(output_adv, y)
+    wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
     rho, displacement = [], []
     for name in names:
         if name in clean and name in perturbed and clean[name].shape == perturbed[name].shape:
@@ -166,7 +166,7 @@ def _batch(
             found = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
         rho.append(found.cpu())
         displacement.append(moved.cpu())
-    return torch.stack(rho), torch.stack(displacement), wrong.cpu(), beaten.cpu()
+    return torch.stack(rho), torch.stack(displacement), wrong.cpu(), success.cpu()
 
 
 class _NotMetError(Exception):
@@ -213,7 +213,7 @@ class _Search:
         size = norms(self.clean, "l2")
         own = relative_error(self.clean, perturbed)
         with torch.no_grad():
-            overwhelmed = self.task.beaten(self.above(perturbed.clone(), slice(None)), self.y)
+            overwhelmed = self.task.is_adversarial(self.above(perturbed.clone(), slice(None)), self.y)
         low = torch.zeros_like(own)
         high = torch.where(wrong, 0.0, torch.where(overwhelmed, own, torch.inf)).to(own.dtype)
         direction = _unit(perturbed - self.clean)
@@ -291,7 +291,7 @@ class _Search:
             unit = unit.detach().requires_grad_()
             change = unit * per_row(radius[rows], unit)
             output = self.above(self.clean[rows] + change, rows)
-            fresh = self.task.beaten(output.detach(), self.y[rows])
+            fresh = self.task.is_adversarial(output.detach(), self.y[rows])
             won[rows] = fresh
             best[rows] = torch.where(per_row(fresh, change), change.detach(), best[rows])
             if step == self.steps or not output.requires_grad:

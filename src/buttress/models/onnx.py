@@ -24,7 +24,7 @@ from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
-from buttress.safe_files import sync, told_when_full
+from buttress.safe_files import full_disk_reported, sync
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")
@@ -85,7 +85,7 @@ def export_onnx(
     # Twice the same, where there is one input only: tracing takes a batch of one for a special case.
     content = _converted(network, x if len(x) > 1 else torch.cat([x, x]))
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with told_when_full(path):
+    with full_disk_reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             beside.write_bytes(content)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.safe_files import sync, told_when_full
+from buttress.safe_files import full_disk_reported, sync
 
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
@@ -48,7 +48,7 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, A
     packed = io.BytesIO()
     torch.save(state, packed)  # in memory: on a full disk torch's writer raises what does not say so
     final, beside = folder / f"{_PREFIX}{step:09d}", folder / f".{_PREFIX}{step:09d}.tmp"
-    with told_when_full(final):
+    with full_disk_reported(final):
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:

@@ -104,7 +104,7 @@ def fit(
             of an `EMA`.
         monitors: who watches the training, and may stop it; a run that one has stopped is finished.
         precision: "bf16-mixed" runs passes, crafting included, in bf16 where that is safe.
-        search_precision: of crafting alone, see `Passes`; "folded" and "twin" search on a copy of the model whose
+        search_precision: of crafting alone, see `Runner`; "folded" and "twin" search on a copy of the model whose
             weights are filled again at every step. That of ``precision`` unless given.
         accelerator: of Fabric: "cpu", "cuda", "auto" ...
         devices: processes; with more than one, start them with torchrun.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Defence, Epoch
+from buttress.defences.base.defence import Batch, Defence, Epoch, StepContext
 from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
@@ -137,7 +137,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_lr * self.schedule.at(self.index / self.steps)
         seed_torch(derive(self.seed, "torch", self.index))
-        at = inner.at = At(
+        at = inner.at = StepContext(
             model,
             batch,
             index=self.index,

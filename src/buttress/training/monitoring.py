@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
@@ -98,7 +98,7 @@ class Watch:
                 memory=memory,
                 snapshot=self.snapshot,
             )
-            with borrowed(self.model, "eval", self.seed, batch.x.device):
+            with preserved(self.model, "eval", self.seed, batch.x.device):
                 action = getattr(monitor, question)(moment)
             if action is not None:
                 self.notes.append(f"epoch {epoch}: {action.text}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from buttress import models
 from buttress.errors import UserError
-from buttress.safe_files import told_when_full, write_text
+from buttress.safe_files import full_disk_reported, write_text
 
 MARK = "run.json"
 
@@ -90,7 +90,7 @@ def write_run(
     history: list[dict[str, float]],
 ) -> None:
     """Write what `load` needs (how the model is made, its weights), the last weights and the history."""
-    with told_when_full(folder):
+    with full_disk_reported(folder):
         models.save_weights(model, folder / "model.safetensors")
         save_file({name: value.cpu().contiguous() for name, value in last.items()}, folder / "last.safetensors")
     write_text(folder / "history.json", json.dumps(history, indent=2))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class TrainingStep(nn.Module):
     def __init__(self, model: nn.Module, defence: Defence) -> None:
         super().__init__()
         self.model, self.defence = model, defence
-        self.at: At | None = None
+        self.at: StepContext | None = None
         self.logs: Mapping[str, Tensor] = {}
 
     def forward(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Do:
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: At
+    at: StepContext
     inner: TrainingStep
     module: Any
     fabric: Fabric

@@ -11,7 +11,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.tasks import classification
 from buttress.training.batches import input_dtype
 
@@ -48,7 +48,7 @@ def check_outputs(model: nn.Module, split: Split, device: torch.device) -> None:
         UserError: when the output is not logits for all classes of ``split``.
     """
     x, y, _ = (part.to(device) for part in split.take(torch.stack([split.y.argmin(), split.y.argmax()])))
-    with borrowed(model, "eval", 0, device), torch.no_grad():
+    with preserved(model, "eval", 0, device), torch.no_grad():
         classification.check(classification.read(model(x.to(input_dtype(model)))), y)
 
 
@@ -63,10 +63,10 @@ def validate(
         index = torch.arange(start, min(start + _BATCH, len(split)))
         x, y, ids = (part.to(device) for part in split.take(index))
         x = x.to(dtype)
-        with borrowed(model, "eval", seed, device), torch.no_grad():
-            right.append(~classification.beaten(classification.read(model(x)), y).cpu())
+        with preserved(model, "eval", seed, device), torch.no_grad():
+            right.append(~classification.is_adversarial(classification.read(model(x)), y).cpu())
         if attack is not None:
-            stood.append(~attack(model, x, y, seed=seed, ids=ids, search="first").beaten.cpu())
+            stood.append(~attack(model, x, y, seed=seed, ids=ids, search="first").success.cpu())
     clean, robust = torch.cat(right), torch.cat(stood) if stood else None
     judged = clean if robust is None else robust
     return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))

@@ -32,7 +32,7 @@ def decisions(x):
 def test_comes_to_the_nearest_point_of_a_half_space(nets, dtype, targeted):
     model, x, y, nearest = half_space(nets, dtype)
     result = BoundaryAttack(threat=WIDE, queries=900)(model, x, y, target=1 - y if targeted else None)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= nearest * (1 - 1e-6)).all()
     assert (result.distance <= 1.01 * nearest).all()
 
@@ -47,7 +47,7 @@ def test_comes_to_the_nearest_point_of_the_target_among_three_classes(nets):
     threat = Threat(norm="l2", eps=math.inf, box=(-9.0, 9.0))
     result = BoundaryAttack(threat=threat, queries=700)(nets.linear(torch.eye(3).double()), x, y, target=target)
     assert torch.equal(result.x_adv.argmax(1), target)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= (nearest - x).norm(dim=1)).all()
     assert (result.distance <= 1.05 * (nearest - x).norm(dim=1)).all()
 
@@ -56,7 +56,7 @@ def test_comes_to_the_boundary_without_a_box_and_without_gradients():
     x = torch.rand(6, 10, generator=torch.Generator().manual_seed(3))
     y = decisions(x).argmax(1)
     result = BoundaryAttack(threat=Threat(norm="l2", eps=1.0, box=None), queries=600)(decisions, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert torch.equal(decisions(result.x_adv).argmax(1), 1 - y)
     assert (result.backwards == 0).all()
     # The classes part where w.x is 0.25 (logits -m and m are equal at 0, which is class 0).
@@ -82,7 +82,7 @@ def test_returns_the_nearest_of_all_points_that_it_saw_beat_the_model(nets):
     hook = model.register_forward_hook(lambda module, args, out: seen.append((args[0].clone(), out.argmax(1) != y)))
     result = BoundaryAttack(queries=300)(model, x, y)
     hook.remove()
-    distances = [float((point.double() - x.double()).norm()) for point, beaten in seen if beaten]
+    distances = [float((point.double() - x.double()).norm()) for point, success in seen if success]
     assert len(distances) > 50
     assert float(result.distance) == min(distances)
     assert min(distances) < 0.9 * distances[0]
@@ -103,7 +103,7 @@ def test_an_input_that_beats_the_model_already_stays(nets):
     y[2] = 1 - y[2]
     result = BoundaryAttack(threat=WIDE, queries=60)(model, x, y)
     assert torch.equal(result.x_adv[2], x[2])
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance > 0).tolist() == [True, True, False, True, True, True]
 
 
@@ -111,7 +111,7 @@ def test_with_a_budget_an_input_leaves_once_it_is_within(nets):
     model, x, y, nearest = half_space(nets)
     threat = Threat(norm="l2", eps=float(1.3 * nearest.max()), box=(-2.0, 3.0))
     result = BoundaryAttack(threat=threat, queries=900)(model, x, y, search="first")
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance <= threat.eps).all()
     assert (result.forwards < 300).all()
 
@@ -121,7 +121,7 @@ def test_where_nothing_beats_the_model_the_input_comes_back(nets):
     x = torch.rand(3, 10)
     result = BoundaryAttack(queries=40)(model, x, torch.zeros(3, dtype=torch.long))
     assert torch.equal(result.x_adv, x)
-    assert not result.beaten.any()
+    assert not result.success.any()
 
 
 def test_starts_from_a_flat_colour_where_noise_beats_nothing():
@@ -131,7 +131,7 @@ def test_starts_from_a_flat_colour_where_noise_beats_nothing():
 
     x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     result = BoundaryAttack(queries=100)(flat, x, torch.zeros(4, dtype=torch.long))
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.x_adv.flatten(1).std(1) > 0.09).all()  # and went back to where it is hardly flat
 
 

@@ -22,7 +22,7 @@ def test_the_worst_corner_of_a_linear_network(nets):
     slope = WEIGHT[1] - WEIGHT[0]
     threat = Threat(eps=0.1)
     found = Corners(threat=threat, queries=100)(model, x, y)
-    assert not found.beaten.any()
+    assert not found.success.any()
     assert torch.equal(found.x_adv, threat.project(x + 0.1 * slope.sign(), x))
     logits = model(found.x_adv)
     assert torch.allclose(logits[:, 1] - logits[:, 0], x @ slope - 10 + 0.1 * slope.abs().sum(), atol=1e-5)
@@ -54,7 +54,7 @@ def test_what_is_beaten_is_asked_about_no_more(nets, search):
     weak = WEIGHT[1] - WEIGHT[0]
     model[1].bias.data[1] = -float((x @ weak).max()) - 0.05  # all are right, the weakest by little
     found = Corners(threat=Threat(eps=0.2), queries=200)(model, x, y, search=search)
-    assert found.beaten.all()
+    assert found.success.all()
     assert (found.forwards < 60).all()
 
 

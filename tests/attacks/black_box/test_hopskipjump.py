@@ -30,7 +30,7 @@ def test_comes_to_the_nearest_point_of_a_half_space(nets, norm, dtype, targeted)
     model, x, y, nearest = half_space(nets, norm, dtype)
     attack = HopSkipJump(threat=wide(norm), queries=900)
     result = attack(model, x, y, target=1 - y if targeted else None)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= nearest * (1 - 1e-6)).all()
     assert (result.distance <= (1.05 if norm == "l2" else 1.2) * nearest).all()
 
@@ -45,7 +45,7 @@ def test_comes_to_the_nearest_point_of_the_target_among_three_classes(nets):
     threat = Threat(norm="l2", eps=math.inf, box=(-9.0, 9.0))
     result = HopSkipJump(threat=threat, queries=700)(nets.linear(torch.eye(3).double()), x, y, target=target)
     assert torch.equal(result.x_adv.argmax(1), target)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= (nearest - x).norm(dim=1)).all()
     assert (result.distance <= 1.1 * (nearest - x).norm(dim=1)).all()
 
@@ -53,16 +53,16 @@ def test_comes_to_the_nearest_point_of_the_target_among_three_classes(nets):
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_works_on_decisions_alone_and_without_a_box(norm):
     def decide(x):
-        beaten = (x.double() @ WEIGHT > 0.3).double()
-        return torch.stack([1 - beaten, beaten], 1) * 3 - 1
+        success = (x.double() @ WEIGHT > 0.3).double()
+        return torch.stack([1 - success, success], 1) * 3 - 1
 
     x = torch.rand(6, 10, generator=torch.Generator().manual_seed(3))
     y = decide(x).argmax(1)
     result = HopSkipJump(threat=Threat(norm=norm, eps=0.8, box=None), queries=600)(decide, x, y)
     length = WEIGHT.norm() if norm == "l2" else WEIGHT.abs().sum()
     nearest = (x.double() @ WEIGHT - 0.3).abs() / length
-    assert torch.equal(result.beaten, nearest < 0.8)  # it looks further than eps, and counts what is within
-    assert (result.distance[result.beaten] <= 1.15 * nearest[result.beaten] + 1e-6).all()
+    assert torch.equal(result.success, nearest < 0.8)  # it looks further than eps, and counts what is within
+    assert (result.distance[result.success] <= 1.15 * nearest[result.success] + 1e-6).all()
     assert (result.backwards == 0).all()
 
 
@@ -86,7 +86,7 @@ def test_returns_the_nearest_of_all_points_that_it_saw_beat_the_model(nets, norm
     attack = HopSkipJump(threat=Threat(norm=norm, eps=math.inf), queries=400)
     result = attack(model, x, y)
     hook.remove()
-    distances = [float(attack.threat.distance(point, x)) for point, beaten in seen if beaten]
+    distances = [float(attack.threat.distance(point, x)) for point, success in seen if success]
     assert len(distances) > 50
     assert float(result.distance) == min(distances)
     assert min(distances) < 0.9 * distances[0]
@@ -100,22 +100,22 @@ def test_the_first_turn_halves_then_probes_a_sphere_then_jumps_along_the_estimat
     hook = model.register_forward_hook(lambda module, args, out: seen.append((args[0][0].clone(), out.argmax(1) != y)))
     HopSkipJump(threat=wide("l2"), queries=60, probes=30)(model, x, y)
     hook.remove()
-    points, beaten = torch.stack([point for point, _ in seen])[1:], torch.cat([won for _, won in seen])[1:]
-    start = int(beaten.int().argmax())
+    points, success = torch.stack([point for point, _ in seen])[1:], torch.cat([won for _, won in seen])[1:]
+    start = int(success.int().argmax())
     low, high = 0.0, 1.0
     for k in range(start + 1, start + 9):  # 8 halvings between the input and the start
         torch.testing.assert_close(points[k], x[0] + (low + high) / 2 * (points[start] - x[0]), rtol=0, atol=1e-12)
-        low, high = (low, (low + high) / 2) if beaten[k] else ((low + high) / 2, high)
+        low, high = (low, (low + high) / 2) if success[k] else ((low + high) / 2, high)
     centre = x[0] + high * (points[start] - x[0])
     probes = points[start + 9 : start + 39] - centre
     torch.testing.assert_close(probes.norm(dim=1), torch.full((30,), 0.5).double())  # a tenth of the box
-    weights = 2 * beaten[start + 9 : start + 39].double() - 1
+    weights = 2 * success[start + 9 : start + 39].double() - 1
     estimate = ((weights - weights.mean())[:, None] * probes).sum(0)
     jump = points[start + 39] - centre
     torch.testing.assert_close(jump / jump.norm(), estimate / estimate.norm())
     torch.testing.assert_close(jump.norm(), (centre - x[0]).norm())  # the distance over sqrt(1)
     k = start + 39
-    while not beaten[k]:
+    while not success[k]:
         k += 1
         torch.testing.assert_close(points[k] - centre, jump * 0.5 ** (k - start - 39))
 
@@ -151,19 +151,19 @@ def test_an_input_that_beats_the_model_already_stays_and_one_that_nothing_beats_
     y[2] = 1 - y[2]
     result = HopSkipJump(threat=wide("l2"), queries=60)(model, x, y)
     assert torch.equal(result.x_adv[2], x[2])
-    assert result.beaten.all()
+    assert result.success.all()
     never = nets.linear(torch.zeros(2, 10), bias=[2.0, 0.0])
     x = torch.rand(3, 10)
     result = HopSkipJump(queries=40)(never, x, torch.zeros(3, dtype=torch.long))
     assert torch.equal(result.x_adv, x)
-    assert not result.beaten.any()
+    assert not result.success.any()
 
 
 def test_with_a_budget_an_input_leaves_once_it_is_within(nets):
     model, x, y, nearest = half_space(nets, "linf")
     threat = Threat(norm="linf", eps=float(1.3 * nearest.max()), box=(-2.0, 3.0))
     result = HopSkipJump(threat=threat, queries=900)(model, x, y, search="first")
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance <= threat.eps).all()
     assert (result.forwards < 600).all()
 

@@ -30,7 +30,7 @@ def changed(x_adv, x):
 def test_finds_the_one_decisive_pixel(channels, place):
     x = 0.4 * torch.rand(5, channels, 6, 6, generator=torch.Generator().manual_seed(1))
     result = OnePixel(queries=900, population=60)(one_eye(*place, channels), x, torch.zeros(5, dtype=torch.long))
-    assert result.beaten.all()
+    assert result.success.all()
     where = torch.zeros(6, 6, dtype=torch.bool)
     where[place] = True
     assert torch.equal(changed(result.x_adv, x), where.expand(5, 6, 6))
@@ -44,7 +44,7 @@ def test_finds_the_one_decisive_feature():
         return torch.stack([0.9 - x[:, 13], x[:, 13] - 0.9], 1)
 
     result = OnePixel(queries=900, population=60)(model, x, torch.zeros(5, dtype=torch.long))
-    assert result.beaten.all()
+    assert result.success.all()
     assert [row.nonzero().flatten().tolist() for row in result.x_adv != x] == [[13]] * 5
 
 
@@ -93,9 +93,9 @@ def test_never_worse_than_the_start_and_asks_exactly_as_often_as_it_may(nets, qu
     result = OnePixel(queries=queries, population=4)(model, x, y)
     assert (result.forwards == queries + 1).all()  # and the verdict
     assert sum(seen) == 6 * (queries + 1)
-    newly_beaten = result.beaten & (model(x).argmax(1) == y)
+    newly_beaten = result.success & (model(x).argmax(1) == y)
     assert ((result.loss >= start - 1e-6) | newly_beaten).all()
-    assert result.beaten[model(x).argmax(1) != y].all()
+    assert result.success[model(x).argmax(1) != y].all()
     assert queries > 1 or torch.equal(result.x_adv, x)
 
 
@@ -130,7 +130,7 @@ def test_a_candidate_that_beats_the_model_is_kept_whatever_its_loss():
 
     x, y = torch.full((3, 1), 0.5), torch.zeros(3, dtype=torch.long)
     result = OnePixel(queries=60, population=20)(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.x_adv > 0.6).all()
     assert (result.loss < -model(torch.zeros(3, 1)).log_softmax(1)[:, 0]).all()
 

@@ -8,7 +8,7 @@ import torch
 from buttress import tasks
 from buttress.attacks.black_box.spsa import SPSA
 from buttress.engine.oracle import Oracle
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.threat import Threat
@@ -24,7 +24,7 @@ def half_space(nets, weight=WEIGHT):
 
 def oracle(model, x, target=None):
     y = torch.zeros(len(x), dtype=torch.long)
-    return Oracle(Passes(model, tasks.classification, "fp32", len(x)), x, y, target)
+    return Oracle(Runner(model, tasks.classification, "fp32", len(x)), x, y, target)
 
 
 def test_the_estimate_is_the_published_mean(nets):
@@ -140,8 +140,8 @@ def test_beats_a_model_without_gradients():
     y = steps(x).argmax(1)
     result = SPSA(threat=Threat(eps=0.5), steps=60, samples=8, delta=0.05, lr=0.05)(steps, x, y)
     reach = 0.5 * WEIGHT.abs().sum() * 0.7  # what is left of it where the box cuts
-    assert result.beaten[(x.double() @ WEIGHT).abs() < reach / 2].all()
-    assert result.beaten.any()
+    assert result.success[(x.double() @ WEIGHT).abs() < reach / 2].all()
+    assert result.success.any()
 
 
 def test_a_point_outside_the_threat_is_no_success(nets):
@@ -151,7 +151,7 @@ def test_a_point_outside_the_threat_is_no_success(nets):
     x = x - WEIGHT * (x @ WEIGHT + 0.02)[:, None] / WEIGHT.square().sum()
     attack = SPSA(threat=Threat(eps=1e-6), steps=3, samples=8, delta=0.05)
     result = attack(model, x, torch.zeros(1, dtype=torch.long), search="first")
-    assert not result.beaten.any()
+    assert not result.success.any()
     assert attack.threat.contains(result.x_adv, x).all()
 
 

@@ -170,7 +170,7 @@ def test_the_point_returned_is_the_best_of_all_that_were_asked_about(norm):
     model = Watched((3, 9, 9))
     result = Square(threat=Threat(norm=norm, eps=0.5), queries=40, restarts=2)(model, x, torch.zeros(8).long())
     assert len(model.seen) == 2 * (40 + 1) + 1
-    assert not result.beaten.any()
+    assert not result.success.any()
     torch.testing.assert_close(model.seen[-1], torch.stack(model.seen[:-1]).amax(0), rtol=0, atol=1e-6)
 
 
@@ -220,12 +220,12 @@ def test_full_and_first_find_the_same(nets, norm):
         attack(model, x, y, search=search, read_every=every)
         for search, every in (("full", 1), ("first", 1), ("first", 8))
     )
-    assert 0 < int(full.beaten.sum()) < 12
+    assert 0 < int(full.success.sum()) < 12
     for other in (first, late):
-        assert torch.equal(full.beaten, other.beaten)
-        beaten = full.beaten
-        torch.testing.assert_close(full.x_adv[beaten], other.x_adv[beaten], rtol=0, atol=1e-6)
-    assert torch.equal(first.forwards[beaten], full.forwards[beaten])  # a clean pass, or a verdict, and its queries
+        assert torch.equal(full.success, other.success)
+        success = full.success
+        torch.testing.assert_close(full.x_adv[success], other.x_adv[success], rtol=0, atol=1e-6)
+    assert torch.equal(first.forwards[success], full.forwards[success])  # a clean pass, or a verdict, and its queries
 
 
 def test_a_target_is_led_to(nets):
@@ -234,7 +234,7 @@ def test_a_target_is_led_to(nets):
     x[:, :4] = 0.6
     target = torch.tensor([1, 2, 1, 2, 1, 2])
     result = Square(threat=Threat(eps=0.1), queries=300)(model, x, torch.zeros(6).long(), target=target)
-    assert result.beaten.all()
+    assert result.success.all()
     assert torch.equal(model(result.x_adv).argmax(1), target)
 
 

@@ -8,7 +8,7 @@ import torch
 from buttress import tasks
 from buttress.attacks.black_box.zoo import ZOO
 from buttress.engine.oracle import Oracle
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -28,7 +28,7 @@ def data(nets):
 
 def oracle(model, x, target=None):
     y = torch.zeros(len(x), dtype=torch.long)
-    return Oracle(Passes(model, tasks.classification, "fp32", len(x)), x, y, target)
+    return Oracle(Runner(model, tasks.classification, "fp32", len(x)), x, y, target)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -79,7 +79,7 @@ def test_comes_to_the_nearest_point_of_a_half_space(nets, targeted):
     x, y, nearest = data(nets)
     attack = ZOO(threat=WIDE, queries=2400)
     result = attack(half_space(nets), x, y, target=1 - y if targeted else None)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= nearest * (1 - 1e-9)).all()
     assert (result.distance <= 1.1 * nearest).all()
 
@@ -90,10 +90,10 @@ def test_c_grows_tenfold_until_something_beats_the_model(nets):
     model = nets.linear(torch.stack([-weight / 2, weight / 2]), bias=torch.tensor([0.005, -0.005]).double())
     x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     # The squared distance minus c times the margin has its minimum at 0.01 c, and the boundary is at 0.5.
-    for search_steps, beaten in ((1, False), (2, False), (3, True)):
+    for search_steps, success in ((1, False), (2, False), (3, True)):
         attack = ZOO(queries=600 * search_steps, search_steps=search_steps)
         result = attack(model, x, y)
-        assert bool(result.beaten) == beaten
+        assert bool(result.success) == success
     assert float(result.distance) == pytest.approx(0.5, rel=0.03)
 
 
@@ -121,7 +121,7 @@ def test_returns_the_nearest_of_all_points_that_it_saw_beat_the_model_and_never_
     result = ZOO(queries=900, h=0.05, c=10.0, lr=0.05)(steps, x, y)
     points = torch.cat(seen[:-1])
     distances = (points.double() - x.double()).norm(dim=1)[steps(points).argmax(1) != y]
-    assert result.beaten.all()
+    assert result.success.all()
     assert float(result.distance) == float(distances.min())
     assert points.aminmax().min >= 0
     assert points.aminmax().max <= 1

@@ -94,17 +94,17 @@ def test_each_part_takes_over_what_stood_so_far(case, norm, eps, version):
         standing = 15  # one was wrong
         for stage in result.stages:
             assert stage.entered == standing
-            standing -= stage.beaten
-        assert standing == int((~result.beaten).sum())
+            standing -= stage.success
+        assert standing == int((~result.success).sum())
         assert 0 < standing < 15
-        assert torch.equal(result.x_adv[~result.beaten], x[~result.beaten])
+        assert torch.equal(result.x_adv[~result.success], x[~result.success])
         assert torch.equal(result.x_adv[0], x[0])
         assert attack.threat.contains(result.x_adv, x).all()
-        assert torch.equal(model(result.x_adv).argmax(1) != y, result.beaten)
+        assert torch.equal(model(result.x_adv).argmax(1) != y, result.success)
         for name in ("forwards", "backwards"):
             spent = sum(getattr(stage, name) for stage in result.stages)
             assert 0 <= int(getattr(result, name).sum()) - spent <= 2 * 16  # beside the parts: clean, verdict
-    assert torch.equal(results[0].beaten, results[1].beaten)
+    assert torch.equal(results[0].success, results[1].success)
 
 
 def test_the_bill_of_an_input_that_withstands_everything(nets):
@@ -119,7 +119,7 @@ def test_the_bill_of_an_input_that_withstands_everything(nets):
         "fab-t": (5 * (8 + 1) + 1, 5 * 8),
         "square": (25 + 1 + 1, 0),
     }
-    assert not result.beaten.any()
+    assert not result.success.any()
 
 
 class Fortress(nn.Module):
@@ -132,8 +132,8 @@ class Fortress(nn.Module):
 def test_it_is_as_strong_as_each_of_its_parts(case):
     model, x, y = case
     threat = Threat(eps=0.02)
-    whole = AutoAttack(threat=threat, **SMALL)(model, x, y).beaten
-    first = AutoAttack(threat=threat, parts=["apgd-ce"], **SMALL)(model, x, y).beaten
+    whole = AutoAttack(threat=threat, **SMALL)(model, x, y).success
+    first = AutoAttack(threat=threat, parts=["apgd-ce"], **SMALL)(model, x, y).success
     assert (whole | ~first).all()
     assert whole.sum() > first.sum()
 
@@ -152,7 +152,7 @@ def test_an_input_fares_as_alone(case):
     attack = AutoAttack(threat=Threat(eps=0.02), **SMALL)
     whole, ids = attack(model, x, y, search="first"), torch.arange(16)
     for part in (slice(3, 4), slice(5, 11)):
-        assert torch.equal(attack(model, x[part], y[part], ids=ids[part]).beaten, whole.beaten[part])
+        assert torch.equal(attack(model, x[part], y[part], ids=ids[part]).success, whole.success[part])
 
 
 def test_all_parts_lead_to_the_target(nets):
@@ -166,8 +166,8 @@ def test_all_parts_lead_to_the_target(nets):
     for part in ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"):
         attack = AutoAttack(threat=Threat(eps=0.1), parts=[part], steps=10, queries=150)
         result = attack(model, x, torch.zeros(6).long(), target=target)
-        assert result.beaten.tolist() == [True, True, False] * 2
-        assert torch.equal(model(result.x_adv).argmax(1)[result.beaten], target[result.beaten])
+        assert result.success.tolist() == [True, True, False] * 2
+        assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
 
 
 @pytest.mark.parametrize("logits", [1, 2])
@@ -179,8 +179,8 @@ def test_two_classes_are_enough(nets, logits):
     lead = (x @ weight[0]).abs()
     with pytest.warns(UserWarning, match="DLR needs 4 classes"):
         result = AutoAttack(threat=Threat(eps=0.1, box=(-1.0, 2.0)), **SMALL)(model, x, y)
-    assert torch.equal(result.beaten, lead < 0.1 * weight.abs().sum())
-    assert 0 < result.beaten.sum() < 8
+    assert torch.equal(result.success, lead < 0.1 * weight.abs().sum())
+    assert 0 < result.success.sum() < 8
 
 
 class Noisy(nn.Module):
@@ -195,11 +195,11 @@ def test_rand_asks_each_question_many_times():
     x = torch.zeros(3, 6)
     attack = AutoAttack(threat=Threat(eps=1.2, box=(0.0, 2.0)), version="rand", steps=4)
     result = attack(Noisy(), x, torch.zeros(3).long(), search="first")
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.forwards % 20 == 0).all()
     weak = AutoAttack(threat=Threat(eps=0.5, box=(0.0, 2.0)), version="rand", steps=4)
     standing = weak(Noisy(), x, torch.zeros(3).long(), search="first")
-    assert not standing.beaten.any()
+    assert not standing.success.any()
     assert standing.stages[0].backwards == 3 * 20 * 4
 
 

@@ -46,10 +46,10 @@ def test_on_a_rounding_layer_every_gradient_is_the_networks_at_the_rounded_point
     attack = PGD(threat=THREAT, steps=6, step_size=0.03, start="zero")
     ours = BPDA(attack=attack, layers="0")(model, x, y)
     torch.testing.assert_close(ours.x_adv, x_adv, rtol=0, atol=1e-12)
-    assert torch.equal(ours.beaten, model(x_adv).argmax(1) != y)
+    assert torch.equal(ours.success, model(x_adv).argmax(1) != y)
     masked = attack(model, x, y)  # rounding has gradient 0: the plain attack stays where it is
     assert torch.equal(masked.x_adv, x)
-    assert ours.beaten.sum() > masked.beaten.sum()
+    assert ours.success.sum() > masked.success.sum()
 
 
 def test_where_the_layer_changes_nothing_it_is_the_attack_without_it(case):

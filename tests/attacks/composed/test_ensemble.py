@@ -40,7 +40,7 @@ def test_the_loss_is_the_mean_of_the_losses(case):
     attack = BIM(threat=THREAT, steps=6, step_size=0.02)
     result = Ensemble(attack=attack, models=models[1:])(models[0], x, y)
     torch.testing.assert_close(result.x_adv, x_adv, rtol=0, atol=1e-12)
-    assert torch.equal(result.beaten, models[0](x_adv).argmax(1) != y)
+    assert torch.equal(result.success, models[0](x_adv).argmax(1) != y)
     assert (result.forwards == 3 * 6 + 1).all()
     assert (result.backwards == 3 * 6).all()
 
@@ -53,7 +53,7 @@ def test_answers_are_means(case):
     class Spy(PGD):
         def perturb(self, oracle, x, y, random):
             seen["logits"] = oracle.logits(x)
-            seen["beaten"] = oracle.beaten.clone()
+            seen["success"] = oracle.success.clone()
             seen["loss"] = oracle.loss(x, "margin")
             seen["differences"] = oracle.differences(x, classes)
             part = oracle.only(torch.tensor([2, 5]), search="full")
@@ -64,7 +64,7 @@ def test_answers_are_means(case):
     Ensemble(attack=Spy(threat=THREAT), models=models[1:])(models[0], x, y)
     outputs = [model(x) for model in models]
     torch.testing.assert_close(seen["logits"], sum(outputs) / 3)
-    assert torch.equal(seen["beaten"], torch.stack([z.argmax(1) != y for z in outputs]).all(0))
+    assert torch.equal(seen["success"], torch.stack([z.argmax(1) != y for z in outputs]).all(0))
     own = F.one_hot(y, 4).bool()
     margins = [z.masked_fill(own, -torch.inf).amax(1) - z[own] for z in outputs]
     torch.testing.assert_close(seen["loss"], sum(margins) / 3)
@@ -118,7 +118,7 @@ def test_an_input_is_found_only_where_all_are_beaten(case):
     same = y == y[0]
     held = Ensemble(attack=attack, models=[Rock()])(models[0], x[same], y[same], search="first")
     assert (held.backwards == 2 * 12).all()
-    assert held.beaten.any()  # the verdict is the attacked model's alone
+    assert held.success.any()  # the verdict is the attacked model's alone
 
 
 @pytest.mark.parametrize("search", ["full", "first"])
@@ -128,7 +128,7 @@ def test_without_others_it_is_the_attack_inside(case, attack, search):
     ours, theirs = Ensemble(attack=attack)(models[0], x, y, search=search), attack(models[0], x, y, search=search)
     # A point that fell early is put into the threat once more, which may move it by the last bit of float64.
     torch.testing.assert_close(ours.x_adv, theirs.x_adv, rtol=0, atol=0 if search == "full" else 3e-16)
-    assert torch.equal(ours.beaten, theirs.beaten)
+    assert torch.equal(ours.success, theirs.success)
     assert torch.equal(ours.backwards, theirs.backwards)
 
 
@@ -196,7 +196,7 @@ def test_parts_of_a_composed_attack_ask_all_models_and_are_told(case, search):
     assert [stage.name for stage in result.stages] == ["bim", "pgd"]
     bim, pgd = result.stages
     assert bim.entered == int((models[0](x).argmax(1) == y).sum()) == 12
-    assert bim.entered - bim.beaten == pgd.entered
+    assert bim.entered - bim.success == pgd.entered
     assert bim.backwards <= 12 * 3 * 4
     assert bim.backwards % 3 == 0
     assert int(result.backwards.sum()) == bim.backwards + pgd.backwards

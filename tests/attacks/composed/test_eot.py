@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from buttress.attacks import BIM, FGSM, PGD, Attack, EoT
-from buttress.attacks.composed.eot import Wrapper, _Transformed
-from buttress.engine.runner import Passes
+from buttress.attacks.composed.eot import WrapperAttack, _Transformed
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import classification
@@ -77,7 +77,7 @@ def test_passes_are_counted_by_the_draw_and_the_verdict_is_a_mean(restless, sear
     model.spread = 1e-6
     attack = EoT(attack=PGD(threat=Threat(norm="l2", eps=1e-9, box=None), steps=4), draws=6)
     result = attack(model, x, y, search=search)
-    assert not result.beaten.any()
+    assert not result.success.any()
     assert (result.forwards == 6 * (5 if search == "full" else 6)).all()  # the first search looks at the input, too
     assert (result.backwards == 6 * 4).all()
 
@@ -160,7 +160,7 @@ def test_transformed_points_are_no_success_and_draws_follow_the_input(nets):
     ids = torch.tensor([5, 9, 2, 77, 1, 30])
     for search in ("full", "first"):
         whole = attack(model, x, y, ids=ids, search=search)
-        assert not whole.beaten.any()
+        assert not whole.success.any()
         part = attack(model, x[3:], y[3:], ids=ids[3:], search=search)
         assert torch.equal(part.x_adv, whole.x_adv[3:])
 
@@ -168,11 +168,11 @@ def test_transformed_points_are_no_success_and_draws_follow_the_input(nets):
 def test_rows_at_rest_read_0_and_keep_their_last_word(nets):
     x, y = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]), torch.zeros(3, dtype=torch.long)
     model = nets.linear([[1.0, 0.0], [0.0, 1.0]])
-    oracle = _Transformed(Passes(model, classification, "fp32", 3), x, y)
+    oracle = _Transformed(Runner(model, classification, "fp32", 3), x, y)
     oracle.see(lambda x, random: x + 0.01 * random.sign(x.shape[1:]), 3, Random(0, torch.arange(3)))
     rows, classes = torch.tensor([True, True, False]), torch.ones(3, 1, dtype=torch.long)
     oracle.logits(x)
-    assert oracle.beaten.tolist() == [False, True, False]
+    assert oracle.success.tolist() == [False, True, False]
     oracle.rest(rows)
     for ask in (
         lambda x: (oracle.logits(x),),
@@ -181,7 +181,7 @@ def test_rows_at_rest_read_0_and_keep_their_last_word(nets):
         lambda x: oracle.gradients(x, ["margin", "cross_entropy"]),
     ):
         assert all((answer[rows] == 0).all() for answer in ask(1 - x))
-        assert oracle.beaten.tolist() == [False, True, True]
+        assert oracle.success.tolist() == [False, True, True]
     assert oracle.forwards.tolist() == [3, 3, 3 * 6]
 
 
@@ -223,7 +223,7 @@ def test_one_draw_is_the_attack_inside(nets):
 
 def test_a_wrapper_that_forgot_its_base_is_refused_rather_than_run_without_a_budget(nets):
     @dataclass(frozen=True, kw_only=True)
-    class Forgetful(Wrapper):
+    class Forgetful(WrapperAttack):
         attack: Attack
 
         def __post_init__(self):

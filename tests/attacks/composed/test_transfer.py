@@ -50,7 +50,7 @@ def test_with_the_model_itself_it_is_the_attack_inside(case, attack, target):
     ours = Transfer(attack=attack, surrogate=model)(model, x, y, seed=2, target=target)
     theirs = attack(model, x, y, seed=2, target=target)
     assert torch.equal(ours.x_adv, theirs.x_adv)
-    assert torch.equal(ours.beaten, theirs.beaten)
+    assert torch.equal(ours.success, theirs.success)
     assert torch.equal(ours.forwards, theirs.forwards)
     assert torch.equal(ours.backwards, theirs.backwards)
 
@@ -61,8 +61,8 @@ def test_the_points_are_the_surrogates_and_the_verdict_is_the_models(case):
     ours = Transfer(attack=attack, surrogate=surrogate)(model, x, y, seed=1)
     there = attack(surrogate, x, y, seed=1)
     assert torch.equal(ours.x_adv, there.x_adv)
-    assert torch.equal(ours.beaten, model(ours.x_adv).argmax(1) != y)
-    assert not torch.equal(ours.beaten, there.beaten)
+    assert torch.equal(ours.success, model(ours.x_adv).argmax(1) != y)
+    assert not torch.equal(ours.success, there.success)
     assert (ours.forwards == 8).all()
     assert (ours.backwards == 7).all()
 
@@ -132,7 +132,7 @@ def test_in_bf16_the_surrogate_searches_and_the_verdict_is_exact(case):
     model, surrogate, x, y = case
     result = Transfer(attack=PGD(threat=THREAT), surrogate=surrogate)(model, x, y, precision="bf16")
     assert result.precision == "bf16"
-    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+    assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
     auto = Transfer(attack=PGD(threat=THREAT), surrogate=surrogate)(model, x, y, precision="auto")
     assert auto.precision in ("fp32", "bf16", "folded", "twin")
 
@@ -165,7 +165,7 @@ def test_every_block_of_the_page_for_users_runs(case, capsys):
         exec(compile(block, "docs/attacks.md", "exec"), names)
     assert len(blocks) == 11
     assert "forward passes an input" in capsys.readouterr().out
-    assert names["through"].beaten.sum() > names["plain"].beaten.sum()
+    assert names["through"].success.sum() > names["plain"].success.sum()
     assert names["beats_both"].shape == y.shape
 
 

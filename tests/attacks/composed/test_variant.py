@@ -8,7 +8,7 @@ from torch import nn
 from buttress.attacks import FGSM, PGD, Variant
 from buttress.attacks.composed.variant import variants_of
 from buttress.defences import AdversarialTraining
-from buttress.defences.base.step_context import At, Batch
+from buttress.defences.base.step_context import Batch, StepContext
 from buttress.errors import UserError
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import Output
@@ -56,7 +56,7 @@ def test_a_step_on_the_variant_in_closed_form(x):
     attack = Variant(attack=FGSM(threat=THREAT), variant="turned")
     found = attack(model, x, y)
     torch.testing.assert_close(found.x_adv, x + torch.tensor([-0.1, 0.1]))
-    assert found.beaten.tolist() == [value < 0 for value in (0.12 - 0.05, 0.04 - 0.05, 0.5, 0.11 - 0.05)]
+    assert found.success.tolist() == [value < 0 for value in (0.12 - 0.05, 0.04 - 0.05, 0.5, 0.11 - 0.05)]
     assert found.forwards.tolist() == [2] * 4
     assert found.backwards.tolist() == [1] * 4
     plain = FGSM(threat=THREAT)(model, x, y)
@@ -67,7 +67,7 @@ def test_a_search_for_the_first_leaves_what_is_wrong_already(x):
     y = torch.tensor([0, 0, 1, 0])
     found = Variant(attack=FGSM(threat=THREAT), variant="turned")(Offering().eval(), x, y, search="first")
     assert torch.equal(found.x_adv[2], x[2])
-    assert found.beaten.tolist() == [False, True, True, False]
+    assert found.success.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("settings", [{}, {"variant": "other", "missing": "itself"}])
@@ -76,7 +76,7 @@ def test_without_a_variant_it_is_the_attack_inside(x, settings):
     inside = PGD(threat=THREAT, steps=4, restarts=2)
     for search in ("full", "first"):
         ours, theirs = (a(model, x, y, seed=3, search=search) for a in (Variant(attack=inside, **settings), inside))
-        for field in ("x_adv", "beaten", "forwards", "backwards"):
+        for field in ("x_adv", "success", "forwards", "backwards"):
             assert torch.equal(getattr(ours, field), getattr(theirs, field))
 
 
@@ -161,7 +161,7 @@ def test_adversarial_training_crafts_on_it_with_the_weights_of_the_moment(x):
     for w, moved in (((1.0, 0.5), (-0.1, 0.1)), ((-1.0, 0.5), (0.1, 0.1))):
         with torch.no_grad():
             model.layer.weight.copy_(torch.tensor([w, [-v for v in w]]))
-        loss = defence.loss(model, Batch(x, y, torch.arange(4)), At(model, Batch(x, y, torch.arange(4))))
+        loss = defence.loss(model, Batch(x, y, torch.arange(4)), StepContext(model, Batch(x, y, torch.arange(4))))
         torch.testing.assert_close(loss.value, F.cross_entropy(model(x + torch.tensor(moved)), y))
 
 

@@ -132,9 +132,9 @@ def test_each_target_is_tried_on_those_that_stand_and_told(nets):
         result = APGD(threat=Threat(eps=0.5, box=(0.0, 2.0)), steps=4, targets=9, loss="margin")(
             model, x, y, search=search
         )
-        assert result.beaten.tolist() == [False, False, False, True]
+        assert result.success.tolist() == [False, False, False, True]
         assert [stage.name for stage in result.stages] == ["target 1", "target 2", "target 3", "target 4"]
-        assert [stage.beaten for stage in result.stages] == [0, 0, 1, 0]
+        assert [stage.success for stage in result.stages] == [0, 0, 1, 0]
         assert [stage.entered for stage in result.stages] == [4, 4, 4, 3]
     clean, verdict = 1, 1
     assert result.forwards.tolist()[:3] == [clean + 4 * (4 + 1 + 1) + verdict] * 3
@@ -146,7 +146,7 @@ def test_an_input_that_is_beaten_takes_no_part_in_further_restarts(nets):
     x = torch.tensor([[0.9], [0.3]], dtype=torch.float64)
     attack = APGD(threat=Threat(eps=0.5, box=(-1.0, 1.0)), steps=6, restarts=5)
     result = attack(model, x, torch.tensor([0, 0]))
-    assert result.beaten.tolist() == [False, True]
+    assert result.success.tolist() == [False, True]
     assert [stage.entered for stage in result.stages] == [2, 1, 1, 1, 1]
     assert result.backwards.tolist() == [5 * 6, 6]
 
@@ -156,7 +156,7 @@ def test_a_target_of_the_attack_goes_before_the_ranks(nets):
     model, x = nets.linear(weight, bias), torch.full((2, 6), 0.9, dtype=torch.float64)
     attack = APGD(threat=Threat(eps=0.5, box=(0.0, 2.0)), steps=4, targets=9)
     result = attack(model, x, torch.tensor([0, 0]), target=torch.tensor([3, 4]))
-    assert result.beaten.tolist() == [True, False]
+    assert result.success.tolist() == [True, False]
 
 
 def test_the_loss_of_targets_is_the_targeted_dlr(nets):
@@ -175,9 +175,9 @@ def test_two_classes_are_enough_with_a_warning_where_dlr_was_asked_for(nets):
     model = nets.linear(torch.tensor([[1.0, 0.5], [-1.0, -0.5]]))
     x, y = torch.full((3, 2), 0.1), torch.zeros(3, dtype=torch.long)
     attack = APGD(threat=Threat(eps=0.5, box=(-1.0, 1.0)), steps=3, targets=9)
-    assert attack(model, x, y).beaten.all()
+    assert attack(model, x, y).success.all()
     with pytest.warns(UserWarning, match="targeted DLR needs 4 classes"):
-        assert dataclasses.replace(attack, loss="dlr")(model, x, y).beaten.all()
+        assert dataclasses.replace(attack, loss="dlr")(model, x, y).success.all()
 
 
 def test_in_train_mode_a_full_search_keeps_the_batch_whole(nets):
@@ -187,7 +187,7 @@ def test_in_train_mode_a_full_search_keeps_the_batch_whole(nets):
     x = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     y = torch.tensor([0, 1, 2, 3, 0, 1])
     result = APGD(threat=Threat(eps=0.05), steps=3, targets=3, restarts=2)(model, x, y, mode="train")
-    assert result.beaten.any()
+    assert result.success.any()
     assert set(sizes) == {6}
 
 
@@ -203,7 +203,9 @@ def test_more_restarts_never_lose_what_fewer_found():
     x = torch.rand(30, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     y = torch.zeros(30, dtype=torch.long)
     for norm, eps in (("linf", 0.4), ("l2", 0.9), ("l1", 1.8)):
-        few, many = (APGD(threat=Threat(norm=norm, eps=eps), steps=6, restarts=k)(Bumpy(), x, y).beaten for k in (1, 6))
+        few, many = (
+            APGD(threat=Threat(norm=norm, eps=eps), steps=6, restarts=k)(Bumpy(), x, y).success for k in (1, 6)
+        )
         assert (many | ~few).all()
         assert many.sum() > few.sum()
 

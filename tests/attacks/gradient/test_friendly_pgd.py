@@ -35,7 +35,7 @@ def test_each_input_goes_tau_steps_past_its_flip(tau, spare, model, x):
     result = attack(tau=tau, spare=spare)(model, x, y)
     taken = (FLIPS + tau).clamp(max=6)
     torch.testing.assert_close(result.x_adv, x - STEP * taken[:, None, None, None], rtol=0, atol=1e-12)
-    assert torch.equal(result.beaten, FLIPS <= 6)
+    assert torch.equal(result.success, FLIPS <= 6)
     if not spare:
         assert torch.equal(result.backwards, torch.full((6,), 6))
     else:  # the question that shows the success is asked, too
@@ -80,7 +80,7 @@ def test_what_has_stopped_is_left_out_without_another_result(norm, nets):
         one = FriendlyPGD(threat=Threat(norm=norm, eps=0.6), steps=8, tau=1, spare=spare)
         points.append(one(model, x, y, seed=3))
     torch.testing.assert_close(points[0].x_adv, points[1].x_adv, rtol=0, atol=1e-12)
-    assert points[0].beaten.any()
+    assert points[0].success.any()
     assert points[1].backwards.sum() < points[0].backwards.sum()
 
 

@@ -168,7 +168,7 @@ def test_a_resized_image_that_beats_the_model_is_no_success():
     x, y = torch.full((30, 1, 6, 6), 0.9), torch.zeros(30, dtype=torch.int64)
     for search in ("full", "first"):
         result = DIFGSM(threat=Threat(eps=0.1), p=1.0, smallest=0.5)(Corner(), x, y, search=search)
-        assert not result.beaten.any()
+        assert not result.success.any()
         assert (result.forwards >= 11).all()
 
 

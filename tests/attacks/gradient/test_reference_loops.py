@@ -68,7 +68,7 @@ def test_pgd(case, norm, eps):
         x_adv = ball(x_adv + eps / 4 * ascent(gradient(model, x_adv, y)[1], norm), x, norm, eps)
     result = PGD(threat=threat, steps=10)(model, x, y, seed=6)
     torch.testing.assert_close(result.x_adv, x_adv, rtol=0, atol=1e-12)
-    assert torch.equal(result.beaten, model(x_adv).argmax(1) != y)
+    assert torch.equal(result.success, model(x_adv).argmax(1) != y)
     torch.testing.assert_close(result.loss, gradient(model, x_adv, y)[0])
 
 
@@ -175,7 +175,7 @@ def test_apgd(rugged, norm, eps, steps, targets_met):
     result = attack(model, x, y, seed=2)
     # In l2 the threat keeps 1e-12 of eps in reserve, which many steps on a curved loss blow up.
     torch.testing.assert_close(result.x_adv, expected, rtol=0, atol=1e-9 if norm == "linf" else 1e-5)
-    assert targets_met or not result.beaten.any()
+    assert targets_met or not result.success.any()
 
 
 class Handicap(nn.Module):
@@ -189,7 +189,7 @@ def test_apgd_returns_a_point_that_won_though_a_later_one_had_the_higher_loss(ca
     """Every input that any iterate beats comes back beaten, as in a search that stops at the first success."""
     model, x, y = case
     attack = APGD(threat=Threat(eps=0.02), steps=12, restarts=2)
-    full, first = (attack(model, x, y, search=search).beaten for search in ("full", "first"))
+    full, first = (attack(model, x, y, search=search).success for search in ("full", "first"))
     assert torch.equal(full, first)
     assert 1 < int(full.sum()) < 10
 
@@ -199,12 +199,12 @@ def test_apgd_is_at_least_as_strong_as_pgd_of_as_many_steps(case):
     threat = Threat(eps=0.02)
     apgd = APGD(threat=threat, steps=40)(model, x, y)
     pgd = PGD(threat=threat, steps=40)(model, x, y)
-    assert apgd.beaten.sum() >= pgd.beaten.sum()
-    assert apgd.loss[~apgd.beaten].mean() >= 0.999 * pgd.loss[~apgd.beaten].mean()
+    assert apgd.success.sum() >= pgd.success.sum()
+    assert apgd.loss[~apgd.success].mean() >= 0.999 * pgd.loss[~apgd.success].mean()
 
 
 @pytest.mark.parametrize("loss", ["dlr", "margin", lambda logits, y: F.cross_entropy(logits, y, reduction="none")])
 def test_apgd_takes_any_loss(case, loss):
     model, x, y = case
     result = APGD(threat=Threat(eps=0.1), steps=10, loss=loss)(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()

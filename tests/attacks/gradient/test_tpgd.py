@@ -98,7 +98,7 @@ def test_one_logit_models_and_restarts(nets):
     x, y = torch.tensor([[0.6, 0.5], [0.2, 0.5]]), torch.tensor([1, 0])
     result = TPGD(threat=Threat(eps=0.3), restarts=3, steps=20)(model, x, y)
     torch.testing.assert_close(result.x_adv, torch.tensor([[0.3, 0.8], [0.5, 0.2]]))
-    assert result.beaten.all()
+    assert result.success.all()
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e-320])

@@ -81,7 +81,7 @@ def test_all_get_the_same_one_also_those_that_fall_early(linear):
         stood = model(x).argmax(1) == y
         delta = (result.x_adv - x)[stood]
         torch.testing.assert_close(delta, delta[:1].expand_as(delta))
-        assert result.beaten.sum() >= 30
+        assert result.success.sum() >= 30
 
 
 def test_in_a_box_it_is_clipped_input_by_input(linear):
@@ -111,8 +111,8 @@ def test_fitting_learns_from_batches_and_helps_on_other_inputs(nets, norm):
     held_out = fitted(model, x[200:], y[200:], target=torch.full((100,), 2))
     reached = (y[200:] == 2).float().mean()
     random = x[200:] + fitted.delta[torch.randperm(20, generator=generator)]
-    assert held_out.beaten.float().mean() > 1.5 * reached
-    assert held_out.beaten.float().mean() > (model(random.clamp(0, 1)).argmax(1) == 2).float().mean()
+    assert held_out.success.float().mean() > 1.5 * reached
+    assert held_out.success.float().mean() > (model(random.clamp(0, 1)).argmax(1) == 2).float().mean()
     again = Universal.fit(model, Split(x[:200], y[:200], torch.arange(200)), threat, epochs=4, target=2)
     assert again.delta.shape == (20,)
 
@@ -144,7 +144,7 @@ def test_it_is_weaker_than_an_attack_on_each_input(nets):
     y = model(x).argmax(1)
     threat = Threat(eps=0.05)
     shared, own = Universal(threat=threat, steps=20)(model, x, y), PGD(threat=threat, steps=20)(model, x, y)
-    assert 0 < shared.beaten.sum() < own.beaten.sum()
+    assert 0 < shared.success.sum() < own.success.sum()
 
 
 def test_what_means_nothing_is_refused(linear):

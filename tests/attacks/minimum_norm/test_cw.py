@@ -39,10 +39,10 @@ def test_one_value_of_c_is_what_adam_does(nets, box, targeted):
     threat = Threat(norm="l2", eps=math.inf, box=box)
     attack = CW(threat=threat, steps=80, search_steps=1, c=300.0, lr=0.1, abort_early=False)
     result = attack(model, x, y, target=target)
-    assert result.beaten.any()
+    assert result.success.any()
     for row in range(5):
         goal, sign = (target, -1.0) if targeted else (y, 1.0)
-        mine = float(result.distance[row]) if result.beaten[row] else math.inf
+        mine = float(result.distance[row]) if result.success[row] else math.inf
         theirs = plain_run(model, x[row : row + 1], goal[row : row + 1], 300.0, 80, 0.1, *box, sign=sign)
         assert mine == pytest.approx(theirs, rel=1e-6)
 
@@ -52,7 +52,7 @@ def test_c_is_searched_from_failure_to_success_and_back(nets):
     model = nets.linear(torch.tensor([[1.0, 1.0], [-1.0, -1.0]]), torch.tensor([4.0, -4.0]))
     x, y = torch.full((2, 2), 0.5), torch.zeros(2, dtype=torch.long)
     result = CW(steps=1, search_steps=7)(model, x, y)
-    assert not result.beaten.any()
+    assert not result.success.any()
     assert (result.forwards == 1 + 7 + 1).all()  # the clean pass and the verdict besides
     assert (result.backwards == 7).all()
 
@@ -66,8 +66,8 @@ def test_confidence_is_a_margin_that_the_point_has(nets):
         CW(threat=threat, steps=60, search_steps=3, c=10.0, lr=0.1, confidence=kappa)(model, x, y)
         for kappa in (0.0, 0.05)
     )
-    assert plain.beaten.all()
-    assert sure.beaten.all()
+    assert plain.success.all()
+    assert sure.success.all()
     assert (margin(model(sure.x_adv), y) >= 0.05 - 1e-5).all()
     assert (sure.distance > plain.distance).all()
 

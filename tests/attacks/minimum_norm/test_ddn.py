@@ -18,13 +18,13 @@ def plain_ddn(model, x, y, steps, low, high):
     for k in range(steps + 1):
         leaf = (x + delta).requires_grad_()
         logits = model(leaf)
-        beaten = int(logits.argmax()) != int(y)
-        if beaten:
+        success = int(logits.argmax()) != int(y)
+        if success:
             smallest = min(smallest, float(delta.norm()))
         (grad,) = torch.autograd.grad(F.cross_entropy(logits, y), leaf)
         alpha = 0.01 + 0.99 * (1 + math.cos(math.pi * k / steps)) / 2
         delta = delta + width * alpha * grad / grad.norm()
-        radius = min(radius * (0.95 if beaten else 1.05), farthest)
+        radius = min(radius * (0.95 if success else 1.05), farthest)
         delta = (x + radius * delta / delta.norm()).clamp(low, high) - x
     return smallest
 
@@ -35,7 +35,7 @@ def test_it_is_the_algorithm(nets, box):
     x = torch.rand(4, 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
     result = DDN(threat=Threat(norm="l2", eps=math.inf, box=box), steps=25)(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     for row in range(4):
         theirs = plain_ddn(model, x[row : row + 1], y[row : row + 1], 25, *box)
         assert float(result.distance[row]) == pytest.approx(theirs, rel=1e-9)
@@ -49,7 +49,7 @@ def test_levels_round_the_perturbation(nets):
     y = model(x).argmax(1)
     rounded = DDN(levels=256)(model, x, y)
     free = DDN()(model, x, y)
-    assert rounded.beaten.all()
+    assert rounded.success.all()
     levels = (rounded.x_adv - x) * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-3)
     assert not torch.allclose((free.x_adv - x) * 255, ((free.x_adv - x) * 255).round(), rtol=0, atol=1e-3)
@@ -66,7 +66,7 @@ def test_where_the_gradient_is_zero_it_looks_in_a_direction_of_the_inputs_own(ne
 
     x, y = torch.full((3, 4), 0.5), torch.zeros(3, dtype=torch.long)
     result = DDN(steps=40)(Flat(), x, y, seed=1)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance < 0.32).all()
     directions = (result.x_adv - x) / (result.x_adv - x).norm(dim=1, keepdim=True)
     assert (directions @ directions.T - torch.eye(3)).abs().max() < 0.99

@@ -61,7 +61,7 @@ def test_candidates_bound_the_gradients(nets):
     per_step = []
     for candidates in (1, 2, 3, 10, None):
         result = DeepFool(threat=threat, candidates=candidates)(model, x, y)
-        assert result.beaten.all()
+        assert result.success.all()
         per_step.append((result.backwards / (result.forwards - 2)).tolist())  # less the clean pass and the verdict
     assert per_step == [[1.0] * 4, [2.0] * 4, [3.0] * 4, [3.0] * 4, [3.0] * 4]
     targeted = DeepFool(threat=threat)(model, x, y, target=(y + 1) % 4)
@@ -75,4 +75,4 @@ def test_without_slopes_nothing_moves_and_nothing_breaks(nets):
         attack = DeepFool(threat=Threat(norm=norm, eps=math.inf), steps=3)
         result = attack(nets.linear(weight, torch.tensor([2.0, 0.0, 0.0])), x, y)
         assert torch.equal(result.x_adv, x)
-        assert not result.beaten.any()
+        assert not result.success.any()

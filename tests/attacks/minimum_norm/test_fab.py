@@ -59,9 +59,9 @@ def test_the_way_ends_on_the_plane_in_the_box_or_as_near_as_the_box_lets_it(norm
     point, value, slope = planes(8, d, seed, box)
     way = to_plane(point, value, slope, norm, box)
     room, direction = room_of(point, value, slope, box)
-    offered = (slope.abs() * room).sum(1)
+    optional_method = (slope.abs() * room).sum(1)
     reached = value + (slope * way).sum(1)
-    expected = value.sign() * (value.abs() - offered).clamp(min=0)
+    expected = value.sign() * (value.abs() - optional_method).clamp(min=0)
     torch.testing.assert_close(reached, expected, rtol=0, atol=1e-9)
     assert (way.abs() <= room + 1e-12).all()
     assert (way * direction >= 0).all()
@@ -146,7 +146,7 @@ def test_nearest_boundary_of_a_linear_model_in_the_box(nets, norm, targets):
     threat = Threat(norm=norm, eps=math.inf)
     result = FAB(threat=threat, steps=30, targets=targets)(model, x, y)
     best = nearest_boundary(weight, x, y, norm, threat.box).amin(1)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= best * (1 - 1e-9)).all()
     assert (result.distance <= 1.02 * best).all()
 
@@ -161,14 +161,14 @@ def test_nearest_boundary_of_the_class_that_was_asked_for(nets, norm):
     alone = distances.argmin(1) == target  # elsewhere a third class may lie between
     assert alone.sum() > 5
     assert (result.distance <= 1.02 * best)[alone].all()
-    assert torch.equal(model(result.x_adv).argmax(1)[result.beaten], target[result.beaten])
+    assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
 
 
 def test_wrong_inputs_stay_where_they_are(nets):
     model, _, x, y = linear(nets)
     result = FAB(steps=3)(model, x, (y + 1) % 5)
     assert torch.equal(result.x_adv, x)
-    assert result.beaten.all()
+    assert result.success.all()
 
 
 def test_a_finite_eps_says_what_counts_as_found(nets):
@@ -178,7 +178,7 @@ def test_a_finite_eps_says_what_counts_as_found(nets):
     for search in ("full", "first"):
         result = FAB(threat=Threat(norm="l2", eps=eps), steps=30, targets=9)(model, x, y, search=search)
         sure = (best - eps).abs() > 0.03 * eps
-        assert torch.equal(result.beaten[sure], (best < eps)[sure])
+        assert torch.equal(result.success[sure], (best < eps)[sure])
 
 
 @pytest.mark.parametrize(("targets", "backwards"), [(0, 4 * 5), (2, 2 * 5), (9, 4 * 5)])
@@ -206,9 +206,9 @@ def test_restarts_find_what_a_run_from_the_input_cannot_see(norm, best):
             FAB(threat=Threat(norm=norm, eps=math.inf), steps=40, restarts=k, targets=targets)(Plateau(), x, y)
             for k in (1, 4)
         )
-        assert not one.beaten.any()
+        assert not one.success.any()
         assert torch.equal(one.x_adv, x)
-        assert several.beaten.all()
+        assert several.success.all()
 
         assert (several.distance >= best * (1 - 1e-9)).all()
         assert several.distance.min() <= 1.3 * best

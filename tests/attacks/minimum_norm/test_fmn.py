@@ -41,7 +41,7 @@ def test_a_coordinate_that_the_box_blocks_does_not_hold_it_up(nets, norm):
     x = torch.tensor([[1.0, 0.2, 0.3]], dtype=torch.float64)
     model = nets.linear(weight, torch.tensor([-11.0], dtype=torch.float64))  # 1 where the two others sum to 1
     result = FMN(threat=Threat(norm=norm, eps=math.inf), steps=200)(model, x, torch.tensor([0]))
-    assert result.beaten.all()
+    assert result.success.all()
     exact = {"l1": 0.5, "l2": 0.5 / math.sqrt(2), "linf": 0.25}[norm]
     assert exact - 1e-9 <= float(result.distance) <= 1.02 * exact
 

@@ -33,7 +33,7 @@ def test_changes_the_two_salient_features(nets, dtype, targeted):
     model = nets.linear(WEIGHT.to(dtype), BIAS)
     x, y = torch.zeros(3, 8, dtype=dtype), torch.zeros(3, dtype=torch.long)
     result = JSMA(gamma=0.25)(model, x, y, target=torch.ones_like(y) if targeted else None)
-    assert result.beaten.all()
+    assert result.success.all()
     assert changed(result.x_adv, x) == [[2, 5]] * 3
     assert result.x_adv.unique().tolist() == [0, 1]
     assert (result.forwards == 3).all()  # one at the input, one that finds it beaten, the verdict
@@ -45,7 +45,7 @@ def test_a_negative_theta_lowers_them(nets):
     x, y = torch.ones(2, 8, dtype=torch.float64), torch.zeros(2, dtype=torch.long)
     model[1].bias.data += WEIGHT.sum(1) - torch.tensor([0.0, 5.0, 0.0])  # the logits at the ones are as before
     result = JSMA(theta=-1.0, gamma=0.25)(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert changed(result.x_adv, x) == [[2, 5]] * 2
     assert (result.x_adv[:, [2, 5]] == 0).all()
 
@@ -66,7 +66,7 @@ def test_two_classes_take_the_largest_weights(nets, logits):
     bias = [-3.5] if logits == 1 else [3.5, 0.0]
     x, y = torch.full((1, 6), 0.1, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     result = JSMA(gamma=1.0)(nets.linear(rows, bias), x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert changed(result.x_adv, x) == [[2, 4]]  # 0.19 + 0.9 (3 + 0.7) is above 3.5
 
 
@@ -89,7 +89,7 @@ def test_beats_more_the_more_it_may_change(nets):
     model = nets.conv(1)
     x = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(3))
     y = model(x).argmax(1)
-    few, many = (int(JSMA(gamma=gamma)(model, x, y).beaten.sum()) for gamma in (0.06, 1.0))
+    few, many = (int(JSMA(gamma=gamma)(model, x, y).success.sum()) for gamma in (0.06, 1.0))
     assert few < many
 
 

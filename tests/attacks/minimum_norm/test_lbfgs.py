@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from buttress.attacks.minimum_norm.lbfgs import LBFGS, _Descent
 from buttress.attacks.minimum_norm.smallest_perturbation import Smallest
 from buttress.engine.oracle import Oracle
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.tasks import classification
 from buttress.threat import Threat
 
@@ -23,7 +23,7 @@ def escape(logits, y):
 
 def descended(model, x, y, target, c, evaluations, box):
     """The objective that each input's descent ends at, read off its last accepted point."""
-    oracle = Oracle(Passes(model, classification, "fp32", len(x)), x, y, target)
+    oracle = Oracle(Runner(model, classification, "fp32", len(x)), x, y, target)
     threat = Threat(norm="l2", eps=math.inf if box else 1e6, box=box)
     descent = _Descent(oracle, threat, torch.full((len(x),), c, dtype=torch.float64), Smallest(oracle, threat))
     lowest = torch.full((len(x),), math.inf, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_more_weight_on_the_distance_ends_nearer_until_nothing_is_beaten(nets):
     model = nets.conv(seed=3)
     x = torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
-    oracle = Oracle(Passes(model, classification, "fp32", len(x)), x, y)
+    oracle = Oracle(Runner(model, classification, "fp32", len(x)), x, y)
     threat = Threat(norm="l2", eps=math.inf)
     won = []
     for c in (1e-3, 1e3):
@@ -87,5 +87,5 @@ def test_a_certain_model_is_beaten_although_its_softmax_has_no_slope_left(nets):
     y = torch.zeros(2, dtype=torch.long)
     result = LBFGS(steps=60, search_steps=14)(nets.linear(weight), x, y)
     exact = (x @ (weight[0] - weight[1])) / (weight[0] - weight[1]).norm()
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance <= 1.1 * exact).all()

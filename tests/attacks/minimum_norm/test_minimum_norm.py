@@ -104,7 +104,7 @@ def test_the_distance_to_a_plane(nets, name, norm, logits, box, targeted, dtype)
         assert (exact >= unboxed - 1e-12).all()
         assert (exact > unboxed * 1.001).any()  # the box is felt
     result = adequate(name, norm, box)(model.to(dtype), x.to(dtype), y, target=1 - y if targeted else None)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= exact - 1e-6).all()
     assert (result.distance <= bound(name, norm, exact)).all()
 
@@ -125,7 +125,7 @@ def test_the_nearest_of_three_planes(nets, name, norm):
     followed = faces.gather(1, strongest[:, None]).squeeze(1)  # where the margin leads to, and the loss
     assert 0 < (followed > 1.05 * exact).sum() < 6
     result = adequate(name, norm, None)(nets.linear(weight, bias), x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= exact - 1e-9).all()
     assert (result.distance <= bound(name, norm, exact if name == "deepfool" else followed)).all()
 
@@ -175,12 +175,12 @@ def test_what_is_wrong_already_stays_and_the_verdict_holds(nets, name, norm):
     result = attack(model, x, y, seed=1)
     assert torch.equal(result.x_adv[:3], x[:3])
     assert (result.distance[:3] == 0).all()
-    assert result.beaten[:3].all()
-    assert torch.equal(result.beaten, model(result.x_adv).argmax(1) != y)
+    assert result.success[:3].all()
+    assert torch.equal(result.success, model(result.x_adv).argmax(1) != y)
     torch.testing.assert_close(
         result.distance, torch.linalg.vector_norm((result.x_adv.double() - x.double()).flatten(1), _order(norm), dim=1)
     )
-    assert (result.distance[3:] > 0)[result.beaten[3:]].all()
+    assert (result.distance[3:] > 0)[result.success[3:]].all()
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -191,7 +191,7 @@ def test_a_target_that_is_there_already_costs_nothing(nets, name):
     clean = model(x).argmax(1)
     result = attack(model, x, (clean + 1) % 4, target=clean, seed=1)
     assert torch.equal(result.x_adv, x)
-    assert result.beaten.all()
+    assert result.success.all()
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -200,7 +200,7 @@ def test_a_model_that_nothing_beats_is_told_so_and_its_inputs_stay(nets, name):
     model = nets.linear(torch.tensor([[0.1] * 6, [-0.1] * 6]), torch.tensor([50.0, -50.0]))
     x = torch.rand(4, 6, generator=torch.Generator().manual_seed(0))
     result = attack(model, x, torch.zeros(4, dtype=torch.long), seed=1)
-    assert not result.beaten.any()
+    assert not result.success.any()
     assert torch.equal(result.x_adv, x)
 
 
@@ -210,17 +210,17 @@ def test_a_finite_eps_decides_what_counts(nets, name):
     norm = next(norm for norm in ("l2", "linf", "l1") if known(name, norm))
     model, x, y = near_the_boundary(nets)
     free = known(name, norm)(model, x, y, seed=1)
-    if not free.beaten.any():
+    if not free.success.any():
         assert name not in ADEQUATE  # those that ask for outputs only may need more queries
         return
-    eps = float(free.distance[free.beaten].median()) + 1e-6
+    eps = float(free.distance[free.success].median()) + 1e-6
     tight = known(name, norm, threat=Threat(norm=norm, eps=eps))
     full = tight(model, x, y, seed=1)
     assert (full.distance <= eps).all()
-    assert full.beaten[free.beaten & (free.distance < eps - 1e-5)].all()
-    assert full.beaten.sum() > 0
+    assert full.success[free.success & (free.distance < eps - 1e-5)].all()
+    assert full.success.sum() > 0
     first = tight(model, x, y, seed=1, search="first")
-    assert first.beaten[full.beaten].all()
+    assert first.success[full.success].all()
     assert (first.forwards <= full.forwards).all()
 
 
@@ -231,7 +231,7 @@ def test_an_input_fares_alike_in_any_company(nets, name):
     ids = torch.tensor([100, 3, 57, 2**40, 8, 0, 11, 12, 13, 14])
     attack = known(name, "l2", steps=15)
     whole = attack(model, x, y, ids=ids)
-    assert whole.beaten.any()
+    assert whole.success.any()
     for rows in (torch.tensor([4, 1]), torch.tensor([2])):
         part = attack(model, x[rows], y[rows], ids=ids[rows])
         torch.testing.assert_close(part.x_adv, whole.x_adv[rows], rtol=0, atol=1e-9)
@@ -270,8 +270,8 @@ def curved(nets):
 def test_on_a_curved_boundary_none_is_below_the_truth_and_few_are_far_above(curved, name, norm):
     model, x, y, exact, first_found = curved
     result = adequate(name, norm, (0.0, 1.0), **({"lr": 0.05} if name == "cw" else {}))(model, x, y)
-    assert result.beaten.float().mean() >= 0.9
-    distance = torch.where(result.beaten, result.distance, math.inf)
+    assert result.success.float().mean() >= 0.9
+    distance = torch.where(result.success, result.distance, math.inf)
     cell = 2 / CELLS  # how far the nearest point of the grid may be from the nearest point
     assert (distance >= exact[norm] - cell).all()
     assert (distance <= 1.1 * exact[norm] + cell).float().mean() >= (0.6 if name == "deepfool" else 0.75)

@@ -48,8 +48,8 @@ def test_it_is_the_published_loop(nets, targeted, steps):
     result = Sensitivity(steps=steps)(model, x, y, target=target)
     aims = target.tolist() if targeted else [None] * 8
     found = [loop(by_autograd(model), x[k], int(y[k]), aims[k], steps) for k in range(8)]
-    assert result.beaten.tolist() == [point is not None for point in found]
-    assert int(result.beaten.sum()) >= 2
+    assert result.success.tolist() == [point is not None for point in found]
+    assert int(result.success.sum()) >= 2
     for k, point in enumerate(found):
         torch.testing.assert_close(result.x_adv[k], x[k] if point is None else point, rtol=0, atol=1e-9)
 
@@ -69,10 +69,10 @@ def test_on_a_standalone_ode_the_rows_are_those_of_its_sensitivity_problem():
     result = Sensitivity(steps=20)(net, x, y)
     for k, state in enumerate(net.encode(x)):
         point = loop(rows, state, int(y[k]), steps=20, box=(-1.0, 0.0))
-        assert bool(result.beaten[k]) == (point is not None)
+        assert bool(result.success[k]) == (point is not None)
         wanted = x[k].flatten() if point is None else -point
         torch.testing.assert_close(result.x_adv[k].flatten(), wanted, rtol=0, atol=1e-9)
-    assert result.beaten.any()
+    assert result.success.any()
 
 
 def test_on_a_linear_model_the_distance_is_that_to_the_plane_up_to_a_step(nets):
@@ -89,7 +89,7 @@ def test_on_a_linear_model_the_distance_is_that_to_the_plane_up_to_a_step(nets):
     ]
     nearest = torch.tensor([min(row) for row in faces], dtype=torch.float64)
     result = attack(model, x, y)
-    assert result.beaten.all()
+    assert result.success.all()
     assert (result.distance >= nearest - 1e-12).all()
     assert (result.distance <= nearest + 0.01 + 1e-9).all()
 

@@ -56,9 +56,9 @@ def test_it_counts_what_one_call_of_the_attack_finds(line, split, attack, search
     whole = attack(model, x, y, seed=2, ids=split.ids, search=search)
     found = evaluate(model, split, attack, group=64, seed=2, search=search)
     assert (found.inputs, found.groups, found.reused) == (200, 4, 0)
-    assert found.beaten == int(whole.beaten.sum())
+    assert found.successes == int(whole.success.sum())
     assert (found.forwards, found.backwards) == (int(whole.forwards.sum()), int(whole.backwards.sum()))
-    assert found.accuracy == 1 - int(whole.beaten.sum()) / 200
+    assert found.accuracy == 1 - int(whole.success.sum()) / 200
     assert found.interval[0] < found.accuracy < found.interval[1]
     assert found.wrong == (int((model(x).argmax(1) != y).sum()) if search == "first" else None)
     assert found.seconds > 0
@@ -73,7 +73,7 @@ def test_what_is_kept_is_what_one_call_of_the_attack_makes(line, split, tmp_path
     assert torch.equal(torch.cat([part.ids for part in parts]), split.ids)
     for name in ("x_adv", "loss", "distance"):
         torch.testing.assert_close(torch.cat([getattr(p.outcome, name) for p in parts]), getattr(whole, name))
-    for name in ("beaten", "forwards", "backwards"):
+    for name in ("success", "forwards", "backwards"):
         assert torch.equal(torch.cat([getattr(p.outcome, name) for p in parts]), getattr(whole, name))
 
 
@@ -85,9 +85,9 @@ def test_neither_batch_size_nor_group_changes_the_result(pictures, size):
     for batch_size, group in ((size, 5), (24, 24)):
         parts = []
         evaluate(model, split, attack, group=group, batch_size=batch_size, search="full", each=parts.append)
-        seen[batch_size] = {name: torch.cat([getattr(p.outcome, name) for p in parts]) for name in ("x_adv", "beaten")}
+        seen[batch_size] = {name: torch.cat([getattr(p.outcome, name) for p in parts]) for name in ("x_adv", "success")}
     torch.testing.assert_close(seen[size]["x_adv"], seen[24]["x_adv"], rtol=0, atol=1e-5)
-    assert torch.equal(seen[size]["beaten"], seen[24]["beaten"])
+    assert torch.equal(seen[size]["success"], seen[24]["success"])
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 200, 300])
@@ -348,7 +348,7 @@ def test_a_subject_can_keep_what_it_crafts(line, split, tmp_path):
         found = subject(model, split, folder=tmp_path).attacked(attack, search="first").outcome
         assert attack.seen == [1064, 1128, 1192]
         torch.testing.assert_close(found.x_adv, plain.x_adv)
-        assert torch.equal(found.beaten, plain.beaten)
+        assert torch.equal(found.success, plain.success)
         again = Stops(threat=threat)
         subject(model, split, folder=tmp_path).attacked(again, search="first")
         assert again.seen == []

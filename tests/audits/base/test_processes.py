@@ -189,11 +189,11 @@ def test_two_processes_find_what_one_does(shared, size):
     (other, _), others, place_of_other = json.loads((shared / "1.json").read_text())
     assert (place, place_of_other) == ([0, 2], [1, 2])
     assert {**other, "seconds": 0} == {**first, "seconds": 0}
-    for name in ("inputs", "beaten", "wrong", "forwards", "backwards"):
+    for name in ("inputs", "success", "wrong", "forwards", "backwards"):
         assert first[name] == getattr(alone, name)
-    assert 0 < alone.wrong < alone.beaten < 203
+    assert 0 < alone.wrong < alone.successes < 203
     assert (first["groups"], second["groups"]) == (12, 12)
-    assert abs(second["beaten"] - alone.beaten) <= 1  # whichever precision was the fastest
+    assert abs(second["successes"] - alone.successes) <= 1  # whichever precision was the fastest
     kept = [read_group(path).outcome for path in files_in(shared / "out")]
     assert len({outcome.precision for outcome in kept}) == 1
     assert told == others

@@ -92,7 +92,7 @@ def test_large_data_are_attacked_in_groups(line, monkeypatch):
     seen = []
     parts = subject(model, [(x, y)], watch=lambda what, done: seen.append((what, done))).attacked(attack).outcome
     torch.testing.assert_close(parts.x_adv, whole.x_adv)
-    assert parts.beaten.equal(whole.beaten)
+    assert parts.success.equal(whole.success)
     assert seen == [("PGD-3", done) for done in (0.32, 0.64, 0.96, 1.0)]
 
 

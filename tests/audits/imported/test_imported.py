@@ -45,13 +45,13 @@ def ask(model, split, path, threat=FREE, **settings):
 def test_examples_of_every_kind_of_file_score_as_the_attack_that_made_them(made, tmp_path, name):
     model, split, outcome = made
     finding = ask(model, split, write(tmp_path / name, {"x_adv": outcome.x_adv}))
-    beaten = int(outcome.beaten.sum())
-    assert finding.data["robust"]["accuracy"] == (200 - beaten) / 200
+    success = int(outcome.success.sum())
+    assert finding.data["robust"]["accuracy"] == (200 - success) / 200
     assert (finding.data["accepted"], finding.data["rejected"]["count"]) == (200, 0)
     assert finding.data["clean"]["accuracy"] == float((model(split.x).argmax(1) == split.y).double().mean())
-    assert finding.data["beaten"] == beaten - sum(model(split.x).argmax(1) != split.y)
+    assert finding.data["beaten"] == success - sum(model(split.x).argmax(1) != split.y)
     assert "all are inside the threat" in finding.verdict
-    assert f"{(200 - beaten) / 200:.1%} (" in finding.verdict
+    assert f"{(200 - success) / 200:.1%} (" in finding.verdict
 
 
 def test_ids_find_each_inputs_example_in_any_order_and_among_others(made, tmp_path):
@@ -60,11 +60,11 @@ def test_ids_find_each_inputs_example_in_any_order_and_among_others(made, tmp_pa
     tensors = {"x_adv": outcome.x_adv[order], "ids": split.ids[order], "y": split.y[order]}
     path = write(tmp_path / "a.safetensors", tensors)
     whole = ask(model, split, path)
-    assert whole.data["robust"]["accuracy"] == float((~outcome.beaten).double().mean())
+    assert whole.data["robust"]["accuracy"] == float((~outcome.success).double().mean())
     part = ask(model, split, path, limit=50)
     index = split.stratified(50, 0).ids - 500
     assert part.data["inputs"] == 50
-    assert part.data["robust"]["accuracy"] == float((~outcome.beaten[index]).double().mean())
+    assert part.data["robust"]["accuracy"] == float((~outcome.success[index]).double().mean())
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ def test_files_of_other_tools_are_read(made, tmp_path, tensors):
     model, split, outcome = made
     torch.save(tensors(outcome.x_adv, split.y), tmp_path / "a.pt")
     found = ask(model, split, tmp_path / "a.pt")
-    assert found.data["robust"]["accuracy"] == float((~outcome.beaten).double().mean())
+    assert found.data["robust"]["accuracy"] == float((~outcome.success).double().mean())
 
 
 def test_what_is_outside_is_rejected_counted_and_not_beaten(made, tmp_path):
     """Seven go twice as far as allowed, two are no numbers; the others keep their verdict."""
     model, split, outcome = made
     right = model(split.x).argmax(1) == split.y
-    fell = (right & outcome.beaten).nonzero().squeeze(1)
+    fell = (right & outcome.success).nonzero().squeeze(1)
     x_adv = outcome.x_adv.clone()
     x_adv[fell[:7]] = split.x[fell[:7]] + 2 * (x_adv[fell[:7]] - split.x[fell[:7]])
     x_adv[fell[7]] = math.nan
@@ -97,7 +97,7 @@ def test_what_is_outside_is_rejected_counted_and_not_beaten(made, tmp_path):
     assert (rejected["count"], rejected["over_eps"], rejected["outside_box"]) == (9, 9, 0)
     assert rejected["largest_excess"] == math.inf
     assert finding.data["accepted"] == 191
-    stands = 200 - int(outcome.beaten.sum()) + 9
+    stands = 200 - int(outcome.success.sum()) + 9
     assert finding.data["robust"]["accuracy"] == stands / 200
     assert finding.severity == "warning"
     assert (

@@ -117,7 +117,7 @@ def test_the_objective_falls_and_the_attacked_one_gives_the_more_robust_kernel(i
         assert found.outer[-1] < 0.8 * found.outer[0]
         model = predictor(Kernel(), found.images, found.labels, AS_IT_IS)
         attacked = PGD(threat=threat, steps=10)(model, x, y)
-        accuracy[name] = 1 - float(attacked.beaten.double().mean())
+        accuracy[name] = 1 - float(attacked.success.double().mean())
     assert accuracy["adv-kip"] > accuracy["kip"] + 0.25
 
 

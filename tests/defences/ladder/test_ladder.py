@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace, RandomDirections
-from buttress.defences import At, Batch
+from buttress.defences import Batch, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ladder.defence import LADDER
 from buttress.defences.ladder.directions import BoundaryDirections, ClosestDirections, fit_directions, linear, pairs
@@ -298,9 +298,9 @@ def test_the_flip_rate_grows_with_eps_as_the_distances_say(line):
     rates = []
     for eps in (0.0, 0.1, 0.15, 0.22, 0.28, 0.5):
         found = Ladder(eps=eps, space=space, box=None)(model, x, y)
-        assert torch.equal(found.beaten, distance < eps)
+        assert torch.equal(found.success, distance < eps)
         torch.testing.assert_close(found.distance, torch.full_like(distance, eps * math.sqrt(2)))
-        rates.append(float(found.beaten.double().mean()))
+        rates.append(float(found.success.double().mean()))
     assert rates == sorted(rates)
     assert rates[-1] == 1
 
@@ -310,7 +310,7 @@ def test_an_adaptive_length_is_the_first_that_changes_the_answer(line):
     found = Ladder(eps=0.1, adaptive=True, tries=3, space=space, box=None)(model, x, y)
     expected = [0.1, 0.2, 0.3, 0.3, 0.1, 0.3]  # 0.31 is not reached in three tries
     torch.testing.assert_close(found.distance / math.sqrt(2), torch.tensor(expected, dtype=torch.float64))
-    assert found.beaten.tolist() == [True, True, True, False, True, True]
+    assert found.success.tolist() == [True, True, True, False, True, True]
     limited = Ladder(eps=0.1, adaptive=True, limit=0.25, space=space, box=None)(model, x, y)
     torch.testing.assert_close(limited.distance.max(), torch.tensor(0.2 * math.sqrt(2), dtype=torch.float64))
 
@@ -376,7 +376,7 @@ def test_the_loss_is_half_of_each_and_reaches_the_classifier_alone(network, imag
     x, y, ids = data.train.take(torch.tensor([5, 0, 17, 30]))
     batch = Batch(x.double(), y, ids)
     twin = copy.deepcopy(model)
-    found = defence.loss(model, batch, At(model, batch))
+    found = defence.loss(model, batch, StepContext(model, batch))
     moved = defence.made[[5, 0, 17, 30]].double() / 255
     rows = torch.arange(4)
     clean = -twin(batch.x).log_softmax(1)[rows, y].mean()
@@ -417,7 +417,7 @@ def test_per_class_limits_what_is_trained_on(network, images, same):
     left = images.train.ids[~torch.isin(images.train.ids, some.train.ids)][:2]
     batch = Batch(images.train.x[:2].float() / 255, images.train.y[:2], left)
     with pytest.raises(UserError, match="trains on the data that prepare returned"):
-        defence.loss(network(), batch, At(network(), batch))
+        defence.loss(network(), batch, StepContext(network(), batch))
 
 
 def test_given_weights_stay_without_pretraining_and_learn_with_it(network, images, same):
@@ -459,7 +459,7 @@ def test_it_says_what_comes_first():
     x = torch.zeros(2, 1, 6, 6)
     batch = Batch(x, torch.tensor([0, 1]), torch.tensor([0, 1]))
     with pytest.raises(UserError, match="call that first"):
-        LADDER().loss(nn.Identity(), batch, At(nn.Identity(), batch))
+        LADDER().loss(nn.Identity(), batch, StepContext(nn.Identity(), batch))
 
 
 @pytest.mark.parametrize(

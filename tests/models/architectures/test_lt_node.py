@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from buttress import attacks, models
 from buttress.attacks.composed.variant import variants_of
-from buttress.defences import At, Batch
+from buttress.defences import Batch, StepContext
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.models.architectures.lt_node import LTNode
@@ -136,7 +136,7 @@ def test_training_draws_end_times_and_its_step_has_the_auxiliary(name):
         logits, auxiliary = model.forward_with_auxiliary(x, y)
         other = model.forward_with_auxiliary(x, y)[0]
         torch.manual_seed(3)
-        at = At(model, Batch(x, y, torch.arange(3)))
+        at = StepContext(model, Batch(x, y, torch.arange(3)))
         loss = Standard().loss(model, at.batch, at)
     assert not torch.allclose(logits, other)
     assert torch.allclose(loss.value, F.cross_entropy(logits, y))

@@ -8,7 +8,7 @@ import torch
 from buttress import attacks, audits, models
 from buttress.audits.layers import Layers
 from buttress.data.sets.digits import digits
-from buttress.defences import At, Batch
+from buttress.defences import Batch, StepContext
 from buttress.defences.auxiliary_from import AuxiliaryFrom
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
@@ -120,9 +120,9 @@ def test_the_term_counts_from_its_epoch_on():
     batch = Batch(x, torch.arange(5), torch.arange(5))
     found = {}
     for epoch in (0.0, 4.99, 5.0, 30.0):
-        at = At(model, batch, epoch=epoch)
+        at = StepContext(model, batch, epoch=epoch)
         found[epoch] = (AuxiliaryFrom(Standard()).loss(model, batch, at).value, len(at.auxiliary))
-        plain = At(model, batch)
+        plain = StepContext(model, batch)
         torch.testing.assert_close(found[epoch][0], Standard().loss(model, batch, plain).value)
         assert len(plain.auxiliary) == 1
     assert [terms for _, terms in found.values()] == [0, 0, 1, 1]
@@ -171,8 +171,8 @@ def test_the_fast_paths_attack_the_same_network(settings):
     plain = attack(model, x, y, precision="fp32")
     for precision in ("folded", "twin"):
         fast = attack(model, x, y, precision=precision)
-        assert torch.equal(model(fast.x_adv).argmax(1) != y, fast.beaten)
-        assert abs(int(fast.beaten.sum()) - int(plain.beaten.sum())) <= 2
+        assert torch.equal(model(fast.x_adv).argmax(1) != y, fast.success)
+        assert abs(int(fast.success.sum()) - int(plain.success.sum())) <= 2
 
 
 def test_denoising_by_hand():

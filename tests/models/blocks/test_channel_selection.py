@@ -12,7 +12,7 @@ from buttress import models
 from buttress.attacks import PGD, Variant
 from buttress.attacks.composed.variant import variants_of
 from buttress.defences import AdversarialTraining
-from buttress.defences.base.step_context import At, Batch
+from buttress.defences.base.step_context import Batch, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.channel_selection import (
     ChannelSelection,
@@ -285,7 +285,7 @@ def test_adversarial_training_minimises_the_joint_loss(batch):
     x, y = batch
     model = small().train()
     state = copy.deepcopy(model)
-    at = At(model, Batch(x, y, torch.arange(5)))
+    at = StepContext(model, Batch(x, y, torch.arange(5)))
     loss = AdversarialTraining(PGD(threat=Threat(eps=0.0), steps=1)).loss(model, at.batch, at)
     final, (first, last) = state.answers(x, y)
     joint = sum(F.cross_entropy(p, y) for p in (final, first, last))
@@ -383,7 +383,7 @@ def test_pgd_on_the_network_and_on_every_variant(precision, batch):
     for name in variants_of(model):
         found = Variant(attack=joint, variant=name)(model, x, y, precision=precision)
         assert threat.contains(found.x_adv, x).all()
-        assert torch.equal(found.beaten, model(found.x_adv).argmax(1) != y)
+        assert torch.equal(found.success, model(found.x_adv).argmax(1) != y)
 
 
 def test_crafting_on_joint_raises_the_joint_loss_more(batch):

@@ -8,9 +8,9 @@ def share(value):
     return {"accuracy": value, "low": value - 0.05, "high": value + 0.05}
 
 
-def row(label, kind, beaten, missed, standing):
+def row(label, kind, success, missed, standing):
     costs = {"forwards": 101.5, "backwards": 100.0, "seconds": 0.012}
-    return {"label": label, "kind": kind, "inputs": 60, "beaten": beaten, "missed": missed, "alone": 1} | {
+    return {"label": label, "kind": kind, "inputs": 60, "beaten": success, "missed": missed, "alone": 1} | {
         "standing": standing and share(standing),
         **costs,
     }

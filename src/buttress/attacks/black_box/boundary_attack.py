@@ -66,7 +66,7 @@ class BoundaryAttack(MinimumNorm):
             points = walk.propose()
             oracle.logits(points)
             smallest.offer(points)
-            walk.learn(points, oracle.beaten)
+            walk.learn(points, oracle.success)
         oracle.wake()
         return smallest.point
 
@@ -97,23 +97,23 @@ class _Walk:
         self.trial += 1
         return self.threat.clip(points)
 
-    def learn(self, points: Tensor, beaten: Tensor) -> None:
+    def learn(self, points: Tensor, success: Tensor) -> None:
         """Each row's next state, given the answers to `propose`."""
         seek, halve, around, closer = (self.doing == doing for doing in (_SEEK, _HALVE, _AROUND, _CLOSER))
-        self.line.learn(halve, points, beaten)
-        self.line.aim(seek & beaten, points)
+        self.line.learn(halve, points, success)
+        self.line.aim(seek & success, points)
         self.left = torch.where(seek, _HALVINGS, self.left - halve.long())
         arrived = halve & (self.left == 0)
         self.at = torch.where(per_row(arrived, points), self.line.point, self.at)
-        self.aside = torch.where(per_row(around & beaten, points), points, self.aside)
-        self.at = torch.where(per_row(closer & beaten, points), points, self.at)
+        self.aside = torch.where(per_row(around & success, points), points, self.aside)
+        self.at = torch.where(per_row(closer & success, points), points, self.at)
         # At the rates that are wanted, 1/5 and 1/3, these changes cancel. Where two boundaries meet, fewer than
         # half of the steps around succeed, however small they are: a rate of 1/2 would shrink them to nothing there.
-        self.around = _changed(self.around, around, torch.where(beaten, 4 * _RATE, -_RATE))
-        self.closer = _changed(self.closer, closer, torch.where(beaten, 2 * _RATE, -_RATE))
-        self.doing = torch.where(seek & beaten, _HALVE, self.doing)
+        self.around = _changed(self.around, around, torch.where(success, 4 * _RATE, -_RATE))
+        self.closer = _changed(self.closer, closer, torch.where(success, 2 * _RATE, -_RATE))
+        self.doing = torch.where(seek & success, _HALVE, self.doing)
         self.doing = torch.where(arrived | closer, _AROUND, self.doing)
-        self.doing = torch.where(around & beaten, _CLOSER, self.doing)
+        self.doing = torch.where(around & success, _CLOSER, self.doing)
 
     def _step_around(self) -> Tensor:
         """A random step at right angles to the way to the input, brought back to the sphere of the same distance."""

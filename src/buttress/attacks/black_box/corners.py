@@ -43,18 +43,18 @@ class Corners(Attack):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first corner that beat the model, or the one of the largest margin."""
         best, highest = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        beaten = torch.zeros_like(highest, dtype=torch.bool)
+        success = torch.zeros_like(highest, dtype=torch.bool)
         for query in range(self.queries):
             if oracle.search == "full" and query % oracle.read_every == 0:
-                oracle.rest(beaten)
+                oracle.rest(success)
             if oracle.done:
                 break
             point = self._corner(x, random)
             loss = oracle.loss(point, "margin")
-            won = oracle.beaten & ~beaten
-            better = won | (~beaten & (loss > highest))
+            won = oracle.success & ~success
+            better = won | (~success & (loss > highest))
             best, highest = torch.where(per_row(better, x), point, best), torch.where(better, loss, highest)
-            beaten = beaten | won
+            success = success | won
         oracle.wake()
         return best
 

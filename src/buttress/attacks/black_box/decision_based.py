@@ -47,15 +47,15 @@ class Best:
         point: (N, ...) that point.
     """
 
-    def __init__(self, point: Tensor, loss: Tensor, beaten: Tensor) -> None:
+    def __init__(self, point: Tensor, loss: Tensor, success: Tensor) -> None:
         """What is known at first: (N, ...) points, their (N,) losses, and (N,) bool, whether they beat the model."""
-        self.point, self.loss, self.beaten = point, loss, beaten.clone()
+        self.point, self.loss, self.success = point, loss, success.clone()
 
-    def offer(self, point: Tensor, loss: Tensor, beaten: Tensor) -> None:
+    def offer(self, point: Tensor, loss: Tensor, success: Tensor) -> None:
         """Take over what is better; the arguments are those of the start."""
-        better = (beaten & ~self.beaten) | ((beaten == self.beaten) & (loss > self.loss))
+        better = (success & ~self.success) | ((success == self.success) & (loss > self.loss))
         self.point = torch.where(per_row(better, point), point, self.point)
-        self.loss, self.beaten = torch.where(better, loss, self.loss), self.beaten | beaten
+        self.loss, self.success = torch.where(better, loss, self.loss), self.success | success
 
 
 class Line:
@@ -88,9 +88,9 @@ class Line:
             return self.x + delta.clamp(-radius, radius)
         return self.x + per_row(share, delta) * delta
 
-    def learn(self, rows: Tensor, asked: Tensor, beaten: Tensor) -> None:
-        """Halve the interval where ``rows`` (N,) is true: ``asked`` was `middle`, and ``beaten`` (N,) is the answer."""
-        middle, nearer = (self.low + self.high) / 2, rows & beaten
+    def learn(self, rows: Tensor, asked: Tensor, success: Tensor) -> None:
+        """Halve the interval where ``rows`` (N,) is true: ``asked`` was `middle`, ``success`` (N,) the answer."""
+        middle, nearer = (self.low + self.high) / 2, rows & success
         self.point = torch.where(per_row(nearer, asked), asked, self.point)
         self.high = torch.where(nearer, middle, self.high)
-        self.low = torch.where(rows & ~beaten, middle, self.low)
+        self.low = torch.where(rows & ~success, middle, self.low)

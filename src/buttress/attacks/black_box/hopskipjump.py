@@ -61,7 +61,7 @@ class HopSkipJump(MinimumNorm):
             points = hops.propose()
             oracle.logits(points)
             smallest.offer(points)
-            hops.learn(points, oracle.beaten)
+            hops.learn(points, oracle.success)
         oracle.wake()
         return smallest.point
 
@@ -118,18 +118,18 @@ class _Hops:
         self.asked += 1
         return self.threat.clip(points)
 
-    def learn(self, points: Tensor, beaten: Tensor) -> None:
+    def learn(self, points: Tensor, success: Tensor) -> None:
         """Each row's next state, given the answers to `propose`."""
         seek, halve, probe, jump = (self.doing == doing for doing in (_SEEK, _HALVE, _PROBE, _JUMP))
-        self._add(probe, points, beaten)  # before the point on the boundary moves
-        self.line.learn(halve, points, beaten)
-        self.line.aim((seek | jump) & beaten, points)
+        self._add(probe, points, success)  # before the point on the boundary moves
+        self.line.learn(halve, points, success)
+        self.line.aim((seek | jump) & success, points)
         self.jump = torch.where(per_row(jump, points), self.jump / 2, self.jump)
         self.left = self.left - 1
         over = self.left == 0
-        self._begin_probes((halve & over) | (jump & over & ~beaten))
+        self._begin_probes((halve & over) | (jump & over & ~success))
         self._begin_jump(probe & over)
-        found = (seek | jump) & beaten
+        found = (seek | jump) & success
         self.doing = torch.where(found, _HALVE, self.doing)
         self.left = torch.where(found, self.halvings, self.left)
 
@@ -152,9 +152,9 @@ class _Hops:
         self.jump = torch.where(per_row(rows, self.x), per_row(length, self.x) * direction, self.jump)
         self.left, self.doing = torch.where(rows, _JUMPS, self.left), torch.where(rows, _JUMP, self.doing)
 
-    def _add(self, rows: Tensor, points: Tensor, beaten: Tensor) -> None:
+    def _add(self, rows: Tensor, points: Tensor, success: Tensor) -> None:
         """Count a probe: what it says, and the direction that it really took, for the box may have cut it."""
-        weight = torch.where(rows, 2 * beaten.to(self.x.dtype) - 1, 0)
+        weight = torch.where(rows, 2 * success.to(self.x.dtype) - 1, 0)
         taken = (points - self.at) / per_row(self._radius().clamp(min=1e-30), points)
         taken = torch.where(per_row(rows, points), taken, 0)
         self.weighed = self.weighed + per_row(weight, taken) * taken

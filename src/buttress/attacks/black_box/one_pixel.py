@@ -56,7 +56,7 @@ class OnePixel(Attack):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best candidate, see `Best`; the input itself is one."""
         loss = oracle.loss(x)
-        best = Best(x, loss, oracle.beaten)
+        best = Best(x, loss, oracle.success)
         genes = children = self._first(x, random)
         fitness = torch.full(genes.shape[:2], -torch.inf, dtype=x.dtype, device=x.device)
         for asked in range(self.queries - 1):
@@ -71,7 +71,7 @@ class OnePixel(Attack):
             fitter = loss > fitness[:, k]
             genes[:, k] = torch.where(fitter[:, None, None], children[:, k], genes[:, k])
             fitness[:, k] = torch.where(fitter, loss, fitness[:, k])
-            best.offer(points, loss, oracle.beaten)
+            best.offer(points, loss, oracle.success)
         return best.point
 
     def _first(self, x: Tensor, random: Random) -> Tensor:

@@ -62,7 +62,7 @@ class SPSA(Attack):
         project = self.threat.projector(x)
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
         loss = oracle.loss(x, self.loss)
-        at, best = x, Best(x, loss, oracle.beaten)
+        at, best = x, Best(x, loss, oracle.success)
         for step in range(1, self.steps + 1):
             if oracle.done:
                 break
@@ -71,7 +71,7 @@ class SPSA(Attack):
             root = (square / (1 - _SQUARE**step)).sqrt()
             at = project(at + self.lr * (mean / (1 - _MEAN**step)) / (root + 1e-8))
             loss = oracle.loss(at, self.loss)
-            best.offer(at, loss, oracle.beaten)
+            best.offer(at, loss, oracle.success)
         return best.point
 
     def estimate(self, oracle: Oracle, x: Tensor, random: Random) -> Tensor:

@@ -65,15 +65,15 @@ class Square(Attack):
         images = x if x.dim() == 4 else x.reshape(len(x), 1, 1, -1)
         moves = moves_for(self.threat, images)
         result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
-        beaten = torch.zeros_like(highest, dtype=torch.bool)
+        success = torch.zeros_like(highest, dtype=torch.bool)
         for restart in range(self.restarts):
-            _rest(oracle, beaten)
+            _rest(oracle, success)
             if oracle.done:
                 break
             point, loss, won = self._run(oracle, moves, random.fork("restart", restart))
-            taken = ~beaten & (won | (loss > highest))
+            taken = ~success & (won | (loss > highest))
             result = torch.where(per_row(taken, x), point, result)
-            highest, beaten = torch.where(taken, loss, highest), beaten | won
+            highest, success = torch.where(taken, loss, highest), success | won
         oracle.wake()
         return result
 
@@ -81,11 +81,11 @@ class Square(Attack):
         """One restart: (N, ...) the best points, (N,) their loss, and whether they beat the model."""
         rows = torch.arange(len(oracle.x), device=oracle.x.device)
         point = moves.start(random).view_as(oracle.x)
-        loss, beaten = oracle.loss(point, self.loss), oracle.beaten | oracle.resting
+        loss, success = oracle.loss(point, self.loss), oracle.success | oracle.resting
         best, asked = point.view_as(moves.x), point.clone()
         for query in range(self.queries):
             if query % oracle.read_every == 0:  # a look stalls a GPU
-                _rest(oracle, beaten)
+                _rest(oracle, success)
             if oracle.done:
                 break
             if query % _LOOK == 0:
@@ -96,16 +96,16 @@ class Square(Attack):
             proposed = self._proposed(moves, best, query, moves.draw(random)[rows])
             asked.index_copy_(0, rows, proposed.view(len(rows), *asked.shape[1:]))
             value = oracle.loss(asked, self.loss)
-            taken = ~beaten & ((value > loss) | oracle.beaten)
-            loss, beaten = torch.where(taken, value, loss), beaten | (taken & oracle.beaten)
+            taken = ~success & ((value > loss) | oracle.success)
+            loss, success = torch.where(taken, value, loss), success | (taken & oracle.success)
             best = torch.where(taken[rows, None, None, None], proposed, best)
-        return point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:])), loss, beaten
+        return point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:])), loss, success
 
     def _proposed(self, moves: Moves, best: Tensor, query: int, chance: Tensor) -> Tensor:
         return moves.propose(best, share_at(query, self.p, self.queries, self.rescale), chance)
 
 
-def _rest(oracle: Oracle, beaten: Tensor) -> None:
+def _rest(oracle: Oracle, success: Tensor) -> None:
     """Let what is beaten rest; a search for the first success lets it go by itself, once float32 has confirmed it."""
     if oracle.search == "full":
-        oracle.rest(beaten)
+        oracle.rest(success)

@@ -79,7 +79,7 @@ class ZOO(MinimumNorm):
         """``count`` steps from ``x`` with these ``c``, (N,); (N,) bool, where a point beat the model."""
         start = x.flatten(1)
         at, mean, square, times = start.clone(), *(torch.zeros_like(start) for _ in range(3))
-        won, features = torch.zeros_like(oracle.beaten), start.shape[1]
+        won, features = torch.zeros_like(oracle.success), start.shape[1]
         for step in range(count):
             if oracle.done:
                 break
@@ -108,14 +108,14 @@ class ZOO(MinimumNorm):
             index: (N,) coordinates, in the flattened input.
             smallest: is offered both points.
         """
-        values, ends, won = [], [], torch.zeros_like(oracle.beaten)
+        values, ends, won = [], [], torch.zeros_like(oracle.success)
         for h in (self.h, -self.h):
             rows = x.flatten(1).clone()
             end = self.threat.clip(rows.gather(1, index[:, None]) + h)
             points = rows.scatter_(1, index[:, None], end).view_as(x)
             values.append(oracle.loss(points, "margin").clamp(max=self.confidence))
             ends.append(end.squeeze(1))
-            won |= oracle.beaten
+            won |= oracle.success
             if smallest is not None:
                 smallest.offer(points)
         width = ends[0] - ends[1]

@@ -40,7 +40,7 @@ class AutoAttack(Attack):
 
     Each part works on the inputs that still stand, and lets one go as soon as it is beaten, whatever the search; only
     where the model is in train mode all stay together. The point returned for an input that stands is the input
-    itself. `Attacked.stages` tells what each part did.
+    itself. `AttackResult.stages` tells what each part did.
 
     ===========  ====================================================================================================
     "standard"   apgd-ce, apgd-t (9 targets), fab-t (9 targets), square; in l1 apgd starts in larger balls, apgd-ce
@@ -105,7 +105,7 @@ class AutoAttack(Attack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What beat the model first, input by input, and the others as they were."""
-        standing = ~oracle.task.beaten(oracle.clean, y, oracle.target)
+        standing = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
         points, training = x.clone(), oracle.together
         for name, part in self.suite():
             rows = (standing & oracle.alive).nonzero().squeeze(1)

@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
@@ -24,7 +24,7 @@ StandIn = Callable[[Tensor], Tensor]
 
 @attack("bpda")
 @dataclass(frozen=True, kw_only=True)
-class BPDA(Wrapper):
+class BPDA(WrapperAttack):
     """Another attack, with the gradients of some layers replaced (Athalye, Carlini and Wagner, ICML 2018).
 
     For layers that round, sort, look up or denoise. Forward passes are the model's own to the bit; backward, a layer
@@ -70,7 +70,7 @@ class BPDA(Wrapper):
             for name, layer in layers:
                 stack.enter_context(_replaced(name, layer, self.backward))
             # Passes of their own: a copy of the model that was made before has no hooks.
-            oracle.passes = Passes(
+            oracle.passes = Runner(
                 ours.model, oracle.task, ours.precision, ours.batch_size, ours.draws, exact=ours.exact
             )
             try:

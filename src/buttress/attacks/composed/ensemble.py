@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from buttress import losses
-from buttress.attacks.composed.eot import Seen, Wrapper
+from buttress.attacks.composed.eot import Seen, WrapperAttack
 from buttress.attacks.composed.transfer import check_module, other_passes
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Inside, Oracle, Search
 from buttress.engine.perturbation import Attack
-from buttress.engine.preserved_model import borrowed
-from buttress.engine.runner import Passes
+from buttress.engine.preserved_model import preserved
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 @attack("ensemble")
 @dataclass(frozen=True, kw_only=True)
-class Ensemble(Wrapper):
+class Ensemble(WrapperAttack):
     """Another attack on the attacked model and others together (Liu et al., ICLR 2017).
 
     The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
-    where all are beaten. `Attacked.beaten` is about the attacked model alone; call the attack with each of the others
-    as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To attack
+    where all are fooled. `AttackResult.success` is about the attacked model alone; call the attack with each of the
+    others as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To attack
     the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
 
     Cost per input: that of the attack inside for each model, all counted, and 1 forward in a search for the first
@@ -68,7 +68,7 @@ class Ensemble(Wrapper):
             for i, model in enumerate(self.models):
                 if not isinstance(model, nn.Module):
                     raise UserError(f"models[{i}] must be a network here; got {model!r}: load it first")
-                stack.enter_context(borrowed(model, "eval", torch.initial_seed(), x.device))
+                stack.enter_context(preserved(model, "eval", torch.initial_seed(), x.device))
                 check_inputs(model, x[rows], y[rows], self.threat.box)
                 others.append(_full(other_passes(model, oracle, self.draws), oracle, rows))
             return self.crafted(oracle, _together(oracle, rows, others, self.inside(), oracle.search), rows, random)
@@ -136,9 +136,9 @@ class _Together(Seen):
         for other in self.others:
             other._rows = self._rows
             answers.append(ask(other))
-            self._others_beaten &= other.beaten
+            self._others_beaten &= other.success
         mine = own()
-        self.beaten = self.beaten & self._others_beaten
+        self.success = self.success & self._others_beaten
         return [mine, *answers]
 
 
@@ -146,7 +146,7 @@ def _kind(model: nn.Module | str) -> str:
     return "name" if isinstance(model, str) else "module"
 
 
-def _full(passes: Passes, whole: Oracle, rows: Tensor) -> Oracle:
+def _full(passes: Runner, whole: Oracle, rows: Tensor) -> Oracle:
     """One of the others, for some inputs; by itself it lets none go."""
     return Oracle(passes, whole.x[rows], whole.y[rows], None if whole.target is None else whole.target[rows])
 

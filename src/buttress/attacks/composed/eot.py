@@ -12,7 +12,7 @@ from torch import Tensor
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.oracle import Inside, Oracle, Search
 from buttress.engine.perturbation import Attack
-from buttress.engine.runner import Passes
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.random import Random
@@ -29,7 +29,7 @@ class Seen(Oracle):
         return tuple(self.loss_and_grad(x, loss)[1] for loss in wanted)
 
 
-class Wrapper(Attack):
+class WrapperAttack(Attack):
     """An attack that runs another one, its ``attack``, on a model seen differently.
 
     The threat is the other's, and so are ``draws`` and ``exact`` where it has no such field of its own.
@@ -93,7 +93,7 @@ class Wrapper(Attack):
 
 @attack("eot")
 @dataclass(frozen=True, kw_only=True)
-class EoT(Wrapper):
+class EoT(WrapperAttack):
     """Another attack on the mean over chance (Athalye et al., ICML 2018, "Synthesizing robust adversarial examples").
 
     For models that draw at random each answer, the verdict's included, is the mean of ``draws`` passes. With
@@ -130,7 +130,7 @@ class EoT(Wrapper):
             return x
         ours = oracle.passes
         draws = self.draws if self.transforms is None else 1
-        passes = Passes(ours.model, oracle.task, ours.precision, ours.batch_size, draws, exact=ours.exact)
+        passes = Runner(ours.model, oracle.task, ours.precision, ours.batch_size, draws, exact=ours.exact)
         target = None if oracle.target is None else oracle.target[rows]
         if self.transforms is None:
             part = Oracle(passes, x[rows], y[rows], target)
@@ -166,8 +166,8 @@ class _Transformed(Seen):
             value, grad = super().loss_and_grad(moved.detach(), loss, toward)
             values.append(value)
             grads.append(_led_back(moved, start, grad, keep=False))
-            won += self.beaten
-        self.beaten = 2 * won > self._draws
+            won += self.success
+        self.success = 2 * won > self._draws
         return torch.stack(values).mean(0), torch.stack(grads).mean(0)
 
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -191,8 +191,10 @@ class _Transformed(Seen):
 
     def _judged(self, outputs: list[Tensor]) -> Tensor:
         mean = self._take(self.task.mean(outputs))
-        won = self.task.beaten(mean, self._take(self.y), None if self.target is None else self._take(self.target))
-        self.beaten = won if self._rows is None else self.beaten.index_copy(0, self._rows, won)
+        won = self.task.is_adversarial(
+            mean, self._take(self.y), None if self.target is None else self._take(self.target)
+        )
+        self.success = won if self._rows is None else self.success.index_copy(0, self._rows, won)
         return self._scatter(mean)
 
     def _moved(self, x: Tensor, draw: int) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.engine.preserved_model import borrowed
-from buttress.engine.runner import Passes
+from buttress.engine.preserved_model import preserved
+from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -21,7 +21,7 @@ from buttress.registry import attack
 
 @attack("transfer")
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Wrapper):
+class Transfer(WrapperAttack):
     """Another attack, run on a surrogate; the verdict is the attacked model's (Papernot et al., AsiaCCS 2017).
 
     Where the surrogate's points beat a model more often than its own gradients do, its gradients are masked. The
@@ -61,7 +61,7 @@ class Transfer(Wrapper):
             return x
         passes = other_passes(surrogate, oracle, self.attack.draws)
         target = None if oracle.target is None else oracle.target[rows]
-        with borrowed(surrogate, "eval", torch.initial_seed(), x.device):
+        with preserved(surrogate, "eval", torch.initial_seed(), x.device):
             check_inputs(surrogate, x[rows], y[rows], self.threat.box)
             found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the surrogate's
@@ -78,8 +78,8 @@ def check_module(name: str, module: object) -> None:
         raise UserError(f"{name} must be a torch module that takes the same inputs; got {type(module).__name__}")
 
 
-def other_passes(model: nn.Module, oracle: Oracle, draws: int = 1) -> Passes:
+def other_passes(model: nn.Module, oracle: Oracle, draws: int = 1) -> Runner:
     """Passes of another model, in the precision and batch size of the oracle's own."""
-    return Passes(
+    return Runner(
         model, oracle.task, oracle.passes.precision, oracle.passes.batch_size, draws, exact=oracle.passes.exact
     )

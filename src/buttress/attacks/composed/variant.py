@@ -9,12 +9,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.transfer import check_module, other_passes
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.engine.preserved_model import Model, borrowed
+from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -24,7 +24,7 @@ Missing = Literal["refuse", "itself"]
 
 @attack("variant")
 @dataclass(frozen=True, kw_only=True)
-class Variant(Wrapper):
+class Variant(WrapperAttack):
     """Another attack, run on a variant of the model that has the model's own weights; the verdict is the model's.
 
     Some networks are hard to attack for a reason that is no robustness: a cut gradient, a coarse solver, chance.
@@ -64,7 +64,7 @@ class Variant(Wrapper):
         passes = other_passes(model, oracle, self.attack.draws)
         target = None if oracle.target is None else oracle.target[rows]
         trains = bool(getattr(ours.model, "training", False))
-        with borrowed(model, "train" if trains else "eval", torch.initial_seed(), x.device):
+        with preserved(model, "train" if trains else "eval", torch.initial_seed(), x.device):
             found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the variant's
         return found
@@ -99,10 +99,10 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
     Raises:
         UserError: where a variant is no torch module.
     """
-    return offered_networks(model, "attack_variants", "variant")
+    return optional_networks(model, "attack_variants", "variant")
 
 
-def offered_networks(model: Model, method: str, kind: str) -> dict[str, nn.Module]:
+def optional_networks(model: Model, method: str, kind: str) -> dict[str, nn.Module]:
     """The networks that one offers by a method without arguments, by name, made to stand where it stands.
 
     Args:
@@ -122,8 +122,8 @@ def offered_networks(model: Model, method: str, kind: str) -> dict[str, nn.Modul
         else:
             around.append(inner)
             inner = inner._modules.get("model")
-    offered = getattr(inner, method, None)
-    networks: dict[str, nn.Module] = dict(offered()) if callable(offered) else {}
+    optional_method = getattr(inner, method, None)
+    networks: dict[str, nn.Module] = dict(optional_method()) if callable(optional_method) else {}
     for name, network in networks.items():
         check_module(f"the {kind} {name!r}", network)
         for outer in reversed(around):

@@ -45,7 +45,7 @@ class APGD(Attack):
 
     Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
     Where there are several restarts or targets, an input that is beaten takes no part in those that follow, each costs
-    one forward more, and `Attacked.stages` tells what each of them did.
+    one forward more, and `AttackResult.stages` tells what each of them did.
 
     Args:
         threat: what is allowed.
@@ -88,9 +88,9 @@ class APGD(Attack):
         if len(rounds) == 1:
             return self._run(oracle, random, rounds[0][1])[0]
         result, highest = x.clone(), torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
-        beaten = torch.zeros_like(highest, dtype=torch.bool)
+        success = torch.zeros_like(highest, dtype=torch.bool)
         for number, (name, toward) in enumerate(rounds):
-            rows = (~beaten & oracle.alive).nonzero().squeeze(1)
+            rows = (~success & oracle.alive).nonzero().squeeze(1)
             if not len(rows):
                 break
             rows = torch.arange(len(x), device=x.device) if oracle.together else rows
@@ -99,10 +99,10 @@ class APGD(Attack):
             point, loss, _ = self._run(part, draws, None if toward is None else toward[rows])
             point, output = part.settle(self.threat.project(point, part.x))
             won = oracle.merge(part, rows, point, output, name)
-            taken = ~beaten[rows] & (won | (loss > highest[rows]))
+            taken = ~success[rows] & (won | (loss > highest[rows]))
             result[rows] = torch.where(per_row(taken, x), point, result[rows])
             highest[rows] = torch.where(taken, loss, highest[rows])
-            beaten[rows] |= won
+            success[rows] |= won
         return result
 
     def _rounds(self, oracle: Oracle) -> Iterator[tuple[str, Tensor | None]]:

@@ -22,18 +22,18 @@ class Best:
 
     Attributes:
         point: (N, ...) of the highest loss, which is ``loss`` (N,), with its gradient ``grad`` (N, ...).
-        beaten: (N,) bool, whether any iterate beat the model; ``winner`` (N, ...) is the last that did.
+        success: (N,) bool, whether any iterate beat the model; ``winner`` (N, ...) is the last that did.
     """
 
     def __init__(self, oracle: Oracle, start: Tensor, loss: Tensor, grad: Tensor) -> None:
         self.oracle = oracle
         self.point = self.winner = start
-        self.loss, self.grad, self.beaten = loss, grad, oracle.beaten.clone()
+        self.loss, self.grad, self.success = loss, grad, oracle.success.clone()
 
     def see(self, x_adv: Tensor, loss: Tensor, grad: Tensor) -> None:
         """Take note of an iterate, the last that the oracle was asked about."""
-        won = self.oracle.beaten
-        self.winner, self.beaten = torch.where(per_row(won, x_adv), x_adv, self.winner), self.beaten | won
+        won = self.oracle.success
+        self.winner, self.success = torch.where(per_row(won, x_adv), x_adv, self.winner), self.success | won
         better = loss > self.loss
         self.point, self.loss = (
             torch.where(per_row(better, x_adv), x_adv, self.point),
@@ -43,7 +43,7 @@ class Best:
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
         """The point to return, the highest loss met, and whether an iterate beat the model."""
-        return torch.where(per_row(self.beaten, self.point), self.winner, self.point), self.loss, self.beaten
+        return torch.where(per_row(self.success, self.point), self.winner, self.point), self.loss, self.success
 
 
 def run_momentum(
@@ -72,7 +72,7 @@ def run_momentum(
     loss, grad = oracle.loss_and_grad(start, loss_name, toward)
     best, x_adv, previous, loss_at_check = Best(oracle, start, loss, grad), start, start, loss
     step_size = torch.full_like(loss, 2 * reach(threat))
-    halved = torch.ones_like(best.beaten)  # so that a lack of progress counts from the second checkpoint on
+    halved = torch.ones_like(best.success)  # so that a lack of progress counts from the second checkpoint on
     rises, last_check = torch.zeros_like(loss), 0
     for step in range(1, steps + 1):
         if oracle.done:
@@ -142,7 +142,7 @@ def run_l1(
             x_adv = torch.where(per_row(sparser, x), found.point, x_adv)
             grad = torch.where(per_row(sparser, x), found.grad, grad)
             spread, share = now, now / _SPARSER
-    return (found.point, found.loss, found.beaten) if best else found.result()
+    return (found.point, found.loss, found.success) if best else found.result()
 
 
 def _moved(x_adv: Tensor, x: Tensor) -> Tensor:

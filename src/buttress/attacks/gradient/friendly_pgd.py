@@ -80,13 +80,13 @@ class FriendlyPGD(Attack):
         """The gradient at each point and (N,) bool whether it has won; where inputs are spared, of the moving ones."""
         if not self.spare or bool(moving.all()):
             _, grad = oracle.loss_and_grad(x_adv, self.loss)
-            return grad, oracle.beaten.clone()
+            return grad, oracle.success.clone()
         rows = (moving & oracle.alive).nonzero().squeeze(1)
         grad, lost = torch.zeros_like(x_adv), ~moving
         if len(rows):
             part = oracle.only(rows, search="full")
             _, grad[rows] = part.loss_and_grad(x_adv[rows], self.loss)
-            lost[rows] = part.beaten
+            lost[rows] = part.success
             oracle.forwards[rows] += part.forwards
             oracle.backwards[rows] += part.backwards
         return grad, lost

@@ -17,8 +17,8 @@ from buttress.attacks.settings_checks import check_steps
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.engine.preserved_model import Model, borrowed
-from buttress.engine.runner import Passes, Precision
+from buttress.engine.preserved_model import Model, preserved
+from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -112,8 +112,8 @@ class Universal(Attack):
                 check_inputs(model, x, y, threat.box)
                 fitted._check_shape(x)
                 targets = None if target is None else torch.full_like(y, target)
-                with borrowed(model, "eval", seed, x.device):
-                    oracle = Oracle(Passes(model, task, precision, len(x)), x.detach().clone(), y.clone(), targets)
+                with preserved(model, "eval", seed, x.device):
+                    oracle = Oracle(Runner(model, task, precision, len(x)), x.detach().clone(), y.clone(), targets)
                     start = torch.zeros_like(x[:1]) if fitted.delta is None else fitted.delta[None].to(x)
                     fitted = replace(fitted, delta=fitted._stepped(oracle, start, size)[0])
                 seen += len(x)

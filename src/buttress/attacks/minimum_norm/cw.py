@@ -92,7 +92,7 @@ class CW(MinimumNorm):
             x_adv, slope = self._point(free)
             gain, grad = oracle.loss_and_grad(x_adv, "margin")
             missing = self.confidence - gain
-            success = running & oracle.beaten & (missing <= 0)
+            success = running & oracle.success & (missing <= 0)
             best.offer(x_adv, success)
             won = won | success
             if self.abort_early and step % pause == 0:

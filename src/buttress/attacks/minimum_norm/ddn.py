@@ -71,7 +71,7 @@ class DDN(MinimumNorm):
             best.offer(x_adv)
             grad = torch.where(per_row(norms(grad, "linf") > 0, grad), directed(grad), spare)
             delta = delta + cosine(1.0, 0.01, step, self.steps) * unit * grad
-            radius = torch.where(oracle.beaten, radius * (1 - self.gamma), radius * (1 + self.gamma))
+            radius = torch.where(oracle.success, radius * (1 - self.gamma), radius * (1 + self.gamma))
             radius = torch.minimum(radius, farthest)
             delta = per_row(radius, delta) * directed(delta)
             x_adv = self._rounded(self.threat.clip(x + delta), x)

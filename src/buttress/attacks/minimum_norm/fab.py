@@ -113,7 +113,7 @@ class FAB(MinimumNorm):
                 rows = (oracle.alive & ~oracle.resting).nonzero().squeeze(1)
             output, grads = oracle.differences(asked, classes)
             smallest.offer(asked)
-            drawn = torch.where(per_row(oracle.beaten, asked), oracle.x + self.beta * (asked - oracle.x), asked)
+            drawn = torch.where(per_row(oracle.success, asked), oracle.x + self.beta * (asked - oracle.x), asked)
             output = output.double()
             value = output.gather(1, classes) - output.gather(1, oracle.y[:, None])
             moved = self._step(oracle.x[rows], asked[rows], drawn[rows], value[rows], grads[rows])

@@ -72,7 +72,7 @@ class FMN(MinimumNorm):
             to_boundary = torch.maximum(to_boundary, radius * (1 + gamma))
             searching = torch.where(best.found, radius * (1 + gamma), to_boundary)
             shrunk = torch.minimum(radius * (1 - gamma), best.distance.to(radius.dtype))
-            radius = torch.minimum(torch.where(oracle.beaten, shrunk, searching), farthest)
+            radius = torch.minimum(torch.where(oracle.success, shrunk, searching), farthest)
             length = unit * cosine(self.step_size, self.step_size / 100, step, self.steps)
             x_adv = self.threat.clip(x + onto_ball(x_adv + length * directed(grad) - x, radius, norm))
         oracle.logits(x_adv)

@@ -68,7 +68,7 @@ class JSMA(Attack):
             if oracle.done:
                 break
             slopes = oracle.gradients(x_adv, (_WANTED, _OTHERS))
-            standing = standing & ~oracle.beaten
+            standing = standing & ~oracle.success
             rows = standing.nonzero().squeeze(1)
             if not len(rows):
                 break

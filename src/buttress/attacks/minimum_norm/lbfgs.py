@@ -131,12 +131,12 @@ class _Descent:
     def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N,) float64 objective, its gradient, and whether the model is beaten there."""
         gain, grad = self.oracle.loss_and_grad(point, _SUCCESS)
-        beaten = self.oracle.beaten.clone()
-        self.best.offer(point, beaten)
+        success = self.oracle.success.clone()
+        self.best.offer(point, success)
         delta = point - self.oracle.x
         grad = torch.where(per_row(gain > -_ESTIMATED, grad), 0, grad)
         value = self.c * norms(delta.double(), "l2").square() - gain.double()
-        return value, per_row(2 * self.c, delta).to(delta.dtype) * delta - grad, beaten
+        return value, per_row(2 * self.c, delta).to(delta.dtype) * delta - grad, success
 
     def _learn(self, moved: Tensor, bent: Tensor, accepted: Tensor, scale: Tensor) -> Tensor:
         """Keep a step and the change of gradient along it; (N,) the new first guess of the inverse curvature."""

@@ -18,7 +18,7 @@ class MinimumNorm(Attack):
     """An attack that looks for the smallest perturbation that beats the model, rather than for any within a budget.
 
     Its threat's ``eps`` is infinite unless given; `Attacked.beaten` then tells where one was found, and
-    `Attacked.distance` its size. With a finite ``eps`` the smallest one counts where it is within.
+    `AttackResult.distance` its size. With a finite ``eps`` the smallest one counts where it is within.
     """
 
     strays = True
@@ -35,7 +35,7 @@ class Smallest:
     """
 
     def __init__(self, oracle: Oracle, threat: Threat) -> None:
-        wrong = oracle.task.beaten(oracle.clean, oracle.y, oracle.target)
+        wrong = oracle.task.is_adversarial(oracle.clean, oracle.y, oracle.target)
         self.oracle, self.threat, self.point = oracle, threat, oracle.x.clone()
         self.distance = torch.where(wrong, 0.0, math.inf).double()
 
@@ -49,16 +49,16 @@ class Smallest:
         """(N,) bool, where one was found."""
         return self.distance.isfinite()
 
-    def offer(self, points: Tensor, beaten: Tensor | None = None) -> Tensor:
+    def offer(self, points: Tensor, success: Tensor | None = None) -> Tensor:
         """Take over points that beat the model and are smaller; (N,) bool, which were taken: none of rows that rest.
 
         Args:
             points: (N, ...) in the box.
-            beaten: (N,) bool, whether they beat the model; as the oracle's last answer says unless given.
+            success: (N,) bool, whether they beat the model; as the oracle's last answer says unless given.
         """
-        beaten = self.oracle.beaten if beaten is None else beaten
+        success = self.oracle.success if success is None else success
         distance = self.threat.distance(points, self.oracle.x)
-        taken = beaten & ~self.oracle.resting & (distance < self.distance)
+        taken = success & ~self.oracle.resting & (distance < self.distance)
         self.point = torch.where(per_row(taken, points), points, self.point)
         self.distance = torch.where(taken, distance, self.distance)
         return taken

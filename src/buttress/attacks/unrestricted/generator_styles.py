@@ -163,7 +163,7 @@ class Latent(Noise):
             x_adv = self._placed(x, image, base)
             _, grad = oracle.loss_and_grad(x_adv.detach(), self.loss)
             slopes = torch.autograd.grad(x_adv, [points[k] for k in chosen], grad, allow_unused=True)
-            going = going & ~oracle.beaten if self.stop else going
+            going = going & ~oracle.success if self.stop else going
             for k, slope in zip(chosen, slopes, strict=True):
                 if slope is not None:
                     step = per_row(going, slope) * lengths[k] * slope.sign()

@@ -93,7 +93,7 @@ class Semantic(Noise):
                 x_adv = self.edited(x, values)
                 _, grad = oracle.loss_and_grad(x_adv.detach(), self.loss)
                 slopes = torch.autograd.grad(x_adv, list(values.values()), grad)
-                going = going & ~oracle.beaten if self.stop else going
+                going = going & ~oracle.success if self.stop else going
                 for (edit, value), slope in zip(values.items(), slopes, strict=True):
                     step = self.step * (per_row(going, slope) * slope.sign())
                     values[edit] = (value.detach() + step).clamp(*_range(edit))

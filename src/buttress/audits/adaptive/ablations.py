@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from buttress.attacks.composed.variant import offered_networks
+from buttress.attacks.composed.variant import optional_networks
 from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.subject import Subject
 
@@ -17,7 +17,7 @@ def ablations_of(model: nn.Module) -> dict[str, nn.Module]:
 
     Of a network inside others that hold it as ``model`` they stand where it stands, as its variants for attacks do.
     """
-    return offered_networks(model, "ablations", "ablation")
+    return optional_networks(model, "ablations", "ablation")
 
 
 def ablated(subject: Subject, points: Tensor | None) -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def ablated(subject: Subject, points: Tensor | None) -> list[dict[str, Any]]:
     rows = []
     for name, model in ablations_of(subject.model).items():
         other = replace(subject, model=model, store={}, folder=None, _logits=None)
-        row: dict[str, Any] = {"label": name, "clean": accuracy(~subject.task.beaten(other.logits, subject.y))}
+        row: dict[str, Any] = {"label": name, "clean": accuracy(~subject.task.is_adversarial(other.logits, subject.y))}
         if points is not None:
-            row["reference"] = accuracy(~subject.task.beaten(other.output(points), subject.y))
+            row["reference"] = accuracy(~subject.task.is_adversarial(other.output(points), subject.y))
         rows.append(row)
     return rows

@@ -38,7 +38,7 @@ class Told:
 
     entry: Entry
     asked: Tensor
-    beaten: Tensor
+    success: Tensor
     spent: Cost
     reason: str = ""
 
@@ -168,7 +168,7 @@ class Adaptive(Audit):
                 asked = asked & _spread_over(len(asked), entry.inputs, asked.device)
             found, timed = _run(trial, entry, asked)
             told.append(found)
-            standing = standing & ~found.beaten
+            standing = standing & ~found.success
             if entry.kind == REFERENCE and timed is not None:
                 points = timed.outcome.x_adv
         return told, points
@@ -176,7 +176,7 @@ class Adaptive(Audit):
     def _data(self, trial: Trial, told: Sequence[Told]) -> dict[str, Any]:
         about, right, threat = trial.subject, trial.right, self.reference.threat
         ran = [one for one in told if not one.reason]
-        every = torch.stack([one.beaten for one in told])
+        every = torch.stack([one.success for one in told])
         usual = right & ~every[0]
         stands = right & ~every.any(0)
         each = every.sum(0)
@@ -194,11 +194,11 @@ class Adaptive(Audit):
                 "label": one.entry.label,
                 "kind": one.entry.kind,
                 "inputs": int(one.asked.sum()),
-                "beaten": int(one.beaten.sum()),
-                "missed": int((one.beaten & usual).sum()),
+                "beaten": int(one.success.sum()),
+                "missed": int((one.success & usual).sum()),
                 # In a cascade nobody else is asked about what fell.
-                "alone": None if self.cascade else int((one.beaten & (each == 1)).sum()),
-                "standing": accuracy(right & ~one.beaten) if bool(one.asked.all()) else None,
+                "alone": None if self.cascade else int((one.success & (each == 1)).sum()),
+                "standing": accuracy(right & ~one.success) if bool(one.asked.all()) else None,
                 **one.spent.each(len(right)),
             }
             for one in ran
@@ -257,12 +257,12 @@ def _run(trial: Trial, entry: Entry, asked: Tensor) -> tuple[Told, Timed | None]
     if trial.random:
         points = about.x.clone()
         points[index] = timed.outcome.x_adv
-        beaten = asked & trial.right & ~trial.moved(points)
+        success = asked & trial.right & ~trial.moved(points)
     else:
-        beaten = none.clone()
-        beaten[index] = timed.outcome.beaten
-        beaten &= trial.right
-    return Told(entry, asked, beaten, cost(timed)), timed
+        success = none.clone()
+        success[index] = timed.outcome.success
+        success &= trial.right
+    return Told(entry, asked, success, cost(timed)), timed
 
 
 def _spread_over(count: int, most: int, device: torch.device) -> Tensor:

@@ -101,9 +101,9 @@ def sweep(subject: Subject, attack: Attack, budgets: Sequence[float], right: Ten
         if eps > 0:
             # The first time all are asked, so that other questions can share the answer.
             rows = standing.nonzero().squeeze(1) if reuse and found.costs else None
-            beaten, found.costs[eps] = _beaten(subject, at_budget(attack, eps), rows)
+            success, found.costs[eps] = _beaten(subject, at_budget(attack, eps), rows)
             found.reused[eps] = 0 if rows is None else int((right & ~standing).sum())
-            standing = (standing if reuse else right) & ~beaten
+            standing = (standing if reuse else right) & ~success
         found.stands[eps] = standing
     return found
 
@@ -112,20 +112,20 @@ def _beaten(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[Tens
     """(N,) bool, which of ``rows`` (or of all inputs) the attack beats, and what that cost."""
     if rows is None:
         timed = subject.attacked(attack, search="first")
-        return timed.outcome.beaten, cost(timed)
-    beaten = torch.zeros_like(subject.y, dtype=torch.bool)
+        return timed.outcome.success, cost(timed)
+    success = torch.zeros_like(subject.y, dtype=torch.bool)
     if not len(rows):
-        return beaten, Cost()
+        return success, Cost()
     timed = subject.attacked(attack, search="first", rows=rows)
-    beaten[rows] = timed.outcome.beaten
-    return beaten, cost(timed)
+    success[rows] = timed.outcome.success
+    return success, cost(timed)
 
 
 def _smallest(subject: Subject, attack: Attack, budgets: Sequence[float], right: Tensor) -> Sweep:
     """One run without a limit says for every budget who stands: those whose distance is larger."""
     timed = subject.attacked(at_budget(attack, math.inf), search="first")
     outcome = timed.outcome
-    distance = torch.where(outcome.beaten, outcome.distance.double(), math.inf).masked_fill(~right, 0.0)
+    distance = torch.where(outcome.success, outcome.distance.double(), math.inf).masked_fill(~right, 0.0)
     stands = {eps: right & ((distance > eps) | ~distance.isfinite()) for eps in budgets}
     return Sweep(stands, {math.inf: cost(timed)}, {}, distance)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.attacks import Attacked, Perturbation
+from buttress.attacks import AttackResult, Perturbation
 from buttress.audits.base.attack_label import describe as describe
 from buttress.audits.base.evaluation import settings_of, settle
 from buttress.audits.base.evaluation.groups import GROUP, Data, Work, batch, crafted, cut, on
@@ -23,8 +23,8 @@ from buttress.data.dataset import Split
 from buttress.engine.digests import digest as digest
 from buttress.engine.digests import digest_of
 from buttress.engine.oracle import Search
-from buttress.engine.perturbation import joined
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.perturbation import concatenated
+from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.models import forward_checked
@@ -38,7 +38,7 @@ _GROUP = GROUP
 class Timed:
     """An attack's outcome for all inputs, and the seconds that it took."""
 
-    outcome: Attacked
+    outcome: AttackResult
     seconds: float
 
 
@@ -84,7 +84,7 @@ class Subject:
 
     def output(self, x: Tensor) -> Tensor:
         """(N, C) outputs for ``x``, in float32 and in eval mode."""
-        with borrowed(self.model, "eval", self.seed, x.device), torch.no_grad():
+        with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
             parts = [self.task.read(forward_checked(self.model, part)) for part in torch.split(x, self.batch_size)]
             return torch.cat(parts)
 
@@ -111,7 +111,7 @@ class Subject:
             seconds += group.seconds
             if self.watch is not None:
                 self.watch(describe(attack), min(1.0, (group.index + 1) * _GROUP / len(x)))
-        return Timed(joined(parts), seconds)
+        return Timed(concatenated(parts), seconds)
 
 
 def _known(work: Work) -> dict[str, Any]:

@@ -49,9 +49,9 @@ class Imported(Audit):
         given = _aligned(examples, subject, self.file).to(subject.x)
         allowed = self.threat.contains(given, subject.x, _TOLERANCE)
         x_adv = torch.where(per_row(allowed, given), given, subject.x)
-        right = ~subject.task.beaten(subject.logits, subject.y)
-        beaten = subject.task.beaten(subject.output(x_adv), subject.y)
-        stands, count = right & ~(allowed & beaten), int(allowed.sum())
+        right = ~subject.task.is_adversarial(subject.logits, subject.y)
+        success = subject.task.is_adversarial(subject.output(x_adv), subject.y)
+        stands, count = right & ~(allowed & success), int(allowed.sum())
         rejected = self._rejected(given[~allowed], subject.x[~allowed], examples.eight_bit)
         robust, clean = accuracy(stands), accuracy(right)
         data = {
@@ -63,7 +63,7 @@ class Imported(Audit):
             "clean": clean,
             "robust": robust,
             "accepted": count,
-            "beaten": int((right & beaten & allowed).sum()),
+            "beaten": int((right & success & allowed).sum()),
             "rejected": rejected,
             "eight_bit": examples.eight_bit,
             "same_inputs": same_inputs(subject),

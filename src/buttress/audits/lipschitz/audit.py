@@ -101,8 +101,8 @@ class Lipschitz(Audit):
             parts.append(measure(subject.model, x[at], part, ids[at], names, settings))
             if subject.watch is not None:
                 subject.watch("lipschitz", min(1.0, len(parts) * size / count))
-        found = Measured.joined(parts)
-        beaten = crafted[next(iter(crafted))].beaten
+        found = Measured.concatenated(parts)
+        success = crafted[next(iter(crafted))].success
         main = describe(self.perturbations[0])
         blocks = found.blocks()
         stored = {name: Stored(ids, points) for name, points in moved.items()}
@@ -120,7 +120,7 @@ class Lipschitz(Audit):
             "blocks": blocks,
             "places": places,
             "bounds": found.bounds(),
-            "correlation": _correlations(found, beaten),
+            "correlation": _correlations(found, success),
         }
         return Finding("lipschitz", _TITLE, _verdict(data), "info", data)
 
@@ -198,12 +198,12 @@ def _ends(sigmas: list[float]) -> dict[str, float | None]:
     }
 
 
-def _correlations(found: Measured, beaten: Tensor) -> dict[str, float | None]:
+def _correlations(found: Measured, success: Tensor) -> dict[str, float | None]:
     """Rank correlations over the inputs: of the bound with the growth that was measured, and with being beaten."""
     bound, grown = found.product().log(), found.grown(0).log()
     values = {
         "bound_growth": spearman(bound, grown.where(grown.isfinite(), torch.nan)),
-        "bound_beaten": spearman(bound, beaten.to(bound)),
+        "bound_beaten": spearman(bound, success.to(bound)),
     }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 

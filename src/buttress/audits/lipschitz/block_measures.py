@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
 from buttress.layers.route import Passed, branches, chained, passes
 from buttress.layers.select import user_module
@@ -74,7 +74,7 @@ def measure(
     found: list[Block] = []
     modules = dict(user_module(model).named_modules())
     first = names[0]
-    with borrowed(model, "eval", settings.seed, x.device):
+    with preserved(model, "eval", settings.seed, x.device):
         for name in names:
             module = modules[name]
             block = Block(name, type(module).__name__)
@@ -149,7 +149,7 @@ class Measured:
     chained: bool
 
     @classmethod
-    def joined(cls, parts: Sequence[Measured]) -> Measured:
+    def concatenated(cls, parts: Sequence[Measured]) -> Measured:
         """One of several batches'. A branch or figure that a batch lacks is left out."""
         blocks = []
         for same in zip(*(part.found for part in parts), strict=True):

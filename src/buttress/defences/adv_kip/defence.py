@@ -16,7 +16,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.adv_kip.files import as_split, check_fits, free_id, read_set, write_picture, write_set
 from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Recipe, View, learn
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
 from buttress.models.option_checks import whole
@@ -140,7 +140,7 @@ class AdvKIP(Defence):
         self._box = data.box
         return replace(data, train=as_split(self.learned, self.targets, int(self.first)), augment=None)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The objective at the clean inputs.
 
         Raises:

@@ -16,7 +16,7 @@ from torch import Tensor
 from buttress import data
 from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
-from buttress.safe_files import sync, told_when_full
+from buttress.safe_files import full_disk_reported, sync
 
 _WIDTH = 10  # images in a row of the picture
 _SIDE = 32  # pixels that a small image is magnified to, at least
@@ -141,7 +141,7 @@ def grid(images: Tensor, box: tuple[float, float] | None) -> NDArray[np.uint8]:
 
 def _write(path: Path, content: bytes) -> None:
     """Replace a file in one step."""
-    with told_when_full(path):
+    with full_disk_reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.tmp")
         try:

@@ -17,8 +17,8 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
 from buttress.defences.apart.start_memory import Memory, Sizes, Storage, check_storage
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
-from buttress.engine.preserved_model import Mode, borrowed
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
+from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
@@ -138,7 +138,7 @@ class APART(Defence):
         self.sizes = Sizes([first, first] + [0.0] * len(self.names), lr, self.momentum, decay)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean cross-entropy at the perturbed points."""
         memory, kept = self._learned()
         x, eps, unit = at.batch.x, at.scale * self.threat.eps, at.scale * self._unit
@@ -184,7 +184,7 @@ class APART(Defence):
         layers = {f"alpha {name}": size for name, size in zip(self.names, inner, strict=True)}
         return {"alpha": alpha, "alpha_omega": alpha_omega, **layers}
 
-    def _slopes(self, model: nn.Module, x: Tensor, y: Tensor, at: At) -> tuple[Tensor, dict[str, Tensor]]:
+    def _slopes(self, model: nn.Module, x: Tensor, y: Tensor, at: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the loss at ``x`` for the inputs and for the layers; the model is left as it was."""
         points, offsets = x.detach().clone().requires_grad_(), dict[str, Tensor]()
 
@@ -192,7 +192,7 @@ class APART(Defence):
             offsets[name] = torch.zeros_like(value, requires_grad=True)
             return value + offsets[name]
 
-        with borrowed(model, self.mode, at.seed, x.device), self._seen(model, see):
+        with preserved(model, self.mode, at.seed, x.device), self._seen(model, see):
             output = at.task.read(model(points)).double()  # a saturated softmax keeps its gradient
             value = losses.cross_entropy(output, y).sum()
             slope, *inner = torch.autograd.grad(value, [points, *offsets.values()], materialize_grads=True)

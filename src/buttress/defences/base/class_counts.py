@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.tasks import classification
 
 
@@ -71,10 +71,10 @@ def judge(model: nn.Module, split: Split, attack: Perturbation | None, seed: int
     for index in torch.split(torch.arange(len(split)), BATCH):
         x, y, ids = (part.to(first.device) for part in split.take(index))
         x = x.to(first.dtype)
-        with borrowed(model, "eval", seed, first.device), torch.no_grad():
-            right = ~classification.beaten(classification.read(model(x)), y)
+        with preserved(model, "eval", seed, first.device), torch.no_grad():
+            right = ~classification.is_adversarial(classification.read(model(x)), y)
         clean.append(right.cpu())
         if attack is not None:
-            right = right & ~attack(model, x, y, seed=seed, ids=ids, search="first").beaten
+            right = right & ~attack(model, x, y, seed=seed, ids=ids, search="first").success
         robust.append(right.cpu())
     return Verdicts(split.y, torch.cat(clean), torch.cat(robust))

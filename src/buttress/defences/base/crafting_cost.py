@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.attacks.composed.eot import Wrapper
+from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.variant import Variant
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
@@ -53,7 +53,7 @@ def _on_itself(attack: Perturbation) -> Perturbation:
     """The attack with what it would craft on variants crafted on the network itself: the toy has none."""
     if isinstance(attack, Variant):
         attack = replace(attack, missing="itself")
-    if isinstance(attack, Wrapper):
+    if isinstance(attack, WrapperAttack):
         changed: Perturbation = replace(cast(Any, attack), attack=_on_itself(attack.attack))
         return changed
     return attack

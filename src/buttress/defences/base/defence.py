@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.defences.base.step_context import At as At
 from buttress.defences.base.step_context import Batch as Batch
 from buttress.defences.base.step_context import Pass as Pass
+from buttress.defences.base.step_context import StepContext as StepContext
 
 if TYPE_CHECKING:
     from buttress.data.dataset import Dataset
@@ -76,7 +76,7 @@ class Step(Protocol):
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: At
+    at: StepContext
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -109,9 +109,9 @@ class Defence(nn.Module, ABC):
         paper: where the method was published, in a few words.
         preparation: what `prepare` trains with default settings, in a few words; `cost` does not count that.
         cost_hangs_on: where `cost` is None before the data are known: what of them it hangs on, with default settings.
-        clean_pass: whether its loss makes a clean pass (`At.clean`), which a wrapper need not add then.
-        perturbed_pass: whether each of its objectives makes a perturbed pass (`At.adversarial`), without which there is
-            nothing to set against a clean one.
+        clean_pass: whether its loss makes a clean pass (`StepContext.clean`), which a wrapper need not add then.
+        perturbed_pass: whether each of its objectives makes a perturbed pass (`StepContext.adversarial`), without which
+            there is nothing to set against a clean one.
         paired: whether its clean and its perturbed pass show the same inputs in the same order, so that activations of
             the two can be compared row by row.
         own_classes: whether the logits of its passes are judged by the batch's classes alone, as they are not where
@@ -159,7 +159,7 @@ class Defence(nn.Module, ABC):
         return data
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The objective of one step; passes that train go through ``at.clean`` and ``at.adversarial``."""
 
     def step(self, do: Step) -> None:

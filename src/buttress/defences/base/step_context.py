@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, cast
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.engine.preserved_model import Mode, borrowed
+from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
@@ -47,7 +47,7 @@ class Pass:
     activations: Mapping[str, Tensor]
 
 
-class At:
+class StepContext:
     """Where in training a step is, and the way in which its objective uses the model.
 
     Attributes:
@@ -158,7 +158,7 @@ class At:
         if "clean" in self.passes:
             return self.passes["clean"].activations
         if "added" not in self.passes:  # not "clean": what asks for the objective's own passes shall not find it
-            with borrowed(self.model, "train", self.seed, self.batch.x.device):
+            with preserved(self.model, "train", self.seed, self.batch.x.device):
                 self._pass("added", self.batch.x, keep_auxiliary=False)
         return self.passes["added"].activations
 

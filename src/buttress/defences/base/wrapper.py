@@ -9,10 +9,10 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, Step, StepContext
 
 
-class Wrapper(Defence):
+class WrapperDefence(Defence):
     """A defence around another one, `AdversarialTraining` unless given; a subclass overrides what it changes.
 
     Args:
@@ -67,7 +67,7 @@ class Wrapper(Defence):
         """As the base does."""
         return self.base.prepare(model, data, seed)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss."""
         return self.base.loss(model, batch, at)
 

@@ -15,7 +15,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting_cost import crafting_passes
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.pretraining import descend
 from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
@@ -146,7 +146,7 @@ class CSA(Defence):
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
         return losses.cross_entropy(logits, y) + self.weight * expected_cost(logits, y, costs)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The mean objective at the clean inputs, at FGSM's points, or, outside of a step, the sum of both."""
         if self._attack is None:
             raise UserError("eps in standard deviations needs those of the data: call prepare before loss")

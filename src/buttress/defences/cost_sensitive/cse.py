@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Epoch, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
@@ -144,7 +144,7 @@ class CSE(Defence):
             raise UserError(f"the network has no convolution to penalise; name layers of it: {', '.join(known)}")
         return {name: known[name] for name in first}
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Cross-entropy, expected cost and penalty."""
         logits = at.clean(batch.x)
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)

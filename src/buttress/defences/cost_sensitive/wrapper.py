@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Defence, Loss
+from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.step_context import Kind
-from buttress.defences.base.wrapper import Wrapper
+from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.cost_sensitive.cost_matrix import (
     ClassName,
     Mistakes,
@@ -24,11 +24,11 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 from buttress.errors import UserError
 from buttress.registry import defence
 
-Passes = Literal["clean", "adversarial", "both"]
+Runner = Literal["clean", "adversarial", "both"]
 
 
 @defence("cost-sensitive")
-class CostSensitive(Wrapper):
+class CostSensitive(WrapperDefence):
     """Any base plus the expected cost of its own predictions, where mistakes about protected classes cost more.
 
     The cost term of Shen, Chen, Wang and Wang (arXiv 2101.12372) with any adversarial training in place of theirs;
@@ -56,13 +56,13 @@ class CostSensitive(Wrapper):
         c: float = 10.0,
         mistakes: Mistakes = "both",
         weight: float = 1.0,
-        on: Passes = "both",
+        on: Runner = "both",
     ) -> None:
         super().__init__(base)
         if not 0 <= weight < math.inf:
             raise UserError(f"weight must be 0 or more; got {weight}")
-        if on not in get_args(Passes):
-            raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
+        if on not in get_args(Runner):
+            raise UserError(f"on must be one of {', '.join(get_args(Runner))}; got {on!r}")
         if not self.base.own_classes:
             raise UserError(f"{type(self.base).__name__} mixes inputs: its predictions are of no class that could cost")
         self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on
@@ -75,7 +75,7 @@ class CostSensitive(Wrapper):
         self.index = torch.tensor(class_indices(self.protected, data.classes), device=self.index.device)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The base's loss plus the weighted mean cost of each pass.
 
         Raises:

@@ -15,9 +15,9 @@ from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.defence import At, Batch, Loss
+from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.defences.dial.gradient_reversal import reverse_gradient
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
@@ -109,7 +109,7 @@ class DIAL(Crafting):
             self._last = last_linear(model, x)
         elif self.layer not in layer_names(model, x, [self.layer]):
             raise UserError(f"layer must be the name of one layer; {self.layer!r} is a pattern")
-        with borrowed(model, "eval", seed, x.device), torch.no_grad():
+        with preserved(model, "eval", seed, x.device), torch.no_grad():
             _, features = self._with_features(model, model, x)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(derive(seed, "domain head"))
@@ -117,7 +117,7 @@ class DIAL(Crafting):
         self.domain_head = head.to(like)
         return data
 
-    def strength(self, at: At) -> float:
+    def strength(self, at: StepContext) -> float:
         """How strongly the gradient is reversed at a step."""
         p = at.progress
         epochs = at.epochs or (at.epoch / p if p else 0)
@@ -125,7 +125,7 @@ class DIAL(Crafting):
             p = min(1.0, (math.floor(at.epoch) + 1) / epochs)
         return self.reversal * (2 / (1 + math.exp(-10 * p)) - 1)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """The clean, the robust and the domain term."""
         x_adv = at.craft(self.attack)
         clean, clean_features = self._with_features(model, at.clean, batch.x)
@@ -205,7 +205,7 @@ def last_linear(model: nn.Module, x: Tensor) -> str:
         if isinstance(module, nn.Linear)
     ]
     try:
-        with borrowed(model, "eval", 0, x.device), torch.no_grad():
+        with preserved(model, "eval", 0, x.device), torch.no_grad():
             model(x)
     finally:
         for handle in handles:

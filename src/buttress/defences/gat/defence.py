@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent, Level
 from buttress.attacks.unrestricted.image_edits import Semantic
 from buttress.data.dataset import Dataset
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ensemble_at import fresh, frozen
 from buttress.defences.gat.generator_training import style_vae, usual_batch
@@ -149,7 +149,7 @@ class GAT(Defence):
         self._ready = True
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Mean over clean images and those attacked ones that are still what they were."""
         if not self._ready:
             raise UserError("GAT trains its generator in prepare(model, data, seed): call that first")

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace
 from buttress.data.dataset import Dataset, Split
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.pretraining import Rows, pretrain
 from buttress.defences.ladder.directions import Direction, check_direction
 from buttress.defences.ladder.latent_space import fit_space, some_of_each
 from buttress.defences.ladder.support_vector_machines import Attention, Recipe
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -160,7 +160,7 @@ class LADDER(Defence):
             raise UserError("LADDER fits its latent space in prepare(model, data, seed): call that first")
         return Ladder(eps=self.eps, adaptive=self.adaptive, space=self.space, box=box)
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """Half the cross-entropy of the originals, half that of the moved inputs, with the same labels (stage 5).
 
         Raises:
@@ -199,7 +199,7 @@ class LADDER(Defence):
             moved = attack.craft(model, x, y.to(x.device), seed=seed, ids=ids.to(x.device))
             stored = (moved * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else moved.float()
             seen = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
-            with borrowed(model, "eval", seed, x.device), torch.no_grad():
+            with preserved(model, "eval", seed, x.device), torch.no_grad():
                 flips.append(model(seen).argmax(1) != model(x).argmax(1))
             parts.append(stored)
             sizes.append(torch.stack([norms(seen - x, "linf"), norms(seen - x, "l2")], 1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.adv_kip.defence import normalisation
-from buttress.defences.base.defence import At, Batch, Cost, Defence, Loss, Step
+from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.snode.conjugate_gradients import RULES, Direction, Energy, Rule, conjugacy, dot
 from buttress.errors import UserError
 from buttress.models.architectures.snode import SNODE
@@ -102,7 +102,7 @@ class SnodeNCG(Defence):
         _parts(model)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: At) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
         """E, which can be differentiated as usual."""
         view, net = _parts(model)
         return Loss(self.energy.value(net, net.end(net.encode(view(batch.x))), batch.y))

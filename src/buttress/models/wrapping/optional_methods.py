@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-def offered(model: nn.Module, method: str, *more: Any) -> nn.Module | None:
+def optional_method(model: nn.Module, method: str, *more: Any) -> nn.Module | None:
     """A module whose call is ``method`` of the network, made to stand where the network stands; None without one.
 
     A network may be inside others that hold it as ``model``, such as `models.Normalized`, which

@@ -25,7 +25,7 @@ def pgd(threat: Threat, steps: int) -> PGD:
 def accuracy(attack: Perturbation, model: nn.Module, batch: Batch, seed: int) -> float:
     """The share of a batch that an attack does not beat."""
     found = attack(model, batch.x, batch.y, seed=seed, ids=batch.ids, search="first")
-    return 1 - int(found.beaten.sum()) / len(batch.y)
+    return 1 - int(found.success.sum()) / len(batch.y)
 
 
 def mean_cosine(one: Tensor, other: Tensor) -> float:
@@ -78,4 +78,4 @@ class Probe:
 
     def _under(self, attack: Perturbation) -> tuple[Tensor, float]:
         found = attack(self.model, self.x, self.y, seed=self.seed, ids=self.ids)
-        return found.x_adv, 1 - int(found.beaten.sum()) / len(self.y)
+        return found.x_adv, 1 - int(found.success.sum()) / len(self.y)

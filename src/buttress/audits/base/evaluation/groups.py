@@ -16,14 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from buttress.attacks import Attacked, Perturbation
+from buttress.attacks import AttackResult, Perturbation
 from buttress.data.dataset import Split
 from buttress.engine.digests import digest_of
 from buttress.engine.oracle import Search, Stage
 from buttress.engine.preserved_model import Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.safe_files import sync, told_when_full
+from buttress.safe_files import full_disk_reported, sync
 from buttress.tasks import Task
 
 Data = Split | Iterable[tuple[Tensor, Tensor]]
@@ -62,7 +62,7 @@ class Group:
     index: int
     y: Tensor
     ids: Tensor
-    outcome: Attacked
+    outcome: AttackResult
     seconds: float
     inputs: str
 
@@ -158,7 +158,7 @@ def crafted(given: Iterable[Given], work: Callable[[Given], Group], folder: Path
         yield group
 
 
-def on(device: torch.device, outcome: Attacked) -> Attacked:
+def on(device: torch.device, outcome: AttackResult) -> AttackResult:
     """An outcome with its tensors on another device."""
     tensors = {f.name: value for f in fields(outcome) if isinstance(value := getattr(outcome, f.name), Tensor)}
     changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
@@ -177,7 +177,7 @@ def files_in(folder: Path) -> list[Path]:
 
 def tensors_of(group: Group) -> dict[str, Tensor]:
     """What is kept of each input: x_adv, y, ids, beaten (uint8), loss, distance, forwards, backwards."""
-    found = {"y": group.y, "ids": group.ids, "beaten": group.outcome.beaten.to(torch.uint8)}
+    found = {"y": group.y, "ids": group.ids, "success": group.outcome.success.to(torch.uint8)}
     found |= {name: getattr(group.outcome, name) for name in _TENSORS}
     return {name: value.detach().cpu().contiguous() for name, value in found.items()}
 
@@ -187,7 +187,7 @@ def _write_group(path: Path, group: Group) -> None:
     facts = {"inputs": group.inputs, "seconds": group.seconds, "precision": outcome.precision}
     text = json.dumps({**facts, "stages": [asdict(stage) for stage in outcome.stages]})
     beside = path.with_name(f".{path.name}.tmp")
-    with told_when_full(path):
+    with full_disk_reported(path):
         try:
             # As bytes: safetensors writes files by way of another one, which a kill leaves behind under any name.
             beside.write_bytes(save(tensors_of(group), metadata={"group": text}))
@@ -210,7 +210,7 @@ def read_group(path: Path) -> Group:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
         stages = tuple(Stage(**stage) for stage in facts["stages"])
         moved = {name: tensors[name] for name in _TENSORS}
-        outcome = Attacked(**moved, beaten=tensors["beaten"].bool(), precision=facts["precision"], stages=stages)
+        outcome = AttackResult(**moved, success=tensors["success"].bool(), precision=facts["precision"], stages=stages)
         index = int(path.stem.removeprefix("group-"))
         return Group(index, tensors["y"], tensors["ids"], outcome, facts["seconds"], facts["inputs"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -34,8 +34,8 @@ from buttress.engine.call_checks import check_inputs
 from buttress.engine.digests import digest
 from buttress.engine.fingerprint import plain
 from buttress.engine.oracle import Search, Stage
-from buttress.engine.preserved_model import Model, borrowed
-from buttress.engine.runner import Passes, Precision
+from buttress.engine.preserved_model import Model, preserved
+from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
 from buttress.tasks import Task
 
@@ -46,7 +46,7 @@ class Evaluation:
 
     Attributes:
         inputs: how many there were.
-        beaten: how many the attack beats, those that the network gets wrong unperturbed among them.
+        success: how many the attack beats, those that the network gets wrong unperturbed among them.
         wrong: how many it gets wrong unperturbed; None after a full search, which does not look.
         forwards: passes spent; ``backwards`` likewise.
         seconds: spent on attacks, those of all processes added up.
@@ -58,7 +58,7 @@ class Evaluation:
     """
 
     inputs: int = 0
-    beaten: int = 0
+    successes: int = 0
     wrong: int | None = 0
     forwards: int = 0
     backwards: int = 0
@@ -72,12 +72,12 @@ class Evaluation:
     @property
     def accuracy(self) -> float:
         """The share of all inputs that stands."""
-        return 1 - self.beaten / self.inputs
+        return 1 - self.successes / self.inputs
 
     @property
     def interval(self) -> tuple[float, float]:
         """Of the accuracy: exact binomial, 95 %."""
-        return interval(self.inputs - self.beaten, self.inputs)
+        return interval(self.inputs - self.successes, self.inputs)
 
     def parts(self) -> Iterator[Group]:
         """The groups with their adversarial examples, in order, one at a time from their files.
@@ -91,7 +91,7 @@ class Evaluation:
 
     def __add__(self, other: Evaluation) -> Evaluation:
         """Both together."""
-        names = ("inputs", "beaten", "forwards", "backwards", "seconds", "groups", "reused")
+        names = ("inputs", "successes", "forwards", "backwards", "seconds", "groups", "reused")
         sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in names}
         wrong = None if self.wrong is None or other.wrong is None else self.wrong + other.wrong
         stages = {stage.name: stage for stage in self.stages}
@@ -236,8 +236,8 @@ def _sums(group: Group) -> Evaluation:
     outcome = group.outcome
     return Evaluation(
         inputs=len(group.y),
-        beaten=int(outcome.beaten.sum()),
-        wrong=int((outcome.beaten & (outcome.distance == 0)).sum()),
+        successes=int(outcome.success.sum()),
+        wrong=int((outcome.success & (outcome.distance == 0)).sum()),
         forwards=int(outcome.forwards.sum()),
         backwards=int(outcome.backwards.sum()),
         seconds=group.seconds,
@@ -266,8 +266,8 @@ def settle(work: Work, x: Tensor, y: Tensor) -> Precision:
         return work.precision
     x, y = x.to(work.device), y.to(work.device)
     check_inputs(work.model, x, y, None)
-    passes = Passes(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
-    with borrowed(work.model, "eval", work.seed, work.device):
+    passes = Runner(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
+    with preserved(work.model, "eval", work.seed, work.device):
         try:
             passes.choose(x, gradient=True)
         except UserError:  # a model without a gradient, for an attack that needs none

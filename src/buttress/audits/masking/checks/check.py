@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks import Attack, Attacked
+from buttress.attacks import Attack, AttackResult
 from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.transfer import Transfer
 from buttress.attacks.gradient.pgd import PGD
@@ -20,7 +20,7 @@ from buttress.audits.base.subject import Subject
 from buttress.audits.masking.checks.paired_attacks import Comparison, compare
 from buttress.audits.masking.checks.raw_gradients import Slopes, slopes
 from buttress.engine.oracle import Oracle
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random, derive
@@ -152,7 +152,7 @@ class Trial:
         """
         if self.random:
             return self.right & ~self._judge(self._attacked(attack).x_adv)
-        return self.right & ~self._attacked(attack).beaten
+        return self.right & ~self._attacked(attack).success
 
     def moved(self, x_adv: Tensor) -> Tensor:
         """(N,) bool, the inputs that are right and stand at these points."""
@@ -197,18 +197,18 @@ class Trial:
         """Gradient steps of the attack; 20 where it has another notion of them or takes one."""
         return int(getattr(self.attack.core, "steps", 20))
 
-    def _attacked(self, attack: Attack) -> Attacked:
+    def _attacked(self, attack: Attack) -> AttackResult:
         return self.subject.attacked(attack, search="full" if self.random else "first").outcome
 
     def _judge(self, x: Tensor) -> Tensor:
         """(N,) bool, beaten at these points by the network's answer, or by the mean answer of one that draws."""
         output = self.subject.output(x) if not self.random else self.subject.task.mean(list(self._answers(x, _JUDGES)))
-        return self.subject.task.beaten(output, self.subject.y)
+        return self.subject.task.is_adversarial(output, self.subject.y)
 
     def _answers(self, x: Tensor, passes: int) -> Tensor:
         about = self.subject
         seed = derive(about.seed, "masking")
-        with borrowed(about.model, "eval", seed, x.device), torch.no_grad():
+        with preserved(about.model, "eval", seed, x.device), torch.no_grad():
             several = [
                 torch.cat([about.task.read(forward_checked(about.model, p)) for p in torch.split(x, about.batch_size)])
                 for _ in range(passes)

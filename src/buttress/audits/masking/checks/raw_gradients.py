@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from buttress.audits.base.subject import Subject
-from buttress.engine.preserved_model import borrowed
+from buttress.engine.preserved_model import preserved
 from buttress.losses import margin
 from buttress.models import forward_checked
 from buttress.random import Random, derive
@@ -34,7 +34,7 @@ def slopes(subject: Subject, x: Tensor) -> Slopes | None:
     A network that draws at random makes the same draws in every call of the same shape.
     """
     values, grads = [], []
-    with borrowed(subject.model, "eval", subject.seed, x.device):
+    with preserved(subject.model, "eval", subject.seed, x.device):
         for part, y in zip(*(torch.split(t, subject.batch_size) for t in (x, subject.y)), strict=True):
             start = part.detach().clone().requires_grad_()
             output = subject.task.read(forward_checked(subject.model, start))
