@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -327,7 +328,7 @@ def test_no_space_left(words, place, here, runs, run, monkeypatch):
 
 
 def test_no_space_for_tensors(here, runs, run, monkeypatch):
-    monkeypatch.setattr("buttress.jobs.attack.save_file", no_space)
+    monkeypatch.setattr(sys.modules["buttress.jobs.attack"], "save_file", no_space)
     told = run(f"attack {runs}/moons --out new --inputs 8")
     assert told.err == "buttress: no space left to write new/examples.safetensors; what was there before is intact\n"
     assert list((here / "new").iterdir()) == []

@@ -53,7 +53,7 @@ def test_names_defaults_and_choices_are_told(done):
 
 
 def test_options_come_from_the_signature():
-    found = {option.name: option for option in options(JOBS["train"], GROUPS, {"say", "command"})}
+    found = {option.name: option for option in options(JOBS["train"], GROUPS, {"reporter", "command"})}
     assert (found["out"].positional, found["out"].default) == (True, REQUIRED)
     assert (found["threat.eps"].type, found["threat.eps"].default) == (float, 8 / 255)
     assert (
@@ -64,7 +64,7 @@ def test_options_come_from_the_signature():
     assert found["schedule.name"].default == "cosine"
     assert (found["schedule.milestones"].several, found["schedule.milestones"].each) == (True, float)
     assert found["data_dir"].flag == "--data-dir"
-    assert "say" not in found
+    assert "reporter" not in found
 
 
 def test_entries_of_a_docstring():

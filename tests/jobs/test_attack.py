@@ -1,6 +1,7 @@
 """The attack command: one file in the end, group by group until then, resumable."""
 
 import json
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -150,7 +151,9 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
 def test_a_stop_while_the_whole_is_written_costs_no_group(run, tmp_path, monkeypatch):
     out, threat = tmp_path / "new", Threat(eps=0.3)
     with monkeypatch.context() as patch:
-        patch.setattr("buttress.jobs.attack.write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            sys.modules["buttress.jobs.attack"], "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             attack(run, out=out, by=Stops(threat=threat), group=20)
     assert "examples.safetensors" in names(out)

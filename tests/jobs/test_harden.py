@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -7,7 +8,6 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
 from buttress.jobs import Network, Source, Training, harden
-from buttress.jobs import harden as hardening
 from buttress.jobs.harden import _most_vulnerable
 from buttress.jobs.settings import Reporter
 from buttress.layers import LayerProfile
@@ -49,7 +49,11 @@ def test_where_nothing_stands_out_the_user_is_asked():
 
 def test_the_layers_are_chosen_on_validation_data(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(hardening, "_most_vulnerable", lambda subject, *_: asked.append(subject.ids) or ["act1"])
+    monkeypatch.setattr(
+        sys.modules["buttress.jobs.harden"],
+        "_most_vulnerable",
+        lambda subject, *_: asked.append(subject.ids) or ["act1"],
+    )
     source = Source(data="moons", data_args={"samples": 60, "test": 24})
     short = Training(epochs=1)
     harden(out=tmp_path / "job", architecture=Network(model="mlp"), source=source, training=short, attacks=[FGSM()])

@@ -1,6 +1,7 @@
 """The trust audit in the audit job: asked by default, its surrogate loaded, the attack that it proposes run."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -139,7 +140,7 @@ def test_what_was_found_is_written_before_what_is_proposed_is_run(tmp_path, monk
     (tmp_path / "mine.py").write_text(ROUNDED)
     (tmp_path / "out" / "crafted").mkdir(parents=True)
     next_one, lines = [Stop(error)], []
-    monkeypatch.setattr("buttress.jobs.audit.proposed", lambda questions, findings: next_one)
+    monkeypatch.setattr(sys.modules["buttress.jobs.audit"], "proposed", lambda questions, findings: next_one)
     questions = [Robustness(attacks=[PGD(threat=Threat(eps=0.15), steps=2)], eps=[0.15])]
     settings = {"source": Source(data="digits"), "inputs": 30, "precision": "fp32", "audits": questions}
     reporter = Reporter()

@@ -39,7 +39,7 @@ JOBS: dict[str, Callable[..., Any]] = {
 }
 # Groups of options that several jobs share; each is flat on the command line: --data, --model, --epochs.
 GROUPS: dict[str, type] = {"source": Source, "architecture": Network, "training": Training}
-GIVEN = {"say", "command"}  # by the command line itself
+GIVEN = {"reporter", "command"}  # by the command line itself
 _USERS_TO_MEND = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM),
     *(errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT),
@@ -108,7 +108,7 @@ def _run(words: list[str], terminal: Terminal) -> int:
         return 0
     values = parse(job, known, GROUPS, _no_options(job), rest)
     if values is not None:
-        given = {"say": terminal, "command": shlex.join(["buttress", *words])}
+        given = {"reporter": terminal, "command": shlex.join(["buttress", *words])}
         job(**values, **{key: value for key, value in given.items() if key in job.__annotations__})
     return 0
 

@@ -138,7 +138,7 @@ def harden(
         "seed": seed,
         "precision": precision,
         "batch_size": audit_batch,
-        "say": reporter,
+        "reporter": reporter,
     }
 
     def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
@@ -165,7 +165,7 @@ def harden(
     if layers is not None:
         names = layers
     else:  # chosen on validation data: the test inputs only report
-        held_out = {key: value for key, value in settings.items() if key != "say"}
+        held_out = {key: value for key, value in settings.items() if key != "reporter"}
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
     regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)

@@ -33,8 +33,8 @@ class Ensemble(WrapperAttack):
 
     The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
     where all are fooled. `AttackResult.success` is about the attacked model alone; call the attack with each of the
-    others as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To attack
-    the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
+    others as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To
+    attack the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
 
     Cost per input: that of the attack inside for each model, all counted, and 1 forward in a search for the first
     success. The others run in eval mode and come back as they were.
