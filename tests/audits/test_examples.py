@@ -86,7 +86,14 @@ def test_inputs_that_are_no_images_cost_no_attack(line, counted):
     assert counted.runs == []
 
 
-@pytest.mark.parametrize("fields", [{"count": 0}, {"magnification": 0.0}, {"magnification": float("nan")}])
-def test_what_shows_nothing_is_refused(fields):
-    with pytest.raises(UserError, match="count must be 1 or more, magnification positive"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"count": 0}, "count must be a whole number of 1 or more; got 0"),
+        ({"magnification": 0.0}, "magnification must be a finite number above 0; got 0.0"),
+        ({"magnification": float("nan")}, "magnification must be a finite number above 0; got nan"),
+    ],
+)
+def test_what_shows_nothing_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         Examples(**fields)

@@ -74,5 +74,5 @@ def test_nothing_moved_has_no_direction(line):
 
 
 def test_a_gap_that_is_none_is_refused():
-    with pytest.raises(UserError, match="gap must be in"):
+    with pytest.raises(UserError, match="gap must be a number in"):
         Perturbations(gap=1.5)

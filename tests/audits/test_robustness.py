@@ -163,8 +163,8 @@ def test_budgets_that_cannot_be_compared_are_refused(line, threats, told):
     [
         ({"attacks": []}, "at least one attack"),
         ({"attacks": [Gaussian()]}, "gaussian has no threat"),
-        ({"eps": [-0.1]}, "eps must be 0 or more"),
-        ({"eps": [math.nan]}, "eps must be 0 or more"),
+        ({"eps": [-0.1]}, "eps must be a number of 0 or more; got"),
+        ({"eps": [math.nan]}, "eps must be a number of 0 or more; got"),
     ],
 )
 def test_what_asks_nothing_is_refused(fields, told):

@@ -71,8 +71,8 @@ def test_options_of_a_class_are_named_by_its_path():
 def test_our_own_line_is_found_among_the_causes():
     error = ValueError("many\nlines")
     error.__cause__ = TypeError("between")
-    error.__cause__.__context__ = UserError("steps must be 1 or more; got 0")
-    assert error_line(error) == "steps must be 1 or more; got 0"
+    error.__cause__.__context__ = UserError("steps must be a whole number of 1 or more; got 0")
+    assert error_line(error) == "steps must be a whole number of 1 or more; got 0"
     assert user_error_behind(ValueError("x")) is None
 
 

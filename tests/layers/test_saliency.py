@@ -130,9 +130,9 @@ def test_what_has_no_places_is_refused(nets):
     model, x, y = nets.linear(torch.ones(2, 9)), torch.ones(1, 1, 3, 3), torch.zeros(1).long()
     with pytest.raises(UserError, match="saliency is of images"):
         saliency.occlusion(model, x.flatten(1), y)
-    with pytest.raises(UserError, match="window must be odd and stride 1 or more"):
+    with pytest.raises(UserError, match="window must be an odd number of pixels; got 2"):
         saliency.occlusion(model, x, y, 2)
-    with pytest.raises(UserError, match="window must be odd and stride 1 or more"):
+    with pytest.raises(UserError, match="stride must be a whole number of 1 or more; got 0"):
         saliency.occlusion(model, x, y, stride=0)
     with pytest.raises(UserError, match="fill must be one of blur, zero"):
         saliency.deletion(model, x, y, x[:, 0], fill="noise")

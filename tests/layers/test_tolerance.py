@@ -177,7 +177,7 @@ def test_rank_correlation_is_spearmans():
 
 def test_what_cannot_be_searched_is_refused(mixed, inputs):
     y = torch.zeros(7, dtype=torch.int64)
-    with pytest.raises(UserError, match="steps, bisections and batch_size must be 1 or more; got 0"):
+    with pytest.raises(UserError, match="steps must be a whole number of 1 or more; got 0"):
         tolerance(mixed, [(inputs, y)], ATTACK, steps=0)
     with pytest.raises(UserError, match="holds no inputs"):
         tolerance(mixed, [], ATTACK)

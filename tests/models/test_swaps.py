@@ -180,7 +180,7 @@ def test_too_small_a_map_is_told(name, size, stride):
 
 def test_what_has_no_stem_or_no_stride_is_told():
     assert told(models.create, "mlp", stem_stride=2) == "MLP has no convolution"
-    assert told(models.create, "cnn", stem_stride=0) == "stem_stride must be a whole number of at least 1, not 0"
+    assert told(models.create, "cnn", stem_stride=0) == "stem_stride must be a whole number of 1 or more; got 0"
     flat = nn.Sequential(nn.Conv1d(1, 2, 3))
     assert told(widen_stem, flat, 2).startswith("Sequential cannot be tried out on images: set the stride of its 0")
     fixed = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))

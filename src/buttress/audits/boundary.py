@@ -8,8 +8,8 @@ import torch
 
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject
-from buttress.errors import UserError
 from buttress.registry import audit
+from buttress.validation import not_negative, whole
 
 
 @audit("boundary")
@@ -29,9 +29,9 @@ class Boundary(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what draws nothing."""
-        if self.grid < 2 or self.points < 0 or not self.margin >= 0:
-            asked = f"{self.grid}, {self.points}, {self.margin}"
-            raise UserError(f"grid must be 2 or more, points and margin 0 or more; got {asked}")
+        whole("grid", self.grid, 2)
+        whole("points", self.points, 0)
+        not_negative("margin", self.margin)
 
     def ask(self, subject: Subject) -> Finding:
         """Evaluate the plane."""

@@ -25,6 +25,7 @@ from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification
 from buttress.threat import Threat, budget_text
+from buttress.validation import number, share, whole
 
 MADE = ("uniform", "inverted", "shuffled")
 _SCORES = ("confidence", "entropy", "mutual_information")
@@ -68,12 +69,10 @@ class Calibration(Audit):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if isinstance(self.bins, bool) or not isinstance(self.bins, int) or self.bins < 1:
-            raise UserError(f"bins must be a whole number of 1 or more; got {self.bins!r}")
-        if any(not 0 < share <= 1 for share in self.shares):
-            raise UserError(f"shares of the attack's budget must be in (0, 1]; got {list(self.shares)}")
-        if not 0 <= self.tolerated <= 1:
-            raise UserError(f"tolerated must be in [0, 1]; got {self.tolerated}")
+        whole("bins", self.bins)
+        for budget in self.shares:
+            number("shares", budget, "(0, 1]")
+        share("tolerated", self.tolerated)
 
     def ask(self, subject: Subject) -> Finding:
         """Read the probabilities under each condition, and for strange inputs.

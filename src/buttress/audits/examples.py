@@ -12,9 +12,9 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
 from buttress.audits.base.subject import Audit, Subject, describe
-from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 
 @audit("examples")
@@ -34,8 +34,9 @@ class Examples(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what shows nothing."""
-        if self.count < 1 or (self.magnification is not None and not self.magnification > 0):
-            raise UserError(f"count must be 1 or more, magnification positive; got {self.count}, {self.magnification}")
+        whole("count", self.count)
+        if self.magnification is not None:
+            positive("magnification", self.magnification)
 
     def ask(self, subject: Subject) -> Finding:
         """Choose inputs that were right, show what became of them."""

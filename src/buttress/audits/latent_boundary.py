@@ -19,6 +19,7 @@ from buttress.defences.ladder.latent_space import Encoder, fit_space
 from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
 from buttress.errors import UserError
 from buttress.registry import audit
+from buttress.validation import whole
 
 _KIND, _TITLE = "latent-boundary", "Latent boundary"
 
@@ -65,9 +66,11 @@ class LatentBoundary(Audit):
         object.__setattr__(self, "pair", tuple(self.pair))
         if len(self.pair) != 2 or self.pair[0] == self.pair[1] or min(self.pair) < 0:
             raise UserError(f"pair must be two different classes by index; got {self.pair}")
-        if self.images < 2 or self.grid < 2 or self.points < 0 or self.decoder_epochs < 0:
-            asked = f"{self.images}, {self.grid}, {self.points}, {self.decoder_epochs}"
-            raise UserError(f"images and grid must be 2 or more, points and decoder_epochs 0 or more; got {asked}")
+        whole("images", self.images, 2)
+        whole("grid", self.grid, 2)
+        whole("points", self.points, 0)
+        whole("decoder_epochs", self.decoder_epochs, 0)
+        whole("svm_epochs", self.svm_epochs, 0)
         if self.reach is not None and not 0 < self.reach < math.inf:
             raise UserError(f"reach must be a positive length; got {self.reach}")
         Recipe(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use

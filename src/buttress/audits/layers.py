@@ -24,6 +24,7 @@ from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat
+from buttress.validation import whole
 
 _RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
 
@@ -60,8 +61,9 @@ class Layers(Audit):
         """Refuse what asks nothing."""
         if not self.perturbations:
             raise UserError("a layer audit needs at least one perturbation; got none")
-        if self.tolerance_inputs < 0:
-            raise UserError(f"tolerance_inputs must be 0 or more; got {self.tolerance_inputs}")
+        whole("tolerance_inputs", self.tolerance_inputs, 0)
+        whole("tolerance_steps", self.tolerance_steps)
+        whole("bisections", self.bisections)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""

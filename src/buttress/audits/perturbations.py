@@ -14,9 +14,9 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Audit, Subject, describe
-from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
+from buttress.validation import share
 
 _TITLE = "One step against many"
 _BINS = 20  # of the cosines, from -1 to 1
@@ -41,8 +41,7 @@ class Perturbations(Audit):
 
     def __post_init__(self) -> None:
         """Refuse a gap that is none."""
-        if not 0 <= self.gap <= 1:
-            raise UserError(f"gap must be in [0, 1]; got {self.gap}")
+        share("gap", self.gap)
 
     def ask(self, subject: Subject) -> Finding:
         """Run both attacks on every input."""

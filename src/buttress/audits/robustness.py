@@ -24,6 +24,7 @@ from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
+from buttress.validation import number
 
 
 @audit("robustness")
@@ -57,8 +58,8 @@ class Robustness(Audit):
         for attack in self.attacks:
             if not isinstance(attack, Attack):
                 raise UserError(f"{describe(attack)} has no threat, so no budget: list it under noises")
-        if self.eps is not None and any(not e >= 0 for e in self.eps):
-            raise UserError(f"eps must be 0 or more, in input units such as 8/255; got {list(self.eps)}")
+        for eps in self.eps or ():
+            number("eps", eps, "[0, inf]")
 
     @property
     def main_eps(self) -> float:

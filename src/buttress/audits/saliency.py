@@ -17,6 +17,7 @@ from buttress.layers import saliency
 from buttress.layers.saliency import Fill, check_window
 from buttress.random import Random, derive
 from buttress.registry import audit
+from buttress.validation import whole
 
 _TITLE = "Saliency"
 _FINEST = 16  # windows along the shorter side, unless a stride is given
@@ -52,9 +53,9 @@ class Saliency(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
-        if self.count < 0 or self.inputs < 1 or self.steps < 1:
-            asked = f"{self.count}, {self.inputs} and {self.steps}"
-            raise UserError(f"count must be 0 or more, inputs and steps 1 or more; got {asked}")
+        whole("count", self.count, 0)
+        whole("inputs", self.inputs)
+        whole("steps", self.steps)
         if not 0 < self.threshold <= 1:
             raise UserError(f"threshold must be above 0 and at most 1; got {self.threshold}")
         check_window(self.window, 1 if self.stride is None else self.stride, self.fill)

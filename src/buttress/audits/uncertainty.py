@@ -28,6 +28,7 @@ from buttress.layers.uncertainty import (
 from buttress.models import forward_checked
 from buttress.random import Random, derive
 from buttress.registry import audit
+from buttress.validation import whole
 
 
 @audit("uncertainty-propagation")
@@ -59,8 +60,8 @@ class UncertaintyPropagation(Audit):
         numbers = all(isinstance(v, int | float) and 0 <= v < math.inf for v in values)
         if not numbers or not any(values):
             raise UserError("std must be a positive number, or a list of numbers of 0 or more that are not all 0")
-        if self.inputs < 1 or self.draws < 2:
-            raise UserError(f"inputs must be 1 or more and draws 2 or more; got {self.inputs} and {self.draws}")
+        whole("inputs", self.inputs)
+        whole("draws", self.draws, 2)
 
     def ask(self, subject: Subject) -> Finding:
         """Linearise at each input, then sample around it.

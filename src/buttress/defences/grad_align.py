@@ -20,6 +20,7 @@ from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
 from buttress.threat import Threat
+from buttress.validation import not_negative
 
 _LARGEST = 16 / 255  # up to here the authors used their rule for the weight
 
@@ -64,8 +65,8 @@ class GradAlign(Crafting):
         check_threat("grad-align", threat, "linf")
         if not math.isfinite(threat.eps):
             raise UserError(f"grad-align needs a finite eps; got {threat.eps}")
-        if lam is not None and not 0 <= lam < math.inf:
-            raise UserError(f"lam must be 0 or more; got {lam}")
+        if lam is not None:
+            not_negative("lam", lam)
         self.threat, self.lam = threat, lam
         self._attack, self._slope = FGSM(threat=threat), _Slope(threat=threat)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -23,6 +22,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.threat import Threat
+from buttress.validation import not_negative
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -99,8 +99,8 @@ class IAT(Crafting):
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         if (variant == "manifold") != bool(layers):
             raise UserError(f"layers are named for the variant manifold, and only there; got {variant} and {layers}")
-        if alpha is not None and not 0 <= alpha < math.inf:
-            raise UserError(f"alpha must be a finite number of 0 or more; got {alpha}")
+        if alpha is not None:
+            not_negative("alpha", alpha)
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
 

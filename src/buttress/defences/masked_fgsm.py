@@ -22,6 +22,7 @@ from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.threat import Threat
+from buttress.validation import number
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
 TrainOn = Literal["masked", "unmasked"]
@@ -63,8 +64,7 @@ class MaskedFGSM(Crafting):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise UserError(f"rate, the share of masked pixels, must be in [0, 1); got {rate!r}")
+        number("rate", rate, "[0, 1)")
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
         for name, value, known in choices:
             if value not in get_args(known):

@@ -24,6 +24,7 @@ from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.tasks import Task
 from buttress.threat import Threat, norms
+from buttress.validation import whole
 
 TargetRule = Literal["least_likely", "random"]
 
@@ -137,8 +138,8 @@ class Perturbation(ABC):
             return AttackResult(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
         check_call(search, mode, precision, batch_size)
         check_inputs(model, x, y, self._box())
-        if read_every is not None and read_every < 1:
-            raise UserError(f"read_every must be 1 or more; got {read_every}")
+        if read_every is not None:
+            whole("read_every", read_every)
         ids = _ids(ids, x)
         passes = Runner(model, task, precision, batch_size or len(x), self.draws, exact=self.exact)
         with preserved(model, mode, seed, x.device):

@@ -35,6 +35,7 @@ from buttress.jobs.threat_resolution import left_alone, said, threat_for, under
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.training.cost import read_cost
+from buttress.validation import whole
 
 # What may be in the output folder of a job that is resumed, half-written files among it.
 _OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
@@ -226,9 +227,7 @@ def audit(
         questions = [*usual_audits(dataset, threat, attacks, seen.layers), *usual_trust(threat, attacks)]
     questions = with_surrogates(questions, dataset)
     check_gate(fail_under, questions)
-    count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
-    if count < 1:
-        raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
+    count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     if remark:
         reporter.line(remark)

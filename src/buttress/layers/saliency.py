@@ -14,6 +14,7 @@ from buttress import tasks
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.tasks import Task
+from buttress.validation import whole
 
 Fill = Literal["blur", "zero"]
 
@@ -29,8 +30,9 @@ def check_window(window: int | None, stride: int, fill: str) -> None:
     Raises:
         UserError: for an even window, a stride below 1 or an unknown fill.
     """
-    if (window is not None and (window < 1 or window % 2 == 0)) or stride < 1:
-        raise UserError(f"window must be odd and stride 1 or more, in pixels; got {window} and {stride}")
+    whole("stride", stride)
+    if window is not None and whole("window", window) % 2 == 0:
+        raise UserError(f"window must be an odd number of pixels; got {window}")
     if fill not in get_args(Fill):
         raise UserError(f"fill must be one of {', '.join(get_args(Fill))}; got {fill!r}")
 

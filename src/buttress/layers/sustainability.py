@@ -20,6 +20,7 @@ from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection
 from buttress.tasks import Task
+from buttress.validation import whole
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -67,8 +68,8 @@ def sustainability(
     """
     chosen = measures.resolve(measure)
     named = _named(perturbations)
-    if reference < 2 or batch_size < 1:
-        raise UserError(f"reference must be 2 or more and batch_size 1 or more; got {reference} and {batch_size}")
+    whole("reference", reference, 2)
+    whole("batch_size", batch_size)
     source = batches(model, data, batch_size)
     first = next(source, None)
     if first is None:

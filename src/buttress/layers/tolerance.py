@@ -21,6 +21,7 @@ from buttress.layers.select import LayerSelection
 from buttress.layers.sustainability import batches
 from buttress.tasks import Task
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import whole
 
 Rows = Tensor | slice
 Above = Callable[[Tensor, Rows], Tensor]
@@ -129,8 +130,9 @@ def tolerance(
     Raises:
         UserError: for no data, counts below 1, or a selection that finds nothing.
     """
-    if min(steps, bisections, batch_size) < 1:
-        raise UserError(f"steps, bisections and batch_size must be 1 or more; got {steps}, {bisections}, {batch_size}")
+    whole("steps", steps)
+    whole("bisections", bisections)
+    whole("batch_size", batch_size)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     paths = None
     for x, y, ids in batches(model, data, batch_size):

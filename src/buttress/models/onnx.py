@@ -25,6 +25,7 @@ from buttress.models.input_checks import forward_checked
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 from buttress.safe_files import full_disk_reported, sync
+from buttress.validation import positive
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")
@@ -75,8 +76,7 @@ def export_onnx(
     path = Path(path)
     check_target(path, overwrite)
     check_packages()
-    if not tolerance > 0:
-        raise UserError(f"tolerance, a share of the largest logit, must be positive; got {tolerance}")
+    positive("tolerance", tolerance)
     if example.dim() < 2 or not len(example):
         raise UserError(f"example must be inputs (N, ...), one at least; got the shape {tuple(example.shape)}")
     network, x = _copied(model), example.detach().cpu()

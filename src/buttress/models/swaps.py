@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.errors import UserError
-from buttress.models.option_checks import whole
 from buttress.registry import nearest
+from buttress.validation import whole
 
 SMOOTH: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,

@@ -31,6 +31,7 @@ from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.run_folder import leave_run, open_run, write_run
 from buttress.training.signals import obeying, signals_noted
 from buttress.training.validation import default_attack
+from buttress.validation import number, whole
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Keep = Literal["best", "last"]
@@ -124,10 +125,9 @@ def fit(
     """
     from lightning_fabric import Fabric
 
-    if epochs < 1:
-        raise UserError(f"epochs must be 1 or more; got {epochs}")
-    if clip is not None and not clip > 0:
-        raise UserError(f"clip, the largest norm of the gradient, must be positive; got {clip}")
+    whole("epochs", epochs)
+    if clip is not None:
+        number("clip", clip, "(0, inf]")
     if keep not in get_args(Keep):
         raise UserError(f"keep must be one of {', '.join(get_args(Keep))}; got {keep!r}")
     if isinstance(validate_with, str) and validate_with not in ("auto", "none"):

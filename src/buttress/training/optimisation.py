@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from buttress.errors import UserError
+from buttress.validation import not_negative, number, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +37,9 @@ class Optimiser:
         """Refuse settings that mean nothing."""
         if self.name not in ("sgd", "adam", "adamw"):
             raise UserError(f"optimiser must be sgd, adam or adamw; got {self.name!r}")
-        if not self.lr > 0 or not self.weight_decay >= 0 or not 0 <= self.momentum < 1:
-            raise UserError(
-                "lr must be positive, weight_decay 0 or more, momentum in [0, 1); "
-                f"got {self.lr}, {self.weight_decay}, {self.momentum}"
-            )
+        positive("lr", self.lr)
+        not_negative("weight_decay", self.weight_decay)
+        number("momentum", self.momentum, "[0, 1)")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The optimiser of torch for these parameters."""

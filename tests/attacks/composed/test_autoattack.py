@@ -211,10 +211,10 @@ def test_rand_asks_each_question_many_times():
         ({"parts": []}, "parts must be names, one or more of apgd-ce"),
         ({"parts": 3}, "parts must be names, one or more of apgd-ce"),
         ({"parts": [3]}, "there is no part 3"),
-        ({"targets": -1}, "targets must be a whole number, 0 for as published"),
-        ({"draws": -1}, "draws must be a whole number, 0 for as published"),
+        ({"targets": -1}, "targets must be a whole number of 0 or more"),
+        ({"draws": -1}, "draws must be a whole number of 0 or more"),
         ({"queries": 0}, "queries must be a whole number"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],
 )

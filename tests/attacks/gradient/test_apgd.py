@@ -215,8 +215,8 @@ def test_more_restarts_never_lose_what_fewer_found():
     [
         ({"targets": -1}, "targets must be a whole number of 0 or more; got -1"),
         ({"targets": 1.5}, "targets must be a whole number"),
-        ({"rho": 1.5}, "rho must be a share from 0 to 1"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"rho": 1.5}, r"rho must be a number in \[0, 1\]"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings_, message):

@@ -238,7 +238,7 @@ def test_foreign_and_damaged_files_are_told(line, split, tmp_path):
         ({"data": []}, "at least one input"),
         ({"data": [torch.zeros(2, 3)]}, r"batches of \(inputs, labels\); got a Tensor"),
         ({"data": [(torch.zeros(2, 3), torch.zeros(3))]}, "as many inputs as labels"),
-        ({"group": 0}, "group and batch_size must be 1 or more; got 0"),
+        ({"group": 0}, "group must be a whole number of 1 or more; got 0"),
         ({"resume": True}, "resuming needs the evaluation's output folder"),
     ],
 )

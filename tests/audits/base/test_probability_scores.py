@@ -25,7 +25,7 @@ def test_ends_of_the_range_have_a_bin():
     table = scores.reliability(torch.tensor([0.0, 1.0]), torch.tensor([False, True]), 15)
     assert (table[0]["inputs"], table[14]["inputs"]) == (1, 1)
     assert scores.calibration_error(table) == 0
-    with pytest.raises(UserError, match="bins must be 1 or more"):
+    with pytest.raises(UserError, match="bins must be a whole number of 1 or more"):
         scores.reliability(torch.ones(1), torch.ones(1).bool(), 0)
 
 

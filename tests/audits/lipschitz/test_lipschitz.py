@@ -165,10 +165,10 @@ def test_a_network_of_one_layer(line):
     ("fields", "line"),
     [
         ({"perturbations": []}, "at least one perturbation"),
-        ({"inputs": 0}, "inputs, iterations and starts must be 1 or more"),
-        ({"starts": 0}, "inputs, iterations and starts must be 1 or more"),
-        ({"exact": -1}, "exact and tolerance_inputs 0 or more"),
-        ({"tolerance": 0.0}, "tolerance must be above 0 and below 1"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
+        ({"starts": 0}, "starts must be a whole number of 1 or more; got 0"),
+        ({"exact": -1}, "exact must be a whole number of 0 or more; got -1"),
+        ({"tolerance": 0.0}, r"tolerance must be a number in \(0, 1\); got 0.0"),
     ],
 )
 def test_settings_that_measure_nothing(fields, line):

@@ -197,7 +197,7 @@ def test_it_is_copied_pickled_and_run_in_bf16():
         ({"time": 1.03}, "time 1.03 at resolution 50 makes 51.5 steps: give a whole number"),
         ({"pool": 3}, "pool must divide the image_size, 8; got 3"),
         ({"image_size": 2}, "10 classes need a state of as many numbers; images of this size give 4"),
-        ({"resolution": 0}, "resolution must be a whole number of at least 1"),
+        ({"resolution": 0}, "resolution must be a whole number of 1 or more"),
     ],
 )
 def test_options_that_make_no_network(options, line):

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import reach
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import whole
 
 
 @attack("corners")
@@ -37,7 +38,7 @@ class Corners(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries)
+        whole("queries", self.queries)
         check_threat("Corners", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

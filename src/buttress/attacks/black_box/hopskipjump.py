@@ -10,11 +10,12 @@ from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Norm, Threat, norms, per_row
+from buttress.validation import whole
 
 _SEEK, _HALVE, _PROBE, _JUMP = range(4)
 _MOST_PROBES = 10_000  # for one direction, as in the authors' code
@@ -47,7 +48,8 @@ class HopSkipJump(MinimumNorm):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries, probes=self.probes)
+        whole("queries", self.queries)
+        whole("probes", self.probes)
         check_threat("HopSkipJump", self.threat, "l2", "linf")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

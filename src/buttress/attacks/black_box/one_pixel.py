@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import whole
 
 _WEIGHT = 0.5  # of the difference that a child is moved by, F in the paper
 
@@ -48,9 +48,9 @@ class OnePixel(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(pixels=self.pixels, population=self.population, queries=self.queries)
-        if self.population < 4:
-            raise UserError(f"population must be 4 or more, for a child has three other parents; got {self.population}")
+        whole("pixels", self.pixels)
+        whole("population", self.population, 4)  # a child has three other parents
+        whole("queries", self.queries)
         check_threat("the one-pixel attack", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from buttress.attacks.black_box.square_moves import Moves, moves_for
 from buttress.attacks.black_box.square_windows import share_at
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
@@ -18,6 +17,7 @@ from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, per_row
+from buttress.validation import number, whole
 
 _LOOK = 50  # queries after which the work is narrowed to the inputs that are left
 
@@ -51,11 +51,9 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(1, self.restarts)
-        if isinstance(self.queries, bool) or not isinstance(self.queries, int) or self.queries < 1:
-            raise UserError(f"queries must be a whole number of 1 or more; got {self.queries!r}")
-        if not 0 < self.p <= 1:
-            raise UserError(f"p must be a share above 0 and up to 1; got {self.p}")
+        whole("restarts", self.restarts)
+        whole("queries", self.queries)
+        number("p", self.p, "(0, 1]")
         if math.isinf(self.threat.eps) and self.threat.box is None:
             raise UserError("Square needs a finite eps or a box; got eps inf and no box")
         resolve(self.loss)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_counts, check_positive, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import not_negative, positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
 
@@ -54,10 +54,12 @@ class ZOO(MinimumNorm):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries, search_steps=self.search_steps)
-        check_positive(c=self.c, lr=self.lr, h=self.h)
-        if not 0 <= self.confidence < math.inf:
-            raise UserError(f"confidence must be a number of 0 or more, in logits; got {self.confidence}")
+        whole("queries", self.queries)
+        whole("search_steps", self.search_steps)
+        positive("c", self.c)
+        positive("lr", self.lr)
+        positive("h", self.h)
+        not_negative("confidence", self.confidence)
         check_threat("ZOO", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 from buttress.attacks.black_box.square import Square
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.minimum_norm.fab import FAB
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
@@ -21,6 +20,7 @@ from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
 from buttress.threat import Threat, per_row
+from buttress.validation import whole
 
 Version = Literal["standard", "plus", "rand"]
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -79,11 +79,9 @@ class AutoAttack(Attack):
         """Refuse settings that mean nothing, and settle the number of draws, which the engine asks for."""
         if self.version not in get_args(Version):
             raise UserError(f"version must be one of {', '.join(get_args(Version))}; got {self.version!r}")
-        for name in ("targets", "restarts", "draws"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UserError(f"{name} must be a whole number, 0 for as published; got {value!r}")
-        check_steps(self.steps)
+        for name in ("targets", "restarts", "draws"):  # 0 for as published
+            whole(name, getattr(self, name), 0)
+        whole("steps", self.steps)
         if self.parts is not None:
             parts: object = (self.parts,) if isinstance(self.parts, str) else self.parts
             if not isinstance(parts, list | tuple) or not parts:

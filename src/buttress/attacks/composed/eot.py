@@ -17,6 +17,7 @@ from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.random import Random
 from buttress.registry import attack
+from buttress.validation import whole
 
 Transform = Callable[[Tensor, Random], Tensor]
 
@@ -116,8 +117,7 @@ class EoT(WrapperAttack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise UserError(f"draws must be a whole number of 1 or more; got {self.draws!r}")
+        whole("draws", self.draws)
         if self.transforms is not None and not callable(self.transforms):
             raise UserError(f"transforms must be a function (x, random) -> x; got {self.transforms!r}")
 

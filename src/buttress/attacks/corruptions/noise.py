@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from buttress.engine.perturbation import Perturbation
-from buttress.errors import UserError
 from buttress.threat import Threat, per_row
+from buttress.validation import share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,29 +51,9 @@ class Impulses(Noise):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        check_share("amount", self.amount)
+        share("amount", self.amount)
 
 
 def pixels(x: Tensor) -> tuple[int, ...]:
     """The shape of one draw per pixel: images (N, C, H, W) share it among their channels, other inputs have no such."""
     return (1, *x.shape[2:]) if x.dim() == 4 else tuple(x.shape[1:])
-
-
-def check_strength(name: str, value: float) -> None:
-    """Refuse a strength that is negative or not finite.
-
-    Raises:
-        UserError: naming the setting and its value.
-    """
-    if not 0 <= value < math.inf:
-        raise UserError(f"{name} must be a finite number of 0 or more, in input units; got {value}")
-
-
-def check_share(name: str, value: float) -> None:
-    """Refuse what is no share.
-
-    Raises:
-        UserError: naming the setting and its value.
-    """
-    if not 0 <= value <= 1:
-        raise UserError(f"{name} must be a share from 0 to 1; got {value}")

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.attacks.corruptions.noise import Noise
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
+from buttress.validation import not_negative
 
 
 @attack("uniform")
@@ -27,7 +28,7 @@ class Uniform(Noise):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        check_strength("eps", self.eps)
+        not_negative("eps", self.eps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The noisy inputs."""

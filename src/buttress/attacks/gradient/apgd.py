@@ -12,14 +12,13 @@ from torch import Tensor
 from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
 from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Inside, Oracle
 from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import share, whole
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -70,11 +69,10 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts)
-        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 0:
-            raise UserError(f"targets must be a whole number of 0 or more; got {self.targets!r}")
-        if not 0 <= self.rho <= 1:
-            raise UserError(f"rho must be a share from 0 to 1; got {self.rho}")
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        whole("targets", self.targets, 0)
+        share("rho", self.rho)
         if self.loss is not None:
             resolve(self.loss)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 
 @attack("bim")
@@ -37,7 +37,9 @@ class BIM(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if self.loss is not None:
             resolve(self.loss)
 

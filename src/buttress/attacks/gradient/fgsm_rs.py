@@ -14,6 +14,7 @@ from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import positive
 
 
 @attack("fgsm-rs")
@@ -31,8 +32,9 @@ class FGSMRS(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if not self.alpha > 0 or not math.isfinite(self.threat.eps):
-            raise UserError(f"alpha must be positive and eps finite; got {self.alpha} and {self.threat.eps}")
+        positive("alpha", self.alpha)
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"fgsm-rs needs a finite eps; got {self.threat.eps}")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from buttress.attacks.gradient.pgd import Start
 from buttress.attacks.gradient.steepest_ascent import step_length
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
@@ -18,6 +17,7 @@ from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, per_row
+from buttress.validation import positive, whole
 
 
 @attack("friendly-pgd")
@@ -52,9 +52,10 @@ class FriendlyPGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
-        if isinstance(self.tau, bool) or not isinstance(self.tau, int) or self.tau < 0:
-            raise UserError(f"tau, the steps after success, must be a whole number of 0 or more; got {self.tau!r}")
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
+        whole("tau", self.tau, 0)
         if self.start not in get_args(Start):
             raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
         if self.loss is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import step_length
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import not_negative, positive, whole
 
 
 @attack("mi-fgsm")
@@ -43,9 +41,10 @@ class MIFGSM(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
-        if not 0 <= self.decay < math.inf:
-            raise UserError(f"decay must be a number of 0 or more; got {self.decay}")
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
+        not_negative("decay", self.decay)
         if self.loss is not None:
             resolve(self.loss)
 

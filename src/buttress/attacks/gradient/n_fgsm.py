@@ -14,6 +14,7 @@ from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import not_negative, positive
 
 
 @attack("n-fgsm")
@@ -43,8 +44,8 @@ class NFGSM(Perturbation):
         check_threat("n-fgsm", self.threat, "linf")
         if not math.isfinite(self.threat.eps):
             raise UserError(f"n-fgsm needs a finite eps; got {self.threat.eps}")
-        if not 0 <= self.k < math.inf or not 0 < self.alpha < math.inf:
-            raise UserError(f"k must be 0 or more and alpha positive, multiples of eps; got {self.k} and {self.alpha}")
+        not_negative("k", self.k)
+        positive("alpha", self.alpha)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
@@ -17,6 +16,7 @@ from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, per_row
+from buttress.validation import positive, whole
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -47,7 +47,10 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts, self.step_size)
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if self.start not in get_args(Start):
             raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
         if self.loss is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,10 +11,10 @@ from torch import Tensor
 from buttress.attacks.gradient.pgd import PGD, Start
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+from buttress.validation import number, positive
 
 
 def tempered_margin(logits: Tensor, y: Tensor, temperature: float) -> Tensor:
@@ -70,8 +69,8 @@ class TPGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if not (self.temperature > 0 and math.isfinite(self.temperature) and math.isfinite(1 / self.temperature)):
-            raise UserError(f"temperature must be a positive number; got {self.temperature}")
+        positive("temperature", self.temperature)
+        number("1 / temperature", 1 / self.temperature)
         self._pgd()
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from buttress import losses, tasks
 from buttress.attacks.gradient.steepest_ascent import reach, step_length
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
@@ -25,6 +24,7 @@ from buttress.random import Random
 from buttress.registry import attack
 from buttress.tasks import Task
 from buttress.threat import Threat, per_row
+from buttress.validation import positive, whole
 
 
 @attack("universal")
@@ -60,7 +60,9 @@ class Universal(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if math.isnan(self.ceiling):
             raise UserError(f"ceiling must be a loss; got {self.ceiling}")
         if self.loss is not None:
@@ -102,7 +104,7 @@ class Universal(Attack):
         Raises:
             UserError: for data without batches, and what an attack refuses.
         """
-        check_steps(epochs)
+        whole("epochs", epochs)
         check_call("full", "eval", precision, None)
         size = reach(threat) / 10 if step_size is None else step_size
         fitted = cls(threat=threat, step_size=size, loss=loss, ceiling=ceiling)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import number, positive, whole
 
 
 @attack("ddn")
@@ -47,12 +48,11 @@ class DDN(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("DDN", self.threat, "l2")
-        check_steps(self.steps)
-        check_gamma(self.gamma)
-        if not 0 < self.radius < math.inf:
-            raise UserError(f"radius must be a positive number; got {self.radius}")
-        if self.levels is not None and self.levels < 2:
-            raise UserError(f"levels must be 2 or more, or none for no rounding; got {self.levels}")
+        whole("steps", self.steps)
+        number("gamma", self.gamma, "(0, 1)")  # else a radius would end at once
+        positive("radius", self.radius)
+        if self.levels is not None:
+            whole("levels", self.levels, 2)
         if self.levels is not None and self.threat.box is None:
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
 
@@ -98,16 +98,6 @@ def directed(delta: Tensor) -> Tensor:
 def cosine(first: float, last: float, step: int, steps: int) -> float:
     """A setting's value at ``step`` of ``steps``, on half a cosine from ``first`` towards ``last``."""
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def check_gamma(gamma: float) -> None:
-    """Refuse shares that would end a radius at once.
-
-    Raises:
-        UserError: naming the value.
-    """
-    if not 0 < gamma < 1:
-        raise UserError(f"gamma must be a share between 0 and 1; got {gamma}")
 
 
 def width(threat: Threat) -> float:

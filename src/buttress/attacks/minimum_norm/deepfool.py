@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Norm, Threat, norms, per_row
+from buttress.validation import not_negative, whole
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
@@ -48,11 +48,10 @@ class DeepFool(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("DeepFool", self.threat, "l2", "linf")
-        check_steps(self.steps)
-        if not 0 <= self.overshoot < math.inf:
-            raise UserError(f"overshoot must be a number of 0 or more; got {self.overshoot}")
-        if self.candidates is not None and self.candidates < 1:
-            raise UserError(f"candidates must be 1 or more, or none for all classes; got {self.candidates}")
+        whole("steps", self.steps)
+        not_negative("overshoot", self.overshoot)
+        if self.candidates is not None:
+            whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first point on the way that beats the model; the input itself where there was none."""

@@ -12,12 +12,12 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_steps
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import positive, share, whole
 
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left
 
@@ -56,14 +56,12 @@ class FAB(MinimumNorm):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts)
-        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 0:
-            raise UserError(f"targets must be a whole number of 0 or more; got {self.targets!r}")
-        for name, value in (("alpha_max", self.alpha_max), ("beta", self.beta)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name} must be a share from 0 to 1; got {value}")
-        if not 0 < self.eta < math.inf:
-            raise UserError(f"eta must be a positive number, 1 for no overshooting; got {self.eta}")
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        whole("targets", self.targets, 0)
+        share("alpha_max", self.alpha_max)
+        share("beta", self.beta)
+        positive("eta", self.eta)
         if math.isinf(self.threat.eps) and self.threat.box is None:
             raise UserError("FAB needs a finite eps or a box; got eps inf and no box")
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.minimum_norm.ddn import check_gamma, corner, cosine, directed, width
+from buttress.attacks.minimum_norm.ddn import corner, cosine, directed, width
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Norm, Threat, norms, per_row
+from buttress.validation import number, positive, whole
 
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
 _LAST_GAMMA = 0.001  # what gamma falls to, as published
@@ -51,8 +52,9 @@ class FMN(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("FMN", self.threat, "l1", "l2", "linf")
-        check_steps(self.steps, step_size=self.step_size)
-        check_gamma(self.gamma)
+        whole("steps", self.steps)
+        positive("step_size", self.step_size)
+        number("gamma", self.gamma, "(0, 1)")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that beats the model."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
@@ -16,6 +16,7 @@ from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, per_row
+from buttress.validation import number, whole
 
 _CANDIDATES = 128  # features whose pairs are looked at
 _ROWS = 256  # inputs whose pairs are held at once
@@ -50,11 +51,10 @@ class JSMA(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(steps=self.steps)
+        whole("steps", self.steps)
         if not 0 < abs(self.theta) < math.inf:
             raise UserError(f"theta must be a finite number other than 0, in input units; got {self.theta}")
-        if not 0 < self.gamma <= 1:
-            raise UserError(f"gamma must be a share of the features, above 0 and up to 1; got {self.gamma}")
+        number("gamma", self.gamma, "(0, 1]")
         check_threat("JSMA", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

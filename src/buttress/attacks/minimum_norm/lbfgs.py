@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import positive, whole
 
 _MEMORY = 5  # steps that the curvature is learnt from
 _DESCENT = 1e-4  # Armijo's constant: the share of the promised descent that a step must bring
@@ -68,11 +68,9 @@ class LBFGS(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("LBFGS", self.threat, "l2")
-        check_steps(self.steps)
-        if self.search_steps < 1:
-            raise UserError(f"search_steps must be 1 or more; got {self.search_steps}")
-        if not 0 < self.c < math.inf:
-            raise UserError(f"c must be a positive number; got {self.c}")
+        whole("steps", self.steps)
+        whole("search_steps", self.search_steps)
+        positive("c", self.c)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that beats the model."""

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat, norms, per_row
+from buttress.validation import positive, whole
 
 
 @attack("sensitivity")
@@ -51,12 +51,11 @@ class Sensitivity(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("sensitivity", self.threat, "l2")
-        check_steps(self.steps)
+        whole("steps", self.steps)
         for name in ("step_size", "kappa"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be a positive number; got {getattr(self, name)}")
-        if self.candidates is not None and self.candidates < 1:
-            raise UserError(f"candidates must be 1 or more, or none for all classes; got {self.candidates}")
+            positive(name, getattr(self, name))
+        if self.candidates is not None:
+            whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest point on the way that beats the model; the input itself where there was none."""

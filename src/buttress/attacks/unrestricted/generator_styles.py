@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.corruptions.noise import Noise, check_strength
-from buttress.attacks.settings_checks import check_positive
+from buttress.attacks.corruptions.noise import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import per_row
+from buttress.validation import not_negative, positive, whole
 
 Level = Literal["high", "mid", "low", "all"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -127,11 +127,11 @@ class Latent(Noise):
         if self.level not in LEVELS or self.noises not in ("zero", "normal"):
             told = f"{self.level!r} and {self.noises!r}"
             raise UserError(f"level must be one of {', '.join(LEVELS)}, noises zero or normal; got {told}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise UserError(f"steps must be a whole number of 0 or more; got {self.steps!r}")
-        check_positive(style_step=self.style_step, noise_step=self.noise_step)
-        check_strength("style_limit", self.style_limit)
-        check_strength("noise_limit", self.noise_limit)
+        whole("steps", self.steps, 0)
+        positive("style_step", self.style_step)
+        positive("noise_step", self.noise_step)
+        not_negative("style_limit", self.style_limit)
+        not_negative("noise_limit", self.noise_limit)
         if self.loss is not None:
             resolve(self.loss)
 

@@ -27,6 +27,7 @@ from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
+from buttress.validation import whole
 
 _LEVEL = 0.01  # of the test that the reference misses more than is tolerated
 _SPREAD = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)  # budgets of the curve, as multiples of eps
@@ -105,10 +106,10 @@ class Adaptive(Audit):
         if self.attack is not None and not isinstance(self.attack, Attack):
             raise UserError(f"adaptive needs an attack within a budget as reference; got {self.attack!r}")
         for name in ("steps", "restarts", "corner_inputs", "inputs"):
-            _whole(name, getattr(self, name), 1)
+            whole(name, getattr(self, name))
         for name in ("targets", "jitters", "queries", "decisions", "corners"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 0)
+                whole(name, getattr(self, name), 0)
         if not 0 < self.jitter < math.inf:
             raise UserError(f"jitter must be a positive share of eps; got {self.jitter}")
         if not 0 < self.tolerated < 1:
@@ -269,11 +270,6 @@ def _spread_over(count: int, most: int, device: torch.device) -> Tensor:
     chosen = torch.zeros(count, dtype=torch.bool, device=device)
     chosen[torch.linspace(0, count - 1, min(most, count), device=device).round().long()] = True
     return chosen
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(f"{name} must be a whole number of {least} or more; got {value!r}")
 
 
 def _capital(reason: object) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from buttress.errors import UserError
+from buttress.validation import whole
 
 
 def negative_log_likelihood(logits: Tensor, y: Tensor) -> Tensor:
@@ -43,8 +43,7 @@ def reliability(confidence: Tensor, right: Tensor, bins: int) -> list[dict[str, 
     Raises:
         UserError: for less than one bin.
     """
-    if bins < 1:
-        raise UserError(f"bins must be 1 or more; got {bins}")
+    whole("bins", bins)
     confidence, hit = confidence.double().cpu(), right.double().cpu()
     place = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
     count = torch.bincount(place, minlength=bins)

@@ -30,6 +30,7 @@ from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
 from buttress.tasks import Task
+from buttress.validation import whole
 
 _GROUP = GROUP
 
@@ -189,8 +190,7 @@ def subject(
         raise UserError("an audit needs at least one input; the data is empty")
     device = next((p.device for p in model.parameters()), x.device)
     names = tuple(classes) if classes is not None else tuple(str(c) for c in range(int(y.max()) + 1))
-    if batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more; got {batch_size}")
+    whole("batch_size", batch_size)
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)

@@ -25,6 +25,7 @@ from buttress.layers.tolerance import spearman
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat
+from buttress.validation import number, whole
 
 _TITLE = "Growth of small changes"
 
@@ -68,12 +69,11 @@ class Lipschitz(Audit):
         """Refuse what measures nothing."""
         if not self.perturbations:
             raise UserError("the audit lipschitz needs at least one perturbation; got none")
-        if min(self.inputs, self.iterations, self.starts) < 1 or min(self.exact, self.tolerance_inputs) < 0:
-            asked = f"{self.inputs}, {self.iterations}, {self.starts}, {self.exact} and {self.tolerance_inputs}"
-            least = "inputs, iterations and starts must be 1 or more, exact and tolerance_inputs 0 or more"
-            raise UserError(f"{least}; got {asked}")
-        if not 0 < self.tolerance < 1:
-            raise UserError(f"tolerance must be above 0 and below 1; got {self.tolerance}")
+        for name in ("inputs", "iterations", "starts"):
+            whole(name, getattr(self, name))
+        for name in ("exact", "tolerance_inputs"):
+            whole(name, getattr(self, name), 0)
+        number("tolerance", self.tolerance, "(0, 1)")
 
     def check(self, subject: Subject) -> None:
         """Refuse blocks that the network does not have."""

@@ -22,6 +22,7 @@ from buttress.audits.masking.checks.proposal import spelt
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
+from buttress.validation import whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
 _SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
@@ -80,8 +81,7 @@ class Masking(Audit):
         if self.attack is not None and not isinstance(self.attack, Attack):
             raise UserError(f"masking questions an attack within a budget; got {self.attack!r}")
         for name in ("inputs", "queries", "draws"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
+            whole(name, getattr(self, name))
 
     @property
     def audited(self) -> Attack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,12 +18,12 @@ from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Rec
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
-from buttress.models.option_checks import whole
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -96,8 +95,7 @@ class AdvKIP(Defence):
         whole("batch", batch, 1)
         if steps is not None:
             whole("steps", steps, 0)
-        if not 0 < lr < math.inf:
-            raise UserError(f"lr must be a positive number; got {lr}")
+        positive("lr", lr)
         if objective not in get_args(Objective):
             raise UserError(f"objective must be one of {', '.join(get_args(Objective))}; got {objective!r}")
         self._attack, self.inner, self.points, self.steps, self.batch = attack, inner, points, steps, batch

@@ -24,6 +24,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.registry import defence
 from buttress.threat import Threat
+from buttress.validation import not_negative, number
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -95,10 +96,9 @@ class APART(Defence):
                 f"parametrisation must be one of {', '.join(get_args(Parametrisation))}; got {parametrisation!r}"
             )
         for name, value in (("lr", lr), ("decay", decay), ("first", first), ("layer_cap", layer_cap)):
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more, or none; got {value}")
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum must be in [0, 1); got {momentum}")
+            if value is not None:
+                not_negative(name, value)
+        number("momentum", momentum, "[0, 1)")
         check_storage(storage)
         self.threat, self.parametrisation, self.lr, self.decay, self.first = threat, parametrisation, lr, decay, first
         self.momentum, self.layer_cap, self.storage, self.mode = momentum, layer_cap, storage, mode

@@ -21,8 +21,8 @@ from buttress.models.blocks.channel_selection import (
     Selection,
 )
 from buttress.models.blocks.channel_selection_training import Selective
-from buttress.models.option_checks import number, probability, whole
 from buttress.registry import model
+from buttress.validation import not_negative, number, one_of, switch, whole
 
 SelectionName = Literal["none", "cifs", "cas"]
 
@@ -127,10 +127,8 @@ class _Chosen:
 
     def made(self, channels: Sequence[int], classes: int) -> list[Selection]:
         """One selection for each number of channels: the last has the linear probe, those before the nonlinear one."""
-        if self.selection not in get_args(SelectionName):
-            raise UserError(f"selection must be one of {', '.join(get_args(SelectionName))}; got {self.selection!r}")
-        if not isinstance(self.detach, bool):
-            raise UserError(f"detach must be True or False; got {self.detach!r}")
+        one_of("selection", self.selection, get_args(SelectionName))
+        switch("detach", self.detach)
         if self.selection == "none":
             return []
         if self.selection == "cas":
@@ -183,9 +181,7 @@ def cifs_resnet18(
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
-    return SelectiveResNet(
-        classes, channels, width, chosen.made([8 * width] * 2, classes), number("beta", beta, at_least=0)
-    )
+    return SelectiveResNet(classes, channels, width, chosen.made([8 * width] * 2, classes), not_negative("beta", beta))
 
 
 @model("cas-resnet18")
@@ -202,7 +198,7 @@ def cas_resnet18(*, classes: int = 10, channels: int = 3, width: int = 64, beta:
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     selections = _Chosen("cas").made([8 * width] * 2, classes)
-    return SelectiveResNet(classes, channels, width, selections, number("beta", beta, at_least=0))
+    return SelectiveResNet(classes, channels, width, selections, not_negative("beta", beta))
 
 
 @model("cifs-wrn")
@@ -248,7 +244,7 @@ def cifs_wrn(
     inputs = 64 * width if depth > 10 else 32 * width  # of the last block; with one block a stage, the stage before's
     selections = chosen.made([inputs, 64 * width], classes)
     return SelectiveWideResNet(
-        depth, width, classes, channels, probability("dropout", dropout), selections, number("beta", beta, at_least=0)
+        depth, width, classes, channels, number("dropout", dropout, "[0, 1)"), selections, not_negative("beta", beta)
     )
 
 
@@ -289,5 +285,5 @@ def cifs_cnn(
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     chosen = _Chosen(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
     return SelectiveCNN(
-        classes, channels, width, chosen.made([4 * width, 8 * width], classes), number("beta", beta, at_least=0)
+        classes, channels, width, chosen.made([4 * width, 8 * width], classes), not_negative("beta", beta)
     )

@@ -14,8 +14,8 @@ from buttress.models.architectures.odenet import Dynamics, feature_extractor
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.latent_time import EndTimes, LatentTimeNet, Sampling
 from buttress.models.blocks.ode import ODEBlock
-from buttress.models.option_checks import number, positive, whole
 from buttress.registry import model
+from buttress.validation import not_negative, positive, whole
 
 _LEAST = 0.01  # of shape and rate
 
@@ -182,7 +182,7 @@ def lt_node(
         shortest: end times are set to at least this (and then have no gradient).
         longest: and to at most this.
     """
-    kl_weight = number("kl_weight", kl_weight, at_least=0)
+    kl_weight = not_negative("kl_weight", kl_weight)
     ends = EndTimes(
         (prior_shape, prior_rate),
         kl_weight / whole("examples", examples, 1),

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import one_of, whole
 from buttress.registry import model
+from buttress.validation import one_of, whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,

@@ -11,8 +11,8 @@ from buttress.errors import UserError
 from buttress.models.blocks.denoising import Denoising
 from buttress.models.blocks.ode import ADAPTIVE, ODEBlock
 from buttress.models.blocks.steady_state import WINDOWS, SteadyBlock
-from buttress.models.option_checks import number, one_of, positive, switch, whole
 from buttress.registry import model
+from buttress.validation import not_negative, one_of, positive, switch, whole
 
 Norm = Literal["mean", "l2"]
 
@@ -134,7 +134,7 @@ class TisODE(ODENet):
         super().__init__(extractor, block, width, classes)
         if norm not in ("mean", "l2"):
             raise UserError(f"norm must be mean or l2, not {norm!r}")
-        self.weight, self.norm = number("weight", weight, at_least=0), norm
+        self.weight, self.norm = not_negative("weight", weight), norm
 
     def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the weighted steady-state term, to be added to the loss."""

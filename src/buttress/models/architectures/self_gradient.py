@@ -23,8 +23,8 @@ from buttress.models.blocks.two_pass_trunks import (
     resnet_trunk,
     smoothed,
 )
-from buttress.models.option_checks import number, one_of, switch, whole
 from buttress.registry import model
+from buttress.validation import not_negative, number, one_of, switch, whole
 
 VARIANTS = ("input", "feature", "residual")
 GRADIENTS = ("own", "none")
@@ -302,7 +302,7 @@ def self_gradient(
         normalise=normalise,
         score=score,
         detach=detach,
-        auxiliary=number("auxiliary", auxiliary, at_least=0),
+        auxiliary=not_negative("auxiliary", auxiliary),
         channels=channels,
         activation=activation,
         eta=number("eta", eta),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.architectures.mlp import ACTIVATIONS
-from buttress.models.option_checks import one_of, positive, whole
 from buttress.registry import model
+from buttress.validation import one_of, positive, whole
 
 
 class SNODE(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import positive, switch, whole
 from buttress.registry import model
+from buttress.validation import positive, switch, whole
 
 Mixer = Literal["attention", "convolution"]
 Stem = Literal["patch", "cnn"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import number, positive, whole
+from buttress.validation import number, positive, whole
 
 MaskName = Literal["softmax", "softmax-sum", "softmax-abs", "sigmoid", "softplus", "relu"]
 ProbeName = Literal["linear", "nonlinear"]

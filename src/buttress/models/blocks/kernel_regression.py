@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress.errors import UserError
 from buttress.models.blocks.arc_cosine import angle_of
 from buttress.models.blocks.conv_kernel import conv_ntk
-from buttress.models.option_checks import whole
+from buttress.validation import not_negative, positive, whole
 
 Kind = Literal["fc", "conv"]
 
@@ -86,11 +86,9 @@ class Kernel:
         if self.kind not in get_args(Kind):
             raise UserError(f"the kind of a kernel must be one of {', '.join(get_args(Kind))}; got {self.kind!r}")
         whole("depth", self.depth, 0)
-        if not 0 < self.weight_variance < math.inf or not 0 <= self.bias_variance < math.inf:
-            told = f"{self.weight_variance} and {self.bias_variance}"
-            raise UserError(f"weight_variance must be positive and bias_variance 0 or more, both finite; got {told}")
-        if not 0 <= self.ridge < math.inf:
-            raise UserError(f"ridge must be a finite number of 0 or more; got {self.ridge}")
+        positive("weight_variance", self.weight_variance)
+        not_negative("bias_variance", self.bias_variance)
+        not_negative("ridge", self.ridge)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, M) float64 kernel of inputs (N, ...) with inputs (M, ...)."""

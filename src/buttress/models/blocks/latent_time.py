@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.models.architectures.odenet import ODENet
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.ode import FIXED, ODEBlock
-from buttress.models.option_checks import number, one_of, positive, whole
+from buttress.validation import not_negative, one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
 Average = Literal["probabilities", "logits"]
@@ -48,7 +48,7 @@ class EndTimes:
         """Refuse settings that mean nothing."""
         positive("the prior's shape", self.prior[0])
         positive("the prior's rate", self.prior[1])
-        number("kl_weight", self.kl_weight, at_least=0)
+        not_negative("kl_weight", self.kl_weight)
         whole("samples", self.samples, 1)
         whole("train_samples", self.train_samples, 1)
         one_of("sampling", self.sampling, get_args(Sampling))

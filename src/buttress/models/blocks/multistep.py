@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.models.option_checks import number
 from buttress.registry import nearest
+from buttress.validation import number
 
 Scalar = TypeVar("Scalar", float, Tensor)
 Coefficients = tuple[float, float, float, float]

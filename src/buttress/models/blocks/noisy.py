@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress import registry
 from buttress.errors import UserError
 from buttress.models.create import create, spec_of
-from buttress.models.option_checks import whole
+from buttress.validation import not_negative, whole
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -54,8 +54,7 @@ def add_noise(model: nn.Module, first: float = 0.2, inner: float = 0.1) -> nn.Mo
         UserError: for deviations that are negative or not finite, a network without such layers, or with noise already.
     """
     for name, std in (("first", first), ("inner", inner)):
-        if isinstance(std, bool) or not isinstance(std, int | float) or not 0 <= std < math.inf:
-            raise UserError(f"{name}, a standard deviation, must be a finite number of 0 or more; got {std!r}")
+        not_negative(name, std)
     if is_noisy(model):
         raise UserError("the network has noise layers already: make a new one to change them")
     places: list[nn.Module] = [m for m in model.modules() if isinstance(m, CONVOLUTIONS)]

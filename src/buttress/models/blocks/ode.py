@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import one_of, positive, switch
+from buttress.validation import one_of, positive, switch
 
 Field = Callable[[Tensor, Tensor], Tensor]
 Time = float | Tensor

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import whole
+from buttress.validation import whole
 
 _POOLED = 8  # the largest side of the map that the encoder's linear layer sees
 

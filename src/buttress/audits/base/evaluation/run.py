@@ -38,6 +38,7 @@ from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
 from buttress.tasks import Task
+from buttress.validation import whole
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def evaluate(
         UserError: when ``out`` holds something else, an evaluation with other settings or of other inputs, when there
             are no inputs, and for whatever the attack refuses.
     """
-    if group < 1 or batch_size < 1:
-        raise UserError(f"group and batch_size must be 1 or more; got {group} and {batch_size}")
+    whole("group", group)
+    whole("batch_size", batch_size)
     if resume and out is None:
         raise UserError("resuming needs the evaluation's output folder; got none")
     first, given = _begin(grouped(data, group))
@@ -177,10 +178,10 @@ def evaluate(
             leave_folder(folder)
         raise
     parts = processes.gathered(found)
-    whole = sum(parts[1:], start=parts[0])
+    joined = sum(parts[1:], start=parts[0])
     if folder is not None and len(files_in(folder)) > last + 1:
-        raise UserError(f"{folder} holds groups beyond the {whole.inputs} inputs there are now: give the same data")
-    return replace(whole, reused=before, wrong=whole.wrong if search == "first" else None)
+        raise UserError(f"{folder} holds groups beyond the {joined.inputs} inputs there are now: give the same data")
+    return replace(joined, reused=before, wrong=joined.wrong if search == "first" else None)
 
 
 def _begin(given: Iterator[Given]) -> tuple[Given, Iterator[Given]]:
