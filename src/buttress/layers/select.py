@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 
 LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
 
@@ -26,18 +25,17 @@ ACTIVATIONS = frozenset(
 
 
 def user_module(model: object) -> nn.Module:
-    """The network that layer names are relative to: buttress's own wrappers are looked through.
+    """The network that layer names are relative to: that inside its wrappers.
 
     Raises:
         UserError: for what is no module, and for a compiled or scripted one, whose layers do not run as Python.
     """
-    while isinstance(model, Normalized | Output | FromProbabilities):
-        model = model.model
     if not isinstance(model, nn.Module):
         raise UserError(f"looking at layers needs a torch.nn.Module; got a {type(model).__name__}")
-    if hasattr(model, "_orig_mod") or isinstance(model, torch.jit.ScriptModule):
+    network = inner(model)
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
         raise UserError("layers of a compiled or scripted network cannot be seen: pass the module it was made from")
-    return model
+    return network
 
 
 def is_activation(module: nn.Module) -> bool:

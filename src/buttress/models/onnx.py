@@ -22,8 +22,7 @@ from torch.overrides import TorchFunctionMode
 from buttress.errors import UserError
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 from buttress.safe_files import full_disk_reported, sync
 from buttress.validation import positive
 
@@ -262,10 +261,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _name(model: nn.Module) -> str:
-    """The class that the user knows, inside of this package's wrappers."""
-    while isinstance(model, Normalized | Output | FromProbabilities):
-        model = model.model
-    return type(model).__name__
+    return type(inner(model)).__name__
 
 
 def _short(error: BaseException) -> str:

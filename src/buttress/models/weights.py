@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import nested
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.")
@@ -84,7 +83,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, strict: bool
     """
     path = Path(path)
     state = _read(path)
-    fits = [_Fit(target, names) for target in _targets(model) for names in _renamings(state)]
+    fits = [_Fit(target, names) for target in nested(model) for names in _renamings(state)]
     best = min(fits, key=lambda fit: fit.wrong)
     if best.reshaped or (best.wrong and (strict or not best.fitting)):
         raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; create the model as it was trained")
@@ -112,14 +111,6 @@ class _Fit:
     def __str__(self) -> str:
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.reshaped}
         return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
-
-
-def _targets(model: nn.Module) -> list[nn.Module]:
-    """The model, and the networks inside this package's wrappers, whose weights may come without the wrapper."""
-    found = [model]
-    while isinstance(found[-1], Normalized | Output | FromProbabilities):
-        found.append(found[-1].model)
-    return found
 
 
 def _renamings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +15,7 @@ from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
+from buttress.models.wrapping.wrappers import network_with, rewrap
 from buttress.random import Random
 from buttress.registry import attack
 
@@ -94,7 +94,7 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
 
     They take the network's inputs, answer as it does, and are made of its own live weights. Empty where there is no
     method ``attack_variants``. Of a network inside others that hold it as ``model`` (such as
-    ``buttress.models.wrapping.normalized.Normalized``) they stand where it stands; a parallel container is left away.
+    ``buttress.models.wrapping.normalized.Normalized``) they are in its wrappers; a parallel container is left away.
 
     Raises:
         UserError: where a variant is no torch module.
@@ -103,7 +103,7 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
 
 
 def optional_networks(model: Model, method: str, kind: str) -> dict[str, nn.Module]:
-    """The networks that one offers by a method without arguments, by name, made to stand where it stands.
+    """The networks that one offers by a method without arguments, by name, in its wrappers.
 
     Args:
         model: the network, or what it is in: others that hold it as ``model``, and parallel containers, which are left
@@ -114,25 +114,8 @@ def optional_networks(model: Model, method: str, kind: str) -> dict[str, nn.Modu
     Raises:
         UserError: where one is no torch module.
     """
-    around: list[nn.Module] = []
-    inner: object = model
-    while not hasattr(inner, method) and isinstance(inner, nn.Module):
-        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = inner.module
-        else:
-            around.append(inner)
-            inner = inner._modules.get("model")
-    optional_method = getattr(inner, method, None)
-    networks: dict[str, nn.Module] = dict(optional_method()) if callable(optional_method) else {}
+    owner = network_with(model, method)
+    networks: dict[str, nn.Module] = {} if owner is None else dict(getattr(owner, method)())
     for name, network in networks.items():
         check_module(f"the {kind} {name!r}", network)
-        for outer in reversed(around):
-            networks[name] = _holding(outer, networks[name])
-    return networks
-
-
-def _holding(outer: nn.Module, model: nn.Module) -> nn.Module:
-    """The same module, its buffers and hooks too, with another network in it."""
-    same = copy.copy(outer)
-    same._modules = {**outer._modules, "model": model}
-    return same
+    return {name: rewrap(model, network, owner) for name, network in networks.items()}

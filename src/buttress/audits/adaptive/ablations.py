@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Subject
 def ablations_of(model: nn.Module) -> dict[str, nn.Module]:
     """What a network offers as its own weights without a part of it, by a method ``ablations``; empty without one.
 
-    Of a network inside others that hold it as ``model`` they stand where it stands, as its variants for attacks do.
+    Of a network inside others that hold it as ``model`` they are in its wrappers, as its variants for attacks are.
     """
     return optional_networks(model, "ablations", "ablation")
 

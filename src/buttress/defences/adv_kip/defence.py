@@ -19,7 +19,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, Ste
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
 from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -207,11 +207,11 @@ class AdvKIP(Defence):
 
 def normalisation(model: nn.Module) -> tuple[View, nn.Module]:
     """What a model does to its inputs first, and the network behind it."""
-    while isinstance(model, Output | FromProbabilities):
-        model = model.model
-    if isinstance(model, Normalized):
-        return Normalized(nn.Identity(), model.mean, model.std), model.model
-    return nn.Identity(), model
+    *wrappers, network = nested(model)
+    for wrapper in wrappers:
+        if isinstance(wrapper, Normalized):
+            return Normalized(nn.Identity(), wrapper.mean, wrapper.std), network
+    return nn.Identity(), network
 
 
 def probabilities(labels: Tensor) -> Tensor:

@@ -1,47 +1,33 @@
-"""What a network can be asked besides its logits, also where it stands inside of wrappers."""
+"""What a network can answer besides its logits, also where it is inside wrappers."""
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import Tensor, nn
 
+from buttress.models.wrapping.wrappers import network_with, rewrap
+
 
 def optional_method(model: nn.Module, method: str, *more: Any) -> nn.Module | None:
-    """A module whose call is ``method`` of the network, made to stand where the network stands; None without one.
+    """A module whose call is ``method`` of the network, in the network's wrappers; None without such a method.
 
-    A network may be inside others that hold it as ``model``, such as `models.Normalized`, which
-    show it their own view of the inputs; a parallel container is left away. Nothing is copied but the wrappers.
+    The wrappers, such as `models.Normalized`, give the method their own view of the inputs.
 
     Args:
         model: the network, or what it is in.
         method: name of a method that takes inputs first.
         more: what it takes besides.
     """
-    around: list[nn.Module] = []
-    inner: nn.Module | None = model
-    while inner is not None and not callable(getattr(inner, method, None)):
-        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = inner.module
-        else:
-            around.append(inner)
-            inner = inner._modules.get("model")
-    if inner is None:
-        return None
-    asking: nn.Module = _Asking(inner, method, more)
-    for outer in reversed(around):
-        same = copy.copy(outer)
-        same._modules = {**outer._modules, "model": asking}
-        asking = same
-    return asking
+    network = network_with(model, method)
+    return None if network is None else rewrap(model, _Method(network, method, more), network)
 
 
-class _Asking(nn.Module):
+class _Method(nn.Module):
     def __init__(self, network: nn.Module, method: str, more: tuple[Any, ...]) -> None:
         super().__init__()
         self.network, self.method, self.more = network, method, more
 
     def forward(self, x: Tensor) -> object:
-        """What the method says of ``x``."""
+        """The method's answer for ``x``."""
         return getattr(self.network, self.method)(x, *self.more)
