@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from buttress import audits, layers
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.layers import Layers

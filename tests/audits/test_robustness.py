@@ -7,7 +7,7 @@ import torch
 from buttress import audits
 from buttress.attacks import Attack
 from buttress.attacks.composed.bpda import BPDA
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.ddn import DDN

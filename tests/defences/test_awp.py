@@ -104,7 +104,7 @@ def test_a_share_for_each_input(network, single, at):
 
 
 def test_an_attack_without_a_threat_has_no_share():
-    from buttress.attacks.corruptions.gaussian import Gaussian
+    from buttress.attacks.corruptions.noises import Gaussian
 
     with pytest.raises(UserError, match="no threat"):
         rescaled(Gaussian(std=0.1), 0.5)

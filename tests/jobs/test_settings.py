@@ -9,7 +9,7 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks.composed.eot import EoT
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.cw import CW

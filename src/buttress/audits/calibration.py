@@ -11,7 +11,7 @@ from torch import Tensor
 
 from buttress import data as datasets
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.finding import Finding, Severity

@@ -10,20 +10,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.corruptions.brightness import Brightness
-from buttress.attacks.corruptions.contrast import Contrast
+from buttress.attacks.corruptions.blur_and_compression import JPEG, GaussianBlur, Pixelate
 from buttress.attacks.corruptions.corruption import Corruption
-from buttress.attacks.corruptions.elastic import Elastic
-from buttress.attacks.corruptions.gaussian_blur import GaussianBlur
-from buttress.attacks.corruptions.invert import Invert
-from buttress.attacks.corruptions.jpeg import JPEG
-from buttress.attacks.corruptions.pixelate import Pixelate
-from buttress.attacks.corruptions.posterise import Posterise
-from buttress.attacks.corruptions.rotation import Rotation
-from buttress.attacks.corruptions.sketch import Sketch
-from buttress.attacks.corruptions.solarise import Solarise
-from buttress.attacks.corruptions.texture import Texture
-from buttress.attacks.corruptions.translation import Translation
+from buttress.attacks.corruptions.geometric import Elastic, Rotation, Translation
+from buttress.attacks.corruptions.photometric import Brightness, Contrast, Invert, Posterise, Solarise
+from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap

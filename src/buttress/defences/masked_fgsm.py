@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.corruptions.noise import pixels
+from buttress.attacks.corruptions.noises import pixels
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.data.dataset import Dataset

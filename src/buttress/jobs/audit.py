@@ -14,7 +14,7 @@ from torch import nn
 from buttress import audits as audit_room
 from buttress import report
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding

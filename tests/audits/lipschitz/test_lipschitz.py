@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from buttress import audits, layers, models
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.base.finding import to_json
 from buttress.audits.lipschitz.audit import Lipschitz

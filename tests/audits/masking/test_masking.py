@@ -14,7 +14,7 @@ from buttress.attacks.black_box.square import Square
 from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.eot import EoT
 from buttress.attacks.composed.transfer import Transfer
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.cw import CW

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.corruptions.image_operations import check_images
-from buttress.attacks.corruptions.noise import Noise
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random

@@ -18,7 +18,7 @@ from buttress.attacks.corruptions.image_operations import (
     displaced,
     turning,
 )
-from buttress.attacks.corruptions.noise import Noise
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
