@@ -13,8 +13,8 @@ from buttress.attacks.composed.ensemble import Ensemble as Ensemble
 from buttress.attacks.composed.eot import EoT as EoT
 from buttress.attacks.composed.transfer import Transfer as Transfer
 from buttress.attacks.composed.variant import Variant as Variant
-from buttress.attacks.corruptions.blur_and_compression import GaussianBlur as GaussianBlur
 from buttress.attacks.corruptions.blur_and_compression import JPEG as JPEG
+from buttress.attacks.corruptions.blur_and_compression import GaussianBlur as GaussianBlur
 from buttress.attacks.corruptions.blur_and_compression import Pixelate as Pixelate
 from buttress.attacks.corruptions.geometric import Elastic as Elastic
 from buttress.attacks.corruptions.geometric import Rotation as Rotation

@@ -20,7 +20,7 @@ from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.models.wrapping.optional_methods import optional_method
+from buttress.models.wrapping.wrappers import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification

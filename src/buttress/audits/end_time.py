@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
-from buttress.models.wrapping.optional_methods import optional_method
+from buttress.models.wrapping.wrappers import optional_method
 from buttress.registry import audit
 
 _GRID = tuple(k / 10 for k in range(1, 41))

@@ -12,7 +12,7 @@ from buttress.defences import Batch, StepContext
 from buttress.defences.auxiliary_from import AuxiliaryFrom
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.blocks.denoising import Denoising
+from buttress.models.blocks.ode_network import Denoising
 from buttress.threat import Threat
 
 SMALL = {"width": 4, "extractor": "small", "seed": 1}

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from buttress import attacks, layers, models
 from buttress.errors import UserError
-from buttress.models.architectures.vit import Attention, Convolution
+from buttress.models.blocks.transformer import Attention, Convolution
 from buttress.threat import Threat
 
 TINY = {"classes": 3, "channels": 1, "image_size": 8, "width": 8, "depth": 2, "heads": 2}

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from buttress.models import FromProbabilities, Normalized, Output
-from buttress.models.wrapping.optional_methods import optional_method
-from buttress.models.wrapping.wrappers import inner, nested, network_with, rewrap
+from buttress.models.wrapping.wrappers import inner, nested, network_with, optional_method, rewrap
 
 
 class Own(nn.Module):

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.architectures.odenet import Dynamics, feature_extractor
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.latent_time import EndTimes, LatentTimeNet, Sampling
 from buttress.models.blocks.ode import ODEBlock
+from buttress.models.blocks.ode_network import Dynamics, feature_extractor
 from buttress.registry import model
 from buttress.validation import not_negative, positive, whole
 

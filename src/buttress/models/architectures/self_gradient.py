@@ -16,10 +16,9 @@ from buttress.models.blocks.two_pass_trunks import (
     ACTIVATIONS,
     NORMS,
     TRUNKS,
+    Correction,
     Trunk,
-    activated,
     cnn_trunk,
-    groups,
     resnet_trunk,
     smoothed,
 )
@@ -32,24 +31,6 @@ NORMALISATIONS = ("max", "l2", "sign")
 SCORES = ("cross-entropy", "entropy")
 _TINY = 1e-12
 _SOFT = 0.1  # of the largest entry: where the tanh that stands for the sign turns over
-
-
-class Correction(nn.Module):
-    """What the gradient adds to features: 1x1 convolutions of both, 2k -> k -> k, the last of them zero at first."""
-
-    def __init__(self, features: int, activation: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(2 * features, features, 1)
-        self.norm = nn.GroupNorm(groups(features), features)
-        self.relu = activated(activation)
-        self.conv2 = nn.Conv2d(features, features, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # there is one
-
-    def forward(self, h: Tensor, flow: Tensor) -> Tensor:
-        """(N, features, H, W) to be added to ``h``, given its gradient ``flow``, both of that shape."""
-        out: Tensor = self.conv2(self.relu(self.norm(self.conv1(torch.cat([h, flow], 1)))))
-        return out
 
 
 class SelfGradient(nn.Module):

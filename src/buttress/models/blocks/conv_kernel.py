@@ -10,9 +10,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from buttress.errors import UserError
-from buttress.models.blocks.arc_cosine import angle_of
 
 _AT_ONCE = 1 << 17  # pairs of pixels computed together: a MB for each intermediate value, which caches still hold
+
+# Nearer to 1 than this, the cosine of two inputs counts as 1: arccos has no finite slope there, and would turn the last
+# digit of a cosine into the eighth of an angle.
+_EDGE = 1e-12
+
+
+def angle_of(cosine: Tensor) -> Tensor:
+    """The arccos of cosines, in radians; constant within 1e-12 of its ends, where its slope is taken to be 0."""
+    edge = cosine.abs() >= 1 - _EDGE
+    ends = (1 - cosine.detach().sign()) * math.pi / 2
+    return torch.where(edge, ends, cosine.masked_fill(edge, 0.0).acos())
 
 
 def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias_variance: float = 0.01) -> Tensor:

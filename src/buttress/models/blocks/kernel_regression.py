@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.blocks.arc_cosine import angle_of
-from buttress.models.blocks.conv_kernel import conv_ntk
+from buttress.models.blocks.conv_kernel import angle_of, conv_ntk
 from buttress.validation import not_negative, positive, whole
 
 Kind = Literal["fc", "conv"]

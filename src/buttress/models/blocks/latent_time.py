@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.architectures.odenet import ODENet
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.ode import FIXED, ODEBlock
+from buttress.models.blocks.ode_network import ODENet
 from buttress.validation import not_negative, one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
