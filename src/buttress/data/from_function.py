@@ -1,4 +1,4 @@
-"""Calling the function behind a name: with the arguments that it takes, and no others."""
+"""A data set from the function behind a name, called with the arguments that it takes."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 
 
-def call(name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any]) -> Dataset:
-    """The data set that ``function`` makes.
+def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any]) -> Dataset:
+    """The data set that ``function`` returns.
 
     Args:
-        name: what the user asked for, for error lines.
+        name: as the user wrote it, for error messages.
         function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
             (N, features), or floats (N, C, H, W) in [0, 1]; val is then split off here.
         seed: passed on if the function takes it.
         val: passed on if the function takes it and it is not None.
-        arguments: what else the user gave; the function must take all of these.
+        arguments: all other arguments; the function must take all of these.
 
     Raises:
         UserError: for an argument that the function does not take, and for a result of another kind.
     """
     if not callable(function):
         raise UserError(f"{name!r}: expected a function that returns a Dataset, got {type(function).__name__}")
-    taken = inspect.signature(function).parameters
-    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    parameters = inspect.signature(function).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for argument in arguments:
-        if argument not in taken and not anything:
-            known = nearest(argument, list(taken)) if taken else "it takes none"
-            raise UserError(f"data set {name!r} takes no {argument!r}; {known}")
-    passed = dict(arguments)
-    if "seed" in taken:
-        passed["seed"] = seed
-    if "val" in taken and val is not None:
-        passed["val"] = val
-    made = function(**passed)
-    if isinstance(made, Dataset):
-        if val is not None and "val" not in taken:
+        if argument not in parameters and not open_ended:
+            hint = nearest(argument, list(parameters)) if parameters else "it takes none"
+            raise UserError(f"data set {name!r} takes no {argument!r}; {hint}")
+    call_arguments = dict(arguments)
+    if "seed" in parameters:
+        call_arguments["seed"] = seed
+    if "val" in parameters and val is not None:
+        call_arguments["val"] = val
+    result = function(**call_arguments)
+    if isinstance(result, Dataset):
+        if val is not None and "val" not in parameters:
             raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
-        return made
-    train, test = _pairs(name, made)
+        return result
+    train, test = _train_and_test(name, result)
     images = train[0].ndim == 4
     return from_arrays(
         name,
@@ -59,12 +59,14 @@ def call(name: str, function: Any, seed: int, val: int | None, arguments: dict[s
     )
 
 
-def _pairs(name: str, made: Any) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+def _train_and_test(
+    name: str, result: Any
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
     expected = f"{name!r}: expected a Dataset or ((x, y), (x_test, y_test)) arrays"
     try:
-        (x, y), (x_test, y_test) = made
+        (x, y), (x_test, y_test) = result
     except (TypeError, ValueError):
-        raise UserError(f"{expected}, got {type(made).__name__}") from None
+        raise UserError(f"{expected}, got {type(result).__name__}") from None
     train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
     for part, (inputs, labels) in (("train", train), ("test", test)):
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or inputs.ndim < 2 or len(inputs) != len(labels):

@@ -10,8 +10,8 @@ from pathlib import Path
 from buttress.errors import UserError
 
 
-def places(data_dir: str | Path, folders: Sequence[str]) -> list[Path]:
-    """The folders to look into: the usual ones under ``data_dir`` that exist, then ``data_dir`` itself.
+def candidate_folders(data_dir: str | Path, folders: Sequence[str]) -> list[Path]:
+    """The folders to search: the usual ones under ``data_dir`` that exist, then ``data_dir`` itself.
 
     Raises:
         UserError: when ``data_dir`` is not a folder.
@@ -22,12 +22,12 @@ def places(data_dir: str | Path, folders: Sequence[str]) -> list[Path]:
     return [*(root / folder for folder in folders if (root / folder).is_dir()), root]
 
 
-def missing(name: str, data_dir: str | Path, wanted: str) -> UserError:
+def missing_files(name: str, data_dir: str | Path, files: str) -> UserError:
     """The error for a ``data_dir`` that does not hold the data set; nothing is downloaded then."""
-    return UserError(f"{data_dir}: expected the files of {name} ({wanted}), found none; leave data_dir out to download")
+    return UserError(f"{data_dir}: expected the files of {name} ({files}), found none; leave data_dir out to download")
 
 
-def members_of_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes] | None:
+def read_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes] | None:
     """The contents of the named files, or None when the first of them is not there.
 
     Raises:
@@ -41,23 +41,23 @@ def members_of_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes] | 
         raise UserError(f"{error.filename}: expected it beside {names[0]}, but: {error.strerror}") from error
 
 
-def members_of_archive(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The contents of the named files inside a .tar.gz, in whatever folder they lie there; nothing is unpacked to disk.
+def read_archive(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """The contents of the named files inside a .tar.gz, in any of its folders; nothing is unpacked to disk.
 
     Raises:
         UserError: when the archive is damaged or does not hold them all.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:gz") as tar:
             for entry in tar:
                 name = entry.name.rsplit("/", 1)[-1]
                 content = tar.extractfile(entry) if entry.isfile() and name in names else None
                 if content is not None:
-                    found[name] = content.read()
+                    contents[name] = content.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
         raise UserError(f"{archive}: expected a .tar.gz archive, but it cannot be read: {error}") from error
-    absent = [name for name in names if name not in found]
+    absent = [name for name in names if name not in contents]
     if absent:
         raise UserError(f"{archive}: expected {absent[0]} inside, got an archive without it; get the archive again")
-    return found
+    return contents
