@@ -8,7 +8,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
-from buttress.models.swaps import first_layer
+from buttress.models.surgery import first_layer
 from buttress.registry import defence, nearest
 from buttress.validation import not_negative
 

@@ -1,4 +1,4 @@
-"""Inputs that do not fit a model, told in one line."""
+"""Errors in one line for inputs that do not fit a model."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
-        told = describe_mismatch(error, model, x)
-        if told is None:
+        mismatch = describe_mismatch(error, model, x)
+        if mismatch is None:
             raise
-        raise told from error
+        raise mismatch from error
 
 
 def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:
@@ -44,12 +44,12 @@ def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserErro
     line = f"{type(network).__name__} cannot take inputs of shape {shape}"
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
-            taken = f"{layer.in_features} features"
+            size_of_layer = f"{layer.in_features} features"
         elif isinstance(layer, nn.modules.conv._ConvNd):
-            taken = f"{layer.in_channels} channel" + "s" * (layer.in_channels > 1)
+            size_of_layer = f"{layer.in_channels} channel" + "s" * (layer.in_channels > 1)
         else:
             continue
-        line += f": its first layer, {name or type(layer).__name__}, takes {taken}"
+        line += f": its first layer, {name or type(layer).__name__}, takes {size_of_layer}"
         break
     size = getattr(network, "image_size", None)
     if isinstance(size, int):

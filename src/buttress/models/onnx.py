@@ -28,7 +28,7 @@ from buttress.validation import positive
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")
-_LONGEST = 200  # characters of what another library said
+_LONGEST = 200  # characters of an error of another library
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,12 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for link in chain:
-        if found := _OPERATOR.search(str(link)):
-            return f"ONNX has no form of the operator {found[1] or found[2]}"
-    seen = _Gradients()
-    with contextlib.suppress(Exception), torch.no_grad(), seen:
+        if match := _OPERATOR.search(str(link)):
+            return f"ONNX has no form of the operator {match[1] or match[2]}"
+    gradients = _Gradients()
+    with contextlib.suppress(Exception), torch.no_grad(), gradients:
         network(x)
-    if seen.taken:
+    if gradients.computed:
         return "its forward pass takes a gradient (torch.autograd.grad), which could not be traced"
     if any("data-dependent" in str(link) for link in chain):
         return "values that it computes decide what it computes next, as in a solver that chooses its steps"
@@ -204,12 +204,12 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
 
 
 class _Gradients(TorchFunctionMode):
-    """Notes whether a gradient is taken."""
+    """Records whether a gradient is computed."""
 
-    taken = False
+    computed = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.taken |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+        self.computed |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
         return func(*args, **(kwargs or {}))
 
 
@@ -227,13 +227,13 @@ def _difference(
     options.log_severity_level = 4  # what fails comes as an exception, too
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found = [torch.from_numpy(session.run(["logits"], {"x": batch.numpy()})[0]) for batch in batches]
+        outputs = [torch.from_numpy(session.run(["logits"], {"x": batch.numpy()})[0]) for batch in batches]
     except Exception as error:  # onnxruntime's errors have no class in common
         raise UserError(f"{_name(network)} exported to ONNX cannot be run by onnxruntime: {_short(error)}") from error
-    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(found, expected, strict=True)]
+    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(outputs, expected, strict=True)]
     if any(one != other for one, other in shapes):
         raise UserError(f"{_name(network)} exported to ONNX returns the shape {shapes[0][0]}, not {shapes[0][1]}")
-    off = (torch.cat(found) - torch.cat(expected)).abs().max().item()  # nan where one of them is no number
+    off = (torch.cat(outputs) - torch.cat(expected)).abs().max().item()  # nan where one of them is no number
     largest = torch.cat(expected).abs().max().item()
     if not off <= tolerance * max(largest, 1e-3):
         raise UserError(
@@ -245,7 +245,7 @@ def _difference(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says, prints and warns of: what matters is checked afterwards."""
+    """Silences what the exporter logs, prints and warns of; the file is checked afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     nowhere = io.StringIO()

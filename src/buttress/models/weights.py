@@ -115,13 +115,13 @@ class _Fit:
 
 def _renamings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """The state dict as it is, then with the prefixes taken off that training scripts put before the names."""
-    found = [state]
-    for names in found:
+    versions = [state]
+    for names in versions:
         for prefix in PREFIXES:
             stripped = {name.removeprefix(prefix): value for name, value in names.items()}
-            if len(stripped) == len(names) and all(stripped.keys() != other.keys() for other in found):
-                found.append(stripped)
-    return found
+            if len(stripped) == len(names) and all(stripped.keys() != other.keys() for other in versions):
+                versions.append(stripped)
+    return versions
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -138,13 +138,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path} is no whole safetensors file (corrupt or truncated): {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if wanted is None:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code is None:
             raise UserError(
                 f"{path} is no whole torch file of weights: corrupt, truncated, or a plain pickle, which is never run"
             ) from error
         raise UserError(
-            f"{path} is a pickle that wants to run code ({wanted[1]}), which is refused: save the state dict alone"
+            f"{path} is a pickle that wants to run code ({code[1]}), which is refused: save the state dict alone"
         ) from error
     return _unwrapped(path, content)
 

@@ -112,8 +112,8 @@ class SelectiveCNN(Selective):
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """What the factories' options say about the selections."""
+class _SelectionOptions:
+    """The factories' options for the selections."""
 
     selection: SelectionName
     hidden: int = 128
@@ -125,7 +125,7 @@ class _Chosen:
     scale: Scale = 1.0
     detach: bool = True
 
-    def made(self, channels: Sequence[int], classes: int) -> list[Selection]:
+    def build(self, channels: Sequence[int], classes: int) -> list[Selection]:
         """One selection for each number of channels: the last has the linear probe, those before the nonlinear one."""
         one_of("selection", self.selection, get_args(SelectionName))
         switch("detach", self.detach)
@@ -180,8 +180,10 @@ def cifs_resnet18(
         detach: whether masks give no gradient to the features, as published.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
-    return SelectiveResNet(classes, channels, width, chosen.made([8 * width] * 2, classes), not_negative("beta", beta))
+    options = _SelectionOptions("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
+    return SelectiveResNet(
+        classes, channels, width, options.build([8 * width] * 2, classes), not_negative("beta", beta)
+    )
 
 
 @model("cas-resnet18")
@@ -197,7 +199,7 @@ def cas_resnet18(*, classes: int = 10, channels: int = 3, width: int = 64, beta:
         beta: weight of the probes in training.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    selections = _Chosen("cas").made([8 * width] * 2, classes)
+    selections = _SelectionOptions("cas").build([8 * width] * 2, classes)
     return SelectiveResNet(classes, channels, width, selections, not_negative("beta", beta))
 
 
@@ -240,9 +242,9 @@ def cifs_wrn(
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     if (whole("depth", depth, 10) - 4) % 6:
         raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
-    chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
+    options = _SelectionOptions("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
     inputs = 64 * width if depth > 10 else 32 * width  # of the last block; with one block a stage, the stage before's
-    selections = chosen.made([inputs, 64 * width], classes)
+    selections = options.build([inputs, 64 * width], classes)
     return SelectiveWideResNet(
         depth, width, classes, channels, number("dropout", dropout, "[0, 1)"), selections, not_negative("beta", beta)
     )
@@ -283,7 +285,7 @@ def cifs_cnn(
         detach: whether masks give no gradient to the features.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    chosen = _Chosen(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
+    options = _SelectionOptions(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
     return SelectiveCNN(
-        classes, channels, width, chosen.made([4 * width, 8 * width], classes), not_negative("beta", beta)
+        classes, channels, width, options.build([4 * width, 8 * width], classes), not_negative("beta", beta)
     )

@@ -110,9 +110,9 @@ def _gamma(values: Tensor) -> Gamma:
 def _parts(
     classes: int, channels: int, width: int, extractor: str, denoise: bool, solver: str, step: float, **how: Any
 ) -> tuple[nn.Module, ODEBlock, int, int]:
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     return (
-        made,
+        features,
         ODEBlock(Dynamics(width, timed=True), solver=solver, step=step, **how),
         width,
         whole("classes", classes, 2),
@@ -154,7 +154,7 @@ def lt_node(
     The defence ``auxiliary-from`` leaves the divergence out at first; the loss is then the cross-entropy of the mean
     log-probabilities.
 
-    Predictions are deterministic unless asked otherwise, so that users get the same answer twice; attack random ones
+    Predictions are deterministic by default, so that users get the same answer twice; attack random ones
     with ``eot``. Each of them is then made with one set of end times for the whole batch.
 
     Args:
@@ -224,7 +224,7 @@ def alt_node(
     divergence of every input, undivided, which soon outweighs a small cross-entropy: ``kl_weight`` matters here.
 
     Args:
-        classes: see `lt_node`, unless said otherwise.
+        classes: see `lt_node`, and so all that are not explained here.
         channels: channels of the images.
         width: channels of all feature maps, even.
         extractor: convolutions before the equation.

@@ -17,7 +17,7 @@ Norm = Literal["mean", "l2"]
 
 
 class TisODE(ODENet):
-    """An `ODENet` whose dynamics do not know the time, and are trained to stand still after it (Yan et al., ICLR 2020).
+    """An `ODENet` whose dynamics do not know the time, and are trained to keep still after it (Yan et al., ICLR 2020).
 
     Args:
         extractor: as of `BlockNet`, this and the last two.
@@ -43,8 +43,8 @@ class TisODE(ODENet):
         if not self.weight:
             logits = self(x)
             return logits, logits.new_zeros(())
-        end, moved = self.block(self.extractor(x), steady=True)
-        size = moved.mean() if self.norm == "mean" else moved.flatten(1).norm(dim=1).mean()
+        end, movement = self.block(self.extractor(x), steady=True)
+        size = movement.mean() if self.norm == "mean" else movement.flatten(1).norm(dim=1).mean()
         return self.classify(end), self.weight * size
 
 
@@ -61,8 +61,8 @@ def odenet_cnn(
         extractor: see `odenet`.
         denoise: see `odenet`.
     """
-    made, block = feature_extractor(extractor, channels, width, denoise), Residual(Dynamics(width, timed=False))
-    return BlockNet(made, block, width, whole("classes", classes, 2))
+    features, block = feature_extractor(extractor, channels, width, denoise), Residual(Dynamics(width, timed=False))
+    return BlockNet(features, block, width, whole("classes", classes, 2))
 
 
 @model("odenet")
@@ -100,10 +100,10 @@ def odenet(
         adjoint: gradients by the adjoint equation; attack the network with False.
         time: where the block ends, 1 as published.
     """
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
     block = ODEBlock(Dynamics(width, timed=True), t1=positive("time", time), **how)
-    return ODENet(made, block, width, whole("classes", classes, 2))
+    return ODENet(features, block, width, whole("classes", classes, 2))
 
 
 @model("tisode")
@@ -145,6 +145,6 @@ def tisode(
             our reading of the paper's formula.
     """
     how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     block = SteadyBlock(Dynamics(width, timed=False), WINDOWS[one_of("window", window, WINDOWS)], **how)
-    return TisODE(made, block, width, whole("classes", classes, 2), weight, norm)
+    return TisODE(features, block, width, whole("classes", classes, 2), weight, norm)

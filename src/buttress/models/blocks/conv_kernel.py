@@ -53,8 +53,8 @@ def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0,
         UserError: for inputs that are no images, or images of different shapes.
     """
     if a.dim() != 4 or a.shape[1:] != b.shape[1:]:
-        told = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise UserError(f"the convolutional kernel compares images (N, C, H, W) of one shape; got {told}")
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise UserError(f"the convolutional kernel compares images (N, C, H, W) of one shape; got {shapes}")
     rows, columns = a.double(), b.double()
     each = max(1, _AT_ONCE // max(1, len(columns) * math.prod(columns.shape[2:])))
     settings = (depth, weight_variance, bias_variance)
@@ -62,11 +62,11 @@ def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0,
         return _block(rows, columns, *settings)
     parts, saving = [], torch.is_grad_enabled() and (rows.requires_grad or columns.requires_grad)
     for part in torch.split(rows, each):
-        given = (part, columns, *settings)
+        arguments = (part, columns, *settings)
         if saving:
-            parts.append(checkpoint(_block, *given, use_reentrant=False, preserve_rng_state=False))
+            parts.append(checkpoint(_block, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
-            parts.append(_block(*given))
+            parts.append(_block(*arguments))
     return torch.cat(parts)
 
 

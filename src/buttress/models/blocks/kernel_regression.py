@@ -139,13 +139,13 @@ class KernelRegression(nn.Module):
     def __init__(self, support: Tensor, labels: Tensor, kernel: Kernel = Kernel()) -> None:
         super().__init__()
         if support.dim() < 2 or labels.dim() != 2 or len(support) != len(labels) or not len(support):
-            told = f"{tuple(support.shape)} and {tuple(labels.shape)}"
-            raise UserError(f"a support set is (M, ...) inputs with (M, C) labels, M of 1 or more; got {told}")
+            shapes = f"{tuple(support.shape)} and {tuple(labels.shape)}"
+            raise UserError(f"a support set is (M, ...) inputs with (M, C) labels, M of 1 or more; got {shapes}")
         self.support = nn.Parameter(support.detach().clone())
         self.labels = nn.Parameter(labels.detach().clone())
         self.kernel = kernel
         # The kernel, copies of support and labels, and the coefficients.
-        self._kept: tuple[Kernel, Tensor, Tensor, Tensor] | None = None
+        self._cache: tuple[Kernel, Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) outputs for inputs (N, ...), in their dtype."""
@@ -160,13 +160,13 @@ class KernelRegression(nn.Module):
 
     def _constant(self, support: Tensor, labels: Tensor) -> Tensor:
         """The coefficients of this support, those of the last call where it is the same."""
-        if self._kept is not None:
-            kernel, points, values, known = self._kept
+        if self._cache is not None:
+            kernel, points, values, coefficients = self._cache
             if kernel == self.kernel and _same(points, support) and _same(values, labels):
-                return known
-        with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients later
+                return coefficients
+        with torch.inference_mode(False), torch.no_grad():  # the cache may be used with gradients later
             coefficients = self.kernel.coefficients(support, labels)
-            self._kept = (self.kernel, support.clone(), labels.clone(), coefficients)
+            self._cache = (self.kernel, support.clone(), labels.clone(), coefficients)
         return coefficients
 
     def extra_repr(self) -> str:
@@ -174,10 +174,10 @@ class KernelRegression(nn.Module):
         return f"{tuple(self.support.shape)}, classes={self.labels.shape[1]}, {self.kernel}"
 
 
-def _same(kept: Tensor, now: Tensor) -> bool:
+def _same(cached: Tensor, now: Tensor) -> bool:
     """Whether two tensors have the same numbers, of one kind, on one device."""
-    alike = (kept.shape, kept.dtype, kept.device) == (now.shape, now.dtype, now.device)
-    return alike and torch.equal(kept, now)
+    alike = (cached.shape, cached.dtype, cached.device) == (now.shape, now.dtype, now.device)
+    return alike and torch.equal(cached, now)
 
 
 def centred(y: Tensor, classes: int) -> Tensor:

@@ -94,18 +94,18 @@ def noisy(
         network: the architecture's name.
         first: standard deviation before the first convolution.
         inner: before all others.
-        classes: what the data tell, this and the next three; left to the architecture where it is not given, and
-            dropped where the architecture does not ask for it.
+        classes: of the data, this and the next three; left to the architecture where it is not given, and
+            dropped where the architecture does not take it.
         channels: of the images.
         image_size: their side in pixels.
         features: numbers per input.
         **options: the architecture's own.
     """
-    told = {"classes": classes, "channels": channels, "image_size": image_size, "features": features}
+    data = {"classes": classes, "channels": channels, "image_size": image_size, "features": features}
     timm = network.startswith("timm:")
-    asked = {"classes", "channels"} if timm else set(inspect.signature(registry.model.get(network)).parameters)
-    known: dict[str, Any] = {name: value for name, value in told.items() if value is not None and name in asked}
-    return add_noise(create(network, **known, **options), first, inner)
+    accepted = {"classes", "channels"} if timm else set(inspect.signature(registry.model.get(network)).parameters)
+    shape: dict[str, Any] = {name: value for name, value in data.items() if value is not None and name in accepted}
+    return add_noise(create(network, **shape, **options), first, inner)
 
 
 class Averaged(nn.Module):

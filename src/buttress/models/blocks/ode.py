@@ -84,7 +84,7 @@ class ODEBlock(nn.Module):
 
     Args:
         func: a module (t, z) -> dz/dt.
-        t0: where the state that comes in stands.
+        t0: time of the state that comes in.
         t1: where the state is read.
         solver: see `integrate`, this and the next four.
         step: length of a fixed step.

@@ -70,7 +70,7 @@ class Dynamics(nn.Module):
 
 
 class Residual(nn.Module):
-    """z + func(z): what stands where the ODE does in the matched CNN, and one Euler step of length 1."""
+    """z + func(z): what the matched CNN has where the ODE is, and one Euler step of length 1."""
 
     def __init__(self, func: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.architectures.resnet import resnet18
-from buttress.models.swaps import SMOOTH
+from buttress.models.surgery import SMOOTH
 
 TRUNKS = ("cnn", "resnet18")
 NORMS = ("none", "batch", "group")

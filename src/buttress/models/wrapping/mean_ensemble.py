@@ -16,7 +16,7 @@ Mean = Literal["logits", "probabilities"]
 
 
 class Ensemble(nn.Module):
-    """Networks that take the same inputs and know the same classes, answering with their mean.
+    """Networks that take the same inputs and have the same classes, combined by the mean of their outputs.
 
     Args:
         models: the networks; kept as ``.models``.
@@ -41,8 +41,8 @@ class Ensemble(nn.Module):
         outputs: list[Tensor] = [model(x) for model in self.models]
         shapes = {tuple(output.shape) for output in outputs}
         if len(shapes) > 1:
-            told = " and ".join(str(shape) for shape in sorted(shapes))
-            raise UserError(f"the networks of an ensemble must know the same classes; their outputs have shapes {told}")
+            text = " and ".join(str(shape) for shape in sorted(shapes))
+            raise UserError(f"the networks of an ensemble must have the same classes; their outputs have shapes {text}")
         logits = torch.stack(outputs)
         if self.mean == "logits":
             return logits.mean(0)

@@ -1,4 +1,4 @@
-"""Changes to any network that was just made: smooth activations, and a first convolution with a larger stride."""
+"""Model surgery: smooth activations in the place of ReLU, and a first convolution with a larger stride."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def first_layer(model: nn.Module, kinds: tuple[type[nn.Module], ...] = (nn.Linea
     raise UserError(f"{type(model).__name__} has no convolution{' or linear layer' if kinds else ''}")
 
 
-def swap_activation(model: nn.Module, activation: str, image_size: int | None = None) -> None:
+def replace_activation(model: nn.Module, activation: str, image_size: int | None = None) -> None:
     """Put a smooth activation in the place of every ``nn.ReLU``, in place.
 
     Args:
@@ -56,28 +56,32 @@ def swap_activation(model: nn.Module, activation: str, image_size: int | None = 
     """
     if activation not in SMOOTH:
         raise UserError(f"there is no smooth activation {activation!r}; {nearest(activation, list(SMOOTH))}")
-    kind, made = type(model).__name__, dict[nn.Module, nn.Module]()
+    network, replacements = type(model).__name__, dict[nn.Module, nn.Module]()
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.ReLU) and name:
-            if module not in made:  # one module used in several places stays one
-                made[module] = SMOOTH[activation]()
-            _put(model, name, made[module])
-    x = example(model, image_size)
+            if module not in replacements:  # one module used in several places stays one
+                replacements[module] = SMOOTH[activation]()
+            _set_submodule(model, name, replacements[module])
+    x = example_input(model, image_size)
     if x is None:
-        raise UserError(f"{kind} cannot be tried out, and may call relu as a function: set its activation in its code")
-    with _Seen() as seen:
-        runs(model, x)
-    if seen.relus:
-        raise UserError(f"{kind} calls relu as a function, which cannot be replaced: use nn.ReLU modules in its code")
-    if not made:
-        raise UserError(f"{kind} has no ReLU that {activation} could replace")
+        raise UserError(
+            f"{network} cannot be tried out, and may call relu as a function: set its activation in its code"
+        )
+    with _ReluCalls() as calls:
+        accepts(model, x)
+    if calls.count:
+        raise UserError(
+            f"{network} calls relu as a function, which cannot be replaced: use nn.ReLU modules in its code"
+        )
+    if not replacements:
+        raise UserError(f"{network} has no ReLU that {activation} could replace")
 
 
-def widen_stem(model: nn.Module, stride: int, image_size: int | None = None) -> None:
+def set_stem_stride(model: nn.Module, stride: int, image_size: int | None = None) -> None:
     """Give the first convolution of an image network another stride, in place.
 
     Where the network pools to a fixed size in the end nothing else changes. Where it is made for one size of images,
-    the first pooling gives way, since the stride does its work, and the last one becomes adaptive, so that the linear
+    the first pooling is removed, since the stride does its work, and the last one becomes adaptive, so that the linear
     layers get as many numbers as before.
 
     Args:
@@ -90,32 +94,34 @@ def widen_stem(model: nn.Module, stride: int, image_size: int | None = None) -> 
             over images or could not be run, and one of which the stride leaves too small a map.
     """
     whole("stem_stride", stride, 1)
-    kind, (name, stem) = type(model).__name__, first_layer(model, ())
-    x = example(model, image_size)
+    network, (name, stem) = type(model).__name__, first_layer(model, ())
+    x = example_input(model, image_size)
     if not isinstance(stem, nn.Conv2d) or x is None:
-        raise UserError(f"{kind} cannot be tried out on images: set the stride of its {name} in its code")
-    with _shapes(model) as before:
-        runs(model, x)
+        raise UserError(f"{network} cannot be tried out on images: set the stride of its {name} in its code")
+    with _pooling_sizes(model) as before:
+        accepts(model, x)
     stem.stride = (stride, stride)
-    if runs(model, x):
+    if accepts(model, x):
         return
     size = "x".join(map(str, x.shape[2:]))
-    small = f"stem_stride {stride} leaves {kind} too small a map of {size} images: take larger ones or a smaller stride"
+    small = (
+        f"stem_stride {stride} leaves {network} too small a map of {size} images: take larger ones or a smaller stride"
+    )
     if not before:
         raise UserError(small)
     *earlier, last = before
     if earlier:
-        _put(model, earlier[0], nn.Identity())
-    wanted = before[last][1]
-    _put(model, last, _adaptive(model.get_submodule(last), wanted))
-    with _shapes(model, tuple(_POOLINGS.values())) as after:
-        fits = runs(model, x)
-    if not fits or any(have < want for have, want in zip(after[last][0], wanted, strict=True)):
+        _set_submodule(model, earlier[0], nn.Identity())
+    size_before = before[last][1]
+    _set_submodule(model, last, _adaptive(model.get_submodule(last), size_before))
+    with _pooling_sizes(model, tuple(_POOLINGS.values())) as after:
+        fits = accepts(model, x)
+    if not fits or any(have < want for have, want in zip(after[last][0], size_before, strict=True)):
         raise UserError(small)
 
 
-def example(model: nn.Module, image_size: int | None = None) -> Tensor | None:
-    """One input of zeros that the network can read, or None when none is found.
+def example_input(model: nn.Module, image_size: int | None = None) -> Tensor | None:
+    """One input of zeros that the network accepts, or None when there is none.
 
     Args:
         model: the network.
@@ -129,22 +135,29 @@ def example(model: nn.Module, image_size: int | None = None) -> Tensor | None:
     if isinstance(first, nn.Linear):
         candidates = [torch.zeros(1, first.in_features, dtype=dtype)]
     elif isinstance(first, nn.Conv2d):
-        known = image_size or getattr(model, "image_size", None)
-        sides = (known,) if isinstance(known, int) else _SIDES
+        side = image_size or getattr(model, "image_size", None)
+        sides = (side,) if isinstance(side, int) else _SIDES
         candidates = [torch.zeros(1, first.in_channels, side, side, dtype=dtype) for side in sides]
     else:
         return None
-    return next((x for x in candidates if runs(model, x)), None)
+    return next((x for x in candidates if accepts(model, x)), None)
 
 
-def runs(model: nn.Module, x: Tensor) -> bool:
-    """Whether the network takes these inputs; in eval mode, and leaving nothing changed."""
+def accepts(model: nn.Module, x: Tensor) -> bool:
+    """Whether the network accepts these inputs; in eval mode, and with no change to it."""
     flags = [(module, module.training) for module in model.modules()]
     x = x.to(next(model.parameters()).device)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             model.eval()(x)
-    except (RuntimeError, ValueError, IndexError, TypeError, AssertionError, UserError):  # all say: not these inputs
+    except (
+        RuntimeError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AssertionError,
+        UserError,
+    ):  # the network rejects these inputs
         return False
     finally:
         for module, flag in flags:
@@ -152,30 +165,30 @@ def runs(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-class _Seen(TorchFunctionMode):
+class _ReluCalls(TorchFunctionMode):
     """Counts the calls of ReLU as a function."""
 
-    relus = 0
+    count = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.relus += getattr(func, "__name__", "") in _RELUS
+        self.count += getattr(func, "__name__", "") in _RELUS
         return func(*args, **(kwargs or {}))
 
 
 @contextmanager
-def _shapes(
+def _pooling_sizes(
     model: nn.Module, kinds: tuple[type[nn.Module], ...] = tuple(_POOLINGS)
 ) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
     """Height and width of what goes into and comes out of each pooling, by name, in the order of execution."""
-    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    sizes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
-    def note(name: str, module: nn.Module, args: Any, output: Any) -> None:
-        found[name] = tuple(args[0].shape[2:]), tuple(output.shape[2:])
+    def record(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        sizes[name] = tuple(args[0].shape[2:]), tuple(output.shape[2:])
 
     poolings = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    handles = [module.register_forward_hook(partial(note, name)) for name, module in poolings]
+    handles = [module.register_forward_hook(partial(record, name)) for name, module in poolings]
     try:
-        yield found
+        yield sizes
     finally:
         for handle in handles:
             handle.remove()
@@ -188,7 +201,7 @@ def _adaptive(pooling: nn.Module, size: tuple[int, ...]) -> nn.Module:
     raise AssertionError(f"{type(pooling).__name__} is no pooling")
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+def _set_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
     """Set the submodule of this name."""
     parent, _, own = name.rpartition(".")
     model.get_submodule(parent)._modules[own] = module.train(model.training)

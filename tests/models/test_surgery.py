@@ -11,7 +11,7 @@ from torch import nn
 from buttress import data, models, registry
 from buttress.errors import UserError
 from buttress.jobs.settings import Network
-from buttress.models.swaps import first_layer, swap_activation, widen_stem
+from buttress.models.surgery import first_layer, replace_activation, set_stem_stride
 
 SMALL = {"preactresnet18": {"width": 4}, "resnet18": {"width": 4}, "vgg19": {"width": 1 / 16}}
 SMALL["wrn"] = SMALL["cifs-wrn"] = {"depth": 10, "width": 1}
@@ -101,7 +101,7 @@ def test_any_registered_network_has_no_relu_left_and_the_same_initial_weights(na
 def test_a_module_in_two_places_stays_one():
     model = Blocks()
     model.eval()
-    swap_activation(model, "gelu", 6)
+    replace_activation(model, "gelu", 6)
     assert isinstance(model.act, nn.GELU)
     assert model.same is model.act
     assert isinstance(model.block[2], nn.GELU)
@@ -116,8 +116,8 @@ def test_trying_a_network_out_leaves_no_trace():
     model, state = Blocks().train(), torch.get_rng_state()
     model.block[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    swap_activation(model, "silu")
-    widen_stem(model, 2)
+    replace_activation(model, "silu")
+    set_stem_stride(model, 2)
     assert torch.equal(torch.get_rng_state(), state)
     assert not model.block[1].training
     assert model.block.training
@@ -128,12 +128,12 @@ def test_trying_a_network_out_leaves_no_trace():
 @pytest.mark.parametrize("call", [F.relu, torch.relu, torch.relu_, lambda z: z.relu(), lambda z: F.relu(z, True)])
 def test_relu_as_a_function_is_refused_in_words(call):
     line = "Functional calls relu as a function, which cannot be replaced: use nn.ReLU modules in its code"
-    assert told(swap_activation, Functional(call), "silu") == line
+    assert told(replace_activation, Functional(call), "silu") == line
 
 
 def test_other_functions_are_let_be():
     model = Functional(torch.tanh)
-    swap_activation(model, "silu")
+    replace_activation(model, "silu")
     assert isinstance(model.act, nn.SiLU)
 
 
@@ -142,7 +142,7 @@ def test_what_cannot_be_swapped_is_told():
     assert told(models.create, "cnn", activation="silo") == line
     assert told(models.create, "lsa-a", activation="silu") == "LSAA has no ReLU that silu could replace"
     odd = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ReLU())
-    assert told(swap_activation, odd, "silu").startswith("Sequential cannot be tried out, and may call relu")
+    assert told(replace_activation, odd, "silu").startswith("Sequential cannot be tried out, and may call relu")
 
 
 def test_a_strided_network_equals_one_that_is_written_so():
@@ -182,9 +182,13 @@ def test_what_has_no_stem_or_no_stride_is_told():
     assert told(models.create, "mlp", stem_stride=2) == "MLP has no convolution"
     assert told(models.create, "cnn", stem_stride=0) == "stem_stride must be a whole number of 1 or more; got 0"
     flat = nn.Sequential(nn.Conv1d(1, 2, 3))
-    assert told(widen_stem, flat, 2).startswith("Sequential cannot be tried out on images: set the stride of its 0")
+    assert told(set_stem_stride, flat, 2).startswith(
+        "Sequential cannot be tried out on images: set the stride of its 0"
+    )
     fixed = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
-    assert told(widen_stem, fixed, 2, 8).startswith("stem_stride 2 leaves Sequential too small a map of 8x8 images")
+    assert told(set_stem_stride, fixed, 2, 8).startswith(
+        "stem_stride 2 leaves Sequential too small a map of 8x8 images"
+    )
 
 
 def test_an_option_of_the_architecture_itself_comes_first():
