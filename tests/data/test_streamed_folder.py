@@ -41,7 +41,7 @@ def test_an_evaluation_of_the_stream_is_that_of_the_data_in_memory(folder, nets)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(20, 2))
     attack = FGSM(threat=Threat(eps=0.1))
     split = data.load(f"folder:{folder}").test
-    known = as_split(split.x.numpy(), whole.y.numpy())
+    known = as_split(split.x.numpy(), split.y.numpy())
     parts = [evaluate(model, given, attack, group=4) for given in (FolderBatches(folder / "test", batch=3), known)]
     assert parts[0].successes == parts[1].successes
     assert parts[0].groups == parts[1].groups == 5

@@ -104,10 +104,10 @@ def from_spec(spec: dict[str, Any]) -> nn.Module:
     """
     usual, surgery = {"name", "options", "mean", "std"}, ("activation", "stem_stride")
     if not isinstance(spec, dict) or not usual <= set(spec) <= usual.union(surgery):
-        raise UserError(f"a model's description has the entries name, options, mean and std, not {spec!r}")
+        raise UserError(f"a model's description has the entries name, options, mean and std; got {spec!r}")
     name, options = spec["name"], spec["options"]
     if not isinstance(name, str) or not isinstance(options, dict) or {"name", "mean", "std", "seed"} & set(options):
-        raise UserError(f"a model's description has a name as text and options by name, not {spec!r}")
+        raise UserError(f"a model's description has a name as text and options by name; got {spec!r}")
     return _created(name, options, spec["mean"], spec["std"], 0, {key: spec[key] for key in surgery if key in spec})
 
 
@@ -117,7 +117,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UserError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+        raise UserError(f"seed must be a whole number from 0 to 2**63 - 1; got {seed!r}")
     # On the CPU whatever the default device, so that a seed gives the same weights everywhere; and the CPU's generator
     # alone, since torch.manual_seed would reseed the accelerators too.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):

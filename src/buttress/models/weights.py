@@ -33,7 +33,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"weights are written as safetensors: give a name ending in .safetensors, not {path}")
+        raise UserError(f"weights are written as safetensors: give a name ending in .safetensors; got {path}")
     tensors = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):

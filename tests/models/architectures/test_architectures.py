@@ -104,7 +104,7 @@ def wrn_count(depth: int, width: int) -> int:
 def test_wrn():
     assert count(models.create("wrn")) == wrn_count(28, 10) == 36_479_194
     assert count(models.create("wrn", depth=16, width=2)) == wrn_count(16, 2)
-    with pytest.raises(UserError, match=r"depth must be 6 n \+ 4 .*, not 27"):
+    with pytest.raises(UserError, match=r"depth must be 6 n \+ 4 .*; got 27"):
         models.create("wrn", depth=27)
 
 
@@ -205,7 +205,7 @@ def test_mlp():
     assert count(models.create("mlp", features=3, hidden=())) == linear(3, 2)
     with pytest.raises(UserError, match=r"activation must be one of elu, .*relu.*; got 'rellu'"):
         models.create("mlp", activation="rellu")
-    with pytest.raises(UserError, match="hidden must be a list of whole numbers, not 64"):
+    with pytest.raises(UserError, match="hidden must be a list of whole numbers; got 64"):
         models.create("mlp", hidden=64)
 
 

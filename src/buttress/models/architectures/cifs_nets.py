@@ -241,7 +241,7 @@ def cifs_wrn(
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     if (whole("depth", depth, 10) - 4) % 6:
-        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
+        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...); got {depth}")
     options = _SelectionOptions("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
     inputs = 64 * width if depth > 10 else 32 * width  # of the last block; with one block a stage, the stage before's
     selections = options.build([inputs, 64 * width], classes)

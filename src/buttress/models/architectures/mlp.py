@@ -52,7 +52,7 @@ def mlp(
     """
     one_of("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, list | tuple):
-        raise UserError(f"hidden must be a list of whole numbers, not {hidden!r}")
+        raise UserError(f"hidden must be a list of whole numbers; got {hidden!r}")
     units = [whole("hidden", units, 1) for units in hidden]
     sizes = [whole("features", features, 1), *units, whole("classes", classes, 2)]
     return MLP(sizes, ACTIVATIONS[activation])

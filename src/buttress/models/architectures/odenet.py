@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from buttress.errors import UserError
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.blocks.ode_network import BlockNet, Dynamics, ODENet, Residual, feature_extractor
 from buttress.models.blocks.steady_state import WINDOWS, SteadyBlock
@@ -34,8 +33,7 @@ class TisODE(ODENet):
         self, extractor: nn.Module, block: SteadyBlock, width: int, classes: int, weight: float, norm: Norm
     ) -> None:
         super().__init__(extractor, block, width, classes)
-        if norm not in ("mean", "l2"):
-            raise UserError(f"norm must be mean or l2, not {norm!r}")
+        one_of("norm", norm, get_args(Norm))
         self.weight, self.norm = not_negative("weight", weight), norm
 
     def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from buttress.errors import UserError
 from buttress.models.blocks.transformer import Attention, Block, Convolution, Embedding, Head, Pool
 from buttress.registry import model
-from buttress.validation import positive, switch, whole
+from buttress.validation import one_of, positive, switch, whole
 
 Mixer = Literal["attention", "convolution"]
 Stem = Literal["patch", "cnn"]
@@ -83,17 +83,16 @@ def vit(
             initialisation. 0.02, usual elsewhere, gives small tokens, whose changes the first normalisation stretches.
     """
     sizes = {"classes": (classes, 2), "channels": (channels, 1), "image_size": (image_size, 1), "width": (width, 1)}
-    for name, (value, least) in {**sizes, "depth": (depth, 1), "heads": (heads, 1)}.items():
-        whole(name, value, least)
-    for name, chosen, known in (("mixer", mixer, Mixer), ("stem", stem, Stem), ("pool", pool, Pool)):
-        if chosen not in get_args(known):
-            raise UserError(f"{name} must be one of {', '.join(get_args(known))}, not {chosen!r}")
+    for name, (count, least) in {**sizes, "depth": (depth, 1), "heads": (heads, 1)}.items():
+        whole(name, count, least)
+    for name, value, choices in (("mixer", mixer, Mixer), ("stem", stem, Stem), ("pool", pool, Pool)):
+        one_of(name, value, get_args(choices))
     if width % heads:
-        raise UserError(f"width must be a multiple of heads, not {width!r} for {heads} heads")
+        raise UserError(f"width must be a multiple of heads; got {width!r} for {heads} heads")
     switch("mixer_bias", mixer_bias)
     side = whole("patch", _patch(image_size) if patch is None else patch, 1)
     if image_size % side:
-        raise UserError(f"image_size must be a multiple of patch, not {image_size} for patches of {side}")
+        raise UserError(f"image_size must be a multiple of patch; got {image_size} for patches of {side}")
     hidden = round(positive("mlp_ratio", mlp_ratio) * width)
     whole("the hidden units, mlp_ratio times width,", hidden, 1)
     own = pool != "patches"
@@ -201,7 +200,7 @@ def _kernels(kernels: Sequence[int], heads: int) -> tuple[int, ...]:
     """One odd size for each head."""
     known = isinstance(kernels, Sequence) and not isinstance(kernels, str)
     if not known or len(kernels) not in (1, heads) or any(whole("a kernel", k, 1) % 2 == 0 for k in kernels):
-        raise UserError(f"kernels must be one odd size, or one for each of the {heads} heads, not {kernels!r}")
+        raise UserError(f"kernels must be one odd size, or one for each of the {heads} heads; got {kernels!r}")
     return tuple(kernels) if len(kernels) == heads else tuple(kernels) * heads
 
 
@@ -209,7 +208,7 @@ def _cnn(channels: int, width: int, patch: int) -> nn.Module:
     """Features (N, width, H / patch, W / patch) of images (N, channels, H, W)."""
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or patch < 2:
-        raise UserError(f"with stem 'cnn' patch must be a power of 2 from 2 on, not {patch}")
+        raise UserError(f"with stem 'cnn' patch must be a power of 2 from 2 on; got {patch}")
     layers: list[nn.Module] = []
     for left in reversed(range(halvings)):
         filters = max(1, width // 2**left)

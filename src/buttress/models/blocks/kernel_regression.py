@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.blocks.conv_kernel import angle_of, conv_ntk
-from buttress.validation import not_negative, positive, whole
+from buttress.validation import not_negative, one_of, positive, whole
 
 Kind = Literal["fc", "conv"]
 
@@ -82,8 +82,7 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Refuse what is no kernel."""
-        if self.kind not in get_args(Kind):
-            raise UserError(f"the kind of a kernel must be one of {', '.join(get_args(Kind))}; got {self.kind!r}")
+        one_of("kernel", self.kind, get_args(Kind))
         whole("depth", self.depth, 0)
         positive("weight_variance", self.weight_variance)
         not_negative("bias_variance", self.bias_variance)

@@ -104,7 +104,7 @@ def discretisation(setting: object, k: float | None = None) -> Discretisation:
         raise UserError(f"there is no discretisation {setting!r}; {nearest(setting, [*_FIXED, *_TRAINED])}")
     if isinstance(setting, Sequence):
         if len(setting) != 4:
-            raise UserError(f"discretisation takes four coefficients, a0, a1, a2 and b0, not {list(setting)}")
+            raise UserError(f"discretisation takes four coefficients, a0, a1, a2 and b0; got {list(setting)}")
         a0, a1, a2, b0 = (_number("a coefficient of discretisation", value, may_be_zero=True) for value in setting)
         return fixed((a0, a1, a2, b0))
     return fixed(three_step(_number("discretisation, as the k of a three-step method,", setting)))
@@ -151,7 +151,7 @@ def characteristic_roots(a: Sequence[float]) -> list[complex]:
         UserError: for coefficients that are not finite, or none.
     """
     if not a or not all(math.isfinite(value) for value in a):
-        raise UserError(f"a multistep method has one finite coefficient or more, not {list(a)}")
+        raise UserError(f"a multistep method has one finite coefficient or more; got {list(a)}")
     polynomial = np.array([1.0, *(-value for value in a)])
     if abs(sum(a) - 1) > TOLERANCE:
         return _sorted(polynomial)

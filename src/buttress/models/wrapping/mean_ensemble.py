@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.validation import one_of
 
 Mean = Literal["logits", "probabilities"]
 
@@ -32,8 +33,7 @@ class Ensemble(nn.Module):
         members = list(models) if isinstance(models, Iterable) else []
         if not members or not all(isinstance(model, nn.Module) for model in members):
             raise UserError(f"an ensemble needs a list of torch modules, one at least; got {type(models).__name__}")
-        if mean not in get_args(Mean):
-            raise UserError(f"mean must be one of {', '.join(get_args(Mean))}; got {mean!r}")
+        one_of("mean", mean, get_args(Mean))
         self.models, self.mean = nn.ModuleList(members), mean
 
     def forward(self, x: Tensor) -> Tensor:

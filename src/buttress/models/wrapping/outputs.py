@@ -36,7 +36,7 @@ class Output(nn.Module):
             part = self._of_sequence(output)
         else:
             name = type(output).__name__
-            raise UserError(f"output {self.key!r} is to be picked, but the model returns a {name}: leave the key out")
+            raise UserError(f"output {self.key!r} cannot be picked, for the model returns a {name}: leave the key out")
         if not isinstance(part, Tensor):
             raise UserError(f"output {self.key!r} of the model is a {type(part).__name__}, not a tensor of logits")
         return part
@@ -52,7 +52,7 @@ class Output(nn.Module):
         position = _position(self.key)
         if position is None or not -len(output) <= position < len(output):
             what = f"a {type(output).__name__} of {len(output)}"
-            raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}, not {self.key!r}")
+            raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}; got {self.key!r}")
         return output[position]
 
 
