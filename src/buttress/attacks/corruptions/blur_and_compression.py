@@ -109,7 +109,7 @@ def quantised(x: Tensor, steps: Tensor) -> Tensor:
     blocks = whole.unfold(2, 8, 8).unfold(3, 8, 8)
     cosine = transform().to(x)
     found = cosine @ blocks @ cosine.T / steps
-    # Ties are common (flat blocks): they go away from 0 and must not hang on the last digits of a product.
+    # Ties are common (flat blocks): they are rounded away from 0 and must not depend on the last digits of a product.
     number = found.sign() * (found.abs().round(decimals=6) + 0.5).floor()
     blocks = cosine.T @ (number * steps) @ cosine
     whole = blocks.permute(0, 1, 2, 4, 3, 5).reshape(whole.shape)

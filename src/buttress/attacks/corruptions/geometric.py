@@ -17,7 +17,7 @@ from buttress.registry import attack
 @attack("rotation")
 @dataclass(frozen=True, kw_only=True)
 class Rotation(Corruption):
-    """A turn about the middle, to either side by a draw for each input; the edge goes on outside.
+    """A turn about the middle, to either side by a draw for each input; the edge is repeated outside.
 
     Severities: 5, 10, 15, 20 and 30 degrees; up to 30 are what Engstrom et al. (ICML 2019) allow an attacker.
     """
@@ -36,7 +36,7 @@ _WAYS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 @attack("translation")
 @dataclass(frozen=True, kw_only=True)
 class Translation(Corruption):
-    """A shift by whole pixels in one of eight directions, by a draw for each input; the edge goes on outside.
+    """A shift by whole pixels in one of eight directions, by a draw for each input; the edge is repeated outside.
 
     Severities: 4, 7, 10, 13 and 16 % of each side, rounded, at least one pixel: 1, 2, 3, 4 and 4 of 28 pixels. Engstrom
     et al. (ICML 2019) allow an attacker about 10 %.

@@ -47,7 +47,7 @@ class Impulses(Noise):
 
     Args:
         amount: the chance of each pixel.
-        box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
+        box: the range (low, high) of the values; without one, each input's own least and largest value.
     """
 
     amount: float = 0.05
@@ -136,7 +136,7 @@ class Salt(Impulses):
 
     Args:
         amount: the chance of each pixel.
-        box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
+        box: the range (low, high) of the values; without one, each input's own least and largest value.
     """
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -152,7 +152,7 @@ class Pepper(Impulses):
 
     Args:
         amount: the chance of each pixel.
-        box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
+        box: the range (low, high) of the values; without one, each input's own least and largest value.
     """
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -168,7 +168,7 @@ class SaltAndPepper(Impulses):
 
     Args:
         amount: the chance of each pixel to be turned; white and black are equally likely.
-        box: the range (low, high) of the values; without one, an input's own least and largest value stand for it.
+        box: the range (low, high) of the values; without one, each input's own least and largest value.
     """
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -58,7 +58,7 @@ class Invert(Noise):
     A change of style in which every edge stays where it was. No draws and no severities: halfway all would be grey.
 
     Args:
-        box: the range (low, high) that inputs live in; without one an input's own least and largest value stand for it.
+        box: the range (low, high) that inputs live in; without one each input's own least and largest value.
     """
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -71,7 +71,7 @@ class Invert(Noise):
 @attack("posterise")
 @dataclass(frozen=True, kw_only=True)
 class Posterise(Corruption):
-    """Few tones, as on a screen print: each value goes to the nearest of some evenly spaced ones, in each channel.
+    """Few tones, as on a screen print: each value is rounded to the nearest of a few evenly spaced ones.
 
     Severities: 8, 6, 4, 3 and 2 tones, of which the darkest is black and the brightest white; ours. No draws.
     """

@@ -38,7 +38,7 @@ class Sketch(Corruption):
 
 
 def ink(x: Tensor) -> Tensor:
-    """(N, 1, H, W) lengths of the slopes of (N, C, H, W) images, the longest of each being 1; the edge goes on outside.
+    """(N, 1, H, W) lengths of the slopes of (N, C, H, W) images, the longest of each 1; the edge is repeated outside.
 
     Slopes below a millionth, which rounding makes, count as none.
     """
