@@ -62,7 +62,7 @@ VALUES = {
     f"{TRAIN} --epochs --seed 3": "--epochs needs a value",
     f"{TRAIN} --batch-size 0": "batch_size must be a whole number of 1 or more; got 0",
     f"{TRAIN} --keep worst": "--keep takes one of best, last; got 'worst'",
-    f"{TRAIN} --limit 0": "at least 1 input, got 0",
+    f"{TRAIN} --limit 0": "limit must be a whole number of 1 or more; got 0",
     f"{TRAIN} --optimiser.lr -1": "lr must be a finite number above 0",
     f"{TRAIN} --optimiser.name sdg": "--optimiser.name takes one of sgd, adam, adamw; got 'sdg'",
     f"{TRAIN} --optimiser 3": "--optimiser takes its options one by one, as in --optimiser.name",
@@ -78,7 +78,7 @@ VALUES = {
     "audit --out new": "needed and not given: --network",
     "audit {runs}/moons": "needed and not given: --out",
     "audit {runs}/moons --out new --inputs 0": "inputs must be a whole number of 1 or more; got 0",
-    "audit {runs}/moons --out new --limit 0": "at least 1 input, got 0",
+    "audit {runs}/moons --out new --limit 0": "limit must be a whole number of 1 or more; got 0",
     "audit {runs}/moons --out new --inputs x": "--inputs takes a whole number; got 'x'",
     "audit {runs}/moons --out new --precision fp99": (
         "--precision takes one of fp32, bf16, folded, twin, compiled, auto; got 'fp99'"

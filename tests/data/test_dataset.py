@@ -59,7 +59,7 @@ def test_stratified_keeps_ids_and_returns_itself_when_nothing_is_left_out():
     assert some.y.bincount().tolist() == [5, 5]
     assert torch.equal(some.x, part.x[some.ids - 7])
     assert (some.ids.diff() > 0).all()
-    with pytest.raises(UserError, match="limit of at least 1"):
+    with pytest.raises(UserError, match="limit must be a whole number of 1 or more"):
         part.stratified(0)
 
 

@@ -53,7 +53,7 @@ def test_images_can_be_resized(folder):
 
 
 def test_what_cannot_be_read_is_told(folder, tmp_path):
-    with pytest.raises(UserError, match="at least 1 image, got 0"):
+    with pytest.raises(UserError, match="batch must be a whole number of 1 or more; got 0"):
         FolderBatches(folder / "test", batch=0)
     with pytest.raises(UserError, match="there is none"):
         FolderBatches(tmp_path / "nowhere")

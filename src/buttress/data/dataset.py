@@ -15,6 +15,7 @@ from torch import Tensor
 from buttress.data.augment import Augment
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
+from buttress.validation import whole
 
 BATCH = 256
 
@@ -88,8 +89,7 @@ class Split:
         Raises:
             UserError: when ``limit`` is below 1.
         """
-        if limit < 1:
-            raise UserError(f"expected a limit of at least 1 input, got {limit}")
+        whole("limit", limit)
         return self if limit >= len(self) else self.subset(stratified_index(self.y, limit, seed))
 
     def divide(self, count: int, seed: int) -> tuple[Split, Split]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from buttress.data.dataset import BATCH
 from buttress.data.folder import class_names, common_format, image_files, load_images
-from buttress.errors import UserError
+from buttress.validation import whole
 
 
 class FolderBatches:
@@ -32,8 +32,7 @@ class FolderBatches:
     """
 
     def __init__(self, path: str | Path, *, size: int | tuple[int, int] | None = None, batch: int = BATCH) -> None:
-        if batch < 1:
-            raise UserError(f"expected a batch of at least 1 image, got {batch}")
+        whole("batch", batch)
         self.classes = tuple(class_names(Path(path)))
         self._files = image_files(Path(path), self.classes)
         self._shape, self._mode = common_format(self._files, size)
