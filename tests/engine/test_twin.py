@@ -416,7 +416,7 @@ def test_several_gradients_at_once_and_differences_fall_back_too(nets, precision
         asked, plain = (Oracle(Runner(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
         for ours, theirs in zip(ask(asked), ask(plain), strict=True):
             assert torch.equal(ours, theirs)
-        assert asked.passes.precision == "fp32"
+        assert asked.runner.precision == "fp32"
         assert asked.forwards.tolist() == plain.forwards.tolist()
 
 

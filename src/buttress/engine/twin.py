@@ -47,7 +47,7 @@ class Twin(nn.Module):
         try:
             self.copy = copy.deepcopy(model).requires_grad_(False)
         except Exception as error:  # graph tensors, locks, modules that refuse
-            raise NoTwinError(f"it cannot be copied: {told(error)}") from None
+            raise NoTwinError(f"it cannot be copied: {one_line(error)}") from None
         for convolution, norm in self._pairs.items():
             made: Any = self.copy.get_submodule(convolution)
             if made.bias is None:
@@ -82,7 +82,7 @@ class Twin(nn.Module):
                 if out_of_memory(error):
                     raise
                 if not self.relax():
-                    raise NoTwinError(f"its copy cannot run: {told(error)}") from None
+                    raise NoTwinError(f"its copy cannot run: {one_line(error)}") from None
         return self._tried(x)
 
     def relax(self) -> bool:
@@ -127,6 +127,26 @@ class Twin(nn.Module):
             made.bias.copy_((bias - following.running_mean) * scale + shift)
 
 
+class Compiled:
+    """A compiled twin, always called with one batch size: another shape would be compiled, or captured, anew."""
+
+    def __init__(self, twin: Twin, batch_size: int) -> None:
+        self.batch_size, self.refill, self.relax = batch_size, twin.refill, twin.relax
+        self.run = torch.compile(twin, dynamic=False)
+        self.graphs = torch.compile(twin, dynamic=False, mode="reduce-overhead")
+
+    def __call__(self, x: Tensor) -> Any:
+        """The twin's output; fewer inputs than a batch are filled up with copies of the first."""
+        count = len(x)
+        if count > self.batch_size:
+            return torch.cat([self(part) for part in torch.split(x, self.batch_size)])
+        padded = torch.cat([x, x[:1].expand(self.batch_size - count, *x.shape[1:])]) if count < self.batch_size else x
+        if x.device.type != "cuda":
+            return self.run(padded)[:count]
+        cast(Any, torch.compiler).cudagraph_mark_step_begin()
+        return self.graphs(padded)[:count].clone()  # the graph's own memory is written again by the next pass
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, which says nothing of the network."""
     return isinstance(error, torch.OutOfMemoryError) or (
@@ -134,7 +154,7 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
