@@ -52,6 +52,7 @@ class Ledger:
         success: (N,) bool, whether the last point asked about was adversarial, as the search's precision saw it.
         point: (N, ...) the first adversarial point of each input that has left; ``output`` (N, C) the output there.
         forwards: (N,) int64, forward passes spent on each input; ``backwards`` likewise.
+        unread: (N,) bool, the inputs with a success that has not been read from the device yet.
         stages: what each part of a composed attack did, in order.
         x: (N, ...) the unperturbed inputs.
         search: "full" keeps every input to the end; with "first" an input leaves after its first success.
@@ -68,7 +69,7 @@ class Ledger:
         self.stages: dict[str, Stage] = {}
         self.rows: Tensor | None = None
         self.point, self.output = x.clone(), x.new_zeros(0)
-        self._unread = torch.zeros_like(self.alive)  # successes that have not been read
+        self.unread = torch.zeros_like(self.alive)
         self._questions = 0
 
     def share(self, other: Ledger) -> None:
@@ -121,38 +122,30 @@ class Ledger:
             success: (M,) bool, which of them are adversarial.
             proof: whether that is enough to let an input leave.
         """
-        rows = self.indices
+        rows: Rows = slice(None) if self.rows is None else self.rows
         self.success[rows] = success
         if self.search == "full" or not proof:
             return False
         if self.inside is not None:
             success = success & self.inside(points, self.take(self.x))
-        self._make_room(output)
-        new = success & ~self._unread[rows]
+        if not len(self.output):
+            self.output = output.new_zeros(len(self.x), *output.shape[1:])
+        new = success & ~self.unread[rows]
         if self.read_every == 1:
             index = torch.arange(len(self.x), device=new.device)[rows][new]
             self.point[index], self.output[index] = points[new], output[new]
         else:  # no index, so nothing is read from the device
             self.point[rows] = torch.where(per_row(new, points), points, self.point[rows])
             self.output[rows] = torch.where(per_row(new, output), output, self.output[rows])
-        self._unread[rows] |= success
+        self.unread[rows] |= success
         self._questions += 1
         return self._questions % self.read_every == 0
 
-    def unread(self) -> Tensor:
-        """(M,) indices of the inputs that take part still and had a success since this was last called."""
-        index = (self._unread & self.alive).nonzero().squeeze(1)
-        self._unread.zero_()
-        return index
-
     def leave(self, index: Tensor, points: Tensor, output: Tensor, together: bool) -> None:
         """Let these inputs, (M,) indices, leave with (M, ...) adversarial points and float32 outputs (M, C)."""
-        self._make_room(output)
+        if not len(self.output):
+            self.output = output.new_zeros(len(self.x), *output.shape[1:])
         self.point[index], self.output[index] = points, output
         if len(index):
             self.alive[index] = False
             self.select(together)
-
-    def _make_room(self, output: Tensor) -> None:
-        if not len(self.output):
-            self.output = output.new_zeros(len(self.x), *output.shape[1:])

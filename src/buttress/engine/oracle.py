@@ -34,13 +34,9 @@ class Oracle:
     confirmed in float32 by the caller's own model; with "full" all stay, and so they do where an answer is a mean over
     draws.
 
-    Args:
-        runner: runs the model.
-        x: (N, ...) inputs.
-        y: (N,) the truth.
-        target: (N,) classes wanted, or None.
-        search: as for the `Ledger`, whose ``alive``, ``resting``, ``success``, ``forwards``, ``backwards`` and
-            ``stages`` are an oracle's own attributes; ``inside`` and ``read_every`` likewise.
+    It is about inputs ``x`` (N, ...) with the truth ``y`` and perhaps a ``target`` (N,). ``search``, ``inside`` and
+    ``read_every`` are as for the `Ledger`, whose ``alive``, ``resting``, ``success``, ``forwards``, ``backwards`` and
+    ``stages`` are attributes of the oracle, too.
     """
 
     def __init__(
@@ -59,11 +55,10 @@ class Oracle:
         self.ledger = ledger = Ledger(x, search, inside, read_every)
         self.alive, self.resting, self.success = ledger.alive, ledger.resting, ledger.success
         self.forwards, self.backwards, self.stages = ledger.forwards, ledger.backwards, ledger.stages
+        self._loss = losses.resolve(self.task.loss)
         self._clean: Tensor | None = None
         self._empty: Tensor | None = None  # (0, C), the answer where no input is asked about
         self._checked = False
-
-    # -- from a question to the model's backward pass ----------------------------------------------------------------
 
     def loss_and_grad(
         self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
@@ -79,7 +74,7 @@ class Oracle:
         Raises:
             UserError: when the output does not depend differentiably on the input.
         """
-        spec = losses.resolve(loss or self.task.loss)
+        spec = self._loss if loss is None else losses.resolve(loss)
 
         def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
             value, slope = spec.slope(output, *self._truth(spec, rows, toward))
@@ -101,13 +96,18 @@ class Oracle:
             return []
         if self.runner.precision == "auto":
             choose_precision(self, gradient=slopes > 0)
-        answer = self.answers(points, rows, ends, slopes, self.runner.precision)
-        whole = answer if rows is None else [self.ledger.whole(part) for part in answer]
-        self._note(points, answer[0])
-        return whole
+        answer = self.answers(points, rows, ends, slopes)
+        y, target = (value if rows is None or value is None else value[rows] for value in (self.y, self.target))
+        success = self.task.is_adversarial(answer[0], y, target)
+        self._empty = answer[0][:0]
+        if self.ledger.note(points, answer[0], success, proof=self.runner.draws == 1):
+            self._read()
+        if rows is None:
+            return answer
+        return [part.new_zeros(len(x), *part.shape[1:]).index_copy_(0, rows, part) for part in answer]
 
     def answers(
-        self, points: Tensor, rows: Tensor | None, ends: Ends | None, slopes: int, precision: Precision
+        self, points: Tensor, rows: Tensor | None, ends: Ends | None, slopes: int, precision: Precision | None = None
     ) -> list[Tensor]:
         """What `_pass` gives for (M, ...) points of these inputs, counted, in batches halved when memory runs out."""
         runner, start, results = self.runner, 0, list[tuple[Tensor, ...]]()
@@ -126,13 +126,14 @@ class Oracle:
             start = part.stop
         return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
 
-    def _pass(self, x: Tensor, rows: Rows, ends: Ends | None, precision: Precision) -> tuple[Tensor, ...]:
+    def _pass(self, x: Tensor, rows: Rows, ends: Ends | None, precision: Precision | None) -> tuple[Tensor, ...]:
         """The model's output for these inputs; with ``ends`` its values, and its slopes led back to ``x``.
 
         Where something raises, the pass is made again in the next plainer way, as long as `Runner.relax` knows one.
         """
-        forward = self.runner.model if precision == "fp32" else partial(self.runner.run, precision=precision)
         while True:
+            used = precision or self.runner.precision
+            forward = self.runner.model if used == "fp32" else partial(self.runner.run, precision=used)
             try:
                 with torch.set_grad_enabled(ends is not None):
                     start = x if ends is None else x.detach().clone().requires_grad_()
@@ -153,7 +154,7 @@ class Oracle:
                     grads.append(torch.nan_to_num(grad, nan=0.0).contiguous())
                 return output.detach(), *values, *grads
             except Exception as error:
-                if not self.runner.relax(error, precision):
+                if not self.runner.relax(error, used):
                     raise
 
     def _truth(self, spec: losses.Loss, rows: Rows, toward: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -182,7 +183,7 @@ class Oracle:
         self, output: Tensor, rows: Tensor | None, loss: losses.LossLike | None, toward: Tensor | None
     ) -> Tensor:
         """(N,) of outputs (N, C) of which those at ``rows`` were asked for; 0 for the others."""
-        spec = losses.resolve(loss or self.task.loss)
+        spec = self._loss if loss is None else losses.resolve(loss)
         value = spec.value(output.double(), *self._truth(spec, slice(None), toward))
         return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
@@ -208,8 +209,6 @@ class Oracle:
         if not answer:
             return self.ledger.whole(self._nothing()), x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
         return answer[0], torch.stack(answer[1:], 1)
-
-    # -- the course of a search --------------------------------------------------------------------------------------
 
     @property
     def done(self) -> bool:
@@ -274,17 +273,10 @@ class Oracle:
             self.ledger.leave(rows[success], points[success], output[success], self.together)
         return success
 
-    def _note(self, points: Tensor, output: Tensor) -> None:
-        """Note which points are adversarial; every so many questions their inputs leave."""
-        self._empty, target = output[:0], None if self.target is None else self.ledger.take(self.target)
-        success = self.task.is_adversarial(output, self.ledger.take(self.y), target)
-        proof = self.runner.draws == 1  # one set of draws is none: those search on
-        if self.ledger.note(points, output, success, proof):
-            self._read()
-
     def _read(self) -> None:
-        """Let the inputs with a success leave; what another precision than float32 said is asked again."""
-        index = self.ledger.unread()
+        """Let the inputs with a success leave; one seen in another precision than float32 is confirmed before."""
+        index = (self.ledger.unread & self.alive).nonzero().squeeze(1)
+        self.ledger.unread.zero_()
         if not len(index):
             return
         points, output = self.ledger.point[index], self.ledger.output[index]

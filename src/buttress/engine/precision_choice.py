@@ -31,7 +31,7 @@ def choose_precision(oracle: Oracle, *, gradient: bool) -> None:
         UserError: when gradients are wanted of a model that has none.
     """
     runner, inputs = oracle.runner, oracle.ledger.take(oracle.x)
-    x, seconds = inputs[: min(runner.batch_size, _TIMED)], dict[Precision, float]()
+    x, seconds = inputs[: min(runner.batch_size, _TIMED)], dict["Precision", float]()
     names: list[Precision] = ["fp32", "bf16", "folded", "twin"] if x.dtype == torch.float32 and len(x) else ["fp32"]
     for precision in (name for name in names if runner.allows(name)):
         if precision in ("folded", "twin") and runner.twin(precision, inputs[: runner.batch_size]) is None:
