@@ -84,21 +84,19 @@ class Oracle:
         return (answer[1], answer[2]) if answer else (x.new_zeros(len(x)), torch.zeros_like(x))
 
     def _ask(self, x: Tensor, ends: Ends | None = None, slopes: int = 0, clean: bool = False) -> list[Tensor]:
-        """One question about the inputs computed now: output, values and gradients, (N, ...) each; [] for no input.
-
-        ``slopes`` is the number that ``ends`` gives, ``clean`` whether it reads `clean`, which is computed before.
-        """
+        """One question about the inputs computed now: output, values and gradients, (N, ...) each; [] for no input."""
         rows = self.ledger.rows
         points = x if rows is None else x[rows]
         if clean:
-            _ = self.clean
+            _ = self.clean  # computed here, outside of the gradient's graph
         if not len(points):
             return []
         if self.runner.precision == "auto":
             choose_precision(self, gradient=slopes > 0)
         answer = self.answers(points, rows, ends, slopes)
-        y, target = (value if rows is None or value is None else value[rows] for value in (self.y, self.target))
-        success = self.task.is_adversarial(answer[0], y, target)
+        chosen = slice(None) if rows is None else rows
+        target = None if self.target is None else self.target[chosen]
+        success = self.task.is_adversarial(answer[0], self.y[chosen], target)
         self._empty = answer[0][:0]
         if self.ledger.note(points, answer[0], success, proof=self.runner.draws == 1):
             self._read()
@@ -283,8 +281,7 @@ class Oracle:
         if self.runner.precision != "fp32":
             output = self._float32(points, index)
             target = None if self.target is None else self.target[index]
-            success = self.task.is_adversarial(output, self.y[index], target)
-            self.success[index] = success
+            self.success[index] = success = self.task.is_adversarial(output, self.y[index], target)
             index, points, output = index[success], points[success], output[success]
         self.ledger.leave(index, points, output, self.together)
 
