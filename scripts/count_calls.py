@@ -53,6 +53,7 @@ def until_gradient(work: Callable[[], object]) -> Calls:
     def stop(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         first = outputs[0] if isinstance(outputs, tuple | list) else outputs
         if first.dim() == 2:  # the logits, not the sum of a loss
+            sys.setprofile(None)
             raise FirstGradientError
         return grad(outputs, inputs, *args, **kwargs)
 
