@@ -50,7 +50,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Logit of ``target`` minus the logit of ``y``: positive exactly when ``target`` beats ``y``."""
+    """Logit of ``target`` minus the logit of ``y``: positive exactly when ``target`` has the larger one."""
     own = logits.gather(1, torch.stack([y, target], 1))
     return own[:, 1] - own[:, 0]
 

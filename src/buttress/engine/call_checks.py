@@ -19,13 +19,13 @@ def check_call(search: Search, mode: Mode, precision: Precision, batch_size: int
     Raises:
         UserError: naming the setting, its value and what it may be.
     """
-    for name, value, known in (
+    for name, value, choices in (
         ("search", search, get_args(Search)),
         ("mode", mode, get_args(Mode)),
         ("precision", precision, get_args(Precision)),
     ):
-        if value not in known:
-            raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        if value not in choices:
+            raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch_size must be 1 or more; got {batch_size}")
     if mode == "train" and (search == "first" or batch_size is not None):

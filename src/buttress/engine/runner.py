@@ -81,7 +81,7 @@ class Runner:
             return self.model(x)
 
     def relax(self, error: Exception, precision: Precision) -> bool:
-        """Give up what a network may not be made for, after ``error``: channels last, the copy, bf16, in this order.
+        """Give up what a network may not support, after ``error``: channels last, the copy, bf16, in this order.
 
         Returns:
             False where nothing is left to give up, or the error is not the pass's own.
@@ -111,7 +111,7 @@ class Runner:
         return not (self.exact and precision in _EXACT)
 
     def used(self, precision: Precision) -> Precision:
-        """What runs where ``precision`` was asked for, as far as is known by now."""
+        """What runs where ``precision`` was asked for, as far as earlier passes have shown."""
         if precision in ("folded", "twin", "compiled"):
             if self._twins.get(precision) is not None:
                 return precision

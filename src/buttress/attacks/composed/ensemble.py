@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Ensemble(WrapperAttack):
     """Another attack on the attacked model and others together (Liu et al., ICLR 2017).
 
-    The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
-    where all are fooled. `AttackResult.success` is about the attacked model alone; call the attack with each of the
+    The loss is the mean of the models' losses, outputs are the means of their logits, and a point is a success
+    where it fools all. `AttackResult.success` is about the attacked model alone; call the attack with each of the
     others as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To
     attack the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
 
@@ -75,7 +75,7 @@ class Ensemble(WrapperAttack):
 
 
 class _Together(Seen):
-    """Answers with the means over several models; a point is found where it beats all of them."""
+    """Answers with the means over several models; a point is a success where it fools all of them."""
 
     others: list[Oracle]
 
@@ -160,7 +160,7 @@ def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside 
         inside=inside,
         read_every=whole.read_every,
     )
-    if search == "first":  # known already: what was wrong unperturbed has left
+    if search == "first":  # computed already: what was misclassified unperturbed has left
         part._clean = whole.clean[rows]
     part.join(others)
     return part
@@ -169,8 +169,8 @@ def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside 
 def _mean(answers: list[Tensor]) -> Tensor:
     shapes = {tuple(answer.shape[1:]) for answer in answers}
     if len(shapes) > 1:
-        told = " and ".join(str(shape) for shape in sorted(shapes))
+        text = " and ".join(str(shape) for shape in sorted(shapes))
         raise UserError(
-            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {told}"
+            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {text}"
         )
     return torch.stack(answers).mean(0)

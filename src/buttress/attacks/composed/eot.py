@@ -97,7 +97,7 @@ class EoT(WrapperAttack):
 
     For models that draw at random each answer, the verdict's included, is the mean of ``draws`` passes. With
     ``transforms`` it is the mean over that many transformed inputs instead, each passed once: the attack inside then
-    looks for a point that beats the model under transformations, and the verdict, which is about the point itself, is
+    looks for a point that is adversarial under transformations, and the verdict, which is about the point itself, is
     the mean of ``draws`` passes as before. For a verdict over the transformations make them part of the model.
 
     Cost per input: that of the attack inside times ``draws``.
@@ -136,9 +136,9 @@ class EoT(WrapperAttack):
         else:
             part = _Transformed(passes, x[rows], y[rows], target)
             part.see(self.transforms, self.draws, random.only(rows).fork("transforms"))
-        found = self.crafted(oracle, part, rows, random)
+        x_adv = self.crafted(oracle, part, rows, random)
         ours.precision = passes.precision
-        return found
+        return x_adv
 
 
 class _Transformed(Seen):
@@ -197,8 +197,8 @@ class _Transformed(Seen):
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
-            told = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {told}")
+            result = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {result}")
         return moved
 
     def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:
