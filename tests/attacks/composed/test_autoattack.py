@@ -94,7 +94,7 @@ def test_each_part_takes_over_what_stood_so_far(case, norm, eps, version):
         standing = 15  # one was wrong
         for stage in result.stages:
             assert stage.entered == standing
-            standing -= stage.success
+            standing -= stage.successes
         assert standing == int((~result.success).sum())
         assert 0 < standing < 15
         assert torch.equal(result.x_adv[~result.success], x[~result.success])

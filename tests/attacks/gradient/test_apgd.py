@@ -134,7 +134,7 @@ def test_each_target_is_tried_on_those_that_stand_and_told(nets):
         )
         assert result.success.tolist() == [False, False, False, True]
         assert [stage.name for stage in result.stages] == ["target 1", "target 2", "target 3", "target 4"]
-        assert [stage.success for stage in result.stages] == [0, 0, 1, 0]
+        assert [stage.successes for stage in result.stages] == [0, 0, 1, 0]
         assert [stage.entered for stage in result.stages] == [4, 4, 4, 3]
     clean, verdict = 1, 1
     assert result.forwards.tolist()[:3] == [clean + 4 * (4 + 1 + 1) + verdict] * 3

@@ -151,11 +151,10 @@ def test_the_precision_is_settled_once_and_kept(line, split, tmp_path, monkeypat
     model = line[0]
     chosen = iter(["bf16", "folded"])
 
-    def choose(passes, x, gradient):
-        if passes.precision == "auto":
-            passes.precision = next(chosen)
+    def choose(oracle, gradient):
+        oracle.runner.precision = next(chosen)
 
-    monkeypatch.setattr("buttress.engine.runner.Passes.choose", choose)
+    monkeypatch.setattr("buttress.audits.base.evaluation.run.choose_precision", choose)
     first = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto")
     files_in(tmp_path / "out")[2].unlink()
     again = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto", resume=True)

@@ -83,10 +83,9 @@ class WrapperAttack(Attack):
         points = self.threat.project(points, part.x)
         if part.search == "first":  # what fell early is in its books
             points, _ = part.settle(points)
-        oracle.forwards[rows] += part.forwards
-        oracle.backwards[rows] += part.backwards
-        for name, stage in part.stages.items():
-            oracle.stages[name] = oracle.stages[name] + stage if name in oracle.stages else stage
+        oracle.ledger.add(part.ledger, rows)
+        for stage in part.stages.values():
+            oracle.ledger.add_stage(stage)
         whole = oracle.x.clone()
         whole[rows] = points
         return whole
@@ -99,7 +98,7 @@ class EoT(WrapperAttack):
 
     For models that draw at random each answer, the verdict's included, is the mean of ``draws`` passes. With
     ``transforms`` it is the mean over that many transformed inputs instead, each passed once: the attack inside then
-    looks for a point that beats the model under transformations, and the verdict, which is about the point itself, is
+    looks for a point that is adversarial under transformations, and the verdict, which is about the point itself, is
     the mean of ``draws`` passes as before. For a verdict over the transformations make them part of the model.
 
     Cost per input: that of the attack inside times ``draws``.
@@ -123,12 +122,12 @@ class EoT(WrapperAttack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""
-        if self.transforms is None and oracle.passes.draws == self.draws:
+        if self.transforms is None and oracle.runner.draws == self.draws:
             return self.attack.perturb(oracle, x, y, random)
         rows = oracle.alive.nonzero().squeeze(1)
         if not len(rows):
             return x
-        ours = oracle.passes
+        ours = oracle.runner
         draws = self.draws if self.transforms is None else 1
         passes = Runner(ours.model, oracle.task, ours.precision, ours.batch_size, draws, exact=ours.exact)
         target = None if oracle.target is None else oracle.target[rows]
@@ -137,9 +136,9 @@ class EoT(WrapperAttack):
         else:
             part = _Transformed(passes, x[rows], y[rows], target)
             part.see(self.transforms, self.draws, random.only(rows).fork("transforms"))
-        found = self.crafted(oracle, part, rows, random)
+        x_adv = self.crafted(oracle, part, rows, random)
         ours.precision = passes.precision
-        return found
+        return x_adv
 
 
 class _Transformed(Seen):
@@ -167,7 +166,7 @@ class _Transformed(Seen):
             values.append(value)
             grads.append(_led_back(moved, start, grad, keep=False))
             won += self.success
-        self.success = 2 * won > self._draws
+        self.success.copy_(2 * won > self._draws)
         return torch.stack(values).mean(0), torch.stack(grads).mean(0)
 
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,23 +184,21 @@ class _Transformed(Seen):
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """A part that looks through the same transformations; it keeps every input, too."""
         target = None if self.target is None else self.target[rows]
-        part = _Transformed(self.passes, self.x[rows], self.y[rows], target)
+        part = _Transformed(self.runner, self.x[rows], self.y[rows], target)
         part.see(self._transform, self._draws, self._random.only(rows).fork("part", self._questions))
         return part
 
     def _judged(self, outputs: list[Tensor]) -> Tensor:
-        mean = self._take(self.task.mean(outputs))
-        won = self.task.is_adversarial(
-            mean, self._take(self.y), None if self.target is None else self._take(self.target)
-        )
-        self.success = won if self._rows is None else self.success.index_copy(0, self._rows, won)
-        return self._scatter(mean)
+        mean = self.ledger.take(self.task.mean(outputs))
+        target = None if self.target is None else self.ledger.take(self.target)
+        self.success[self.ledger.indices] = self.task.is_adversarial(mean, self.ledger.take(self.y), target)
+        return self.ledger.whole(mean)
 
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
-            told = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {told}")
+            result = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {result}")
         return moved
 
     def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
-from buttress.attacks.composed.transfer import check_module, other_passes
+from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Attack
@@ -55,13 +55,13 @@ class Variant(WrapperAttack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the variant, run to its end."""
-        model = self.chosen(oracle.passes.model)
+        model = self.chosen(oracle.runner.model)
         if model is None:
             return self.attack.perturb(oracle, x, y, random)
-        rows, ours = oracle.alive.nonzero().squeeze(1), oracle.passes
+        rows, ours = oracle.alive.nonzero().squeeze(1), oracle.runner
         if not len(rows):
             return x
-        passes = other_passes(model, oracle, self.attack.draws)
+        passes = runner_for(model, oracle, self.attack.draws)
         target = None if oracle.target is None else oracle.target[rows]
         trains = bool(getattr(ours.model, "training", False))
         with preserved(model, "train" if trains else "eval", torch.initial_seed(), x.device):

@@ -88,8 +88,7 @@ class FriendlyPGD(Attack):
             part = oracle.only(rows, search="full")
             _, grad[rows] = part.loss_and_grad(x_adv[rows], self.loss)
             lost[rows] = part.success
-            oracle.forwards[rows] += part.forwards
-            oracle.backwards[rows] += part.backwards
+            oracle.ledger.add(part.ledger, rows)
         return grad, lost
 
     def _start(self, x: Tensor, random: Random) -> Tensor:

@@ -133,8 +133,7 @@ class Universal(Attack):
         delta = torch.zeros_like(x[:1])
         for _ in range(self.steps):
             delta = self._stepped(part, delta, step_size)
-        oracle.forwards[rows] += part.forwards
-        oracle.backwards[rows] += part.backwards
+        oracle.ledger.add(part.ledger, rows)
         return x + delta
 
     def _stepped(self, oracle: Oracle, delta: Tensor, step_size: float) -> Tensor:

@@ -33,7 +33,8 @@ from buttress.data.dataset import Split
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.digests import digest
 from buttress.engine.fingerprint import plain
-from buttress.engine.oracle import Search, Stage
+from buttress.engine.oracle import Oracle, Search, Stage
+from buttress.engine.precision_choice import choose_precision
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
@@ -267,10 +268,14 @@ def settle(work: Work, x: Tensor, y: Tensor) -> Precision:
         return work.precision
     x, y = x.to(work.device), y.to(work.device)
     check_inputs(work.model, x, y, None)
-    passes = Runner(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
     with preserved(work.model, "eval", work.seed, work.device):
         try:
-            passes.choose(x, gradient=True)
+            return _fastest(work, x, y, gradient=True)
         except UserError:  # a model without a gradient, for an attack that needs none
-            passes.choose(x, gradient=False)
-    return passes.precision
+            return _fastest(work, x, y, gradient=False)
+
+
+def _fastest(work: Work, x: Tensor, y: Tensor, *, gradient: bool) -> Precision:
+    runner = Runner(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
+    choose_precision(Oracle(runner, x, y), gradient=gradient)
+    return runner.precision
