@@ -48,9 +48,9 @@ class Contender:
         """One step of training, timed."""
         start = time.perf_counter()
         self.model.train()
-        at = StepContext(self.model, self.batch, index=self.steps, epoch=1.0)
+        context = StepContext(self.model, self.batch, index=self.steps, epoch=1.0)
         self.optimizer.zero_grad()
-        self.defence.loss(self.model, self.batch, at).value.backward()
+        self.defence.loss(self.model, self.batch, context).value.backward()
         self.optimizer.step()
         self.seconds.append(time.perf_counter() - start)
         self.steps += 1

@@ -45,13 +45,13 @@ def test_in_each_round_each_source_serves_once(network, prepared):
     assert set(firsts) == {0, 1, 2, 3}, "the order is drawn"
 
 
-def test_half_clean_half_perturbed_on_the_source(smooth, batch, at, prepared):
+def test_half_clean_half_perturbed_on_the_source(smooth, batch, context, prepared):
     given = [smooth(1), smooth(2)]
     by_hand = smooth()
     defence, seen = prepared(smooth(), members=given), set()
     for index in range(3):
         model = smooth()
-        place = at(model, batch, index=index)
+        place = context(model, batch, index=index)
         source = defence.source(index)
         same_as = [by_hand, *given][0 if source is None else 1 + defence._networks.index(source)]
         x_adv = ATTACK.craft(copy.deepcopy(same_as), batch.x, batch.y, seed=place.seed, ids=batch.ids)
@@ -62,11 +62,11 @@ def test_half_clean_half_perturbed_on_the_source(smooth, batch, at, prepared):
     assert len(seen) == 3
 
 
-def test_a_share_of_the_budget_holds_on_members_too(smooth, batch, at, prepared):
+def test_a_share_of_the_budget_holds_on_members_too(smooth, batch, context, prepared):
     model = smooth()
     defence = prepared(model, members=1)
     index = next(i for i in range(2) if defence.source(i) is not None)
-    place = at(model, batch, index=index)
+    place = context(model, batch, index=index)
     place.scale = 0.5
     x_adv = FGSM(threat=Threat(eps=0.035)).craft(defence.source(index), batch.x, batch.y, seed=place.seed)
     torch.testing.assert_close(defence._crafted(defence.source(index), place), x_adv, rtol=0, atol=0)
@@ -141,7 +141,7 @@ def test_fresh_weights(made, network, nets, same):
         assert not one.classifier.fc3.weight.any()
 
 
-def test_settings_that_mean_nothing(network, single, at):
+def test_settings_that_mean_nothing(network, single, context):
     for members in (0, [], True, [3], 1.5):
         with pytest.raises(UserError, match="members must be 1 or more, or a list of networks and run folders"):
             EnsembleAT(members=members)

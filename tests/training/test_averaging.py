@@ -19,7 +19,7 @@ class Pull(Defence):
 
     goal = 2.0
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(sum(0.5 * (p - self.goal).square().sum() for p in model.parameters()))
 
 

@@ -34,9 +34,11 @@ class Headed(Defence):
             torch.manual_seed(2)
             self.head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(
-            nn.functional.cross_entropy(self.head(at.clean(batch.x + 0.01 * at.random.normal((1, 6, 6)))), batch.y)
+            nn.functional.cross_entropy(
+                self.head(context.clean(batch.x + 0.01 * context.random.normal((1, 6, 6)))), batch.y
+            )
         )
 
 

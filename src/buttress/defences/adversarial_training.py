@@ -31,7 +31,7 @@ class AdversarialTraining(Crafting):
         super().__init__()
         self._attack, self.mode = attack, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the crafted points."""
-        x_adv = at.craft(self.attack, mode=self.mode)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = context.craft(self.attack, mode=self.mode)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))

@@ -44,10 +44,10 @@ class ALP(Crafting):
             raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
         self._attack, self.lam, self.mode = attack, lam, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of either batch, and the pairing."""
-        x_adv = at.craft(self.attack, mode=self.mode)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack, mode=self.mode)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         natural, perturbed = F.cross_entropy(clean, batch.y), F.cross_entropy(adversarial, batch.y)
         pairing = F.mse_loss(adversarial, clean)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach(), "pairing": pairing.detach()}

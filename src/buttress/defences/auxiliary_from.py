@@ -33,9 +33,9 @@ class AuxiliaryFrom(WrapperDefence):
             raise UserError(f"the network's own term is left out for 0 or more epochs; got {epochs}")
         self.epochs = epochs
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss; the term is forgotten where it is too early."""
-        loss = self.base.loss(model, batch, at)
-        if at.epoch < self.epochs:
-            at.auxiliary.clear()
+        loss = self.base.loss(model, batch, context)
+        if context.epoch < self.epochs:
+            context.auxiliary.clear()
         return loss

@@ -115,26 +115,26 @@ class CFA(Crafting):
         known = self.seen & (epoch >= self.start)
         return torch.where(known, base + self.robust, torch.ones_like(self.robust))
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean over the batch of each input's loss at the budget and the weight of its class."""
         if not len(self.robust):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y = batch.y
-        scale = self.eps_shares(at.epoch).to(y.device)[y]
-        x_adv = at.craft(self._attack, scale=scale)
+        scale = self.eps_shares(context.epoch).to(y.device)[y]
+        x_adv = context.craft(self._attack, scale=scale)
         if self.method == "at":
-            return Loss(F.cross_entropy(at.adversarial(x_adv), y))
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
-        beta = self.betas(at.epoch).to(clean)[y]
+            return Loss(F.cross_entropy(context.adversarial(x_adv), y))
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
+        beta = self.betas(context.epoch).to(clean)[y]
         natural, boundary = losses.cross_entropy(clean, y), losses.kl(adversarial, clean)
         value = ((natural + beta * boundary) / (1 + beta)).mean()
         return Loss(value, {"natural": natural.mean().detach(), "boundary": boundary.mean().detach()})
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; then the verdicts of its perturbed pass are counted by class."""
-        super().step(do)
-        logits = do.at.passes["adversarial"].logits.detach()
-        self.counts.note(logits.argmax(1) == do.batch.y, do.batch.y)
+        super().step(step)
+        logits = step.context.passes["adversarial"].logits.detach()
+        self.counts.note(logits.argmax(1) == step.batch.y, step.batch.y)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Take over this epoch's robust accuracy of each class, and log the lowest."""

@@ -103,22 +103,22 @@ class EnsembleAT(Crafting):
             raise UserError("EnsembleAT makes its members in prepare(model, data, seed): call that first")
         return self._networks[chosen - 1]
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of the clean, half that of the perturbed batch."""
-        member = self.source(at.index)
-        x_adv = at.craft(self.attack) if member is None else self._crafted(member, at)
-        natural = F.cross_entropy(at.clean(batch.x), batch.y)
-        perturbed = F.cross_entropy(at.adversarial(x_adv), batch.y)
+        member = self.source(context.index)
+        x_adv = context.craft(self.attack) if member is None else self._crafted(member, context)
+        natural = F.cross_entropy(context.clean(batch.x), batch.y)
+        perturbed = F.cross_entropy(context.adversarial(x_adv), batch.y)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach()}
         return Loss(0.5 * natural + 0.5 * perturbed, logs)
 
-    def _crafted(self, member: nn.Module, at: StepContext) -> Tensor:
+    def _crafted(self, member: nn.Module, context: StepContext) -> Tensor:
         """The batch perturbed on a member, which is put where the batch is."""
-        batch = at.batch  # in full precision, which mixed training hands to attacks alone
-        precision: Precision = "bf16" if at.precision in ("bf16", "twin", "compiled") else "fp32"
-        attack = rescaled(self.attack, at.scale)
+        batch = context.batch  # in full precision, which mixed training hands to attacks alone
+        precision: Precision = "bf16" if context.precision in ("bf16", "twin", "compiled") else "fp32"
+        attack = rescaled(self.attack, context.scale)
         network = member.to(batch.x.device, batch.x.dtype)
-        return attack.craft(network, batch.x, batch.y, seed=at.seed, ids=batch.ids, precision=precision)
+        return attack.craft(network, batch.x, batch.y, seed=context.seed, ids=batch.ids, precision=precision)
 
 
 def fresh(model: nn.Module, seed: int) -> nn.Module:

@@ -54,7 +54,7 @@ class EpsWarmup(WrapperDefence):
                 "give another base, or leave eps-warmup out"
             )
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss, under a share of the budget."""
-        at.scale = 1.0 if self.epochs == 0 else min(1.0, at.epoch / self.epochs)
-        return self.base.loss(model, batch, at)
+        context.scale = 1.0 if self.epochs == 0 else min(1.0, context.epoch / self.epochs)
+        return self.base.loss(model, batch, context)

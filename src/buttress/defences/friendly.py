@@ -74,7 +74,7 @@ class Friendly(Defence):
         """The attack when a share ``progress`` of the training is done."""
         return self._attacks[sum(progress >= milestone for milestone in self.milestones)]
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the points where the attack stopped."""
-        x_adv = at.craft(self.attack_at(at.progress), mode=self.mode)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = context.craft(self.attack_at(context.progress), mode=self.mode)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))

@@ -114,14 +114,14 @@ class FRL(Crafting):
         for name in ("natural", "boundary", "margin"):
             self.register_buffer(name, torch.zeros(classes))
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch, each input weighted as its class."""
         if not len(self.natural):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y, classes = batch.y, len(self.natural)
         scale = self.eps_shares().to(y.device)[y] if self.remargin else None
-        x_adv = at.craft(self._attack, scale=scale)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self._attack, scale=scale)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         first, second = (classes * class_weights(m).to(clean)[y] for m in (self.natural, self.boundary))
         natural = (first * F.cross_entropy(clean, y, reduction="none")).mean()
         boundary = (second * losses.kl(adversarial, clean)).mean()

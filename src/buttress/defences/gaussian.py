@@ -50,9 +50,9 @@ class GaussianTraining(Defence):
         """One pass of each kind."""
         return Cost(crafting=0)
 
-    def noisy(self, x: Tensor, at: StepContext) -> Tensor:
+    def noisy(self, x: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the step's inputs, some of them with noise."""
-        random = at.random
+        random = context.random
         chosen = random.uniform() < self.probability
         std = x.new_tensor(self.std)[random.integers(len(self.std))]
         moved = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
@@ -60,6 +60,6 @@ class GaussianTraining(Defence):
             moved = moved.clamp(*self.box)
         return moved.where(per_row(chosen, x), x)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""
-        return Loss(F.cross_entropy(at.adversarial(self.noisy(batch.x, at)), batch.y))
+        return Loss(F.cross_entropy(context.adversarial(self.noisy(batch.x, context)), batch.y))

@@ -81,22 +81,22 @@ class GradAlign(Crafting):
             return self.lam
         return 0.02 * 10 ** (self.threat.eps * 255 / 8) if self.threat.eps <= _LARGEST else 0.2
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
-        x, eps = at.batch.x, at.scale * self.threat.eps
-        first = at.craft(self._slope, mode="train")
-        eta = eps * (2 * at.random.uniform(x.shape[1:], x.dtype) - 1)
-        penalty = misalignment(first, self._second(model, x + eta, batch.y, at))
+        x, eps = context.batch.x, context.scale * self.threat.eps
+        first = context.craft(self._slope, mode="train")
+        eta = eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1)
+        penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
         ball = Threat(eps=eps, box=self.threat.box)
         x_adv = ball.project(ball.ascend(x, first, eps), x)
-        value = F.cross_entropy(at.adversarial(x_adv), batch.y)
+        value = F.cross_entropy(context.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})
 
-    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, at: StepContext) -> Tensor:
+    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
-        with preserved(model, "train", at.seed, moved.device):
+        with preserved(model, "train", context.seed, moved.device):
             moved = moved.requires_grad_()
-            value = F.cross_entropy(at.task.read(model(moved)), y, reduction="sum")
+            value = F.cross_entropy(context.task.read(model(moved)), y, reduction="sum")
             return torch.autograd.grad(value, moved, create_graph=True)[0]
 
 

@@ -128,26 +128,26 @@ class IAT(Crafting):
                     raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(found)}")
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both halves' mixed cross-entropies."""
-        x_adv = at.craft(self.attack, mode=self.mode)
+        x_adv = context.craft(self.attack, mode=self.mode)
         halves = {}
-        for name, run, x in (("natural", at.clean, batch.x), ("adversarial", at.adversarial, x_adv)):
-            mixture = self.mixture(at, name if self.independent else "both")
+        for name, run, x in (("natural", context.clean, batch.x), ("adversarial", context.adversarial, x_adv)):
+            mixture = self.mixture(context, name if self.independent else "both")
             halves[name] = mixture.cross_entropy(mixture.logits(model, run, x), batch.y)
         value = 0.5 * halves["natural"] + 0.5 * halves["adversarial"]
         return Loss(value, {name: half.detach() for name, half in halves.items()})
 
-    def mixture(self, at: StepContext, half: str) -> Mixture:
+    def mixture(self, context: StepContext, half: str) -> Mixture:
         """One half's draws of a step.
 
         Args:
-            at: the step.
+            context: of the step.
             half: "natural", "adversarial", or "both" where they are not independent.
         """
-        seed = derive(at.seed, "mixture", half)
+        seed = derive(context.seed, "mixture", half)
         alpha = ALPHA[self.variant] if self.alpha is None else self.alpha
         share = float(np.random.default_rng(seed).beta(alpha, alpha)) if alpha else 1.0
-        order = torch.randperm(len(at.batch.x), generator=generator(seed, "order")).to(at.batch.x.device)
+        order = torch.randperm(len(context.batch.x), generator=generator(seed, "order")).to(context.batch.x.device)
         place = int(torch.randint(len(self.layers) + 1, (), generator=generator(seed, "place")))
         return Mixture(share, order, (None, *self.layers)[place])

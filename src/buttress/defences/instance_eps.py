@@ -89,22 +89,22 @@ class InstanceEps(Crafting):
         places: Tensor = self.rows(ids.to(self.shares.device))
         return places
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at points crafted with each example's budget."""
         share = self.shares[self._places(batch.ids)].to(batch.x.device)
-        x_adv = at.craft(self._attack, scale=share)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
+        x_adv = context.craft(self._attack, scale=share)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; then the budgets of its examples move."""
-        super().step(do)
-        if do.at.epoch < self.warmup:
+        super().step(step)
+        if step.context.epoch < self.warmup:
             return
-        places, y = self._places(do.batch.ids), do.batch.y
-        stands = do.at.passes["adversarial"].logits.detach().argmax(1) == y
-        more = do.at.craft(self._attack, scale=(self.shares[places] + self.gamma).to(do.batch.x.device))
-        with preserved(do.model, "eval", do.at.seed, more.device), torch.no_grad():
-            stands_more = do.at.task.read(do.model(more)).argmax(1) == y
+        places, y = self._places(step.batch.ids), step.batch.y
+        stands = step.context.passes["adversarial"].logits.detach().argmax(1) == y
+        more = step.context.craft(self._attack, scale=(self.shares[places] + self.gamma).to(step.batch.x.device))
+        with preserved(step.model, "eval", step.context.seed, more.device), torch.no_grad():
+            stands_more = step.context.task.read(step.model(more)).argmax(1) == y
         direction = torch.where(stands_more, 1.0, torch.where(stands, 0.0, -1.0)).to(self.shares)
         moved = self.shares[places] + self.smoothing * self.gamma * direction
         shares = self.shares.clone()

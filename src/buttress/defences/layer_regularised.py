@@ -75,16 +75,16 @@ class LayerRegularised(WrapperDefence):
             self._check_names(model, x.to(next(model.parameters(), x)))
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
-        rise = 1.0 if self.warmup == 0 else min(1.0, at.epoch / self.warmup)
+        rise = 1.0 if self.warmup == 0 else min(1.0, context.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
-            return self.base.loss(model, batch, at)
+            return self.base.loss(model, batch, context)
         self._check_base()
-        at.watch(tuple(weights))
-        base = self.base.loss(model, batch, at)
-        perturbed, clean = at.passes["adversarial"].activations, at.clean_activations()
+        context.watch(tuple(weights))
+        base = self.base.loss(model, batch, context)
+        perturbed, clean = context.passes["adversarial"].activations, context.clean_activations()
         missing = [layer for layer in weights if layer not in clean or layer not in perturbed]
         if missing:
             self._check_names(model, batch.x)

@@ -58,10 +58,10 @@ class MART(Crafting):
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         doubt = 1 - clean.softmax(1).gather(1, batch.y[:, None]).squeeze(1)
         boosted = boosted_cross_entropy(adversarial, batch.y).mean()
         boundary = (losses.kl(adversarial, clean) * doubt).mean()

@@ -80,27 +80,27 @@ class MaskedFGSM(Crafting):
         self._seed = derive(seed, "mask")
         return data
 
-    def mask(self, x: Tensor, at: StepContext) -> Tensor:
+    def mask(self, x: Tensor, context: StepContext) -> Tensor:
         """(1 or N, 1 or C, ...) ones and zeros, zero where a pixel is masked in this step."""
         shape = pixels(x)
         if self.pattern == "random_per_sample":
-            draws = at.random.uniform(shape, x.dtype)
+            draws = context.random.uniform(shape, x.dtype)
         else:
-            seed = self._seed if self.pattern == "fixed" else derive(at.seed, "mask")
+            seed = self._seed if self.pattern == "fixed" else derive(context.seed, "mask")
             draws = torch.rand(1, *shape, generator=generator(seed, "pixels")).to(x)
         return (draws >= self.rate).to(x.dtype)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy where the step leads."""
-        x = at.batch.x
-        masked = x * self.mask(x, at)
-        there = copy.copy(at)  # the same step, at the masked images
+        x = context.batch.x
+        masked = x * self.mask(x, context)
+        there = copy.copy(context)  # the same step, at the masked images
         there.batch = Batch(masked, batch.y, batch.ids)
         crafted = there.craft(self._free, mode=self.mode)
         base = masked if self.train_on == "masked" else x
         # Without a box while crafting: a masked pixel at the box's edge keeps its step for the unmasked image.
         x_adv = self.threat.project(base + (crafted - masked), base)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
 
     def _step_of(self, threat: Threat) -> Attack:
         return FGSM(threat=threat) if self.start == "zero" else FGSMRS(threat=threat, alpha=self.alpha)

@@ -95,10 +95,10 @@ class SelfTraining(TRADES):
             train = Split(data.train.x, y, data.train.ids)
         return replace(data, train=train)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The weighted mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         guessed = torch.isin(batch.ids, self.guessed)
         weight = clean.new_ones(len(clean)).masked_fill(guessed, self.weight)
         weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)  # all may count 0

@@ -45,9 +45,9 @@ class TRADES(Crafting):
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         natural, boundary = F.cross_entropy(clean, batch.y), losses.kl(adversarial, clean).mean()
         return Loss(natural + self.beta * boundary, {"natural": natural.detach(), "boundary": boundary.detach()})

@@ -25,7 +25,7 @@ from buttress.training.monitoring import Watch
 from buttress.training.monitors.base import Action, Monitor
 from buttress.training.optimisation import Optimiser, Schedule
 from buttress.training.signals import Interrupted
-from buttress.training.step import Do, TrainingStep
+from buttress.training.step import BatchStep, StepLoss
 from buttress.training.validation import Validation, check_outputs, validate
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Loop:
         self.fabric, self.schedule, self.clip, self.epochs, self.seed = fabric, schedule, clip, epochs, seed
         self.base_lr, self.attack, self.data = optimiser.lr, attack, data
         self.val = data.val.stratified(validate_on, seed)
-        self.step_module = TrainingStep(model, defence)
+        self.step_module = StepLoss(model, defence)
         self.device = fabric.device
         parameters = [p for p in self.step_module.parameters() if p.requires_grad]
         if not parameters:
@@ -137,7 +137,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_lr * self.schedule.at(self.index / self.steps)
         seed_torch(derive(self.seed, "torch", self.index))
-        at = inner.at = StepContext(
+        context = inner.context = StepContext(
             model,
             batch,
             index=self.index,
@@ -149,9 +149,11 @@ class Loop:
             twins=self.twins,
         )
         where, applied = f"step {self.index} (epoch {epoch + 1})", self.averaging.after_step
-        do = Do(batch, model, self.optimizer, at, inner, self.module, self.fabric, self.clip, self.sums, applied, where)
+        step = BatchStep(
+            batch, model, self.optimizer, context, inner, self.module, self.fabric, self.clip, self.sums, applied, where
+        )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        inner.defence.step(do)
+        inner.defence.step(step)
         self.index += 1
 
     def _ask(

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class TrainingStep(nn.Module):
+class StepLoss(nn.Module):
     """The model and its defence as one module whose forward is the loss; attacks see the plain model inside."""
 
     def __init__(self, model: nn.Module, defence: Defence) -> None:
         super().__init__()
         self.model, self.defence = model, defence
-        self.at: StepContext | None = None
+        self.context: StepContext | None = None
         self.logs: Mapping[str, Tensor] = {}
 
     def forward(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
         """The step's objective, auxiliary terms of the model included.
 
-        The batch is the one that ``at`` holds: mixed precision rounds the inputs that are handed in, and clean inputs
-        are no more to be rounded than perturbed ones.
+        The batch is that of ``context``, not the arguments: mixed precision rounds those, and clean inputs are no more
+        to be rounded than perturbed ones.
         """
-        assert self.at is not None
-        loss = self.defence.loss(self.model, self.at.batch, self.at)
+        assert self.context is not None
+        loss = self.defence.loss(self.model, self.context.batch, self.context)
         self.logs = loss.logs
-        return loss.value + sum(self.at.auxiliary) if self.at.auxiliary else loss.value
+        return loss.value + sum(self.context.auxiliary) if self.context.auxiliary else loss.value
 
 
 @dataclass
-class Do:
+class BatchStep:
     """What a `Defence.step` may do with one batch; see `buttress.defences.base.defence.Step`.
 
     Args:
@@ -58,8 +58,8 @@ class Do:
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: StepContext
-    inner: TrainingStep
+    context: StepContext
+    inner: StepLoss
     module: Any
     fabric: Fabric
     clip: float | None
@@ -69,8 +69,8 @@ class Do:
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
-        self.at.passes.clear()
-        self.at.auxiliary.clear()
+        self.context.passes.clear()
+        self.context.auxiliary.clear()
         return Loss(self.module(self.batch.x, self.batch.y, self.batch.ids), self.inner.logs)
 
     def backward(self, loss: Loss) -> None:

@@ -241,10 +241,10 @@ def test_sobolev_gradients_keep_the_weights_smooth(train):
     assert roughness(smooth.weight) < 0.5 * roughness(rough.weight)
 
 
-def test_the_loss_is_the_energy_and_has_its_gradient(images, at):
+def test_the_loss_is_the_energy_and_has_its_gradient(images, context):
     net, defence = make(), SnodeNCG(**ALL_TERMS)
     batch = Batch(*images.train.take(torch.arange(8)))
-    loss = defence.loss(net, batch, at(net, batch))
+    loss = defence.loss(net, batch, context(net, batch))
     end = net.end(net.encode(batch.x))
     assert loss.value.item() == pytest.approx(float(defence.energy.value(net, end, batch.y).detach()), rel=1e-6)
     loss.value.backward()

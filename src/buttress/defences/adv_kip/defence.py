@@ -140,22 +140,22 @@ class AdvKIP(Defence):
         self._box = data.box
         return replace(data, train=as_split(self.learned, self.targets, int(self.first)), augment=None)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The objective at the clean inputs.
 
         Raises:
             UserError: when the network tells another number of classes apart than the labels.
         """
-        logits = at.clean(batch.x)
+        logits = context.clean(batch.x)
         labels = self.labels(batch, logits.shape[1])
         if self.objective == "mse":
             return Loss(F.mse_loss(logits, labels.to(logits)))
         return Loss(F.cross_entropy(logits, probabilities(labels).to(logits)))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; of a kernel regression none, since it holds the set already."""
-        if not isinstance(normalisation(do.model)[1], KernelRegression):
-            super().step(do)
+        if not isinstance(normalisation(step.model)[1], KernelRegression):
+            super().step(step)
 
     def labels(self, batch: Batch, classes: int) -> Tensor:
         """(N, C) float64 labels of a batch: the learned set's by id; of other inputs, one-hot minus 1 / C."""

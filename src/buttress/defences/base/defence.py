@@ -76,7 +76,7 @@ class Step(Protocol):
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: StepContext
+    context: StepContext
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -159,12 +159,12 @@ class Defence(nn.Module, ABC):
         return data
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
-        """The objective of one step; passes that train go through ``at.clean`` and ``at.adversarial``."""
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
+        """The objective of one step; passes that train go through ``context.clean`` and ``context.adversarial``."""
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One batch: by default one objective and one update. Methods with several updates a batch say otherwise."""
-        do.update(do.loss())
+        step.update(step.loss())
 
     @property
     def attack(self) -> Perturbation | None:

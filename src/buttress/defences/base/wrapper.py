@@ -67,13 +67,13 @@ class WrapperDefence(Defence):
         """As the base does."""
         return self.base.prepare(model, data, seed)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss."""
-        return self.base.loss(model, batch, at)
+        return self.base.loss(model, batch, context)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """As the base does."""
-        self.base.step(do)
+        self.base.step(step)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """As the base does."""

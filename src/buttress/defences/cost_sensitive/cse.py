@@ -144,9 +144,9 @@ class CSE(Defence):
             raise UserError(f"the network has no convolution to penalise; name layers of it: {', '.join(known)}")
         return {name: known[name] for name in first}
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Cross-entropy, expected cost and penalty."""
-        logits = at.clean(batch.x)
+        logits = context.clean(batch.x)
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
         cost = expected_cost(logits, batch.y, costs).mean()
         value = F.cross_entropy(logits, batch.y) + self.weight * cost

@@ -75,20 +75,20 @@ class CostSensitive(WrapperDefence):
         self.index = torch.tensor(class_indices(self.protected, data.classes), device=self.index.device)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean cost of each pass.
 
         Raises:
             UserError: where the base makes none of the passes asked for.
         """
-        base = self.base.loss(model, batch, at)
+        base = self.base.loss(model, batch, context)
         wanted: tuple[Kind, ...] = ("clean", "adversarial")
-        kinds = [kind for kind in wanted if kind in at.passes and self.on in (kind, "both")]
+        kinds = [kind for kind in wanted if kind in context.passes and self.on in (kind, "both")]
         if not kinds:
             raise UserError(f"{type(self.base).__name__} makes no {self.on} pass whose predictions could have a cost")
         value, logs = base.value, dict(base.logs)
         for kind in kinds:
-            logits = at.passes[kind].logits
+            logits = context.passes[kind].logits
             costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
             cost = expected_cost(logits, batch.y, costs).mean()
             value = value + self.weight * cost

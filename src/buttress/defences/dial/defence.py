@@ -117,23 +117,23 @@ class DIAL(Crafting):
         self.domain_head = head.to(like)
         return data
 
-    def strength(self, at: StepContext) -> float:
+    def strength(self, context: StepContext) -> float:
         """How strongly the gradient is reversed at a step."""
-        p = at.progress
-        epochs = at.epochs or (at.epoch / p if p else 0)
+        p = context.progress
+        epochs = context.epochs or (context.epoch / p if p else 0)
         if self.schedule == "stepwise" and epochs:
-            p = min(1.0, (math.floor(at.epoch) + 1) / epochs)
+            p = min(1.0, (math.floor(context.epoch) + 1) / epochs)
         return self.reversal * (2 / (1 + math.exp(-10 * p)) - 1)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The clean, the robust and the domain term."""
-        x_adv = at.craft(self.attack)
-        clean, clean_features = self._with_features(model, at.clean, batch.x)
-        adversarial, adversarial_features = self._with_features(model, at.adversarial, x_adv)
+        x_adv = context.craft(self.attack)
+        clean, clean_features = self._with_features(model, context.clean, batch.x)
+        adversarial, adversarial_features = self._with_features(model, context.adversarial, x_adv)
         natural = F.cross_entropy(clean, batch.y)
         divergence = self.variant == "kl"
         robust = losses.kl(adversarial, clean).mean() if divergence else F.cross_entropy(adversarial, batch.y)
-        strength = self.strength(at)
+        strength = self.strength(context)
         domains = [self._domain(clean_features, 0, strength), self._domain(adversarial_features, 1, strength)]
         domain = domains[0][0] + domains[1][0]
         logs = {

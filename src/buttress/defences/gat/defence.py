@@ -149,16 +149,16 @@ class GAT(Defence):
         self._ready = True
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean over clean images and those attacked ones that are still what they were."""
         if not self._ready:
             raise UserError("GAT trains its generator in prepare(model, data, seed): call that first")
-        chosen = int(torch.randint(len(self.levels), (), generator=generator(derive(at.seed, "level"))))
-        x_adv = at.craft(self._attacks[chosen])
+        chosen = int(torch.randint(len(self.levels), (), generator=generator(derive(context.seed, "level"))))
+        x_adv = context.craft(self._attacks[chosen])
         kept = self.legitimate(x_adv, batch.y)
         x_adv = torch.where(kept[:, None, None, None], x_adv, batch.x)  # nor does BatchNorm see what was dropped
-        natural = F.cross_entropy(at.clean(batch.x), batch.y, reduction="none")
-        attacked = F.cross_entropy(at.adversarial(x_adv), batch.y, reduction="none")
+        natural = F.cross_entropy(context.clean(batch.x), batch.y, reduction="none")
+        attacked = F.cross_entropy(context.adversarial(x_adv), batch.y, reduction="none")
         share = self.weight * kept.to(attacked)
         value = (natural.sum() + (share * attacked).sum()) / (len(natural) + share.sum())
         logs = {

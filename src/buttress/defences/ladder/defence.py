@@ -160,7 +160,7 @@ class LADDER(Defence):
             raise UserError("LADDER fits its latent space in prepare(model, data, seed): call that first")
         return Ladder(eps=self.eps, adaptive=self.adaptive, space=self.space, box=box)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of the originals, half that of the moved inputs, with the same labels (stage 5).
 
         Raises:
@@ -169,8 +169,8 @@ class LADDER(Defence):
         rows = self._positions(batch.ids)
         moved = self.made[rows]
         moved = moved.to(batch.x.dtype) / 255 if moved.dtype == torch.uint8 else moved.to(batch.x.dtype)
-        natural = F.cross_entropy(at.clean(batch.x), batch.y)
-        boundary = F.cross_entropy(at.adversarial(moved), batch.y)
+        natural = F.cross_entropy(context.clean(batch.x), batch.y)
+        boundary = F.cross_entropy(context.adversarial(moved), batch.y)
         linf, l2 = self.sizes[rows].mean(0)
         logs = {"natural": natural.detach(), "boundary": boundary.detach(), "pixel linf": linf, "pixel l2": l2}
         logs["flipped"] = self.flipped[rows].mean()

@@ -102,12 +102,12 @@ class SnodeNCG(Defence):
         _parts(model)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """E, which can be differentiated as usual."""
         view, net = _parts(model)
         return Loss(self.energy.value(net, net.end(net.encode(view(batch.x))), batch.y))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """All iterations on one batch.
 
         Raises:
@@ -116,13 +116,13 @@ class SnodeNCG(Defence):
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if together and torch.distributed.get_world_size() > 1:
             raise UserError("snode-ncg searches for its step on whole batches: train in one process")
-        view, net = _parts(do.model)
-        loss = do.loss()
+        view, net = _parts(step.model)
+        loss = step.loss()
         # For the log, and the check that it is finite; there is nothing to differentiate.
-        do.backward(Loss(loss.value.detach().requires_grad_(), loss.logs))
-        self.descend(net, net.encode(view(do.batch.x)).detach(), do.batch.y)
-        do.optimizer.zero_grad()  # so that the optimiser leaves the weights where they are
-        do.apply()
+        step.backward(Loss(loss.value.detach().requires_grad_(), loss.logs))
+        self.descend(net, net.encode(view(step.batch.x)).detach(), step.batch.y)
+        step.optimizer.zero_grad()  # so that the optimiser leaves the weights where they are
+        step.apply()
 
     def descend(self, net: SNODE, start: Tensor, y: Tensor) -> list[float]:
         """Conjugate gradients on one batch, in place; E before, and after each iteration that lowered it.
