@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Moment, Monitor, Snapshot
@@ -24,14 +23,12 @@ def threat_of(defence: Defence) -> Threat | None:
 
 
 def check_monitors(monitors: Sequence[Monitor], defence: Defence) -> None:
-    """Refuse what is no monitor, and monitors that cannot watch this defence.
+    """Refuse monitors that cannot watch this defence.
 
     Raises:
         UserError: saying why.
     """
     for monitor in monitors:
-        if not isinstance(monitor, Monitor):
-            raise UserError(f"monitors must be a list of monitors; got {monitor!r}")
         monitor.check(threat_of(defence))
 
 
