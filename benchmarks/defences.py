@@ -20,7 +20,7 @@ from buttress import models
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch, Defence, StepContext
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES

@@ -12,9 +12,10 @@ from torch import nn
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.awp import AWP
-from buttress.defences.base.class_counts import ClassCounts, judge
 from buttress.defences.base.defence import Batch, Epoch
+from buttress.defences.base.memory import ClassCounts
 from buttress.defences.base.pretraining import pretrain
+from buttress.defences.base.verdicts import judge
 from buttress.defences.cfa import CFA
 from buttress.defences.frl import FRL, class_weights, multipliers
 from buttress.defences.instance_eps import InstanceEps

@@ -9,7 +9,8 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.defences.ensemble_at import EnsembleAT, fresh
+from buttress.defences.base.networks import new_network
+from buttress.defences.ensemble_at import EnsembleAT
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
@@ -96,7 +97,7 @@ def test_members_are_trained_once_and_then_left_alone(network, images, train, ne
 def test_members_have_learnt(network, images, prepared):
     x, y, _ = images.train.take(torch.arange(len(images.train)))
     for number, member in enumerate(prepared(network(), epochs=40)._networks):
-        untrained = fresh(network(), derive(5, "member", number)).eval()
+        untrained = new_network(network(), derive(5, "member", number)).eval()
         assert F.cross_entropy(member(x), y) < F.cross_entropy(untrained(x), y) - 0.1
 
 
@@ -129,7 +130,7 @@ def test_fresh_weights(made, network, nets, same):
         for p in model.parameters():
             p.add_(1.0)
     before = nets.state(model)
-    one, again, other = fresh(model, 5), fresh(model, 5), fresh(model, 6)
+    one, again, other = new_network(model, 5), new_network(model, 5), new_network(model, 6)
     nets.assert_state(model, before)
     same(one.state_dict(), again.state_dict())
     assert all(a.dtype == b.dtype for a, b in zip(one.parameters(), model.parameters(), strict=True))

@@ -20,8 +20,8 @@ from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Training
 from buttress.training import Interrupted
-from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
+from buttress.training.run_settings import describe
 
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py

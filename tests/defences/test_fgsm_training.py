@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from buttress.defences.eps_warmup import EpsWarmup
-from buttress.defences.fgsm_training import FGSMTraining
-from buttress.defences.n_fgsm import NFGSMTraining
+from buttress.defences.fgsm_training import FGSMTraining, NFGSMTraining
 from buttress.random import Random, derive
 from buttress.threat import Threat
 from buttress.training.validation import default_attack

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError

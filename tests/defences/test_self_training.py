@@ -9,8 +9,8 @@ from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch
+from buttress.defences.base.networks import new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh
 from buttress.defences.self_training import SelfTraining
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
@@ -51,7 +51,7 @@ def test_the_teacher_learns_from_the_labelled_inputs_alone(network, images):
     defence = SelfTraining(epochs=7)
     data = defence.prepare(model, images, 5)
     rows = guessed_rows(defence, data)
-    teacher = fresh(model, derive(5, "teacher"))
+    teacher = new_network(model, derive(5, "teacher"))
     pretrain(teacher, images.train.subset((~rows).nonzero().flatten()), epochs=7, seed=derive(5, "pretraining"))
     x = images.train.take(rows.nonzero().flatten())[0]
     assert torch.equal(data.train.y[rows], teacher.eval()(x).argmax(1))

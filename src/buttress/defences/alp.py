@@ -9,7 +9,7 @@ from torch import nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
@@ -18,7 +18,7 @@ from buttress.threat import Threat
 
 
 @defence("alp")
-class ALP(Crafting):
+class ALP(CraftingDefence):
     """Clean and perturbed inputs, half and half, with logits that are to agree (Kannan et al., arXiv 1803.06373).
 
     The loss is the mean cross-entropy over a batch and its perturbed copy, plus ``lam`` times the mean over inputs and

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.class_counts import ClassCounts
-from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
+from buttress.defences.base.memory import ClassCounts
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -25,7 +24,7 @@ Method = Literal["at", "trades"]
 
 
 @defence("cfa")
-class CFA(Crafting):
+class CFA(CraftingDefence):
     """Adversarial training whose budget, and weight of the divergence, follow each class's robustness.
 
     Wei, Wang, Guo and Wang (CVPR 2023). With t_k the robust training accuracy of class k in the last epoch, inputs of

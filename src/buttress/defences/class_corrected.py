@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
-from buttress.defences.base.class_counts import judge
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError

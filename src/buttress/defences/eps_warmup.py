@@ -8,7 +8,6 @@ from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
-from buttress.defences.base.label import named
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -50,7 +49,7 @@ class EpsWarmup(WrapperDefence):
         if self.epochs and not self.attacks_in_steps:
             when = "" if self.attack is None else " while the network is trained"
             raise UserError(
-                f"{named(self.base)} attacks nothing{when}, so there is no budget that could grow: "
+                f"{self.base.label()} attacks nothing{when}, so there is no budget that could grow: "
                 "give another base, or leave eps-warmup out"
             )
 

@@ -10,7 +10,7 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.attacks.gradient.pgd import Start
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError

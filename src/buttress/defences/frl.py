@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.class_counts import Verdicts, judge
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Epoch, Loss, StepContext
+from buttress.defences.base.verdicts import Verdicts, judge
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -43,7 +43,7 @@ def class_weights(multiplier: Tensor) -> Tensor:
 
 
 @defence("frl")
-class FRL(Crafting):
+class FRL(CraftingDefence):
     """TRADES whose classes weigh more where their validation error exceeds the overall one, for fine-tuning.
 
     Xu, Liu, Li, Jain and Tang (ICML 2021), reweighting, by the authors' code: after each epoch the natural error and

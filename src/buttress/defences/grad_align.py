@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.settings_checks import check_threat
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.engine.oracle import Oracle
 from buttress.engine.preserved_model import preserved
@@ -38,7 +38,7 @@ class _Slope(Perturbation):
 
 
 @defence("grad-align")
-class GradAlign(Crafting):
+class GradAlign(CraftingDefence):
     """FGSM training plus lam times the misalignment of the gradients at an input and at a random point near it.
 
     Andriushchenko and Flammarion, NeurIPS 2020, equation 6: 1 - cos(g(0), g(eta)), averaged over the inputs, with g(v)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
@@ -59,7 +59,7 @@ class Mixture:
 
 
 @defence("iat")
-class IAT(Crafting):
+class IAT(CraftingDefence):
     """Half mixed clean inputs, half mixed perturbed ones (Lamb et al., AISec 2019).
 
     The attack sees the unmixed inputs and their labels. Then the clean batch and the perturbed batch are each mixed

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -21,7 +20,7 @@ from buttress.threat import Threat
 
 
 @defence("instance-eps")
-class InstanceEps(Crafting):
+class InstanceEps(CraftingDefence):
     """Adversarial training that attacks each example with as much as it stands, so that fewer are pushed too far.
 
     Balaji, Goldstein and Hoffman (arXiv 1910.08051), IAAT: an example that is still right under an attack of its

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.data.augment import Augment, Geometry, draws
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -30,7 +30,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @defence("mart")
-class MART(Crafting):
+class MART(CraftingDefence):
     """Boosted cross-entropy, plus a divergence that counts for more where the clean input is misclassified.
 
     Wang et al., ICLR 2020: ``lam`` times the KL divergence of perturbed from clean predictions, each input

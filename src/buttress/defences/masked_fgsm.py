@@ -15,7 +15,7 @@ from buttress.attacks.corruptions.noise import pixels
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
@@ -29,7 +29,7 @@ Start = Literal["zero", "uniform"]
 
 
 @defence("masked-fgsm")
-class MaskedFGSM(Crafting):
+class MaskedFGSM(CraftingDefence):
     """FGSM training whose step is taken at images with a share of their pixels set to 0.
 
     One of the cheap changes that keep FGSM training from catastrophic overfitting in Li et al. (arXiv 2209.02684). The

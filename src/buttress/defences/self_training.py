@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Loss, StepContext
+from buttress.defences.base.networks import load_network, new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh, given
 from buttress.defences.trades import TRADES
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
@@ -80,10 +80,10 @@ class SelfTraining(TRADES):
         """Trains the teacher where none was given, and returns the data with its guesses."""
         labelled, rest = self._parts(data, seed)
         if self.teacher is None:
-            teacher = fresh(model, derive(seed, "teacher"))
+            teacher = new_network(model, derive(seed, "teacher"))
             pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"))
         else:
-            teacher = given(self.teacher).to(next(model.parameters()))
+            teacher = load_network(self.teacher).to(next(model.parameters()))
         guesses = predicted(teacher, rest)
         self.guessed = rest.ids.to(self.guessed.device)
         if isinstance(self.unlabelled, str):

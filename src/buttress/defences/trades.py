@@ -9,7 +9,7 @@ from torch import nn
 
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
@@ -17,7 +17,7 @@ from buttress.threat import Threat
 
 
 @defence("trades")
-class TRADES(Crafting):
+class TRADES(CraftingDefence):
     """Clean cross-entropy plus beta times the KL divergence of perturbed from clean predictions.
 
     Zhang et al., ICML 2019, equation 5; beta is 1 / lambda of the paper. The attack maximises the same divergence from

@@ -17,7 +17,7 @@ from buttress.defences import Batch
 from buttress.defences.adv_kip.defence import AdvKIP, normalisation, probabilities
 from buttress.defences.adv_kip.files import free_id, grid, learned, read_set, write_picture, write_set
 from buttress.defences.adv_kip.kernel_inducing_points import (
-    Recipe,
+    LearningSettings,
     balanced_rows,
     first_points,
     learn,
@@ -45,7 +45,7 @@ class Refusing(PGD):
 
 def recipe(**changes):
     usual = {"attack": ATTACK, "inner": "own", "points": 8, "steps": 6, "batch": 36, "lr": 0.02, "learn_labels": False}
-    return Recipe(**{"kernel": Kernel(), **usual, **changes})
+    return LearningSettings(**{"kernel": Kernel(), **usual, **changes})
 
 
 def learned_set(images, view=AS_IT_IS, seed=0, **changes):

@@ -9,8 +9,8 @@ from torch import nn
 
 from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent
 from buttress.attacks.unrestricted.image_edits import Semantic
+from buttress.defences.base.networks import new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh
 from buttress.defences.gat.defence import GAT
 from buttress.defences.gat.generator_training import style_vae
 from buttress.errors import UserError
@@ -83,7 +83,7 @@ def test_the_auxiliary_classifier_is_the_models_architecture_trained_on_clean_im
     model = network(dropout=0.0)
     defence = ready(images, model, judge_epochs=3)
     with torch.random.fork_rng():
-        judge = fresh(model, derive(5, "judge"))
+        judge = new_network(model, derive(5, "judge"))
         pretrain(judge, images.train, epochs=3, seed=derive(5, "judging"), batch_size=16)
     probability = judge.eval()(batch.x.float()).softmax(1).gather(1, batch.y[:, None]).squeeze(1)
     for share in (0.2, 0.25):

@@ -15,7 +15,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.adv_kip.files import as_split, check_fits, free_id, read_set, write_picture, write_set
-from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Recipe, View, learn
+from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, LearningSettings, View, learn
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
@@ -104,7 +104,7 @@ class AdvKIP(Defence):
         self.lr, self.learn_labels, self.kernel, self.objective = lr, learn_labels, kernel, objective
         self.dataset = dataset
         self._box: tuple[float, float] | None = None
-        self._recipe(kernel)
+        self._learning_settings(kernel)
         self._keep(Learned(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0)), 0)
 
     @property
@@ -127,9 +127,9 @@ class AdvKIP(Defence):
         like = next(model.parameters())
         if self.dataset is None:
             kernel = inner.kernel if isinstance(inner, KernelRegression) else self.kernel
-            recipe, classes = self._recipe(kernel), len(data.classes)
+            settings, classes = self._learning_settings(kernel), len(data.classes)
             seed = derive(seed, "adv-kip")
-            found = learn(data.train, classes, recipe, box=data.box, view=view, seed=seed, device=like.device)
+            found = learn(data.train, classes, settings, box=data.box, view=view, seed=seed, device=like.device)
         else:
             images, labels = read_set(self.dataset)
             check_fits(images, labels, data, self.dataset)
@@ -188,8 +188,8 @@ class AdvKIP(Defence):
         """
         write_picture(path, self.learned, self._box)
 
-    def _recipe(self, kernel: Kernel) -> Recipe:
-        return Recipe(
+    def _learning_settings(self, kernel: Kernel) -> LearningSettings:
+        return LearningSettings(
             kernel=kernel,
             attack=self._attack,
             inner=self.inner,

@@ -36,7 +36,7 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class LearningSettings:
     """How a training set is learned; see `buttress.defences.adv_kip.defence.AdvKIP`, whose arguments these are.
 
     Raises:
@@ -151,7 +151,7 @@ def balanced_rows(y: Tensor, classes: int, size: int, seed: int) -> Tensor:
 def learn(
     split: Split,
     classes: int,
-    recipe: Recipe,
+    settings: LearningSettings,
     *,
     box: tuple[float, float] | None,
     view: View,
@@ -169,7 +169,7 @@ def learn(
     Args:
         split: real inputs.
         classes: that there are.
-        recipe: how.
+        settings: how.
         box: the range of the inputs, or None.
         view: see `outer_loss`.
         seed: of what the set begins as, of target batches and of the attack.
@@ -178,20 +178,20 @@ def learn(
     Raises:
         UserError: for a class without inputs, and when the set's kernel can no longer be inverted.
     """
-    rows = first_points(split, classes, recipe.points, derive(seed, "points"))
+    rows = first_points(split, classes, settings.points, derive(seed, "points"))
     images, own, _ = (values.to(device or values.device) for values in split.take(rows))
     images = images.double().requires_grad_()
-    labels = centred(own, classes).requires_grad_(recipe.learn_labels)
-    optimizer = torch.optim.Adam([images, labels] if recipe.learn_labels else [images], lr=recipe.lr)
-    attack, outer = recipe.inner_attack, []
-    for step in range(recipe.step_count(len(split))):
-        chosen = balanced_rows(split.y, classes, recipe.batch, derive(seed, "target", step))
+    labels = centred(own, classes).requires_grad_(settings.learn_labels)
+    optimizer = torch.optim.Adam([images, labels] if settings.learn_labels else [images], lr=settings.lr)
+    attack, outer = settings.inner_attack, []
+    for step in range(settings.step_count(len(split))):
+        chosen = balanced_rows(split.y, classes, settings.batch, derive(seed, "target", step))
         x, y, ids = (values.to(images.device) for values in split.take(chosen))
         if attack is not None:
             with torch.no_grad():
-                model = predictor(recipe.kernel, images, labels, view)
+                model = predictor(settings.kernel, images, labels, view)
             x = attack.craft(model, x, y, seed=derive(seed, "attack", step), ids=ids)
-        loss = outer_loss(recipe.kernel, images, labels, view, x, y)
+        loss = outer_loss(settings.kernel, images, labels, view, x, y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()

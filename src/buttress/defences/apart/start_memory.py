@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from buttress.data.augment import Geometry, draws
 from buttress.data.dataset import Dataset
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.errors import UserError
 from buttress.random import generator
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from buttress import registry
 from buttress.attacks import Perturbation
 from buttress.defences.base.step_context import Batch as Batch
 from buttress.defences.base.step_context import Pass as Pass
@@ -195,3 +196,9 @@ class Defence(nn.Module, ABC):
         """The constructor's arguments, which every defence keeps under their own names."""
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
         return {p.name: getattr(self, p.name) for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+    def label(self) -> str:
+        """Its registered name (a user's own: the class's), with the methods inside: "awp(eps-warmup(at))"."""
+        name = registry.defence.name_of(self).rpartition(":")[2]
+        inside = [value.label() for value in self.settings().values() if isinstance(value, Defence)]
+        return f"{name}({', '.join(inside)})" if inside else name

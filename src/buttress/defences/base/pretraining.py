@@ -74,24 +74,3 @@ def pretrain(
     descend(wanted, objective, split, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, device=first.device)
     for module, flag in flags:
         module.training = flag
-
-
-class Rows(nn.Module):
-    """Which row of the training split an input is, by its id: for methods that remember something of each example.
-
-    Args:
-        split: the training split.
-    """
-
-    ids: Tensor
-    order: Tensor
-
-    def __init__(self, split: Split) -> None:
-        super().__init__()
-        ids, order = split.ids.sort()
-        self.register_buffer("ids", ids, persistent=False)
-        self.register_buffer("order", order, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) positions in the split of the inputs with these ids."""
-        return self.order[torch.searchsorted(self.ids, ids)]

@@ -24,7 +24,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 from buttress.errors import UserError
 from buttress.registry import defence
 
-Runner = Literal["clean", "adversarial", "both"]
+Passes = Literal["clean", "adversarial", "both"]
 
 
 @defence("cost-sensitive")
@@ -56,13 +56,13 @@ class CostSensitive(WrapperDefence):
         c: float = 10.0,
         mistakes: Mistakes = "both",
         weight: float = 1.0,
-        on: Runner = "both",
+        on: Passes = "both",
     ) -> None:
         super().__init__(base)
         if not 0 <= weight < math.inf:
             raise UserError(f"weight must be 0 or more; got {weight}")
-        if on not in get_args(Runner):
-            raise UserError(f"on must be one of {', '.join(get_args(Runner))}; got {on!r}")
+        if on not in get_args(Passes):
+            raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
         if not self.base.own_classes:
             raise UserError(f"{type(self.base).__name__} mixes inputs: its predictions are of no class that could cost")
         self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on

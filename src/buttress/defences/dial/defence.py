@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.defences.dial.gradient_reversal import reverse_gradient
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -31,7 +30,7 @@ LAMD: dict[Variant, float] = {"ce": 0.1, "kl": 2.0}
 
 
 @defence("dial")
-class DIAL(Crafting):
+class DIAL(CraftingDefence):
     """Adversarial training whose features do not tell clean from perturbed inputs (Levi et al., TMLR 2022).
 
     A small head learns to tell the two from the network's features; its gradient is reversed on the way into the
@@ -213,3 +212,27 @@ def last_linear(model: nn.Module, x: Tensor) -> str:
     if not ran:
         raise UserError("the model has no linear layer whose input could be the features: name a layer")
     return ran[-1]
+
+
+class _Reversal(torch.autograd.Function):
+    """The identity, whose gradient comes back multiplied by a negative number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * grads[0], None
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """``x`` itself, whose gradient is multiplied by ``-strength`` on the way back (Ganin et al., JMLR 2016).
+
+    Args:
+        x: any tensor.
+        strength: 0 lets no gradient through, 1 turns it round.
+    """
+    reversed_: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]  # torch's own
+    return reversed_

@@ -15,8 +15,8 @@ from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent, Level
 from buttress.attacks.unrestricted.image_edits import Semantic
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
+from buttress.defences.base.networks import freeze, new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh, frozen
 from buttress.defences.gat.generator_training import style_vae, usual_batch
 from buttress.errors import UserError
 from buttress.random import derive, generator
@@ -142,10 +142,10 @@ class GAT(Defence):
         self._attacks = [self._made(level, maker, data.box) for level in self.levels]
         self._judge = []
         if self.share > 0:
-            judge = fresh(model, derive(seed, "judge"))
+            judge = new_network(model, derive(seed, "judge"))
             batch_size, judging = usual_batch(len(data.train)), derive(seed, "judging")
             pretrain(judge, data.train, epochs=self.judge_epochs, seed=judging, batch_size=batch_size)
-            self._judge = [frozen(judge)]
+            self._judge = [freeze(judge)]
         self._ready = True
         return data
 

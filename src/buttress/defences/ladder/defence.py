@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
-from buttress.defences.base.pretraining import Rows, pretrain
+from buttress.defences.base.memory import Rows
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ladder.directions import Direction, check_direction
 from buttress.defences.ladder.latent_space import fit_space, some_of_each
-from buttress.defences.ladder.support_vector_machines import Attention, Recipe
+from buttress.defences.ladder.support_vector_machines import Attention, SVMSettings
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
@@ -103,7 +104,7 @@ class LADDER(Defence):
         for name, (count, least) in counts.items():
             if isinstance(count, bool) or not isinstance(count, int) or count < least:
                 raise UserError(f"{name} must be a whole number of {least} or more; got {count!r}")
-        self.recipe = Recipe(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
+        self.svm = SVMSettings(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
         self.eps, self.adaptive, self.direction, self.attention = eps, adaptive, direction, attention
         self.normalize_w, self.layer, self.per_class = normalize_w, layer, per_class
         self.pretrain_epochs, self.decoder_epochs, self.decoder_width = pretrain_epochs, decoder_epochs, decoder_width
@@ -132,7 +133,7 @@ class LADDER(Defence):
             seed=derive(seed, "space"),
             layer=self.layer,
             direction=self.direction,
-            recipe=self.recipe,
+            svm=self.svm,
             normalize=self.normalize_w,
             per_class=self.svm_inputs,
             decoder_epochs=self.decoder_epochs,

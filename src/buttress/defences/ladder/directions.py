@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from buttress.attacks.unrestricted.latent_step import Directions, RandomDirections, unit
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe, attention, fit
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings, attention, fit
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
 
@@ -111,7 +111,7 @@ def fit_directions(
     classes: int,
     *,
     seed: int,
-    recipe: Recipe = Recipe(),
+    svm: SVMSettings = SVMSettings(),
     normalize: bool = False,
     held_out: float = 0.33,
 ) -> tuple[Directions, float | None]:
@@ -128,7 +128,7 @@ def fit_directions(
         y: (N,) their classes.
         classes: how many classes there are.
         seed: of starts, orders and the split.
-        recipe: of the attention machines.
+        svm: of the attention machines.
         normalize: whether directions are scaled to length 1 (attention: w is, before it).
         held_out: share of each class's vectors that machines are judged on.
 
@@ -148,7 +148,7 @@ def fit_directions(
     found = [_pair(learn, y, *pair) for pair in pairs(classes)]
     if kind == "attention":
         rows, signs = (pad_sequence(list(part), batch_first=True) for part in zip(*found, strict=True))
-        machines = fit(z[rows], signs, recipe, derive(seed, "machines"))
+        machines = fit(z[rows], signs, svm, derive(seed, "machines"))
     else:
         machines = _linear_machines(z, found, classes, derive(seed, "svc") % 2**31)
     right = []

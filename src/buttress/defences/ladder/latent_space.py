@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from buttress.attacks.unrestricted.latent_step import LatentSpace
 from buttress.data.dataset import Split
-from buttress.defences.base.pretraining import Rows, descend
+from buttress.defences.base.memory import Rows
+from buttress.defences.base.pretraining import descend
 from buttress.defences.ladder.directions import Direction, fit_directions
-from buttress.defences.ladder.support_vector_machines import Recipe
+from buttress.defences.ladder.support_vector_machines import SVMSettings
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
@@ -179,7 +180,7 @@ def fit_space(
     seed: int = 0,
     layer: str | None = None,
     direction: Direction = "attention",
-    recipe: Recipe = Recipe(),
+    svm: SVMSettings = SVMSettings(),
     normalize: bool = False,
     per_class: int = 200,
     decoder_epochs: int = 100,
@@ -197,7 +198,7 @@ def fit_space(
         seed: of all draws.
         layer: the latent layer, see `Encoder`; `latent_layer` finds one unless given.
         direction: see `fit_directions`.
-        recipe: of the attention machines.
+        svm: of the attention machines.
         normalize: whether directions are scaled to length 1.
         per_class: latent vectors of each class that the directions learn from, at most.
         decoder_epochs: passes over the split.
@@ -214,7 +215,7 @@ def fit_space(
     encoder = Encoder(model, name)
     decoder, mse = fit_decoder(encoder, split, epochs=decoder_epochs, seed=seed, width=decoder_width, box=box)
     chosen = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
-    settings: dict[str, Any] = {"seed": derive(seed, "directions"), "recipe": recipe, "normalize": normalize}
+    settings: dict[str, Any] = {"seed": derive(seed, "directions"), "svm": svm, "normalize": normalize}
     directions, accuracy = fit_directions(
         direction, encoded(encoder, chosen).to(like.device), chosen.y, classes, **settings
     )
