@@ -113,7 +113,7 @@ def test_an_attack_without_a_threat_has_no_share():
 def test_kept_crafts_are_of_the_first_weights(network, single, context):
     model = network(dropout=0.0)
     place = context(model, single)
-    with place.crafts_kept():
+    with place.craft_once():
         first = place.craft(ATTACK)
         with torch.no_grad():
             model[4].weight.neg_()

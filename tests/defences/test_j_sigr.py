@@ -171,7 +171,7 @@ def test_maps_of_an_earlier_epoch_move_with_their_images(augmented, network, ima
 
         def noted(loss):
             update(loss)
-            made.update(zip(step.batch.ids.tolist(), defence._made, strict=True))
+            made.update(zip(step.batch.ids.tolist(), defence._new_maps, strict=True))
 
         step.update = noted
         type(defence).step(defence, step)

@@ -16,9 +16,9 @@ from buttress.registry import defence
 class AuxiliaryFrom(WrapperDefence):
     """Any base; what the network itself adds to the loss (``forward_with_auxiliary``) counts from an epoch on only.
 
-    TisODE is trained so: cross-entropy alone during five epochs, then with the steady-state term. A network does not
-    know the epoch, and so needs no state for it. A network without such a term is trained as by the base. Costs
-    nothing; the term is computed from the start.
+    TisODE is trained so: cross-entropy alone during five epochs, then with the steady-state term. Networks
+    need no state for it, since they do not depend on the epoch. A network without such a term is trained as by the
+    base. Costs nothing; the term is computed from the start.
 
     Args:
         base: the training method underneath.

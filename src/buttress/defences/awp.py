@@ -62,7 +62,7 @@ class _Moved:
 
     def loss(self) -> Loss:
         weights = self.weights
-        with self.context.crafts_kept():
+        with self.context.craft_once():
             with preserved(
                 self.model, "train", self.context.seed, self.batch.x.device
             ):  # BatchNorm sees the batch once

@@ -111,8 +111,8 @@ class CFA(CraftingDefence):
         return self.beta * self._calibrated(self.lambda_beta, epoch)
 
     def _calibrated(self, base: float, epoch: float) -> Tensor:
-        known = self.seen & (epoch >= self.start)
-        return torch.where(known, base + self.robust, torch.ones_like(self.robust))
+        calibrated = self.seen & (epoch >= self.start)
+        return torch.where(calibrated, base + self.robust, torch.ones_like(self.robust))
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean over the batch of each input's loss at the budget and the weight of its class."""

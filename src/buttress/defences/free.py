@@ -76,15 +76,15 @@ class Free(Defence):
             if leaf is None or leaf.grad is None:
                 raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
             eps = step.context.scale * self.threat.eps
-            moved = leaf.detach() + self.alpha * eps * leaf.grad.sign()
-            self.delta[: len(leaf)] = moved.clamp(-eps, eps)
+            delta = leaf.detach() + self.alpha * eps * leaf.grad.sign()
+            self.delta[: len(leaf)] = delta.clamp(-eps, eps)
 
     def _rows(self, x: Tensor) -> Tensor:
         """A copy of delta's rows for this batch, zeros where there are none yet."""
         rows = torch.zeros_like(x)
         if self.delta.shape[1:] == x.shape[1:]:
-            known = self.delta[: len(x)]
-            rows[: len(known)] = known
+            delta = self.delta[: len(x)]
+            rows[: len(delta)] = delta
         return rows
 
     def _grow(self, x: Tensor) -> None:

@@ -135,9 +135,9 @@ class FRL(CraftingDefence):
         """Measure both errors of each class on the validation split and move the multipliers."""
         seed = derive(epoch.seed, "frl")
         split = epoch.data.val.stratified(self.validate_on, seed)
-        found = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
-        self.adjust(found.y, found.clean, found.robust)
-        share, seen = found.share(found.robust, len(self.natural))
+        verdicts = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
+        self.adjust(verdicts.y, verdicts.clean, verdicts.robust)
+        share, seen = verdicts.share(verdicts.robust, len(self.natural))
         epoch.figures["worst class, validation"] = float(share[seen].min())
 
     def adjust(self, y: Tensor, clean: Tensor, robust: Tensor) -> None:
@@ -145,12 +145,12 @@ class FRL(CraftingDefence):
 
         A class without inputs counts as one with the overall error.
         """
-        found = Verdicts(y, clean, robust)
+        verdicts = Verdicts(y, clean, robust)
         errors = {"natural": ~clean, "boundary": clean & ~robust}
         overall = {name: float(wrong.float().mean()) for name, wrong in errors.items()}
         by_class = {}
         for name, wrong in errors.items():
-            share, seen = found.share(wrong, len(self.natural))
+            share, seen = verdicts.share(wrong, len(self.natural))
             by_class[name] = torch.where(seen, share, overall[name]).to(self.natural)
         for name, rate in (("natural", self.natural_rate), ("boundary", self.boundary_rate)):
             before = self.get_buffer(name)

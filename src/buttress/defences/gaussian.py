@@ -53,12 +53,12 @@ class GaussianTraining(Defence):
     def noisy(self, x: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the step's inputs, some of them with noise."""
         random = context.random
-        chosen = random.uniform() < self.probability
+        mask = random.uniform() < self.probability
         std = x.new_tensor(self.std)[random.integers(len(self.std))]
-        moved = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
+        noisy = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
         if self.box is not None:
-            moved = moved.clamp(*self.box)
-        return moved.where(per_row(chosen, x), x)
+            noisy = noisy.clamp(*self.box)
+        return noisy.where(per_row(mask, x), x)
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""

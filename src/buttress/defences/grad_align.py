@@ -26,7 +26,7 @@ _LARGEST = 16 / 255  # up to here the authors used their rule for the weight
 
 @dataclass(frozen=True, kw_only=True)
 class _Slope(Perturbation):
-    """The gradient of the loss at the input, crafted like an attack so that it is asked for once a step."""
+    """The gradient of the loss at the input, crafted like an attack so that it is computed once a step."""
 
     threat: Threat = Threat()
 
@@ -76,7 +76,7 @@ class GradAlign(CraftingDefence):
 
     @property
     def weight(self) -> float:
-        """Of the misalignment: ``lam``, or what the rule says."""
+        """Of the misalignment: ``lam``, or the rule's value."""
         if self.lam is not None:
             return self.lam
         return 0.02 * 10 ** (self.threat.eps * 255 / 8) if self.threat.eps <= _LARGEST else 0.2
@@ -92,12 +92,12 @@ class GradAlign(CraftingDefence):
         value = F.cross_entropy(context.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})
 
-    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, context: StepContext) -> Tensor:
+    def _second(self, model: nn.Module, x_noisy: Tensor, y: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
-        with preserved(model, "train", context.seed, moved.device):
-            moved = moved.requires_grad_()
-            value = F.cross_entropy(context.task.read(model(moved)), y, reduction="sum")
-            return torch.autograd.grad(value, moved, create_graph=True)[0]
+        with preserved(model, "train", context.seed, x_noisy.device):
+            x_noisy = x_noisy.requires_grad_()
+            value = F.cross_entropy(context.task.read(model(x_noisy)), y, reduction="sum")
+            return torch.autograd.grad(value, x_noisy, create_graph=True)[0]
 
 
 def misalignment(first: Tensor, second: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Mixture:
         return self.share * values + (1 - self.share) * values[self.order]
 
     def logits(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """(N, C) what ``run``, one pass of ``model``, says of ``x`` when its layer's values are mixed on the way."""
+        """(N, C) logits of ``run``, one pass of ``model``, for ``x`` when its layer's values are mixed on the way."""
         if self.layer is None:
             return run(self(x))
         with capture(model, [self.layer], replace=lambda name, value: self(value)):
@@ -115,17 +115,17 @@ class IAT(CraftingDefence):
         return not self.independent or self.alpha == 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds the layers, so that a wrong name is told at once.
+        """Finds the layers, so that a wrong name is refused at once.
 
         Raises:
             UserError: for a name that the model does not have, or a pattern in its place.
         """
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            found = layer_names(model, x.to(next(model.parameters(), x)), self.layers)
+            names = layer_names(model, x.to(next(model.parameters(), x)), self.layers)
             for layer in self.layers:
-                if layer not in found:
-                    raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(found)}")
+                if layer not in names:
+                    raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(names)}")
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:

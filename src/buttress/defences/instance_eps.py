@@ -21,7 +21,7 @@ from buttress.threat import Threat
 
 @defence("instance-eps")
 class InstanceEps(CraftingDefence):
-    """Adversarial training that attacks each example with as much as it stands, so that fewer are pushed too far.
+    """Adversarial training that attacks each example with as much as it resists, so that fewer are pushed too far.
 
     Balaji, Goldstein and Hoffman (arXiv 1910.08051), IAAT: an example that is still right under an attack of its
     budget plus ``gamma`` gets a larger budget, one that is wrong under its own a smaller one; the change is smoothed,
@@ -39,7 +39,7 @@ class InstanceEps(CraftingDefence):
         steps: steps of PGD.
         step_size: their length in input units at eps; it shrinks and grows with an example's budget. 2.5 eps / steps
             unless given.
-        gamma: how much more an example must stand to be given more, as a share of eps.
+        gamma: how much more an example must resist before its budget grows, as a share of eps.
         smoothing: share of gamma by which a budget moves at once.
         most: the largest budget, as a share of eps.
         warmup: epochs in which all examples keep the budget they start from.
@@ -100,14 +100,14 @@ class InstanceEps(CraftingDefence):
         if step.context.epoch < self.warmup:
             return
         places, y = self._places(step.batch.ids), step.batch.y
-        stands = step.context.passes["adversarial"].logits.detach().argmax(1) == y
+        robust = step.context.passes["adversarial"].logits.detach().argmax(1) == y
         more = step.context.craft(self._attack, scale=(self.shares[places] + self.gamma).to(step.batch.x.device))
         with preserved(step.model, "eval", step.context.seed, more.device), torch.no_grad():
-            stands_more = step.context.task.read(step.model(more)).argmax(1) == y
-        direction = torch.where(stands_more, 1.0, torch.where(stands, 0.0, -1.0)).to(self.shares)
-        moved = self.shares[places] + self.smoothing * self.gamma * direction
+            robust_at_more = step.context.task.read(step.model(more)).argmax(1) == y
+        direction = torch.where(robust_at_more, 1.0, torch.where(robust, 0.0, -1.0)).to(self.shares)
+        new_shares = self.shares[places] + self.smoothing * self.gamma * direction
         shares = self.shares.clone()
-        shares[places] = moved.clamp(0, self.most)
+        shares[places] = new_shares.clamp(0, self.most)
         self.shares = shares
 
     def end_epoch(self, epoch: Epoch) -> None:

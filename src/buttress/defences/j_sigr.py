@@ -95,7 +95,7 @@ class JSIGR(Defence):
         self._classes = self._windows = 0  # known once the data are
         self._augment: Augment | None = None
         self._seed = 0
-        self._made: Tensor | None = None  # this step's new maps
+        self._new_maps: Tensor | None = None  # this step's new maps
         self.register_buffer("maps", torch.zeros(0))
 
     @property
@@ -175,23 +175,23 @@ class JSIGR(Defence):
     def step(self, step: Step) -> None:
         """One update; then new maps are kept where they are of use in later epochs."""
         step.update(step.loss())
-        if self._made is not None:
+        if self._new_maps is not None:
             rows = self.rows(step.batch.ids)
-            kept = self.maps[rows].to(self._made.dtype)
+            maps = self.maps[rows].to(self._new_maps.dtype)
             geometry = self._geometry(step.batch, step.context)
-            whole = self._made[:, None] if geometry is None else geometry.put(self._made[:, None], kept)
+            whole = self._new_maps[:, None] if geometry is None else geometry.put(self._new_maps[:, None], maps)
             self.maps[rows] = whole.to(self.maps.dtype)
-            self._made = None
+            self._new_maps = None
 
     def _saliency(self, model: nn.Module, batch: Batch, context: StepContext) -> Tensor:
         """(N, H, W) maps of the batch: new ones, or those of an earlier epoch where the images are now."""
         if int(context.epoch) % self.every == 0:
-            made = context.once("occlusion", lambda: self._covered(model, batch, context))
-            self._made = made if self.every > 1 else None
-            return made
-        kept, geometry = self.maps[self.rows(batch.ids)], self._geometry(batch, context)
+            maps = context.once("occlusion", lambda: self._covered(model, batch, context))
+            self._new_maps = maps if self.every > 1 else None
+            return maps
+        maps, geometry = self.maps[self.rows(batch.ids)], self._geometry(batch, context)
         size = (batch.x.shape[2], batch.x.shape[3])
-        return (kept if geometry is None else geometry.cut(kept, size)).squeeze(1).to(batch.x.dtype)
+        return (maps if geometry is None else geometry.cut(maps, size)).squeeze(1).to(batch.x.dtype)
 
     def _covered(self, model: nn.Module, batch: Batch, context: StepContext) -> Tensor:
         return occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=context.task)

@@ -110,7 +110,7 @@ class LayerRegularised(WrapperDefence):
             )
 
     def _check_names(self, model: nn.Module, x: Tensor) -> None:
-        found = layer_names(model, x, self.layers)
+        names = layer_names(model, x, self.layers)
         for layer in self.layers:
-            if layer not in found:
-                raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(found)}")
+            if layer not in names:
+                raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")

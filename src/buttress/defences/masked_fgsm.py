@@ -66,9 +66,9 @@ class MaskedFGSM(CraftingDefence):
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
             raise UserError(f"rate, the share of masked pixels, must be in [0, 1); got {rate!r}")
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
-        for name, value, known in choices:
-            if value not in get_args(known):
-                raise UserError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
+        for name, value, allowed in choices:
+            if value not in get_args(allowed):
+                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
         self.start, self.alpha, self.mode = start, alpha, mode
         self._attack = self._step_of(threat)
@@ -96,10 +96,10 @@ class MaskedFGSM(CraftingDefence):
         masked = x * self.mask(x, context)
         there = copy.copy(context)  # the same step, at the masked images
         there.batch = Batch(masked, batch.y, batch.ids)
-        crafted = there.craft(self._free, mode=self.mode)
+        x_adv_masked = there.craft(self._free, mode=self.mode)
         base = masked if self.train_on == "masked" else x
         # Without a box while crafting: a masked pixel at the box's edge keeps its step for the unmasked image.
-        x_adv = self.threat.project(base + (crafted - masked), base)
+        x_adv = self.threat.project(base + (x_adv_masked - masked), base)
         return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
 
     def _step_of(self, threat: Threat) -> Attack:

@@ -34,7 +34,7 @@ class TrainingConfig:
         clip: largest L2 norm of the gradient.
         average: of the weights, which is then what is validated and kept: a moving average's decay per step, or EMA,
             SWA or FAWA with options of their own.
-        monitors: who watches the training, and may stop it; a run that one has stopped is finished.
+        monitors: that watch the training, and may stop it; a run that one has stopped is finished.
         train_precision: 32-true, bf16-mixed (passes, crafting included, in bf16 where that is safe) or 64-true.
         search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); that of
             train_precision unless given.

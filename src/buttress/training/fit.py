@@ -21,9 +21,9 @@ from buttress.training.config import TrainingConfig, training_config
 from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
 from buttress.training.monitoring import check_monitors
-from buttress.training.run_folder import leave_run, open_run, write_run
+from buttress.training.run_folder import open_run, release_run, write_run
 from buttress.training.run_settings import run_settings
-from buttress.training.signals import obeying, signals_noted
+from buttress.training.signals import record_signals, stop_at_signal
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,16 +93,16 @@ def fit(
     claimed = own is not None and open_run(own, recorded, resume)
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
-        with torch.random.fork_rng(), signals_noted() as signals:
+        with torch.random.fork_rng(), record_signals() as signals:
             seed_torch(derive(seed, "prepare"))
             start, inputs = time.monotonic(), len(data.train)
-            data = obeying(signals, partial(defence.prepare, model, data, seed))
+            data = stop_at_signal(signals, partial(defence.prepare, model, data, seed))
             preparing = time.monotonic() - start
             loop = Loop(fabric, model, data, defence, config, attack, seed)
             loop.run(folder, resume, progress, signals)
     except UserError:
         if claimed and own is not None:
-            leave_run(own)
+            release_run(own)
         raise
     model.load_state_dict(loop.best if config.keep == "best" else loop.averaging.weights())
     model.eval()
@@ -138,5 +138,5 @@ def _keep_cost(folder: Path, loop: Loop, preparing: float, inputs: int) -> None:
     if "passes" in read_cost(folder):  # a finished run that was asked to go on took no more
         return
     size, epochs = len(loop.batches.y), loop.index / loop.batches.per_epoch
-    spent = passes(loop.step_module.defence, epochs * size / inputs)
-    loop.clock.keep(inputs=size, epochs=epochs, preparing=round(preparing, 3), **spent)
+    spent = passes(loop.step_loss.defence, epochs * size / inputs)
+    loop.clock.write(inputs=size, epochs=epochs, preparing=round(preparing, 3), **spent)

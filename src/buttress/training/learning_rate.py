@@ -52,6 +52,6 @@ class LearningRate:
         return {} if self.scheduler is None else self.scheduler.state_dict()
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """What `state` returned back in place; the rate itself is in the optimiser's state."""
+        """Put back what `state` returned; the rate itself is in the optimiser's state."""
         if self.scheduler is not None:
             self.scheduler.load_state_dict(dict(state))

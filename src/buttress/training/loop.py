@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Someone who watches a training."""
+    """A function that follows the progress of a training."""
 
     def __call__(self, done: float, figures: Mapping[str, float]) -> None:
         """A share ``done`` of the training is over; ``figures`` holds the latest of each name."""
@@ -62,13 +62,13 @@ class Loop:
         self.twins: Twins = {}
         self.fabric, self.config, self.attack, self.data, self.seed = fabric, config, attack, data, seed
         self.val = data.val.stratified(config.validate_on, seed)
-        self.step_module = StepLoss(model, defence)
+        self.step_loss = StepLoss(model, defence)
         self.device = fabric.device
-        parameters = [p for p in self.step_module.parameters() if p.requires_grad]
+        parameters = [p for p in self.step_loss.parameters() if p.requires_grad]
         if not parameters:
             raise UserError("the model has no parameters that can be trained")
         optimizer = config.optimiser.build(parameters)
-        self.module, self.optimizer = fabric.setup(self.step_module, optimizer)
+        self.module, self.optimizer = fabric.setup(self.step_loss, optimizer)
         self.batches = Batches(
             data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, input_dtype(model)
         )
@@ -89,8 +89,8 @@ class Loop:
 
     def run(self, folder: Path | None, resume: bool, progress: Progress | None, signals: list[int]) -> None:
         """Train to the end, from the newest checkpoint in ``folder`` when resuming; a monitor may end it earlier."""
-        kept = None if folder is None else folder / "checkpoints"
-        newest = checkpoint.latest(kept) if kept is not None and resume else None
+        checkpoints = None if folder is None else folder / "checkpoints"
+        newest = checkpoint.latest(checkpoints) if checkpoints is not None and resume else None
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if newest is not None:
             self._restore(newest)
@@ -108,19 +108,19 @@ class Loop:
                 if action is not None and action.ends:
                     break
                 if (
-                    kept is not None
+                    checkpoints is not None
                     and not last
                     and (signals or time.monotonic() - saved > self.config.checkpoint_seconds)
                 ):
-                    self._save(kept)
+                    self._save(checkpoints)
                     saved = time.monotonic()
                 if signals and not last:
                     raise Interrupted(self.index, signals[0])
             self._end_epoch(epoch, batch, action)
             figures = self.history[-1]
             logs.write(self.history, self.index)
-            if kept is not None:
-                self._save(kept)
+            if checkpoints is not None:
+                self._save(checkpoints)
                 saved = time.monotonic()
             if progress is not None:
                 progress(self.index / self.steps, figures)
@@ -128,11 +128,11 @@ class Loop:
                 raise Interrupted(self.index, signals[0])
 
     def _step(self, batch: Batch, epoch: int) -> None:
-        model, inner = self.step_module.model, self.step_module
+        model, step_loss = self.step_loss.model, self.step_loss
         self.module.train()
         self.learning_rate.before_step(self.index / self.steps)
         seed_torch(derive(self.seed, "torch", self.index))
-        context = inner.context = StepContext(
+        context = step_loss.context = StepContext(
             model,
             batch,
             index=self.index,
@@ -148,16 +148,16 @@ class Loop:
             model=model,
             optimizer=self.optimizer,
             context=context,
-            inner=inner,
+            step_loss=step_loss,
             module=self.module,
             fabric=self.fabric,
             clip=self.config.clip,
             sums=self.sums,
-            applied=self.averaging.after_step,
+            after_update=self.averaging.after_step,
             where=f"step {self.index} (epoch {epoch + 1})",
         )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        inner.defence.step(step)
+        step_loss.defence.step(step)
         self.learning_rate.after_step()
         self.index += 1
 
@@ -184,11 +184,11 @@ class Loop:
         row = {"epoch": float(epoch + 1), **{name: total / count for name, (total, count) in self.sums.items()}}
         row |= self.watch.figures
         self.sums, self.watch.figures = {}, {}
-        self._agree(self.step_module.buffers())
-        checkpoint.check_finite(self.step_module.state_dict(), self.index)
+        self._agree(self.step_loss.buffers())
+        checkpoint.check_finite(self.step_loss.state_dict(), self.index)
         seed = derive(self.seed, "end of epoch", epoch)
         seed_torch(seed)
-        model, defence = self.step_module.model, self.step_module.defence
+        model, defence = self.step_loss.model, self.step_loss.defence
         if not self.watch.stopped:
             defence.end_epoch(Epoch(model, self.data, epoch + 1, self.config.epochs, seed, row))
             inputs = (batch.x for batch in self.batches.epoch(epoch))
@@ -199,7 +199,7 @@ class Loop:
             action = self._ask(self.watch.after_epoch, batch, row)
         if action is not None and action.kind == "rollback" and action.snapshot is not None:
             row |= {f"{name}_before_rollback": row[name] for name in ("clean", "robust") if name in row}
-            self.averaging.go_back(action.snapshot, self.device)
+            self.averaging.restore(action.snapshot, self.device)
             validation = self._judge(row)
         self.history.append(row)
         if self.best_rank is None or validation.rank > self.best_rank:
@@ -214,7 +214,7 @@ class Loop:
 
     def _judge(self, row: dict[str, float]) -> Validation:
         """The average, or the present weights where there is none, on the validation split."""
-        with self.averaging.lent():
+        with self.averaging.averaged_model():
             validation = self._validate()
         row["clean"] = validation.clean
         if validation.robust is not None:
@@ -222,7 +222,7 @@ class Loop:
         return validation
 
     def _validate(self) -> Validation:
-        return validate(self.step_module.model, self.val, self.attack, self.seed, self.device)
+        return validate(self.step_loss.model, self.val, self.attack, self.seed, self.device)
 
     def _save(self, folder: Path) -> None:
         if not self.fabric.is_global_zero:
@@ -242,13 +242,13 @@ class Loop:
             "best_epoch": self.best_epoch,
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
         }
-        checkpoint.save(folder, self.index, self.step_module.state_dict(), state, progress)
-        self.clock.keep()
+        checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress)
+        self.clock.write()
 
     def _restore(self, path: Path) -> None:
         weights, state, progress = checkpoint.load(path)
         try:
-            self.step_module.load_state_dict(weights)
+            self.step_loss.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self._set(state, progress)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

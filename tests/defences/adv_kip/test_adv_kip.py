@@ -339,7 +339,7 @@ def test_files_that_do_not_fit_are_told(tmp_path, network, images):
         ({"lr": 0.0}, "lr must be"),
         ({"inner": "ce"}, "inner must be"),
         ({"objective": "ce"}, "objective must be"),
-        ({"attack": Gaussian(std=0.1), "inner": "mse"}, "cannot be told a loss"),
+        ({"attack": Gaussian(std=0.1), "inner": "mse"}, "takes no loss"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong, told):

@@ -13,7 +13,7 @@ from torch import nn
 
 from buttress.data.augment import Augment, draws
 from buttress.data.dataset import from_arrays
-from buttress.defences.apart.defence import APART, _named
+from buttress.defences.apart.defence import APART, _layer_names
 from buttress.defences.apart.start_memory import Memory, Sizes
 from buttress.defences.awp import AWP
 from buttress.errors import UserError
@@ -181,7 +181,7 @@ def test_nothing_that_it_learns_is_the_optimisers(network, images, batch, contex
     assert list(defence.parameters()) == []
     assert not any(buffer.requires_grad or buffer.grad is not None for buffer in defence.buffers())
     assert all(parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if name != "0.bias")
-    made = defence._made
+    made = defence._pending
     assert made.sizes.grad[0] > 0  # a step along the gradient raises the loss
     assert made.sizes.grad[1] != 0
     assert made.x_adv.grad.abs().sum() > 0
@@ -244,7 +244,7 @@ def test_around_it_weights_may_be_moved(network, train):
 
 def test_residual_blocks_are_found(nets):
     model = nets.seeded(lambda: preactresnet18(classes=4, width=2))
-    found = _named(model, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), "blocks")
+    found = _layer_names(model, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), "blocks")
     assert found == [f"layer{stage}.{block}.relu1" for stage in range(1, 5) for block in range(2)]
 
 

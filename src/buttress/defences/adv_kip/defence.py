@@ -129,14 +129,14 @@ class AdvKIP(Defence):
             kernel = inner.kernel if isinstance(inner, KernelRegression) else self.kernel
             settings, classes = self._learning_settings(kernel), len(data.classes)
             seed = derive(seed, "adv-kip")
-            found = learn(data.train, classes, settings, box=data.box, view=view, seed=seed, device=like.device)
+            result = learn(data.train, classes, settings, box=data.box, view=view, seed=seed, device=like.device)
         else:
             images, labels = read_set(self.dataset)
             check_fits(images, labels, data, self.dataset)
-            found = Learned(images, labels, torch.zeros(0))
+            result = Learned(images, labels, torch.zeros(0))
         if isinstance(inner, KernelRegression):
-            _fill(inner, view(found.images.to(like.device)), found.labels)
-        self._keep(found, free_id(data))
+            _fill(inner, view(result.images.to(like.device)), result.labels)
+        self._keep(result, free_id(data))
         self._box = data.box
         return replace(data, train=as_split(self.learned, self.targets, int(self.first)), augment=None)
 
@@ -165,8 +165,8 @@ class AdvKIP(Defence):
         if self.targets.shape[1] != classes:
             raise UserError(f"the network tells {classes} classes apart, the learned labels {self.targets.shape[1]}")
         rows = batch.ids - self.first
-        known = (rows >= 0) & (rows < len(self.targets))
-        return torch.where(known[:, None], self.targets[rows.clamp(0, len(self.targets) - 1)].double(), own)
+        is_learned = (rows >= 0) & (rows < len(self.targets))
+        return torch.where(is_learned[:, None], self.targets[rows.clamp(0, len(self.targets) - 1)].double(), own)
 
     def save(self, folder: str | Path) -> None:
         """Write the learned set into a folder: dataset.safetensors, and dataset.png where it is images.
@@ -200,10 +200,10 @@ class AdvKIP(Defence):
             learn_labels=self.learn_labels,
         )
 
-    def _keep(self, found: Learned, first: int) -> None:
-        self.register_buffer("learned", found.images)
-        self.register_buffer("targets", found.labels)
-        self.register_buffer("outer", found.outer)
+    def _keep(self, result: Learned, first: int) -> None:
+        self.register_buffer("learned", result.images)
+        self.register_buffer("targets", result.labels)
+        self.register_buffer("outer", result.outer)
         self.register_buffer("first", torch.tensor(first))
 
 
@@ -225,9 +225,9 @@ def probabilities(labels: Tensor) -> Tensor:
 def _fill(model: KernelRegression, support: Tensor, labels: Tensor) -> None:
     """Give a kernel regression its support set."""
     if len(support) != len(model.support) or support[0].numel() != model.support[0].numel():
-        wanted, got = tuple(model.support.shape), tuple(support.flatten(1).shape)
+        expected, got = tuple(model.support.shape), tuple(support.flatten(1).shape)
         raise UserError(
-            f"the kernel regression holds points {wanted}, the learned set is {got}: make it of these sizes"
+            f"the kernel regression holds points {expected}, the learned set is {got}: make it of these sizes"
         )
     if labels.shape[1] != model.labels.shape[1]:
         raise UserError(f"the kernel regression tells {model.labels.shape[1]} classes apart, not {labels.shape[1]}")

@@ -32,7 +32,7 @@ _TINY = 1e-7  # added to alpha_omega where it divides
 
 
 @dataclass
-class _Made:
+class _Pending:
     """What a loss leaves for the end of its step: leaves whose gradients its backward pass fills, and the start."""
 
     sizes: Tensor
@@ -102,12 +102,12 @@ class APART(Defence):
         check_storage(storage)
         self.threat, self.parametrisation, self.lr, self.decay, self.first = threat, parametrisation, lr, decay, first
         self.momentum, self.layer_cap, self.storage, self.mode = momentum, layer_cap, storage, mode
-        named = (layers,) if isinstance(layers, str) else tuple(layers)
-        self.layers: Sequence[str] = "blocks" if named == ("blocks",) else named
+        names = (layers,) if isinstance(layers, str) else tuple(layers)
+        self.layers: Sequence[str] = "blocks" if names == ("blocks",) else names
         self.names: list[str] = []  # of the layers, once the model is known
         self.memory: Memory | None = None
         self.sizes: Sizes | None = None
-        self._made: _Made | None = None
+        self._pending: _Pending | None = None
 
     @property
     def attack(self) -> Perturbation:
@@ -131,7 +131,7 @@ class APART(Defence):
             if processes > 1:
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
         x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-        self.names = _named(model, x.to(next(model.parameters(), x)), self.layers)
+        self.names = _layer_names(model, x.to(next(model.parameters(), x)), self.layers)
         usual = zip((self.lr, self.decay, self.first), _USUAL[self.parametrisation], strict=True)
         lr, decay, first = (own if value is None else value for value, own in usual)
         self.memory = Memory(data, seed, self.storage)
@@ -140,9 +140,9 @@ class APART(Defence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the perturbed points."""
-        memory, kept = self._learned()
+        memory, step_sizes = self._learned()
         x, eps, unit = context.batch.x, context.scale * self.threat.eps, context.scale * self._unit
-        sizes = kept.values.detach().to(x.dtype, copy=True).requires_grad_()
+        sizes = step_sizes.values.detach().to(x.dtype, copy=True).requires_grad_()
         start = memory.read(batch.ids, int(context.epoch)).to(x.dtype)
         first = (unit * sizes[1] * start).clamp(-eps, eps)
         place = self.threat.clip(x + first.detach())
@@ -152,22 +152,22 @@ class APART(Defence):
             x_adv.retain_grad()
         with self._perturbed(model, inner, sizes):
             logits = context.adversarial(x_adv)
-        self._made = _Made(sizes, x_adv, start)
+        self._pending = _Pending(sizes, x_adv, start)
         return Loss(F.cross_entropy(logits, batch.y), self._figures(sizes.detach()))
 
     def step(self, step: Step) -> None:
         """One update of the weights, then of what is learned beside them."""
         step.update(step.loss())
-        made, self._made = self._made, None
-        if made is None or made.x_adv.grad is None or made.sizes.grad is None:
+        pending, self._pending = self._pending, None
+        if pending is None or pending.x_adv.grad is None or pending.sizes.grad is None:
             return  # whoever wrapped the step took the gradient elsewhere
-        memory, kept = self._learned()
-        alpha, alpha_omega = (self._unit * made.sizes.detach()[:2]).unbind()
+        memory, step_sizes = self._learned()
+        alpha, alpha_omega = (self._unit * pending.sizes.detach()[:2]).unbind()
         ratio = (alpha / (alpha_omega + _TINY)).nan_to_num(0.0).clamp(-2, 2)  # omega spans 2: further is no further
         memory.write(
-            step.batch.ids, int(step.context.epoch), (made.start + ratio * made.x_adv.grad.sign()).clamp(-1, 1)
+            step.batch.ids, int(step.context.epoch), (pending.start + ratio * pending.x_adv.grad.sign()).clamp(-1, 1)
         )
-        kept.climb(made.sizes.grad, step.context.progress)
+        step_sizes.climb(pending.sizes.grad, step.context.progress)
 
     @property
     def _unit(self) -> float:
@@ -220,7 +220,7 @@ class APART(Defence):
         return capture(model, self.names, replace=see) if self.names else nullcontext()
 
 
-def _named(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str]:
+def _layer_names(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str]:
     """The layers' names in order of execution."""
     if layers != "blocks":
         return layer_names(model, x, list(layers)) if layers else []
@@ -228,7 +228,7 @@ def _named(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str
     kinds = {path: type(module).__name__.lower() for path, module in user_module(model).named_modules() if path}
     blocks = [path for path, kind in kinds.items() if kind.endswith(("block", "bottleneck"))]
     first = [next((name for name in activations if name.startswith(f"{path}.")), None) for path in blocks]
-    found = [name for name in activations if name in first]
-    if not found:
+    names = [name for name in activations if name in first]
+    if not names:
         raise UserError("layers: blocks finds no class called Block or Bottleneck; name the activations instead")
-    return found
+    return names

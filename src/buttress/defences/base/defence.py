@@ -1,4 +1,4 @@
-"""What all training methods share: a step's objective, what it costs, and the moments at which a method is asked."""
+"""The interface of all training methods: a step's objective, its cost, and hooks before, during and after training."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Defence(nn.Module, ABC):
 
     @property
     def cost(self) -> Cost | None:
-        """Passes that an input costs whenever it is trained on; None where nobody has said."""
+        """Passes that an input costs whenever it is trained on; None where it is not known."""
         return None
 
     def settings(self) -> dict[str, Any]:

@@ -27,14 +27,14 @@ def new_network(model: nn.Module, seed: int) -> nn.Module:
     if spec is not None:
         rest = {key: value for key, value in spec.items() if key not in ("name", "options")}
         return create(spec["name"], seed=seed, **rest, **spec["options"]).to(like)
-    made = copy.deepcopy(model).cpu()
+    network = copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        for module in made.modules():
+        for module in network.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
-    return made.to(like)
+    return network.to(like)
 
 
 def load_network(network: str | Path | nn.Module) -> nn.Module:
@@ -51,9 +51,9 @@ def load_network(network: str | Path | nn.Module) -> nn.Module:
         raise UserError(f"{network} is no folder of a finished run: give one, or the module itself") from None
     if spec is None:
         raise UserError(f"the network in {network} was not made by models.create: give the module itself")
-    made = from_spec(spec)
-    load_weights(made, Path(network) / "model.safetensors")
-    return made
+    model = from_spec(spec)
+    load_weights(model, Path(network) / "model.safetensors")
+    return model
 
 
 def freeze(network: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What defences around another one share: all that they do not change is the base's."""
+"""Defences that wrap another one, their base: whatever they do not override is the base's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, St
 
 
 class WrapperDefence(Defence):
-    """A defence around another one, `AdversarialTraining` unless given; a subclass overrides what it changes.
+    """A defence that wraps a base, `AdversarialTraining` unless given; a subclass overrides what it changes.
 
     Args:
         base: the training method underneath.

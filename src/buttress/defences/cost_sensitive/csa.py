@@ -156,7 +156,7 @@ class CSA(Defence):
         if self._phase != "clean":
             x_adv = context.craft(self._attack)
             terms["adversarial objective"] = self.objective(context.adversarial(x_adv), batch.y).mean()
-        # Figures are averaged over updates, so those that only every other update has are not told.
+        # Figures are averaged over updates, so those that only every other update has are not logged.
         logs = {name: term.detach() for name, term in terms.items()} if self._phase is None else {}
         return Loss(torch.stack([*terms.values()]).sum(), logs)
 

@@ -79,11 +79,11 @@ class CostSensitive(WrapperDefence):
         """The base's loss plus the weighted mean cost of each pass.
 
         Raises:
-            UserError: where the base makes none of the passes asked for.
+            UserError: where the base makes none of the passes in ``on``.
         """
         base = self.base.loss(model, batch, context)
-        wanted: tuple[Kind, ...] = ("clean", "adversarial")
-        kinds = [kind for kind in wanted if kind in context.passes and self.on in (kind, "both")]
+        both: tuple[Kind, ...] = ("clean", "adversarial")
+        kinds = [kind for kind in both if kind in context.passes and self.on in (kind, "both")]
         if not kinds:
             raise UserError(f"{type(self.base).__name__} makes no {self.on} pass whose predictions could have a cost")
         value, logs = base.value, dict(base.logs)

@@ -53,7 +53,7 @@ class DIAL(CraftingDefence):
         lamd: weight of the domain term, of the head's own loss and of the reversed gradient alike. Unless given 0.1
             with "ce" (the authors' for MNIST) and 2 with "kl" (for SVHN; 4 for CIFAR-100, 6 for CIFAR-10).
         schedule: of the reversal.
-        reversal: factor on r; 0 lets the head learn and leaves the features alone.
+        reversal: factor on r; with 0 the head learns and the features do not change for it.
         layer: name of the layer whose output the head reads; unless given, what enters the last linear layer.
         head: units of the head's hidden layers; may be empty. (100,) for MNIST and wide ResNets in the paper.
         batch_norm: whether the head normalises after each hidden layer; not in the paper's heads for CIFAR-100.
@@ -78,9 +78,9 @@ class DIAL(CraftingDefence):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, known in (("variant", variant, Variant), ("schedule", schedule, Schedule)):
-            if value not in get_args(known):
-                raise UserError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
+        for name, value, allowed in (("variant", variant, Variant), ("schedule", schedule, Schedule)):
+            if value not in get_args(allowed):
+                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
         for name, weight in (("beta", beta), ("lamd", lamd or 0.0), ("reversal", reversal)):
             if not 0 <= weight < math.inf:
                 raise UserError(f"{name} must be a finite number of 0 or more; got {weight}")
@@ -153,19 +153,19 @@ class DIAL(CraftingDefence):
         return F.cross_entropy(logits, labels), (logits.argmax(1) == label).float().mean()
 
     def _with_features(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``run``, one pass of ``model``, says of ``x``, and (N, D) the features on the way."""
+        """The logits of ``run``, one pass of ``model``, for ``x``, and (N, D) the features on the way."""
         if self.layer is None:
-            seen: list[Tensor] = []
+            inputs: list[Tensor] = []
             linear = user_module(model).get_submodule(self._last)
-            handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+            handle = linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
             try:
                 output = run(x)
             finally:
                 handle.remove()
-            return output, seen[-1].flatten(1)
-        with capture(model, [self.layer]) as held:
+            return output, inputs[-1].flatten(1)
+        with capture(model, [self.layer]) as activations:
             output = run(x)
-        return output, held[self.layer].flatten(1)
+        return output, activations[self.layer].flatten(1)
 
 
 def domain_head(features: int, hidden: Sequence[int], batch_norm: bool = True) -> nn.Sequential:
@@ -232,7 +232,7 @@ def reverse_gradient(x: Tensor, strength: float) -> Tensor:
 
     Args:
         x: any tensor.
-        strength: 0 lets no gradient through, 1 turns it round.
+        strength: 0 stops the gradient, 1 reverses it.
     """
     reversed_: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]  # torch's own
     return reversed_

@@ -39,7 +39,7 @@ class LADDER(Defence):
     The moved inputs are not bounded in any norm, and ``eps`` is in units of the latent space and of w, which say
     nothing about pixels: the log has the mean linf and l2 size of the change (decoding alone makes one) and the share
     of inputs whose class changes for the classifier that they were made with. Labels can be wrong at a large ``eps``.
-    No threat is trained against, so validation attacks nothing unless told to; robustness has to be measured.
+    No threat is trained against, so validation runs no attack by default; robustness has to be measured.
 
     Unlike the authors' code: inputs reach the classifier in its own units throughout, targets are uniform, and each
     ordered pair keeps an attention of its own.
@@ -126,7 +126,7 @@ class LADDER(Defence):
         classes = len(data.classes)
         pretrain(model, data.train, epochs=self.pretrain_epochs, seed=derive(seed, "pretraining"))
         model.zero_grad()
-        fitted = fit_space(
+        result = fit_space(
             model,
             data.train,
             classes,
@@ -140,11 +140,11 @@ class LADDER(Defence):
             decoder_width=self.decoder_width,
             box=data.box,
         )
-        object.__setattr__(self, "space", fitted.space)
-        chosen = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
-        train = data.train.subset(chosen)
+        object.__setattr__(self, "space", result.space)
+        rows = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
+        train = data.train.subset(rows)
         self._make(model, train, self.perturbation(data.box), derive(seed, "making"))
-        self.accuracy.fill_(fitted.accuracy or 0.0)
+        self.accuracy.fill_(result.accuracy or 0.0)
         self.rows = Rows(train).to(self.made.device)
         return replace(data, train=train)
 
@@ -168,10 +168,10 @@ class LADDER(Defence):
             UserError: for inputs that `prepare` has not moved.
         """
         rows = self._positions(batch.ids)
-        moved = self.made[rows]
-        moved = moved.to(batch.x.dtype) / 255 if moved.dtype == torch.uint8 else moved.to(batch.x.dtype)
+        x_adv = self.made[rows]
+        x_adv = x_adv.to(batch.x.dtype) / 255 if x_adv.dtype == torch.uint8 else x_adv.to(batch.x.dtype)
         natural = F.cross_entropy(context.clean(batch.x), batch.y)
-        boundary = F.cross_entropy(context.adversarial(moved), batch.y)
+        boundary = F.cross_entropy(context.adversarial(x_adv), batch.y)
         linf, l2 = self.sizes[rows].mean(0)
         logs = {"natural": natural.detach(), "boundary": boundary.detach(), "pixel linf": linf, "pixel l2": l2}
         logs["flipped"] = self.flipped[rows].mean()
@@ -197,13 +197,13 @@ class LADDER(Defence):
         for index in torch.split(torch.arange(len(split)), _BATCH):
             x, y, ids = split.take(index)
             x = x.to(like)
-            moved = attack.craft(model, x, y.to(x.device), seed=seed, ids=ids.to(x.device))
-            stored = (moved * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else moved.float()
-            seen = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
+            x_adv = attack.craft(model, x, y.to(x.device), seed=seed, ids=ids.to(x.device))
+            stored = (x_adv * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else x_adv.float()
+            read_back = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
             with preserved(model, "eval", seed, x.device), torch.no_grad():
-                flips.append(model(seen).argmax(1) != model(x).argmax(1))
+                flips.append(model(read_back).argmax(1) != model(x).argmax(1))
             parts.append(stored)
-            sizes.append(torch.stack([norms(seen - x, "linf"), norms(seen - x, "l2")], 1))
+            sizes.append(torch.stack([norms(read_back - x, "linf"), norms(read_back - x, "l2")], 1))
         where = self.made.device
         self.made, self.sizes = torch.cat(parts).to(where), torch.cat(sizes).float().to(where)
         self.flipped = torch.cat(flips).float().to(where)

@@ -42,8 +42,8 @@ class Encoder(nn.Module):
         name = layer.removesuffix(_INPUT)
         modules = dict(user_module(self.model).named_modules())
         if not name or name not in modules:
-            known = ", ".join(list(modules)[1:13])
-            raise UserError(f"the latent layer must be a module of the network, such as {known}; got {layer!r}")
+            names = ", ".join(list(modules)[1:13])
+            raise UserError(f"the latent layer must be a module of the network, such as {names}; got {layer!r}")
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,19 +52,19 @@ class Encoder(nn.Module):
         Raises:
             UserError: when the layer does not run, or gives no tensor.
         """
-        seen: list[Any] = []
+        outputs: list[Any] = []
         part = user_module(self.model).get_submodule(self.layer.removesuffix(_INPUT))
         if self.layer.endswith(_INPUT):
-            handle = part.register_forward_pre_hook(lambda module, args: seen.append(args[0] if args else None))
+            handle = part.register_forward_pre_hook(lambda module, args: outputs.append(args[0] if args else None))
         else:
-            handle = part.register_forward_hook(lambda module, args, output: seen.append(output))
+            handle = part.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
             self.model(x)
         finally:
             handle.remove()
-        if not seen or not isinstance(seen[-1], Tensor):
+        if not outputs or not isinstance(outputs[-1], Tensor):
             raise UserError(f"layer {self.layer!r} gives no tensor in a pass of the network: name another one")
-        return seen[-1].flatten(1)
+        return outputs[-1].flatten(1)
 
     def get_extra_state(self) -> dict[str, str]:
         """The layer, which is part of what the encoder is."""
@@ -214,10 +214,10 @@ def fit_space(
     name = layer if layer is not None else latent_layer(model, split.take(torch.arange(1))[0].to(like))
     encoder = Encoder(model, name)
     decoder, mse = fit_decoder(encoder, split, epochs=decoder_epochs, seed=seed, width=decoder_width, box=box)
-    chosen = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
+    sample = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
     settings: dict[str, Any] = {"seed": derive(seed, "directions"), "svm": svm, "normalize": normalize}
     directions, accuracy = fit_directions(
-        direction, encoded(encoder, chosen).to(like.device), chosen.y, classes, **settings
+        direction, encoded(encoder, sample).to(like.device), sample.y, classes, **settings
     )
     space = LatentSpace(encoder, decoder, directions, classes).to(like.device)
     return Fitted(space, mse, accuracy)

@@ -130,17 +130,17 @@ def start(pairs: int, size: int, svm: SVMSettings, seed: int) -> AttentionSVM:
     """
     draws, reach = generator(seed, "svm"), 1 / math.sqrt(size)
 
-    def drawn(*shape: int) -> Tensor:
+    def draw(*shape: int) -> Tensor:
         return (2 * torch.rand(shape, generator=draws) - 1) * reach
 
-    machines = AttentionSVM(drawn(pairs, size), drawn(pairs))
+    machines = AttentionSVM(draw(pairs, size), draw(pairs))
     if svm.attention == "pairwise":
-        machines.A, machines.b = drawn(pairs, size, size), drawn(pairs, size)
+        machines.A, machines.b = draw(pairs, size, size), draw(pairs, size)
     return machines
 
 
 def fit(z: Tensor, sign: Tensor, svm: SVMSettings, seed: int) -> AttentionSVM:
-    """Machines for the vectors of P pairs: plain SGD, one vector of each pair a step, in an order that the seed says.
+    """Machines for the vectors of P pairs: plain SGD, one vector of each pair a step, in an order drawn from the seed.
 
     Cost: ``epochs * N`` steps of P d^2 operations, on the device of ``z``.
 

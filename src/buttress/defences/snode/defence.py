@@ -75,8 +75,8 @@ class SnodeNCG(Defence):
             raise UserError(f"gamma must be one of {', '.join(RULES)}; got {gamma!r}")
         shares = (mu1, mu2, mu3, mu4)
         if any(not 0 <= mu < math.inf for mu in shares) or not mu1 + mu2 + mu3 > 0:
-            told = ", ".join(f"{mu:g}" for mu in shares)
-            raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {told}")
+            text = ", ".join(f"{mu:g}" for mu in shares)
+            raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {text}")
         if not 0 < longest < math.inf or not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(f"longest must be positive, low and high numbers; got {longest:g}, {low:g} and {high:g}")
         self.iterations, self.sobolev, self.gamma = iterations, sobolev, gamma
@@ -147,25 +147,25 @@ class SnodeNCG(Defence):
             before = slope
             xi = weight_sensitivity(net, path, *direction)
             length = self.energy.along(net, path.end, y, xi, direction).best(self.longest)
-            found = self._moved(net, start, y, direction, length, values[-1])
-            if found is None:
+            result = self._line_search(net, start, y, direction, length, values[-1])
+            if result is None:
                 break
-            path, value = found
+            path, value = result
             values.append(value)
         return values
 
     def _gradients(self, net: SNODE, path: Trajectory, y: Tensor) -> tuple[Direction, Direction]:
         """Of E, in L2 and in the space that is searched; 0 for frozen weights."""
         terminal = self.energy.terminal(net, path.end, y).to(path.end.dtype)
-        found = adjoint(net, path, terminal)
-        weight = (found.weight + self.mu4 * net.weight.detach()) * net.weight.requires_grad
-        bias = (found.bias + self.mu4 * net.bias.detach()) * net.bias.requires_grad
+        gradients = adjoint(net, path, terminal)
+        weight = (gradients.weight + self.mu4 * net.weight.detach()) * net.weight.requires_grad
+        bias = (gradients.bias + self.mu4 * net.bias.detach()) * net.bias.requires_grad
         if not self.sobolev:
             return (weight, bias), (weight, bias)
         smooth = sobolev_matrix(net.steps, net.time).to(weight)
         return (weight, bias), (torch.tensordot(smooth, weight, dims=1), smooth @ bias)
 
-    def _moved(
+    def _line_search(
         self, net: SNODE, start: Tensor, y: Tensor, direction: Direction, length: float, value: float
     ) -> tuple[Trajectory, float] | None:
         """Go along a direction, halving the length while E rises; None, and back, where it always does."""
