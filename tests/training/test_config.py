@@ -38,6 +38,7 @@ def test_the_short_name_of_the_precision(mlp, points, tmp_path):
     [
         ({"epoch": 5}, "fit has no setting 'epoch'; did you mean 'epochs'?"),
         ({"optimizer": Optimiser()}, "fit has no setting 'optimizer'; did you mean 'optimiser'?"),
+        ({"defense": Standard()}, "fit has no setting 'defense'; did you mean 'defence'?"),
         ({"config": 5}, "config must be a TrainingConfig; got 5: give settings by name, as in epochs=5"),
         ({"optimiser": "sgd"}, "optimiser must be made by Optimiser(name=...); got 'sgd'"),
         ({"schedule": "cosine"}, "schedule must be made by Schedule(name=...); got 'cosine'"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -96,8 +96,15 @@ class TrainingConfig:
         return self.validate_with
 
 
-def training_config(config: TrainingConfig | None, settings: Mapping[str, Any]) -> TrainingConfig:
+def training_config(
+    config: TrainingConfig | None, settings: Mapping[str, Any], others: Iterable[str] = ()
+) -> TrainingConfig:
     """A config with some of its settings changed; the defaults unless it is given.
+
+    Args:
+        config: the config.
+        settings: new values by name.
+        others: further names that the user may have meant by one that is unknown.
 
     Raises:
         UserError: for a setting that there is not, with the nearest name.
@@ -108,5 +115,5 @@ def training_config(config: TrainingConfig | None, settings: Mapping[str, Any]) 
     names = [f.name for f in fields(TrainingConfig)]
     for name in changes:
         if name not in names:
-            raise UserError(f"fit has no setting {name!r}; {nearest(name, names)}")
+            raise UserError(f"fit has no setting {name!r}; {nearest(name, [*names, *others])}")
     return replace(config or TrainingConfig(), **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def fit(
         Interrupted: after SIGTERM or SIGINT, with the checkpoint saved; while the method prepares, at once, the
             model's weights being as far as it had brought them: a run that goes on prepares anew.
     """
-    config = training_config(config, settings)
+    config = training_config(config, settings, inspect.signature(fit).parameters)
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()

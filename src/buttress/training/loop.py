@@ -107,11 +107,8 @@ class Loop:
                 last = self.index == (epoch + 1) * self.batches.per_epoch
                 if action is not None and action.ends:
                     break
-                if (
-                    checkpoints is not None
-                    and not last
-                    and (signals or time.monotonic() - saved > self.config.checkpoint_seconds)
-                ):
+                late = time.monotonic() - saved > self.config.checkpoint_seconds
+                if checkpoints is not None and not last and (signals or late):
                     self._save(checkpoints)
                     saved = time.monotonic()
                 if signals and not last:
