@@ -33,9 +33,9 @@ class Calls:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(PACKAGE) and not code.co_name.endswith(("comp>", "expr>")):
-            if code.co_name != "<module>":
-                self.files.append(code.co_filename)
+        function = not code.co_name.endswith(("comp>", "expr>", "<module>"))
+        if event == "call" and function and code.co_filename.startswith(PACKAGE):
+            self.files.append(code.co_filename)
 
     def __str__(self) -> str:
         moves = sum(a != b for a, b in zip(self.files, self.files[1:], strict=False))

@@ -64,7 +64,7 @@ VALUES = {
     f"{TRAIN} --keep worst": "--keep takes one of best, last; got 'worst'",
     f"{TRAIN} --limit 0": "limit must be a whole number of 1 or more; got 0",
     f"{TRAIN} --optimiser.lr -1": "lr must be a finite number above 0",
-    f"{TRAIN} --optimiser.name sdg": "--optimiser.name takes one of sgd, adam, adamw; got 'sdg'",
+    f"{TRAIN} --optimiser.name sdg": "there is no optimiser 'sdg'; did you mean 'sgd'?",
     f"{TRAIN} --optimiser 3": "--optimiser takes its options one by one, as in --optimiser.name",
     f"{TRAIN} --schedule.milestones 3": "milestones must be shares of the training in (0, 1)",
     f"{TRAIN} --model-args 3": "--model-args takes a mapping such as '{key: value}'; got '3'",

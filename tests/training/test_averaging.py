@@ -19,7 +19,7 @@ class Pull(Defence):
 
     goal = 2.0
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(sum(0.5 * (p - self.goal).square().sum() for p in model.parameters()))
 
 
@@ -134,7 +134,7 @@ def test_a_snapshot_is_gone_back_to_whatever_came_after(nets, same):
         with torch.no_grad():
             model[0].weight.add_(1.0)
         averaging.after_step()
-    averaging.go_back(snapshot, torch.device("cpu"))
+    averaging.restore(snapshot, torch.device("cpu"))
     same(dict(model.state_dict()), before)
     same(averaging.weights(), before)
     averaging.after_step()
@@ -146,10 +146,10 @@ def test_lending_the_average_gives_the_own_weights_back_also_after_an_exception(
     averaging = Averaging(SWA(), model)
     averaging.mean = Mean({k: torch.zeros_like(v) for k, v in model.state_dict().items()}, 1)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with averaging.lent():
+    with averaging.averaged_model():
         assert not model[0].weight.any()
     same(dict(model.state_dict()), before)
-    with pytest.raises(ZeroDivisionError), averaging.lent():
+    with pytest.raises(ZeroDivisionError), averaging.averaged_model():
         _ = 1 / 0
     same(dict(model.state_dict()), before)
 

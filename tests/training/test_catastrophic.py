@@ -48,15 +48,15 @@ class Scripted(Defence):
     def attack(self):
         return PGD(threat=self.threat, steps=2)
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(0 * (model.bend + model.shift))
 
-    def step(self, do):
-        do.update(do.loss())
-        bend, shift = self.script[do.at.index]
+    def step(self, step):
+        step.update(step.loss())
+        bend, shift = self.script[step.context.index]
         with torch.no_grad():
-            do.model.bend.fill_(bend)
-            do.model.shift.fill_(shift)
+            step.model.bend.fill_(bend)
+            step.model.shift.fill_(shift)
 
 
 LINE, BENT, HALF, LOST = (0.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, -10.0)

@@ -16,7 +16,7 @@ from buttress.audits.base.subject import Audit, Subject
 from buttress.data.dataset import Split
 from buttress.defences.ladder.directions import BoundaryDirections
 from buttress.defences.ladder.latent_space import Encoder, fit_space
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.validation import whole
@@ -73,7 +73,7 @@ class LatentBoundary(Audit):
         whole("svm_epochs", self.svm_epochs, 0)
         if self.reach is not None and not 0 < self.reach < math.inf:
             raise UserError(f"reach must be a positive length; got {self.reach}")
-        Recipe(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
+        SVMSettings(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
 
     def ask(self, subject: Subject) -> Finding:
         """Fit on the two classes' inputs, walk and look around.
@@ -118,7 +118,7 @@ class LatentBoundary(Audit):
         box = (0.0, 1.0) if float(x.min()) >= 0 and float(x.max()) <= 1 else None
         split = Split(x.cpu().float(), side.cpu(), ids.cpu())
         settings: dict[str, Any] = {"seed": subject.seed, "layer": self.layer, "box": box}
-        settings["recipe"] = Recipe(c=self.svm_c, epochs=self.svm_epochs)
+        settings["svm"] = SVMSettings(c=self.svm_c, epochs=self.svm_epochs)
         space = fit_space(subject.model, split, 2, decoder_epochs=self.decoder_epochs, **settings).space
         directions = space.directions
         assert isinstance(directions, BoundaryDirections)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,7 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
     training = build(Training, setup.get("training", {}))
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
-    names = [f.name for f in fields(training) if f.name != "train_precision"]
-    settings: dict[str, Any] = {name: getattr(training, name) for name in names}
     # Where the last weights are kept no epoch needs to be judged by an attack.
-    check: Any = "none" if training.keep == "last" else "auto"
-    found = fit(model, dataset, method, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    training = replace(training, validate_with="none" if training.keep == "last" else "auto")
+    found = fit(model, dataset, method, training, seed=seed)
     return found, time.perf_counter() - start

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
-from buttress.defences.base.class_counts import judge
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
@@ -125,8 +125,8 @@ class ClassCorrected(WrapperDefence):
         attack = self._judge()
 
         def by_class() -> Tensor:
-            found = judge(model, split, attack, seed)
-            share, seen = found.share(found.robust, len(data.classes))
+            verdicts = judge(model, split, attack, seed)
+            share, seen = verdicts.share(verdicts.robust, len(data.classes))
             return torch.where(seen, share, torch.inf)  # a class without inputs is never the worst
 
         with torch.no_grad():
@@ -178,27 +178,27 @@ def tune_biases(layer: nn.Linear, step: float, rounds: int, by_class: Callable[[
         rounds: trials.
         by_class: (C,) robust accuracy of the network as it is, infinite where there is none.
     """
-    here, found = layer.bias.detach().clone(), by_class()
-    best, best_rank = here, _rank(found)
+    here, accuracies = layer.bias.detach().clone(), by_class()
+    best, best_rank = here, _rank(accuracies)
     for _ in range(rounds):
-        worst = int(found.argmin())
+        worst = int(accuracies.argmin())
         layer.bias.copy_(here)
         layer.bias[worst] += step
         trial = by_class()
         rank = _rank(trial)
         if rank > best_rank:
             best, best_rank = layer.bias.detach().clone(), rank
-        still = int(trial.argmin()) == worst and bool(trial[worst] >= found[worst])
-        if still or rank > _rank(found):
-            here, found = layer.bias.detach().clone(), trial
+        still = int(trial.argmin()) == worst and bool(trial[worst] >= accuracies[worst])
+        if still or rank > _rank(accuracies):
+            here, accuracies = layer.bias.detach().clone(), trial
         else:
             step /= 2
     layer.bias.copy_(best)
 
 
-def _rank(found: Tensor) -> Rank:
-    known = found[found.isfinite()].double()
-    return float(known.min()), float(known.mean())
+def _rank(accuracies: Tensor) -> Rank:
+    finite = accuracies[accuracies.isfinite()].double()
+    return float(finite.min()), float(finite.mean())
 
 
 def _spread(model: nn.Module, split: Split) -> float:

@@ -54,9 +54,9 @@ class FirstLayerDecay(WrapperDefence):
             raise UserError(f"the network has no layer {name!r} with weights; {nearest(name, weighted)}")
         return weight
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted squared norm."""
-        base = self.base.loss(model, batch, at)
+        base = self.base.loss(model, batch, context)
         if self.weight == 0:
             return base
         size = self.first(model).square().sum()

@@ -63,30 +63,30 @@ class Free(Defence):
         """A pass of each kind per replay."""
         return Cost(crafting=0, training=2 * self.replays, objectives=self.replays)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
-        x, eps = at.batch.x, at.scale * self.threat.eps
+        x, eps = context.batch.x, context.scale * self.threat.eps
         self._leaf = self._rows(x).clamp(-eps, eps).requires_grad_()
-        return Loss(F.cross_entropy(at.adversarial(self.threat.clip(x + self._leaf)), batch.y))
+        return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf)), batch.y))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """All replays of one batch."""
-        self._grow(do.batch.x)
+        self._grow(step.batch.x)
         for _ in range(self.replays):
-            do.update(do.loss())
+            step.update(step.loss())
             leaf, self._leaf = self._leaf, None
             if leaf is None or leaf.grad is None:
                 raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
-            eps = do.at.scale * self.threat.eps
-            moved = leaf.detach() + self.alpha * eps * leaf.grad.sign()
-            self.delta[: len(leaf)] = moved.clamp(-eps, eps)
+            eps = step.context.scale * self.threat.eps
+            delta = leaf.detach() + self.alpha * eps * leaf.grad.sign()
+            self.delta[: len(leaf)] = delta.clamp(-eps, eps)
 
     def _rows(self, x: Tensor) -> Tensor:
         """A copy of delta's rows for this batch, zeros where there are none yet."""
         rows = torch.zeros_like(x)
         if self.delta.shape[1:] == x.shape[1:]:
-            known = self.delta[: len(x)]
-            rows[: len(known)] = known
+            delta = self.delta[: len(x)]
+            rows[: len(delta)] = delta
         return rows
 
     def _grow(self, x: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.attacks.gradient.pgd import Start
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
@@ -76,7 +76,7 @@ class Friendly(Defence):
         """The attack when a share ``progress`` of the training is done."""
         return self._attacks[sum(progress >= milestone for milestone in self.milestones)]
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the points where the attack stopped."""
-        x_adv = at.craft(self.attack_at(at.progress), mode=self.mode)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = context.craft(self.attack_at(context.progress), mode=self.mode)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.class_counts import Verdicts, judge
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Epoch, Loss, StepContext
+from buttress.defences.base.verdicts import Verdicts, judge
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
@@ -44,7 +44,7 @@ def class_weights(multiplier: Tensor) -> Tensor:
 
 
 @defence("frl")
-class FRL(Crafting):
+class FRL(CraftingDefence):
     """TRADES whose classes weigh more where their validation error exceeds the overall one, for fine-tuning.
 
     Xu, Liu, Li, Jain and Tang (ICML 2021), reweighting, by the authors' code: after each epoch the natural error and
@@ -113,14 +113,14 @@ class FRL(Crafting):
         for name in ("natural", "boundary", "margin"):
             self.register_buffer(name, torch.zeros(classes))
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch, each input weighted as its class."""
         if not len(self.natural):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y, classes = batch.y, len(self.natural)
         scale = self.eps_shares().to(y.device)[y] if self.remargin else None
-        x_adv = at.craft(self._attack, scale=scale)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self._attack, scale=scale)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         first, second = (classes * class_weights(m).to(clean)[y] for m in (self.natural, self.boundary))
         natural = (first * F.cross_entropy(clean, y, reduction="none")).mean()
         boundary = (second * losses.kl(adversarial, clean)).mean()
@@ -134,9 +134,9 @@ class FRL(Crafting):
         """Measure both errors of each class on the validation split and move the multipliers."""
         seed = derive(epoch.seed, "frl")
         split = epoch.data.val.stratified(self.validate_on, seed)
-        found = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
-        self.adjust(found.y, found.clean, found.robust)
-        share, seen = found.share(found.robust, len(self.natural))
+        verdicts = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
+        self.adjust(verdicts.y, verdicts.clean, verdicts.robust)
+        share, seen = verdicts.share(verdicts.robust, len(self.natural))
         epoch.figures["worst class, validation"] = float(share[seen].min())
 
     def adjust(self, y: Tensor, clean: Tensor, robust: Tensor) -> None:
@@ -144,12 +144,12 @@ class FRL(Crafting):
 
         A class without inputs counts as one with the overall error.
         """
-        found = Verdicts(y, clean, robust)
+        verdicts = Verdicts(y, clean, robust)
         errors = {"natural": ~clean, "boundary": clean & ~robust}
         overall = {name: float(wrong.float().mean()) for name, wrong in errors.items()}
         by_class = {}
         for name, wrong in errors.items():
-            share, seen = found.share(wrong, len(self.natural))
+            share, seen = verdicts.share(wrong, len(self.natural))
             by_class[name] = torch.where(seen, share, overall[name]).to(self.natural)
         for name, rate in (("natural", self.natural_rate), ("boundary", self.boundary_rate)):
             before = self.get_buffer(name)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.registry import defence
 from buttress.threat import Threat
@@ -28,7 +28,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @defence("mart")
-class MART(Crafting):
+class MART(CraftingDefence):
     """Boosted cross-entropy, plus a divergence that counts for more where the clean input is misclassified.
 
     Wang et al., ICLR 2020: ``lam`` times the KL divergence of perturbed from clean predictions, each input
@@ -55,10 +55,10 @@ class MART(Crafting):
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         doubt = 1 - clean.softmax(1).gather(1, batch.y[:, None]).squeeze(1)
         boosted = boosted_cross_entropy(adversarial, batch.y).mean()
         boundary = (losses.kl(adversarial, clean) * doubt).mean()

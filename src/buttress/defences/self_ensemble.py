@@ -50,9 +50,9 @@ class SelfEnsemble(Defence):
             add_noise(model, self.first, self.inner)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
         device = batch.x.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            seed_torch(derive(at.seed, "noise"))
-            return Loss(F.cross_entropy(at.clean(batch.x), batch.y))
+            seed_torch(derive(context.seed, "noise"))
+            return Loss(F.cross_entropy(context.clean(batch.x), batch.y))

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Loss, StepContext
+from buttress.defences.base.networks import load_network, new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh, given
 from buttress.defences.trades import TRADES
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
@@ -78,10 +78,10 @@ class SelfTraining(TRADES):
         """Trains the teacher where none was given, and returns the data with its guesses."""
         labelled, rest = self._parts(data, seed)
         if self.teacher is None:
-            teacher = fresh(model, derive(seed, "teacher"))
+            teacher = new_network(model, derive(seed, "teacher"))
             pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"))
         else:
-            teacher = given(self.teacher).to(next(model.parameters()))
+            teacher = load_network(self.teacher).to(next(model.parameters()))
         guesses = predicted(teacher, rest)
         self.guessed = rest.ids.to(self.guessed.device)
         if isinstance(self.unlabelled, str):
@@ -93,10 +93,10 @@ class SelfTraining(TRADES):
             train = Split(data.train.x, y, data.train.ids)
         return replace(data, train=train)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The weighted mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         guessed = torch.isin(batch.ids, self.guessed)
         weight = clean.new_ones(len(clean)).masked_fill(guessed, self.weight)
         weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)  # all may count 0

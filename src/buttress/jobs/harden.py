@@ -17,7 +17,6 @@ from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
-from buttress.defences.base.label import named
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
@@ -169,7 +168,7 @@ def harden(
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
     regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
-    short = named(chosen).upper()
+    short = chosen.label().upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
         model = trained(folder, defence, title)
         found[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)

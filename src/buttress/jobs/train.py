@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from buttress.defences.base.defence import Defence
-from buttress.defences.base.label import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
@@ -52,7 +51,7 @@ def train(
     threat = threat_for(dataset.box, threat)
     chosen, training = under(threat, defence or Standard()), training.under(threat)
     model = architecture.create(dataset, seed)
-    name = named(chosen)
+    name = chosen.label()
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )

@@ -28,7 +28,7 @@ from buttress.audits.masking.checks.proposal import spelt
 from buttress.data.dataset import Split
 from buttress.data.sets.digits import digits
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.jobs.audit import proposed

@@ -136,12 +136,12 @@ def test_training_draws_end_times_and_its_step_has_the_auxiliary(name):
         logits, auxiliary = model.forward_with_auxiliary(x, y)
         other = model.forward_with_auxiliary(x, y)[0]
         torch.manual_seed(3)
-        at = StepContext(model, Batch(x, y, torch.arange(3)))
-        loss = Standard().loss(model, at.batch, at)
+        context = StepContext(model, Batch(x, y, torch.arange(3)))
+        loss = Standard().loss(model, context.batch, context)
     assert not torch.allclose(logits, other)
     assert torch.allclose(loss.value, F.cross_entropy(logits, y))
-    assert torch.allclose(at.auxiliary[0], auxiliary)
-    sum([loss.value, *at.auxiliary]).backward()
+    assert torch.allclose(context.auxiliary[0], auxiliary)
+    sum([loss.value, *context.auxiliary]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
 
 

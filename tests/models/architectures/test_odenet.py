@@ -120,8 +120,8 @@ def test_the_term_counts_from_its_epoch_on():
     batch = Batch(x, torch.arange(5), torch.arange(5))
     found = {}
     for epoch in (0.0, 4.99, 5.0, 30.0):
-        at = StepContext(model, batch, epoch=epoch)
-        found[epoch] = (AuxiliaryFrom(Standard()).loss(model, batch, at).value, len(at.auxiliary))
+        context = StepContext(model, batch, epoch=epoch)
+        found[epoch] = (AuxiliaryFrom(Standard()).loss(model, batch, context).value, len(context.auxiliary))
         plain = StepContext(model, batch)
         torch.testing.assert_close(found[epoch][0], Standard().loss(model, batch, plain).value)
         assert len(plain.auxiliary) == 1

@@ -285,11 +285,11 @@ def test_adversarial_training_minimises_the_joint_loss(batch):
     x, y = batch
     model = small().train()
     state = copy.deepcopy(model)
-    at = StepContext(model, Batch(x, y, torch.arange(5)))
-    loss = AdversarialTraining(PGD(threat=Threat(eps=0.0), steps=1)).loss(model, at.batch, at)
+    context = StepContext(model, Batch(x, y, torch.arange(5)))
+    loss = AdversarialTraining(PGD(threat=Threat(eps=0.0), steps=1)).loss(model, context.batch, context)
     final, (first, last) = state.answers(x, y)
     joint = sum(F.cross_entropy(p, y) for p in (final, first, last))
-    torch.testing.assert_close(loss.value + sum(at.auxiliary), joint)
+    torch.testing.assert_close(loss.value + sum(context.auxiliary), joint)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -19,7 +19,7 @@ from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
 from buttress.threat import RowThreat
 
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 Kind = Literal["clean", "adversarial", "added"]
 
 
@@ -106,13 +106,13 @@ class StepContext:
 
         Args:
             attack: what perturbs.
-            mode: the model's mode meanwhile.
+            mode: the model's mode while crafting.
             target: (N,) classes wanted by a targeted attack.
             scale: (N,) share of the attack's budget that each input has, on top of ``self.scale``.
         """
-        known: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
-        if known is not None:
-            return known
+        earlier: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
+        if earlier is not None:
+            return earlier
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
         precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
@@ -131,17 +131,17 @@ class StepContext:
             self._crafted[id(attack), mode] = x_adv
         return x_adv
 
-    def once(self, key: str, make: Callable[[], _Made]) -> _Made:
-        """What ``make`` gives; within `crafts_kept` it is asked once, for methods that craft without `craft`."""
+    def once(self, key: str, make: Callable[[], _Result]) -> _Result:
+        """The result of ``make``, which within `craft_once` is called once: for methods that craft without `craft`."""
         if self._crafted is None:
             return make()
         if key not in self._crafted:
             self._crafted[key] = make()
-        return cast(_Made, self._crafted[key])
+        return cast(_Result, self._crafted[key])
 
     @contextmanager
-    def crafts_kept(self) -> Iterator[None]:
-        """Within this context an attack crafts once; asked again it gives the same points, whatever the weights are."""
+    def craft_once(self) -> Iterator[None]:
+        """Within this context an attack crafts once; later calls return the same points, whatever the weights are."""
         before = self._crafted
         self._crafted = {} if before is None else before
         try:
@@ -156,7 +156,7 @@ class StepContext:
         """
         if "clean" in self.passes:
             return self.passes["clean"].activations
-        if "added" not in self.passes:  # not "clean": what asks for the objective's own passes shall not find it
+        if "added" not in self.passes:  # not "clean": that is a pass of the objective itself
             with preserved(self.model, "train", self.seed, self.batch.x.device):
                 self._pass("added", self.batch.x, keep_auxiliary=False)
         return self.passes["added"].activations

@@ -14,7 +14,7 @@ from buttress import losses
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.pretraining import descend
 from buttress.defences.cost_sensitive.cost_matrix import (
@@ -146,28 +146,28 @@ class CSA(Defence):
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
         return losses.cross_entropy(logits, y) + self.weight * expected_cost(logits, y, costs)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean objective at the clean inputs, at FGSM's points, or, outside of a step, the sum of both."""
         if self._attack is None:
             raise UserError("eps in standard deviations needs those of the data: call prepare before loss")
         terms = {}
         if self._phase != "adversarial":
-            terms["clean objective"] = self.objective(at.clean(batch.x), batch.y).mean()
+            terms["clean objective"] = self.objective(context.clean(batch.x), batch.y).mean()
         if self._phase != "clean":
-            x_adv = at.craft(self._attack)
-            terms["adversarial objective"] = self.objective(at.adversarial(x_adv), batch.y).mean()
-        # Figures are averaged over updates, so those that only every other update has are not told.
+            x_adv = context.craft(self._attack)
+            terms["adversarial objective"] = self.objective(context.adversarial(x_adv), batch.y).mean()
+        # Figures are averaged over updates, so those that only every other update has are not logged.
         logs = {name: term.detach() for name, term in terms.items()} if self._phase is None else {}
         return Loss(torch.stack([*terms.values()]).sum(), logs)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """Two updates, the second from points crafted after the first; or one."""
         if self.updates == 1:
-            return super().step(do)
+            return super().step(step)
         try:
             for phase in ("clean", "adversarial"):
                 self._phase = phase
-                do.update(do.loss())
+                step.update(step.loss())
         finally:
             self._phase = None
 

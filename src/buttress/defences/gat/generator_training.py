@@ -37,7 +37,7 @@ def style_vae(
 
     Args:
         split: images, in the box.
-        classes: that the generator is told; 0 for none.
+        classes: that the generator is conditioned on; 0 for none.
         seed: of weights, order and draws; torch's global random state is left as it was.
         epochs: over the split.
         warmup: epochs over which the weight of the divergence rises from 0.
@@ -62,7 +62,7 @@ def style_vae(
     weight = min(1.0, split.x[0].numel() / 784) if beta is None else beta
     batch_size = usual_batch(len(split)) if batch_size is None else batch_size
     random = generator(seed, "draws of the generator")
-    steps, done = max(1, -(-len(split) // batch_size)), 0
+    steps, step = max(1, -(-len(split) // batch_size)), 0
     with torch.random.fork_rng():
         seed_torch(derive(seed, "weights of the generator"))
         model = StyleVAE(tuple(split.x.shape[1:]), classes, latent)
@@ -70,9 +70,9 @@ def style_vae(
             model.to(device)
 
         def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            nonlocal done
-            rise = 1.0 if warmup == 0 else min(1.0, done / (warmup * steps))
-            done += 1
+            nonlocal step
+            rise = 1.0 if warmup == 0 else min(1.0, step / (warmup * steps))
+            step += 1
             return bound(model, (x - low) / (high - low), y, random, weight * rise)
 
         descend(

@@ -1,4 +1,4 @@
-"""Figures by class that training methods steer by: counts of a running epoch, and verdicts on a split."""
+"""Whether a network is right about each input of a split: what training methods steer by between epochs."""
 
 from __future__ import annotations
 
@@ -9,35 +9,9 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
+from buttress.defences.base.memory import ClassCounts
 from buttress.engine.preserved_model import preserved
 from buttress.tasks import classification
-
-
-class ClassCounts(nn.Module):
-    """How many inputs of each class came, and how many of them were right; kept in buffers, so it is resumed.
-
-    Args:
-        classes: how many there are.
-    """
-
-    right: Tensor
-    count: Tensor
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.register_buffer("right", torch.zeros(classes))
-        self.register_buffer("count", torch.zeros(classes))
-
-    def note(self, right: Tensor, y: Tensor) -> None:
-        """Add (N,) bool verdicts on inputs of classes ``y`` (N,)."""
-        self.count += torch.bincount(y, minlength=len(self.count)).to(self.count)
-        self.right += torch.bincount(y[right], minlength=len(self.count)).to(self.count)
-
-    def take(self) -> tuple[Tensor, Tensor]:
-        """(C,) share that was right and (C,) bool whether any came; counting starts again."""
-        seen, share = self.count > 0, self.right / self.count.clamp(min=1)
-        self.right, self.count = torch.zeros_like(self.right), torch.zeros_like(self.count)
-        return share, seen
 
 
 @dataclass(frozen=True)
