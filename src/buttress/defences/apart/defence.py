@@ -24,7 +24,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.registry import defence
 from buttress.threat import Threat
-from buttress.validation import not_negative, number
+from buttress.validation import not_negative, number, one_of
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -91,10 +91,7 @@ class APART(Defence):
         super().__init__()
         if threat.norm != "linf" or not 0 < threat.eps < math.inf:
             raise UserError(f"apart needs a linf threat with a positive, finite eps; got {threat.norm}, {threat.eps}")
-        if parametrisation not in get_args(Parametrisation):
-            raise UserError(
-                f"parametrisation must be one of {', '.join(get_args(Parametrisation))}; got {parametrisation!r}"
-            )
+        one_of("parametrisation", parametrisation, get_args(Parametrisation))
         for name, value in (("lr", lr), ("decay", decay), ("first", first), ("layer_cap", layer_cap)):
             if value is not None:
                 not_negative(name, value)
