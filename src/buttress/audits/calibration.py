@@ -127,7 +127,7 @@ class Calibration(Audit):
             "nll": float(likelihood.mean()),
             "nll_low": low,
             "nll_high": high,
-            "brier": float(scores.brier(answers.logits, subject.y).mean()),
+            "brier": scores.brier(answers.logits, subject.y),
             "ece": scores.calibration_error(self._table(answers.logits, subject.y)),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
 
@@ -209,7 +211,8 @@ def _row(
     for name, values, every, peak in zip(("clean", "attacked"), (clean, attacked), features, peaks, strict=True):
         total = float(values.abs().sum())
         row[f"negative_{name}"] = float(values[negative].abs().sum()) / total if total else None
-        row[f"pearson_{name}"], row[f"spearman_{name}"] = _correlations(values, relevance)
+        row[f"pearson_{name}"] = _number(pearson(values, relevance))
+        row[f"spearman_{name}"] = _number(spearman(values, relevance))
         active = (every.abs() > _ACTIVE * peak).double().mean(0)
         row[f"active_positive_{name}"] = _mean(active[relevance > 0].tolist())
         row[f"active_negative_{name}"] = _mean(active[negative].tolist())
@@ -221,14 +224,8 @@ def _row(
     return row, {name: values[order].tolist() for name, values in curves.items()}
 
 
-def _correlations(values: Tensor, relevance: Tensor) -> tuple[float | None, float | None]:
-    """Pearson's and Spearman's; None where one side is constant."""
-    from scipy.stats import pearsonr, spearmanr
-
-    first, second = values.cpu().numpy(), relevance.cpu().numpy()
-    if len(first) < 2 or len(set(first.tolist())) == 1 or len(set(second.tolist())) == 1:
-        return None, None
-    return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic)
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _gained(row: dict[str, Any]) -> float | None:
@@ -244,7 +241,7 @@ def _alignment(rows: Sequence[dict[str, Any]]) -> float | None:
     """
     known = [row for row in rows if row["pearson_attacked"] is not None]
     figures = [torch.tensor([row[name] for row in known]) for name in ("accuracy", "pearson_attacked")]
-    return _correlations(figures[0], figures[1])[1]
+    return _number(spearman(*figures))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
+from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
 
@@ -89,13 +91,11 @@ class Classes(Audit):
         sizes = weight.norm(dim=1).tolist()
         for row in rows:
             row["weight_norm"] = sizes[row["index"]]
-        pairs = [(row["weight_norm"], row["accuracy"]) for row in rows]
-        if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
-            return {}
-        from scipy.stats import pearsonr, spearmanr
-
-        columns = list(zip(*pairs, strict=True))
-        return {"pearson": float(pearsonr(*columns).statistic), "spearman": float(spearmanr(*columns).statistic)}
+        norms, shares = (
+            torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in ("weight_norm", "accuracy")
+        )
+        figures = {"pearson": pearson(norms, shares), "spearman": spearman(norms, shares)}
+        return {} if len(rows) < 3 or any(map(math.isnan, figures.values())) else figures
 
 
 def _told(attack: Perturbation) -> str:

@@ -14,6 +14,7 @@ from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Audit, Subject
 from buttress.errors import UserError
 from buttress.layers import saliency
+from buttress.layers.correlation import pearson_by_row
 from buttress.layers.saliency import Fill, check_window
 from buttress.random import Random, derive
 from buttress.registry import audit
@@ -80,7 +81,7 @@ class Saliency(Audit):
             name: saliency.deletion(subject.model, x, y, order, **settings).double() for name, order in orders.items()
         }
         figures = {
-            "correlation": saliency.correlation(sizes, maps),
+            "correlation": pearson_by_row(sizes, maps),
             "energy_inside": saliency.energy_inside(sizes, maps, self.threshold),
             "salient_area": (maps >= self.threshold).double().mean((1, 2)),
             **{f"deletion_{name}": area for name, area in areas.items()},

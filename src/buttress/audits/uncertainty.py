@@ -14,8 +14,8 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.correlation import spearman
 from buttress.layers.measures import mean_defined
-from buttress.layers.tolerance import spearman
 from buttress.layers.uncertainty import (
     Sampled,
     error_probabilities,

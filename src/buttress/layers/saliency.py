@@ -167,13 +167,6 @@ def gradient_map(slopes: Tensor) -> Tensor:
     return slopes.abs().sum(1)
 
 
-def correlation(one: Tensor, other: Tensor) -> Tensor:
-    """(N,) Pearson's correlation of two maps (N, H, W) of each image; NaN where one of them is constant."""
-    first, second = (rows - rows.mean(1, keepdim=True) for rows in (one.double().flatten(1), other.double().flatten(1)))
-    size = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    return torch.where(size > 0, (first * second).sum(1) / torch.where(size > 0, size, 1), torch.nan)
-
-
 def energy_inside(sizes: Tensor, maps: Tensor, threshold: float = 0.1) -> Tensor:
     """(N,) share of the gradient's L1 size that lies where the saliency is ``threshold`` or more; NaN where it is 0.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.correlation import spearman
 from buttress.layers.measures import ratio, relative_error
 from buttress.layers.paths import trace
 from buttress.layers.profile import to_lists
@@ -308,22 +310,7 @@ def _unit(change: Tensor) -> Tensor:
     return _UNIT_BALL.project(scaled, torch.zeros_like(change))
 
 
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two (L,) tensors, ties sharing their mean rank; pairs with a NaN are left out."""
-    defined = ~(a.isnan() | b.isnan())
-    ranks = [_ranks(values[defined]) for values in (a, b)]
-    first, second = (rank - rank.mean() for rank in ranks)
-    return float((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt())
-
-
-def _ranks(values: Tensor) -> Tensor:
-    below = (values[:, None] > values).double().sum(1)
-    return below + ((values[:, None] == values).double().sum(1) - 1) / 2
-
-
 def _median(values: Tensor) -> Tensor:
-    """(L,) over the columns that are not NaN; the mean of the middle two, as infinity where one of them is."""
-    rows = [row[~row.isnan()].double().sort().values for row in values]
-    return torch.stack(
-        [(r[(len(r) - 1) // 2] + r[len(r) // 2]) / 2 if len(r) else r.new_tensor(torch.nan) for r in rows]
-    )
+    """(L,) over the columns that are not NaN: the mean of the middle two, infinite where one of them is."""
+    rows = [row[~row.isnan()].double().numpy() for row in values]
+    return torch.tensor([np.median(row) if len(row) else np.nan for row in rows], dtype=torch.float64)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,10 +18,17 @@ def negative_log_likelihood(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits.double(), y.long(), reduction="none")
 
 
-def brier(logits: Tensor, y: Tensor) -> Tensor:
-    """(N,) the squared distance of the probabilities from the truth, over all classes: from 0 to 2 (Brier, 1950)."""
-    p = logits.double().softmax(1)
-    return (p - F.one_hot(y.long(), logits.shape[1])).square().sum(1)
+def brier(logits: Tensor, y: Tensor) -> float:
+    """The mean squared distance of the probabilities from the truth, over all classes: from 0 to 2 (Brier, 1950).
+
+    NaN where an output is not finite, which scikit-learn refuses.
+    """
+    from sklearn.metrics import brier_score_loss
+
+    p = logits.double().softmax(1).numpy(force=True)
+    if not np.isfinite(p).all():
+        return math.nan
+    return float(brier_score_loss(y.numpy(force=True), p, labels=range(p.shape[1]), scale_by_half=False))
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -30,6 +39,8 @@ def entropy(logits: Tensor) -> Tensor:
 
 def reliability(confidence: Tensor, right: Tensor, bins: int) -> list[dict[str, Any]]:
     """Confidence and accuracy in bins of equal width (Guo et al., ICML 2017).
+
+    By hand: scikit-learn's ``calibration_curve`` leaves empty bins out and has no counts.
 
     Args:
         confidence: (N,) in [0, 1].
@@ -71,11 +82,14 @@ def calibration_error(table: list[dict[str, Any]]) -> float:
 def auroc(inside: Tensor, outside: Tensor) -> float:
     """The share of pairs in which the score outside is the higher one, ties counting half: the area under the ROC.
 
+    From the U statistic of Mann and Whitney (1947), which has ranks for infinite scores as well; scikit-learn's
+    ``roc_auc_score`` refuses those.
+
     Args:
         inside: (N,) scores of inputs that should have low ones.
         outside: (M,) of those that should have high ones.
     """
-    inside, outside = inside.double().cpu().sort().values, outside.double().cpu()
-    below, upto = (torch.searchsorted(inside, outside, right=right) for right in (False, True))
-    share = (below + upto).double().mean() / (2 * len(inside))
-    return float(share)
+    from scipy.stats import mannwhitneyu
+
+    samples = [scores.double().numpy(force=True) for scores in (outside, inside)]
+    return float(mannwhitneyu(*samples, method="asymptotic").statistic) / (len(inside) * len(outside))

@@ -18,10 +18,10 @@ from buttress.audits.base.subject import Audit, Stored, Subject, describe
 from buttress.audits.lipschitz.block_measures import Measured, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
+from buttress.layers.correlation import spearman
 from buttress.layers.profile import to_lists
 from buttress.layers.route import route
 from buttress.layers.select import user_module
-from buttress.layers.tolerance import spearman
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat
