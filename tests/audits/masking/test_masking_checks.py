@@ -20,20 +20,17 @@ from buttress.attacks.minimum_norm.fmn import FMN
 from buttress.audits.base.subject import subject
 from buttress.audits.masking.audit import Masking, conclude, put
 from buttress.audits.masking.checks import CHECKS
-from buttress.audits.masking.checks.agreement import Agreement
-from buttress.audits.masking.checks.black_box import BlackBox
 from buttress.audits.masking.checks.budget import Budget, Unbounded
 from buttress.audits.masking.checks.check import Result, through, varied
 from buttress.audits.masking.checks.effort import OtherLoss, Restarts, Steps
-from buttress.audits.masking.checks.gradients import Gradients
+from buttress.audits.masking.checks.gradient_free import BlackBox, RandomSearch
+from buttress.audits.masking.checks.gradient_health import Agreement, Gradients, Roughness
 from buttress.audits.masking.checks.logit_scale import Scale
 from buttress.audits.masking.checks.one_step import OneStep
+from buttress.audits.masking.checks.other_networks import TrainMode
 from buttress.audits.masking.checks.proposal import averaged, black_box
-from buttress.audits.masking.checks.random_points import RandomSearch
 from buttress.audits.masking.checks.randomness import Randomness
 from buttress.audits.masking.checks.raw_gradients import cosines, neighbours
-from buttress.audits.masking.checks.roughness import Roughness
-from buttress.audits.masking.checks.training_mode import TrainMode
 from buttress.losses import margin
 from buttress.threat import Threat
 
