@@ -1,4 +1,4 @@
-"""How much displacement of its own value each layer can stand, and how much of that an attack uses up."""
+"""How much displacement of its own value each layer tolerates, and how much of that an attack uses up."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class LayerTolerance:
 
     Attributes:
         layers: L names, in order of execution.
-        crossed: for each, whether every path from the input to the output goes through it; only there does "beaten"
-            imply a margin of at most 1.
-        rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that beats the model, an
-            upper bound. 0 where the model is wrong unperturbed, infinite where nothing was found, NaN where the
+        crossed: for each, whether every path from the input to the output goes through it; only there does a
+            successful attack imply a margin of at most 1.
+        rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that makes the model wrong,
+            an upper bound. 0 where the model is wrong unperturbed, infinite where the search failed, NaN where the
             layer's value is 0, or not every pass calls it, as inside of ODE solvers that choose their steps.
         displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
-        wrong: (N,) bool, inputs that beat the model unperturbed; medians leave them out.
-        success: (N,) bool, inputs that beat it under the attack.
+        wrong: (N,) bool, inputs that are misclassified unperturbed; medians leave them out.
+        success: (N,) bool, inputs for which the attack is successful.
     """
 
     layers: list[str]
@@ -102,12 +102,12 @@ def tolerance(
     batch_size: int = 128,
     task: Task = tasks.classification,
 ) -> LayerTolerance:
-    """Search, input by input, the smallest relative L2 change of each layer's value that beats the model.
+    """Search, input by input, the smallest relative L2 change of each layer's value that makes the model wrong.
 
     Everything before the layer stays as it is. Projected gradient ascent at a radius, and bisection on the radius. For
     classes half of the steps climb the margin, half go towards the class whose linearised boundary is nearest. The
     search begins with the displacement that ``perturbation`` itself causes at the layer, so at a layer that every path
-    crosses a beaten input has a margin of at most 1. Cost for each layer and batch: about
+    crosses a successful attack means a margin of at most 1. Cost for each layer and batch: about
     ``steps * bisections`` forward and backward passes, and up to 6 ``steps`` more where the attack fails.
 
     Args:
@@ -122,7 +122,7 @@ def tolerance(
         task: what the output is for.
 
     Raises:
-        UserError: for no data, counts below 1, or a selection that finds nothing.
+        UserError: for no data, counts below 1, or a selection that matches nothing.
     """
     if min(steps, bisections, batch_size) < 1:
         raise UserError(f"steps, bisections and batch_size must be 1 or more; got {steps}, {bisections}, {batch_size}")
@@ -142,7 +142,7 @@ def tolerance(
 def _batch(
     model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, names: list[str], task: Task, steps: int, bisections: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and beaten (n,)."""
+    """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and success (n,)."""
     with torch.no_grad():
         with capture(model, names) as clean:
             output = task.read(model(x))
@@ -155,16 +155,16 @@ def _batch(
         if name in clean and name in perturbed and clean[name].shape == perturbed[name].shape:
             if len(clean[name]) != len(x):
                 raise UserError(f"the first axis of layer {name!r} is not the batch's: leave it out of layers")
-            found = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
+            radius = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
             moved = relative_error(clean[name], perturbed[name])
         else:
-            found = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
-        rho.append(found.cpu())
+            radius = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
+        rho.append(radius.cpu())
         displacement.append(moved.cpu())
     return torch.stack(rho), torch.stack(displacement), wrong.cpu(), success.cpu()
 
 
-class _NotMetError(Exception):
+class _NotCalledError(Exception):
     """A pass of some of the inputs did not call the layer that was to be replaced."""
 
 
@@ -182,17 +182,17 @@ def _tolerated(
 ) -> Tensor:
     """(n,) rho of one layer; NaN where the layer is not called in every pass (an ODE solver that chooses its steps)."""
 
-    def above(value: Tensor, rows: Rows) -> Tensor:
+    def output_for(value: Tensor, rows: Rows) -> Tensor:
         """The output for these inputs when the layer has this value."""
-        with capture(model, [name], replace=lambda _, __: value) as met:
+        with capture(model, [name], replace=lambda _, __: value) as called:
             output = task.read(model(x[rows]))
-        if name not in met:
-            raise _NotMetError
+        if name not in called:
+            raise _NotCalledError
         return output
 
     try:
-        return ToleranceSearch(above, clean, y, task, steps).radius(perturbed, wrong, bisections)
-    except _NotMetError:
+        return ToleranceSearch(output_for, clean, y, task, steps).radius(perturbed, wrong, bisections)
+    except _NotCalledError:
         return torch.full_like(clean.flatten(1)[:, 0], torch.nan)
 
 

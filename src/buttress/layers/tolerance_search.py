@@ -1,4 +1,4 @@
-"""The smallest change of one layer's value that makes what is above it answer wrongly: a search for each input."""
+"""The smallest change of one layer's value for which the output is wrong: a search for each input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buttress.tasks import Task
 from buttress.threat import Threat, norms, per_row
 
 Rows = Tensor | slice
-Above = Callable[[Tensor, Rows], Tensor]
+OutputFor = Callable[[Tensor, Rows], Tensor]
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 _DOUBLINGS = 6  # how often the radius may double, from the attack's own, in the search for a first success
@@ -21,23 +21,23 @@ _UNIT_BALL = Threat(norm="l2", eps=1.0, box=None)
 
 
 class ToleranceSearch:
-    """The smallest change of one layer that beats what is above it, for the inputs of one batch."""
+    """The smallest change of one layer for which the output is wrong, for the inputs of one batch."""
 
-    def __init__(self, above: Above, clean: Tensor, y: Tensor, task: Task, steps: int) -> None:
-        self.above, self.clean, self.y, self.task = above, clean, y, task
-        self.steps = (steps + 1) // 2  # for each of two ways to climb
+    def __init__(self, output_for: OutputFor, clean: Tensor, y: Tensor, task: Task, steps: int) -> None:
+        self.output_for, self.clean, self.y, self.task = output_for, clean, y, task
+        self.steps = (steps + 1) // 2  # for each of two objectives
 
     def radius(self, perturbed: Tensor, wrong: Tensor, bisections: int) -> Tensor:
         """(n,) the radius, relative to the layer's size; see `LayerTolerance.rho`."""
         size = norms(self.clean, "l2")
         own = relative_error(self.clean, perturbed)
         with torch.no_grad():
-            overwhelmed = self.task.is_adversarial(self.above(perturbed.clone(), slice(None)), self.y)
+            overwhelmed = self.task.is_adversarial(self.output_for(perturbed.clone(), slice(None)), self.y)
         low = torch.zeros_like(own)
         high = torch.where(wrong, 0.0, torch.where(overwhelmed, own, torch.inf)).to(own.dtype)
         direction = _unit(perturbed - self.clean)
         nearest, rival, distance = self._nearest_class()
-        guess = 1.02 * distance / size  # exact but for the 2% where the network above is linear
+        guess = 1.02 * distance / size  # exact but for the 2% where the network behind the layer is linear
         doublings = _DOUBLINGS
         radius = torch.where(own > 0, own, 0.05).nan_to_num(nan=0.0)
         while doublings or bisections:
@@ -52,13 +52,13 @@ class ToleranceSearch:
                 active = high.isfinite() & (high > 0)
             else:
                 break
-            won, change = self._climb(direction, radius * size, active, self._margin)
+            success, change = self._climb(direction, radius * size, active, self._margin)
             if rival is not None:
-                more, other = self._climb(nearest, radius * size, active & ~won, self._against(rival))
-                won, change = won | more, torch.where(per_row(more, change), other, change)
-            direction = torch.where(per_row(won, change), _unit(change), direction)
-            high = torch.where(won, torch.minimum(high, ratio(norms(change, "l2"), size)), high)
-            low = torch.where(active & ~won, radius, low)
+                toward_rival, other = self._climb(nearest, radius * size, active & ~success, self._logit_gap(rival))
+                success, change = success | toward_rival, torch.where(per_row(toward_rival, change), other, change)
+            direction = torch.where(per_row(success, change), _unit(change), direction)
+            high = torch.where(success, torch.minimum(high, ratio(norms(change, "l2"), size)), high)
+            low = torch.where(active & ~success, radius, low)
             radius = radius * 2
         return torch.where(wrong, 0.0, torch.where(size > 0, high, torch.nan)).to(own.dtype)
 
@@ -66,7 +66,7 @@ class ToleranceSearch:
         loss = "margin" if self.task.loss == "cross_entropy" else self.task.loss
         return losses.resolve(loss).function(output, self.y[rows])
 
-    def _against(self, rival: Tensor) -> Objective:
+    def _logit_gap(self, rival: Tensor) -> Objective:
         """Ascend towards one class: a margin would run after whichever class has the largest logit."""
 
         def gap(output: Tensor, rows: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class ToleranceSearch:
         Of the 9 with the largest logits. The index is None where the output is no logits or has no gradient here.
         """
         point = self.clean.clone().requires_grad_()
-        output = self.above(point.clone(), slice(None))  # a copy, which an in-place successor may overwrite
+        output = self.output_for(point.clone(), slice(None))  # a copy, which an in-place successor may overwrite
         if self.task.loss != "cross_entropy" or not output.requires_grad:
             return torch.zeros_like(self.clean), None, torch.full_like(norms(self.clean, "l2"), torch.inf)
         y = self.y.long()[:, None]
@@ -89,19 +89,19 @@ class ToleranceSearch:
         direction, chosen = torch.zeros_like(self.clean), rivals[:, 0]
         for rival in rivals.T:
             gap = (output.gather(1, rival[:, None]) - output.gather(1, y)).squeeze(1)
-            (slope,) = torch.autograd.grad(gap.sum(), point, retain_graph=True, materialize_grads=True)
-            distance = -gap.detach() / norms(slope, "l2").clamp(min=1e-30)
+            (gradient,) = torch.autograd.grad(gap.sum(), point, retain_graph=True, materialize_grads=True)
+            distance = -gap.detach() / norms(gradient, "l2").clamp(min=1e-30)
             nearer = distance < least
             least, chosen = torch.where(nearer, distance, least), torch.where(nearer, rival, chosen)
-            direction = torch.where(per_row(nearer, slope), _unit(slope), direction)
+            direction = torch.where(per_row(nearer, gradient), _unit(gradient), direction)
         return direction, chosen, least
 
     def _climb(self, start: Tensor, radius: Tensor, active: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-        """(n,) whether a change of at most ``radius`` (n,) in L2 was found that beats the model, and the change.
+        """(n,) whether some change of at most ``radius`` (n,) in L2 makes the output wrong, and that change.
 
         Searched in units of the radius, so that each input has the unit ball; ``start`` (n, ...) lies in it.
         """
-        won, best = torch.zeros_like(active), torch.zeros_like(self.clean)
+        success, best = torch.zeros_like(active), torch.zeros_like(self.clean)
         rows = active.nonzero().squeeze(1)
         unit = start[rows]
         for step in range(self.steps + 1):
@@ -109,16 +109,16 @@ class ToleranceSearch:
                 break
             unit = unit.detach().requires_grad_()
             change = unit * per_row(radius[rows], unit)
-            output = self.above(self.clean[rows] + change, rows)
-            fresh = self.task.is_adversarial(output.detach(), self.y[rows])
-            won[rows] = fresh
-            best[rows] = torch.where(per_row(fresh, change), change.detach(), best[rows])
+            output = self.output_for(self.clean[rows] + change, rows)
+            new_success = self.task.is_adversarial(output.detach(), self.y[rows])
+            success[rows] = new_success
+            best[rows] = torch.where(per_row(new_success, change), change.detach(), best[rows])
             if step == self.steps or not output.requires_grad:
                 break
-            (slope,) = torch.autograd.grad(objective(output, rows).sum(), unit, materialize_grads=True)
-            rows, unit, slope = rows[~fresh], unit.detach()[~fresh], slope.nan_to_num()[~fresh]
-            unit = _UNIT_BALL.project(_UNIT_BALL.ascend(unit, slope, 2.5 / self.steps), torch.zeros_like(unit))
-        return won, best
+            (gradient,) = torch.autograd.grad(objective(output, rows).sum(), unit, materialize_grads=True)
+            rows, unit, gradient = rows[~new_success], unit.detach()[~new_success], gradient.nan_to_num()[~new_success]
+            unit = _UNIT_BALL.project(_UNIT_BALL.ascend(unit, gradient, 2.5 / self.steps), torch.zeros_like(unit))
+        return success, best
 
 
 def _unit(change: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: proper scores, calibration by bins, and telling inputs apart by a score."""
+"""How good predicted probabilities are: proper scores, calibration by bins, and detection by a score."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def entropy(logits: Tensor) -> Tensor:
     return -(p * logits.double().log_softmax(1)).sum(1)
 
 
-def reliability(confidence: Tensor, right: Tensor, bins: int) -> list[dict[str, Any]]:
+def reliability(confidence: Tensor, correct: Tensor, bins: int) -> list[dict[str, Any]]:
     """Confidence and accuracy in bins of equal width (Guo et al., ICML 2017).
 
     By hand: scikit-learn's ``calibration_curve`` leaves empty bins out and has no counts.
 
     Args:
         confidence: (N,) in [0, 1].
-        right: (N,) bool.
+        correct: (N,) bool.
         bins: of which each has its upper end but not its lower one; a confidence of 0 is in the first.
 
     Returns:
@@ -56,17 +56,19 @@ def reliability(confidence: Tensor, right: Tensor, bins: int) -> list[dict[str, 
     """
     if bins < 1:
         raise UserError(f"bins must be 1 or more; got {bins}")
-    confidence, hit = confidence.double().cpu(), right.double().cpu()
-    place = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
-    count = torch.bincount(place, minlength=bins)
-    sure, good = (torch.bincount(place, weights=value, minlength=bins) / count for value in (confidence, hit))
+    confidence, hits = confidence.double().cpu(), correct.double().cpu()
+    bin_of = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
+    count = torch.bincount(bin_of, minlength=bins)
+    mean_confidence, mean_accuracy = (
+        torch.bincount(bin_of, weights=value, minlength=bins) / count for value in (confidence, hits)
+    )
     return [
         {
             "from": k / bins,
             "to": (k + 1) / bins,
             "inputs": n,
-            "confidence": float(sure[k]) if n else None,
-            "accuracy": float(good[k]) if n else None,
+            "confidence": float(mean_confidence[k]) if n else None,
+            "accuracy": float(mean_accuracy[k]) if n else None,
         }
         for k, n in enumerate(count.tolist())
     ]
@@ -75,8 +77,8 @@ def reliability(confidence: Tensor, right: Tensor, bins: int) -> list[dict[str, 
 def calibration_error(table: list[dict[str, Any]]) -> float:
     """The expected calibration error of a `reliability` table: |confidence - accuracy|, by the inputs of each bin."""
     total: int = sum(row["inputs"] for row in table)
-    missed = (row["inputs"] * abs(row["confidence"] - row["accuracy"]) for row in table if row["inputs"])
-    return float(sum(missed)) / total
+    gaps = (row["inputs"] * abs(row["confidence"] - row["accuracy"]) for row in table if row["inputs"])
+    return float(sum(gaps)) / total
 
 
 def auroc(inside: Tensor, outside: Tensor) -> float:

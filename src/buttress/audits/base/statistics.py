@@ -1,4 +1,4 @@
-"""How sure a figure is: exact intervals of shares, paired differences, medians; every draw from a seed."""
+"""How certain a figure is: exact intervals of shares, paired differences, medians; every draw from a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from buttress.random import generator
 
 INTERVAL = "exact binomial, 95 %"
-TIMES = 2000  # resamplings of a bootstrap
+RESAMPLES = 2000  # resamplings of a bootstrap
 _AT_ONCE = 1 << 22  # indices drawn at once
 
 
@@ -24,9 +24,9 @@ def interval(successes: int, count: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def accuracy(found: Tensor) -> dict[str, float]:
+def accuracy(hits: Tensor) -> dict[str, float]:
     """Of (N,) bool: the share that is true, with its exact interval."""
-    successes, count = int(found.sum()), len(found)
+    successes, count = int(hits.sum()), len(hits)
     low, high = interval(successes, count)
     return {"accuracy": successes / count, "low": low, "high": high}
 
@@ -44,11 +44,11 @@ def bootstrap(count: int, statistic: Callable[[Tensor], Tensor], seed: int) -> t
     """
     random, step = generator(seed, "bootstrap"), max(1, _AT_ONCE // count)
     parts = [
-        statistic(torch.randint(count, (min(step, TIMES - start), count), generator=random))
-        for start in range(0, TIMES, step)
+        statistic(torch.randint(count, (min(step, RESAMPLES - start), count), generator=random))
+        for start in range(0, RESAMPLES, step)
     ]
     values = torch.cat(parts).double().sort().values
-    return float(values[round(0.025 * (TIMES - 1))]), float(values[round(0.975 * (TIMES - 1))])
+    return float(values[round(0.025 * (RESAMPLES - 1))]), float(values[round(0.975 * (RESAMPLES - 1))])
 
 
 def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
 
     Returns:
         ``difference``, the second share minus the first, with its bootstrap interval ``low`` to ``high`` over inputs,
-        both staying together; ``gained`` and ``lost``, how many inputs only the second and only the first has; ``p``
+        both resampled together; ``gained`` and ``lost``, how many inputs only the second and only the first has; ``p``
         of McNemar's exact test, 1 where no input differs.
     """
     from scipy.stats import binomtest

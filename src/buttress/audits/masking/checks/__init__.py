@@ -1,7 +1,7 @@
 """Checks of the `masking` audit, one file for each kind; causes come before what they cause."""
 
 from buttress.audits.masking.checks.budget import Budget, Unbounded
-from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.check import Check, CheckContext, Result
 from buttress.audits.masking.checks.effort import OtherLoss, Restarts, Steps
 from buttress.audits.masking.checks.gradient_free import BlackBox, RandomPoints
 from buttress.audits.masking.checks.gradient_health import Agreement, Gradients, Roughness
@@ -28,4 +28,4 @@ CHECKS: tuple[Check, ...] = (
     Transferred(),
 )
 
-__all__ = ["CHECKS", "Check", "Result", "Trial"]
+__all__ = ["CHECKS", "Check", "CheckContext", "Result"]

@@ -6,15 +6,15 @@ from typing import ClassVar
 
 import torch
 
-from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Result
 from buttress.audits.masking.checks.paired_attacks import at_least
 from buttress.audits.masking.checks.proposal import black_box
 from buttress.audits.masking.checks.raw_gradients import cosines, neighbours, span
 from buttress.losses import margin
 
-_FAINT = 0.01  # what a gradient says moving every value across its whole range does to the margin, as a share of it
+_FAINT = 0.01  # predicted change of the margin, as a share of it, when every value moves across its whole range
 _DIRECTIONS = 24
-_AGREE = 0.3  # cosine between what the gradient promises along the directions and what the network does
+_AGREE = 0.3  # cosine between the changes that the gradient predicts along the directions and the actual ones
 _NEIGHBOURS = 4
 _ALIKE = 0.1  # cosine below which a neighbour's gradient points elsewhere
 
@@ -23,7 +23,7 @@ class Gradients(Check):
     """The share of inputs where the margin's gradient is missing, zero, not finite, or next to nothing.
 
     Next to nothing: to first order, even moving every value of the input across its whole range would change the
-    margin by less than a hundredth of itself. Of real networks the gradient says many times the margin.
+    margin by less than a hundredth of itself. Gradients of real networks predict many times the margin.
     """
 
     name = "gradients"
@@ -33,61 +33,63 @@ class Gradients(Check):
     tests: ClassVar[int] = 2
     needs_gradient = False
 
-    def ask(self, trial: Trial) -> Result:
+    def ask(self, context: CheckContext) -> Result:
         """Fail where more than the floor's share of gradients is shown to be missing, or next to nothing."""
-        if trial.blind:
-            return Result("pass", "The attack asks for none.", {})
-        if trial.slopes is None:
-            told = "The output does not depend on the input through differentiable operations."
-            return Result("fail", told, {"zero": 1.0, "faint": 0.0}, next=black_box(trial))
-        value, grad = trial.slopes.value, trial.slopes.grad.flatten(1).double()
-        dead = ~torch.isfinite(grad).all(1) | (grad == 0).all(1)
-        reach = span(trial.subject, trial.attack.threat) * torch.nan_to_num(grad).abs().sum(1)
-        faint = ~dead & (reach < _FAINT * value.abs())
-        shares = [int(rows.sum()) / trial.count for rows in (dead, faint)]
+        if context.gradient_free:
+            return Result("pass", "The attack uses none.", {})
+        if context.margin_gradients is None:
+            reason = "The output does not depend on the input through differentiable operations."
+            return Result("fail", reason, {"zero": 1.0, "faint": 0.0}, next=black_box(context))
+        value, grad = context.margin_gradients.value, context.margin_gradients.grad.flatten(1).double()
+        missing = ~torch.isfinite(grad).all(1) | (grad == 0).all(1)
+        reach = span(context.subject, context.attack.threat) * torch.nan_to_num(grad).abs().sum(1)
+        faint = ~missing & (reach < _FAINT * value.abs())
+        shares = [int(rows.sum()) / context.count for rows in (missing, faint)]
         figures = {"zero": shares[0], "faint": shares[1]}
-        for rows, share, what in ((dead, shares[0], "zero or not finite"), (faint, shares[1], "next to nothing")):
-            if at_least(int(rows.sum()), trial.count, trial.floor) <= trial.level:
-                told = f"The gradient is {what} on {share:.0%} of the inputs."
-                return Result("fail", told, figures, next=black_box(trial))
+        for rows, share, what in ((missing, shares[0], "zero or not finite"), (faint, shares[1], "next to nothing")):
+            if at_least(int(rows.sum()), context.count, context.floor) <= context.level:
+                reason = f"The gradient is {what} on {share:.0%} of the inputs."
+                return Result("fail", reason, figures, next=black_box(context))
         return Result("pass", f"{1 - sum(shares):.1%} of the inputs have a usable gradient.", figures)
 
 
 class Agreement(Check):
-    """What the gradient promises along random directions, against what moving there does to the margin.
+    """What the gradient predicts along random directions, against what moving there does to the margin.
 
     For each input the changes of the margin between both sides of it, a quarter of the budget away, over 24 random
-    directions; their cosine with the changes that the gradient promises. For inputs of most networks it is close to 1;
+    directions; their cosine with the changes that the gradient predicts. For inputs of most networks it is close to 1;
     where a part of the network is detached or gives a gradient of its own making, it scatters around 0.
     """
 
     name = "agreement"
-    question = "Does the gradient tell what moving does?"
+    question = "Does the gradient predict what a step does?"
     kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
-    def ask(self, trial: Trial) -> Result:
-        """Warn where the gradient is shown to say nothing on most inputs."""
-        near = neighbours(trial.subject, trial.attack.threat, _DIRECTIONS)
-        here = trial.slopes_at(near.centre)
-        assert here is not None
-        grad = torch.nan_to_num(here.grad).flatten(1).double()
-        done, promised = [], []
+    def ask(self, context: CheckContext) -> Result:
+        """Warn where the gradient is shown to predict nothing on most inputs."""
+        near = neighbours(context.subject, context.attack.threat, _DIRECTIONS)
+        local = context.gradients_at(near.centre)
+        assert local is not None
+        grad = torch.nan_to_num(local.grad).flatten(1).double()
+        actual, predicted = [], []
         for step in near.steps:
-            ahead, back = (trial.subject.output(near.centre + sign * step).double() for sign in (1, -1))
-            done.append(margin(ahead, trial.subject.y) - margin(back, trial.subject.y))
-            promised.append(2 * (grad * step.flatten(1).double()).sum(1))
-        angle = cosines(torch.stack(done, 1), torch.stack(promised, 1))
-        apart = int((angle < _AGREE).sum())
-        figures = {"median_cosine": float(angle.median()), "share_below": apart / trial.count}
-        if at_least(apart, trial.count, 0.5) > trial.level:
-            return Result("pass", f"Promise and outcome agree (median cosine {figures['median_cosine']:.2f}).", figures)
-        told = (
-            f"On {figures['share_below']:.0%} of the inputs the gradient says little of what moving does "
+            ahead, back = (context.subject.output(near.centre + sign * step).double() for sign in (1, -1))
+            actual.append(margin(ahead, context.subject.y) - margin(back, context.subject.y))
+            predicted.append(2 * (grad * step.flatten(1).double()).sum(1))
+        cosine = cosines(torch.stack(actual, 1), torch.stack(predicted, 1))
+        below = int((cosine < _AGREE).sum())
+        figures = {"median_cosine": float(cosine.median()), "share_below": below / context.count}
+        if at_least(below, context.count, 0.5) > context.level:
+            return Result(
+                "pass", f"Predicted and actual changes agree (median cosine {figures['median_cosine']:.2f}).", figures
+            )
+        reason = (
+            f"On {figures['share_below']:.0%} of the inputs the gradient predicts little of what a step does "
             f"(median cosine {figures['median_cosine']:.2f})."
         )
-        return Result("warn", told, figures, next=black_box(trial))
+        return Result("warn", reason, figures, next=black_box(context))
 
 
 class Roughness(Check):
@@ -103,19 +105,21 @@ class Roughness(Check):
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
-    def ask(self, trial: Trial) -> Result:
+    def ask(self, context: CheckContext) -> Result:
         """Warn where neighbours' gradients are shown to have nothing in common on most inputs."""
-        near = neighbours(trial.subject, trial.attack.threat, _NEIGHBOURS)
-        here = trial.slopes_at(near.centre)
-        assert here is not None
-        found = []
+        near = neighbours(context.subject, context.attack.threat, _NEIGHBOURS)
+        local = context.gradients_at(near.centre)
+        assert local is not None
+        cosines_by_step = []
         for step in near.steps:
-            there = trial.slopes_at(near.centre + step)
-            found.append(torch.zeros_like(here.value) if there is None else cosines(here.grad, there.grad))
-        angle = torch.stack(found).mean(0)
-        apart = int((angle < _ALIKE).sum())
-        figures = {"median_cosine": float(angle.median()), "share_below": apart / trial.count}
-        if at_least(apart, trial.count, 0.5) > trial.level:
-            return Result("pass", f"Neighbours' gradients are alike (median cosine {angle.median():.2f}).", figures)
-        told = f"Gradients of neighbours have nothing in common (median cosine {angle.median():.2f})."
-        return Result("warn", told, figures, next=black_box(trial))
+            neighbour = context.gradients_at(near.centre + step)
+            cosines_by_step.append(
+                torch.zeros_like(local.value) if neighbour is None else cosines(local.grad, neighbour.grad)
+            )
+        cosine = torch.stack(cosines_by_step).mean(0)
+        below = int((cosine < _ALIKE).sum())
+        figures = {"median_cosine": float(cosine.median()), "share_below": below / context.count}
+        if at_least(below, context.count, 0.5) > context.level:
+            return Result("pass", f"Neighbours' gradients are alike (median cosine {cosine.median():.2f}).", figures)
+        reason = f"Gradients of neighbours have nothing in common (median cosine {cosine.median():.2f})."
+        return Result("warn", reason, figures, next=black_box(context))
