@@ -249,7 +249,7 @@ def test_what_only_a_job_can_do_and_a_budget_of_nothing(case):
     model, data, *_ = case
     with pytest.raises(UserError, match="models must be networks here; got 'runs/twin': load it first"):
         Adaptive(models=["runs/twin"])(model, data)
-    with pytest.raises(UserError, match="adaptive asks about one budget: give PGD-10 a finite eps; got 0"):
+    with pytest.raises(UserError, match="adaptive is about one budget: give PGD-10 a finite eps; got 0"):
         Adaptive(attack=PGD(threat=Threat(eps=0.0)))(model, data)
 
 

@@ -155,7 +155,7 @@ def test_the_precision_is_settled_once_and_kept(line, split, tmp_path, monkeypat
         if passes.precision == "auto":
             passes.precision = next(chosen)
 
-    monkeypatch.setattr("buttress.engine.runner.Passes.choose", choose)
+    monkeypatch.setattr("buttress.engine.runner.Runner.choose", choose)
     first = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto")
     files_in(tmp_path / "out")[2].unlink()
     again = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto", resume=True)
