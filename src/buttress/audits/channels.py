@@ -54,7 +54,7 @@ class Channels(Audit):
     that of attacked activations with weights (alignment), and the latter of the most and of the least robust class.
 
     The features are those that enter the last linear layer, what masks them (CIFS) included. Of another layer the mean
-    gradient of the class's logit over its clean inputs, summed over space, stands for the weights.
+    gradient of the class's logit over its clean inputs, summed over space, takes the place of the weights.
 
     Cost: the attack, and two forwards per input; one gradient more where a layer is named.
 

@@ -156,7 +156,7 @@ def test_networks_that_draw_are_told(name, plain, split):
     finding = QUICK(model, split)
     found = checks(finding)["randomness"]
     assert finding.data["verdict"] in ("suspect", "not trustworthy")
-    assert "It draws at random" in finding.data["why"]
+    assert "The network is randomised" in finding.data["why"]
     assert found["figures"]["changed_verdicts"] > 0.1
     proposed = finding.next
     assert isinstance(proposed, EoT)

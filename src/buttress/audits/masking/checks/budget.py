@@ -47,7 +47,7 @@ class Unbounded(Check):
     """
 
     name = "unbounded"
-    question = "Does accuracy fall to 0 without a budget?"
+    question = "Is robust accuracy 0 without a budget?"
     tests: ClassVar[int] = 1
 
     def ask(self, context: CheckContext) -> Result:

@@ -24,7 +24,7 @@ class OneStep(Check):
     tests: ClassVar[int] = 4
 
     def ask(self, context: CheckContext) -> Result:
-        """Fail where one step beats the attack, warn where half a step beats a whole one."""
+        """Fail where one step is more successful than the attack, warn where half a step is than a whole one."""
         whole = context.with_replaced_gradients(FGSM(threat=context.attack.threat))
         whole_step = context.compare(whole)
         if whole_step.stronger:
