@@ -45,7 +45,7 @@ class Robustness(Audit):
             still stands; otherwise every input is attacked anew.
     """
 
-    attacks: Sequence[Attack] = (PGD(threat=Threat(), steps=20),)
+    attacks: Sequence[Attack] = (PGD(steps=20),)
     noises: Sequence[Perturbation] = ()
     eps: Sequence[float] | None = None
     reuse: bool = True
@@ -61,9 +61,13 @@ class Robustness(Audit):
             raise UserError(f"eps must be 0 or more, in input units such as 8/255; got {list(self.eps)}")
 
     @property
+    def _resolved(self) -> list[Attack]:
+        return [attack.within() for attack in self.attacks]
+
+    @property
     def main_eps(self) -> float:
         """The budget that the verdict speaks of."""
-        limited = [attack.threat.eps for attack in self.attacks if not _unlimited(attack)]
+        limited = [attack.threat.eps for attack in self._resolved if not _unlimited(attack)]
         return [*limited, *(eps for eps in self.eps or () if eps > 0), math.inf][0]
 
     @property
@@ -72,12 +76,12 @@ class Robustness(Audit):
         main = self.main_eps
         spread = (0.25, 0.5, 1.0, 1.5, 2.0) if math.isfinite(main) else (1.0,)
         asked = [main * share for share in spread] if self.eps is None else [main, *self.eps]
-        return sorted({0.0, *(attack.threat.eps for attack in self.attacks if not _unlimited(attack)), *asked})
+        return sorted({0.0, *(attack.threat.eps for attack in self._resolved if not _unlimited(attack)), *asked})
 
     @property
     def runs(self) -> list[Attack]:
         """The attacks as they will be run, over all budgets; with ``reuse`` most of them on part of the inputs."""
-        return [run for attack in self.attacks for run in runs(attack, self.budgets)]
+        return [run for attack in self._resolved for run in runs(attack, self.budgets)]
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input at every budget.
@@ -192,7 +196,7 @@ def _all(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _unlimited(attack: Attack) -> bool:
-    return isinstance(attack.core, MinimumNorm) and math.isinf(attack.threat.eps)
+    return isinstance(attack.innermost, MinimumNorm) and math.isinf(attack.threat.eps)
 
 
 def _named(attack: Perturbation) -> dict[str, Any]:

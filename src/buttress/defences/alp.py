@@ -14,7 +14,6 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
 
 
 @defence("alp")
@@ -36,9 +35,7 @@ class ALP(Crafting):
     trained = 4.0
     clean_pass = True
 
-    def __init__(
-        self, attack: Perturbation = PGD(threat=Threat(), steps=10), lam: float = 0.5, mode: Mode = "eval"
-    ) -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), lam: float = 0.5, mode: Mode = "eval") -> None:
         super().__init__()
         if not 0 <= lam < math.inf:
             raise UserError(f"lam must be a finite number of 0 or more; got {lam}")

@@ -19,7 +19,7 @@ from buttress.defences.base.crafting_cost import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 Method = Literal["at", "trades"]
 
@@ -59,7 +59,7 @@ class CFA(Crafting):
     def __init__(
         self,
         method: Method = "at",
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         lambda_eps: float | None = None,

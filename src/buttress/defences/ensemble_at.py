@@ -24,7 +24,6 @@ from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
 
 
 @defence("ensemble-at")
@@ -53,7 +52,7 @@ class EnsembleAT(Crafting):
 
     def __init__(
         self,
-        attack: Perturbation = FGSM(threat=Threat()),
+        attack: Perturbation = FGSM(),
         members: int | Sequence[str | nn.Module] = 2,
         epochs: int = 10,
     ) -> None:

@@ -6,7 +6,7 @@ from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("fast")
@@ -23,6 +23,6 @@ class Fast(AdversarialTraining):
 
     paper = "Wong et al., ICLR 2020"
 
-    def __init__(self, threat: Threat = Threat(), alpha: float = 1.25, mode: Mode = "train") -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, alpha: float = 1.25, mode: Mode = "train") -> None:
         super().__init__(FGSMRS(threat=threat, alpha=alpha), mode)
         self.threat, self.alpha = threat, alpha

@@ -6,7 +6,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("fgsm")
@@ -24,6 +24,6 @@ class FGSMTraining(AdversarialTraining):
 
     paper = "Goodfellow et al., ICLR 2015"
 
-    def __init__(self, threat: Threat = Threat(), mode: Mode = "train") -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, mode: Mode = "train") -> None:
         super().__init__(FGSM(threat=threat), mode)
         self.threat = threat

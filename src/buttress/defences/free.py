@@ -16,7 +16,7 @@ from buttress.attacks.settings_checks import check_counts, check_threat
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("free")
@@ -41,13 +41,13 @@ class Free(Defence):
 
     delta: Tensor
 
-    def __init__(self, threat: Threat = Threat(), replays: int = 8, alpha: float = 1.0) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, replays: int = 8, alpha: float = 1.0) -> None:
         super().__init__()
+        self.threat, self.replays, self.alpha = threat, replays, alpha
         check_threat("free", threat, "linf")
         check_counts(replays=replays)
-        if not math.isfinite(threat.eps) or not 0 < alpha < math.inf:
-            raise UserError(f"free needs a finite eps and a positive alpha; got {threat.eps} and {alpha}")
-        self.threat, self.replays, self.alpha = threat, replays, alpha
+        if not math.isfinite(self.threat.eps) or not 0 < alpha < math.inf:
+            raise UserError(f"free needs a finite eps and a positive alpha; got {self.threat.eps} and {alpha}")
         self.register_buffer("delta", torch.zeros(0))  # as large as the largest batch so far
         self._leaf: Tensor | None = None
 

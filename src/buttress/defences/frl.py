@@ -17,7 +17,7 @@ from buttress.defences.base.defence import Batch, Epoch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 LARGEST_SUM = 0.5  # of the multipliers of one term
 NARROWEST, WIDEST = 0.98, 2.5  # share of eps that remargin may give to a class
@@ -81,7 +81,7 @@ class FRL(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 1.5,

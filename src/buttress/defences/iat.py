@@ -22,7 +22,6 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -86,7 +85,7 @@ class IAT(Crafting):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=7),
+        attack: Perturbation = PGD(steps=7),
         variant: Variant = "input",
         alpha: float | None = None,
         layers: Sequence[str] = (),

@@ -17,7 +17,7 @@ from buttress.defences.base.pretraining import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("instance-eps")
@@ -52,7 +52,7 @@ class InstanceEps(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         gamma: float = 0.25,

@@ -13,7 +13,7 @@ from buttress.defences.base.crafting import Crafting
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class MART(Crafting):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, lam: float = 5.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, lam: float = 5.0
     ) -> None:
         super().__init__()
         if not 0 <= lam < math.inf:

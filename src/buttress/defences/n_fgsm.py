@@ -6,7 +6,7 @@ from buttress.attacks.gradient.n_fgsm import NFGSM
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("n-fgsm")
@@ -29,7 +29,7 @@ class NFGSMTraining(AdversarialTraining):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         k: float = 2.0,
         alpha: float = 1.0,
         clip: bool = False,

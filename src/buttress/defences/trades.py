@@ -13,7 +13,7 @@ from buttress.defences.base.crafting import Crafting
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("trades")
@@ -37,7 +37,7 @@ class TRADES(Crafting):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
         super().__init__()
         if not 0 <= beta < math.inf:

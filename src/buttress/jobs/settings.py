@@ -15,8 +15,6 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.threat_resolution import under
-from buttress.threat import Threat
 from buttress.training import Average, Optimiser, Schedule, fit, load, read_facts
 from buttress.training.fit import Precision, Trained
 from buttress.training.loop import Progress
@@ -176,10 +174,6 @@ class Training:
         """These settings under the names that `fit` has for them."""
         named = {"train_precision": "precision"}
         return {named.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
-
-    def under(self, threat: Threat) -> Training:
-        """These settings with what monitors left at its default taken from ``threat``."""
-        return replace(self, monitors=under(threat, self.monitors))
 
 
 def open_network(

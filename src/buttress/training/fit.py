@@ -18,7 +18,7 @@ from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
-from buttress.engine.fingerprint import plain
+from buttress.engine.fingerprint import name_of, plain
 from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
@@ -56,7 +56,7 @@ class Trained:
 def describe(defence: Defence) -> dict[str, Any]:
     """A defence as plain data: its class and its settings, wrapped ones included."""
     inside = {k: describe(v) if isinstance(v, Defence) else plain(v) for k, v in defence.settings().items()}
-    return {"class": f"{type(defence).__module__}.{type(defence).__qualname__}", **inside}
+    return {"class": name_of(type(defence)), **inside}
 
 
 def fit(

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import reach
 from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 @attack("corners")
@@ -32,7 +32,7 @@ class Corners(Attack):
         queries: corners tried.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     queries: int = 10_000
 
     def __post_init__(self) -> None:

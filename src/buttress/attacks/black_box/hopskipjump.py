@@ -14,7 +14,7 @@ from buttress.attacks.settings_checks import check_counts, check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
 
 _SEEK, _HALVE, _PROBE, _JUMP = range(4)
 _MOST_PROBES = 10_000  # for one direction, as in the authors' code
@@ -41,7 +41,7 @@ class HopSkipJump(MinimumNorm):
         probes: directions asked about in the first turn.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     probes: int = 100
 

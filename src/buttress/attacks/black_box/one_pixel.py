@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
 from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 _WEIGHT = 0.5  # of the difference that a child is moved by, F in the paper
 
@@ -41,7 +42,8 @@ class OnePixel(Attack):
         queries: questions to the model for each input, the unperturbed one included.
     """
 
-    threat: Threat = Threat(norm="linf", eps=math.inf)
+    default_threat: ClassVar[Threat] = Threat(norm="linf", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     pixels: int = 1
     population: int = 100
     queries: int = 10_000

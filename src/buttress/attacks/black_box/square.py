@@ -10,14 +10,14 @@ from torch import Tensor
 
 from buttress.attacks.black_box.square_moves import Moves, moves_for
 from buttress.attacks.black_box.square_windows import share_at
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 
 _LOOK = 50  # queries after which the work is narrowed to the inputs that are left
 
@@ -42,7 +42,7 @@ class Square(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,).
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     restarts: int = 1
     p: float = 0.8
@@ -56,8 +56,7 @@ class Square(Attack):
             raise UserError(f"queries must be a whole number of 1 or more; got {self.queries!r}")
         if not 0 < self.p <= 1:
             raise UserError(f"p must be a share above 0 and up to 1; got {self.p}")
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("Square needs a finite eps or a box; got eps inf and no box")
+        check_threat("Square", self.threat)
         resolve(self.loss)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

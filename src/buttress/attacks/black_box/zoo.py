@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
 
@@ -44,7 +44,7 @@ class ZOO(MinimumNorm):
         h: half the distance between the two points asked about, in input units.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 10_000
     search_steps: int = 3
     c: float = 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,14 +12,14 @@ from torch import Tensor
 from buttress.attacks.black_box.square import Square
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.minimum_norm.fab import FAB
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 
 Version = Literal["standard", "plus", "rand"]
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -66,7 +65,7 @@ class AutoAttack(Attack):
         draws: passes whose mean is one answer; as published where 0.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     version: Version = "standard"
     parts: Part | Sequence[Part] | None = None
     steps: int = 100
@@ -92,11 +91,15 @@ class AutoAttack(Attack):
                 if not isinstance(name, str) or name not in PARTS:
                     raise UserError(f"there is no part {name!r}; {nearest(str(name), list(PARTS))}")
             object.__setattr__(self, "parts", tuple(parts))
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("AutoAttack needs a finite eps or a box; got eps inf and no box")
+        check_threat("AutoAttack", self.threat)
         if not self.draws:
             object.__setattr__(self, "draws", 20 if self.version == "rand" else 1)
-        self.suite()
+        if self.threat is not NOT_GIVEN:
+            self.suite()
+
+    def label(self) -> str:
+        """The version, which names all that is as published, and what differs: "AutoAttack (standard, 20 steps)"."""
+        return f"{self._name()} ({', '.join([self.version, *self._changed()])})"
 
     def suite(self) -> list[tuple[str, Attack]]:
         """The parts by name, in order."""
@@ -117,6 +120,14 @@ class AutoAttack(Attack):
             points[rows] = found.where(per_row(won, found), points[rows])
             standing[rows] &= ~won
         return points
+
+    def _changed(self) -> list[str]:
+        """What is not as the version has it: "20 steps"; the parts that are run by their names."""
+        usual, changed = AutoAttack(version=self.version).settings(), list[str]()
+        for name, value in self.settings().items():
+            if name != "threat" and value != usual[name]:
+                changed.append(" + ".join(value) if isinstance(value, tuple) else f"{value} {name}")
+        return changed
 
     def _part(self, name: str) -> Attack:
         threat, steps, l1 = self.threat, self.steps, self.threat.norm == "l1"

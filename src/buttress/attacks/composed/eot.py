@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.perturbation import Attack
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.losses import LossLike
@@ -32,7 +32,7 @@ class Seen(Oracle):
 class WrapperAttack(Attack):
     """An attack that runs another one, its ``attack``, on a model seen differently.
 
-    The threat is the other's, and so are ``draws`` and ``exact`` where it has no such field of its own.
+    The threat and ``by_input`` are the other's; so are ``draws`` and ``exact`` where it has no such field of its own.
     """
 
     attack: Attack
@@ -41,20 +41,23 @@ class WrapperAttack(Attack):
         """Refuse what is no attack."""
         if not isinstance(self.attack, Attack):
             raise UserError(f"attack must be an attack with a threat, such as PGD(); got {self.attack!r}")
-        own = {f.name for f in fields(cast(Any, self))}
-        for name in ("threat", "draws", "exact"):
-            if name not in own:
-                object.__setattr__(self, name, getattr(self.attack, name))
+        held = self.attack
+        own = {"threat": held.threat, "by_input": held.by_input, "draws": held.draws, "exact": held.exact}
+        for name in own.keys() - self.settings().keys():
+            object.__setattr__(self, name, own[name])
 
     @property
-    def core(self) -> Attack:
-        """The innermost attack."""
-        return self.attack.core
+    def inner(self) -> Attack:
+        """The attack that this one runs."""
+        return self.attack
 
-    @property
-    def by_input(self) -> bool:
-        """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
-        return bool(getattr(self.attack, "by_input", True))
+    def with_innermost(self, attack: Attack) -> Attack:
+        """A copy that runs ``attack`` in the place of the innermost one."""
+        return cast(Attack, replace(cast(Any, self), attack=self.attack.with_innermost(attack)))
+
+    def label(self) -> str:
+        """The attack inside, too: "EoT of PGD-20"."""
+        return f"{self._name()} of {self.attack.label()}"
 
     def inside(self) -> Inside | None:
         """That of the attack inside."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.transfer import check_module, other_passes
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
 from buttress.random import Random
@@ -52,6 +52,11 @@ class Variant(WrapperAttack):
             raise UserError(f"variant must be the name of one of the model's variants; got {self.variant!r}")
         if self.missing not in get_args(Missing):
             raise UserError(f"missing must be one of {', '.join(get_args(Missing))}; got {self.missing!r}")
+
+    def label(self) -> str:
+        """The variant and the attack inside, too: "Variant 'fine' of PGD-20"."""
+        variant = "" if self.variant is None else f" {self.variant!r}"
+        return f"{self._name()}{variant} of {self.attack.label()}"
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the variant, run to its end."""

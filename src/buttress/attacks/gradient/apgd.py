@@ -13,13 +13,13 @@ from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
 from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.attacks.minimum_norm.target_classes import ranked
 from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 def checkpoints(steps: int) -> list[int]:
@@ -60,7 +60,7 @@ class APGD(Attack):
             eps, each from the best point of the last; in other norms there is no such start.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     restarts: int = 1
     loss: LossLike | None = None

@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 @attack("ddn")
@@ -38,7 +38,7 @@ class DDN(MinimumNorm):
             in the paper with 256. None, the default, does not round.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     gamma: float = 0.05
     radius: float = 1.0
@@ -53,7 +53,7 @@ class DDN(MinimumNorm):
             raise UserError(f"radius must be a positive number; got {self.radius}")
         if self.levels is not None and self.levels < 2:
             raise UserError(f"levels must be 2 or more, or none for no rounding; got {self.levels}")
-        if self.levels is not None and self.threat.box is None:
+        if self.levels is not None and self.threat is not NOT_GIVEN and self.threat.box is None:
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

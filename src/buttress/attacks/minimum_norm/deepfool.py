@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
@@ -40,7 +40,7 @@ class DeepFool(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     overshoot: float = 0.02
     candidates: int | None = 10

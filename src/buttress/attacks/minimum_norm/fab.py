@@ -12,12 +12,12 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_steps, check_threat
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left
 
@@ -46,7 +46,7 @@ class FAB(MinimumNorm):
         beta: how much of its perturbation is left to an iterate that beat the model.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     restarts: int = 1
     targets: int = 0
@@ -64,8 +64,7 @@ class FAB(MinimumNorm):
                 raise UserError(f"{name} must be a share from 0 to 1; got {value}")
         if not 0 < self.eta < math.inf:
             raise UserError(f"eta must be a positive number, 1 for no overshooting; got {self.eta}")
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("FAB needs a finite eps or a box; got eps inf and no box")
+        check_threat("FAB", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation found."""

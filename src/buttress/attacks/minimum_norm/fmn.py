@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from buttress.attacks.settings_checks import check_steps, check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
 
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
 _LAST_GAMMA = 0.001  # what gamma falls to, as published
@@ -43,7 +42,7 @@ class FMN(MinimumNorm):
         gamma: by what share the radius changes in the first step.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     step_size: float = 1.0
     gamma: float = 0.05

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 
 _CANDIDATES = 128  # features whose pairs are looked at
 _ROWS = 256  # inputs whose pairs are held at once
@@ -43,7 +44,8 @@ class JSMA(Attack):
         steps: pairs changed at most.
     """
 
-    threat: Threat = Threat(norm="linf", eps=math.inf)
+    default_threat: ClassVar[Threat] = Threat(norm="linf", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     theta: float = 1.0
     gamma: float = 0.1
     steps: int = 200

@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 _MEMORY = 5  # steps that the curvature is learnt from
 _DESCENT = 1e-4  # Armijo's constant: the share of the promised descent that a step must bring
@@ -60,7 +60,7 @@ class LBFGS(MinimumNorm):
         c: the first one; 1 fits inputs in [0, 1].
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     search_steps: int = 9
     c: float = 1.0

@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 @attack("sensitivity")
@@ -42,7 +42,7 @@ class Sensitivity(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all, as published.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 30
     step_size: float = 0.03
     kappa: float = 0.975

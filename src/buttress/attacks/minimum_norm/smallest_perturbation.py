@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,8 @@ class MinimumNorm(Attack):
 
     strays = True
     exact = True  # its best points lie on the boundary, where bf16 cannot tell the sides apart
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    default_threat: ClassVar[Threat] = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
 
 
 class Smallest:

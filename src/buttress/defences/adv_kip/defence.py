@@ -24,7 +24,6 @@ from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -80,7 +79,7 @@ class AdvKIP(Defence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=10),
+        attack: Perturbation = PGD(steps=10),
         inner: Inner = "own",
         points: int = 100,
         steps: int | None = None,

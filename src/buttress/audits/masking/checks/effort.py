@@ -20,7 +20,7 @@ def harder(trial: Trial, attack: Attack, what: str) -> Result:
     if more.stronger:
         told = f"{more.challenger} beats {more.surplus:.1%} more of the inputs: {what}."
         return Result("fail", told, {}, (more, less), attack)
-    if less.stronger and type(attack.core) is type(trial.attack.core):
+    if less.stronger and type(attack.innermost) is type(trial.attack.innermost):
         told = (
             f"{more.challenger} beats {less.surplus:.1%} fewer of the inputs than {more.reference}: it is led astray."
         )
@@ -66,7 +66,7 @@ class Restarts(_Harder):
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """Five times the starts."""
-        return {"restarts": 5 * max(1, int(getattr(trial.attack.core, "restarts", 1)))}
+        return {"restarts": 5 * max(1, int(trial.attack.innermost.settings().get("restarts", 1)))}
 
 
 class OtherLoss(_Harder):
@@ -78,4 +78,5 @@ class OtherLoss(_Harder):
 
     def changes(self, trial: Trial) -> dict[str, Any]:
         """The margin; cross-entropy where the attack climbs the margin already."""
-        return {"loss": "cross_entropy" if getattr(trial.attack.core, "loss", None) == "margin" else "margin"}
+        loss = trial.attack.innermost.settings().get("loss")
+        return {"loss": "cross_entropy" if loss == "margin" else "margin"}
