@@ -23,7 +23,7 @@ class AttackResult:
         loss: (N,) the task's loss at ``x_adv`` against the truth.
         distance: (N,) float64, the perturbation's size in the threat's norm, or in L2 where there is no threat.
         forwards: (N,) int64, forward passes spent, the verdict's included; ``backwards`` likewise.
-        precision: what the search ran in; "auto" is told as what it chose.
+        precision: what the search ran in; "auto" is replaced by its choice.
         stages: what each part of a composed attack did, in order; empty for the others.
     """
 

@@ -74,7 +74,7 @@ class Perturbation(ABC):
         batch_size: int | None = None,
         read_every: int | None = None,
     ) -> AttackResult:
-        """Perturb ``x`` and say what came of it. The model comes back exactly as it was, also after an exception.
+        """Perturb ``x`` and return the result. The model comes back exactly as it was, also after an exception.
 
         Args:
             model: gives logits for inputs in the box.
@@ -84,14 +84,14 @@ class Perturbation(ABC):
             target: (N,) classes that the attacker wants, or how to choose them: "least_likely" or "random".
             seed: what all draws depend on, together with ``ids``.
             ids: (N,) int64, what identifies each input across batches; 0 to N - 1 unless given.
-            search: "full" returns the attack's own point for every input; "first" lets an input go as soon as it is
-                beaten, which is all that an evaluation needs.
+            search: "full" returns the attack's own point for every input; "first" drops an input with its
+                first adversarial example, which is all that an evaluation needs.
             mode: the mode of the model meanwhile; in "train", BatchNorm uses the batch and keeps its buffers.
             precision: of the search, see `Runner`; "auto" times them on the first batch. The verdict is float32, by
                 the model itself.
             batch_size: inputs computed at once; all unless given.
-            read_every: questions after which ``search="first"`` reads from the device who has been beaten; 8 on a GPU,
-                where reading stalls it, and 1 elsewhere unless given.
+            read_every: questions after which ``search="first"`` reads from the device which inputs these are; 8 on a
+                GPU, where reading stalls it, and 1 elsewhere unless given.
 
         Raises:
             UserError: for inputs outside the box or of the wrong kind, labels that do not fit, and outputs that are
@@ -116,7 +116,7 @@ class Perturbation(ABC):
                 loss = losses.resolve(task.loss).function(output, oracle.y)
                 threat = attack.threat
                 distance = threat.distance(x_adv, x) if threat else norms(x_adv.double() - x.double(), "l2")
-        used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: nothing was asked
+        used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: there was no pass
         stages = tuple(oracle.stages.values())
         return AttackResult(x_adv, success, loss, distance, oracle.forwards, oracle.backwards, used, stages)
 

@@ -25,7 +25,7 @@ class Corners(Attack):
     weakest in one of them. In other norms it is the point at distance eps along a direction of random signs. An
     attack by gradients that overlooks what blind chance finds was misled by them.
 
-    Cost per input: ``queries`` forwards at most, no backwards; an input that is beaten is asked about no more.
+    Cost per input: ``queries`` forwards at most, no backwards; none after an input's first success.
 
     Args:
         threat: what is allowed; a finite eps or a box.

@@ -87,7 +87,7 @@ class _Hops:
     """Where each row is: what it asks next depends on its own answers only, so rows may be at different things."""
 
     def __init__(self, x: Tensor, threat: Threat, probes: int, random: Random, settled: Tensor) -> None:
-        self.x, self.threat, self.first_probes, self.random, self.asked = x, threat, probes, random, 0
+        self.x, self.threat, self.first_probes, self.random, self.query = x, threat, probes, random, 0
         self.features = x[0].numel()
         self.halvings = halvings(self.features, threat.norm)
         self.line = Line(x, threat.norm)
@@ -112,10 +112,10 @@ class _Hops:
         points = torch.where(doing == _HALVE, self.line.middle(), points)
         points = torch.where(doing == _JUMP, self.at + self.jump, points)
         if self.seeking:
-            drawn = starting_points(self.x, self.threat, self.random.fork("start", self.asked), self.asked)
+            drawn = starting_points(self.x, self.threat, self.random.fork("start", self.query), self.query)
             points = torch.where(doing == _SEEK, drawn, points)
             self.seeking = bool((self.doing == _SEEK).any())
-        self.asked += 1
+        self.query += 1
         return self.threat.clip(points)
 
     def learn(self, points: Tensor, success: Tensor) -> None:
@@ -129,9 +129,9 @@ class _Hops:
         over = self.left == 0
         self._begin_probes((halve & over) | (jump & over & ~success))
         self._begin_jump(probe & over)
-        found = (seek | jump) & success
-        self.doing = torch.where(found, _HALVE, self.doing)
-        self.left = torch.where(found, self.halvings, self.left)
+        adversarial = (seek | jump) & success
+        self.doing = torch.where(adversarial, _HALVE, self.doing)
+        self.left = torch.where(adversarial, self.halvings, self.left)
 
     def _begin_probes(self, rows: Tensor) -> None:
         self.turn = self.turn + rows.long()

@@ -61,11 +61,11 @@ class OnePixel(Attack):
         best = Best(x, loss, oracle.success)
         genes = children = self._first(x, random)
         fitness = torch.full(genes.shape[:2], -torch.inf, dtype=x.dtype, device=x.device)
-        for asked in range(self.queries - 1):
+        for query in range(self.queries - 1):
             if oracle.done:
                 break
-            k = asked % self.population
-            if asked and k == 0:
+            k = query % self.population
+            if query and k == 0:
                 children = self._children(genes, random)
                 genes = genes.clone()  # parents are replaced one by one, while the children stay
             points = self._painted(x, children[:, k])

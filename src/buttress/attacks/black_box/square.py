@@ -81,7 +81,7 @@ class Square(Attack):
         rows = torch.arange(len(oracle.x), device=oracle.x.device)
         point = moves.start(random).view_as(oracle.x)
         loss, success = oracle.loss(point, self.loss), oracle.success | oracle.resting
-        best, asked = point.view_as(moves.x), point.clone()
+        best, points = point.view_as(moves.x), point.clone()
         for query in range(self.queries):
             if query % oracle.read_every == 0:  # a look stalls a GPU
                 _rest(oracle, success)
@@ -93,8 +93,8 @@ class Square(Attack):
                     point = point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:]))
                     rows, moves, best = rows[left], moves.only(left), best[left]
             proposed = self._proposed(moves, best, query, moves.draw(random)[rows])
-            asked.index_copy_(0, rows, proposed.view(len(rows), *asked.shape[1:]))
-            value = oracle.loss(asked, self.loss)
+            points.index_copy_(0, rows, proposed.view(len(rows), *points.shape[1:]))
+            value = oracle.loss(points, self.loss)
             taken = ~success & ((value > loss) | oracle.success)
             loss, success = torch.where(taken, value, loss), success | (taken & oracle.success)
             best = torch.where(taken[rows, None, None, None], proposed, best)
@@ -105,6 +105,6 @@ class Square(Attack):
 
 
 def _rest(oracle: Oracle, success: Tensor) -> None:
-    """Let what is beaten rest; a search for the first success lets it go by itself, once float32 has confirmed it."""
+    """Rest inputs that have an adversarial example; a search for the first success drops them once float32 confirms it."""
     if oracle.search == "full":
         oracle.rest(success)

@@ -25,7 +25,7 @@ class ZOO(MinimumNorm):
     """Zeroth-order optimisation by coordinates, with Adam (Chen et al., AISec 2017, algorithm 2), in l2.
 
     Minimises the squared distance plus c times max(-margin, -``confidence``), where the margin is positive when the
-    model is beaten. Each step asks about two points and moves one coordinate of each input. c is searched for as by
+    model is fooled. Each step asks about two points and moves one coordinate of each input. c is searched for as by
     Carlini and Wagner: down by bisection after a success, up tenfold before the first. Our choices: coordinates come in
     sweeps over all, each in an order of its own; the slope of the distance, which is known, is not estimated; at the
     edge of the box the difference is one-sided; no variable is changed for tanh, and no importance sampling or
@@ -86,8 +86,8 @@ class ZOO(MinimumNorm):
             if step % features == 0:
                 order = random.uniform((features,)).argsort(dim=1, stable=True)
             index = order[:, step % features, None]
-            slope, found = self.slope(oracle, at.view_as(x), index.squeeze(1), smallest)
-            won |= found
+            slope, success = self.slope(oracle, at.view_as(x), index.squeeze(1), smallest)
+            won |= success
             grad = 2 * (at - start).gather(1, index) - (c * slope)[:, None]
             mean.scatter_(1, index, mean.gather(1, index).lerp(grad, 1 - _MEAN))
             square.scatter_(1, index, square.gather(1, index).lerp(grad.square(), 1 - _SQUARE))

@@ -1,4 +1,4 @@
-"""AutoAttack: a suite of attacks without settings to choose, each on the inputs that withstood those before."""
+"""AutoAttack: a suite of attacks without settings to choose, each on the inputs that are robust to those before."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 class AutoAttack(Attack):
     """The suite of Croce and Hein (ICML 2020; in l1: ICML 2021), composed as they publish it.
 
-    Each part works on the inputs that still stand, and lets one go as soon as it is beaten, whatever the search; only
-    where the model is in train mode all stay together. The point returned for an input that stands is the input
-    itself. `AttackResult.stages` tells what each part did.
+    Each part works on the inputs that are robust so far, and drops one with its first adversarial example, whatever the
+    search; only where the model is in train mode all stay together. The point returned for a robust input is the input
+    itself. `AttackResult.stages` has the figures of each part.
 
     ===========  ====================================================================================================
     "standard"   apgd-ce, apgd-t (9 targets), fab-t (9 targets), square; in l1 apgd starts in larger balls, apgd-ce
@@ -48,10 +48,10 @@ class AutoAttack(Attack):
     "rand"       apgd-ce and apgd-dlr, each answer the mean of 20 passes: for models that draw at random
     ===========  ====================================================================================================
 
-    Models of fewer classes have fewer targets, and losses that need more classes give way, with a warning (see
+    Models of fewer classes have fewer targets, and losses that need more classes are replaced, with a warning (see
     `losses.dlr`). When the attack was given a target, all parts lead there.
 
-    Cost per input that withstands "standard" in linf or l2, with 10 classes: about 7,000 forwards, 1,900 backwards.
+    Cost per input that is robust to "standard" in linf or l2, with 10 classes: about 7,000 forwards, 1,900 backwards.
 
     Args:
         threat: what is allowed; a finite eps or a box.
@@ -108,17 +108,17 @@ class AutoAttack(Attack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What beat the model first, input by input, and the others as they were."""
-        standing = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
+        robust = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
         points, training = x.clone(), oracle.together
         for name, part in self.suite():
-            rows = (standing & oracle.alive).nonzero().squeeze(1)
+            rows = (robust & oracle.alive).nonzero().squeeze(1)
             if not len(rows):
                 break
             rows = torch.arange(len(x), device=x.device) if training else rows
-            found, won = (_together if training else staged)(oracle, part, rows, random, name)
-            won = won & standing[rows]
-            points[rows] = found.where(per_row(won, found), points[rows])
-            standing[rows] &= ~won
+            crafted, won = (_together if training else staged)(oracle, part, rows, random, name)
+            won = won & robust[rows]
+            points[rows] = crafted.where(per_row(won, crafted), points[rows])
+            robust[rows] &= ~won
         return points
 
     def _changed(self) -> list[str]:

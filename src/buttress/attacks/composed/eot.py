@@ -83,7 +83,7 @@ class WrapperAttack(Attack):
             )
         points = self.attack.perturb(part, part.x, part.y, random.only(rows)).detach()
         points = self.threat.project(points, part.x)
-        if part.search == "first":  # what fell early is in its books
+        if part.search == "first":  # the first adversarial examples are in its ledger
             points, _ = part.settle(points)
         oracle.forwards[rows] += part.forwards
         oracle.backwards[rows] += part.backwards
@@ -140,9 +140,9 @@ class EoT(WrapperAttack):
         else:
             part = _Transformed(passes, x[rows], y[rows], target)
             part.see(self.transforms, self.draws, random.only(rows).fork("transforms"))
-        found = self.crafted(oracle, part, rows, random)
+        x_adv = self.crafted(oracle, part, rows, random)
         ours.precision = passes.precision
-        return found
+        return x_adv
 
 
 class _Transformed(Seen):
@@ -203,8 +203,8 @@ class _Transformed(Seen):
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
-            told = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {told}")
+            kind = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {kind}")
         return moved
 
     def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:

@@ -63,9 +63,9 @@ class Transfer(WrapperAttack):
         target = None if oracle.target is None else oracle.target[rows]
         with preserved(surrogate, "eval", torch.initial_seed(), x.device):
             check_inputs(surrogate, x[rows], y[rows], self.threat.box)
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the surrogate's
-        return found
+        return x_adv
 
 
 def check_module(name: str, module: object) -> None:

@@ -70,9 +70,9 @@ class Variant(WrapperAttack):
         target = None if oracle.target is None else oracle.target[rows]
         trains = bool(getattr(ours.model, "training", False))
         with preserved(model, "train" if trains else "eval", torch.initial_seed(), x.device):
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the variant's
-        return found
+        return x_adv
 
     def chosen(self, model: Model) -> nn.Module | None:
         """The variant to craft on; None for the model itself.

@@ -25,12 +25,12 @@ from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 def checkpoints(steps: int) -> list[int]:
     """The steps after which the step size may be halved: 22, 41, 57, 70, 80, 87, 93, 99 of 100."""
     interval, shortest, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
-    found, at = [], interval
+    marks, at = [], interval
     while at <= steps:
-        found.append(at)
+        marks.append(at)
         interval = max(interval - shrink, shortest)
         at += interval
-    return found
+    return marks
 
 
 @attack("apgd")
@@ -44,8 +44,8 @@ class APGD(Attack):
     it; where none did, the point of the highest loss.
 
     Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
-    Where there are several restarts or targets, an input that is beaten takes no part in those that follow, each costs
-    one forward more, and `AttackResult.stages` tells what each of them did.
+    Where there are several restarts or targets, an input with an adversarial example takes no part in those that
+    follow, each costs one forward more, and `AttackResult.stages` has the figures of each.
 
     Args:
         threat: what is allowed.
@@ -133,9 +133,9 @@ class APGD(Attack):
         for times, steps in phases:
             threat = replace(self.threat, eps=times * self.threat.eps)
             point = project_l1(point, oracle.x, threat)
-            found = run_l1(oracle, threat, point, steps, loss, toward, known=True, best=times > 1)
-            point = found[0]
-        return found
+            result = run_l1(oracle, threat, point, steps, loss, toward, known=True, best=times > 1)
+            point = result[0]
+        return result
 
     def _start(self, x: Tensor, random: Random) -> Tensor:
         """On the surface of the ball: a random point of the cube, or a random direction, scaled to length eps."""

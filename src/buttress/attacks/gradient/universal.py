@@ -48,7 +48,7 @@ class Universal(Attack):
         delta: the perturbation, of one input's shape.
     """
 
-    by_input = False  # without a delta, inputs of one call share what is found
+    by_input = False  # without a delta, the inputs of one call share the result
 
     threat: Threat = NOT_GIVEN
     steps: int = 10
@@ -126,7 +126,7 @@ class Universal(Attack):
             self._check_shape(x)
             return x + self.delta.to(x)
         step_size, rows = step_length(self.threat, self.step_size, self.steps), oracle.alive.nonzero().squeeze(1)
-        part = oracle.only(rows, search="full")  # an input that has fallen still has a say
+        part = oracle.only(rows, search="full")  # adversarial examples still count in the mean
         delta = torch.zeros_like(x[:1])
         for _ in range(self.steps):
             delta = self._stepped(part, delta, step_size)

@@ -23,8 +23,8 @@ class DDN(MinimumNorm):
     """Decoupled direction and norm (Rony et al., CVPR 2019, algorithm 1), in l2.
 
     A gradient step of the task's loss turns the perturbation; then it is given a radius that shrinks by ``gamma``
-    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths fall from 1 to 0.01
-    along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
+    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths decrease from 1 to
+    0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     beats the model unperturbed costs the clean one only.

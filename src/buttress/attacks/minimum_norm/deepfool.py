@@ -60,15 +60,15 @@ class DeepFool(MinimumNorm):
         rivals = self._rivals(oracle.clean, y)
         total, x_adv = torch.zeros_like(x), x
         for _ in range(self.steps):
-            oracle.rest(best.found)
+            oracle.rest(best.successful)
             if oracle.done:
                 break
             step = self._step(oracle, x_adv, rivals)
             best.offer(x_adv)
             total = total + step
             x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
-            x_adv = torch.where(per_row(best.found, x), best.point, x_adv)
-        oracle.rest(best.found)
+            x_adv = torch.where(per_row(best.successful, x), best.point, x_adv)
+        oracle.rest(best.successful)
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()

@@ -1,4 +1,4 @@
-"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of being told apart."""
+"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of a successful example."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class _Descent:
         return won
 
     def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N,) float64 objective, its gradient, and whether the model is beaten there."""
+        """(N,) float64 objective, its gradient, and whether the point is adversarial."""
         gain, grad = self.oracle.loss_and_grad(point, _SUCCESS)
         success = self.oracle.success.clone()
         self.best.offer(point, success)

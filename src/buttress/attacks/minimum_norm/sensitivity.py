@@ -93,9 +93,9 @@ class Sensitivity(MinimumNorm):
         tiny = torch.finfo(lengths.dtype).tiny
         distances = torch.where(lengths > tiny, gaps / lengths.clamp(min=tiny), math.inf)
         nearest = distances.argmin(1, keepdim=True)
-        found = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
+        way = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
         length = lengths.gather(1, nearest).squeeze(1)
-        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), found) * found
+        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), way) * way
 
 
 def _own(output: Tensor, y: Tensor) -> Tensor:
