@@ -105,6 +105,6 @@ class Square(Attack):
 
 
 def _rest(oracle: Oracle, success: Tensor) -> None:
-    """Rest inputs that have an adversarial example; a search for the first success drops them once float32 confirms it."""
+    """Rest inputs with an adversarial example; a search for the first success drops them once float32 confirms it."""
     if oracle.search == "full":
         oracle.rest(success)
