@@ -20,7 +20,7 @@ def job(
     names: list[str] | None = None,
     table: dict[str, int] | None = None,
     attack: Attack | None = None,
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
 ):
     """Options of every type."""
 
@@ -42,7 +42,7 @@ KNOWN = ["count", "share", "flag", "kind", "box", "names", "table", "attack", "t
         ("--threat=3", "--threat takes its options one by one, as in --threat.norm"),
         ("--count", "--count needs a value"),
         ("--cuont=3", "there is no option 'cuont'; did you mean 'count'?"),
-        ("--threat.epz=3", "there is no option 'threat.epz'; did you mean 'threat.eps'?"),
+        ("--threat.epz=3", "--threat: Threat has no option 'epz'; did you mean 'eps'?"),
         ("--attack=json.JSONDecoder", "--attack takes an attack; JSONDecoder is none"),
         ("--attack.steps=3", "--attack: say first which attack it is, as in --attack NAME, then its options"),
     ],
@@ -61,7 +61,7 @@ def test_options_of_a_class_are_named_by_its_path():
     for word, line in (
         ("--attack.stepz=3", "--attack: PGD has no option 'stepz'; did you mean 'steps'?"),
         ("--attack.step_size=x", "--attack.step-size takes a number; got 'x'"),
-        ("--attack.threat.epz=3", "--attack: PGD has no option 'threat.epz'; did you mean 'threat.eps'?"),
+        ("--attack.threat.epz=3", "--attack.threat: Threat has no option 'epz'; did you mean 'eps'?"),
     ):
         with pytest.raises(jsonargparse.ArgumentError) as caught:
             parser.parse_args(["--attack=buttress.attacks.gradient.pgd.PGD", word])

@@ -5,11 +5,9 @@ import pytest
 from buttress import registry
 from buttress.config.short_forms import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 from buttress.errors import UserError
-from buttress.threat import Threat
 
 PGD = "buttress.attacks.gradient.pgd.PGD"
-THREAT = {"norm": "linf", "eps": 8 / 255, "box": [0.0, 1.0], "explicit": False}
-OF_PGD = {"threat": THREAT, "steps": 10, "restarts": 1, "start": "uniform"}
+OF_PGD = {"threat": None, "steps": 10, "restarts": 1, "start": "uniform"}
 
 
 @pytest.mark.parametrize(
@@ -42,14 +40,14 @@ def test_members_are_spelt_out_with_the_options_beside_their_name():
     }
     assert spelt_out("", tree) == {
         "batch_size": 64,
-        "threat": {"eps": 8 / 255, "box": None, "explicit": True},
+        "threat": {"eps": 8 / 255, "box": None},
         "defence": {
             "class_path": "buttress.defences.adversarial_training.AdversarialTraining",
             "init_args": {"mode": "eval", "attack": {"class_path": PGD, "init_args": {**OF_PGD, "step_size": 0.25}}},
         },
         "attacks": [
             {"class_path": PGD, "init_args": OF_PGD},
-            {"class_path": "buttress.attacks.gradient.fgsm.FGSM", "init_args": {"threat": THREAT}},
+            {"class_path": "buttress.attacks.gradient.fgsm.FGSM", "init_args": {"threat": None}},
         ],
         "data_args": {"name": "kept", "share": 0.5},
     }
@@ -61,11 +59,8 @@ def test_who_is_named_starts_from_defaults_of_its_own(name):
     tree = member(registry.attack, name)
     cls = registry.attack.get(name)
     written = {f.name: f.default for f in fields(cls) if f.name in tree["init_args"]}
-    threat = tree["init_args"].get("threat")
-    assert threat is None or Threat(**threat) == written.pop("threat")
     assert {"steps", "restarts", "norm"} & {f.name for f in fields(cls)} <= set(tree["init_args"])
-    plain = {key: value for key, value in tree["init_args"].items() if key != "threat"}
-    assert plain == {key: list(v) if isinstance(v, tuple) else v for key, v in written.items()}
+    assert tree["init_args"] == {key: list(v) if isinstance(v, tuple) else v for key, v in written.items()}
 
 
 @pytest.mark.parametrize("name", ["swa", "SWA", "Swa"])

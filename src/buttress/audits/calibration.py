@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from buttress.models.wrapping.wrappers import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 from buttress.validation import number, share, whole
 
 SYNTHETIC = ("uniform", "inverted", "shuffled")
@@ -61,7 +61,7 @@ class Calibration(Audit):
     """
 
     perturbations: Sequence[Perturbation] = (Gaussian(std=0.1), Gaussian(std=0.3))
-    attack: Attack | None = PGD(threat=Threat(), steps=20)
+    attack: Attack | None = PGD(steps=20)
     shares: Sequence[float] = (0.25, 0.5, 1.0)
     bins: int = 15
     outside: Sequence[str] = SYNTHETIC
@@ -212,8 +212,8 @@ def _dataset_inputs(subject: Subject, name: str) -> Tensor:
 
 def _label(perturbation: Perturbation) -> str:
     """A label that distinguishes noises of one kind, too: "gaussian (std 0.1)"."""
-    values = {f.name: getattr(perturbation, f.name) for f in fields(cast(Any, perturbation))}
-    numbers = [f"{name} {v:g}" for name, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)]
+    settings = perturbation.settings().items()
+    numbers = [f"{name} {v:g}" for name, v in settings if isinstance(v, int | float) and not isinstance(v, bool)]
     label = describe(perturbation)
     return label if perturbation.threat is not None or not numbers else f"{label} ({', '.join(numbers)})"
 

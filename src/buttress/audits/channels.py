@@ -22,7 +22,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 
 Unit = Literal["each", "clean"]
 _ACTIVE = 0.01  # of the largest value of the layer, above which a channel counts as active
@@ -65,7 +65,7 @@ class Channels(Audit):
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     layer: str | None = None
     unit: Unit = "each"
     classes: Sequence[int | str] | None = None

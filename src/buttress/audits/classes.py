@@ -20,7 +20,7 @@ from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 
 _LEVEL = 0.05  # of the test of the worst class, over all classes together
 
@@ -40,7 +40,7 @@ class Classes(Audit):
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     groups: Mapping[str, Sequence[int | str]] | None = None
 
     def ask(self, subject: Subject) -> Finding:

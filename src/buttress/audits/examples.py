@@ -13,7 +13,6 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
 from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.registry import audit
-from buttress.threat import Threat
 from buttress.validation import positive, whole
 
 
@@ -28,7 +27,7 @@ class Examples(Audit):
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     count: int = 8
     magnification: float | None = None
 

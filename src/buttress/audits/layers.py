@@ -23,7 +23,6 @@ from buttress.layers.select import chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat
 from buttress.validation import whole
 
 _RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
@@ -46,8 +45,8 @@ class Layers(Audit):
     """
 
     perturbations: Sequence[Perturbation] = (
-        PGD(threat=Threat(), steps=20),
-        FGSM(threat=Threat()),
+        PGD(steps=20),
+        FGSM(),
         Gaussian(std=0.1),
     )
     layers: str | Sequence[str] = "activations"

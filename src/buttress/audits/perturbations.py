@@ -15,7 +15,7 @@ from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 from buttress.validation import share
 
 _TITLE = "One step against many"
@@ -36,7 +36,7 @@ class Perturbations(Audit):
         gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
     """
 
-    attack: Attack = PGD(threat=Threat(), steps=20)
+    attack: Attack = PGD(steps=20)
     gap: float = 0.15
 
     def __post_init__(self) -> None:

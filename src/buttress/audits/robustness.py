@@ -46,7 +46,7 @@ class Robustness(Audit):
             still robust; otherwise every input is attacked anew.
     """
 
-    attacks: Sequence[Attack] = (PGD(threat=Threat(), steps=20),)
+    attacks: Sequence[Attack] = (PGD(steps=20),)
     noises: Sequence[Perturbation] = ()
     eps: Sequence[float] | None = None
     reuse: bool = True
@@ -62,9 +62,13 @@ class Robustness(Audit):
             number("eps", eps, "[0, inf]")
 
     @property
+    def _resolved(self) -> list[Attack]:
+        return [attack.within() for attack in self.attacks]
+
+    @property
     def main_eps(self) -> float:
         """The budget in the verdict."""
-        limited = [attack.threat.eps for attack in self.attacks if not _unlimited(attack)]
+        limited = [attack.threat.eps for attack in self._resolved if not _unlimited(attack)]
         return [*limited, *(eps for eps in self.eps or () if eps > 0), math.inf][0]
 
     @property
@@ -73,12 +77,12 @@ class Robustness(Audit):
         main = self.main_eps
         spread = (0.25, 0.5, 1.0, 1.5, 2.0) if math.isfinite(main) else (1.0,)
         budgets = [main * share for share in spread] if self.eps is None else [main, *self.eps]
-        return sorted({0.0, *(attack.threat.eps for attack in self.attacks if not _unlimited(attack)), *budgets})
+        return sorted({0.0, *(attack.threat.eps for attack in self._resolved if not _unlimited(attack)), *budgets})
 
     @property
     def runs(self) -> list[Attack]:
         """The attacks as they will be run, over all budgets; with ``reuse`` most of them on part of the inputs."""
-        return [run for attack in self.attacks for run in runs(attack, self.budgets)]
+        return [run for attack in self._resolved for run in runs(attack, self.budgets)]
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input at every budget.
@@ -199,7 +203,7 @@ def _all(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _unlimited(attack: Attack) -> bool:
-    return isinstance(attack.core, MinimumNorm) and math.isinf(attack.threat.eps)
+    return isinstance(attack.innermost, MinimumNorm) and math.isinf(attack.threat.eps)
 
 
 def _name_and_label(attack: Perturbation) -> dict[str, Any]:

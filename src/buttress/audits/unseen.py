@@ -64,9 +64,9 @@ class Unseen(Audit):
     corruptions: Sequence[Perturbation] = _CORRUPTIONS
     styles: Sequence[Perturbation] = _STYLES
     severities: Sequence[int] = (1, 2, 3, 4, 5)
-    attacks: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20),)
+    attacks: Sequence[Perturbation] = (PGD(steps=20),)
     unseen: Sequence[Perturbation] = (
-        PGD(threat=Threat(explicit=True), steps=20),
+        PGD(threat=Threat(), steps=20),
         PGD(threat=Threat(norm="l2", eps=0.5), steps=20),
         PGD(threat=Threat(norm="l1", eps=12.0), steps=20),
     )
@@ -146,7 +146,8 @@ def _name_and_label(attack: Perturbation, kind: str) -> dict[str, Any]:
 
 
 def _norm(attack: Perturbation) -> str:
-    return "" if attack.threat is None else attack.threat.norm
+    threat = attack.within().threat
+    return "" if threat is None else threat.norm
 
 
 def _mean(shares: Sequence[Tensor], seed: int) -> dict[str, float] | None:

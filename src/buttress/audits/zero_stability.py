@@ -30,7 +30,6 @@ from buttress.models.blocks.multistep import (
     parasitic_modulus,
 )
 from buttress.registry import audit
-from buttress.threat import Threat
 
 _TITLE = "Zero stability"
 _NOISE = Gaussian(std=0.1)
@@ -54,7 +53,7 @@ class ZeroStability(Audit):
         noise: a perturbation without a threat, the other.
     """
 
-    attack: Attack = PGD(threat=Threat(), steps=20)
+    attack: Attack = PGD(steps=20)
     noise: Perturbation = _NOISE
 
     def check(self, subject: Subject) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from buttress.config.default_threats import DefaultThreats
 from buttress.config.job_options import Option
 from buttress.config.short_forms import ROLE_OF, average_path, class_path, fraction, is_own, member, own_path, spelt_out
 from buttress.errors import UserError
@@ -16,7 +17,6 @@ from buttress.errors import UserError
 _YES_NO = ("true", "false", "yes", "no")
 # Any number: members of a role, or runs' folders.
 _LISTS = ("attacks", "noises", "perturbations", "corruptions", "styles", "unseen", "audits", "monitors", "models")
-_OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 
 
@@ -26,7 +26,7 @@ def arguments(words: Sequence[str], options: Sequence[Option]) -> list[str]:
     Raises:
         UserError: for a word too many, an unknown member of a role, or a file that cannot be read.
     """
-    spelling = _Spelling(options)
+    spelling, threats = _Spelling(options), DefaultThreats()
     waiting = list(words)
     files: list[str] = []
     spelt: list[str] = []
@@ -46,11 +46,10 @@ def arguments(words: Sequence[str], options: Sequence[Option]) -> list[str]:
             text = "true"
         if key == "config":
             files.append(f"--config={configuration(Path(text))}")
+            threats.follow(files[-1])
         else:
-            spelt += spelling.option(key, text)
-            threat = _OF_THREAT.fullmatch(key)
-            if threat is not None:  # what is said holds, also where it equals the default
-                spelt.append(f"--{threat[1]}.explicit=true")
+            spelt += [*threats.begin(key), *spelling.option(key, text)]
+            threats.follow(spelt[-1])
     return files + spelt
 
 

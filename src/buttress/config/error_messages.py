@@ -90,7 +90,8 @@ def _line(text: str, key: str, member: str, given: str, known: Sequence[str]) ->
         return f"needed and not given: {', '.join('--' + name.replace('_', '-') for name in names)}"
     if found := re.match(r"[Uu]nrecognized arguments?: --([\w.]+)", text):
         return _unknown(found[1], key, member, known)
-    if "Unable to load config" in text:
+    grouped = "Expected a dot import path" in text and any(name.startswith(f"{key}.") for name in known)
+    if grouped or "Unable to load config" in text:
         return f"{flag} takes its options one by one, as in {_inside(key, known)}; got {given or 'a single value'!r}"
     first = text.splitlines()[0] if text else "cannot be read"
     return f"{flag}: {first}" if key else first

@@ -75,10 +75,11 @@ def options(job: Callable[..., Any], groups: Mapping[str, type], given: set[str]
         if name in groups:
             title = (inspect.getdoc(groups[name]) or "").splitlines()[0].rstrip(".")
             found += [option for option in _fields(groups[name], "", title) if option.name not in given]
-        elif dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found += _fields(hint, f"{name}.", _title(meanings.get(name, name)))
+            continue
+        kind, optional = _without_none(hint)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            found += _fields(kind, f"{name}.", _title(meanings.get(name, name)))
         else:
-            kind, optional = _without_none(hint)
             positional = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
             found.append(Option(name, kind, parameter.default, meanings.get(name, ""), "", positional, optional))
     return found

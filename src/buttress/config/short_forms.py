@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from buttress import registry
+from buttress.config.default_threats import completed
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -58,13 +59,15 @@ def member(role: registry.Registry, name: str, options: Mapping[str, Any] | None
     the defaults written out, whoever is named starts from its own.
     """
     path = class_path(role, name)
-    return {"class_path": path, "init_args": {**_defaults(role.get(name)), **(options or {})}}
+    kind = role.get(name)
+    return {"class_path": path, "init_args": {**_defaults(kind), **completed(kind, options or {})}}
 
 
 def _defaults(member: type) -> dict[str, Any]:
-    """The defaults of a class that are plain data, None excepted: deep down the parser reads it as a text."""
+    """The defaults of a class that are plain data; of None only a threat's: elsewhere the parser reads it as a text."""
     named = {p.name: p.default for p in inspect.signature(member).parameters.values()}
-    return {name: _written(value) for name, value in named.items() if value is not None and _is_plain(value)}
+    plain = {name: value for name, value in named.items() if _is_plain(value)}
+    return {name: _written(value) for name, value in plain.items() if value is not None or name == "threat"}
 
 
 def _is_plain(value: Any) -> bool:
@@ -117,8 +120,6 @@ def spelt_out(key: str, value: Any, within: bool = False) -> Any:
     if isinstance(value, dict):
         below = within or role is not None
         inside = {str(name).replace("-", "_"): spelt_out(str(name), part, below) for name, part in value.items()}
-        if key == "threat":
-            inside.setdefault("explicit", True)
         named = str(inside.get("class_path", inside.get("name", "")))
         if key == "average" and "name" in inside:
             return {"class_path": average_path(inside.pop("name")), "init_args": inside}

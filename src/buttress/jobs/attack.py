@@ -26,7 +26,7 @@ from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
-from buttress.jobs.threat_resolution import threat_for, under
+from buttress.jobs.threat_resolution import job_threat
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.threat import Threat
 from buttress.training import versions
@@ -41,7 +41,7 @@ def attack(
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     by: Perturbation | None = None,
     inputs: int | None = None,
     seed: int = 0,
@@ -82,7 +82,7 @@ def attack(
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
-    chosen = with_surrogates(under(threat_for(dataset.box, threat), by or PGD(steps=20)), dataset, device)
+    chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device)
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
     settings = _settings(model, split, chosen, seed, precision)

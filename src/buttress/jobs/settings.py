@@ -14,8 +14,6 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.threat_resolution import under
-from buttress.threat import Threat
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
 
@@ -143,10 +141,6 @@ class Training(TrainingConfig):  # noqa: D101  (its base's)
         for note in trained.notes:
             reporter.line(note)
         return trained
-
-    def under(self, threat: Threat) -> Training:
-        """These settings with what monitors left at its default taken from ``threat``."""
-        return replace(self, monitors=under(threat, self.monitors))
 
 
 def open_network(

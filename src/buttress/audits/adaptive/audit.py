@@ -26,7 +26,7 @@ from buttress.audits.masking.checks.paired_attacks import compare
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import NOT_GIVEN, Threat, budget_text
 from buttress.validation import whole
 
 _LEVEL = 0.01  # of the test that the reference misses more than is tolerated
@@ -73,7 +73,7 @@ class Adaptive(Audit):
         tolerated: share of the inputs that the reference may miss.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     attack: Attack | None = None
     models: Sequence[nn.Module | str] = ()
     steps: int = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,19 +67,16 @@ class Sweep:
 
 def at_budget(attack: Attack, eps: float) -> Attack:
     """The same attack under another eps; an explicit step size keeps its proportion, a wrapped attack takes the eps."""
-    inside = getattr(attack, "attack", None)
-    if isinstance(inside, Attack):
-        return cast(Attack, replace(cast(Any, attack), attack=at_budget(inside, eps)))
-    changes: dict[str, Any] = {"threat": replace(attack.threat, eps=eps)}
-    step = getattr(attack, "step_size", None)
-    if step is not None and math.isfinite(attack.threat.eps) and math.isfinite(eps) and attack.threat.eps > 0:
-        changes["step_size"] = step * eps / attack.threat.eps
-    return cast(Attack, replace(cast(Any, attack), **changes))
+    threat, step = attack.threat, attack.innermost.settings().get("step_size")
+    changes: dict[str, Any] = {"threat": replace(threat, eps=eps)}
+    if step is not None and math.isfinite(threat.eps) and math.isfinite(eps) and threat.eps > 0:
+        changes["step_size"] = step * eps / threat.eps
+    return attack.varied(**changes)
 
 
 def runs(attack: Attack, budgets: Sequence[float]) -> list[Attack]:
     """The attack as it is run for these budgets: once for each, or once for all if it looks for the smallest."""
-    if isinstance(attack.core, MinimumNorm):
+    if isinstance(attack.innermost, MinimumNorm):
         return [at_budget(attack, math.inf)]
     return [at_budget(attack, eps) for eps in budgets if eps > 0]
 
@@ -94,7 +91,7 @@ def sweep(subject: Subject, attack: Attack, budgets: Sequence[float], correct: T
         correct: (N,) bool, the inputs that the network classifies correctly.
         reuse: whether a success at a smaller budget counts at a larger one as well: the same point is allowed there.
     """
-    if isinstance(attack.core, MinimumNorm):
+    if isinstance(attack.innermost, MinimumNorm):
         return _sweep_by_distance(subject, attack, budgets, correct)
     result, robust_so_far = Sweep({}), correct
     for eps in budgets:

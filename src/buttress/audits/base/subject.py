@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +28,18 @@ from buttress.audits.base.evaluation.groups import (
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
 from buttress.data.dataset import Split
+from buttress.engine.attack_result import concatenated
 from buttress.engine.digests import digest as digest
 from buttress.engine.digests import digest_of
 from buttress.engine.oracle import Search
-from buttress.engine.perturbation import concatenated
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision
+from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
 from buttress.tasks import Task
+from buttress.threat import Threat
 from buttress.validation import whole
 
 _GROUP = GROUP
@@ -155,6 +157,13 @@ class Audit(ABC):
             UserError: saying what network it needs.
         """
 
+    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
+        """A copy with every threat filled in that was not given; see `resolve_threats`."""
+        members: Any = fields(self) if is_dataclass(self) else ()
+        values = {f.name: getattr(self, f.name) for f in members}
+        changes = resolved_settings(values, {f.name: f.default for f in members}, threat, usual)
+        return cast(Self, replace(cast(Any, self), **changes)) if changes else self
+
     @abstractmethod
     def ask(self, subject: Subject) -> Finding:
         """Audit this network; crafted examples come from ``subject.attacked``."""
@@ -222,7 +231,7 @@ def run(
         audits: what to run.
         **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
     """
-    shared_subject = subject(model, data, **settings)
+    shared_subject, audits = subject(model, data, **settings), resolve_threats(list(audits))
     for audit in audits:
         audit.check(shared_subject)
     return [audit.ask(shared_subject) for audit in audits]

@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.audits.imported.tensor_file import Examples, read
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, budget_text, norms, per_row
 
 _TOLERANCE = 1e-6  # a file's float32 may round an input at the very edge outwards
 _HALF_LEVEL = 0.5 / 255
@@ -37,7 +37,7 @@ class Imported(Audit):
     """
 
     file: Path
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def ask(self, subject: Subject) -> Finding:
         """Read the file, find each input's example, reject those outside the threat, evaluate the rest.

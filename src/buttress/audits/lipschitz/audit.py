@@ -24,7 +24,6 @@ from buttress.layers.profile import to_lists
 from buttress.layers.select import user_module
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat
 from buttress.validation import number, whole
 
 _TITLE = "Growth of small changes"
@@ -55,7 +54,7 @@ class Lipschitz(Audit):
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
-    perturbations: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20), Gaussian(std=0.1))
+    perturbations: Sequence[Perturbation] = (PGD(steps=20), Gaussian(std=0.1))
     blocks: str | Sequence[str] | None = None
     inputs: int = 64
     branches: bool = True

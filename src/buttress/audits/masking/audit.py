@@ -21,7 +21,7 @@ from buttress.audits.masking.checks.paired_attacks import least_gap
 from buttress.audits.masking.checks.proposal import attack_settings
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import NOT_GIVEN, Threat, budget_text
 from buttress.validation import whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
@@ -63,7 +63,7 @@ class Masking(Audit):
         draws: random points tried, per input.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     attack: Attack | None = None
     surrogate: nn.Module | str | None = None
     level: float = 0.01
@@ -97,7 +97,7 @@ class Masking(Audit):
         if isinstance(self.surrogate, str):
             raise UserError(f"surrogate must be a network here; got {self.surrogate!r}: load it first")
         eps = self.audited.threat.eps
-        if eps == 0 or (math.isinf(eps) and isinstance(self.audited.core, MinimumNorm)):
+        if eps == 0 or (math.isinf(eps) and isinstance(self.audited.innermost, MinimumNorm)):
             raise UserError(
                 f"masking is about robust accuracy at a budget: give {describe(self.audited)} an eps; got {eps}"
             )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random, derive
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 Verdict = Literal["pass", "warn", "fail", "not run"]
 Kind = Literal["gradient health", "more effort", "gradient-free", "other"]
@@ -196,7 +196,7 @@ class CheckContext:
     @property
     def steps(self) -> int:
         """Gradient steps of the attack; 20 where it has another notion of them or takes one."""
-        return int(getattr(self.attack.core, "steps", 20))
+        return int(self.attack.innermost.settings().get("steps", 20))
 
     def _attacked(self, attack: Attack) -> AttackResult:
         return self.subject.attacked(attack, search="full" if self.random else "first").outcome
@@ -223,7 +223,7 @@ class _ProbeAttack(Attack):
     """Moves nothing; calls a function where an attack would search."""
 
     work: Callable[[], None]
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The inputs."""
@@ -233,10 +233,9 @@ class _ProbeAttack(Attack):
 
 def through(attack: Attack, core: Attack) -> Attack:
     """``core`` inside every `BPDA` that stands in an attack on the network itself."""
-    inside = None if isinstance(attack, Transfer) else getattr(attack, "attack", None)
-    if not isinstance(inside, Attack):
+    if attack.inner is None or isinstance(attack, Transfer):
         return core
-    held = through(inside, core)
+    held = through(attack.inner, core)
     return replace(attack, attack=held) if isinstance(attack, BPDA) else held
 
 
@@ -246,15 +245,14 @@ def varied(attack: Attack, changes: Mapping[str, Any], steps: int) -> Attack:
     Where it has no such settings, PGD with them, with the attack's own loss, and with what else means the same in both:
     has the same name and the same default.
     """
-    inside = getattr(attack, "attack", None)
-    if isinstance(inside, Attack):
-        return cast(Attack, replace(cast(Any, attack), attack=varied(inside, changes, steps)))
-    if set(changes) <= {f.name for f in fields(cast(Any, attack))}:
-        return cast(Attack, replace(cast(Any, attack), **changes))
-    usual = {f.name: f.default for f in fields(PGD)}
-    own = [f for f in fields(cast(Any, attack)) if f.name == "loss" or f.default == usual.get(f.name, MISSING)]
-    settings: dict[str, Any] = {f.name: getattr(attack, f.name) for f in own if f.name in usual}
-    return PGD(**{**settings, "threat": attack.threat, "steps": steps, **changes})
+    core = attack.innermost
+    settings, defaults, usual = core.settings(), core.defaults(), PGD().defaults()
+    if changes.keys() <= settings.keys():
+        return attack.varied(**changes)
+    same = {
+        name: settings[name] for name in usual if name in defaults and (name == "loss" or defaults[name] == usual[name])
+    }
+    return attack.with_innermost(PGD(**{**same, "threat": core.threat, "steps": steps, **changes}))
 
 
 class Check(ABC):

@@ -22,7 +22,7 @@ def more_effort(context: CheckContext, attack: Attack, what: str) -> Result:
     if more.stronger:
         reason = f"{more.challenger} succeeds on {more.surplus:.1%} more of the inputs: {what}."
         return Result("fail", reason, {}, (more, less), attack)
-    if less.stronger and type(attack.core) is type(context.attack.core):
+    if less.stronger and type(attack.innermost) is type(context.attack.innermost):
         fewer = f"{less.surplus:.1%} fewer of the inputs than {more.reference}"
         reason = f"{more.challenger} succeeds on {fewer}: it is led astray."
         return Result("fail", reason, {}, (more, less), attack)
@@ -67,7 +67,7 @@ class Restarts(_MoreEffort):
 
     def changes(self, context: CheckContext) -> dict[str, Any]:
         """Five times the starts."""
-        return {"restarts": 5 * max(1, int(getattr(context.attack.core, "restarts", 1)))}
+        return {"restarts": 5 * max(1, int(context.attack.innermost.settings().get("restarts", 1)))}
 
 
 class OtherLoss(_MoreEffort):
@@ -79,4 +79,5 @@ class OtherLoss(_MoreEffort):
 
     def changes(self, context: CheckContext) -> dict[str, Any]:
         """The margin; cross-entropy where the attack climbs the margin already."""
-        return {"loss": "cross_entropy" if getattr(context.attack.core, "loss", None) == "margin" else "margin"}
+        loss = context.attack.innermost.settings().get("loss")
+        return {"loss": "cross_entropy" if loss == "margin" else "margin"}

@@ -15,7 +15,7 @@ from buttress.audits.masking.checks.proposal import black_box
 from buttress.engine.oracle import Oracle
 from buttress.losses import margin
 from buttress.random import Random
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class RandomSearch(Attack):
         count: points tried.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     count: int = 100
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

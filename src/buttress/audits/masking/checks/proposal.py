@@ -21,7 +21,7 @@ def black_box(context: CheckContext, more: int = 1) -> Attack:
 
     PGD on the margin from many starts where Square cannot run.
     """
-    threat, own = context.attack.threat, int(getattr(context.attack.core, "queries", 0))
+    threat, own = context.attack.threat, int(context.attack.innermost.settings().get("queries", 0))
     try:
         return Square(threat=threat, queries=max(more * context.queries, 2 * own))
     except UserError:  # without a finite eps or a box
@@ -35,30 +35,28 @@ def averaged(context: CheckContext) -> Attack:
     user chose no loss, on the margin, not on the cross-entropy: in its mean the draws in which the input has lost
     already outweigh all others.
     """
-    attack: Any = context.attack
+    attack = context.attack
     if _averages(attack):
         return _more_draws(attack)
     if attack.draws > 1:  # one with draws of its own
-        return cast(Attack, replace(attack, draws=4 * attack.draws))
-    core: Any = attack.core
-    usual = {f.name: f.default for f in fields(core)}.get("loss")
-    chosen = usual is None and getattr(core, "loss", None) is not None
+        return cast(Attack, replace(cast(Any, attack), draws=4 * attack.draws))
+    core = attack.innermost
+    chosen = core.defaults().get("loss") is None and core.settings().get("loss") is not None
     return EoT(attack=attack if chosen else context.varied(loss="margin"))
 
 
 def _averages(attack: Attack) -> bool:
     """Whether an EoT stands in it; what a transfer attack averages are its surrogate's draws."""
-    inside = None if isinstance(attack, Transfer) else getattr(attack, "attack", None)
-    return isinstance(attack, EoT) or (isinstance(inside, Attack) and _averages(inside))
+    inside = None if isinstance(attack, Transfer) else attack.inner
+    return isinstance(attack, EoT) or (inside is not None and _averages(inside))
 
 
 def _more_draws(attack: Attack) -> Attack:
     """More draws wherever an EoT stands: the innermost one answers the search, the outermost one the verdict."""
-    held: Any = attack
-    inside = getattr(held, "attack", None)
-    changes = {"attack": _more_draws(inside)} if isinstance(inside, Attack) and _averages(inside) else {}
-    more = {"draws": max(4 * held.draws, EoT.draws)} if isinstance(held, EoT) else {}
-    return cast(Attack, replace(held, **changes, **more))
+    inside = attack.inner
+    changes: dict[str, Any] = {"attack": _more_draws(inside)} if inside is not None and _averages(inside) else {}
+    more = {"draws": max(4 * attack.draws, EoT.draws)} if isinstance(attack, EoT) else {}
+    return cast(Attack, replace(cast(Any, attack), **changes, **more))
 
 
 def attack_settings(attack: Perturbation) -> dict[str, Any]:
