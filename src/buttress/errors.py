@@ -4,5 +4,10 @@
 class UserError(ValueError):
     """A mistake of the caller's, told in one line: what was expected, what came, what to do.
 
-    The command line prints the line and exits with status 2; every other exception is our fault (status 1).
+    The command line prints the line and exits with status 2; a `GateNotMet` has status 3, and every other exception is
+    our fault (status 1).
     """
+
+
+class GateNotMet(Exception):  # noqa: N818  # a result, and no error
+    """Robust accuracy is below the bound that the user set: no mistake, but a result that a build shall fail by."""

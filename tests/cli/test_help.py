@@ -3,11 +3,11 @@
 import re
 
 import pytest
+from buttress.config.job_options import REQUIRED, entries, options
 
 from buttress import registry
 from buttress.attacks import Attack
 from buttress.cli import GROUPS, JOBS, _no_options
-from buttress.config.job_options import REQUIRED, entries, options
 
 
 @pytest.mark.parametrize("name", JOBS)

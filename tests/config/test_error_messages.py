@@ -4,9 +4,9 @@ from typing import Literal
 
 import jsonargparse
 import pytest
+from buttress.config.error_messages import error_line, user_error_behind
 
 from buttress.attacks import Attack
-from buttress.config.error_messages import error_line, user_error_behind
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -1,9 +1,9 @@
 from dataclasses import fields
 
 import pytest
+from buttress.config.short_forms import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 
 from buttress import registry
-from buttress.config.short_forms import average_path, class_path, fraction, is_own, member, own_path, spelt_out
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -103,7 +103,7 @@ def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
         return
     if picture.inputs is not None and (not isinstance(picture.inputs, int) or picture.inputs < 1):
         raise UserError(f"{where}: inputs must be 1 or more; got {picture.inputs!r}")
-    build(Audit, picture.audit, "audits")
+    build(Audit, picture.audit)
     kind = str(picture.audit.get("name") if isinstance(picture.audit, Mapping) else picture.audit)
     if kind not in STILLS:
         raise UserError(f"{where}: no still picture of the audit {kind!r} is drawn; {nearest(kind, list(STILLS))}")

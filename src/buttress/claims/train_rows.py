@@ -41,7 +41,7 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
         dataset: what it is trained on.
         seed: of its initial weights and of all that training draws.
     """
-    method: Defence = build(Defence, defence, "defence")
+    method: Defence = build(Defence, defence)
     training = build(Training, setup.get("training", {}))
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()

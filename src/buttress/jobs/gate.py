@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from buttress.audits import Audit, Finding
 from buttress.audits.robustness import Robustness
-from buttress.errors import UserError
+from buttress.errors import GateNotMet, UserError
 
 
 def check_gate(fail_under: float | None, questions: Sequence[Audit]) -> None:
@@ -27,11 +27,11 @@ def gate(findings: Sequence[Finding], fail_under: float | None) -> None:
     """Hold the lowest robust accuracy of all norms that were asked about against a bound in percent.
 
     Raises:
-        UserError: when it is lower.
+        GateNotMet: when it is lower.
     """
     found = [finding.data for finding in findings if finding.kind == "robustness"]
     if fail_under is None or not found:
         return
     robust = 100 * min(p["accuracy"] for data in found for p in data["worst"] if p["eps"] == data["main_eps"])
     if robust < fail_under:
-        raise UserError(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")
+        raise GateNotMet(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import nn
 
@@ -45,7 +45,9 @@ class Source:
         limit: at most so many inputs of each split, classes in proportion.
     """
 
-    data: str | None = None
+    flat: ClassVar[bool] = True  # its fields are options of the job itself on the command line
+
+    data: Annotated[str | None, registry.dataset] = None
     data_dir: Path | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
@@ -79,7 +81,9 @@ class Network:
         stem_stride: stride of the first convolution.
     """
 
-    model: str = "cnn"
+    flat: ClassVar[bool] = True
+
+    model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
     normalise: bool = True
     weights: Path | None = None
@@ -129,6 +133,8 @@ class Training:
         devices: processes; with more than one, start the command with torchrun.
         keep: best (by robust accuracy on the validation split) or last.
     """
+
+    flat: ClassVar[bool] = True
 
     epochs: int = 20
     batch_size: int = 128
