@@ -5,9 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from buttress.config.job_options import options
 
-from buttress.cli import GROUPS, JOBS, _no_options, main
+from buttress.cli import main
+from buttress.cli.commands import JOBS, job
 from buttress.config.parsing import parse
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -14,6 +14,8 @@ from buttress.claims.build import build
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.jobs.settings import Network, Source, Training
+from buttress.jobs.threat_resolution import threat_for, under
+from buttress.threat import Threat
 from buttress.training import Trained, fit
 
 
@@ -41,8 +43,9 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
         dataset: what it is trained on.
         seed: of its initial weights and of all that training draws.
     """
-    method: Defence = build(Defence, defence)
-    training = build(Training, setup.get("training", {}))
+    threat = threat_for(dataset.box, Threat())  # as the job train has it where nobody gives one
+    method: Defence = under(threat, build(Defence, defence))
+    training = build(Training, setup.get("training", {})).under(threat)
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
     names = [f.name for f in fields(training) if f.name != "train_precision"]

@@ -15,7 +15,6 @@ JOBS = {
     "export": "buttress.jobs.export",
     "reproduce": "buttress.claims.reproduce",
 }
-FROM_THE_COMMAND_LINE = ("reporter", "command")  # parameters that are no options
 JSON_JOBS = ("audit", "compare")  # those that write findings, and can print them
 
 

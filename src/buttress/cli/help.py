@@ -8,7 +8,7 @@ from buttress.cli.commands import JOBS, JSON_JOBS
 from buttress.cli.help_text import filled, row
 from buttress.cli.list_command import USAGE
 from buttress.cli.static.members import names, roles
-from buttress.cli.static.options import Option, job_options, job_place
+from buttress.cli.static.options import Option, job_options, job_place, summary
 
 _JSON = ("--json", "print the findings as JSON; lines for the user go to standard error")
 _TAIL = (
@@ -24,7 +24,7 @@ _STATUS = (
 
 def usage() -> str:
     """All commands, a line each."""
-    rows = [(name, (ast.get_docstring(job_place(name)[1]) or "").splitlines()[0]) for name in JOBS]
+    rows = [(name, summary(name)) for name in JOBS]
     rows.append(("list", f"What there is of a role ({', '.join(roles())}), or all of one NAME."))
     return (
         "usage: buttress COMMAND ...     (buttress COMMAND --help tells its options)\n\n"

@@ -36,7 +36,8 @@ def _pairs(spec: Spec, words: Sequence[str]) -> tuple[list[Path], list[tuple[Opt
     """The files, and the options with their values, in order."""
     positions = [name for name, parameter in spec.known.items() if parameter.positional]
     flags = {name for name, parameter in spec.known.items() if alternatives(parameter.annotation) == [bool]}
-    waiting, files, pairs = list(words), [], []
+    waiting, files = list(words), []
+    pairs: list[tuple[OptionPath, str]] = []
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or len(word) < 3:

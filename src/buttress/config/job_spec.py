@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from buttress.config.annotations import Parameter, parameters
+from buttress.config import FROM_THE_COMMAND_LINE
+from buttress.config.annotations import REQUIRED, Parameter, parameters
 from buttress.config.option_errors import MissingOptionsError
 from buttress.config.spec import Spec, built
-
-FROM_THE_COMMAND_LINE = ("reporter", "command")  # parameters that are no options
 
 
 def job_spec(job: Callable[..., Any]) -> Spec:
@@ -19,17 +18,13 @@ def job_spec(job: Callable[..., Any]) -> Spec:
     Where the network must be named, no model is left to choose.
     """
     own = parameters(job)
-    hidden = {
-        *FROM_THE_COMMAND_LINE,
-        *(("model",) if own.get("network", _OPTIONAL).default is Parameter("").default else ()),
-    }
+    hidden = set(FROM_THE_COMMAND_LINE)
+    if "network" in own and own["network"].default is REQUIRED:
+        hidden.add("model")
     known: dict[str, Parameter] = {}
     for name, parameter in own.items():
         known |= _fields(parameter.annotation) if is_flat(parameter.annotation) else {name: parameter}
     return Spec(job, (), {}, {name: one for name, one in known.items() if name not in hidden})
-
-
-_OPTIONAL = Parameter("", None)
 
 
 def is_flat(kind: Any) -> bool:

@@ -14,8 +14,15 @@ from typing import Any
 import yaml
 
 from buttress import registry
-from buttress.config import annotations
-from buttress.config.annotations import alternatives, in_words, is_group, is_importable, is_mapping, item_of
+from buttress.config.annotations import (
+    accepts_none,
+    alternatives,
+    in_words,
+    is_group,
+    is_importable,
+    is_mapping,
+    item_of,
+)
 from buttress.config.option_errors import OptionPath, UnnamedMemberError, WrongMemberError, WrongValueError, flag
 from buttress.config.roles import role_of
 from buttress.config.spec import Spec, is_built, new_spec
@@ -58,7 +65,7 @@ def read(annotation: Any, value: Any, path: OptionPath, owner: Spec | None = Non
     if is_built(value):
         return value
     if value is None or (isinstance(value, str) and value.lower() in _NOTHING):
-        if annotations.accepts_none(annotation):
+        if accepts_none(annotation):
             return None
         if value is None:
             raise WrongValueError(path, in_words(annotation), value)

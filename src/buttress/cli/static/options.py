@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from buttress.cli.commands import FROM_THE_COMMAND_LINE, JOBS
+from buttress.cli.commands import JOBS
 from buttress.cli.static.annotations import Kind, kind_of
 from buttress.cli.static.source import Place, Source, source
 from buttress.cli.static.values import default_text
+from buttress.config import FROM_THE_COMMAND_LINE
 
 _ENTRY = re.compile(r"    (\w+): (.*)")
 
@@ -50,6 +51,11 @@ def job_place(name: str) -> tuple[Source, ast.FunctionDef]:
     function = where.definitions[name]
     assert isinstance(function, ast.FunctionDef)
     return where, function
+
+
+def summary(name: str) -> str:
+    """The first line of a command's documentation."""
+    return (ast.get_docstring(job_place(name)[1]) or "").splitlines()[0]
 
 
 def job_options(name: str) -> list[Option]:
