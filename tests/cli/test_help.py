@@ -6,7 +6,8 @@ import pytest
 
 from buttress import registry
 from buttress.attacks import Attack
-from buttress.cli import JOBS
+from buttress.cli.commands import JOBS
+from buttress.cli.static.options import job_options
 
 
 @pytest.mark.parametrize("name", JOBS)
