@@ -9,5 +9,5 @@ class UserError(ValueError):
     """
 
 
-class GateNotMet(Exception):  # noqa: N818  # a result, and no error
-    """Robust accuracy is below the bound that the user set: no mistake, but a result that a build shall fail by."""
+class GateNotMet(UserError):  # noqa: N818  # a result, and no mistake
+    """Robust accuracy is below the bound that the user set, a result that a build is to fail by."""

@@ -65,6 +65,9 @@ def test_division_by_zero_is_refused():
         (Sequence[nn.Module | str], "runs/a,runs/b", ["runs/a", "runs/b"]),
         (dict[str, Any], "{a-b: 1/2, name: kept}", {"a_b": 0.5, "name": "kept"}),
         (str | Callable[[int], int], "margin", "margin"),
+        (Any, "12,1/4", [12, 0.25]),
+        (Any, "a,1", "a,1"),
+        (Any, "none", None),
     ],
 )
 def test_values_follow_from_the_annotation(annotation, value, result):

@@ -1,4 +1,4 @@
-"""The commands that run a job, found without importing one."""
+"""The commands that run a job, found without importing one, and the exit statuses they end with."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ JOBS = {
 }
 JSON_JOBS = ("audit", "compare")  # those that write findings, and can print them
 
+DONE = 0
+FAULT = 1  # ours
+MISTAKE = 2  # the user's
+GATE = 3  # robust accuracy is below --fail-under
+STOPPED = 128  # plus the signal's number
+
 
 def job(name: str) -> Callable[..., Any]:
     """The function behind a command, which is named like its module."""
-    found: Callable[..., Any] = getattr(importlib.import_module(JOBS[name]), name)
-    return found
+    function: Callable[..., Any] = getattr(importlib.import_module(JOBS[name]), name)
+    return function

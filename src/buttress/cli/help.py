@@ -27,12 +27,10 @@ def usage() -> str:
     rows = [(name, summary(name)) for name in JOBS]
     rows.append(("list", f"What there is of a role ({', '.join(roles())}), or all of one NAME."))
     return (
-        "usage: buttress COMMAND ...     (buttress COMMAND --help tells its options)\n\n"
+        "usage: buttress COMMAND ...     (buttress COMMAND --help lists its options)\n\n"
         + "".join(row(name, text, 14) for name, text in rows)
         + "\n"
-        + filled(
-            "Wherever a name is asked for, package.module:Class and path/to/file.py:Class of your own will do too."
-        )
+        + filled("In the place of a name, package.module:Class and path/to/file.py:Class of your own work too.")
         + filled(_STATUS)
         + filled(
             "buttress --version prints the version, buttress --print-completion bash|zsh|tcsh a script for the shell."
@@ -48,7 +46,7 @@ def list_help() -> str:
         + "\n"
         + "".join(row(role, f"{len(names(role))} names", 14) for role in roles())
         + "\n"
-        + row("NAME", "all that this member says of itself; with wildcards, as in '*fgsm*', those that match")
+        + row("NAME", "one member in full; with wildcards, as in '*fgsm*', those that match")
         + row("--json", "print JSON")
         + row("--help", "print this")
     )
@@ -69,7 +67,7 @@ def command_help(name: str) -> str:
     if any(option.kind.base for option in options):
         text += filled(
             "What is named has options of its own, which follow its name: --defence trades --defence.beta 6, or "
-            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE NAME tells them."
+            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE NAME lists them."
         )
     return text
 

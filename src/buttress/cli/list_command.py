@@ -14,7 +14,7 @@ USAGE = "usage: buttress list [ROLE [NAME]] [--json]"
 
 
 def list_command(words: Sequence[str]) -> str:
-    """What was asked for, as text or JSON.
+    """The roles, the members of one, or all about one member, as text or JSON.
 
     Raises:
         UserError: for an unknown role or name, and for words that mean nothing here.

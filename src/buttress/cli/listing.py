@@ -56,7 +56,7 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def documentation(role: str, name: str) -> str:
-    """All that a member says of itself: its options with their meanings, and their defaults; of a recipe its text.
+    """A member in full: its docstring with the meaning of its options, and their defaults; of a recipe its text.
 
     Raises:
         UserError: for an unknown role or name.
@@ -75,8 +75,8 @@ def member_help(spec: Spec) -> str:
     text = f"{place(kind)}\n\n{filled((inspect.getdoc(kind) or '').partition(chr(10))[0])}\n"
     for name, parameter in spec.known.items():
         default = _plain(parameter.default)
-        told = meanings.get(name, "").rstrip(".") + ("" if default is None else f" (default {default})")
-        text += row(f"{flag((*spec.path, name))}", told)
+        meaning = meanings.get(name, "").rstrip(".") + ("" if default is None else f" (default {default})")
+        text += row(f"{flag((*spec.path, name))}", meaning)
     return text
 
 

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from buttress.cli.commands import JOBS
-from buttress.cli.exit_status import DONE, MISTAKE, STOPPED
+from buttress.cli.commands import DONE, JOBS, MISTAKE, STOPPED
 from buttress.cli.help import command_help, list_help, usage
 from buttress.errors import UserError
 from buttress.registry import nearest

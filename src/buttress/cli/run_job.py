@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from buttress.cli.commands import JSON_JOBS, job
-from buttress.cli.exit_status import DONE, FAULT, GATE, STOPPED
+from buttress.cli.commands import DONE, FAULT, GATE, JSON_JOBS, STOPPED, job
 from buttress.cli.terminal import Terminal
 from buttress.cli.user_code_errors import users_mistake
 from buttress.config.parsing import configuration, member_of, parse
@@ -37,16 +36,16 @@ def run_job(name: str, words: Sequence[str]) -> int:
     quiet, as_json = "--quiet" in words, name in JSON_JOBS and "--json" in words
     rest = [word for word in words if word != "--quiet" and not (as_json and word == "--json")]
     terminal = Terminal(quiet=quiet, lines=sys.stderr if as_json else sys.stdout)
-    _settle_logging()
+    _settle_logging(quiet)
     try:
         return _run(name, rest, terminal, shlex.join(["buttress", name, *words]), as_json)
-    except (UserError, BrokenPipeError, KeyboardInterrupt):
-        terminal.close()
-        raise
     except GateNotMet as error:
         terminal.close()
         sys.stderr.write(f"buttress: {error}\n")
         return GATE
+    except (UserError, BrokenPipeError, KeyboardInterrupt):
+        terminal.close()
+        raise
     except Interrupted as stop:
         terminal.close()
         terminal.line(f"{stop}; everything is saved, go on with --resume")
@@ -74,9 +73,9 @@ def _run(name: str, words: Sequence[str], terminal: Terminal, command: str, as_j
         sys.stdout.write(member_help(member))
         return DONE
     values = parse(call, words)
-    given: Mapping[str, Any] = {"reporter": terminal, "command": command}
+    own: Mapping[str, Any] = {"reporter": terminal, "command": command}
     try:
-        call(**values, **{key: value for key, value in given.items() if key in call.__annotations__})
+        call(**values, **{key: value for key, value in own.items() if key in call.__annotations__})
     except GateNotMet:  # the report is written then
         if as_json:
             _print_findings(values["out"] / "findings.json")
@@ -93,8 +92,9 @@ def _print_findings(path: Path) -> None:
         sys.stdout.flush()
 
 
-def _settle_logging() -> None:
+def _settle_logging(quiet: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("buttress").setLevel(logging.ERROR if quiet else logging.WARNING)
     for name in ("lightning.fabric", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning_fabric|torch.utils.tensorboard|jsonargparse")

@@ -34,18 +34,18 @@ class Parameter:
 
 def parameters(kind: Callable[..., Any]) -> dict[str, Parameter]:
     """The parameters of a class or a function by name; those behind ``**`` are those of the class above."""
-    found: dict[str, Parameter] = {}
+    result: dict[str, Parameter] = {}
     factories = {f.name: f.default_factory for f in fields(kind)} if is_dataclass(kind) else {}
     hints = _hints(kind)
     for p in inspect.signature(kind).parameters.values():
         if p.kind is p.VAR_KEYWORD and isinstance(kind, type):
             above = next(k for k in kind.__mro__[1:] if "__init__" in vars(k))
-            found |= {name: one for name, one in parameters(above).items() if name not in found}
+            result |= {name: one for name, one in parameters(above).items() if name not in result}
         elif p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             factory: Any = factories.get(p.name, MISSING)
             default = p.default if factory is MISSING else factory()
-            found[p.name] = Parameter(hints.get(p.name, Any), default, p.kind is p.POSITIONAL_OR_KEYWORD)
-    return found
+            result[p.name] = Parameter(hints.get(p.name, Any), default, p.kind is p.POSITIONAL_OR_KEYWORD)
+    return result
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:

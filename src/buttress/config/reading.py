@@ -31,7 +31,8 @@ from buttress.errors import UserError
 
 _OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 _FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
-_NUMBERS = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}  # as YAML has them
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
+_SPELLINGS = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}  # as YAML has them
 _NOTHING = ("none", "null")
 
 
@@ -112,6 +113,8 @@ def _one(kind: Any, value: Any, path: OptionPath, owner: Spec | None) -> Any:
         raise WrongValueError(path, in_words(kind), value)
     if isinstance(value, str) and not is_mapping(kind):
         parts = [part.strip() for part in value.split(",")]
+        if kind is Any and len(parts) > 1 and all(map(_NUMBER.fullmatch, parts)):
+            return [read(kind, part, path) for part in parts]
         if getattr(kind, "__origin__", None) is tuple:
             return _leaf(kind, [read(Any, part, path) for part in parts], path, value)
         return _leaf(kind, value, path, value)
@@ -122,7 +125,7 @@ def _leaf(kind: Any, value: Any, path: OptionPath, original: Any) -> Any:
     try:
         if not isinstance(value, str):
             return parsed_data(kind, value)
-        return parsed_text(kind, value if kind is str else _NUMBERS.get(value.lower()) or fraction(value))
+        return parsed_text(kind, value if kind is str else _SPELLINGS.get(value.lower()) or fraction(value))
     except RefusedError:
         raise WrongValueError(path, in_words(kind), original) from None
 

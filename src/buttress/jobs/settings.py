@@ -1,4 +1,4 @@
-"""What the jobs have in common: where data and networks come from, how long to train, who is told of progress."""
+"""What the jobs have in common: where data and networks come from, how long to train, who receives progress."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from buttress.training.monitors import Monitor
 
 
 class Reporter:
-    """Someone who is told what happens. This one keeps silent; the command line's writes to the terminal."""
+    """Receives messages and progress. This one drops them; the command line's writes to the terminal."""
 
     def line(self, text: str) -> None:
-        """A sentence for the user."""
+        """Write a sentence for the user."""
 
     def watch(self, title: str) -> Progress | None:
-        """Someone to watch one piece of work, or nobody."""
+        """A callable that receives the progress of one piece of work, or None."""
         return None
 
 
@@ -162,7 +162,7 @@ class Training:
         reporter: Reporter,
         title: str,
     ) -> Trained:
-        """`fit` with these settings; the user is told what monitors say."""
+        """`fit` with these settings; what monitors report goes to the user."""
         trained = fit(
             model,
             dataset,

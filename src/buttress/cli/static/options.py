@@ -72,8 +72,8 @@ def job_options(name: str) -> list[Option]:
         if parameter.arg in hidden:
             continue
         if kind.group is None:
-            told = default_text(where, default)
-            options.append(Option(parameter.arg, kind, told, default is None, text, "", positional))
+            value = default_text(where, default)
+            options.append(Option(parameter.arg, kind, value, default is None, text, "", positional))
         elif _is_flat(kind.group):
             assert isinstance(kind.group.node, ast.ClassDef)
             title = (ast.get_docstring(kind.group.node) or "").splitlines()[0].rstrip(".")
@@ -112,8 +112,8 @@ def _fields(group: Place, prefix: str, title: str) -> list[Option]:
             inner = _fields(kind.group, f"{prefix}{name}.", _title(text))
             options += _with_defaults(inner, group.source, default)
         else:
-            told = default_text(group.source, default)
-            options.append(Option(prefix + name, kind, told, default is None, text, title))
+            value = default_text(group.source, default)
+            options.append(Option(prefix + name, kind, value, default is None, text, title))
     return options
 
 
@@ -127,8 +127,8 @@ def _is_internal(default: ast.expr | None) -> bool:
 
 def _with_defaults(options: list[Option], where: Source, default: ast.expr | None) -> list[Option]:
     """The options of a group whose default is a call of its class: with what is set in that."""
-    given = {key.arg: key.value for key in default.keywords} if isinstance(default, ast.Call) else {}
-    named = [(option, given.get(option.name.rpartition(".")[2])) for option in options]
+    set_there = {key.arg: key.value for key in default.keywords} if isinstance(default, ast.Call) else {}
+    named = [(option, set_there.get(option.name.rpartition(".")[2])) for option in options]
     return [
         option if value is None else dataclasses.replace(option, default=default_text(where, value))
         for option, value in named

@@ -55,17 +55,17 @@ def files_below(package: str) -> Iterator[tuple[str, Path]]:
 @functools.cache
 def source(module: str) -> Source:
     """A module by its full name."""
-    found = Source(module)
+    result = Source(module)
     for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            found.definitions[node.name] = node
+            result.definitions[node.name] = node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            found.definitions[node.targets[0].id] = node.value
+            result.definitions[node.targets[0].id] = node.value
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            found.definitions[node.target.id] = node.value
+            result.definitions[node.target.id] = node.value
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "buttress":
-            found.imports |= {name.asname or name.name: (node.module or "", name.name) for name in node.names}
-    return found
+            result.imports |= {name.asname or name.name: (node.module or "", name.name) for name in node.names}
+    return result
 
 
 def resolve(where: Source, name: str) -> Place | None:
