@@ -115,7 +115,7 @@ def _figures(
     for name, asked in figures.items():
         key = json.dumps([asked.audit, asked.inputs], sort_keys=True)
         if key not in findings:
-            question: Audit = resolve_threats(build(Audit, asked.audit, "audits"), usual=threat)
+            question: Audit = resolve_threats(build(Audit, asked.audit), usual=threat)
             (findings[key],) = audits.run(model, split, [question], limit=asked.inputs, **settings)
         found[name] = _figure(asked, findings[key])
     return found
@@ -139,7 +139,7 @@ def _figure(asked: Figure, finding: Finding) -> float | str:
 def _profile(model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Mean displacement by measure and perturbation, along the activations."""
     threat = Threat(eps=asked["eps"], box=dataset.box)
-    built = {name: build(Perturbation, tree, "attack") for name, tree in asked["perturbations"].items()}
+    built = {name: build(Perturbation, tree) for name, tree in asked["perturbations"].items()}
     chosen = {name: perturbation.within(usual=threat) for name, perturbation in built.items()}
     inputs = split.stratified(asked["inputs"], seed)
     found: dict[str, Any] = {}

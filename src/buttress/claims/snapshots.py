@@ -32,7 +32,7 @@ def snapshot(trained: Trained, dataset: Dataset, split: Split, asked: Mapping[st
         ``finding``.
     """
     threat = Threat(eps=asked["eps"], box=dataset.box)
-    question: Audit = resolve_threats(build(Audit, asked["audit"], "audits"), usual=threat)
+    question: Audit = resolve_threats(build(Audit, asked["audit"]), usual=threat)
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
     (finding,) = audits.run(trained.model, split, [question], limit=asked["inputs"], **settings)
     return {"finding": json.loads(to_json({"it": [finding]}, {}))["networks"]["it"][0]}

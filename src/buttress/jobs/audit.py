@@ -203,14 +203,15 @@ def audit(
         seed: of all attacks.
         precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
         batch_size: inputs computed at once.
-        fail_under: exit with status 2 when robust accuracy, in percent, is lower: a gate for CI.
+        fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: say what would be done and about how long it takes, and do nothing.
         resume: keep what is crafted in the output folder until the report is written, and go on with what is there.
         command: the command, for the report.
         reporter: receives messages and progress.
 
     Raises:
-        UserError: also when the gate of ``fail_under`` is not met; the report is written then.
+        UserError: for settings that do not fit the network or the data, and a folder that holds something else.
+        GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     kept = out / "crafted" if resume else None
     if kept is None or not kept.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:

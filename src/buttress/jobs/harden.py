@@ -87,13 +87,14 @@ def harden(
         precision: of the attacks' search in the audits.
         audit_batch: inputs computed at once in the audits.
         resume: go on with the job in the folder.
-        fail_under: exit with status 2 when the hardened network's robust accuracy, in percent, is lower.
+        fail_under: exit with status 3 when the hardened network's robust accuracy, in percent, is lower.
         dry_run: say what would be done and about how long it takes, and do nothing.
         command: the command, for the report.
         reporter: receives messages and progress.
 
     Raises:
-        UserError: also when the gate of ``fail_under`` is not met; the report is written then.
+        UserError: for settings that do not fit the network or the data, and a folder that holds something else.
+        GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     begun = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if begun and not resume:
