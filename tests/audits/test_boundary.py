@@ -26,7 +26,9 @@ def test_points_and_classes_are_the_datas(nets):
     finding = ask(nets, grid=2, margin=0.0, points=2)
     assert finding.data["points"] == {"x": [0.0, 2.0], "y": [0.0, 1.0], "label": [0, 1]}
     assert finding.data["classes"] == ["low", "high"]
-    assert finding.verdict == "50% of the plane shown goes to high."  # (2, 0) and (2, 1), not (0, 0) and (0, 1)
+    assert (
+        finding.verdict == "50% of the plane shown is classified as high."
+    )  # (2, 0) and (2, 1), not (0, 0) and (0, 1)
 
 
 def test_inputs_with_other_features_are_told(line):

@@ -50,7 +50,7 @@ def test_inputs_that_were_right_and_are_not_any_more_come_first(gallery):
     success = int((right & result.success).sum())
     total = int(right.sum())
     assert 0 < success <= total < 24
-    assert finding.verdict == f"FGSM changes the answer for {success} of the {total} inputs that were right."
+    assert finding.verdict == f"FGSM is successful on {success} of the {total} inputs that are classified correctly."
     kinds = [
         (i["clean"]["label"] == i["truth"], i["adversarial"]["label"] == i["truth"]) for i in finding.data["items"]
     ]

@@ -295,7 +295,7 @@ def test_one_run_of_a_minimum_norm_attack_gives_the_whole_curve(line):
         assert point["low"] <= point["accuracy"] <= point["high"]
     assert found["curve"][0]["accuracy"] == expected[0]
     assert found["curve"][-1]["accuracy"] == 0
-    assert f"The median l2 distance to an input that beats the network is at most {middle:.3g} (" in finding.verdict
+    assert f"The median l2 distance to an adversarial example is at most {middle:.3g} (" in finding.verdict
     assert finding.data["distances"] == found
     right = far > 0
     assert row["backwards"] == pytest.approx(float(right.double().mean()))

@@ -23,11 +23,10 @@ def check(line, *told):
 NAMES = {
     "trian new": "there is no command 'trian'; did you mean 'train'?",
     "list attack": "there is no role 'attack'; did you mean 'attacks'?",
-    "list": "usage: buttress list ROLE [NAME] [--json]",
     "list models odenett": "there is no model 'odenett'; did you mean 'odenet'?",
     "list models odenett --json": "there is no model 'odenett'; did you mean 'odenet'?",
-    "list models odenet vit": "usage: buttress list ROLE [NAME] [--json]",
-    "list attacks --jsn": "usage: buttress list ROLE",
+    "list models odenet vit": "usage: buttress list [ROLE [NAME]] [--json], ROLE one of attacks,",
+    "list attacks --jsn": "usage: buttress list [ROLE",
     f"{TRAIN} --epochz 3": "there is no option 'epochz'; did you mean 'epochs'?",
     f"{TRAIN} --threat.epz 3": "there is no option 'threat.epz'; did you mean 'threat.eps'?",
     f"{TRAIN} -e 3": "there is no option '-e'",

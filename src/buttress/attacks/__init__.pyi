@@ -56,8 +56,8 @@ from buttress.attacks.minimum_norm.sensitivity import Sensitivity as Sensitivity
 from buttress.attacks.unrestricted.generator_styles import Latent as Latent
 from buttress.attacks.unrestricted.image_edits import Semantic as Semantic
 from buttress.attacks.unrestricted.latent_step import Ladder as Ladder
-from buttress.engine.perturbation import Attack as Attack
-from buttress.engine.perturbation import AttackResult as AttackResult
+from buttress.engine.attack import Attack as Attack
+from buttress.engine.attack_result import AttackResult as AttackResult
 from buttress.engine.perturbation import Perturbation as Perturbation
 
 def names() -> list[str]: ...

@@ -1,4 +1,4 @@
-"""Where does it draw the line: the decision boundary of a network on two features."""
+"""The decision boundary of a network on two features."""
 
 from __future__ import annotations
 
@@ -57,4 +57,5 @@ class Boundary(Audit):
         }
         share = float((probability > 0.5).float().mean())
         name = subject.classes[-1]
-        return Finding("boundary", "Decision boundary", f"{share:.0%} of the plane shown goes to {name}.", "info", data)
+        verdict = f"{share:.0%} of the plane shown is classified as {name}."
+        return Finding("boundary", "Decision boundary", verdict, "info", data)

@@ -26,7 +26,7 @@ def cost(setup: Mapping[str, Any], defence: Any) -> dict[str, float | None]:
     inputs than it was given: cost.json of a run tells what was done. The second is what an input costs whenever it is
     trained on, as a multiple of standard training. Both are None where nobody has said.
     """
-    method: Defence = build(Defence, defence, "defence")
+    method: Defence = build(Defence, defence)
     return passes(method, build(Training, setup.get("training", {})).epochs)
 
 

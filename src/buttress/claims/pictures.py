@@ -104,7 +104,7 @@ def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
         return
     if picture.inputs is not None:
         whole(f"{where}: inputs", picture.inputs)
-    build(Audit, picture.audit, "audits")
+    build(Audit, picture.audit)
     kind = str(picture.audit.get("name") if isinstance(picture.audit, Mapping) else picture.audit)
     if kind not in STILLS:
         raise UserError(f"{where}: no still picture of the audit {kind!r} is drawn; {nearest(kind, list(STILLS))}")

@@ -66,7 +66,7 @@ def attacks_of(
         The label, None for that which the attack has by itself, and the attack.
     """
     if "sources" not in entry:
-        yield None, build(Attack, entry["attack"], "attack")
+        yield None, build(Attack, entry["attack"])
         return
     attack = _transfer(entry)
     for name, origin in entry["sources"].items():
@@ -91,7 +91,7 @@ def labels(experiment: Experiment) -> list[str]:
             attack = _transfer(entry)
             found += [label(attack, name) for name in entry["sources"]]
         else:
-            found.append(describe(build(Attack, entry["attack"], "attack")))
+            found.append(describe(build(Attack, entry["attack"])))
     return found
 
 
@@ -132,7 +132,7 @@ def _transfer(entry: Mapping[str, Any]) -> Transfer:
     if named != "transfer" or (isinstance(tree, Mapping) and "surrogate" in tree):
         raise UserError(f"{_WHERE}: sources are for {{name: transfer, attack: ...}} without a surrogate; got {tree!r}")
     options = tree if isinstance(tree, Mapping) else {"name": tree}
-    made: Attack = build(Attack, {**options, "surrogate": "source"}, "attack")
+    made: Attack = build(Attack, {**options, "surrogate": "source"})
     assert isinstance(made, Transfer)
     return made
 

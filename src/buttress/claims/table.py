@@ -278,11 +278,11 @@ class Table:
     def _build_all(self) -> None:
         """Build what jobs will build, so that a wrong name or setting is told now."""
         for row in self.rows:
-            build(Defence, spending.first_choice(row.name, self.rows), "defence")
+            build(Defence, spending.first_choice(row.name, self.rows))
             build(Training, self._setup(row).get("training", {}))
         for figure in self.experiment.figures.values():
             if figure.get("audit") is not None:
-                build(Audit, figure["audit"], "audits")
+                build(Audit, figure["audit"])
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

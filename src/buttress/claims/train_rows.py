@@ -14,6 +14,7 @@ from buttress.claims.build import build
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.jobs.settings import Network, Source, Training
+from buttress.jobs.threat_resolution import job_threat
 from buttress.training import Trained, fit
 
 
@@ -41,11 +42,12 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
         dataset: what it is trained on.
         seed: of its initial weights and of all that training draws.
     """
-    method: Defence = build(Defence, defence, "defence")
-    training = build(Training, setup.get("training", {}))
+    resolve = job_threat(None, dataset).resolve  # as the job train does where no threat is given
+    method: Defence = resolve(build(Defence, defence))
+    training = resolve(build(Training, setup.get("training", {})))
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
     # Where the last weights are kept no epoch needs to be judged by an attack.
     training = replace(training, validate_with="none" if training.keep == "last" else "auto")
-    found = fit(model, dataset, method, training, seed=seed)
-    return found, time.perf_counter() - start
+    result = fit(model, dataset, method, training, seed=seed)
+    return result, time.perf_counter() - start

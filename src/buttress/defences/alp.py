@@ -11,7 +11,6 @@ from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
 from buttress.validation import not_negative
 
 
@@ -34,9 +33,7 @@ class ALP(CraftingDefence):
     trained = 4.0
     clean_pass = True
 
-    def __init__(
-        self, attack: Perturbation = PGD(threat=Threat(), steps=10), lam: float = 0.5, mode: Mode = "eval"
-    ) -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), lam: float = 0.5, mode: Mode = "eval") -> None:
         super().__init__()
         not_negative("lam", lam)
         self._attack, self.lam, self.mode = attack, lam, mode

@@ -17,7 +17,7 @@ from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepC
 from buttress.defences.base.memory import ClassCounts
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, one_of
 
 Method = Literal["at", "trades"]
@@ -58,7 +58,7 @@ class CFA(CraftingDefence):
     def __init__(
         self,
         method: Method = "at",
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         lambda_eps: float | None = None,

@@ -143,7 +143,7 @@ class ClassCorrected(WrapperDefence):
     def _judge(self) -> Perturbation | None:
         if self.judge_with is not None:
             return self.judge_with
-        threat = getattr(self.base.attack, "threat", None)
+        threat = None if self.base.attack is None else self.base.attack.within().threat
         return None if threat is None else PGD(threat=threat, steps=10)
 
 

@@ -21,7 +21,6 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
 from buttress.validation import whole
 
 
@@ -51,7 +50,7 @@ class EnsembleAT(CraftingDefence):
 
     def __init__(
         self,
-        attack: Perturbation = FGSM(threat=Threat()),
+        attack: Perturbation = FGSM(),
         members: int | Sequence[str | nn.Module] = 2,
         epochs: int = 10,
     ) -> None:

@@ -15,7 +15,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepConte
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import whole
 
 
@@ -41,7 +41,7 @@ class Friendly(Defence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         tau: int = 0,

@@ -17,7 +17,7 @@ from buttress.defences.base.verdicts import Verdicts, judge
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, whole
 
 LARGEST_SUM = 0.5  # of the multipliers of one term
@@ -82,7 +82,7 @@ class FRL(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 1.5,

@@ -21,7 +21,6 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
 from buttress.validation import not_negative, one_of
 
 Variant = Literal["input", "manifold"]
@@ -86,7 +85,7 @@ class IAT(CraftingDefence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=7),
+        attack: Perturbation = PGD(steps=7),
         variant: Variant = "input",
         alpha: float | None = None,
         layers: Sequence[str] = (),

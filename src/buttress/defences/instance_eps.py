@@ -14,7 +14,7 @@ from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, number, positive
 
 
@@ -50,7 +50,7 @@ class InstanceEps(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         gamma: float = 0.25,

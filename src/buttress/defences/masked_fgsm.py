@@ -20,7 +20,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import number, one_of
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
@@ -54,7 +54,7 @@ class MaskedFGSM(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         rate: float = 0.3,
         pattern: Pattern = "random_per_batch",
         train_on: TrainOn = "masked",
@@ -70,7 +70,7 @@ class MaskedFGSM(CraftingDefence):
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
         self.start, self.alpha, self.mode = start, alpha, mode
         self._attack = self._step_of(threat)
-        self._free = self._step_of(replace(threat, box=None))
+        self._free = self._step_of(replace(self.threat, box=None))
         self._seed = 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:

@@ -10,7 +10,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative
 
 
@@ -35,7 +35,7 @@ class TRADES(CraftingDefence):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
         super().__init__()
         not_negative("beta", beta)

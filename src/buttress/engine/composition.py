@@ -10,7 +10,7 @@ from buttress.engine.oracle import Oracle
 from buttress.random import Random
 
 if TYPE_CHECKING:
-    from buttress.engine.perturbation import Attack
+    from buttress.engine.attack import Attack
 
 
 def staged(oracle: Oracle, attack: Attack, rows: Tensor, random: Random, name: str) -> tuple[Tensor, Tensor]:

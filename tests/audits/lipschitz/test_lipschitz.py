@@ -147,7 +147,7 @@ def test_a_residual_network_and_blocks_by_name(nets):
     assert [row["name"] for row in some["blocks"]] == ["layer1.1", "layer1", "layer2.1", "layer3.1", "layer4.1"]
     assert some["chained"] is False
     verdict = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer3"], iterations=3, starts=1)(model, split).verdict
-    assert verdict.endswith("more than they passes it on, so no product bounds this.")
+    assert verdict.endswith("modules between change it too, so no product bounds this.")
     with pytest.raises(UserError, match=r"^no layer is called or matches 'layer5'; did you mean [^\n]*$"):
         Lipschitz(perturbations=[STEP], blocks=["layer5"])(model, split)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import positive, whole
 
 _SEEK, _HALVE, _AROUND, _CLOSER = range(4)
@@ -45,7 +44,7 @@ class BoundaryAttack(MinimumNorm):
         closer: first step size towards the input, as a share of the distance; epsilon in the paper.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     around: float = 0.1
     closer: float = 0.1

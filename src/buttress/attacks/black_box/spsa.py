@@ -9,12 +9,12 @@ from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
 from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 from buttress.validation import positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
@@ -44,7 +44,7 @@ class SPSA(Attack):
 
     strays = True  # the questions may be further away than eps
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     samples: int = 32
     delta: float = 0.01

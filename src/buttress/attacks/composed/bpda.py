@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random

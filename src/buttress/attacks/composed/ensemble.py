@@ -14,9 +14,9 @@ from buttress import losses
 from buttress.attacks.composed.eot import Seen, WrapperAttack
 from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.perturbation import Attack
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.losses import LossLike
@@ -33,7 +33,7 @@ class Seen(Oracle):
 class WrapperAttack(Attack):
     """An attack that runs another one, its ``attack``, on a model seen differently.
 
-    The threat is the other's, and so are ``draws`` and ``exact`` where it has no such field of its own.
+    The threat and ``by_input`` are the other's; so are ``draws`` and ``exact`` where it has no such field of its own.
     """
 
     attack: Attack
@@ -42,20 +42,23 @@ class WrapperAttack(Attack):
         """Refuse what is no attack."""
         if not isinstance(self.attack, Attack):
             raise UserError(f"attack must be an attack with a threat, such as PGD(); got {self.attack!r}")
-        own = {f.name for f in fields(cast(Any, self))}
-        for name in ("threat", "draws", "exact"):
-            if name not in own:
-                object.__setattr__(self, name, getattr(self.attack, name))
+        held = self.attack
+        own = {"threat": held.threat, "by_input": held.by_input, "draws": held.draws, "exact": held.exact}
+        for name in own.keys() - self.settings().keys():
+            object.__setattr__(self, name, own[name])
 
     @property
-    def core(self) -> Attack:
-        """The innermost attack."""
-        return self.attack.core
+    def inner(self) -> Attack:
+        """The attack that this one runs."""
+        return self.attack
 
-    @property
-    def by_input(self) -> bool:
-        """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
-        return bool(getattr(self.attack, "by_input", True))
+    def with_innermost(self, attack: Attack) -> Attack:
+        """A copy that runs ``attack`` in the place of the innermost one."""
+        return cast(Attack, replace(cast(Any, self), attack=self.attack.with_innermost(attack)))
+
+    def label(self) -> str:
+        """The attack inside, too: "EoT of PGD-20"."""
+        return f"{self._name()} of {self.attack.label()}"
 
     def inside(self) -> Inside | None:
         """That of the attack inside."""
@@ -81,7 +84,7 @@ class WrapperAttack(Attack):
             )
         points = self.attack.perturb(part, part.x, part.y, random.only(rows)).detach()
         points = self.threat.project(points, part.x)
-        if part.search == "first":  # what fell early is in its books
+        if part.search == "first":  # the first adversarial examples are in its ledger
             points, _ = part.settle(points)
         oracle.ledger.add(part.ledger, rows)
         for stage in part.stages.values():
@@ -197,8 +200,8 @@ class _Transformed(Seen):
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
-            result = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {result}")
+            kind = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {kind}")
         return moved
 
     def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:

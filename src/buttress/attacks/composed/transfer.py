@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
@@ -63,9 +63,9 @@ class Transfer(WrapperAttack):
         target = None if oracle.target is None else oracle.target[rows]
         with preserved(surrogate, "eval", torch.initial_seed(), x.device):
             check_inputs(surrogate, x[rows], y[rows], self.threat.box)
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the surrogate's
-        return found
+        return x_adv
 
 
 def check_module(name: str, module: object) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import network_with, rewrap
@@ -53,6 +53,11 @@ class Variant(WrapperAttack):
         if self.missing not in get_args(Missing):
             raise UserError(f"missing must be one of {', '.join(get_args(Missing))}; got {self.missing!r}")
 
+    def label(self) -> str:
+        """The variant and the attack inside, too: "Variant 'fine' of PGD-20"."""
+        variant = "" if self.variant is None else f" {self.variant!r}"
+        return f"{self._name()}{variant} of {self.attack.label()}"
+
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the variant, run to its end."""
         model = self.chosen(oracle.runner.model)
@@ -65,9 +70,9 @@ class Variant(WrapperAttack):
         target = None if oracle.target is None else oracle.target[rows]
         trains = bool(getattr(ours.model, "training", False))
         with preserved(model, "train" if trains else "eval", torch.initial_seed(), x.device):
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the variant's
-        return found
+        return x_adv
 
     def chosen(self, model: Model) -> nn.Module | None:
         """The variant to craft on; None for the model itself.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import positive, whole
 
 
@@ -30,7 +30,7 @@ class BIM(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     loss: LossLike | None = None

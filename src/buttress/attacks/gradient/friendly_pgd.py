@@ -10,13 +10,13 @@ from torch import Tensor
 
 from buttress.attacks.gradient.pgd import Start
 from buttress.attacks.gradient.steepest_ascent import step_length
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 from buttress.validation import positive, whole
 
 
@@ -42,7 +42,7 @@ class FriendlyPGD(Attack):
             was left out, and a reading from the device at each step. In train mode BatchNorm then sees fewer inputs.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     tau: int = 0

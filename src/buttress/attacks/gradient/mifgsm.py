@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import step_length
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import not_negative, positive, whole
 
 
@@ -33,7 +33,7 @@ class MIFGSM(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     decay: float = 1.0

@@ -13,7 +13,7 @@ from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, positive
 
 
@@ -34,7 +34,7 @@ class NFGSM(Perturbation):
             FGSM-RS.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     k: float = 2.0
     alpha: float = 1.0
     clip: bool = False
@@ -42,7 +42,7 @@ class NFGSM(Perturbation):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("n-fgsm", self.threat, "linf")
-        if not math.isfinite(self.threat.eps):
+        if self.threat is not NOT_GIVEN and not math.isfinite(self.threat.eps):
             raise UserError(f"n-fgsm needs a finite eps; got {self.threat.eps}")
         not_negative("k", self.k)
         positive("alpha", self.alpha)

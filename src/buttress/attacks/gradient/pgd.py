@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 from buttress.validation import positive, whole
 
 Start = Literal["zero", "uniform", "normal"]
@@ -38,7 +38,7 @@ class PGD(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     restarts: int = 1

@@ -25,7 +25,7 @@ Kernel = Literal["gaussian", "linear", "uniform"]
 class TIFGSM(MIFGSM):
     """MI-FGSM with each gradient convolved with a kernel (Dong et al., CVPR 2019, TI-MI-FGSM).
 
-    That stands for the gradients at all small shifts of the image. Beyond the edges the gradient counts as 0. Inputs
+    This approximates the gradients at all small shifts of the image. Beyond the edges the gradient counts as 0. Inputs
     that are no images are rows of pixels: for features whose neighbours have nothing in common it makes no sense.
 
     Cost per input: ``steps`` forwards and backwards.

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD, Start
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import number, positive
 
 
@@ -60,7 +60,7 @@ class TPGD(Attack):
         temperature: T; 1 gives the directions of PGD on cross-entropy, small values those of PGD on the margin.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     restarts: int = 1

@@ -13,7 +13,7 @@ from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import not_negative, positive, whole
 
 _INSIDE = 1 - 1e-6  # inputs at an edge of the box would lie at infinity in tanh space
@@ -46,7 +46,7 @@ class CW(MinimumNorm):
         abort_early: whether an input's run ends when a tenth of the steps no longer lowers its objective.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 1000
     search_steps: int = 9
     c: float = 1e-3

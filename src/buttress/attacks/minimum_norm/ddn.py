@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import number, positive, whole
 
 
@@ -24,8 +24,8 @@ class DDN(MinimumNorm):
     """Decoupled direction and norm (Rony et al., CVPR 2019, algorithm 1), in l2.
 
     A gradient step of the task's loss turns the perturbation; then it is given a radius that shrinks by ``gamma``
-    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths fall from 1 to 0.01
-    along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
+    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths decrease from 1 to
+    0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     beats the model unperturbed costs the clean one only.
@@ -39,7 +39,7 @@ class DDN(MinimumNorm):
             in the paper with 256. None, the default, does not round.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     gamma: float = 0.05
     radius: float = 1.0
@@ -53,7 +53,7 @@ class DDN(MinimumNorm):
         positive("radius", self.radius)
         if self.levels is not None:
             whole("levels", self.levels, 2)
-        if self.levels is not None and self.threat.box is None:
+        if self.levels is not None and self.threat is not NOT_GIVEN and self.threat.box is None:
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

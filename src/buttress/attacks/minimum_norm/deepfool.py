@@ -13,7 +13,7 @@ from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
 from buttress.validation import not_negative, whole
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
@@ -40,7 +40,7 @@ class DeepFool(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     overshoot: float = 0.02
     candidates: int | None = 10
@@ -59,15 +59,15 @@ class DeepFool(MinimumNorm):
         rivals = self._rivals(oracle.clean, y)
         total, x_adv = torch.zeros_like(x), x
         for _ in range(self.steps):
-            oracle.rest(best.found)
+            oracle.rest(best.successful)
             if oracle.done:
                 break
             step = self._step(oracle, x_adv, rivals)
             best.offer(x_adv)
             total = total + step
             x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
-            x_adv = torch.where(per_row(best.found, x), best.point, x_adv)
-        oracle.rest(best.found)
+            x_adv = torch.where(per_row(best.successful, x), best.point, x_adv)
+        oracle.rest(best.successful)
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()

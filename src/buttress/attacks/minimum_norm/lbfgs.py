@@ -1,4 +1,4 @@
-"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of being told apart."""
+"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of a successful example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import positive, whole
 
 _MEMORY = 5  # steps that the curvature is learnt from
@@ -60,7 +60,7 @@ class LBFGS(MinimumNorm):
         c: the first one; 1 fits inputs in [0, 1].
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     search_steps: int = 9
     c: float = 1.0
@@ -127,7 +127,7 @@ class _Descent:
         return won
 
     def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N,) float64 objective, its gradient, and whether the model is beaten there."""
+        """(N,) float64 objective, its gradient, and whether the point is adversarial."""
         gain, grad = self.oracle.loss_and_grad(point, _SUCCESS)
         success = self.oracle.success.clone()
         self.best.offer(point, success)

@@ -14,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 from buttress.validation import positive, whole
 
 
@@ -42,7 +42,7 @@ class Sensitivity(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all, as published.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 30
     step_size: float = 0.03
     kappa: float = 0.975
@@ -92,9 +92,9 @@ class Sensitivity(MinimumNorm):
         tiny = torch.finfo(lengths.dtype).tiny
         distances = torch.where(lengths > tiny, gaps / lengths.clamp(min=tiny), math.inf)
         nearest = distances.argmin(1, keepdim=True)
-        found = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
+        way = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
         length = lengths.gather(1, nearest).squeeze(1)
-        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), found) * found
+        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), way) * way
 
 
 def _own(output: Tensor, y: Tensor) -> Tensor:

@@ -22,7 +22,6 @@ from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
 from buttress.validation import one_of, positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
@@ -79,7 +78,7 @@ class AdvKIP(Defence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=10),
+        attack: Perturbation = PGD(steps=10),
         inner: Inner = "own",
         points: int = 100,
         steps: int | None = None,

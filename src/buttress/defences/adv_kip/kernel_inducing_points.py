@@ -56,13 +56,13 @@ class LearningSettings:
     def __post_init__(self) -> None:
         """Refuse an inner loss that there is not."""
         one_of("inner", self.inner, get_args(Inner))
-        if self.inner == "mse" and "loss" not in getattr(self.attack, "__dataclass_fields__", ()):
+        if self.inner == "mse" and "loss" not in self.attack.settings():
             raise UserError(f"{type(self.attack).__name__} takes no loss: leave inner at own, or give PGD")
 
     @property
     def inner_attack(self) -> Perturbation | None:
         """What perturbs the real inputs; None where its budget is 0, which is KIP."""
-        threat = self.attack.threat
+        threat = self.attack.within().threat
         if threat is not None and threat.eps == 0:
             return None
         if self.inner == "own":

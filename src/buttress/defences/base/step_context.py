@@ -202,15 +202,15 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
     """
     if share == 1 and scale is None:
         return attack
-    changed: Any = attack
-    threat = attack.threat
-    if threat is None or "threat" not in getattr(attack, "__dataclass_fields__", ()):
+    attack = attack.within()
+    threat, settings = attack.threat, attack.settings()
+    if threat is None or "threat" not in settings:
         raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
     changes: dict[str, Any] = {}
     if scale is not None:
         changes["threat"] = RowThreat(norm=threat.norm, eps=threat.eps, box=threat.box, scale=share * scale)
     else:
         changes["threat"] = replace(threat, eps=share * threat.eps)
-        if share > 0 and getattr(attack, "step_size", None) is not None:
-            changes["step_size"] = share * changed.step_size
-    return cast(Perturbation, replace(changed, **changes))
+        if share > 0 and settings.get("step_size") is not None:
+            changes["step_size"] = share * settings["step_size"]
+    return cast(Perturbation, replace(cast(Any, attack), **changes))

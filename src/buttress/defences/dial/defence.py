@@ -22,7 +22,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, one_of
 
 Variant = Literal["ce", "kl"]
@@ -66,7 +66,7 @@ class DIAL(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         variant: Variant = "ce",

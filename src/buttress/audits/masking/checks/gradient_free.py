@@ -1,4 +1,4 @@
-"""Does blind luck beat the gradient?"""
+"""Do random points, or an attack that queries outputs only, succeed where the gradient does not?"""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack
-from buttress.audits.masking.checks.check import Check, Kind, Result, Trial
+from buttress.attacks.black_box.square import Square
+from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Result
 from buttress.audits.masking.checks.proposal import black_box
 from buttress.engine.oracle import Oracle
 from buttress.losses import margin
 from buttress.random import Random
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class RandomSearch(Attack):
         count: points tried.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     count: int = 100
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -53,16 +54,39 @@ class RandomPoints(Check):
     """Random points within the budget against the attack (Carlini et al., arXiv 1902.06705)."""
 
     name = "random points"
-    question = "Do random points beat what the attack does not?"
+    question = "Do random points succeed where the attack does not?"
     kind: ClassVar[Kind] = "gradient-free"
     tests: ClassVar[int] = 2
     needs_gradient = False
 
-    def ask(self, trial: Trial) -> Result:
+    def ask(self, context: CheckContext) -> Result:
         """Fail where they do."""
-        search = RandomSearch(threat=trial.attack.threat, count=trial.draws)
-        found = trial.judge((f"{trial.draws} random points", trial.under(search)))
-        told = f"{found.challenger} beat {found.won} inputs that the attack does not, of {found.inputs}."
+        search = RandomSearch(threat=context.attack.threat, count=context.draws)
+        pair = context.compare_robust((f"{context.draws} random points", context.robust_under(search)))
+        reason = f"{pair.challenger} succeed on {pair.won} inputs that the attack misses, of {pair.inputs}."
         return Result(
-            "fail" if found.stronger else "pass", told, {}, (found,), black_box(trial) if found.stronger else None
+            "fail" if pair.stronger else "pass",
+            reason,
+            {},
+            (pair,),
+            black_box(context) if pair.stronger else None,
         )
+
+
+class BlackBox(Check):
+    """Square (Andriushchenko et al., ECCV 2020), which queries outputs only, against the attack."""
+
+    name = "black box"
+    question = "Is an attack without gradients more successful?"
+    kind: ClassVar[Kind] = "gradient-free"
+    tests: ClassVar[int] = 2
+    needs_gradient = False
+
+    def ask(self, context: CheckContext) -> Result:
+        """Fail where it does: gradients are the better guide wherever they are honest."""
+        square = Square(threat=context.attack.threat, queries=context.queries)
+        pair = context.compare_robust((f"Square with {context.queries} queries", context.robust_under(square)))
+        if not pair.stronger:
+            return Result("pass", f"Square succeeds on {pair.won} inputs that the attack misses.", {}, (pair,))
+        reason = f"Square succeeds on {pair.won} inputs that the attack misses, and misses {pair.lost} others."
+        return Result("fail", reason, {}, (pair,), black_box(context, more=2))

@@ -21,7 +21,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList)
 _BRANCHES = (("norm1", "attn", "ls1"), ("norm2", "mlp", "ls2"))
 
 
-def route(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None) -> list[str]:
+def block_names(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None) -> list[str]:
     """The names of a network's blocks in order of execution.
 
     Args:
@@ -40,16 +40,16 @@ def route(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None
         held = any(True for child in root.children() for _ in child.parameters())
         if not wanted or (not held and any(True for _ in root.parameters())):
             return [""]
-        return _once(layer_names(model, x, lambda name, module: name in wanted))
+        return _first_calls(layer_names(model, x, lambda name, module: name in wanted))
     names = layer_names(model, x, blocks)
     modules = dict(root.named_modules())
     for name in names:
         if name.partition("#")[0] not in modules:
             raise UserError(f"{name!r} is a function, and a block must be a module: name the module that calls it")
-    return _once(names)
+    return _first_calls(names)
 
 
-def _once(names: Sequence[str]) -> list[str]:
+def _first_calls(names: Sequence[str]) -> list[str]:
     """Each module at its first call."""
     return [name for name in names if "#" not in name]
 
@@ -64,8 +64,8 @@ def _children(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Passed:
-    """One block's part in a pass.
+class BlockCall:
+    """One block's call in a pass.
 
     Attributes:
         function: the block, of its first argument.
@@ -80,55 +80,55 @@ class Passed:
     alone: bool
 
 
-def passes(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, Passed]:
+def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
     """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
 
     Args:
         model: the network; it comes back as it was.
         x: (N, ...) inputs.
-        names: of `route`.
+        names: of `block_names`.
         seed: of what a random network draws.
     """
     root = user_module(model)
-    found: dict[str, Passed] = {}
+    calls: dict[str, BlockCall] = {}
 
-    def hook(name: str) -> Callable[..., None]:
-        def see(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if name in found:
-                found[name] = replace(found[name], alone=False)
+    def after(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            if name in calls:
+                calls[name] = replace(calls[name], alone=False)
             elif args and isinstance(args[0], Tensor):
                 alone = not _tensors((*args[1:], *kwargs.values())) and len(_tensors([output])) == 1
                 out = _first(output).detach().clone()
-                found[name] = Passed(_function(module, args[1:], kwargs), inputs[name], out, alone)
+                calls[name] = BlockCall(_function(module, args[1:], kwargs), inputs[name], out, alone)
 
-        return see
+        return record
 
-    def keep(name: str) -> Callable[..., None]:
-        def see(module: nn.Module, args: tuple[Any, ...]) -> None:
+    def before(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: tuple[Any, ...]) -> None:
             if name not in inputs and args and isinstance(args[0], Tensor):
                 inputs[name] = args[0].detach().clone()  # now: the block may overwrite it
 
-        return see
+        return record
 
     inputs: dict[str, Tensor] = {}
     handles = []
     try:
         for name in names:
             module = root.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(keep(name)))
-            handles.append(module.register_forward_hook(hook(name), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(before(name)))
+            handles.append(module.register_forward_hook(after(name), with_kwargs=True))
         with preserved(model, "eval", seed, x.device), torch.no_grad():
             model(x)
     finally:
         for handle in handles:
             handle.remove()
     for name in names:
-        if name not in found:
+        if name not in calls:
             raise UserError(f"the block {name!r} is not called with a tensor first: name another")
-        one = found[name]
-        if not one.z.is_floating_point() or {len(one.z), len(one.out)} != {len(x)}:
+        call = calls[name]
+        if not call.z.is_floating_point() or {len(call.z), len(call.out)} != {len(x)}:
             raise UserError(f"the block {name!r} does not take and give one row of numbers to an input: name another")
-    return {name: found[name] for name in names}
+    return {name: calls[name] for name in names}
 
 
 def _function(module: nn.Module, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
@@ -144,38 +144,38 @@ def _first(output: Any) -> Tensor:
     return first
 
 
-def chained(found: Mapping[str, Passed]) -> bool:
+def is_chain(calls: Mapping[str, BlockCall]) -> bool:
     """Whether each block gets the very numbers that the one before gave and no others: nothing between or beside."""
-    steps = list(found.values())
-    alone = all(step.alone for step in steps)
+    ordered = list(calls.values())
+    alone = all(call.alone for call in ordered)
     return alone and all(
-        a.out.numel() == b.z.numel() and torch.equal(a.out.flatten(), b.z.flatten()) for a, b in pairwise(steps)
+        a.out.numel() == b.z.numel() and torch.equal(a.out.flatten(), b.z.flatten()) for a, b in pairwise(ordered)
     )
 
 
-def branches(module: nn.Module, passed: Passed) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
+def residual_branches(module: nn.Module, call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
     """A block's residual branches in order, each with the point (N, ...) that it is added to.
 
-    A block tells them by a method ``branches()``, name -> function of the tensor that the function's value is added
+    A block offers them by a method ``branches()``, name -> function of the tensor that the function's value is added
     to. Blocks in the form of timm's (norm1, attn, ls1; norm2, mlp, ls2) need not. None where these do not add up to
     what the block gives.
     """
-    told = getattr(module, "branches", None)
-    functions: Mapping[str, Callable[[Tensor], Tensor]] = told() if callable(told) else _usual(module)
-    z, found = passed.z, {}
+    own = getattr(module, "branches", None)
+    functions: Mapping[str, Callable[[Tensor], Tensor]] = own() if callable(own) else _timm_branches(module)
+    z, branches = call.z, {}
     with torch.no_grad():
         for name, function in functions.items():
-            found[name] = (function, z)
+            branches[name] = (function, z)
             z = z + function(z)
-    same = bool(found) and z.shape == passed.out.shape and torch.allclose(z, passed.out, rtol=1e-4, atol=1e-5)
-    return found if same else {}
+    same = bool(branches) and z.shape == call.out.shape and torch.allclose(z, call.out, rtol=1e-4, atol=1e-5)
+    return branches if same else {}
 
 
-def _usual(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
-    found: dict[str, Callable[[Tensor], Tensor]] = {}
+def _timm_branches(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    branches: dict[str, Callable[[Tensor], Tensor]] = {}
     for before, name, after in _BRANCHES:
         parts = [getattr(module, part, None) for part in (before, name, after)]
         if not all(isinstance(part, nn.Module) for part in parts[:2]):
             return {}
-        found[name] = nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
-    return found
+        branches[name] = nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
+    return branches
