@@ -82,6 +82,7 @@ class AutoAttack(Attack):
         for name in ("targets", "restarts", "draws"):  # 0 for as published
             whole(name, getattr(self, name), 0)
         whole("steps", self.steps)
+        whole("queries", self.queries)
         if self.parts is not None:
             parts: object = (self.parts,) if isinstance(self.parts, str) else self.parts
             if not isinstance(parts, list | tuple) or not parts:
