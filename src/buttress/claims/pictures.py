@@ -17,7 +17,7 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.report.stills.curves import curves
 from buttress.report.stills.findings import STILLS, still
-from buttress.report.stills.svg import MARK
+from buttress.report.stills.picture import MARK
 from buttress.safe_files import write_text
 
 if TYPE_CHECKING:
