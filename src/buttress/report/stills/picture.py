@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from buttress.report.kinds.examples import embedded
+from buttress.report.kinds.examples import embedded_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,7 @@ def show_image(axes: Axes, address: object) -> None:
 
     axes.set(xticks=[], yticks=[])
     axes.set_box_aspect(1)
-    image = embedded(address)
+    image = embedded_png(address)
     if image is None:
         axes.set_facecolor("#f4f5f6")
         return

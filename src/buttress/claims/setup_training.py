@@ -32,7 +32,7 @@ def load(tree: Mapping[str, Any], data_dir: str | None, seed: int) -> Dataset:
     return source.load(seed)[0]
 
 
-def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
+def train(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
     """A network and the seconds that its training took.
 
     Args:
@@ -49,5 +49,5 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
     settings: dict[str, Any] = {name: getattr(training, name) for name in names}
     # Where the last weights are kept no epoch needs to be judged by an attack.
     check: Any = "none" if training.keep == "last" else "auto"
-    found = fit(model, dataset, method, **settings, precision=training.train_precision, seed=seed, validate_with=check)
-    return found, time.perf_counter() - start
+    result = fit(model, dataset, method, **settings, precision=training.train_precision, seed=seed, validate_with=check)
+    return result, time.perf_counter() - start
