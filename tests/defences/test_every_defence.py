@@ -26,9 +26,19 @@ from buttress.training.monitors import EarlyStopping
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py
 
+# Preparations and corrections that are short.
+QUICK = {
+    "adv-kip": {"steps": 5},
+    "class-corrected": {"rounds": 3},
+    "csa": {"pretrain_epochs": 3},
+    "gat": {"epochs": 3, "judge_epochs": 2},
+    "ladder": {"pretrain_epochs": 3, "decoder_epochs": 10},
+    "self-training": {"epochs": 5},
+}
+
 
 def make(name):
-    return registry.defence.get(name)()
+    return registry.defence.get(name)(**QUICK.get(name, {}))
 
 
 def prepared(name, model, images):
@@ -60,6 +70,7 @@ def test_it_names_its_source(name):
     assert registry.defence.get(name).paper
 
 
+@pytest.mark.representatives(name=["at", "gat"])
 @pytest.mark.parametrize("name", NAMES)
 def test_its_time_is_estimated_or_said_not_to_be(name, nets, network, images):
     """The estimate prepares a copy of what needs preparing, and leaves the network and the method alone."""
@@ -203,6 +214,7 @@ def test_stopped_and_resumed_it_gives_the_same_bits(name, network, images, train
     assert set(load_file(tmp_path / "run" / "model.safetensors")) == set(network().state_dict())
 
 
+@pytest.mark.representatives(name=["adv-kip", "apart", "at", "free", "gat", "standard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_with_moved_weights_an_average_and_a_monitor_it_resumes_too(name, network, train, same, tmp_path):
     count = []
@@ -224,6 +236,7 @@ def test_with_moved_weights_an_average_and_a_monitor_it_resumes_too(name, networ
     same(again.history, whole.history)
 
 
+@pytest.mark.representatives(name=["at", "free", "gat", "j-sigr", "ladder", "standard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_in_bf16(name, network, train):
     trained = train(network(), make(name), epochs=1, precision="bf16-mixed")
@@ -231,6 +244,7 @@ def test_it_trains_in_bf16(name, network, train):
     assert trained.history[-1]["loss"] == trained.history[-1]["loss"]
 
 
+@pytest.mark.representatives(name=["alp", "at", "free", "gat", "iat", "mart", "standard", "trades"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rise", [{"gamma": 0.0}, {"gamma": 0.5, "warmup": 4.0, "epochs": 1, "batch_size": 1000}])
 def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network, train, same):

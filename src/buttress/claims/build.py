@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,11 +26,19 @@ def build(kind: Callable[..., T], tree: Any, role: str = "") -> T:
     """
     import jsonargparse
 
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--it", type=kind)
     try:
-        made = parser.instantiate(parser.parse_object({"it": spelt_out(role, tree)}))
+        made: T = _parsed(kind, json.dumps(spelt_out(role, tree)))()
     except (jsonargparse.ArgumentError, TypeError) as error:
         raise UserError(f"{role or kind.__name__}: {' '.join(str(error).split())}") from None
-    thing: T = made.it
-    return thing
+    return made
+
+
+@functools.lru_cache(maxsize=512)
+def _parsed(kind: Callable[..., Any], settings: str) -> Callable[[], Any]:
+    """A maker of equal objects: rows of a table share most of their settings, and parsing them takes long."""
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=kind)
+    config = parser.parse_object({"it": json.loads(settings)})
+    return lambda: parser.instantiate(config).it
