@@ -131,6 +131,7 @@ def test_verdicts_are_the_same_with_a_twin(name, trained):
         assert pgd(name).threat.contains(found.x_adv, x).all()
 
 
+@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "mlp", "resnet18", "vit"])
 @every_model
 def test_it_is_audited(name, trained):
     model, kinds = trained(name)[0], ["robustness", "masking"]

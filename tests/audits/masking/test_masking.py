@@ -72,6 +72,7 @@ HONEST = {
 }
 
 
+@pytest.mark.representatives(name=["standard", "PGD-AT"])
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_networks_raise_no_alarm(name, split):
     model = broken.trained(broken.network(seed=2), HONEST[name](), optimiser=Optimiser(lr=3e-3))
