@@ -44,6 +44,14 @@ def _is_representative(item):
     return all(item.callspec.params[name] in values for kwargs in marks for name, values in kwargs.items())
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk():
+    """What is written is there for every process, and for one that was killed; only a power cut would tell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
+
+
 def _settings():
     return (
         torch.get_num_threads(),

@@ -33,7 +33,6 @@ QUICK = {
     "csa": {"pretrain_epochs": 3},
     "gat": {"epochs": 3, "judge_epochs": 2},
     "ladder": {"pretrain_epochs": 3, "decoder_epochs": 10},
-    "self-training": {"epochs": 20},
 }
 
 
