@@ -12,13 +12,16 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from buttress import registry
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch, Defence
+from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Training
+from buttress.threat import Threat
 from buttress.training import Interrupted
 from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
@@ -37,7 +40,10 @@ QUICK = {
 
 
 def make(name):
-    return registry.defence.get(name)(**QUICK.get(name, {}))
+    """The member with settings that are quick: short attacks, and what `QUICK` has."""
+    member, attack = registry.defence.get(name), PGD(threat=Threat(), steps=3)
+    wanted = {"steps": 3, "attack": attack, "base": AdversarialTraining(attack), **QUICK.get(name, {})}
+    return member(**{key: value for key, value in wanted.items() if key in inspect.signature(member).parameters})
 
 
 def prepared(name, model, images):
