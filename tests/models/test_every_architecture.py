@@ -106,6 +106,7 @@ def test_it_is_trained_kept_and_loaded(name, trained):
     assert logits.shape == (6, 3)
 
 
+@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "mlp", "resnet18", "snode"])
 @every_model
 def test_adversarial_training_stopped_and_resumed_is_as_if_never_stopped(name, tmp_path):
     defence = AdversarialTraining(pgd(name, steps=1))
