@@ -75,7 +75,6 @@ def _here(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(NETWORKS)
 
 
-@pytest.mark.representatives(name=["sines", "shifts"])
 @pytest.mark.usefixtures("_here")
 @pytest.mark.parametrize("name", LINES)
 def test_the_usual_audit_goes_on_and_says_what_it_looks_at(tmp_path, name):

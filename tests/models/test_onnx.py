@@ -92,7 +92,6 @@ def test_what_is_there_is_replaced_only_when_asked(exported, tmp_path):
         torch.testing.assert_close(run(path, X), other(X))
 
 
-@pytest.mark.representatives(case=["a choice", "a tuple", "no such operator"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_exported_is_told_in_one_line_and_leaves_nothing(case, tmp_path, capfd):
     change, told = REFUSED[case]
