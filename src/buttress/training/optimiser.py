@@ -15,7 +15,8 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.validation import not_negative, number, positive
 
-_MOMENTUM, _NESTEROV = 0.9, False
+_MOMENTUM = 0.9
+_NESTEROV = False
 _REFUSED = {
     "lbfgs": "it evaluates the loss several times an update, which a defence's step does not",
     "sparseadam": "it takes sparse gradients, and networks give dense ones",

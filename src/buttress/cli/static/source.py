@@ -81,14 +81,25 @@ def resolve(where: Source, name: str) -> Place | None:
         return None
 
 
+@dataclass(frozen=True)
+class ClassPlace(Place):
+    """The definition of a class."""
+
+    node: ast.ClassDef
+
+
+def lineage(place: Place) -> list[ClassPlace]:
+    """A class and all the package's classes above it, those first."""
+    if not isinstance(place.node, ast.ClassDef):
+        return []
+    above = [resolve(place.source, base.id) for base in place.node.bases if isinstance(base, ast.Name)]
+    chain = [one for base in above if base is not None for one in lineage(base)]
+    return [*chain, ClassPlace(place.source, place.node)]
+
+
 def bases(place: Place) -> Iterator[str]:
     """The names of a class and of all the package's classes above it."""
-    if isinstance(place.node, ast.ClassDef):
-        yield place.node.name
-        for base in place.node.bases:
-            above = resolve(place.source, base.id) if isinstance(base, ast.Name) else None
-            if above is not None:
-                yield from bases(above)
+    return (one.node.name for one in reversed(lineage(place)))
 
 
 def is_dataclass(place: Place) -> bool:
