@@ -25,9 +25,9 @@ def test_the_moon_gain_is_none_of_table_2():
 
 
 def test_the_sum_of_a_row_counts_as_a_column():
-    found = nearest_cells({"a": [1.0, 2.0], "b": [0.5, 0.0]}, [0, 0.1], 2.5)
-    assert found[0] == {"better": "a", "than": "b", "at": "R&G", "difference": 2.5}
-    assert len(found) == 2 * 3
+    cells = nearest_cells({"a": [1.0, 2.0], "b": [0.5, 0.0]}, [0, 0.1], 2.5)
+    assert cells[0] == {"better": "a", "than": "b", "at": "R&G", "difference": 2.5}
+    assert len(cells) == 2 * 3
 
 
 def result(seeds):
@@ -50,14 +50,14 @@ CLAIM = Claim(
 def test_a_gain_is_judged_by_the_results_of_the_other_claim(tmp_path):
     seeds = {"AT-APGD-LR-L0": [50.0, 52.0, 54.0], "AT-APGD": [30.0, 31.0, 32.0]}
     (tmp_path / "lsa-table3-mnist.json").write_text(json.dumps(result(seeds)))
-    found = run_gains(CLAIM, tmp_path)
-    (check,) = found["checks"]
+    outcome = run_gains(CLAIM, tmp_path)
+    (check,) = outcome["checks"]
     assert check["published"] == 21.79
     assert check["under"]["FGSM"]["seeds"] == [20.0, 21.0, 22.0]
     assert check["under"]["PGD"]["verdict"] == "reproduced"
-    (cell,) = found["cells"]
+    (cell,) = outcome["cells"]
     assert [entry["difference"] for entry in cell["found"]] == [21.79]
-    assert found["derived_from"]["lsa-table3-mnist"]["seeds"] == 3
+    assert outcome["derived_from"]["lsa-table3-mnist"]["seeds"] == 3
 
 
 def test_the_other_claim_must_be_there_and_be_one(tmp_path):

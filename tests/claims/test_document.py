@@ -87,23 +87,23 @@ def test_the_page_is_a_function_of_the_files(tmp_path):
 
 def test_what_else_differs_is_told_beside_a_comparison(tmp_path):
     """Clean accuracy 90 and 92 against 80 and 84; 300 parameters against 200; nothing beside a check of one row."""
-    told, again = claim(), claim()["checks"][0]
-    told["checks"][0]["rows"] = ["LR", "AT"]
+    result, again = claim(), claim()["checks"][0]
+    result["checks"][0]["rows"] = ["LR", "AT"]
     accuracy = {"FGSM": {"0": spread([90.0, 92.0])}, "PGD": {"0": spread([90.0, 92.0])}}
     other = {"FGSM": {"0": spread([80.0, 84.0])}, "PGD": {"0": spread([80.0, 84.0])}}
-    told["rows"] = [
+    result["rows"] = [
         {"name": "LR", "accuracy": accuracy, "parameters": 300},
         {"name": "AT", "accuracy": other, "parameters": 200},
     ]
-    told["checks"].append(again)
-    lines = [line for line in checks(told).splitlines() if line.startswith("| LR better")]
+    result["checks"].append(again)
+    lines = [line for line in checks(result).splitlines() if line.startswith("| LR better")]
     assert lines[0].endswith("| clean +9.0, parameters x 1.5 |")
     assert lines[1].endswith("| direction only | as before |  |  |")
-    for row in told["rows"]:
+    for row in result["rows"]:
         del row["parameters"]
         for columns in row["accuracy"].values():
             columns["0.2"] = columns.pop("0")
-    assert "Beside" not in checks(told)
+    assert "Beside" not in checks(result)
 
 
 def test_no_page_of_somebody_elses_is_overwritten(tmp_path):
@@ -132,18 +132,18 @@ def test_a_file_that_is_no_claim_is_named(tmp_path, text):
     ],
 )
 def test_the_judgement_follows_from_the_intervals(values, judgement):
-    told = regularisation_summary(claim([pair(f"LR{i}", "relative_error", v, EVEN) for i, v in enumerate(values)]))
-    assert "speak of are +6.0 points under FGSM and +6.0 points under PGD; published: +20.2." in told
+    text = regularisation_summary(claim([pair(f"LR{i}", "relative_error", v, EVEN) for i, v in enumerate(values)]))
+    assert "speak of are +6.0 points under FGSM and +6.0 points under PGD; published: +20.2." in text
     if UP in values:
-        assert "Above: LR0 (+6.0)" in told
-    fgsm, pgd = [line for line in told.splitlines() if line.startswith("- ")]
+        assert "Above: LR0 (+6.0)" in text
+    fgsm, pgd = [line for line in text.splitlines() if line.startswith("- ")]
     assert fgsm.startswith(f"- The published measure (relative error), under FGSM: {judgement} Of 2 rows")
     assert "under PGD: It does not help. Of 2 rows, 0 are above" in pgd
-    assert "**" not in told  # nothing is said of the centred measure, which no row has
+    assert "**" not in text  # nothing is said of the centred measure, which no row has
 
 
 @pytest.mark.parametrize(
-    ("centred", "said"),
+    ("centred", "sentence"),
     [
         (UP, "**The centred measure helps in 1 rows and harms in none** (under PGD); on average it does better"),
         (
@@ -153,9 +153,9 @@ def test_the_judgement_follows_from_the_intervals(values, judgement):
         (EVEN, "**The centred measure shows neither gain nor harm that so few seeds can tell from 0** (under PGD)"),
     ],
 )
-def test_the_centred_measure_is_judged_under_the_strongest_attack(centred, said):
+def test_the_centred_measure_is_judged_under_the_strongest_attack(centred, sentence):
     pairs = [pair("LR", "relative_error", UP, [0.6, 0.5, 0.2]), pair("LR (centred)", "centred", EVEN, centred)]
-    assert said in regularisation_summary(claim(pairs))
+    assert sentence in regularisation_summary(claim(pairs))
 
 
 def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
@@ -164,15 +164,15 @@ def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
         {"gain": 16.35, "recipe": "r", "found": [], "nearest": [near]},
         {"gain": 16.3, "recipe": "r", "found": [near], "nearest": [near]},
     ]
-    told = gain_summary({"cells": cells})
-    assert "+16.35 (r): it is no difference of two cells of a column. Nearest: a less b at eps 0.5 (+16.30)." in told
-    assert "+16.3 (r): the published table gives it as a less b at eps 0.5 (+16.30)." in told
+    text = gain_summary({"cells": cells})
+    assert "+16.35 (r): it is no difference of two cells of a column. Nearest: a less b at eps 0.5 (+16.30)." in text
+    assert "+16.3 (r): the published table gives it as a less b at eps 0.5 (+16.30)." in text
 
 
 def test_the_most_displaced_layer_is_named():
     values = {"pgd": [spread([0.1]), spread([0.9])], "salt": [spread([0.3]), spread([0.2])]}
-    found = {"layers": ["relu1", "relu2"], "displacement": {"relative_error": values}, "published": {}}
-    assert "- A, relative error: relu1 under salt; relu2 under pgd." in profile_summary({"profiles": {"A": found}})
+    profile = {"layers": ["relu1", "relu2"], "displacement": {"relative_error": values}, "published": {}}
+    assert "- A, relative error: relu1 under salt; relu2 under pgd." in profile_summary({"profiles": {"A": profile}})
 
 
 def test_numbers_and_tables():

@@ -24,15 +24,22 @@ class Finished:
         return [self.result(*FOUND[DEFENCES[job["defence"]]][job["seed"]]) for job in jobs]
 
     def result(self, accuracy, number, text):
-        found = {"accuracy": {"PGD": accuracy}, "figures": {"size": number, "trust": text}}
-        return {**found, "seconds": {"training": 1.0, "measuring": 1.0}}
+        result = {"accuracy": {"PGD": accuracy}, "figures": {"size": number, "trust": text}}
+        return {**result, "seconds": {"training": 1.0, "measuring": 1.0}}
 
 
 def judge(*checks, **experiment):
     rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
-    asked = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
+    figures = {"size": {"audit": "weights", "path": "a"}, "trust": {"audit": "masking", "path": "verdict"}}
     attacks = [{"attack": {"name": "pgd", "steps": steps}} for steps in (20, 40)]
-    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": attacks, "rows": rows, "figures": asked, **experiment}
+    settings = {
+        "setups": {"A": {}},
+        "eps": [0, 0.2],
+        "attacks": attacks,
+        "rows": rows,
+        "figures": figures,
+        **experiment,
+    }
     return Table(Claim(source="s", statement="s", kind="table", checks=list(checks)), settings, 2, Finished()).run()
 
 
@@ -68,14 +75,14 @@ def test_what_may_be_lost(by, verdict):
 
 
 def test_figures_are_summed_up_and_checked():
-    found = judge({"better": "AT", "than": "plain", "figure": "size"})
-    (check,) = found["checks"]
+    result = judge({"better": "AT", "than": "plain", "figure": "size"})
+    (check,) = result["checks"]
     assert check["under"]["PGD"]["seeds"] == [4.0, 5.0]
     assert check["under"]["PGD"]["verdict"] == "direction only"  # 4.5 +- 6.4
-    rows = {row["name"]: row["figures"] for row in found["rows"]}
+    rows = {row["name"]: row["figures"] for row in result["rows"]}
     assert rows["plain"]["size"]["mean"] == 2.0
     assert rows["AT"]["trust"] == {"values": ["trustworthy", "suspect"]}
-    page = figures(found)
+    page = figures(result)
     assert "| training | size | trust |" in page
     assert "| plain | 2.0 ± 1.41 | suspect (2 of 2) |" in page
     assert "trustworthy (1 of 2), suspect (1 of 2)" in page
@@ -98,9 +105,9 @@ def test_a_difference_under_one_attack_is_the_same_in_each_column():
 
     class Two(Finished):
         def result(self, accuracy, number, text):
-            found = super().result(accuracy, number, text)
+            result = super().result(accuracy, number, text)
             return {
-                **found,
+                **result,
                 "accuracy": {"FGSM": accuracy, "PGD-40": [accuracy[0], accuracy[1] - 7 * (accuracy[1] > 40)]},
             }
 
@@ -112,9 +119,9 @@ def test_a_difference_under_one_attack_is_the_same_in_each_column():
     all_, first, second = Table(
         Claim(source="s", statement="s", kind="table", checks=checks), settings, 2, Two()
     ).run()["checks"]
-    assert [found["mean"] for found in all_["under"].values()] == [41.0, 34.0]
-    assert [found["mean"] for found in first["under"].values()] == [41.0, 41.0]
-    assert [found["verdict"] for found in second["under"].values()] == ["not reproduced"] * 2
+    assert [result["mean"] for result in all_["under"].values()] == [41.0, 34.0]
+    assert [result["mean"] for result in first["under"].values()] == [41.0, 41.0]
+    assert [result["verdict"] for result in second["under"].values()] == ["not reproduced"] * 2
     assert second["statement"] == "AT at least 40 above plain (accuracy at eps 0.2, PGD-40)"
 
 
@@ -131,20 +138,20 @@ def test_what_a_row_has_in_appearance_only():
 
     class Two(Finished):
         def result(self, accuracy, number, text):
-            found = super().result(accuracy, number, text)
-            found["accuracy"]["PGD-40"] = [accuracy[0], {50.0: 44.0, 54.0: 46.0}.get(accuracy[1], 0.0)]
-            found["accuracy"]["PGD-20"] = found["accuracy"].pop("PGD")
-            return found
+            outcome = super().result(accuracy, number, text)
+            outcome["accuracy"]["PGD-40"] = [accuracy[0], {50.0: 44.0, 54.0: 46.0}.get(accuracy[1], 0.0)]
+            outcome["accuracy"]["PGD-20"] = outcome["accuracy"].pop("PGD")
+            return outcome
 
     attacks = [{"attack": {"name": "pgd", "steps": steps}} for steps in (20, 40)]
     check = {"row": "AT", "at": 0.2, "attacks": ["PGD-20", "PGD-40"], "above": 5}
     rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
     settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": attacks, "rows": rows}
     claim = Claim(source="s", statement="s", kind="table", checks=[check])
-    (found,) = Table(claim, settings, 2, Two()).run()["checks"]
-    assert found["statement"] == "AT above 5 (accuracy at eps 0.2, PGD-20 less PGD-40; differences are from that)"
-    assert found["under"]["PGD-40"]["seeds"] == [1.0, 3.0]
-    assert found["under"]["PGD-40"]["verdict"] == "direction only"
+    (outcome,) = Table(claim, settings, 2, Two()).run()["checks"]
+    assert outcome["statement"] == "AT above 5 (accuracy at eps 0.2, PGD-20 less PGD-40; differences are from that)"
+    assert outcome["under"]["PGD-40"]["seeds"] == [1.0, 3.0]
+    assert outcome["under"]["PGD-40"]["verdict"] == "direction only"
 
 
 RANKED = {  # by row, of two seeds: size, and what is to rise with it
@@ -155,18 +162,18 @@ RANKED = {  # by row, of two seeds: size, and what is to rise with it
 }
 
 
-def ranked(check, found=RANKED):
+def ranked(check, values=RANKED):
     class Ranked:
         def run(self, jobs, title):
-            return [self.result(*found[job["defence"]][job["seed"]]) for job in jobs]
+            return [self.result(*values[job["defence"]][job["seed"]]) for job in jobs]
 
         def result(self, size, other):
             figures = {"size": size, "other": other}
             return {"accuracy": {"PGD": [90.0, 50.0]}, "figures": figures, "seconds": {"training": 1.0}}
 
-    rows = [{"name": name, "defence": name} for name in found]
-    asked = {name: {"audit": "weights", "path": "a"} for name in ("size", "other")}
-    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": asked}
+    rows = [{"name": name, "defence": name} for name in values]
+    audits = {name: {"audit": "weights", "path": "a"} for name in ("size", "other")}
+    settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows, "figures": audits}
     return Table(Claim(source="s", statement="s", kind="table", checks=[check]), settings, 2, Ranked()).run()
 
 
@@ -199,20 +206,20 @@ def test_a_figure_of_some_rows():
     class Told(Finished):
         def run(self, jobs, title):
             self.asked = {job["defence"]: sorted(job["figures"]) for job in jobs if "figures" in job}
-            found = super().run(jobs, title)
-            for job, result in zip(jobs, found, strict=True):
+            table = super().run(jobs, title)
+            for job, result in zip(jobs, table, strict=True):
                 result["figures"] = {key: result["figures"][key] for key in job.get("figures", {})}
-            return found
+            return table
 
     figures_asked = {"size": {"audit": "weights", "path": "a", "rows": ["AT"]}}
     settings = {"setups": {"A": {}}, "eps": [0, 0.2], "attacks": [], "figures": figures_asked}
     rows = [{"name": name, "defence": defence} for defence, name in DEFENCES.items()]
     check = {"row": "AT", "figure": "size", "above": 0}
     claim, work = Claim(source="s", statement="s", kind="table", checks=[check]), Told()
-    found = Table(claim, {**settings, "rows": rows}, 2, work).run()
+    table = Table(claim, {**settings, "rows": rows}, 2, work).run()
     assert work.asked == {"at": ["size"]}
-    assert "| plain | - |" in figures(found)
-    assert "| AT | 6.5 ± 2.1 |" in figures(found)
+    assert "| plain | - |" in figures(table)
+    assert "| AT | 6.5 ± 2.1 |" in figures(table)
 
 
 @pytest.mark.parametrize(
@@ -253,9 +260,9 @@ def test_wrong_checks_are_answered_before_anything_runs(check, message):
     ("rows", "message"), [(["TA"], "no row 'TA'"), (["plain"], "'size' is not measured of 'AT': its rows are plain")]
 )
 def test_wrong_rows_of_a_figure_are_answered_before_anything_runs(rows, message):
-    asked = {"size": {"audit": "weights", "path": "a", "rows": rows}}
+    figures = {"size": {"audit": "weights", "path": "a", "rows": rows}}
     with pytest.raises(UserError, match=message):
-        judge({"better": "AT", "than": "plain", "figure": "size"}, figures=asked)
+        judge({"better": "AT", "than": "plain", "figure": "size"}, figures=figures)
 
 
 @pytest.mark.parametrize(
@@ -299,24 +306,24 @@ def test_a_figure_is_read_from_the_finding():
 
 
 def test_figures_of_one_audit_ask_it_once(monkeypatch):
-    asked, runs = job("inputs"), []
+    template, runs = job("inputs"), []
     plain = jobs.audits.run
     monkeypatch.setattr(jobs.audits, "run", lambda *about, **s: runs.append(s["limit"]) or plain(*about, **s))
-    first = asked["figures"]["asked"]
+    first = template["figures"]["asked"]
     more = {"eps": {**first, "path": "main_eps"}, "fewer": {**first, "inputs": 10}}
-    found = run_job({**asked, "figures": {**asked["figures"], **more}}, None)["figures"]
-    assert found == {"asked": 20.0, "eps": 0.1, "fewer": 10.0}
+    figures = run_job({**template, "figures": {**template["figures"], **more}}, None)["figures"]
+    assert figures == {"asked": 20.0, "eps": 0.1, "fewer": 10.0}
     assert runs == [None, 20, 10]  # the table's attack, and two audits for three figures
 
 
 def test_whether_a_monitor_fired_is_a_figure():
     """A network that cannot learn: its robust accuracy never rises, so early stopping has something to say."""
-    asked = job("inputs")
+    template = job("inputs")
     calm = {"monitors": [{"name": "early-stopping", "patience": 50}]}
     loud = {"monitors": [{"name": "early-stopping", "patience": 1}], "optimiser": {"lr": 1e-12}, "epochs": 6}
     for changes, fired in ((calm, 0.0), (loud, 1.0)):
-        setup = {**asked["setup"], "training": {**asked["setup"]["training"], **changes}}
-        assert run_job({**asked, "setup": setup}, None)["figures"]["monitors fired"] == fired
+        setup = {**template["setup"], "training": {**template["setup"]["training"], **changes}}
+        assert run_job({**template, "setup": setup}, None)["figures"]["monitors fired"] == fired
 
 
 @pytest.mark.parametrize(

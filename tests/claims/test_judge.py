@@ -48,7 +48,7 @@ def rounded(tree):
 
 
 def row(name, fgsm, pgd):
-    accuracy = {label: {"0": seeds(90, 92), "0.2": found} for label, found in (("FGSM", fgsm), ("PGD", pgd))}
+    accuracy = {label: {"0": seeds(90, 92), "0.2": values} for label, values in (("FGSM", fgsm), ("PGD", pgd))}
     return {**ROW, "name": name, "accuracy": accuracy, "published": None}
 
 
@@ -87,13 +87,13 @@ def judge(folder):
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_what_is_kept_is_what_the_recipe_says_of_these_rows(path):
     """Texts, the whole experiment, and checks computed anew from the rows' numbers."""
-    kept = read_result(path)
-    claim = find(kept["recipe"]).claim
-    assert kept["recipe"] == path.stem
+    result = read_result(path)
+    claim = find(result["recipe"]).claim
+    assert result["recipe"] == path.stem
     if claim.kind == "table":
-        assert rounded(judge_again(kept, claim)) == rounded(kept)
+        assert rounded(judge_again(result, claim)) == rounded(result)
     else:
-        assert (kept["kind"], kept["statement"], kept["silent"]) == (claim.kind, claim.statement, claim.silent)
+        assert (result["kind"], result["statement"], result["silent"]) == (claim.kind, claim.statement, claim.silent)
 
 
 def test_nothing_but_texts_checks_and_verdicts_is_made_anew(kept):
@@ -115,7 +115,7 @@ def test_what_cannot_fail_is_no_evidence(kept):
     accuracy, passes = (check["under"] for check in after["checks"])
     assert [accuracy[label]["verdict"] for label in ("FGSM", "PGD")] == ["direction only", "cannot fail"]
     assert accuracy["PGD"]["mean"] == -4
-    assert {found["verdict"] for found in passes.values()} == {"cannot fail"}
+    assert {outcome["verdict"] for outcome in passes.values()} == {"cannot fail"}
     assert after["verdicts"] == {"FGSM": "direction only", "PGD": "not reproduced"}
     overview = (kept / "claims.md").read_text()
     assert "FGSM: 0 of 1 reproduced, 1 in direction only, 1 that cannot fail" in overview

@@ -1,4 +1,4 @@
-"""What survives of a claim is said in words that follow from its numbers."""
+"""What survives of a claim, in words that follow from its numbers."""
 
 import pytest
 
@@ -31,9 +31,9 @@ def check(name, **under):
     }
 
 
-def row(name, clean, said=None, **left):
+def row(name, clean, verdicts=None, **left):
     accuracy = {label: {"0": spread([clean] * 3), "0.1": spread([value] * 3)} for label, value in left.items()}
-    figures = {} if said is None else {"masking": {"values": said}}
+    figures = {} if verdicts is None else {"masking": {"values": verdicts}}
     return {"name": name, "accuracy": accuracy, "figures": figures}
 
 
@@ -91,8 +91,8 @@ def test_what_cannot_fail_is_not_told():
 
 def test_unmatched_clean_accuracy_is_told_by_its_largest_difference():
     rows = [row("A", 90.0, FGSM=60.0), row("B", 92.5, FGSM=60.0), row("C", 10.0, FGSM=60.0)]
-    told = "- Clean accuracy of rows that are compared, on the inputs of FGSM, differs by 2.5 points at most (A and B)."
-    assert told in lines(claim([check("it", FGSM=UP)], rows))
+    line = "- Clean accuracy of rows that are compared, on the inputs of FGSM, differs by 2.5 points at most (A and B)."
+    assert line in lines(claim([check("it", FGSM=UP)], rows))
 
 
 def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
@@ -101,21 +101,21 @@ def test_appearance_is_what_the_strongest_attack_of_a_row_takes_beyond_pgd():
         row("B", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 58.0}),
         row("C", 90.0, **{"PGD from B": 80.0, "PGD-40": 60.0, "AutoAttack": 60.0, "Square": 61.0}),
     ]
-    told = lines(claim([check("it", FGSM=UP)], rows))[-1]
-    assert told.startswith("- Points of accuracy that PGD-40 takes at eps 0.1, and that the table's strongest attack")
-    assert told.endswith("furthest apart: A 30.0 and 89.0 (PGD from B); B 30.0 and 32.0 (Square).")
+    line = lines(claim([check("it", FGSM=UP)], rows))[-1]
+    assert line.startswith("- Points of accuracy that PGD-40 takes at eps 0.1, and that the table's strongest attack")
+    assert line.endswith("furthest apart: A 30.0 and 89.0 (PGD from B); B 30.0 and 32.0 (Square).")
     alike = [{**rows[2], "name": name} for name in "AB"]
-    told = lines(claim([check("it", FGSM=UP)], alike))[-1]
-    assert told == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+    line = lines(claim([check("it", FGSM=UP)], alike))[-1]
+    assert line == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
 
 
 def test_an_attack_on_few_inputs_tells_nothing_of_appearance_or_of_clean_accuracy():
     rows = [row(name, 90.0, **{"PGD-40": 60.0, "AutoAttack": 40.0}) for name in "AB"]
     rows[0]["accuracy"]["PGD-40"]["0"] = spread([88.0] * 3)
     attacks = [{"attack": "pgd", "inputs": 50}, {"attack": "autoattack", "inputs": 24}]
-    told = lines(claim([check("it", FGSM=UP)], rows, experiment={"attacks": attacks}))
-    assert told[-1] == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
-    assert "on the inputs of PGD-40, differs by 2.0 points at most (A and B)." in told[-2]
+    summary = lines(claim([check("it", FGSM=UP)], rows, experiment={"attacks": attacks}))
+    assert summary[-1] == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+    assert "on the inputs of PGD-40, differs by 2.0 points at most (A and B)." in summary[-2]
     attacks[1]["inputs"] = 25
     assert (
         "A 28.0 and 50.0 (AutoAttack)"
@@ -133,8 +133,8 @@ def test_inputs_that_are_wrong_already_do_not_count_for_an_attack():
     rows = [row(name, 90.0, **{"PGD-40": 60.0, "AutoAttack": 55.0}) for name in "AB"]
     for each in rows:
         each["accuracy"]["AutoAttack"]["0"] = spread([80.0] * 3)
-    told = lines(claim([check("it", FGSM=UP)], rows))[-1]
-    assert told == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
+    line = lines(claim([check("it", FGSM=UP)], rows))[-1]
+    assert line == "- No attack of the table takes more accuracy at eps 0.1 than PGD-40."
 
 
 @pytest.mark.parametrize(("audit", "inputs", "asked"), [({"inputs": 30}, None, 30), ({}, 50, 50), ({}, None, 200)])
@@ -144,8 +144,8 @@ def test_masking_tells_which_rows_it_doubts_and_what_it_cannot_show(audit, input
     experiment = {"figures": {"masking": figure, "other": {"audit": "end-time", "path": "mean"}}}
     gap = least_gap(asked, level=0.01 / TESTS, floor=0.01, tolerated=0.05)
     both = [row("A", 90.0, bad, FGSM=60.0), row("B", 90.0, good, FGSM=60.0)]
-    told = lines(claim([check("it", FGSM=UP)], both, experiment=experiment))[-1]
-    assert told == (
+    line = lines(claim([check("it", FGSM=UP)], both, experiment=experiment))[-1]
+    assert line == (
         f'- The verdict "masking", on {asked} inputs, doubts A (2 of 3); '
         f"it can show no gap below {100 * gap:.0f} points to a costlier attack."
     )

@@ -46,9 +46,9 @@ class Finished:
         return {"picture": {"finding": finding}, "seconds": seconds}
 
 
-def table(work, seeds=2, **asked):
+def table(work, seeds=2, **changes):
     rows = [{"name": name, "defence": defence} for name, defence in zip(ROWS, ANSWERS, strict=True)]
-    settings = {"setups": {"A": {"a": 1}}, "eps": [0, 0.2], "attacks": [], "rows": rows, **asked}
+    settings = {"setups": {"A": {"a": 1}}, "eps": [0, 0.2], "attacks": [], "rows": rows, **changes}
     check = {"better": ROWS[1], "than": ROWS[0], "at": 0}
     return Table(Claim(source="s", statement="s", kind="table", checks=[check]), settings, seeds, work)
 
@@ -66,26 +66,26 @@ def test_pictures_of_audits_leave_the_jobs_of_the_table_as_they_were():
 
 def test_curves_are_those_of_the_tables_own_trainings():
     work = Finished(("train_fgsm", "loss"))
-    asked = {"a": {**HISTORY, "rows": ROWS[1:]}, "b": {"history": {"loss": "loss"}, "rows": ROWS[1:]}}
-    found = table(work, seeds=3, pictures=asked).run()["pictures"]
+    trees = {"a": {**HISTORY, "rows": ROWS[1:]}, "b": {"history": {"loss": "loss"}, "rows": ROWS[1:]}}
+    drawings = table(work, seeds=3, pictures=trees).run()["pictures"]
     assert len(work.jobs) == 2 * 3
     assert [job.get("history", False) for job in work.jobs] == [False, True] * 3
-    assert found["a"]["rows"] == found["b"]["rows"] == ROWS[1:]
-    assert found["a"]["told"].startswith("Mean over 3 seeds")
-    assert "AT (eps 1)" in found["a"]["svg"]
-    assert "plain" not in found["a"]["svg"]
+    assert drawings["a"]["rows"] == drawings["b"]["rows"] == ROWS[1:]
+    assert drawings["a"]["told"].startswith("Mean over 3 seeds")
+    assert "AT (eps 1)" in drawings["a"]["svg"]
+    assert "plain" not in drawings["a"]["svg"]
 
 
 def test_an_audit_is_drawn_of_the_first_seed_under_the_largest_budget():
     work = Finished()
-    asked = {"audit": {"name": "saliency", "count": 1}, "inputs": 5, "caption": "Look."}
-    found = table(work, pictures={"maps": asked}).run()["pictures"]["maps"]
+    tree = {"audit": {"name": "saliency", "count": 1}, "inputs": 5, "caption": "Look."}
+    drawing = table(work, pictures={"maps": tree}).run()["pictures"]["maps"]
     jobs = [job for job in work.jobs if "picture" in job]
     assert [job["seed"] for job in jobs] == [0, 0]
-    assert jobs[0]["picture"] == {"audit": asked["audit"], "inputs": 5, "eps": 0.2}
-    assert found["told"] == "Look. Networks of the first seed."
-    assert "✓ 3" in found["svg"]
-    assert "✗ 8" in found["svg"]
+    assert jobs[0]["picture"] == {"audit": tree["audit"], "inputs": 5, "eps": 0.2}
+    assert drawing["told"] == "Look. Networks of the first seed."
+    assert "✓ 3" in drawing["svg"]
+    assert "✗ 8" in drawing["svg"]
 
 
 def test_a_curve_of_an_unknown_figure_is_refused():
@@ -103,8 +103,8 @@ def test_a_curve_of_an_unknown_figure_is_refused():
         ({"a": {**HISTORY, "rows": ["plane"]}}, "there is no row 'plane'; did you mean 'plain'"),
         ({"a": {**HISTORY, "rows": ["plain", "plain"]}}, "different rows"),
         ({"a": {**HISTORY, "rows": "plain"}}, "must be a list"),
-        ({"a": {"history": ["loss"]}}, "which figure each label stands for"),
-        ({"a": {"history": {"loss": 3}}}, "which figure each label stands for"),
+        ({"a": {"history": ["loss"]}}, "which figure each label shows"),
+        ({"a": {"history": {"loss": 3}}}, "which figure each label shows"),
         ({"a": {**HISTORY, "inputs": 3}}, "a history has none"),
         ({"a": {"audit": "saliency", "inputs": 0}}, "inputs must be a whole number of 1 or more; got 0"),
         ({"a": {"audit": "salience"}}, "did you mean 'saliency'"),
@@ -204,9 +204,9 @@ def test_from_the_recipe_to_the_page(tmp_path):
 def test_a_history_is_that_of_the_training():
     experiment = MINI["claim"]["experiment"]
     drop = {"drop": {"history": "train_robust", "path": "drop", "times": 100}}
-    asked = {"accuracy": {"eps": [0, 0.2], "attacks": []}, "history": True, "figures": drop}
+    measurements = {"accuracy": {"eps": [0, 0.2], "attacks": []}, "history": True, "figures": drop}
     result = run_job(
-        {"setup": experiment["setups"]["A"], "defence": "standard", "seed": 0, "split": "test", **asked}, None
+        {"setup": experiment["setups"]["A"], "defence": "standard", "seed": 0, "split": "test", **measurements}, None
     )
     history = result["history"]
     assert len(history) == 2

@@ -44,26 +44,26 @@ class Given:
 def test_checks_take_the_worst_layer_and_the_lead():
     one = {"pgd": [0.5, 0.6, 1.0], "gaussian": [0.4, 0.3, 0.2]}
     other = {"pgd": [0.6, 0.5, 0.8], "gaussian": [0.3, 0.3, 0.3]}
-    found = run_profiles(claim(), SETTINGS, 2, Given(one, other))
-    above, last, first = (check["under"]["relative_error"] for check in found["checks"])
+    result = run_profiles(claim(), SETTINGS, 2, Given(one, other))
+    above, last, first = (check["under"]["relative_error"] for check in result["checks"])
     assert above["seeds"] == pytest.approx([0.1, 0.2])
     assert last["seeds"] == pytest.approx([0.4, 0.2])
     assert first["seeds"] == pytest.approx([0.1, 0.0])
-    assert [check["published"] for check in found["checks"]] == pytest.approx([0.1, 0.3, 0.1])
-    layer = found["profiles"]["A"]["displacement"]["centred"]["pgd"][2]
+    assert [check["published"] for check in result["checks"]] == pytest.approx([0.1, 0.3, 0.1])
+    layer = result["profiles"]["A"]["displacement"]["centred"]["pgd"][2]
     assert layer["mean"] == pytest.approx(0.9)
     assert layer["seeds"] == [1.0, 0.8]
 
 
 def test_what_was_not_published_is_none():
     made_up = {"pgd": [0.5, 0.6, 1.0], "gaussian": [0.4, 0.3, 0.2]}
-    found = run_profiles(claim(published={"A": {"pgd": [0.5, 0.6, 0.9]}}), SETTINGS, 1, Given(made_up))
-    assert [check["published"] for check in found["checks"]] == [None, pytest.approx(0.3), None]
+    result = run_profiles(claim(published={"A": {"pgd": [0.5, 0.6, 0.9]}}), SETTINGS, 1, Given(made_up))
+    assert [check["published"] for check in result["checks"]] == [None, pytest.approx(0.3), None]
 
 
 def test_a_real_profile_is_that_of_sustainability(tmp_path):
     with open_work(tmp_path, None, 0, Reporter()) as work:
-        found = run_profiles(claim(), SETTINGS, 1, work)
+        result = run_profiles(claim(), SETTINGS, 1, work)
     moons = data.load("moons", samples=64, val=16, test=40, seed=0)
     model = Network(model="lsa-a", model_args={"width": 8}).create(moons, 0)
     fit(model, moons, epochs=2, keep="last", validate_with="none", seed=0)
@@ -73,9 +73,9 @@ def test_a_real_profile_is_that_of_sustainability(tmp_path):
     }
     inputs = moons.test.stratified(24, 0)
     profile = layers.sustainability(model, inputs, chosen, measure="centred", seed=0)
-    mine = torch.tensor([[v["mean"] for v in found["profiles"]["A"]["displacement"]["centred"][n]] for n in chosen])
+    mine = torch.tensor([[v["mean"] for v in result["profiles"]["A"]["displacement"]["centred"][n]] for n in chosen])
     torch.testing.assert_close(mine, profile.mean.float())
-    assert found["profiles"]["A"]["layers"] == profile.layers == ["elu1", "elu2", "elu3"]
+    assert result["profiles"]["A"]["layers"] == profile.layers == ["elu1", "elu2", "elu3"]
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def test_the_perturbations_of_the_profiles_can_be_built():
 
 def test_merging_goes_into_mappings_and_replaces_the_rest():
     tree = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
-    found = merge(tree, {"a": {"c": [9]}, "e": {"f": 1}, "d": {"g": 2}})
-    assert found == {"a": {"b": 1, "c": [9]}, "d": {"g": 2}, "e": {"f": 1}}
+    result = merge(tree, {"a": {"c": [9]}, "e": {"f": 1}, "d": {"g": 2}})
+    assert result == {"a": {"b": 1, "c": [9]}, "d": {"g": 2}, "e": {"f": 1}}
     assert tree == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
 
 
@@ -145,9 +145,9 @@ def test_built_objects_are_typed_and_take_short_forms():
 def test_a_wrong_recipe_is_answered_in_one_line(tmp_path, text, message):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as error:
         find(str(path))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_list_of_recipes_says_which_hold_a_claim():

@@ -17,12 +17,12 @@ def test_the_interval_is_students(values):
     count, mean = len(values), sum(values) / len(values)
     sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1))
     half = QUANTILE[count] * sd / math.sqrt(count)
-    found = paired_difference(values)
-    assert found["mean"] == pytest.approx(mean)
-    assert found["sd"] == pytest.approx(sd)
-    assert found["low"] == pytest.approx(mean - half, rel=1e-3)
-    assert found["high"] == pytest.approx(mean + half, rel=1e-3)
-    assert found["seeds"] == values
+    summary = paired_difference(values)
+    assert summary["mean"] == pytest.approx(mean)
+    assert summary["sd"] == pytest.approx(sd)
+    assert summary["low"] == pytest.approx(mean - half, rel=1e-3)
+    assert summary["high"] == pytest.approx(mean + half, rel=1e-3)
+    assert summary["seeds"] == values
 
 
 def test_one_seed_has_no_spread_and_no_interval():

@@ -97,9 +97,9 @@ def test_choices_are_the_best_on_validation_data(done):
     val = [entry for entry in kept(folder) if entry["job"]["split"] == "val"]
 
     def scores(pick):
-        found = [sum(next(iter(e["result"]["accuracy"].values()))) for e in val if pick(e["job"])]
-        assert len(found) == 2
-        return sum(found) / 2
+        sums = [sum(next(iter(e["result"]["accuracy"].values()))) for e in val if pick(e["job"])]
+        assert len(sums) == 2
+        return sum(sums) / 2
 
     for entry in gamma["tried"]:
         mine = scores(lambda job, g=entry["choice"]["gamma"]: job["defence"].get("gamma") == g)

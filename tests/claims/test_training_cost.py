@@ -57,10 +57,10 @@ def test_passes_stand_beside_the_seconds():
 
 
 def test_parameters_stand_last_where_they_are_known():
-    found = judge()
-    assert "parameters" not in rows(found)
-    found["rows"][1]["parameters"] = 12345
-    page = rows(found)
+    result = judge()
+    assert "parameters" not in rows(result)
+    result["rows"][1]["parameters"] = 12345
+    page = rows(result)
     assert "| training | 0 | 0.1 | 0.2 | seconds of training | passes | parameters |" in page
     assert "| 1.0 ± 0.0 | 880 (11 x) | 12,345 |" in page
     assert "| 1.0 ± 0.0 | 80 (8 x) | - |" in page
@@ -76,19 +76,19 @@ def test_parameters_stand_last_where_they_are_known():
 )
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_a_check_on_passes_needs_no_seeds(by, verdict, statement, seeds):
-    found = judge({"better": "PGD-10", "than": "plain", "figure": "passes", "by": by}, seeds=seeds)["checks"][1]
-    assert found["statement"] == statement
-    assert found["published"] is None
-    difference = found["under"]["PGD"]
+    check = judge({"better": "PGD-10", "than": "plain", "figure": "passes", "by": by}, seeds=seeds)["checks"][1]
+    assert check["statement"] == statement
+    assert check["published"] is None
+    difference = check["under"]["PGD"]
     assert (difference["mean"], difference["low"], difference["high"]) == (800, 800, 800)
     assert difference["seeds"] == [800] * seeds
     assert difference["verdict"] == verdict
 
 
 def test_free_for_fewer_epochs_is_no_dearer():
-    found = judge({"better": "free", "than": "plain", "figure": "passes"})["checks"][1]
-    assert found["under"]["PGD"]["verdict"] == "not reproduced"
-    assert found["under"]["PGD"]["mean"] == 0
+    check = judge({"better": "free", "than": "plain", "figure": "passes"})["checks"][1]
+    assert check["under"]["PGD"]["verdict"] == "not reproduced"
+    assert check["under"]["PGD"]["mean"] == 0
 
 
 @pytest.mark.parametrize("pair", [("unknown", "plain"), ("plain", "unknown")])
@@ -103,22 +103,22 @@ def test_the_cost_is_that_of_the_defence_chosen():
         {"name": "chosen", "defence": chosen, "choose": {"steps": [3]}},
         {"name": "above", "defence": {"name": "layer-regularised", "base": "$chosen", "layers": ["x"]}},
     ]
-    found = judge({"better": "above", "than": "chosen", "figure": "passes"}, rows=[*ROWS, *more])
-    costs = {row["name"]: row["cost"]["passes"] for row in found["rows"]}
+    result = judge({"better": "above", "than": "chosen", "figure": "passes"}, rows=[*ROWS, *more])
+    costs = {row["name"]: row["cost"]["passes"] for row in result["rows"]}
     assert costs["chosen"] == 40 * (2 + 6)
-    assert found["checks"][1]["under"]["PGD"]["mean"] == costs["above"] - costs["chosen"] > 0
+    assert result["checks"][1]["under"]["PGD"]["mean"] == costs["above"] - costs["chosen"] > 0
 
 
 def test_only_layer_regularisation_is_told_as_such():
     """AWP goes around another row's training, too, and the page says nothing of layers then."""
     around = [{"name": name, "defence": {"name": name, "base": "$PGD-10"}} for name in ("awp", "layer-regularised")]
     around[1]["defence"]["layers"] = ["x"]
-    found = judge(rows=[*ROWS, *around])
-    assert [(pair["row"], pair["base"]) for pair in found["regularised"]] == [("layer-regularised", "PGD-10")]
+    result = judge(rows=[*ROWS, *around])
+    assert [(pair["row"], pair["base"]) for pair in result["regularised"]] == [("layer-regularised", "PGD-10")]
     assert judge(rows=[*ROWS, around[0]])["regularised"] == []
-    told = regularisation_summary(found)
-    assert "Of 1 rows" in told
-    assert "published: " not in told, "no number was published for these checks"
+    text = regularisation_summary(result)
+    assert "Of 1 rows" in text
+    assert "published: " not in text, "no number was published for these checks"
 
 
 def test_rows_that_build_on_each_other_in_a_circle_are_found():
@@ -159,14 +159,14 @@ def test_names_of_built_in_figures_are_taken(name):
 
 
 def test_robust_error_is_natural_error_and_boundary_error():
-    found = judge(errors=True)
-    told = {row["name"]: row["errors"]["PGD"] for row in found["rows"]}["plain"]
-    assert told["natural"]["seeds"] == [10.0, 6.0]
-    assert told["boundary"]["seeds"] == [80.0, 80.0]  # at the largest eps, not at the one between
-    assert told["robust"]["seeds"] == [90.0, 86.0]
-    assert [told[part]["mean"] for part in told] == [8.0, 80.0, 88.0]
-    assert told["robust"]["sd"] == pytest.approx(8**0.5)
-    page = errors(found)
+    result = judge(errors=True)
+    parts = {row["name"]: row["errors"]["PGD"] for row in result["rows"]}["plain"]
+    assert parts["natural"]["seeds"] == [10.0, 6.0]
+    assert parts["boundary"]["seeds"] == [80.0, 80.0]  # at the largest eps, not at the one between
+    assert parts["robust"]["seeds"] == [90.0, 86.0]
+    assert [parts[part]["mean"] for part in parts] == [8.0, 80.0, 88.0]
+    assert parts["robust"]["sd"] == pytest.approx(8**0.5)
+    page = errors(result)
     assert "### Natural and boundary error in percent under PGD" in page
     assert "| training | natural | boundary | robust |" in page
     assert "| plain | 8.0 ± 2.8 | 80.0 ± 0.0 | 88.0 ± 2.8 |" in page

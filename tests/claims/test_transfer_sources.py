@@ -103,9 +103,9 @@ def test_points_are_made_on_each_source_and_judged_by_the_network():
 def test_the_network_itself_as_a_source_gives_the_attack_itself():
     """A twin of the same seed is the same network, and so the transfer is the attack without it."""
     moved = {**MOVED, "sources": {"itself": {"setup": "A", "seed": 0}}}
-    found = run_job(asked(attacks=[PLAIN, moved])[0], None)["accuracy"]
-    assert found["PGD-3 from itself"] == found["PGD-3"]
-    assert found["PGD-3"][1] < found["PGD-3"][0]
+    accuracy = run_job(asked(attacks=[PLAIN, moved])[0], None)["accuracy"]
+    assert accuracy["PGD-3 from itself"] == accuracy["PGD-3"]
+    assert accuracy["PGD-3"][1] < accuracy["PGD-3"][0]
 
 
 def test_a_source_that_does_not_fit_is_named():

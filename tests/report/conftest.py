@@ -30,9 +30,9 @@ def robustness(start: float, slope: float, severity: Any) -> Finding:
     ]
     data = {"inputs": 1000, "seed": 0, "precision": "fp32", "interval": "exact binomial, 95 %", "main_eps": 8 / 255}
     noises = [{"name": "gaussian", "label": "gaussian", "accuracy": 0.87, "low": 0.85, "high": 0.89}]
-    found = {**data, "attacks": attacks, "noises": noises, "worst": curve(start, slope)}
+    content = {**data, "attacks": attacks, "noises": noises, "worst": curve(start, slope)}
     verdict = f"{start:.1%} of 1000 inputs are classified correctly; far fewer are under PGD-20 at linf eps 0.03137."
-    return Finding("robustness", "Robustness", verdict, severity, found)
+    return Finding("robustness", "Robustness", verdict, severity, content)
 
 
 def layers(scale: float, vulnerable: list[str], severity: Any) -> Finding:
@@ -109,8 +109,8 @@ def trust() -> Finding:
 @pytest.fixture
 def one() -> dict[str, list[Finding]]:
     """One network, every kind, and a kind that has no renderer."""
-    found = [robustness(0.912, 90.0, "bad"), layers(1.0, ["layer1.0.relu", "layer1.1.relu"], "warning")]
-    return {"network": [*found, examples(6), boundary(0.3), trust()]}
+    findings = [robustness(0.912, 90.0, "bad"), layers(1.0, ["layer1.0.relu", "layer1.1.relu"], "warning")]
+    return {"network": [*findings, examples(6), boundary(0.3), trust()]}
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def drawn() -> Any:
     def read(html: str) -> list[Any]:
         import plotly.graph_objects as go
 
-        found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
-        return [go.Figure(json.loads(content)) for content in found]
+        blocks = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+        return [go.Figure(json.loads(content)) for content in blocks]
 
     return read

@@ -91,9 +91,9 @@ def test_hover_on_the_layer_profile(opened):
     assert plot.find_elements("css selector", ".hoverlayer .hovertext") == []
     ActionChains(opened).move_to_element(plot.find_elements("css selector", ".scatterlayer .point")[2]).perform()
     wait(opened, "return document.querySelectorAll('.hoverlayer .hovertext').length")
-    told = plot.find_element("css selector", ".hoverlayer .hovertext").text
+    text = plot.find_element("css selector", ".hoverlayer .hovertext").text
     for part in ("layer1.0.relu", "mean 0.810, sd 0.162", "median 0.810", "among the most vulnerable"):
-        assert part in told
+        assert part in text
 
 
 @ONE

@@ -73,7 +73,7 @@ def test_plotly_is_there_once_and_only_when_needed(two, facts):
     from plotly.offline import get_plotlyjs
 
     assert page(two, facts).count(get_plotlyjs()) == 1
-    plain = {name: [f for f in found if f.kind in ("examples", "masking")] for name, found in two.items()}
+    plain = {name: [f for f in findings if f.kind in ("examples", "masking")] for name, findings in two.items()}
     assert len(page(plain, facts)) < 200_000
 
 
@@ -104,10 +104,10 @@ def test_what_comes_where(one, facts):
     marks = ["The title", "The verdict.", "Clean accuracy", "Robust accuracy", "Most vulnerable layers", "FGSM (linf)"]
     places = [text.rindex(mark) if mark == "The title" else text.index(mark) for mark in marks]
     assert places[1:] == sorted(places[1:])
-    made = text.index("How this was made")
-    assert made > text.index("Can the figures be trusted?") > max(places[1:])
-    for told in (facts["command"], facts["provenance"], "torch 2.13.0", "gamma", "0.3", "Seed 0", "epochs"):
-        assert told in text[made:]
+    position = text.index("How this was made")
+    assert position > text.index("Can the figures be trusted?") > max(places[1:])
+    for fact in (facts["command"], facts["provenance"], "torch 2.13.0", "gamma", "0.3", "Seed 0", "epochs"):
+        assert fact in text[position:]
 
 
 def test_each_verdict_names_its_network_where_there_are_two(one, two, facts):
@@ -125,7 +125,7 @@ def test_key_figures_of_many_networks_are_a_table(two, facts):
     (_, findings), *_ = two.items()
     many = {f"network {index}": findings for index in range(7)}
     seen = Seen(page(many, facts))
-    assert not [tag for tag, found in seen.tags if tag == "div" and found.get("class") == "cards"]
+    assert not [tag for tag, attributes in seen.tags if tag == "div" and attributes.get("class") == "cards"]
     assert "Network Clean accuracy" in seen.text
     assert all(f"{name} 91.2%" in seen.text for name in many)
 

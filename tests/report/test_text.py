@@ -8,7 +8,7 @@ from buttress.report import text
 
 
 @pytest.mark.parametrize(
-    ("said", "wanted"),
+    ("result", "wanted"),
     [
         (text.percent(0.91249), "91.2%"),
         (text.percent(1.0), "100.0%"),
@@ -37,8 +37,8 @@ from buttress.report import text
         (text.escape_label("<b>&"), "&lt;b&gt;&amp;"),
     ],
 )
-def test_known_texts(said, wanted):
-    assert said == wanted
+def test_known_texts(result, wanted):
+    assert result == wanted
 
 
 @given(st.floats(min_value=1e-4, max_value=1e9))

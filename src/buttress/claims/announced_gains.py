@@ -13,7 +13,7 @@ from buttress.claims.seed_statistics import R_AND_G, row_differences, verdict
 from buttress.errors import UserError
 
 _CLOSE = 0.005  # half of the last printed digit
-_SHOWN = 3  # nearest differences of the published table that are told
+_SHOWN = 3  # nearest differences of the published table that are listed
 
 
 def run_gains(claim: Claim, out: Path) -> dict[str, Any]:

@@ -47,9 +47,9 @@ corrected for the number of comparisons: of 20 differences that are really 0, th
 it. A check marked † was written once its rows had been measured.
 
 **What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
-inputs that it was given. It compares this attack with others at a level that few inputs make wide, so that a gap of
-tens of points between PGD and AutoAttack, or Square with more queries, may stand beside "trustworthy": each claim tells
-the least gap that it could show. Read the strongest attack of a table.
+inputs that it was run on. It compares this attack with others at a level that few inputs make wide, so that a gap of
+tens of points between PGD and AutoAttack, or Square with more queries, may appear beside "trustworthy": each claim
+reports the least gap that it could show. Read the strongest attack of a table.
 """
 
 

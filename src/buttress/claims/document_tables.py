@@ -60,14 +60,14 @@ def checks(claim: Mapping[str, Any]) -> str:
     if not any(besides):
         return table(head, lines)
     note = (
-        "Beside: how much more accurate the first row is without an attack, on the inputs of the attack that was asked "
-        "about most, and how many times as large.\n\n"
+        "Beside: how much more accurate the first row is without an attack, on the inputs of the attack that was run "
+        "on the most inputs, and how many times as large.\n\n"
     )
     return note + table([*head, "beside"], lines)
 
 
 def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
-    """Label of each attack -> how many inputs it was asked about; infinite for all, or where it is not told."""
+    """Label of each attack -> how many inputs it was run on; infinite for all, or where that is unknown."""
     labels = list(claim["rows"][0]["accuracy"])
     attacks = claim.get("experiment", {}).get("attacks", ())
     counts = [entry.get("inputs") or math.inf for entry in attacks for _ in entry.get("sources") or (None,)]
@@ -75,7 +75,7 @@ def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
 
 
 def attack_with_most_inputs(claim: Mapping[str, Any]) -> str:
-    """Label of the attack that was asked about most inputs, the first of several; its clean accuracies tell most."""
+    """Label of the attack that was run on most inputs, the first of several: its clean accuracies are most precise."""
     counts = inputs_by_attack(claim)
     return max(counts, key=lambda label: counts[label])
 

@@ -1,4 +1,4 @@
-"""A kept result of a claim, told and judged by the recipe as it is now: nothing is measured."""
+"""A stored result of a claim, with texts and verdicts by the recipe as it is now: nothing is measured."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from buttress.audits.masking.checks.paired_attacks import least_gap
 from buttress.claims.document_tables import attack_with_most_inputs, inputs_by_attack
 from buttress.claims.seed_statistics import CANNOT_FAIL, NOT, REPRODUCED
 
-_SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
+_SHOWN = 3  # rows of the largest differences between PGD and a stronger attack
 
 ALWAYS = "Reproduced under every attack"
 FIGURES = "Reproduced, of figures that the table's attacks do not change"
@@ -83,7 +83,7 @@ def _unmatched(claim: Mapping[str, Any]) -> list[str]:
 
 
 def _appearance(claim: Mapping[str, Any]) -> list[str]:
-    """In which rows PGD takes least of what another attack takes that was asked about half as many inputs or more."""
+    """In which rows PGD takes least of what another attack takes that was run on half as many inputs or more."""
     labels = list(claim["rows"][0]["accuracy"])
     reference = next((label for label in labels if label.startswith("PGD") and " from " not in label), None)
     if reference is None or len(labels) == 1 or 0 not in claim["eps"]:

@@ -69,7 +69,7 @@ class Pictures:
             work: runs the jobs.
 
         Returns:
-            By name: ``svg``, ``rows`` and ``told``, a line on what is seen.
+            By name: ``svg``, ``rows`` and ``told``, a line on what is drawn.
 
         Raises:
             UserError: for a figure that the training does not write, and where a finding holds nothing to draw.
@@ -98,7 +98,7 @@ def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
     if picture.history:
         history: Any = picture.history
         if not isinstance(history, Mapping) or not all(isinstance(key, str) for key in history.values()):
-            raise UserError(f"{where}: history must say which figure each label stands for; got {history!r}")
+            raise UserError(f"{where}: history must say which figure each label shows; got {history!r}")
         if picture.inputs is not None:
             raise UserError(f"{where}: inputs are for an audit; a history has none")
         return

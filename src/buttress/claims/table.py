@@ -277,7 +277,7 @@ class Table:
         self.checks.refuse_wrong(self.setups)
 
     def _build_all(self) -> None:
-        """Build what jobs will build, so that a wrong name or setting is told now."""
+        """Build what jobs will build, so that a wrong name or setting is reported now."""
         for row in self.rows:
             build(Defence, training_cost.first_choice(row.name, self.rows))
             build(Training, self._setup(row).get("training", {}))

@@ -164,10 +164,10 @@ class TableChecks:
     # -- after the last ----------------------------------------------------------------------------------------------
 
     def judge(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack.
+        """By check the ``statement``, the ``published`` difference if any, and the outcome ``under`` each attack.
 
-        Of two rows that are compared, their names (``rows``), so that what else differs can be told beside, and by how
-        much (``by``) the first must exceed the second, where that is not 0.
+        Of two rows that are compared, their names (``rows``), so that what else differs can be reported beside, and by
+        how much (``by``) the first must exceed the second, where that is not 0.
         """
         rows = {row["name"]: row for row in measured}
         return [self._method(check)(check, rows) for check in self.all]
@@ -277,7 +277,7 @@ def _numbers(row: Mapping[str, Any], figure: str) -> list[float]:
 
 
 def _words(figure: bool, by: float) -> str:
-    """How a row is to stand to another; more of a figure need not be better."""
+    """How a row is to compare with another; more of a figure need not be better."""
     if not by:
         return "above" if figure else "better than"
     return f"at least {by:g} above" if by > 0 else f"at most {-by:g} below"

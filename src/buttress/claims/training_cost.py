@@ -14,7 +14,7 @@ from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.training.cost import passes
 
-PASSES = "passes"  # a figure that every row has whose method tells its cost
+PASSES = "passes"  # a figure that every row has whose method declares its cost
 
 
 def cost(setup: Mapping[str, Any], defence: Any) -> dict[str, float | None]:
@@ -22,9 +22,9 @@ def cost(setup: Mapping[str, Any], defence: Any) -> dict[str, float | None]:
 
     The first are the epochs times the passes, forward and backward alike, that an input costs whenever it is trained
     on, without those of what the method trains beforehand. They are what checks compare, since methods that replay
-    batches have fewer epochs. They know nothing of epochs that a monitor spares, nor of a method that trains on other
-    inputs than it was given: cost.json of a run tells what was done. The second is what an input costs whenever it is
-    trained on, as a multiple of standard training. Both are None where nobody has said.
+    batches have fewer epochs. They ignore epochs that a monitor spares, and that a method trains on other inputs than
+    those of the data: cost.json of a run has what was done. The second is what an input costs whenever it is trained
+    on, as a multiple of standard training. Both are None where they are unknown.
     """
     method: Defence = build(Defence, defence)
     return passes(method, build(Training, setup.get("training", {})).epochs)

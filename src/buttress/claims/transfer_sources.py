@@ -96,7 +96,7 @@ def labels(experiment: Experiment) -> list[str]:
 
 
 def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
-    """Refuse what is no entry of the attacks, and sources that could not be trained or not be told apart.
+    """Refuse what is no entry of the attacks, and sources that could not be trained or would share a label.
 
     Raises:
         UserError: for unknown settings, sources of an attack that is no transfer, an unknown setup, and two sources of

@@ -28,7 +28,7 @@ Result = dict[str, Any]
 
 
 def key_of(job: Job) -> str:
-    """What tells jobs apart: a digest of their settings."""
+    """A digest of a job's settings, different for different jobs."""
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:24]
 
 

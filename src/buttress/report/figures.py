@@ -9,7 +9,7 @@ from typing import Any
 
 from buttress.report.text import escape_label
 
-# Told apart by colour-blind readers too, and of a lightness that stands on white and on near-black.
+# Distinct for colour-blind readers too, and of a lightness that is visible on white and on near-black.
 COLOURS = ("#2f7ed8", "#e07b1a", "#1a9e82", "#b457c9", "#d9486e", "#8a7f2d", "#5b6ee1", "#6f7885")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star")

@@ -49,7 +49,7 @@ def test_attacks_worst_case_ablations_and_what_did_not_run(finding, drawn):
         assert f">{text}<" in html
     assert "Square-5: No &lt;box&gt;." in html
     assert "Missed by PGD-20" in html
-    assert "only what stood so far" in html
+    assert "only on inputs on which none before it was successful" in html
     assert "linf ε = 0.2, 60 inputs, seed 3, all attacks together 203 forward and 200 backward passes an input" in html
     assert [key.values for key in section.keys] == [{"network": "25.0%"}, {"network": "50.0%"}]
 
@@ -62,8 +62,8 @@ def test_networks_stand_together(finding, drawn):
 
 
 def test_what_may_be_missing(finding, drawn):
-    kept = {name: finding.data[name] for name in ("rows", "worst")}
-    section = draw({"network": Finding("adaptive", "", "", "info", {**kept, "reference": None})})
+    partial = {name: finding.data[name] for name in ("rows", "worst")}
+    section = draw({"network": Finding("adaptive", "", "", "info", {**partial, "reference": None})})
     assert drawn(section.html) == []
     assert "Without a part" not in section.html
     assert [key.label for key in section.keys] == ["Worst case of adaptive attacks"]

@@ -6,7 +6,7 @@ from buttress.report.kinds import draw
 
 
 def test_a_panel_per_network(two, drawn):
-    pair = {name: found[3] for name, found in two.items()}
+    pair = {name: findings[3] for name, findings in two.items()}
     html = draw(pair).html
     figures = drawn(html)
     assert len(figures) == 2

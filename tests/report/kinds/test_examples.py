@@ -26,7 +26,7 @@ def test_images_and_answers(finding):
 
 
 def test_each_network_has_a_gallery(two):
-    html = draw({name: found[2] for name, found in two.items()}).html
+    html = draw({name: findings[2] for name, findings in two.items()}).html
     assert html.index("<h3>baseline</h3>") < html.index("<h3>hardened</h3>")
     assert html.count('class="gallery"') == 2
 

@@ -66,11 +66,11 @@ def test_hover_tells_spread_and_quantiles(finding, drawn):
 
 
 def test_the_table(finding):
-    found = rows(draw({"network": finding}).html)
-    assert list(found) == finding.data["layers"]
-    assert found["conv1"] == ["0.420 ± 0.084", "0.357", "0.168", "0.126", "–", "0.350", "0.830", "7 / 3", "yes"]
-    assert found["layer1.0.relu"][-3:] == ["0.620", "1 / 1", "yes"]
-    assert found["linear"][-4:] == ["–", "–", "6 / –", "yes"]
+    table = rows(draw({"network": finding}).html)
+    assert list(table) == finding.data["layers"]
+    assert table["conv1"] == ["0.420 ± 0.084", "0.357", "0.168", "0.126", "–", "0.350", "0.830", "7 / 3", "yes"]
+    assert table["layer1.0.relu"][-3:] == ["0.620", "1 / 1", "yes"]
+    assert table["linear"][-4:] == ["–", "–", "6 / –", "yes"]
 
 
 def test_equal_layers_share_a_rank(finding):
@@ -80,7 +80,7 @@ def test_equal_layers_share_a_rank(finding):
 
 
 def test_two_networks_are_one_figure(two, drawn):
-    pair = {name: found[1] for name, found in two.items()}
+    pair = {name: findings[1] for name, findings in two.items()}
     section = draw(pair)
     figure = drawn(section.html)[0]
     assert [t.name for t in figure.data][::4] == ["baseline · pgd", "hardened · pgd"]

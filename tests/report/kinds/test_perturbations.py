@@ -22,7 +22,7 @@ def finding():
 
 def test_figures_and_the_curve(finding, drawn):
     html = draw({"network": finding}).html
-    assert "Withstand FGSM" in html
+    assert "Accuracy under FGSM" in html
     for cell in ("71.0% (65.0–76.0%)", "43.0% (37.0–49.0%)", "+28.0 points (+23.0 to +33.0)", "2"):
         assert f"<td>{cell}</td>" in html
     assert "<td>0.214 (0.200 to 0.231)</td>" in html

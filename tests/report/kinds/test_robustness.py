@@ -9,7 +9,7 @@ from buttress.report.kinds.robustness import worst
 
 @pytest.fixture
 def pair(two):
-    return {name: found[0] for name, found in two.items()}
+    return {name: findings[0] for name, findings in two.items()}
 
 
 def changed(finding, **data):
@@ -115,8 +115,8 @@ def test_any_key_may_be_missing(pair, key, drawn):
 
 def distances(**change):
     points = [{"eps": e, "accuracy": a} for e, a in ((0.0, 0.9), (0.01, 0.7), (0.02, 0.5), (0.5, 0.0))]
-    found = {"found": 880, "right": 900, "median": 0.0213, "low": 0.02, "high": 0.0224, "curve": points}
-    return {**found, **change}
+    content = {"found": 880, "right": 900, "median": 0.0213, "low": 0.02, "high": 0.0224, "curve": points}
+    return {**content, **change}
 
 
 def with_distances(finding, **change):
@@ -143,7 +143,7 @@ def test_a_minimum_norm_attack_has_a_curve_of_its_own_and_a_key_figure(one, draw
     assert list(line.y) == [0.9, 0.7, 0.5, 0.0]
     key = section.keys[-1]
     assert (key.label, dict(key.values)) == ("Median distance (linf)", {"network": "0.0213"})
-    assert key.note == "to an input that beats the network, at most; by PGD-20"
+    assert key.note == "to the nearest adversarial example, at most; by PGD-20"
 
 
 def test_distances_pairs_and_parts_are_told_in_tables(one):
@@ -156,7 +156,7 @@ def test_distances_pairs_and_parts_are_told_in_tables(one):
     (fab,) = [row for row in rows if "PGD-20: fab" in row]
     assert all(f">{cell}<" in fab for cell in ("512", "12", "0.500", "0"))
     assert ">250 ms<" in html
-    assert "what fell at a smaller budget is not attacked again" in html
+    assert "inputs with an adversarial example at a smaller budget are not attacked again" in html
 
 
 @pytest.mark.parametrize("infinite", [math.inf, "inf"])

@@ -7,10 +7,10 @@ from buttress.report.kinds.table import nested
 
 
 def test_a_kind_without_a_renderer_is_a_table(two):
-    html = draw({name: found[4] for name, found in two.items()}).html
+    html = draw({name: findings[4] for name, findings in two.items()}).html
     assert "<h3>hardened</h3>" in html
-    for told in ("checks", "zero gradients", "0.0125", "yes", "0.41, 0.409", "–"):
-        assert told in html
+    for text in ("checks", "zero gradients", "0.0125", "yes", "0.41, 0.409", "–"):
+        assert text in html
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from buttress.report.kinds import draw
 
 def row(name, a, k, modulus, stable, start=False):
     roots = [[1.0, 0.0], [-modulus, 0.0], [0.0, 0.25]]
-    found = {"block": name, "start": start, "a": a, "b0": 1.5, "k": k, "trained": False, "order": 2}
-    return {**found, "roots": roots, "modulus": modulus, "stable": stable}
+    content = {"block": name, "start": start, "a": a, "b0": 1.5, "k": k, "trained": False, "order": 2}
+    return {**content, "roots": roots, "modulus": modulus, "stable": stable}
 
 
 @pytest.fixture

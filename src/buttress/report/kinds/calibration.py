@@ -1,4 +1,4 @@
-"""Calibration: reliability diagrams, scores by condition, and how well strange inputs are told apart."""
+"""Calibration: reliability diagrams, scores by condition, and how well inputs of other sources are detected."""
 
 from __future__ import annotations
 
@@ -134,5 +134,5 @@ def _outside(data: Data) -> dict[str, Any] | None:
         for row in sources
     ]
     names = ["Strange inputs", "Inputs", *(f"AUROC, {name}" for name in areas.values()), "Confidence", "Entropy"]
-    note = "AUROC: how well they are told from the inputs by that score; 0.5 is chance, and below it they seem surer."
+    note = "AUROC: how well that score separates them from the inputs; 0.5 is chance, and below it they seem surer."
     return {"names": [*names, *extra.values()], "rows": rows, "note": note}

@@ -19,9 +19,9 @@ _MEASURES = {"relative_error": "relative error", "centred": "centred relative er
 MEANINGS = {
     "gain": "How much larger the relative change is here than at the layer before: above 1, the perturbation grows.",
     "tolerance": "The smallest relative change of this layer's own output that flips the prediction (median over "
-    "inputs): what the layers above can stand.",
+    "inputs): what the layers above tolerate.",
     "margin": "Tolerance over change, input by input (median): at 1 or below, the attack moves the layer further than "
-    "the network can stand. An added constant cannot raise it, as it can lower the relative change.",
+    "the network tolerates. An added constant cannot raise it, as it can lower the relative change.",
     "rank": "Place among the layers, most vulnerable first: by the change, and by the margin where it is known.",
     "crossed": "Whether every path from input to output goes through the layer; elsewhere a perturbation can get "
     "past it.",
@@ -113,7 +113,7 @@ def _profile(data: Mapping[str, Data], measure: str) -> str:
 
 
 def _threshold_line(name: str, height: float, colour: str) -> dict[str, Any]:
-    """A line across the figure, told in the legend: beside it, a caption would meet the curves."""
+    """A line across the figure, explained in the legend: a caption beside it would meet the curves."""
     return {
         "type": "line",
         "layer": "between",
@@ -219,6 +219,6 @@ def _notes(data: Data) -> list[str]:
     if choosing := data.get("choosing_steps"):
         notes.append(
             f"{some(choosing, 8)}: chooses its steps, and others for clean inputs than for attacked ones. Its output "
-            "stands for what is inside; calls inside that were named are compared in their order, not at equal times."
+            "represents what is inside; calls inside that were named are compared in their order, not at equal times."
         )
     return notes

@@ -104,7 +104,7 @@ def _notes(data: Data) -> list[str]:
         notes.append(f"Rank correlation of product and growth over the inputs: {rho}.")
     if related.get("bound_beaten") is not None:
         rho = f"{related['bound_beaten']:.2f}".replace("-", "−")
-        notes.append(f"Of product and being beaten: {rho}.")
+        notes.append(f"Of product and successful attacks: {rho}.")
     ended = [(row.get(point) or {}).get("converged") for row in data["blocks"] for point in _POINTS]
     if (least := min((share for share in ended if share is not None), default=1.0)) < 1:
         text = (

@@ -67,7 +67,7 @@ def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
 
 
 def _median_keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
-    """The median of the smallest distances that any attack found; there is no telling of a change to infinity."""
+    """The median of the smallest distances that any attack found; a change to infinity is not reported."""
     medians = {name: median for name, d in data.items() if (median := _median(d)) is not None}
     if not medians:
         return []
@@ -75,7 +75,7 @@ def _median_keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
     labels = " and ".join(dict.fromkeys(attack["label"] for attack in rows))
     norms = ", ".join(dict.fromkeys(attack.get("norm", "") for attack in rows))
     texts = {name: number(median) for name, median in medians.items()}
-    return [Key(f"Median distance ({norms})", texts, {}, f"to an input that beats the network, at most; by {labels}")]
+    return [Key(f"Median distance ({norms})", texts, {}, f"to the nearest adversarial example, at most; by {labels}")]
 
 
 def _median(entry: Mapping[str, Any]) -> float | None:

@@ -31,7 +31,7 @@ def trade_off(findings: Mapping[str, Finding]) -> Section:
 
 
 def _front(data: Mapping[str, Mapping[str, Any]]) -> Trace:
-    """The line through the networks that no other beats in both accuracies."""
+    """The line through the networks that no other exceeds in both accuracies."""
     points = [(row["clean"], row["robust"]) for row in data.values()]
     front = sorted({p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)})
     return {

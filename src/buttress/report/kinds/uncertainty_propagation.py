@@ -1,4 +1,4 @@
-"""Uncertain outputs: what the Jacobian foretells against what sampling shows."""
+"""Uncertain outputs: what the Jacobian predicts against what sampling shows."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def _deviations(known: Mapping[str, Data]) -> str:
         points[name] = ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     every = [value for x, y in points.values() for value in (*x, *y)] or [0.1, 1.0]
     layout = {
-        "xaxis": {"title": {"text": "foretold standard deviation"}, "type": "log", "exponentformat": "power"},
+        "xaxis": {"title": {"text": "predicted standard deviation"}, "type": "log", "exponentformat": "power"},
         "yaxis": {"title": {"text": "measured"}, "type": "log", "exponentformat": "power"},
     }
     traces = [_diagonal(min(every), max(every)), *_clouds(points, 4)]
-    return figure(traces, layout, "Standard deviation of each output: foretold and measured", height=360)
+    return figure(traces, layout, "Standard deviation of each output: predicted and measured", height=360)
 
 
 def _errors(known: Mapping[str, Data]) -> str:
@@ -67,11 +67,11 @@ def _errors(known: Mapping[str, Data]) -> str:
         for name, data in known.items()
     }
     layout = {
-        "xaxis": {"title": {"text": "foretold probability of an error"}, "range": [-0.02, 1.02]},
+        "xaxis": {"title": {"text": "predicted probability of an error"}, "range": [-0.02, 1.02]},
         "yaxis": {"title": {"text": "measured"}, "range": [-0.02, 1.02]},
     }
     traces = [_diagonal(0.0, 1.0), *_clouds(points, 7)]
-    return figure(traces, layout, "Probability of an error of each input: foretold and measured", height=360)
+    return figure(traces, layout, "Probability of an error of each input: predicted and measured", height=360)
 
 
 def _clouds(points: Mapping[str, tuple[list[float], list[float]]], size: int) -> list[Trace]:

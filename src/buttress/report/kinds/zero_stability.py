@@ -16,8 +16,8 @@ _COLUMNS = ("Block", "a0", "a1", "a2", "b0", "k", "Order", "Parasitic modulus", 
 _SPAN = 6.0  # of k, at least
 _POINTS = 241  # of the curve over k
 _NOTE = (
-    "A block steps to a0 y(n) + a1 y(n−1) + a2 y(n−2) + b0 f(y(n)); k is told for three-step methods of second order. "
-    "Blocks at the start have no earlier states yet and are ordinary residual blocks."
+    "A block steps to a0 y(n) + a1 y(n−1) + a2 y(n−2) + b0 f(y(n)); k is reported for three-step methods of second "
+    "order. Blocks at the start have no earlier states yet and are ordinary residual blocks."
 )
 
 
