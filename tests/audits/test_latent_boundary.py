@@ -90,7 +90,7 @@ def test_the_axes_are_a_w_and_the_widest_direction_across():
     assert plane.length == 2
     assert plane.farthest(z[0]) == 2
     size = float(across.norm())
-    torch.testing.assert_close(plane.places, torch.tensor([[-1, size], [-1, -size], [1, size], [1, -size]]))
+    torch.testing.assert_close(plane.coordinates, torch.tensor([[-1, size], [-1, -size], [1, size], [1, -size]]))
 
 
 def test_images_are_drawn_and_a_model_comes_back(pictures, nets):

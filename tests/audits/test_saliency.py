@@ -14,6 +14,7 @@ from buttress.audits.saliency import Saliency
 from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.layers import saliency
+from buttress.layers.correlation import pearson_by_row
 
 
 def pixels(address):
@@ -32,7 +33,7 @@ def test_the_measures_are_means_over_all_inputs(asked):
     maps = saliency.occlusion(model, split.x, split.y, 3)
     sizes = saliency.input_gradients(model, split.x, split.y).abs()[:, 0]
     expected = {
-        "correlation": saliency.correlation(sizes, maps),
+        "correlation": pearson_by_row(sizes, maps),
         "energy_inside": saliency.energy_inside(sizes, maps, 0.3),
         "salient_area": (maps >= 0.3).double().mean((1, 2)),
         "deletion_gradient": saliency.deletion(model, split.x, split.y, sizes, window=3, steps=4),

@@ -189,7 +189,7 @@ def test_two_processes_find_what_one_does(shared, size):
     (other, _), others, place_of_other = json.loads((shared / "1.json").read_text())
     assert (place, place_of_other) == ([0, 2], [1, 2])
     assert {**other, "seconds": 0} == {**first, "seconds": 0}
-    for name in ("inputs", "success", "wrong", "forwards", "backwards"):
+    for name in ("inputs", "successes", "wrong", "forwards", "backwards"):
         assert first[name] == getattr(alone, name)
     assert 0 < alone.wrong < alone.successes < 203
     assert (first["groups"], second["groups"]) == (12, 12)

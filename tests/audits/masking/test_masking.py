@@ -100,7 +100,7 @@ BROKEN = {
     "thermometer coding": (before(broken.Thermometer), "gradients", "does not depend on the input", Square),
     "lookup layer": (before(broken.Lookup), "gradients", "does not depend on the input", Square),
     "rounding in use only": (before(broken.OnlyInUse), "train mode", "eval mode hides its gradient", Square),
-    "made-up gradient": (before(broken.Astray), "agreement", "says little of what moving does", Square),
+    "made-up gradient": (before(broken.Astray), "agreement", "predicts little of what a step does", Square),
 }
 
 
@@ -414,5 +414,5 @@ def test_what_is_no_attack_is_not_questioned(attack):
 
 @pytest.mark.parametrize("attack", [PGD(threat=Threat(eps=0)), EoT(attack=CW(steps=2), draws=1)])
 def test_a_figure_without_a_budget_is_not_questioned(plain, split, attack):
-    with pytest.raises(UserError, match="a figure at a budget"):
+    with pytest.raises(UserError, match="robust accuracy at a budget"):
         Masking(attack=attack)(plain, split)

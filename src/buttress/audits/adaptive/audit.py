@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -128,14 +128,11 @@ class Adaptive(Audit):
         named = next((model for model in self.models if not isinstance(model, nn.Module)), None)
         if named is not None:
             raise UserError(f"models must be networks here; got {named!r}: load it first")
-        count = len(subject.y)
-        some = torch.linspace(0, count - 1, min(self.inputs, count), device=subject.y.device).round().long()
-        about = replace(subject, x=subject.x[some], y=subject.y[some], ids=subject.ids[some], _logits=None)
-        about.task.check(about.logits, about.y)
-        context = CheckContext(about, reference, _LEVEL, 0.0, self.tolerated, 1, 1)
+        subset = subject.subset(self.inputs)
+        context = CheckContext(subset, reference, _LEVEL, 0.0, self.tolerated, 1, 1)
         effort = Effort(**{name: getattr(self, name) for name in (f.name for f in fields(Effort))})
         surrogates = [model for model in self.models if isinstance(model, nn.Module)]
-        entries = attacks_on(about.logits.shape[1], list(variants_of(about.model)), surrogates, reference, effort)
+        entries = attacks_on(subset.logits.shape[1], list(variants_of(subset.model)), surrogates, reference, effort)
         runs, points = run_all(context, entries, cascade=self.cascade)
         if all(run.reason for run in runs):
             raise UserError(f"no attack of adaptive ran: {runs[0].reason.rstrip('.')}")
@@ -143,14 +140,14 @@ class Adaptive(Audit):
         attack = PGD(threat=threat, steps=self.steps, loss="margin")
         data["curve"], reason = accuracy_curve(context, attack) if self.curve else ([], "")
         data["curve_label"] = describe(attack) if self.curve else ""
-        data["ablations"] = ablation_rows(about, points)
+        data["ablations"] = ablation_rows(subset, points)
         data["not_run"] = [{"label": run.entry.label, "reason": run.reason} for run in runs if run.reason]
         data["not_run"] += [{"label": "accuracy over budgets", "reason": reason}] if reason else []
         title = "Robust accuracy against an attacker who knows the network"
         return Finding("adaptive", title, _sentence(data), _severity(data), data)
 
     def _data(self, context: CheckContext, runs: Sequence[AttackRun]) -> dict[str, Any]:
-        about, correct, threat = context.subject, context.correct, self.reference.threat
+        subset, correct, threat = context.subject, context.correct, self.reference.threat
         success = torch.stack([run.success for run in runs])
         usual = correct & ~success[0]
         robust = correct & ~success.any(0)
@@ -185,8 +182,8 @@ class Adaptive(Audit):
             "norm": threat.norm,
             "eps": threat.eps,
             "inputs": len(correct),
-            "seed": about.seed,
-            "precision": about.precision,
+            "seed": subset.seed,
+            "precision": subset.precision,
             "interval": INTERVAL,
             "random": context.random,
             "cascade": self.cascade,
@@ -195,11 +192,11 @@ class Adaptive(Audit):
             "reference": accuracy(usual) if not runs[0].reason else None,
             "worst": accuracy(robust),
             "missed": comparison.plain(),
-            "variants": list(variants_of(about.model)),
+            "variants": list(variants_of(subset.model)),
             "surrogates": len(self.models),
             "rows": rows,
             "total": total.each(len(correct)),
-            "same_inputs": same_inputs(about),
+            "same_inputs": same_inputs(subset),
         }
 
 

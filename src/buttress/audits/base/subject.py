@@ -93,6 +93,14 @@ class Subject:
             self._logits = output
         return self._logits
 
+    def subset(self, count: int) -> Subject:
+        """The same network on at most ``count`` of the inputs, spread evenly; with the same store."""
+        size = len(self.y)
+        rows = torch.linspace(0, size - 1, min(count, size), device=self.y.device).round().long()
+        part = replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows], _logits=None)
+        part.task.check(part.logits, part.y)
+        return part
+
     def output(self, x: Tensor) -> Tensor:
         """(N, C) outputs for ``x``, in float32 and in eval mode."""
         with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
-import torch
 from torch import nn
 
 from buttress.attacks import Attack
@@ -130,13 +129,12 @@ class Masking(Audit):
 
     def context(self, subject: Subject) -> CheckContext:
         """What the checks share, on ``inputs`` of the subject's inputs."""
-        count = len(subject.y)
-        some = torch.linspace(0, count - 1, min(self.inputs, count), device=subject.y.device).round().long()
-        about = replace(subject, x=subject.x[some], y=subject.y[some], ids=subject.ids[some], _logits=None)
-        about.task.check(about.logits, about.y)
         surrogate = self.surrogate if isinstance(self.surrogate, nn.Module) else None
         level = self.level / TESTS
-        return CheckContext(about, self.audited, level, self.floor, self.tolerated, self.queries, self.draws, surrogate)
+        subset = subject.subset(self.inputs)
+        return CheckContext(
+            subset, self.audited, level, self.floor, self.tolerated, self.queries, self.draws, surrogate
+        )
 
 
 TESTS = sum(check.tests for check in CHECKS)

@@ -112,10 +112,10 @@ class CheckContext:
     def gradients_at(self, x: Tensor) -> MarginGradients | None:
         """The same at (N, ...) points: as the attack in question sees them, where it replaces gradients (`BPDA`)."""
         measured: list[MarginGradients | None] = []
-        about, threat = self.subject, self.attack.threat
-        core = _ProbeAttack(threat=threat, work=lambda: measured.append(margin_gradients(about, x)))
+        subject, threat = self.subject, self.attack.threat
+        core = _ProbeAttack(threat=threat, work=lambda: measured.append(margin_gradients(subject, x)))
         probe = self.with_replaced_gradients(core)
-        probe.craft(about.model, about.x, about.y, task=about.task, seed=about.seed, ids=about.ids)
+        probe.craft(subject.model, subject.x, subject.y, task=subject.task, seed=subject.seed, ids=subject.ids)
         return measured[0]
 
     def with_replaced_gradients(self, core: Attack) -> Attack:
@@ -208,11 +208,13 @@ class CheckContext:
         return task.is_adversarial(output, self.subject.y)
 
     def _outputs(self, x: Tensor, passes: int) -> Tensor:
-        about = self.subject
-        seed = derive(about.seed, "masking")
-        with preserved(about.model, "eval", seed, x.device), torch.no_grad():
+        subject = self.subject
+        seed = derive(subject.seed, "masking")
+        with preserved(subject.model, "eval", seed, x.device), torch.no_grad():
             several = [
-                torch.cat([about.task.read(forward_checked(about.model, p)) for p in torch.split(x, about.batch_size)])
+                torch.cat(
+                    [subject.task.read(forward_checked(subject.model, p)) for p in torch.split(x, subject.batch_size)]
+                )
                 for _ in range(passes)
             ]
         return torch.stack(several)

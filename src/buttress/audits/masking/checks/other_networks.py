@@ -29,14 +29,14 @@ class TrainMode(Check):
 
     def ask(self, context: CheckContext) -> Result:
         """Fail where they do."""
-        about, attack = context.subject, context.attack
+        subject, attack = context.subject, context.attack
         if context.count < 2:
             return Result("not run", "One input is no batch with statistics.")
-        parts = min(math.ceil(context.count / about.batch_size), context.count // 2)
-        batches = list(zip(*(t.tensor_split(parts) for t in (about.x, about.y, about.ids)), strict=True))
+        parts = min(math.ceil(context.count / subject.batch_size), context.count // 2)
+        batches = list(zip(*(t.tensor_split(parts) for t in (subject.x, subject.y, subject.ids)), strict=True))
         x_adv = torch.cat(
             [
-                attack.craft(about.model, x, y, task=about.task, seed=about.seed, ids=ids, mode="train")
+                attack.craft(subject.model, x, y, task=subject.task, seed=subject.seed, ids=ids, mode="train")
                 for x, y, ids in batches
             ]
         )
