@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from buttress.cli import GROUPS, JOBS, _no_options, main
-from buttress.config.job_options import options
+from buttress.cli import main
+from buttress.cli.commands import JOBS, job
 from buttress.config.parsing import parse
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -30,8 +30,7 @@ def test_each_command_of_the_readme_is_understood(line, tmp_path, monkeypatch, c
     if name == "list":
         assert main([name, *words]) == 0
         return
-    job = JOBS[name]
-    assert parse(job, options(job, GROUPS, _no_options(job)), GROUPS, _no_options(job), words) is not None
+    assert parse(job(name), words) is not None
 
 
 def test_the_python_example_is_fifteen_lines_and_compiles():

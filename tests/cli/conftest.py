@@ -11,6 +11,7 @@ import pytest
 from buttress.cli import main
 
 FILE = '''
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,19 @@ class Count(Audit):
 
     def ask(self, subject):
         return Finding("count", "Count", f"There are {self.times * len(subject.y)}.", "good", {"n": len(subject.y)})
+
+
+@dataclass(frozen=True)
+class Duel(Audit):
+    """Which attacks it was given, for parameters of a role under any name."""
+
+    rivals: Sequence[Attack] = ()
+    opponent: Attack | None = None
+
+    def ask(self, subject):
+        settings = [(type(one).__name__, getattr(one, "steps", None)) for one in self.rivals]
+        against = None if self.opponent is None else (type(self.opponent).__name__, self.opponent.steps)
+        return Finding("duel", "Duel", "Done.", "good", {"rivals": settings, "opponent": against})
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import pytest
 
 from buttress import registry
 from buttress.attacks import Attack
-from buttress.cli import GROUPS, JOBS, _no_options
-from buttress.config.job_options import REQUIRED, entries, options
+from buttress.cli.commands import JOBS
+from buttress.cli.static.options import job_options
 
 
 @pytest.mark.parametrize("name", JOBS)
 def test_every_option_is_there_with_its_meaning(name, done):
     text = done(f"{name} --help")
     plain = " ".join(text.split())
-    for option in options(JOBS[name], GROUPS, _no_options(JOBS[name])):
+    for option in job_options(name):
         head = option.name.upper() if option.positional else option.flag
         assert f"\n  {head}" in text, option
         assert option.text, option
@@ -52,34 +52,17 @@ def test_names_defaults_and_choices_are_told(done):
     assert f"(one of {', '.join(registry.model.names())}" in " ".join(done("train --help").split())
 
 
-def test_options_come_from_the_signature():
-    found = {option.name: option for option in options(JOBS["train"], GROUPS, {"reporter", "command"})}
-    assert (found["out"].positional, found["out"].default) == (True, REQUIRED)
-    assert (found["threat.eps"].type, found["threat.eps"].default) == (float, 8 / 255)
-    assert (
-        found["threat.eps"].group
-        == "What the network is trained against; for every attack and defence that names no threat itself"
-    )
-    assert (found["limit"].type, found["limit"].optional) == (int, True)
-    assert found["schedule.name"].default == "cosine"
-    assert (found["schedule.milestones"].several, found["schedule.milestones"].each) == (True, float)
-    assert found["data_dir"].flag == "--data-dir"
-    assert "reporter" not in found
-
-
-def test_entries_of_a_docstring():
-    doc = """First line.
-
-Args:
-    one: said in
-        two lines: really.
-    two: short.
-
-Returns:
-    three: no argument.
-"""
-    assert entries(doc) == {"one": "said in two lines: really.", "two": "short."}
-    assert entries("No arguments.") == {}
+def test_options_come_from_the_source():
+    options = {option.name: option for option in job_options("train")}
+    assert (options["out"].positional, options["out"].required) == (True, True)
+    assert (options["threat.eps"].kind.value, options["threat.eps"].default) == ("X", "8/255")
+    meaning = "What the network is trained against; for every attack and defence that names no threat itself"
+    assert options["threat.eps"].group == meaning
+    assert options["limit"].kind.value == "N"
+    assert options["schedule.name"].default == "cosine"
+    assert options["schedule.milestones"].kind.several
+    assert options["data_dir"].flag == "--data-dir"
+    assert "reporter" not in options
 
 
 def test_the_help_of_one_member(done):

@@ -105,3 +105,22 @@ def test_recipes_are_listed_too():
 def test_an_unknown_role_is_answered_with_the_nearest():
     with pytest.raises(UserError, match="there is no role 'defense'; did you mean 'defences'"):
         listing("defense")
+
+
+def test_wildcards_choose_some():
+    names = [row["name"] for row in listing("attacks", "*fgsm*")]
+    assert names == [name for name in registry.attack.names() if "fgsm" in name]
+    assert len(names) > 3
+    assert [row["name"] for row in listing("recipes", "lsa-table[23]-*")] == ["lsa-table2-moon", "lsa-table3-mnist"]
+    with pytest.raises(UserError, match=r"none of the attacks matches '\*fgsn\*'; did you mean 'fgsm'"):
+        listing("attacks", "*fgsn*")
+
+
+def test_without_a_role_the_roles_are_counted(done):
+    counts = json.loads(done("list --json"))
+    assert counts == {role: len(members.names()) for role, members in registry.ROLES.items()} | {
+        "recipes": len(listing("recipes"))
+    }
+    text = done("list")
+    assert all(f"  {role:<12}  {count}\n" in text for role, count in counts.items())
+    assert done("list attacks '*-fgsm'").startswith("di-fgsm  ")

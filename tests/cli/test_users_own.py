@@ -95,3 +95,28 @@ def test_a_printed_configuration_names_the_file_and_works_in_another_process(her
     told = subprocess.run(words, cwd=here, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert (told.returncode, told.stderr) == (0, "")
     assert json.loads((here / "run" / "run.json").read_text())["settings"]["defence"]["x"] == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "rivals", "opponent"),
+    [
+        ("--audits.rivals pgd,fgsm", [["PGD", 10], ["FGSM", None]], None),
+        ("--audits.rivals fgsm,pgd --audits.rivals.steps 3", [["FGSM", None], ["PGD", 3]], None),
+        ("--audits.rivals '{name: pgd, steps: 3}' --audits.rivals fgsm", [["PGD", 3], ["FGSM", None]], None),
+        ("--audits.opponent bim --audits.opponent.steps 2", [], ["BIM", 2]),
+        ("--audits.opponent '{name: bim, steps: 2}'", [], ["BIM", 2]),
+    ],
+)
+def test_an_audits_attacks_are_known_by_their_types_whatever_they_are_called(words, rivals, opponent, here, runs, done):
+    done(f"audit {runs}/moons --out a --audits mine.py:Duel {words} --inputs 8")
+    assert own(here / "a")[0].data == {"rivals": rivals, "opponent": opponent}
+
+
+def test_a_configuration_names_an_audits_attacks_too(here, runs, done):
+    audit = "{name: mine.py:Duel, rivals: [pgd, {name: fgsm}], opponent: {name: pgd, steps: 2}}"
+    (here / "job.yaml").write_text(f"audits: [{audit}]")
+    done(f"audit {runs}/moons --out a --config job.yaml --inputs 8")
+    assert own(here / "a")[0].data == {"rivals": [["PGD", 10], ["FGSM", None]], "opponent": ["PGD", 2]}
+    (here / "printed.yaml").write_text(done(f"audit {runs}/moons --out b --config job.yaml --inputs 8 --print-config"))
+    done("audit --config printed.yaml")
+    assert own(here / "b")[0].data == own(here / "a")[0].data

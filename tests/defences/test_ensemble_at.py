@@ -146,7 +146,7 @@ def test_settings_that_mean_nothing(network, single, context):
     for members in (0, [], True, [3], 1.5):
         with pytest.raises(UserError, match="members must be 1 or more, or a list of networks and run folders"):
             EnsembleAT(members=members)
-    with pytest.raises(UserError, match="epochs of training a member must be 1 or more"):
+    with pytest.raises(UserError, match="epochs must be a whole number of 1 or more"):
         EnsembleAT(epochs=0)
     with pytest.raises(UserError, match="call that first"):
         [EnsembleAT().source(i) for i in range(3)]

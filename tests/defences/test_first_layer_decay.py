@@ -63,7 +63,7 @@ def test_a_layer_that_is_not_there_is_found_before_training(model, layer, line, 
 
 
 def test_a_weight_below_zero_is_refused():
-    with pytest.raises(UserError, match="weight must be 0 or more; got -1"):
+    with pytest.raises(UserError, match="weight must be a finite number of 0 or more; got -1"):
         FirstLayerDecay(weight=-1)
 
 

@@ -115,8 +115,8 @@ def test_what_it_costs():
     [
         ({"threat": Threat(norm="l2")}, "free is defined in linf; got l2"),
         ({"replays": 0}, "replays must be a whole number of 1 or more; got 0"),
-        ({"alpha": 0.0}, "free needs a finite eps and a positive alpha; got 0.0313"),
-        ({"threat": Threat(eps=float("inf"))}, "free needs a finite eps and a positive alpha; got inf and 1.0"),
+        ({"alpha": 0.0}, "alpha must be a finite number above 0; got 0.0"),
+        ({"threat": Threat(eps=float("inf"))}, "free needs a finite eps; got inf"),
     ],
 )
 def test_what_it_refuses(settings, line):

@@ -113,7 +113,7 @@ def test_its_budget_can_grow(smooth, batch, context):
     [
         ({"threat": Threat(norm="l2")}, "grad-align is defined in linf; got l2"),
         ({"threat": Threat(eps=float("inf"))}, "grad-align needs a finite eps; got inf"),
-        ({"lam": -0.1}, "lam must be 0 or more; got -0.1"),
+        ({"lam": -0.1}, "lam must be a finite number of 0 or more; got -0.1"),
     ],
 )
 def test_what_it_refuses(settings, line):

@@ -213,14 +213,14 @@ def test_where_there_is_no_map_yet_nothing_is_penalised(network, images, context
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"jacobian": -1.0}, "jacobian and selective"),
-        ({"selective": float("nan")}, "jacobian and selective"),
+        ({"jacobian": -1.0}, "jacobian must be a finite number of 0 or more"),
+        ({"selective": float("nan")}, "selective must be a finite number of 0 or more"),
         ({"projections": 0}, "projections"),
         ({"every": 0}, "every"),
         ({"threshold": 1.5}, "threshold"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"penalty": "l3"}, "penalty must be one of l1, squared"),
-        ({"window": 4}, "window must be odd"),
+        ({"window": 4}, "window must be an odd number of pixels"),
         ({"fill": "noise"}, "fill must be one of blur, zero"),
     ],
 )

@@ -236,9 +236,9 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, context):
     [
         ({"measure": "centered"}, "there is no measure 'centered'; did you mean 'centred'?"),
         ({"layers": ["a", "b"], "gamma": [1.0]}, "2 layers need one gamma or as many; got 1"),
-        ({"layers": ["a"], "gamma": -0.1}, "gamma and warmup must be 0 or more; got -0.1"),
-        ({"layers": ["a"], "gamma": float("nan")}, "gamma and warmup must be 0 or more; got nan"),
-        ({"warmup": -1.0}, "gamma and warmup must be 0 or more"),
+        ({"layers": ["a"], "gamma": -0.1}, "gamma must be a finite number of 0 or more; got -0.1"),
+        ({"layers": ["a"], "gamma": float("nan")}, "gamma must be a finite number of 0 or more; got nan"),
+        ({"warmup": -1.0}, "warmup must be a finite number of 0 or more; got -1"),
         ({"layers": ["a", "b", "a"]}, "each layer is regularised once; 'a' is named 2 times"),
     ],
 )

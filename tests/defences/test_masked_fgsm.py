@@ -118,8 +118,8 @@ def test_without_a_mask_it_is_fgsm_training(smooth, batch, context):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"rate": 1.0}, "rate, the share of masked pixels, must be in [0, 1); got 1.0"),
-        ({"rate": "half"}, "rate, the share of masked pixels, must be in [0, 1); got 'half'"),
+        ({"rate": 1.0}, "rate must be a number in [0, 1); got 1.0"),
+        ({"rate": "half"}, "rate must be a number in [0, 1); got 'half'"),
         ({"pattern": "dots"}, "pattern must be one of random_per_batch, random_per_sample, fixed; got 'dots'"),
         ({"train_on": "both"}, "train_on must be one of masked, unmasked; got 'both'"),
         ({"start": "normal"}, "start must be one of zero, uniform; got 'normal'"),

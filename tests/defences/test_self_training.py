@@ -150,7 +150,7 @@ def test_files_that_do_not_fit(network, images, tmp_path):
         ({"unlabelled": 0.0}, "unlabelled must be a share between 0 and 1, or a .npz file; got 0.0"),
         ({"unlabelled": 1.0}, "unlabelled must be a share"),
         ({"weight": -1.0}, "weight must be a finite number of 0 or more; got -1"),
-        ({"epochs": 0}, "epochs of training the teacher must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
         ({"beta": -1.0}, "beta must be a finite number of 0 or more"),
     ],
 )

@@ -157,11 +157,11 @@ def test_lending_the_average_gives_the_own_weights_back_also_after_an_exception(
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: EMA(decay=0.0), "the moving average's decay must be in (0, 1); got 0.0"),
-        (lambda: SWA(start=1.5), "the average's start must be a share of the training in [0, 1]; got 1.5"),
-        (lambda: FAWA(decay=1.0), "the moving average's decay must be in (0, 1); got 1.0"),
-        (lambda: FAWA(start=-0.1), "start must be a share"),
-        (lambda: FAWA(threshold=20.0), "the threshold of the worst class must be an accuracy in [0, 1]; got 20.0"),
+        (lambda: EMA(decay=0.0), "the moving average's decay must be a number in (0, 1); got 0.0"),
+        (lambda: SWA(start=1.5), "the average's start must be a number in [0, 1]; got 1.5"),
+        (lambda: FAWA(decay=1.0), "the moving average's decay must be a number in (0, 1); got 1.0"),
+        (lambda: FAWA(start=-0.1), "start must be a number in [0, 1]; got -0.1"),
+        (lambda: FAWA(threshold=20.0), "the threshold of the worst class must be a number in [0, 1]; got 20.0"),
         (lambda: average_of("swa"), "average must be a decay in (0, 1), EMA, SWA, FAWA or none; got 'swa'"),
         (lambda: average_of(True), "average must be a decay"),
     ],

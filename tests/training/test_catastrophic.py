@@ -269,10 +269,10 @@ def test_the_cosine_of_what_vanishes_is_0():
     [
         ({"then": "panic"}, "then must be one of note, stop, rollback; got 'panic'"),
         ({"restore": "first"}, "restore must be one of previous, best-on-train; got 'first'"),
-        ({"fall": 20.0}, "fall must be a share in (0, 1); got 20.0"),
-        ({"shrink": 0.0}, "shrink must be a share in (0, 1); got 0.0"),
-        ({"every": 0}, "every and inputs must be 1 or more; got 0 and 256"),
-        ({"inputs": 0}, "every and inputs must be 1 or more; got 200 and 0"),
+        ({"fall": 20.0}, "fall must be a number in (0, 1); got 20.0"),
+        ({"shrink": 0.0}, "shrink must be a number in (0, 1); got 0.0"),
+        ({"every": 0}, "every must be a whole number of 1 or more; got 0"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
         (dict.fromkeys(NAMES, False), "at least one of first_batch, best_on_train and diagnostics must be on"),
         (
             {"then": "rollback", "restore": "best-on-train", "best_on_train": False},

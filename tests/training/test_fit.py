@@ -228,13 +228,13 @@ def test_weights_that_are_not_finite_are_never_kept(out, mlp, points, train, sta
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
         ({"resume": True}, "resuming needs the run's output folder; got none"),
-        ({"clip": 0.0}, "clip, the largest norm of the gradient, must be positive; got 0.0"),
+        ({"clip": 0.0}, "clip must be a number above 0; got 0.0"),
         ({"keep": "first"}, "keep must be one of best, last; got 'first'"),
         ({"validate_with": "pgd"}, "validate_with must be an attack, auto or none; got 'pgd'"),
-        ({"batch_size": 0}, "training needs a batch size of 1 or more and data; got 0 and 60 inputs"),
-        ({"average": 1.5}, "the moving average's decay must be in (0, 1); got 1.5"),
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more; got 0"),
+        ({"average": 1.5}, "the moving average's decay must be a number in (0, 1); got 1.5"),
         ({"accelerator": "abacus"}, "accelerator 'abacus', devices 1, precision '32-true' cannot be had"),
         ({"precision": "7-bit"}, "precision '7-bit' cannot be had"),
     ],

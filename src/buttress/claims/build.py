@@ -1,34 +1,27 @@
-"""Objects from the short forms of a recipe, by the same typed path as the command line."""
+"""Objects from the short forms of a recipe, read as on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from buttress.config.short_forms import spelt_out
-from buttress.errors import UserError
+from buttress.config.reading import read
+from buttress.config.roles import role_of
+from buttress.config.spec import built
 
 T = TypeVar("T")
 
 
-def build(kind: Callable[..., T], tree: Any, role: str = "") -> T:
+def build(kind: Callable[..., T], tree: Any) -> T:
     """An object of ``kind`` from plain data, its types checked.
 
     Args:
         kind: a dataclass, or the base class of a role, which may be abstract: members are made of subclasses.
         tree: its settings; a member of a role as its name, or as a mapping with ``name`` and its options.
-        role: the option whose value this is, such as "defence" or "attack"; it says whose names are meant.
 
     Raises:
         UserError: in one line, for what does not fit.
     """
-    import jsonargparse
-
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--it", type=kind)
-    try:
-        made = parser.instantiate(parser.parse_object({"it": spelt_out(role, tree)}))
-    except (jsonargparse.ArgumentError, TypeError) as error:
-        raise UserError(f"{role or kind.__name__}: {' '.join(str(error).split())}") from None
-    thing: T = made.it
+    role = role_of(kind)
+    thing: T = built(read(kind, tree, (kind.__name__.lower() if role is None else role.role,)))
     return thing

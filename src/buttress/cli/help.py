@@ -1,58 +1,73 @@
-"""What the commands tell of themselves."""
+"""The help of the commands, read off the source of their jobs."""
 
 from __future__ import annotations
 
-import inspect
-import shutil
-import textwrap
-import typing
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import ast
 
-from buttress import registry
-from buttress.config.job_options import REQUIRED, Option
-from buttress.threat import budget_text
+from buttress.cli.commands import JOBS, JSON_JOBS
+from buttress.cli.help_text import filled, row
+from buttress.cli.list_command import USAGE
+from buttress.cli.static.members import names, roles
+from buttress.cli.static.options import Option, job_options, job_place, summary
 
-_COLUMN = 26
+_JSON = ("--json", "print the findings as JSON; lines for the user go to standard error")
 _TAIL = (
     ("--config FILE", "a YAML file of these options, under the same names; flags beat it"),
     ("--print-config", "print all options as such a file, and do nothing"),
+    ("--quiet", "write no lines and show no progress; errors are written all the same"),
     ("--help", "print this"),
+)
+_STATUS = (
+    "Exit status: 0 done, 2 a mistake in what was typed, 3 a gate (--fail-under) that is not met, 1 a fault of ours."
 )
 
 
-def usage(jobs: Mapping[str, Callable[..., Any]]) -> str:
+def usage() -> str:
     """All commands, a line each."""
-    rows = [(name, (inspect.getdoc(job) or "").splitlines()[0]) for name, job in jobs.items()]
-    rows.append(
-        ("list", f"What there is of a role ({', '.join(sorted(registry.ROLES))}, recipes), or all of one NAME.")
-    )
+    rows = [(name, summary(name)) for name in JOBS]
+    rows.append(("list", f"What there is of a role ({', '.join(roles())}), or all of one NAME."))
     return (
-        "usage: buttress COMMAND ...     (buttress COMMAND --help tells its options)\n\n"
-        + "".join(_row(name, text, 14) for name, text in rows)
+        "usage: buttress COMMAND ...     (buttress COMMAND --help lists its options)\n\n"
+        + "".join(row(name, text, 14) for name, text in rows)
         + "\n"
-        + _filled(
-            "Wherever a name is asked for, package.module:Class and path/to/file.py:Class of your own will do too."
+        + filled("In the place of a name, package.module:Class and path/to/file.py:Class of your own work too.")
+        + filled(_STATUS)
+        + filled(
+            "buttress --version prints the version, buttress --print-completion bash|zsh|tcsh a script for the shell."
         )
     )
 
 
-def command_help(name: str, job: Callable[..., Any], options: Sequence[Option]) -> str:
+def list_help() -> str:
+    """The command ``list``."""
+    return (
+        f"{USAGE}\n\n"
+        + filled("What there is of a role, with its options; without a role, which roles there are.")
+        + "\n"
+        + "".join(row(role, f"{len(names(role))} names", 14) for role in roles())
+        + "\n"
+        + row("NAME", "one member in full; with wildcards, as in '*fgsm*', those that match")
+        + row("--json", "print JSON")
+        + row("--help", "print this")
+    )
+
+
+def command_help(name: str) -> str:
     """One command with all its options."""
-    needed = [o for o in options if o.default is REQUIRED and not o.positional]
+    options = job_options(name)
+    needed = [o for o in options if o.required and not o.positional]
     synopsis = [name, *(_place(o) for o in options if o.positional), *(f"{o.flag} {_value(o)}" for o in needed)]
     text = f"usage: buttress {' '.join(synopsis)} [options]\n\n"
-    for paragraph in (inspect.getdoc(job) or "").split("\n\nArgs:")[0].split("\n\n"):
-        text += _filled(" ".join(paragraph.split())) + "\n"
+    for paragraph in (ast.get_docstring(job_place(name)[1]) or "").split("\n\nArgs:")[0].split("\n\n"):
+        text += filled(" ".join(paragraph.split())) + "\n"
     for group in dict.fromkeys(option.group for option in options):
-        text += _filled(f"{group or 'Options'}:")
-        text += "".join(_row(_head(option), _meaning(option)) for option in options if option.group == group) + "\n"
-    text += "".join(_row(*row) for row in _TAIL) + "\n"
-    if any(option.role for option in options):
-        text += _filled(
+        text += filled(f"{group or 'Options'}:")
+        text += "".join(row(_head(option), _meaning(option)) for option in options if option.group == group) + "\n"
+    text += "".join(row(*each) for each in ((*_TAIL[:2], _JSON, *_TAIL[2:]) if name in JSON_JOBS else _TAIL)) + "\n"
+    if any(option.kind.base for option in options):
+        text += filled(
             "What is named has options of its own, which follow its name: --defence trades --defence.beta 6, or "
-            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE NAME tells them."
+            "--attacks pgd,fgsm --attacks.loss margin for the last of several. buttress list ROLE NAME lists them."
         )
     return text
 
@@ -62,63 +77,18 @@ def _head(option: Option) -> str:
 
 
 def _place(option: Option) -> str:
-    word = option.name.upper() + (" ..." if option.several else "")
-    return word if option.default is REQUIRED else f"[{word}]"
+    word = option.name.upper() + (" ..." if option.kind.several else "")
+    return word if option.required else f"[{word}]"
 
 
 def _value(option: Option) -> str:
-    if option.type is bool:
-        return "" if option.default is False else "true|false"
-    if option.role is not None:
-        return "NAME,..." if option.several else "NAME"
-    if typing.get_origin(option.type) is typing.Literal:
-        return "|".join(map(str, typing.get_args(option.type)))
-    if option.several:
-        return "A,B,..."
-    if typing.get_origin(option.type) is tuple:
-        return ",".join(["LOW", "HIGH"][: len(typing.get_args(option.type))])
-    words = {int: "N", float: "X", Path: "PATH", str: "TEXT"}
-    return words.get(option.type, "'{KEY: VALUE}'" if typing.get_origin(option.type) is dict else "VALUE")
+    return "" if option.kind.value == "true|false" and not option.default else option.kind.value
 
 
 def _meaning(option: Option) -> str:
-    text = option.text.rstrip(".")
-    names = _names(option)
-    notes = [f"one of {', '.join(names)}"] if names else []
-    if option.default is REQUIRED:
+    notes = [] if option.kind.literal or not option.kind.choices else [f"one of {', '.join(option.kind.choices)}"]
+    if option.required:
         notes.append("needed")
-    elif option.default not in (None, False, {}, ()):
-        notes.append(f"default {_default(option)}")
-    return text + (f" ({'; '.join(notes)})" if notes else "")
-
-
-def _names(option: Option) -> list[str]:
-    if option.name in ("data", "model"):
-        return (registry.dataset if option.name == "data" else registry.model).names()
-    if option.role is None:
-        return []
-    return [name for name in option.role.names() if issubclass(option.role.get(name), option.each)]
-
-
-def _default(option: Option) -> str:
-    value = option.default
-    if option.name.endswith("eps"):
-        return budget_text(value)
-    if isinstance(value, tuple):
-        return ",".join(f"{part:g}" for part in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _width() -> int:
-    return max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, _width(), break_on_hyphens=False) + "\n"
-
-
-def _row(head: str, text: str, column: int = _COLUMN) -> str:
-    """A name and its meaning; a long name has a line of its own."""
-    lines = textwrap.wrap(text, _width() - column - 2, break_on_hyphens=False) or [""]
-    first = f"  {head:<{column - 2}}  " if len(head) <= column - 2 else f"  {head}\n{' ' * (column + 2)}"
-    return (first + ("\n" + " " * (column + 2)).join(lines)).rstrip() + "\n"
+    elif option.default:
+        notes.append(f"default {option.default}")
+    return option.text.rstrip(".") + (f" ({'; '.join(notes)})" if notes else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from buttress.jobs.settings import Reporter
 from buttress.training.loop import Progress
@@ -14,22 +14,31 @@ _REFRESH = 0.2  # seconds
 
 
 class Terminal(Reporter):
-    """Sentences on standard output; a bar on standard error where that is a terminal."""
+    """Sentences on standard output; a bar on standard error where that is a terminal.
 
-    def __init__(self) -> None:
+    Args:
+        quiet: write nothing.
+        lines: where sentences go.
+    """
+
+    def __init__(self, *, quiet: bool = False, lines: TextIO | None = None) -> None:
+        self._quiet = quiet
+        self._lines = lines
         self._bar: Any = None
         self._task: Any = None
 
     def line(self, text: str) -> None:
         """Print a sentence, below a bar that is done."""
         self._end()
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        if not self._quiet:
+            stream = self._lines or sys.stdout
+            stream.write(text + "\n")
+            stream.flush()
 
     def watch(self, title: str) -> Progress | None:
         """A bar with the time left and the latest figures; nothing where nobody looks."""
         self._end()
-        if not sys.stderr.isatty():
+        if self._quiet or not sys.stderr.isatty():
             return None
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn

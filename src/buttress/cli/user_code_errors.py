@@ -25,8 +25,8 @@ def users_mistake(error: BaseException) -> str | None:
             if Path(frame.filename).is_relative_to(_PACKAGE):
                 break
             if _is_users(frame.filename):
-                said = " ".join(str(cause).split())
-                what = type(cause).__name__ + (f": {said}" if said else "")
+                text = " ".join(str(cause).split())
+                what = type(cause).__name__ + (f": {text}" if text else "")
                 return f"{_short(frame.filename)}, line {frame.lineno}, in {frame.name}: {what}"
         cause = cause.__cause__ or cause.__context__
     return None

@@ -1,150 +1,146 @@
-"""From what a user types to what the typed parser takes: positions, flags, lists, short names, fractions, files."""
+"""From what a user types to a job's spec: positions, flags, lists, options of members, configuration files."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from buttress.config.job_options import Option
-from buttress.config.short_forms import ROLE_OF, average_path, class_path, fraction, is_own, member, own_path, spelt_out
+from buttress.config.annotations import alternatives, is_group, is_mapping, item_of, takes_several
+from buttress.config.option_errors import MissingValueError, OptionPath, UnnamedMemberError
+from buttress.config.reading import numbers, read
+from buttress.config.roles import role_of
+from buttress.config.spec import Spec, is_built, new_spec, spec_of
 from buttress.errors import UserError
 
 _YES_NO = ("true", "false", "yes", "no")
-# Any number: members of a role, or runs' folders.
-_LISTS = ("attacks", "noises", "perturbations", "corruptions", "styles", "unseen", "audits", "monitors", "models")
-_OF_THREAT = re.compile(r"((?:.+\.)?threat)\.(?:norm|eps|box)")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
 
 
-def arguments(words: Sequence[str], options: Sequence[Option]) -> list[str]:
-    """The command line as ``--name=value`` in the parser's spelling, configuration files first: flags beat them.
+def set_by_words(spec: Spec, words: Sequence[str]) -> None:
+    """Set a job's options; configuration files come first, for flags beat them.
 
     Raises:
-        UserError: for a word too many, an unknown member of a role, or a file that cannot be read.
+        UserError: for a word too many, a value of the wrong type, a name that is not there, an unreadable file.
     """
-    spelling = _Spelling(options)
-    waiting = list(words)
-    files: list[str] = []
-    spelt: list[str] = []
+    files, pairs = _pairs(spec, words)
+    for file in files:
+        set_by_file(spec, file)
+    begun: set[OptionPath] = set()  # lists: what comes again is added
+    for path, text in pairs:
+        assign(spec, path, text, begun)
+
+
+def _pairs(spec: Spec, words: Sequence[str]) -> tuple[list[Path], list[tuple[OptionPath, str]]]:
+    """The files, and the options with their values, in order."""
+    positions = [name for name, parameter in spec.known.items() if parameter.positional]
+    flags = {name for name, parameter in spec.known.items() if alternatives(parameter.annotation) == [bool]}
+    waiting, files = list(words), []
+    pairs: list[tuple[OptionPath, str]] = []
     while waiting:
         word = waiting.pop(0)
         if not word.startswith("--") or len(word) < 3:
-            spelt += spelling.positional(word)
+            if word.startswith("-") and len(word) > 1:
+                raise UserError(f"there is no option {word!r}; options are spelt out, as in --out")
+            if not positions:
+                hint = "options begin with --, and values with blanks need quotes"
+                raise UserError(f"{word!r} is one word too many: {hint}")
+            pairs.append(((positions[0],), word))
+            if not takes_several(spec.known[positions[0]].annotation):
+                positions.pop(0)
             continue
         name, sign, text = word[2:].partition("=")
-        key = name.replace("-", "_")
-        if not sign and not (key in spelling.flags and (not waiting or waiting[0].lower() not in _YES_NO)):
-            if not waiting or (waiting[0].startswith("--") and len(waiting[0]) > 2):
-                spelt.append(f"--{key}")  # the parser says what is amiss
-                continue
-            text = waiting.pop(0)
-        elif not sign:
+        path = tuple(name.replace("-", "_").split("."))
+        if not sign and path[0] in flags and len(path) == 1 and (not waiting or waiting[0].lower() not in _YES_NO):
             text = "true"
-        if key == "config":
-            files.append(f"--config={configuration(Path(text))}")
+        elif not sign:
+            if not waiting or (waiting[0].startswith("--") and len(waiting[0]) > 2):
+                if len(path) == 1 and path[0] != "config":
+                    spec.parameter(path[0].removesuffix("+"))  # or there is no such option
+                raise MissingValueError((*path[:-1], path[-1].removesuffix("+")))
+            text = waiting.pop(0)
+        if path == ("config",):
+            files.append(Path(text))
         else:
-            spelt += spelling.option(key, text)
-            threat = _OF_THREAT.fullmatch(key)
-            if threat is not None:  # what is said holds, also where it equals the default
-                spelt.append(f"--{threat[1]}.explicit=true")
-    return files + spelt
+            pairs.append((path, text))
+    return files, pairs
 
 
-class _Spelling:
-    """How values are written, by the options there are and those met so far."""
+def assign(spec: Spec, path: OptionPath, text: str, begun: set[OptionPath]) -> None:
+    """Set one option, of the job or of what is named in it.
 
-    def __init__(self, options: Sequence[Option]) -> None:
-        self.options = {option.name: option for option in options}
-        self.positions = [option for option in options if option.positional]
-        self.flags = {option.name for option in options if option.type is bool}
-        self.met: set[str] = set()  # lists begun on this command line: what comes again is added
-
-    def positional(self, word: str) -> list[str]:
-        if word.startswith("-") and len(word) > 1:
-            raise UserError(f"there is no option {word!r}; options are spelt out, as in --out")
-        if not self.positions:
-            raise UserError(f"{word!r} is one word too many: options begin with --, and values with blanks need quotes")
-        option = self.positions[0]
-        if not option.several:
-            self.positions.pop(0)
-        return self.option(option.name, word)
-
-    def option(self, key: str, text: str) -> list[str]:
-        """One option and its value."""
-        key, added = key.removesuffix("+"), key.endswith("+")
-        option = self.options.get(key)
-        last = key.removesuffix(".help").rpartition(".")[2]
-        role = ROLE_OF.get(last)
-        if option is not None and option.type in (str, Path):
-            return [f"--{key}={'null' if option.optional and text.lower() == 'none' else text}"]
-        alone = text.startswith("{") and role is not None and last in _LISTS  # one member, written out
-        if text.startswith(("[", "{")) and not alone:
-            return [f"--{key}{'+' if added else ''}={_tree(last, text)}"]
-        if last in _LISTS or (option is not None and option.several):
-            if alone:
-                parts = [_tree(last, text)]
-            else:
-                parts = [_flow(member(role, part)) if role else _plain(part) for part in text.split(",")]
-            if added or key in self.met:
-                return [f"--{key}+={part}" for part in parts]
-            self.met = {name for name in self.met if not name.startswith(f"{key}.")} | {key}
-            plain = role is not None or (option is not None and option.each in (int, float))
-            return [f"--{key}={_list(parts, numbers=plain)}"]
-        if key == "average" and text.lower() not in ("null", "none") and not _NUMBER.fullmatch(text):
-            return [f"--{key}={text if '.' in text else average_path(text)}"]
-        if role is not None and text.lower() not in ("null", "none"):
-            return [f"--{key}={class_path(role, text) if key.endswith('.help') else _flow(member(role, text))}"]
-        return [self._value(key, last, text)]
-
-    def _value(self, key: str, last: str, text: str) -> str:
-        parts = text.split(",")
-        if last == "layers" and text not in ("activations", "learnable"):
-            return f"--{key}={_list(parts, numbers=False)}"
-        if key == "audits.eps" or (len(parts) > 1 and all(_NUMBER.fullmatch(part.strip()) for part in parts)):
-            return f"--{key}={_list([_plain(part) for part in parts], numbers=True)}"
-        top, *inside = key.split(".")
-        if inside and top in ROLE_OF and is_own(text):
-            return f"--{key}={own_path(text)}"
-        value = _plain(text)
-        if value == "null" and inside and top in ROLE_OF and not (top in _LISTS and len(inside) == 1):
-            # The parser loses None there, but not inside a mapping; and a mapping must not stand for a list's member.
-            kept, wrapped = (inside[:-1], inside[-1:]) if top in _LISTS else ([], inside)
-            for name in reversed(wrapped):
-                value = f"{{{name}: {value}}}"
-            key = ".".join([top, *kept])
-        return f"--{key}={value}"
+    Args:
+        spec: of the job, or of a member.
+        path: the option's name, level by level; a plus after the last adds to a list.
+        text: the value.
+        begun: lists that this command line has named already.
+    """
+    name, *inside = path
+    annotation = spec.parameter(name.removesuffix("+")).annotation
+    owner = spec.owner or spec
+    if inside:
+        target = _inside(spec, name, inside[0])
+        if isinstance(target, Spec):
+            assign(target, tuple(inside), text, begun)
+        else:
+            _set_entry(target, inside, text, (*spec.path, name))
+        return
+    added, name = name.endswith("+"), name.removesuffix("+")
+    place = (*spec.path, name)
+    value = read(annotation, text, place, owner)
+    if takes_several(annotation) and isinstance(value, list | tuple):
+        earlier = spec.options.get(name)
+        if (added or place in begun) and isinstance(earlier, list | tuple):
+            value = type(value)([*earlier, *value])
+        else:
+            begun -= {other for other in begun if other[: len(place)] == place}
+        begun.add(place)
+    spec.options[name] = value
 
 
-def _plain(text: str) -> str:
-    """A number, infinity or none as the parser reads it; anything else as it is."""
-    return {"inf": ".inf", "nan": ".nan", "none": "null"}.get(text.lower()) or fraction(text)
+def _inside(spec: Spec, name: str, further: str) -> Spec | dict[str, Any]:
+    """What the options behind ``--name.`` are set in: a member, the last of several, a group, or a mapping."""
+    parameter, place = spec.parameter(name), (*spec.path, name)
+    kinds = alternatives(parameter.annotation)
+    value = spec.options.get(name, parameter.default)
+    if any(is_mapping(kind) for kind in kinds):
+        value = spec.options[name] = dict(value) if isinstance(value, dict) else {}
+        return value
+    listed = isinstance(value, list | tuple) and bool(value)
+    last = value[-1] if listed else value
+    if is_built(last):
+        last = spec_of(last, place, spec.owner or spec)
+        spec.options[name] = [*value[:-1], last] if listed else last
+    if isinstance(last, Spec):
+        return last
+    groups = [kind for kind in kinds if is_group(kind)]
+    if not groups:
+        bases = [kind for kind in (item_of(kind) or kind for kind in kinds) if role_of(kind) is not None]
+        if not bases:
+            spec.parameter(f"{name}.{further}")  # there is none
+        raise UnnamedMemberError(place, bases[0].__name__.lower())
+    group = spec.options[name] = new_spec(groups[0], place, spec.owner or spec)
+    return group
 
 
-def _tree(key: str, text: str) -> str:
-    """A list or a mapping written out, with the short forms of a configuration file."""
-    try:
-        return _flow(spelt_out(key, yaml.safe_load(text)))
-    except yaml.YAMLError:
-        return text  # the parser says what is amiss
+def _set_entry(mapping: dict[str, Any], names: Sequence[str], text: str, path: OptionPath) -> None:
+    *outer, last = names
+    for name in outer:
+        inner = mapping.get(name)
+        mapping[name] = dict(inner) if isinstance(inner, dict) else {}
+        mapping = mapping[name]
+    mapping[last] = numbers(read(Any, text, (*path, *names)))
 
 
-def _flow(tree: object) -> str:
-    return yaml.safe_dump(tree, default_flow_style=True, width=1 << 20).strip()
+def set_by_file(spec: Spec, path: Path) -> None:
+    """Set options by a YAML file, with the same short forms as on the command line.
 
-
-def _list(parts: Iterable[str], *, numbers: bool) -> str:
-    return f"[{','.join(part if numbers else json.dumps(part) for part in parts)}]"
-
-
-def configuration(path: Path) -> str:
-    """A YAML file as text for the typed parser, with the same short forms as on the command line.
+    A member that is named starts from its own defaults; the settings of a group, such as a threat, are laid over those
+    that are there.
 
     Raises:
-        UserError: when it cannot be read or is no mapping.
+        UserError: when it cannot be read or is no mapping, and for what it sets.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -156,4 +152,11 @@ def configuration(path: Path) -> str:
         raise UserError(f"the configuration {path} must map options to values; got a {type(tree).__name__}")
     for key in ("summary", "claim"):  # what a recipe says about itself
         tree.pop(key, None)
-    return _flow(spelt_out("", tree))
+    for key, value in tree.items():
+        name = str(key).replace("-", "_")
+        parameter = spec.parameter(name)
+        new, earlier = read(parameter.annotation, value, (name,), spec), spec.options.get(name)
+        if isinstance(new, Spec) and isinstance(earlier, Spec) and is_group(new.kind):
+            earlier.options |= new.options
+        else:
+            spec.options[name] = new

@@ -11,7 +11,6 @@ from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
 
 
 @defence("at")
@@ -27,7 +26,7 @@ class AdversarialTraining(CraftingDefence):
 
     paper = "Madry et al., ICLR 2018"
 
-    def __init__(self, attack: Perturbation = PGD(threat=Threat(), steps=10), mode: Mode = "eval") -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), mode: Mode = "eval") -> None:
         super().__init__()
         self._attack, self.mode = attack, mode
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import nn
 
@@ -12,9 +10,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import not_negative
 
 
 @defence("alp")
@@ -36,12 +33,9 @@ class ALP(CraftingDefence):
     trained = 4.0
     clean_pass = True
 
-    def __init__(
-        self, attack: Perturbation = PGD(threat=Threat(), steps=10), lam: float = 0.5, mode: Mode = "eval"
-    ) -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), lam: float = 0.5, mode: Mode = "eval") -> None:
         super().__init__()
-        if not 0 <= lam < math.inf:
-            raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
+        not_negative("lam", lam)
         self._attack, self.lam, self.mode = attack, lam, mode
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:

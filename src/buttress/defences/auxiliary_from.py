@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
-from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("auxiliary-from")
@@ -29,8 +27,7 @@ class AuxiliaryFrom(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
         super().__init__(base)
-        if not 0 <= epochs < math.inf:
-            raise UserError(f"the network's own term is left out for 0 or more epochs; got {epochs}")
+        not_negative("epochs", epochs)
         self.epochs = epochs
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from buttress.defences.base.defence import Cost, Defence, Loss, Step
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("awp")
@@ -33,8 +32,8 @@ class AWP(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, gamma: float = 0.005, warmup: float = 0.0) -> None:
         super().__init__(base)
-        if not 0 <= gamma < math.inf or not 0 <= warmup < math.inf:
-            raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
+        not_negative("gamma", gamma)
+        not_negative("warmup", warmup)
         self.gamma, self.warmup = gamma, warmup
 
     @property

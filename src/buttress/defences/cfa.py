@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -18,7 +17,8 @@ from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepC
 from buttress.defences.base.memory import ClassCounts
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 Method = Literal["at", "trades"]
 
@@ -58,7 +58,7 @@ class CFA(CraftingDefence):
     def __init__(
         self,
         method: Method = "at",
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         lambda_eps: float | None = None,
@@ -71,8 +71,7 @@ class CFA(CraftingDefence):
             raise UserError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
         numbers = {"lambda_eps": lambda_eps or 0.0, "lambda_beta": lambda_beta, "beta": beta, "start": start}
         for name, value in numbers.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more; got {value}")
+            not_negative(name, value)
         self.method, self.threat, self.steps, self.step_size = method, threat, steps, step_size
         self.lambda_eps, self.lambda_beta, self.beta, self.start = lambda_eps, lambda_beta, beta, start
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)

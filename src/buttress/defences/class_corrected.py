@@ -19,6 +19,7 @@ from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import classification
+from buttress.validation import positive, whole
 
 Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
@@ -98,9 +99,9 @@ class ClassCorrected(WrapperDefence):
         super().__init__(base)
         if kind not in get_args(Correction):
             raise UserError(f"kind must be one of {', '.join(get_args(Correction))}; got {kind!r}")
-        if rounds < 1 or not first_step > 0 or validate_on < 1:
-            values = f"{rounds}, {validate_on} and {first_step}"
-            raise UserError(f"rounds and validate_on must be 1 or more and first_step positive; got {values}")
+        whole("rounds", rounds)
+        whole("validate_on", validate_on)
+        positive("first_step", first_step)
         if not taus or any(not tau >= 0 for tau in taus):
             raise UserError(f"taus must be numbers of 0 or more, at least one; got {taus}")
         self.kind, self.judge_with, self.rounds, self.first_step = kind, judge_with, rounds, first_step
@@ -143,7 +144,7 @@ class ClassCorrected(WrapperDefence):
     def _judge(self) -> Perturbation | None:
         if self.judge_with is not None:
             return self.judge_with
-        threat = getattr(self.base.attack, "threat", None)
+        threat = None if self.base.attack is None else self.base.attack.within().threat
         return None if threat is None else PGD(threat=threat, steps=10)
 
 

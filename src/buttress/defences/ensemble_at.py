@@ -21,7 +21,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import whole
 
 
 @defence("ensemble-at")
@@ -50,7 +50,7 @@ class EnsembleAT(CraftingDefence):
 
     def __init__(
         self,
-        attack: Perturbation = FGSM(threat=Threat()),
+        attack: Perturbation = FGSM(),
         members: int | Sequence[str | nn.Module] = 2,
         epochs: int = 10,
     ) -> None:
@@ -59,8 +59,7 @@ class EnsembleAT(CraftingDefence):
         listed = isinstance(members, list | tuple) and all(isinstance(m, str | Path | nn.Module) for m in members)
         if not (counted or listed) or (members if isinstance(members, int) else len(members)) < 1:
             raise UserError(f"members must be 1 or more, or a list of networks and run folders; got {members!r}")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"epochs of training a member must be 1 or more; got {epochs!r}")
+        whole("epochs", epochs)
         self._attack, self.members, self.epochs = attack, members, epochs
         self._networks: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
         self._seed = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from buttress.data.dataset import Dataset
@@ -11,6 +9,7 @@ from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("eps-warmup")
@@ -29,8 +28,7 @@ class EpsWarmup(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
         super().__init__(base)
-        if not 0 <= epochs < math.inf:
-            raise UserError(f"the budget grows over 0 or more epochs; got {epochs}")
+        not_negative("epochs", epochs)
         self.epochs = epochs
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:

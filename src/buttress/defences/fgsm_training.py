@@ -8,7 +8,7 @@ from buttress.attacks.gradient.n_fgsm import NFGSM
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @defence("fgsm")
@@ -26,7 +26,7 @@ class FGSMTraining(AdversarialTraining):
 
     paper = "Goodfellow et al., ICLR 2015"
 
-    def __init__(self, threat: Threat = Threat(), mode: Mode = "train") -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, mode: Mode = "train") -> None:
         super().__init__(FGSM(threat=threat), mode)
         self.threat = threat
 
@@ -45,7 +45,7 @@ class Fast(AdversarialTraining):
 
     paper = "Wong et al., ICLR 2020"
 
-    def __init__(self, threat: Threat = Threat(), alpha: float = 1.25, mode: Mode = "train") -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, alpha: float = 1.25, mode: Mode = "train") -> None:
         super().__init__(FGSMRS(threat=threat, alpha=alpha), mode)
         self.threat, self.alpha = threat, alpha
 
@@ -70,7 +70,7 @@ class NFGSMTraining(AdversarialTraining):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         k: float = 2.0,
         alpha: float = 1.0,
         clip: bool = False,

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import positive, whole
 
 
 @defence("free")
@@ -41,13 +42,14 @@ class Free(Defence):
 
     delta: Tensor
 
-    def __init__(self, threat: Threat = Threat(), replays: int = 8, alpha: float = 1.0) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, replays: int = 8, alpha: float = 1.0) -> None:
         super().__init__()
-        check_threat("free", threat, "linf")
-        check_counts(replays=replays)
-        if not math.isfinite(threat.eps) or not 0 < alpha < math.inf:
-            raise UserError(f"free needs a finite eps and a positive alpha; got {threat.eps} and {alpha}")
         self.threat, self.replays, self.alpha = threat, replays, alpha
+        check_threat("free", threat, "linf")
+        whole("replays", replays)
+        positive("alpha", alpha)
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"free needs a finite eps; got {self.threat.eps}")
         self.register_buffer("delta", torch.zeros(0))  # as large as the largest batch so far
         self._leaf: Tensor | None = None
 

@@ -15,7 +15,8 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepConte
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import whole
 
 
 @defence("friendly")
@@ -40,7 +41,7 @@ class Friendly(Defence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         tau: int = 0,
@@ -52,6 +53,7 @@ class Friendly(Defence):
         super().__init__()
         if any(not isinstance(m, int | float) or not 0 <= m <= 1 for m in milestones):
             raise UserError(f"milestones must be shares of the training, from 0 to 1; got {milestones}")
+        whole("tau", tau, 0)
         self.threat, self.steps, self.step_size, self.tau = threat, steps, step_size, tau
         self.milestones, self.start, self.spare, self.mode = tuple(milestones), start, spare, mode
         self._attacks = [

@@ -17,7 +17,8 @@ from buttress.defences.base.verdicts import Verdicts, judge
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, whole
 
 LARGEST_SUM = 0.5  # of the multipliers of one term
 NARROWEST, WIDEST = 0.98, 2.5  # share of eps that remargin may give to a class
@@ -81,7 +82,7 @@ class FRL(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 1.5,
@@ -95,10 +96,8 @@ class FRL(CraftingDefence):
         super().__init__()
         numbers = {"beta": beta, "natural_rate": natural_rate, "boundary_rate": boundary_rate, "tolerance": tolerance}
         for name, value in {**numbers, "remargin_rate": remargin_rate}.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more; got {value}")
-        if validate_on < 1:
-            raise UserError(f"validate_on must be 1 or more; got {validate_on}")
+            not_negative(name, value)
+        whole("validate_on", validate_on)
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self.natural_rate, self.boundary_rate, self.tolerance = natural_rate, boundary_rate, tolerance
         self.remargin, self.remargin_rate, self.validate_on = remargin, remargin_rate, validate_on

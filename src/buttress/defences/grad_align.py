@@ -19,7 +19,8 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 _LARGEST = 16 / 255  # up to here the authors used their rule for the weight
 
@@ -28,7 +29,7 @@ _LARGEST = 16 / 255  # up to here the authors used their rule for the weight
 class _Slope(Perturbation):
     """The gradient of the loss at the input, crafted like an attack so that it is computed once a step."""
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         return oracle.loss_and_grad(x)[1]
@@ -59,14 +60,14 @@ class GradAlign(CraftingDefence):
 
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
 
-    def __init__(self, threat: Threat = Threat(), lam: float | None = None) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, lam: float | None = None) -> None:
         super().__init__()
         check_threat("grad-align", threat, "linf")
-        if not math.isfinite(threat.eps):
-            raise UserError(f"grad-align needs a finite eps; got {threat.eps}")
-        if lam is not None and not 0 <= lam < math.inf:
-            raise UserError(f"lam must be 0 or more; got {lam}")
         self.threat, self.lam = threat, lam
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"grad-align needs a finite eps; got {self.threat.eps}")
+        if lam is not None:
+            not_negative("lam", lam)
         self._attack, self._slope = FGSM(threat=threat), _Slope(threat=threat)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,7 +21,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import not_negative
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -86,7 +85,7 @@ class IAT(CraftingDefence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=7),
+        attack: Perturbation = PGD(steps=7),
         variant: Variant = "input",
         alpha: float | None = None,
         layers: Sequence[str] = (),
@@ -99,8 +98,8 @@ class IAT(CraftingDefence):
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         if (variant == "manifold") != bool(layers):
             raise UserError(f"layers are named for the variant manifold, and only there; got {variant} and {layers}")
-        if alpha is not None and not 0 <= alpha < math.inf:
-            raise UserError(f"alpha must be a finite number of 0 or more; got {alpha}")
+        if alpha is not None:
+            not_negative("alpha", alpha)
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +14,8 @@ from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, number, positive
 
 
 @defence("instance-eps")
@@ -51,7 +50,7 @@ class InstanceEps(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         gamma: float = 0.25,
@@ -60,10 +59,10 @@ class InstanceEps(CraftingDefence):
         warmup: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < gamma < math.inf or not 0 < smoothing <= 1:
-            raise UserError(f"gamma must be positive and smoothing in (0, 1]; got {gamma} and {smoothing}")
-        if not 1 <= most < math.inf or not 0 <= warmup < math.inf:
-            raise UserError(f"most must be 1 or more and warmup 0 or more; got {most} and {warmup}")
+        positive("gamma", gamma)
+        number("smoothing", smoothing, "(0, 1]")
+        number("most", most, "[1, inf)")
+        not_negative("warmup", warmup)
         self.threat, self.steps, self.step_size = threat, steps, step_size
         self.gamma, self.smoothing, self.most, self.warmup = gamma, smoothing, most, warmup
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)

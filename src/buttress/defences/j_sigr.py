@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -20,6 +19,7 @@ from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
 from buttress.random import Random
 from buttress.registry import defence
+from buttress.validation import not_negative, number, share, whole
 
 Penalty = Literal["l1", "squared"]
 
@@ -78,14 +78,13 @@ class JSIGR(Defence):
         mode: Mode = "eval",
     ) -> None:
         super().__init__()
-        if not 0 <= jacobian < math.inf or not 0 <= selective < math.inf:
-            raise UserError(f"jacobian and selective must be 0 or more; got {jacobian} and {selective}")
-        if (projections is not None and projections < 1) or every < 1:
-            raise UserError(f"projections (or none for exact) and every must be 1 or more; got {projections}, {every}")
-        if not 0 <= threshold <= 1 or not 0 <= label_smoothing < 1:
-            raise UserError(
-                f"threshold must be in [0, 1], label_smoothing in [0, 1); got {threshold} and {label_smoothing}"
-            )
+        not_negative("jacobian", jacobian)
+        not_negative("selective", selective)
+        if projections is not None:
+            whole("projections", projections)
+        whole("every", every)
+        share("threshold", threshold)
+        number("label_smoothing", label_smoothing, "[0, 1)")
         if penalty not in get_args(Penalty):
             raise UserError(f"penalty must be one of {', '.join(get_args(Penalty))}; got {penalty!r}")
         check_window(window, stride, fill)

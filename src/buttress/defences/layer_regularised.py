@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("layer-regularised")
@@ -53,8 +53,9 @@ class LayerRegularised(WrapperDefence):
         gammas = list(gamma) if isinstance(gamma, Sequence) else [gamma] * len(layers)
         if len(gammas) != len(layers):
             raise UserError(f"{len(layers)} layers need one gamma or as many; got {len(gammas)}")
-        if any(not isinstance(g, int | float) or not 0 <= g < math.inf for g in (*gammas, warmup)):
-            raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
+        for value in gammas:
+            not_negative("gamma", value)
+        not_negative("warmup", warmup)
         self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
 
     @property

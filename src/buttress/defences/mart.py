@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,9 +9,9 @@ from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 
 def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -50,11 +48,10 @@ class MART(CraftingDefence):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, lam: float = 5.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, lam: float = 5.0
     ) -> None:
         super().__init__()
-        if not 0 <= lam < math.inf:
-            raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
+        not_negative("lam", lam)
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.corruptions.noise import pixels
+from buttress.attacks.corruptions.noises import pixels
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.data.dataset import Dataset
@@ -21,7 +21,8 @@ from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import number
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
 TrainOn = Literal["masked", "unmasked"]
@@ -54,7 +55,7 @@ class MaskedFGSM(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         rate: float = 0.3,
         pattern: Pattern = "random_per_batch",
         train_on: TrainOn = "masked",
@@ -63,8 +64,7 @@ class MaskedFGSM(CraftingDefence):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise UserError(f"rate, the share of masked pixels, must be in [0, 1); got {rate!r}")
+        number("rate", rate, "[0, 1)")
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
         for name, value, allowed in choices:
             if value not in get_args(allowed):
@@ -72,7 +72,7 @@ class MaskedFGSM(CraftingDefence):
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
         self.start, self.alpha, self.mode = start, alpha, mode
         self._attack = self._step_of(threat)
-        self._free = self._step_of(replace(threat, box=None))
+        self._free = self._step_of(replace(self.threat, box=None))
         self._seed = 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,8 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, whole
 
 
 @defence("self-training")
@@ -56,7 +56,7 @@ class SelfTraining(TRADES):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 6.0,
@@ -68,10 +68,8 @@ class SelfTraining(TRADES):
         super().__init__(threat, steps, step_size, beta)
         if not isinstance(unlabelled, str) and not 0 < unlabelled < 1:
             raise UserError(f"unlabelled must be a share between 0 and 1, or a .npz file; got {unlabelled}")
-        if not 0 <= weight < math.inf:
-            raise UserError(f"weight must be a finite number of 0 or more; got {weight}")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"epochs of training the teacher must be 1 or more; got {epochs!r}")
+        not_negative("weight", weight)
+        whole("epochs", epochs)
         self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs
         object.__setattr__(self, "teacher", teacher)  # not as a submodule: neither trained nor in a checkpoint
         self.register_buffer("guessed", torch.zeros(0, dtype=torch.int64), persistent=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import nn
 
@@ -11,9 +9,9 @@ from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 
 @defence("trades")
@@ -37,11 +35,10 @@ class TRADES(CraftingDefence):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
         super().__init__()
-        if not 0 <= beta < math.inf:
-            raise UserError(f"beta must be a finite number of 0 or more; got {beta}")
+        not_negative("beta", beta)
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
 

@@ -1,4 +1,4 @@
-"""A bound on robust accuracy that a build can be made to fail by."""
+"""A bound on robust accuracy, by which a build fails."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from buttress.audits import Audit, Finding
 from buttress.audits.robustness import Robustness
-from buttress.errors import UserError
+from buttress.errors import GateNotMet, UserError
 
 
 def check_gate(fail_under: float | None, questions: Sequence[Audit]) -> None:
-    """Refuse a gate that could not be held against anything, before the work begins.
+    """Refuse a gate that nothing could be compared with, before the work begins.
 
     Raises:
-        UserError: for a bound that is no percentage, or when robustness is not asked about.
+        UserError: for a bound that is no percentage, or when robustness is not among the audits.
     """
     if fail_under is None:
         return
@@ -24,14 +24,14 @@ def check_gate(fail_under: float | None, questions: Sequence[Audit]) -> None:
 
 
 def gate(findings: Sequence[Finding], fail_under: float | None) -> None:
-    """Hold the lowest robust accuracy of all norms that were asked about against a bound in percent.
+    """Compare the lowest robust accuracy over the audited norms with a bound in percent.
 
     Raises:
-        UserError: when it is lower.
+        GateNotMet: when it is lower.
     """
-    found = [finding.data for finding in findings if finding.kind == "robustness"]
-    if fail_under is None or not found:
+    robustness = [finding.data for finding in findings if finding.kind == "robustness"]
+    if fail_under is None or not robustness:
         return
-    robust = 100 * min(p["accuracy"] for data in found for p in data["worst"] if p["eps"] == data["main_eps"])
+    robust = 100 * min(p["accuracy"] for data in robustness for p in data["worst"] if p["eps"] == data["main_eps"])
     if robust < fail_under:
-        raise UserError(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")
+        raise GateNotMet(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")

@@ -27,7 +27,7 @@ from buttress.jobs.compare import headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
-from buttress.jobs.threat_resolution import said, threat_for, under
+from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
 from buttress.threat import Threat
@@ -43,7 +43,7 @@ def harden(
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     base: Defence | None = None,
     layers: list[str] | None = None,
     eta: float | None = None,
@@ -87,13 +87,14 @@ def harden(
         precision: of the attacks' search in the audits.
         audit_batch: inputs computed at once in the audits.
         resume: go on with the job in the folder.
-        fail_under: exit with status 2 when the hardened network's robust accuracy, in percent, is lower.
+        fail_under: exit with status 3 when the hardened network's robust accuracy, in percent, is lower.
         dry_run: say what would be done and about how long it takes, and do nothing.
         command: the command, for the report.
         reporter: receives messages and progress.
 
     Raises:
-        UserError: also when the gate of ``fail_under`` is not met; the report is written then.
+        UserError: for settings that do not fit the network or the data, and a folder that holds something else.
+        GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     begun = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if begun and not resume:
@@ -114,10 +115,10 @@ def harden(
     else:
         dataset, where = source.load(seed)
         original = architecture.create(dataset, seed)
-    threat = threat_for(dataset.box, threat)
-    chosen = under(threat, base if base is not None else AdversarialTraining())
-    training, seen = training.under(threat), analysed_layers(original, dataset)
-    questions = usual_audits(dataset, threat, attacks, seen.layers)
+    against = job_threat(threat, dataset)
+    chosen = against.resolve(base if base is not None else AdversarialTraining())
+    training, seen = against.resolve(training), analysed_layers(original, dataset)
+    questions = usual_audits(dataset, against.threat, against.resolve(attacks), seen.layers)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
@@ -142,7 +143,12 @@ def harden(
 
     def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
         model = _fresh(known, architecture, dataset, seed)
-        facts = {"source": where, "defence": title, "output": architecture.output, "threat": said(threat)}
+        facts = {
+            "source": where,
+            "defence": title,
+            "output": architecture.output,
+            "threat": threat_facts(against.threat),
+        }
         goes_on = resume and (out / folder / MARK).exists()
         reporter.line(f"training: {title}")
         training.run(
@@ -167,7 +173,7 @@ def harden(
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
-    regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
+    regularised = LayerRegularised(against.resolve(chosen), names, gamma, measure, warmup)
     short = chosen.label().upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
         model = trained(folder, defence, title)
@@ -178,7 +184,7 @@ def harden(
         seed,
         {
             "network": network or architecture.model,
-            "threat": said(threat),
+            "threat": threat_facts(against.threat),
             "regularised layers": names,
             "gamma": gamma,
             "measure": measure,

@@ -1,11 +1,11 @@
-"""What the jobs have in common: where data and networks come from, how long to train, who is told of progress."""
+"""What the jobs have in common: where data and networks come from, how long to train, who receives progress."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
@@ -14,20 +14,18 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.threat_resolution import under
-from buttress.threat import Threat
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
 
 
 class Reporter:
-    """Someone who is told what happens. This one keeps silent; the command line's writes to the terminal."""
+    """Receives messages and progress. This one drops them; the command line's writes to the terminal."""
 
     def line(self, text: str) -> None:
-        """A sentence for the user."""
+        """Write a sentence for the user."""
 
     def watch(self, title: str) -> Progress | None:
-        """Someone to watch one piece of work, or nobody."""
+        """A callable that receives the progress of one piece of work, or None."""
         return None
 
 
@@ -42,7 +40,9 @@ class Source:
         limit: at most so many inputs of each split, classes in proportion.
     """
 
-    data: str | None = None
+    flat: ClassVar[bool] = True  # its fields are options of the job itself on the command line
+
+    data: Annotated[str | None, registry.dataset] = None
     data_dir: Path | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
@@ -76,7 +76,9 @@ class Network:
         stem_stride: stride of the first convolution.
     """
 
-    model: str = "cnn"
+    flat: ClassVar[bool] = True
+
+    model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
     normalise: bool = True
     weights: Path | None = None
@@ -112,6 +114,8 @@ class Network:
 class Training(TrainingConfig):  # noqa: D101  (its base's)
     __doc__ = TrainingConfig.__doc__  # what the command line reads; below are a job's own defaults
 
+    flat: ClassVar[bool] = True
+
     epochs: int = 20
     schedule: Schedule = Schedule(name="cosine")
 
@@ -143,10 +147,6 @@ class Training(TrainingConfig):  # noqa: D101  (its base's)
         for note in trained.notes:
             reporter.line(note)
         return trained
-
-    def under(self, threat: Threat) -> Training:
-        """These settings with what monitors left at its default taken from ``threat``."""
-        return replace(self, monitors=under(threat, self.monitors))
 
 
 def open_network(

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from buttress.errors import UserError
 from buttress.training.validation import Validation
+from buttress.validation import number, share
 
 
 @dataclass
@@ -87,10 +88,8 @@ class Average:
 
 
 def _check(decay: float, start: float) -> None:
-    if not 0 < decay < 1:
-        raise UserError(f"the moving average's decay must be in (0, 1); got {decay}")
-    if not 0 <= start <= 1:
-        raise UserError(f"the average's start must be a share of the training in [0, 1]; got {start}")
+    number("the moving average's decay", decay, "(0, 1)")
+    share("the average's start", start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +164,7 @@ class FAWA(Average):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         _check(self.decay, self.start)
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"the threshold of the worst class must be an accuracy in [0, 1]; got {self.threshold}")
+        share("the threshold of the worst class", self.threshold)
 
     def after_epoch(
         self, mean: Mean, model: nn.Module, done: float, judge: Callable[[], Validation], figures: dict[str, float]

@@ -16,6 +16,7 @@ from buttress.training.monitors.base import Monitor
 from buttress.training.optimiser import Optimiser
 from buttress.training.schedule import Schedule
 from buttress.training.validation import default_attack
+from buttress.validation import number, one_of, whole
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Keep = Literal["best", "last"]
@@ -67,12 +68,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if self.epochs < 1:
-            raise UserError(f"epochs must be 1 or more; got {self.epochs}")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip, the largest norm of the gradient, must be positive; got {self.clip}")
-        if self.keep not in get_args(Keep):
-            raise UserError(f"keep must be one of {', '.join(get_args(Keep))}; got {self.keep!r}")
+        whole("epochs", self.epochs)
+        whole("batch_size", self.batch_size)
+        if self.clip is not None:
+            number("clip", self.clip, "(0, inf]")
+        one_of("keep", self.keep, get_args(Keep))
         if self.search_precision not in (None, *get_args(CraftPrecision)):
             choices = ", ".join(get_args(CraftPrecision))
             raise UserError(f"search_precision must be one of {choices}; got {self.search_precision!r}")

@@ -18,8 +18,7 @@ from buttress.training.monitors.base import Action, Moment, Monitor, Snapshot
 
 def threat_of(defence: Defence) -> Threat | None:
     """The threat that a defence trains against, if it does."""
-    threat: Threat | None = getattr(defence.attack, "threat", None)
-    return threat
+    return None if defence.attack is None else defence.attack.within().threat
 
 
 def check_monitors(monitors: Sequence[Monitor], defence: Defence) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.validation import not_negative, number, positive
 
 _MOMENTUM, _NESTEROV = 0.9, False
 _REFUSED = {
@@ -79,11 +80,9 @@ class Optimiser:
             raise UserError(f"the optimiser {self.name} cannot train here: {_REFUSED[key]}; type one of {_list(known)}")
         if key not in known:
             raise UserError(f"there is no optimiser {self.name!r}; {nearest(key, known)}")
-        if not self.lr > 0 or not self.weight_decay >= 0 or not 0 <= self.momentum < 1:
-            raise UserError(
-                "lr must be positive, weight_decay 0 or more, momentum in [0, 1); "
-                f"got {self.lr}, {self.weight_decay}, {self.momentum}"
-            )
+        positive("lr", self.lr)
+        not_negative("weight_decay", self.weight_decay)
+        number("momentum", self.momentum, "[0, 1)")
         if key in ("sgd", "adam", "adamw") and not self.args:
             return
         if key not in ("sgd", "adam", "adamw") and (self.momentum, self.nesterov) != (_MOMENTUM, _NESTEROV):

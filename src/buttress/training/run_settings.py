@@ -11,14 +11,14 @@ from torch import nn
 from buttress import models
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
-from buttress.engine.fingerprint import plain
+from buttress.engine.fingerprint import name_of, plain
 from buttress.training.config import TrainingConfig
 
 
 def describe(defence: Defence) -> dict[str, Any]:
     """A defence as plain data: its class and its settings, wrapped ones included."""
     inside = {k: describe(v) if isinstance(v, Defence) else plain(v) for k, v in defence.settings().items()}
-    return {"class": f"{type(defence).__module__}.{type(defence).__qualname__}", **inside}
+    return {"class": name_of(type(defence)), **inside}
 
 
 def run_settings(

@@ -37,7 +37,7 @@ class Validation:
 
 def default_attack(defence: Defence) -> Perturbation | None:
     """PGD-10 in the threat that the defence trains against; None for one that trains against nothing."""
-    threat = getattr(defence.attack, "threat", None)
+    threat = None if defence.attack is None else defence.attack.within().threat
     return None if threat is None else PGD(threat=threat, steps=10)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from buttress import data, models
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences import Batch

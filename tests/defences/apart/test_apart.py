@@ -262,9 +262,9 @@ def test_a_network_without_blocks_is_told_so(network, images):
         ({"threat": Threat(norm="l2", eps=1.0)}, "linf threat"),
         ({"threat": Threat(eps=0.0)}, "positive, finite eps"),
         ({"parametrisation": "none"}, "parametrisation must be one of scaled, paper"),
-        ({"lr": -1.0}, "lr must be 0 or more"),
-        ({"layer_cap": float("inf")}, "layer_cap must be 0 or more"),
-        ({"momentum": 1.0}, "momentum must be in"),
+        ({"lr": -1.0}, "lr must be a finite number of 0 or more"),
+        ({"layer_cap": float("inf")}, "layer_cap must be a finite number of 0 or more"),
+        ({"momentum": 1.0}, "momentum must be a number in"),
         ({"storage": "int4"}, "storage must be one of float16, int8, float32"),
     ],
 )

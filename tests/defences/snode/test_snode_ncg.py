@@ -310,11 +310,11 @@ def test_networks_and_wrappers_that_it_does_not_go_with(network, train):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"iterations": 0}, "iterations must be 1 or more"),
+        ({"iterations": 0}, "iterations must be a whole number of 1 or more"),
         ({"gamma": "cg"}, "gamma must be one of fr, pr, fr-pr, hs, dy, none; got 'cg'"),
         ({"mu1": 0.0}, "one of the first three above 0; got 0, 0, 0, 0"),
         ({"mu4": -1.0}, "must be finite and 0 or more"),
-        ({"longest": 0.0}, "longest must be positive"),
+        ({"longest": 0.0}, "longest must be a finite number above 0"),
     ],
 )
 def test_settings_that_mean_nothing(settings, line):

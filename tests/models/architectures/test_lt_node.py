@@ -282,8 +282,8 @@ def test_an_attack_through_a_twin_finds_what_the_usual_one_does(name):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sampling": "randm"}, "did you mean 'random'"),
-        ({"samples": 0}, "samples must be a whole number of at least 1"),
+        ({"sampling": "randm"}, "sampling must be one of .*random.*; got 'randm'"),
+        ({"samples": 0}, "samples must be a whole number of 1 or more"),
         ({"shape": 0.001}, "must exceed 0.01"),
         ({"rate": -1.0}, "rate must be a finite number above 0"),
         ({"shortest": 5.0}, "shortest must be below longest"),

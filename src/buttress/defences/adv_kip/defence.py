@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,12 +18,11 @@ from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Lea
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
-from buttress.models.option_checks import whole
 from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -80,7 +78,7 @@ class AdvKIP(Defence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=10),
+        attack: Perturbation = PGD(steps=10),
         inner: Inner = "own",
         points: int = 100,
         steps: int | None = None,
@@ -96,8 +94,7 @@ class AdvKIP(Defence):
         whole("batch", batch, 1)
         if steps is not None:
             whole("steps", steps, 0)
-        if not 0 < lr < math.inf:
-            raise UserError(f"lr must be a positive number; got {lr}")
+        positive("lr", lr)
         if objective not in get_args(Objective):
             raise UserError(f"objective must be one of {', '.join(get_args(Objective))}; got {objective!r}")
         self._attack, self.inner, self.points, self.steps, self.batch = attack, inner, points, steps, batch
@@ -209,11 +206,11 @@ class AdvKIP(Defence):
 
 def normalisation(model: nn.Module) -> tuple[View, nn.Module]:
     """What a model does to its inputs first, and the network behind it."""
-    while isinstance(model, Output | FromProbabilities):
-        model = model.model
-    if isinstance(model, Normalized):
-        return Normalized(nn.Identity(), model.mean, model.std), model.model
-    return nn.Identity(), model
+    *wrappers, network = nested(model)
+    for wrapper in wrappers:
+        if isinstance(wrapper, Normalized):
+            return Normalized(nn.Identity(), wrapper.mean, wrapper.std), network
+    return nn.Identity(), network
 
 
 def probabilities(labels: Tensor) -> Tensor:

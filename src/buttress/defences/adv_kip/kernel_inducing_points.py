@@ -56,13 +56,13 @@ class LearningSettings:
         """Refuse an inner loss that there is not."""
         if self.inner not in get_args(Inner):
             raise UserError(f"inner must be one of {', '.join(get_args(Inner))}; got {self.inner!r}")
-        if self.inner == "mse" and "loss" not in getattr(self.attack, "__dataclass_fields__", ()):
+        if self.inner == "mse" and "loss" not in self.attack.settings():
             raise UserError(f"{type(self.attack).__name__} takes no loss: leave inner at own, or give PGD")
 
     @property
     def inner_attack(self) -> Perturbation | None:
         """What perturbs the real inputs; None where its budget is 0, which is KIP."""
-        threat = self.attack.threat
+        threat = self.attack.within().threat
         if threat is not None and threat.eps == 0:
             return None
         if self.inner == "own":

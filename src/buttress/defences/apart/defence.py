@@ -23,7 +23,8 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, number
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -76,7 +77,7 @@ class APART(Defence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         parametrisation: Parametrisation = "scaled",
         lr: float | None = None,
         decay: float | None = None,
@@ -88,19 +89,20 @@ class APART(Defence):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if threat.norm != "linf" or not 0 < threat.eps < math.inf:
-            raise UserError(f"apart needs a linf threat with a positive, finite eps; got {threat.norm}, {threat.eps}")
+        self.threat = threat
+        norm, eps = self.threat.norm, self.threat.eps
+        if norm != "linf" or not 0 < eps < math.inf:
+            raise UserError(f"apart needs a linf threat with a positive, finite eps; got {norm}, {eps}")
         if parametrisation not in get_args(Parametrisation):
             raise UserError(
                 f"parametrisation must be one of {', '.join(get_args(Parametrisation))}; got {parametrisation!r}"
             )
         for name, value in (("lr", lr), ("decay", decay), ("first", first), ("layer_cap", layer_cap)):
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more, or none; got {value}")
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum must be in [0, 1); got {momentum}")
+            if value is not None:
+                not_negative(name, value)
+        number("momentum", momentum, "[0, 1)")
         check_storage(storage)
-        self.threat, self.parametrisation, self.lr, self.decay, self.first = threat, parametrisation, lr, decay, first
+        self.parametrisation, self.lr, self.decay, self.first = parametrisation, lr, decay, first
         self.momentum, self.layer_cap, self.storage, self.mode = momentum, layer_cap, storage, mode
         names = (layers,) if isinstance(layers, str) else tuple(layers)
         self.layers: Sequence[str] = "blocks" if names == ("blocks",) else names

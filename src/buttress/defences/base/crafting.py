@@ -64,7 +64,8 @@ def crafting_passes(attack: Perturbation | None, mode: Mode = "eval") -> float |
     """Passes, forward and backward, that crafting one input takes; None for an attack that the toy is too small for."""
     if attack is None:
         return 0.0
-    box = (attack.threat.box if attack.threat is not None else None) or (0.0, 1.0)
+    threat = attack.within().threat
+    box = (None if threat is None else threat.box) or (0.0, 1.0)
     x = torch.full((2, 1, 8, 8), (box[0] + box[1]) / 2)
     model = _Counting()
     try:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from buttress.attacks import Perturbation
 from buttress.defences.base.step_context import Batch as Batch
 from buttress.defences.base.step_context import Pass as Pass
 from buttress.defences.base.step_context import StepContext as StepContext
+from buttress.engine.threat_resolution import resolved_settings
+from buttress.threat import NOT_GIVEN, Threat
 
 if TYPE_CHECKING:
     from buttress.data.dataset import Dataset
@@ -124,6 +126,17 @@ class Defence(nn.Module, ABC):
     paper: ClassVar[str] = ""
     reconstruction: ClassVar[str] = ""
 
+    _threat: Threat = NOT_GIVEN
+
+    @property
+    def threat(self) -> Threat:
+        """What the attacker may do, for methods with a ``threat`` of their own: the usual one where none was given."""
+        return Threat() if self._threat is NOT_GIVEN else self._threat
+
+    @threat.setter
+    def threat(self, threat: Threat) -> None:
+        self._threat = threat
+
     # Properties, so that a method can say otherwise by a plain attribute, or for each instance by a property.
     @property
     def preparation(self) -> str:
@@ -195,7 +208,14 @@ class Defence(nn.Module, ABC):
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, which every defence keeps under their own names."""
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
-        return {p.name: getattr(self, p.name) for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return {name: self._threat if name == "threat" else getattr(self, name) for name in names}
+
+    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
+        """A fresh copy with every threat filled in that was not given; see `resolve_threats`."""
+        defaults = {p.name: p.default for p in inspect.signature(type(self).__init__).parameters.values()}
+        settings = self.settings()
+        return type(self)(**settings | resolved_settings(settings, defaults, threat, usual))
 
     def label(self) -> str:
         """Its registered name (a user's own: the class's), with the methods inside: "awp(eps-warmup(at))"."""

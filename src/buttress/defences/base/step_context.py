@@ -14,8 +14,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
 from buttress.threat import RowThreat
@@ -171,10 +170,8 @@ class StepContext:
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
-        inner = self.model
-        while isinstance(inner, Normalized | Output | FromProbabilities):
-            inner = inner.model
-        labelled = getattr(inner, "forward_with_auxiliary", None)
+        network = inner(self.model)
+        labelled = getattr(network, "forward_with_auxiliary", None)
         if labelled is None:
             return self.model(x)
 
@@ -185,14 +182,14 @@ class StepContext:
             return output
 
         # In place of the module's own forward for this one call: wrappers and hooks, capture's too, see a usual pass.
-        own = vars(inner).get("forward")
-        vars(inner)["forward"] = forward
+        own = vars(network).get("forward")
+        vars(network)["forward"] = forward
         try:
             return self.model(x)
         finally:
-            del vars(inner)["forward"]
+            del vars(network)["forward"]
             if own is not None:
-                vars(inner)["forward"] = own
+                vars(network)["forward"] = own
 
 
 def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) -> Perturbation:
@@ -205,15 +202,15 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
     """
     if share == 1 and scale is None:
         return attack
-    changed: Any = attack
-    threat = attack.threat
-    if threat is None or "threat" not in getattr(attack, "__dataclass_fields__", ()):
+    attack = attack.within()
+    threat, settings = attack.threat, attack.settings()
+    if threat is None or "threat" not in settings:
         raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
     changes: dict[str, Any] = {}
     if scale is not None:
         changes["threat"] = RowThreat(norm=threat.norm, eps=threat.eps, box=threat.box, scale=share * scale)
     else:
         changes["threat"] = replace(threat, eps=share * threat.eps)
-        if share > 0 and getattr(attack, "step_size", None) is not None:
-            changes["step_size"] = share * changed.step_size
-    return cast(Perturbation, replace(changed, **changes))
+        if share > 0 and settings.get("step_size") is not None:
+            changes["step_size"] = share * settings["step_size"]
+    return cast(Perturbation, replace(cast(Any, attack), **changes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.validation import not_negative, positive, whole
 
 ClassName = int | str
 Mistakes = Literal["both", "missed", "false"]
@@ -25,11 +25,10 @@ def check_protected(
         UserError: for no class, for what is neither a name nor an index, for a cost that is no number of 0 or more,
             for an unknown kind of mistake.
     """
-    names = (protected,) if isinstance(protected, int | str) else tuple(protected)
+    names = tuple(protected) if isinstance(protected, Sequence) and not isinstance(protected, str) else (protected,)
     if not names or any(isinstance(name, bool) or not isinstance(name, int | str) for name in names):
         raise UserError(f"protected names one class or more, by name or index; got {protected!r}")
-    if not 0 <= c < math.inf:
-        raise UserError(f"the cost c of a mistake about a protected class must be 0 or more; got {c}")
+    not_negative("c", c)
     if mistakes not in get_args(Mistakes):
         raise UserError(f"mistakes must be one of {', '.join(get_args(Mistakes))}; got {mistakes!r}")
     return names
@@ -98,6 +97,6 @@ def check_weights(weight: float, pretrain_epochs: int, pretrain_lr: float) -> No
     Raises:
         UserError: naming all three.
     """
-    if not 0 <= weight < math.inf or not 0 < pretrain_lr < math.inf or pretrain_epochs < 0:
-        values = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
-        raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive, all finite; got {values}")
+    not_negative("weight", weight)
+    whole("pretrain_epochs", pretrain_epochs, 0)
+    positive("pretrain_lr", pretrain_lr)

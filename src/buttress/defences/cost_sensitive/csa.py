@@ -26,12 +26,12 @@ from buttress.defences.cost_sensitive.cost_matrix import (
     cost_matrix,
     expected_cost,
 )
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 Space = Literal["pixels", "normalized"]
 
@@ -46,7 +46,7 @@ class StandardisedFGSM(Attack):
         loss: what is raised.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     share: Tensor = field(default_factory=lambda: torch.ones(1))
     loss: losses.LossLike | None = None
 
@@ -98,7 +98,7 @@ class CSA(Defence):
         c: float = 10.0,
         mistakes: Mistakes = "both",
         weight: float = 1.0,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         space: Space = "pixels",
         updates: Literal[1, 2] = 2,
         pretrain_epochs: int = 30,
@@ -108,9 +108,10 @@ class CSA(Defence):
         check_weights(weight, pretrain_epochs, pretrain_lr)
         if space not in get_args(Space) or updates not in (1, 2):
             raise UserError(f"space must be pixels or normalized and updates 1 or 2; got {space!r} and {updates}")
-        if space == "normalized" and threat.norm != "linf":
-            raise UserError(f"eps in standard deviations needs the norm linf; got {threat.norm}")
-        self.protected, self.c, self.weight, self.threat = check_protected(protected, c, mistakes), c, weight, threat
+        self.threat = threat
+        if space == "normalized" and self.threat.norm != "linf":
+            raise UserError(f"eps in standard deviations needs the norm linf; got {self.threat.norm}")
+        self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight
         self.space, self.updates, self.mistakes = space, updates, mistakes
         self.pretrain_epochs, self.pretrain_lr = pretrain_epochs, pretrain_lr
         self.register_buffer("index", torch.zeros(0, dtype=torch.int64))

@@ -23,6 +23,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence, nearest
+from buttress.validation import not_negative
 
 SMALL = 1e-2  # a weight below is next to nothing
 
@@ -99,8 +100,8 @@ class CSE(Defence):
     ) -> None:
         super().__init__()
         check_weights(weight, pretrain_epochs, pretrain_lr)
-        if any(not 0 <= penalty < math.inf for penalty in penalties):
-            raise UserError(f"penalties must be 0 or more; got {tuple(penalties)}")
+        for penalty in penalties:
+            not_negative("penalties", penalty)
         if layers is not None and len(layers) != len(penalties):
             raise UserError(f"{len(layers)} layers need as many penalties; got {len(penalties)}")
         self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight

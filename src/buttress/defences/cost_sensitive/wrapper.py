@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -23,6 +22,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 Passes = Literal["clean", "adversarial", "both"]
 
@@ -59,8 +59,7 @@ class CostSensitive(WrapperDefence):
         on: Passes = "both",
     ) -> None:
         super().__init__(base)
-        if not 0 <= weight < math.inf:
-            raise UserError(f"weight must be 0 or more; got {weight}")
+        not_negative("weight", weight)
         if on not in get_args(Passes):
             raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
         if not self.base.own_classes:

@@ -22,7 +22,8 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 Variant = Literal["ce", "kl"]
 Schedule = Literal["stepwise", "continuous"]
@@ -65,7 +66,7 @@ class DIAL(CraftingDefence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         variant: Variant = "ce",
@@ -82,8 +83,7 @@ class DIAL(CraftingDefence):
             if value not in get_args(allowed):
                 raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
         for name, weight in (("beta", beta), ("lamd", lamd or 0.0), ("reversal", reversal)):
-            if not 0 <= weight < math.inf:
-                raise UserError(f"{name} must be a finite number of 0 or more; got {weight}")
+            not_negative(name, weight)
         if not isinstance(head, list | tuple) or any(not isinstance(u, int) or u < 1 for u in head):
             raise UserError(f"head must be a list of whole numbers, the units of its hidden layers; got {head!r}")
         self.threat, self.steps, self.step_size = threat, steps, step_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,6 +20,7 @@ from buttress.defences.gat.generator_training import style_vae, usual_batch
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
+from buttress.validation import not_negative, number, whole
 
 
 @defence("gat")
@@ -93,14 +93,16 @@ class GAT(Defence):
             raise UserError(f"edits must be latent or low-level; got {edits!r}")
         if not names or any(level not in LEVELS for level in names):
             raise UserError(f"levels must be some of {', '.join(LEVELS)}; got {levels!r}")
-        if edits == "low-level" and steps == 0:
+        if whole("steps", steps, 0) == 0 and edits == "low-level":
             raise UserError("steps=0 trains on a generator's reconstructions, which low-level edits have none of")
-        if not all(0 <= value < math.inf for value in (weight, beta or 0)) or not 0 <= (legitimacy or 0) < 1:
-            values = f"{weight}, {beta} and {legitimacy}"
-            raise UserError(f"weight and beta must be 0 or more, legitimacy a share below 1; got {values}")
-        for name, count in {"epochs": epochs, "latent": latent, "judge_epochs": judge_epochs}.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < (name == "latent"):
-                raise UserError(f"{name} must be a whole number, epochs of 0 and latent of 1 or more; got {count!r}")
+        not_negative("weight", weight)
+        if beta is not None:
+            not_negative("beta", beta)
+        if legitimacy is not None:
+            number("legitimacy", legitimacy, "[0, 1)")
+        whole("epochs", epochs, 0)
+        whole("latent", latent)
+        whole("judge_epochs", judge_epochs, 0)
         self.edits, self.levels, self.steps = edits, names, steps
         self.style_step, self.style_limit, self.noise_step = style_step, style_limit, noise_step
         self.noise_limit, self.strength, self.stop, self.residue = noise_limit, strength, stop, residue

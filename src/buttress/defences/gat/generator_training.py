@@ -10,6 +10,7 @@ from buttress.defences.base.pretraining import descend
 from buttress.errors import UserError
 from buttress.models.blocks.style_vae import StyleVAE, divergence, reconstruction
 from buttress.random import derive, generator, seed_torch
+from buttress.validation import not_negative, whole
 
 
 def style_vae(
@@ -53,8 +54,10 @@ def style_vae(
     """
     if split.x.dim() != 4:
         raise UserError(f"a generator of styles needs images (N, C, H, W); got inputs {tuple(split.x.shape)}")
-    if not isinstance(epochs, int) or epochs < 0 or not warmup >= 0 or not (beta or 0) >= 0:
-        raise UserError(f"epochs, warmup and beta must be 0 or more; got {epochs}, {warmup} and {beta}")
+    whole("epochs", epochs, 0)
+    not_negative("warmup", warmup)
+    if beta is not None:
+        not_negative("beta", beta)
     low, high = box or (0.0, 1.0)
     weight = min(1.0, split.x[0].numel() / 784) if beta is None else beta
     batch_size = usual_batch(len(split)) if batch_size is None else batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -22,6 +21,7 @@ from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import norms
+from buttress.validation import not_negative, whole
 
 _BATCH = 256
 
@@ -95,15 +95,15 @@ class LADDER(Defence):
         svm_lr: float = 0.01,
     ) -> None:
         super().__init__()
-        if not 0 <= eps < math.inf:
-            raise UserError(f"eps must be a finite number of 0 or more, in units of the latent space; got {eps}")
+        not_negative("eps", eps)
         check_direction(direction)
-        counts = {"pretrain_epochs": (pretrain_epochs, 0), "decoder_epochs": (decoder_epochs, 0)}
-        counts |= {"per_class": (1 if per_class is None else per_class, 1), "decoder_width": (decoder_width, 1)}
-        counts |= {"svm_inputs": (svm_inputs, 2)}
-        for name, (count, least) in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise UserError(f"{name} must be a whole number of {least} or more; got {count!r}")
+        whole("pretrain_epochs", pretrain_epochs, 0)
+        whole("decoder_epochs", decoder_epochs, 0)
+        if per_class is not None:
+            whole("per_class", per_class)
+        whole("decoder_width", decoder_width)
+        whole("svm_inputs", svm_inputs, 2)
+        whole("svm_epochs", svm_epochs, 0)
         self.svm = SVMSettings(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
         self.eps, self.adaptive, self.direction, self.attention = eps, adaptive, direction, attention
         self.normalize_w, self.layer, self.per_class = normalize_w, layer, per_class

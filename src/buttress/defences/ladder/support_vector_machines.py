@@ -11,6 +11,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.random import generator
+from buttress.validation import not_negative, whole
 
 Attention = Literal["pairwise", "none"]
 
@@ -36,10 +37,9 @@ class SVMSettings:
 
     def __post_init__(self) -> None:
         """Refuse what trains nothing."""
-        if not all(0 <= value < math.inf for value in (self.c, self.lr)):
-            raise UserError(f"c and lr of the SVM must be finite numbers of 0 or more; got {self.c} and {self.lr}")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 0:
-            raise UserError(f"epochs of the SVM must be 0 or more; got {self.epochs!r}")
+        not_negative("the SVM's c", self.c)
+        not_negative("the SVM's lr", self.lr)
+        whole("the SVM's epochs", self.epochs, 0)
         if self.attention not in get_args(Attention):
             raise UserError(f"attention must be one of {', '.join(get_args(Attention))}; got {self.attention!r}")
 

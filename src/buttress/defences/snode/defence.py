@@ -16,6 +16,7 @@ from buttress.errors import UserError
 from buttress.models.architectures.snode import SNODE
 from buttress.models.blocks.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
 from buttress.registry import defence
+from buttress.validation import number, positive, whole
 
 
 @defence("snode-ncg")
@@ -69,16 +70,17 @@ class SnodeNCG(Defence):
         halvings: int = 10,
     ) -> None:
         super().__init__()
-        if iterations < 1 or halvings < 0:
-            raise UserError(f"iterations must be 1 or more and halvings 0 or more; got {iterations} and {halvings}")
+        whole("iterations", iterations)
+        whole("halvings", halvings, 0)
         if gamma not in RULES:
             raise UserError(f"gamma must be one of {', '.join(RULES)}; got {gamma!r}")
         shares = (mu1, mu2, mu3, mu4)
         if any(not 0 <= mu < math.inf for mu in shares) or not mu1 + mu2 + mu3 > 0:
             text = ", ".join(f"{mu:g}" for mu in shares)
             raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {text}")
-        if not 0 < longest < math.inf or not (math.isfinite(low) and math.isfinite(high)):
-            raise UserError(f"longest must be positive, low and high numbers; got {longest:g}, {low:g} and {high:g}")
+        positive("longest", longest)
+        number("low", low)
+        number("high", high)
         self.iterations, self.sobolev, self.gamma = iterations, sobolev, gamma
         self.mu1, self.mu2, self.mu3, self.mu4 = mu1, mu2, mu3, mu4
         self.low, self.high, self.longest, self.halvings = low, high, longest, halvings

@@ -12,6 +12,7 @@ from buttress.registry import monitor
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Kind, Moment, Monitor
 from buttress.training.monitors.probe import Probe, accuracy, pgd
+from buttress.validation import number, whole
 
 Restore = Literal["previous", "best-on-train"]
 _ERRORS = 3  # standard errors of the difference between two batches that chance may make
@@ -81,10 +82,9 @@ class CatastrophicOverfitting(Monitor):
             if getattr(self, name) not in get_args(kinds):
                 raise UserError(f"{name} must be one of {', '.join(get_args(kinds))}; got {getattr(self, name)!r}")
         for name in ("fall", "gap", "drop", "shrink"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must be a share in (0, 1); got {getattr(self, name)}")
-        if self.every < 1 or self.inputs < 1:
-            raise UserError(f"every and inputs must be 1 or more; got {self.every} and {self.inputs}")
+            number(name, getattr(self, name), "(0, 1)")
+        whole("every", self.every)
+        whole("inputs", self.inputs)
         if not (self.first_batch or self.best_on_train or self.diagnostics):
             raise UserError("at least one of first_batch, best_on_train and diagnostics must be on")
         if self.then == "rollback" and self.restore == "best-on-train" and not self.best_on_train:
