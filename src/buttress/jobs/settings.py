@@ -111,11 +111,8 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(TrainingConfig):
-    """How to train.
-
-    A `TrainingConfig` with defaults of its own for jobs.
-    """
+class Training(TrainingConfig):  # noqa: D101  (its base's)
+    __doc__ = TrainingConfig.__doc__  # what the command line reads; below are a job's own defaults
 
     flat: ClassVar[bool] = True
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from buttress.cli.commands import JOBS
 from buttress.cli.static.annotations import Kind, kind_of
-from buttress.cli.static.source import Place, Source, ancestry, source
+from buttress.cli.static.source import Place, Source, source
 from buttress.cli.static.values import default_text
 from buttress.config import FROM_THE_COMMAND_LINE
 
@@ -98,28 +98,23 @@ def _is_flat(group: Place) -> bool:
 
 
 def _fields(group: Place, prefix: str, title: str) -> list[Option]:
-    """The options of a dataclass, those it inherits included; its own defaults come before its bases'."""
-    meanings: dict[str, str] = {}
-    options: dict[str, Option] = {}
-    for place in reversed(list(ancestry(group))):
-        assert isinstance(place.node, ast.ClassDef)
-        meanings |= entries(ast.get_docstring(place.node) or "")
-        for node in place.node.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                text = meanings.get(node.target.id, "")
-                options |= {option.name: option for option in _field(place.source, node, prefix, title, text)}
-    return list(options.values())
-
-
-def _field(where: Source, node: ast.AnnAssign, prefix: str, title: str, text: str) -> list[Option]:
-    """The option of one field, or those of the group that it holds."""
-    name, default = prefix + ast.unparse(node.target), node.value
-    if "ClassVar" in ast.unparse(node.annotation) or _is_internal(default):
-        return []
-    kind = kind_of(where, node.annotation)
-    if kind.group is not None:
-        return _with_defaults(_fields(kind.group, f"{name}.", _title(text)), where, default)
-    return [Option(name, kind, default_text(where, default), default is None, text, title)]
+    assert isinstance(group.node, ast.ClassDef)
+    meanings = entries(ast.get_docstring(group.node) or "")
+    options: list[Option] = []
+    for node in group.node.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        name, default = node.target.id, node.value
+        if "ClassVar" in ast.unparse(node.annotation) or _is_internal(default):
+            continue
+        kind, text = kind_of(group.source, node.annotation), meanings.get(name, "")
+        if kind.group is not None:
+            inner = _fields(kind.group, f"{prefix}{name}.", _title(text))
+            options += _with_defaults(inner, group.source, default)
+        else:
+            value = default_text(group.source, default)
+            options.append(Option(prefix + name, kind, value, default is None, text, title))
+    return options
 
 
 def _is_internal(default: ast.expr | None) -> bool:

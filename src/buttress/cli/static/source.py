@@ -81,19 +81,14 @@ def resolve(where: Source, name: str) -> Place | None:
         return None
 
 
-def ancestry(place: Place) -> Iterator[Place]:
-    """A class and all the package's classes above it, nearest first."""
+def bases(place: Place) -> Iterator[str]:
+    """The names of a class and of all the package's classes above it."""
     if isinstance(place.node, ast.ClassDef):
-        yield place
+        yield place.node.name
         for base in place.node.bases:
             above = resolve(place.source, base.id) if isinstance(base, ast.Name) else None
             if above is not None:
-                yield from ancestry(above)
-
-
-def bases(place: Place) -> Iterator[str]:
-    """The names of a class and of all the package's classes above it."""
-    return (above.node.name for above in ancestry(place) if isinstance(above.node, ast.ClassDef))
+                yield from bases(above)
 
 
 def is_dataclass(place: Place) -> bool:
