@@ -105,7 +105,7 @@ def test_a_scheduler_moves_on_after_each_step_where_wanted(matrices, points, pla
 
 
 RUNS = {
-    **{name: {"optimiser": Optimiser(name=name, lr=0.02)} for name in OPTIMISERS},
+    **{name: {"optimiser": Optimiser(name=name, lr=0.02)} for name in ("adafactor", "asgd", "muon", "rprop")},
     **{name: {"schedule": Schedule(name=name, args=ARGS.get(name, {}))} for name in SCHEDULERS},
 }
 
@@ -114,9 +114,8 @@ RUNS = {
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, matrices, points, train, stop_at, same, tmp_path):
     settings = {**RUNS[name], **OPTIONS}
     whole = train(matrices(), points, Standard(), **settings)
-    for step in (3, 6):  # inside of an epoch, and after its end
-        with pytest.raises(Interrupted):
-            train(matrices(), points, Standard(), out=tmp_path / "run", resume=True, progress=stop_at(step), **settings)
+    with pytest.raises(Interrupted):  # inside of the second epoch
+        train(matrices(), points, Standard(), out=tmp_path / "run", progress=stop_at(8), **settings)
     again = train(matrices(), points, Standard(), out=tmp_path / "run", resume=True, **settings)
     same(again.model.state_dict(), whole.model.state_dict())
 

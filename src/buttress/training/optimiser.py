@@ -15,8 +15,6 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.validation import not_negative, number, positive
 
-_MOMENTUM = 0.9
-_NESTEROV = False
 _REFUSED = {
     "lbfgs": "it evaluates the loss several times an update, which a defence's step does not",
     "sparseadam": "it takes sparse gradients, and networks give dense ones",
@@ -68,8 +66,8 @@ class Optimiser:
 
     name: str = "adam"
     lr: float = 1e-3
-    momentum: float = _MOMENTUM
-    nesterov: bool = _NESTEROV
+    momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 0.0
     args: dict[str, Any] = field(default_factory=dict)
 
@@ -84,9 +82,10 @@ class Optimiser:
         positive("lr", self.lr)
         not_negative("weight_decay", self.weight_decay)
         number("momentum", self.momentum, "[0, 1)")
-        if key in ("sgd", "adam", "adamw") and not self.args:
+        usual = key in ("sgd", "adam", "adamw")
+        if usual and not self.args:
             return
-        if key not in ("sgd", "adam", "adamw") and (self.momentum, self.nesterov) != (_MOMENTUM, _NESTEROV):
+        if not usual and (self.momentum, self.nesterov) != (Optimiser.momentum, Optimiser.nesterov):
             raise UserError(f"momentum and nesterov are settings of sgd; {self.name} takes its own arguments in args")
         names = self._parameters()
         if self.weight_decay and "weight_decay" not in names:

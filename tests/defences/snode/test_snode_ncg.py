@@ -20,7 +20,7 @@ from buttress.defences.snode import defence as snode_ncg
 from buttress.defences.snode.conjugate_gradients import RULES, Energy, Line, conjugacy, dot, root
 from buttress.defences.snode.defence import SnodeNCG
 from buttress.errors import UserError
-from buttress.models.architectures.snode import roughness
+from buttress.models.architectures.snode import SNODE, roughness
 from buttress.models.blocks.snode_problems import direct, weight_sensitivity
 from buttress.training import Interrupted, Optimiser
 from buttress.training.batches import Batches
@@ -256,8 +256,8 @@ def test_its_cost_is_the_number_of_passes(images, train, monkeypatch):
     for name in ("direct", "adjoint", "weight_sensitivity"):
         made = getattr(snode_ncg, name)
         monkeypatch.setattr(snode_ncg, name, lambda *a, made=made: count.append(1) or made(*a))
-    original = models.snode.SNODE.end
-    monkeypatch.setattr(models.snode.SNODE, "end", lambda self, *a: count.append(1) or original(self, *a))
+    original = SNODE.end
+    monkeypatch.setattr(SNODE, "end", lambda self, *a: count.append(1) or original(self, *a))
     defence = SnodeNCG(iterations=4)
     train(make(), defence, epochs=1, batch_size=1000)
     seen = len(count)
