@@ -42,7 +42,7 @@ KNOWN = ["count", "share", "flag", "kind", "box", "names", "table", "attack", "t
         ("--threat=3", "--threat takes its options one by one, as in --threat.norm"),
         ("--count", "--count needs a value"),
         ("--cuont=3", "there is no option 'cuont'; did you mean 'count'?"),
-        ("--threat.epz=3", "--threat: Threat has no option 'epz'; did you mean 'eps'?"),
+        ("--threat.epz=3", "there is no option 'threat.epz'; did you mean 'threat.eps'?"),
         ("--attack=json.JSONDecoder", "--attack takes an attack; JSONDecoder is none"),
         ("--attack.steps=3", "--attack: say first which attack it is, as in --attack NAME, then its options"),
     ],

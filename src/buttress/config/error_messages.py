@@ -90,8 +90,7 @@ def _line(text: str, key: str, member: str, given: str, known: Sequence[str]) ->
         return f"needed and not given: {', '.join('--' + name.replace('_', '-') for name in names)}"
     if found := re.match(r"[Uu]nrecognized arguments?: --([\w.]+)", text):
         return _unknown(found[1], key, member, known)
-    grouped = "Expected a dot import path" in text and any(name.startswith(f"{key}.") for name in known)
-    if grouped or "Unable to load config" in text:
+    if "Unable to load config" in text or ("Expected a dot import path" in text and _is_group(key, known)):
         return f"{flag} takes its options one by one, as in {_inside(key, known)}; got {given or 'a single value'!r}"
     first = text.splitlines()[0] if text else "cannot be read"
     return f"{flag}: {first}" if key else first
@@ -99,6 +98,8 @@ def _line(text: str, key: str, member: str, given: str, known: Sequence[str]) ->
 
 def _unknown(name: str, key: str, member: str, known: Sequence[str]) -> str:
     name = name.partition(".init_args")[0]  # of what the parser has filled in, the user typed that much
+    if _is_group(key, known):
+        name, member = f"{key}.{name}", ""
     if member:
         own = [p for p in _parameters(member) if p not in ("self", "args", "kwargs")]
         options = own + [name for name in known if name.partition(".")[0] in own and "." in name]  # those of its threat
@@ -106,6 +107,11 @@ def _unknown(name: str, key: str, member: str, known: Sequence[str]) -> str:
         return f"--{key.replace('_', '-')}: {member.rpartition('.')[2]} has no option {name!r}; {has}"
     hint = nearest(name, list(known)) if known else ""
     return f"there is no option {name.replace('_', '-')!r}" + (f"; {hint.replace('_', '-')}" if hint else "")
+
+
+def _is_group(key: str, known: Sequence[str]) -> bool:
+    """Whether ``key`` is that of a job's options such as --threat.eps, --threat.box."""
+    return any(name.startswith(f"{key}.") for name in known)
 
 
 def _parameters(member: str) -> list[str]:
