@@ -96,7 +96,12 @@ class _Spelling:
         if key == "average" and text.lower() not in ("null", "none") and not _NUMBER.fullmatch(text):
             return [f"--{key}={text if '.' in text else average_path(text)}"]
         if role is not None and text.lower() not in ("null", "none"):
-            return [f"--{key}={class_path(role, text) if key.endswith('.help') else _flow(member(role, text))}"]
+            if key.endswith(".help"):
+                return [f"--{key}={class_path(role, text)}"]
+            tree = member(role, text)
+            if key.count(".") > 1 and tree["init_args"].get("threat") is None:  # read as a text there
+                tree["init_args"].pop("threat", None)
+            return [f"--{key}={_flow(tree)}"]
         return [self._value(key, last, text)]
 
     def _value(self, key: str, last: str, text: str) -> str:
