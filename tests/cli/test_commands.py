@@ -344,7 +344,7 @@ def test_values_in_every_spelling(here, done):
     several = done(
         "audit run --out new --attacks fgsm,pgd --attacks.step-size none --attacks.threat.box none --print-config"
     )
-    assert [a["init_args"]["threat"]["box"] for a in yaml.safe_load(several)["attacks"]] == [[0.0, 1.0], None]
+    assert [a["init_args"]["threat"] for a in yaml.safe_load(several)["attacks"]] == [None, {**threat, "eps": 8 / 255}]
     listed = "--defence '{name: at, attack: {name: fgsm, threat: {eps: 1/4}}}'"
     attack = yaml.safe_load(done(f"{words} {listed}"))["defence"]["init_args"]["attack"]
     assert attack["class_path"].endswith("FGSM")

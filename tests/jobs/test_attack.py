@@ -79,7 +79,7 @@ def test_the_file_holds_what_one_call_of_the_attack_makes(run, tmp_path, by, gro
     test = moons(**ARGUMENTS).test
     made = by or PGD(steps=20)
     if by is None or isinstance(by, PGD):
-        made = PGD(threat=Threat(eps=made.threat.eps, box=None), steps=made.steps)
+        made = PGD(threat=Threat(eps=made.within().threat.eps, box=None), steps=made.steps)
     else:
         made = Gaussian(std=0.3, box=None)
     expected = made(load(run), test.x, test.y, seed=3, ids=test.ids)

@@ -208,7 +208,7 @@ def test_a_file_of_options_names_monitors_and_the_user_is_told(tmp_path, capsys)
     assert notes
     assert notes[0] in capsys.readouterr().out.splitlines()
     settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
-    assert settings["average"] == {"class": "buttress.training.averaging.SWA", "start": 0.25}
+    assert settings["average"] == {"class": "buttress.SWA", "start": 0.25}
     assert settings["monitors"][0]["patience"] == 2
 
 

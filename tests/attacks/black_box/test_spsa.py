@@ -30,7 +30,7 @@ def oracle(model, x, target=None):
 def test_the_estimate_is_the_published_mean(nets):
     x = torch.rand(3, 10, dtype=torch.float64)
     attack = SPSA(threat=Threat(box=None), samples=5)
-    found = attack.estimate(oracle(half_space(nets), x), x, Random(7, IDS))
+    found = attack.within().estimate(oracle(half_space(nets), x), x, Random(7, IDS))
     random = Random(7, IDS)
     signs = torch.stack([random.sign((10,), torch.float64) for _ in range(5)], 1)
     expected = ((signs @ WEIGHT)[..., None] * signs).mean(1)  # of a linear loss the difference is exact
@@ -40,10 +40,10 @@ def test_the_estimate_is_the_published_mean(nets):
 def test_with_one_feature_the_estimate_is_the_gradient(nets):
     weight = torch.tensor([-3.5], dtype=torch.float64)
     x = torch.full((3, 1), 0.4, dtype=torch.float64)
-    found = SPSA(samples=2).estimate(oracle(half_space(nets, weight), x), x, Random(7, IDS))
+    found = SPSA(samples=2).within().estimate(oracle(half_space(nets, weight), x), x, Random(7, IDS))
     torch.testing.assert_close(found, weight.expand(3, 1), rtol=0, atol=1e-9)
     target = torch.ones(3, dtype=torch.long)  # with two classes the target's margin is the same
-    found = SPSA(samples=2).estimate(oracle(half_space(nets, weight), x, target), x, Random(7, IDS))
+    found = SPSA(samples=2).within().estimate(oracle(half_space(nets, weight), x, target), x, Random(7, IDS))
     torch.testing.assert_close(found, weight.expand(3, 1), rtol=0, atol=1e-9)
 
 
@@ -59,7 +59,7 @@ def test_at_the_edge_of_the_box_a_slope_comes_out_as_half(nets):
     weight = torch.tensor([2.0], dtype=torch.float64)
     for edge in (0.0, 1.0):
         x = torch.full((3, 1), edge, dtype=torch.float64)
-        found = SPSA(samples=2).estimate(oracle(half_space(nets, weight), x), x, Random(7, IDS))
+        found = SPSA(samples=2).within().estimate(oracle(half_space(nets, weight), x), x, Random(7, IDS))
         torch.testing.assert_close(found, weight.expand(3, 1) / 2, rtol=0, atol=1e-9)
 
 

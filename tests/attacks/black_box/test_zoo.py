@@ -37,7 +37,7 @@ def test_slopes_of_a_linear_margin_are_its_weights_also_at_the_edges_of_the_box(
     asked = oracle(half_space(nets), x, torch.ones(3, dtype=torch.long) if targeted else None)
     for index in range(10):
         where = torch.tensor([index, (index + 1) % 10, (index + 5) % 10])
-        slope, won = ZOO(confidence=50.0).slope(asked, x, where)
+        slope, won = ZOO(confidence=50.0).within().slope(asked, x, where)
         torch.testing.assert_close(slope, WEIGHT[where], rtol=0, atol=1e-9)
         assert won.tolist() == [bool(WEIGHT[index] > 0), False, False]  # the first is on the boundary
     assert (asked.forwards == 20).all()
@@ -47,7 +47,7 @@ def test_beyond_the_confidence_there_is_no_slope(nets):
     x = torch.full((1, 10), 0.5, dtype=torch.float64)
     x[0, 1] = 0  # the margin is 0.675
     for confidence, expected in ((0.6, 0.0), (0.7, 0.9)):
-        slope, won = ZOO(confidence=confidence).slope(oracle(half_space(nets), x), x, torch.tensor([0]))
+        slope, won = ZOO(confidence=confidence).within().slope(oracle(half_space(nets), x), x, torch.tensor([0]))
         assert float(slope) == pytest.approx(expected, abs=1e-9)
         assert won.all()
 
@@ -59,7 +59,7 @@ def test_slopes_are_those_of_the_gradient_for_a_model_that_is_not_linear(nets):
     (grad,) = torch.autograd.grad((logits[:, 1:].amax(1) - logits[:, 0]).sum(), x)
     x = x.detach()
     for index in (0, 17, 35):
-        slope, _ = ZOO(confidence=50.0).slope(oracle(model, x), x, torch.full((4,), index))
+        slope, _ = ZOO(confidence=50.0).within().slope(oracle(model, x), x, torch.full((4,), index))
         torch.testing.assert_close(slope, grad.flatten(1)[:, index], rtol=1e-5, atol=1e-7)
 
 

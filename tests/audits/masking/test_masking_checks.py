@@ -286,7 +286,7 @@ def test_more_draws_are_made_wherever_the_averaging_stands():
 
 def innermost(attack):
     """The EoT that stands next to the attack at the core."""
-    while not (isinstance(attack, EoT) and attack.attack is attack.core):
+    while not (isinstance(attack, EoT) and attack.attack is attack.innermost):
         attack = attack.attack
     return attack
 

@@ -93,8 +93,7 @@ class AutoAttack(Attack):
         check_threat("AutoAttack", self.threat)
         if not self.draws:
             object.__setattr__(self, "draws", 20 if self.version == "rand" else 1)
-        if self.threat is not NOT_GIVEN:
-            self.suite()
+        self.suite()
 
     def label(self) -> str:
         """The version, which names all that is as published, and what differs: "AutoAttack (standard, 20 steps)"."""
@@ -103,7 +102,8 @@ class AutoAttack(Attack):
     def suite(self) -> list[tuple[str, Attack]]:
         """The parts by name, in order."""
         names = (self.parts,) if isinstance(self.parts, str) else self.parts or SUITES[self.version]
-        return [(name, self._part(name)) for name in names]
+        resolved = self.within()
+        return [(name, resolved._part(name)) for name in names]
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What beat the model first, input by input, and the others as they were."""

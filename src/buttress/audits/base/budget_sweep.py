@@ -67,6 +67,7 @@ class Sweep:
 
 def at_budget(attack: Attack, eps: float) -> Attack:
     """The same attack under another eps; an explicit step size keeps its proportion, a wrapped attack takes the eps."""
+    attack = attack.within()
     threat, step = attack.threat, attack.innermost.settings().get("step_size")
     changes: dict[str, Any] = {"threat": replace(threat, eps=eps)}
     if step is not None and math.isfinite(threat.eps) and math.isfinite(eps) and threat.eps > 0:
