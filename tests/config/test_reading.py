@@ -114,6 +114,8 @@ def test_a_member_that_is_named_starts_from_its_own_defaults(name):
 def test_what_was_printed_is_read_again():
     path = "buttress.attacks.gradient.pgd.PGD"
     assert build(Attack, {"class_path": path, "init_args": {"steps": 3}}) == PGD(steps=3)
+    assert build(Attack, {"class_path": "PGD"}) == PGD()
+    assert build(Average, {"class_path": "SWA", "init_args": {"start": 0.25}}).start == 0.25
     with pytest.raises(UserError, match=r"there is no 'buttress\.attacks\.gradient\.pgd\.PDG'"):
         build(Attack, {"class_path": "buttress.attacks.gradient.pgd.PDG"})
 
@@ -125,7 +127,7 @@ def test_averages_are_named_or_a_number(name):
     assert build(annotation, {"name": name, "start": 0.25}).start == 0.25
     assert build(annotation, 0.9) == 0.9
     assert build(annotation, "1/2") == 0.5
-    assert averages.names() == ["ema", "fawa", "swa"]
+    assert averages.names() == ["ema", "swa", "fawa"]
     with pytest.raises(UserError, match=r"no average 'swag' of the weights; did you mean 'swa'\?, or a number"):
         build(annotation, "swag")
 
