@@ -20,7 +20,7 @@ from buttress import models
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch, Defence, StepContext
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
@@ -48,9 +48,9 @@ class Contender:
         """One step of training, timed."""
         start = time.perf_counter()
         self.model.train()
-        at = StepContext(self.model, self.batch, index=self.steps, epoch=1.0)
+        context = StepContext(self.model, self.batch, index=self.steps, epoch=1.0)
         self.optimizer.zero_grad()
-        self.defence.loss(self.model, self.batch, at).value.backward()
+        self.defence.loss(self.model, self.batch, context).value.backward()
         self.optimizer.step()
         self.seconds.append(time.perf_counter() - start)
         self.steps += 1

@@ -1,5 +1,6 @@
 """Names, discovery and a user's own members."""
 
+import subprocess
 import sys
 
 import pytest
@@ -20,6 +21,18 @@ def test_roles_have_their_registries():
     assert registry.ROLES["attacks"] is registry.attack
     roles = ["attack", "defence", "model", "audit", "dataset", "monitor"]
     assert [role.role for role in registry.ROLES.values()] == roles
+
+
+def test_discovery_imports_no_library_that_only_some_members_use():
+    program = """
+import sys
+from buttress import registry
+assert all(role.names() for role in registry.ROLES.values())
+libraries = ("scipy", "sklearn", "torchdiffeq", "tensorboard", "lightning_fabric", "PIL", "pooch", "timm", "onnx")
+print([name for name in libraries if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(

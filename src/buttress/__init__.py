@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from buttress.errors import UserError
     from buttress.models import Normalized
     from buttress.threat import Threat
+    from buttress.training.config import TrainingConfig
     from buttress.training.fit import fit
-    from buttress.training.optimisation import Optimiser, Schedule
+    from buttress.training.optimiser import Optimiser
     from buttress.training.run_folder import load
+    from buttress.training.schedule import Schedule
 
 _PLACES = {
     "Threat": "buttress.threat",
@@ -22,6 +24,7 @@ _PLACES = {
     "Normalized": "buttress.models",
     "Optimiser": "buttress.training",
     "Schedule": "buttress.training",
+    "TrainingConfig": "buttress.training",
     "fit": "buttress.training",
     "load": "buttress.training",
 }
@@ -31,6 +34,7 @@ __all__ = [
     "Optimiser",
     "Schedule",
     "Threat",
+    "TrainingConfig",
     "UserError",
     "attacks",
     "audits",

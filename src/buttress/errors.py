@@ -2,7 +2,7 @@
 
 
 class UserError(ValueError):
-    """A mistake of the caller's, told in one line: what was expected, what came, what to do.
+    """A mistake of the caller's, described in one line: what was expected, what came, what to do.
 
     The command line prints the line and exits with status 2; a `GateNotMet` has status 3, and every other exception is
     our fault (status 1).

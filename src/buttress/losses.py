@@ -50,7 +50,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
-    """Logit of ``target`` minus the logit of ``y``: positive exactly when ``target`` beats ``y``."""
+    """Logit of ``target`` minus the logit of ``y``: positive exactly when ``target`` has the larger one."""
     own = logits.gather(1, torch.stack([y, target], 1))
     return own[:, 1] - own[:, 0]
 
@@ -87,6 +87,9 @@ def mse(output: Tensor, y: Tensor) -> Tensor:
     return (output - y).square().flatten(1).mean(1)
 
 
+_FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose its true size further down
+
+
 @dataclass(frozen=True)
 class Loss:
     """A loss and what its second argument is: the truth (or the target), or the output for the clean input.
@@ -100,6 +103,53 @@ class Loss:
     against: Literal["label", "clean"] = "label"
     direction: Callable[[Tensor, Tensor], Tensor] | None = None
     toward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+
+    def value(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """(N,) the loss of an output, to be maximised.
+
+        Args:
+            output: (N, C).
+            y: (N,) the truth, or (N, C) the clean output where the loss is ``against`` that.
+            target: (N,) classes to be led to, or None.
+
+        Raises:
+            UserError: for a loss that does not give one value per input.
+        """
+        truth = y.to(output.dtype) if y.is_floating_point() else y
+        try:
+            if target is None or self.against == "clean":
+                value = self.function(output, truth)
+            else:
+                value = -self.function(output, target) if self.toward is None else self.toward(output, truth, target)
+        except RuntimeError:  # a loss with float32 weights of its own
+            if output.dtype == torch.float32:
+                raise
+            return self.value(output.float(), y, target)
+        if value.shape != output.shape[:1]:
+            shape = f"got shape {tuple(value.shape)} for {len(output)} inputs"
+            raise UserError(f'a loss gives one value per input, (N,), as with reduction="none"; {shape}')
+        return value
+
+    def slope(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(N,) the loss in float64, and its slope at the output (N, C); arguments as for `value`.
+
+        Where the slope is so faint that float32 would lose it on the way down to the inputs (a saturated softmax), the
+        row is scaled up: directions hold, lengths do not. Where it is zero, ``direction`` is followed instead. That
+        also keeps subnormal numbers, which slow a CPU down many times, out of the backward pass.
+        """
+        leaf = output.detach().double().requires_grad_()
+        value = self.value(leaf, y, target)
+        if not value.requires_grad:
+            raise UserError("the loss does not depend on the model's output through differentiable operations")
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+        size, column = slope.flatten(1).abs().amax(1), (-1, *[1] * (slope.dim() - 1))
+        if self.direction is not None and bool((zero := size == 0).any()):
+            lasting = Loss(self.direction).value(leaf, y, target)
+            slope = torch.where(zero.view(column), torch.autograd.grad(lasting.sum(), leaf)[0], slope)
+        faint = (size < _FAINT) & (size > 0)
+        exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
+        slope = slope * torch.exp2(-exponent).view(column)
+        return value.detach(), torch.where(slope.abs() < 2.0**-100, 0, slope)
 
 
 LOSSES = {

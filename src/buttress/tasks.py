@@ -18,7 +18,7 @@ from buttress.errors import UserError
 class Task(ABC):
     """What a model's output is for."""
 
-    loss: str  # the name of the loss that an attack maximises unless it is told otherwise
+    loss: str  # the name of the loss that an attack maximises by default
 
     @abstractmethod
     def read(self, output: object) -> Tensor:

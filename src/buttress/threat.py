@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -60,8 +60,6 @@ class Threat:
         norm: how the size of a perturbation is measured: "linf", "l2" or "l1".
         eps: the largest size, in the units of the inputs; may be infinite.
         box: the range (low, high) that inputs live in, or None for no limit.
-        explicit: True holds also where it equals the default, which a job's own threat would replace otherwise; set by
-            the command line, and no part of what the attacker may do.
 
     Raises:
         UserError: for an unknown norm, an ``eps`` that is negative or not a number, or a box that is empty.
@@ -70,7 +68,6 @@ class Threat:
     norm: Norm = "linf"
     eps: float = 8 / 255
     box: tuple[float, float] | None = (0.0, 1.0)
-    explicit: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what no input could satisfy."""
@@ -189,6 +186,11 @@ class Threat:
         top = size.topk(count, dim=1).indices
         direction = torch.zeros_like(size).scatter_(1, top, 1.0).mul_(size > 0).view_as(grad) * grad.sign()
         return x_adv + step * direction / max(count, 1)
+
+
+# The default of an attack's field ``threat``: nobody gave one yet. It is filled in before the attack runs (see
+# `Attack.within`), so that the mathematics in `perturb` may count on a threat, as the type says.
+NOT_GIVEN = cast(Threat, None)
 
 
 @dataclass(frozen=True, kw_only=True)

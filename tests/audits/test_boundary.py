@@ -26,7 +26,9 @@ def test_points_and_classes_are_the_datas(nets):
     finding = ask(nets, grid=2, margin=0.0, points=2)
     assert finding.data["points"] == {"x": [0.0, 2.0], "y": [0.0, 1.0], "label": [0, 1]}
     assert finding.data["classes"] == ["low", "high"]
-    assert finding.verdict == "50% of the plane shown goes to high."  # (2, 0) and (2, 1), not (0, 0) and (0, 1)
+    assert (
+        finding.verdict == "50% of the plane shown is classified as high."
+    )  # (2, 0) and (2, 1), not (0, 0) and (0, 1)
 
 
 def test_inputs_with_other_features_are_told(line):
@@ -35,7 +37,14 @@ def test_inputs_with_other_features_are_told(line):
     assert (finding.verdict, finding.data) == ("The inputs do not have two features.", {})
 
 
-@pytest.mark.parametrize("fields", [{"grid": 1}, {"points": -1}, {"margin": -0.1}])
-def test_what_draws_nothing_is_refused(fields):
-    with pytest.raises(UserError, match="grid must be 2 or more"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"grid": 1}, "grid must be a whole number of 2 or more; got 1"),
+        ({"points": -1}, "points must be a whole number of 0 or more; got -1"),
+        ({"margin": -0.1}, "margin must be a finite number of 0 or more; got -0.1"),
+    ],
+)
+def test_what_draws_nothing_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         Boundary(**fields)

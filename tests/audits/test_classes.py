@@ -43,7 +43,9 @@ def test_accuracies_and_gaps(thirds):
     mean = (0.75 + 0.4 + 0.8) / 3
     assert data["cv"] == pytest.approx(((0.75 - mean) ** 2 + (0.4 - mean) ** 2 + (0.8 - mean) ** 2) / 3)
     assert finding.severity == "info"
-    assert finding.verdict.startswith("Under PGD-10 at linf eps 0.1 64.3% of inputs stand; in the worst class, middle,")
+    assert finding.verdict.startswith(
+        "Robust accuracy under PGD-10 at linf eps 0.1 is 64.3%; in the worst class, middle,"
+    )
     assert "middle, 40.0%" in finding.verdict
     assert finding.verdict.endswith("40 points below the best; that may be chance.")
 

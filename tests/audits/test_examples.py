@@ -50,7 +50,7 @@ def test_inputs_that_were_right_and_are_not_any_more_come_first(gallery):
     success = int((right & result.success).sum())
     total = int(right.sum())
     assert 0 < success <= total < 24
-    assert finding.verdict == f"FGSM changes the answer for {success} of the {total} inputs that were right."
+    assert finding.verdict == f"FGSM is successful on {success} of the {total} inputs that are classified correctly."
     kinds = [
         (i["clean"]["label"] == i["truth"], i["adversarial"]["label"] == i["truth"]) for i in finding.data["items"]
     ]
@@ -86,7 +86,14 @@ def test_inputs_that_are_no_images_cost_no_attack(line, counted):
     assert counted.runs == []
 
 
-@pytest.mark.parametrize("fields", [{"count": 0}, {"magnification": 0.0}, {"magnification": float("nan")}])
-def test_what_shows_nothing_is_refused(fields):
-    with pytest.raises(UserError, match="count must be 1 or more, magnification positive"):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"count": 0}, "count must be a whole number of 1 or more; got 0"),
+        ({"magnification": 0.0}, "magnification must be a finite number above 0; got 0.0"),
+        ({"magnification": float("nan")}, "magnification must be a finite number above 0; got nan"),
+    ],
+)
+def test_what_shows_nothing_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         Examples(**fields)

@@ -10,7 +10,7 @@ from buttress.audits.latent_boundary import LatentBoundary, _plane
 from buttress.data.dataset import Split
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ladder.latent_space import fit_space
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings
 from buttress.errors import UserError
 
 CLASSES = ("near", "far", "high", "low")
@@ -70,7 +70,7 @@ def test_a_point_of_the_plane_is_decoded_and_judged(blobs):
     model, split = blobs
     data = ask(model, split).data
     rows = split.subset((split.y < 2).nonzero().squeeze(1))
-    space = fit_space(model, rows, 2, decoder_epochs=60, recipe=Recipe(c=1.0, epochs=50)).space
+    space = fit_space(model, rows, 2, decoder_epochs=60, svm=SVMSettings(c=1.0, epochs=50)).space
     z, machine = space.encode(rows.x), space.directions.machine(0, 1)
     plane = _plane(z, rows.y, machine)
     point = plane.middle + data["x"][0] * plane.along + data["y"][-1] * plane.across

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from buttress import audits, layers
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.layers import Layers
@@ -106,8 +106,8 @@ def test_other_measures_are_not_called_a_share_of_the_size(pictures):
 @pytest.mark.parametrize(
     ("eps", "told"),
     [
-        (0.01, "On most inputs no layer is moved further than it tolerates (margin above 1)."),
-        (0.9, "1 of 1 layers are moved further than they tolerate on half of the inputs (margin 1 or less)."),
+        (0.01, "On most inputs no layer is moved beyond its tolerance (margin above 1)."),
+        (0.9, "1 of 1 layers are moved beyond their tolerance on half of the inputs (margin 1 or less)."),
     ],
 )
 def test_the_verdict_tells_how_many_layers_gave_way(eps, told):

@@ -46,7 +46,7 @@ def test_a_step_that_jumps_over_what_many_find(tmp_path):
     assert [row["accuracy"] for row in finding.data["attacks"]] == [1.0, 0.0]
     assert finding.data["gap"]["difference"] == 1
     assert finding.severity == "warning"
-    assert finding.verdict.endswith("FGSM says little about this network.")
+    assert finding.verdict.endswith("Robust accuracy under FGSM means little here.")
     (tmp_path / "findings.json").write_text(to_json({"net": [finding]}, {}))
     assert read(tmp_path / "findings.json")[0]["net"][0] == finding
 
@@ -74,5 +74,5 @@ def test_nothing_moved_has_no_direction(line):
 
 
 def test_a_gap_that_is_none_is_refused():
-    with pytest.raises(UserError, match="gap must be in"):
+    with pytest.raises(UserError, match="gap must be a number in"):
         Perturbations(gap=1.5)

@@ -7,7 +7,7 @@ import torch
 from buttress import audits
 from buttress.attacks import Attack
 from buttress.attacks.composed.bpda import BPDA
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.ddn import DDN
@@ -163,8 +163,8 @@ def test_budgets_that_cannot_be_compared_are_refused(line, threats, told):
     [
         ({"attacks": []}, "at least one attack"),
         ({"attacks": [Gaussian()]}, "gaussian has no threat"),
-        ({"eps": [-0.1]}, "eps must be 0 or more"),
-        ({"eps": [math.nan]}, "eps must be 0 or more"),
+        ({"eps": [-0.1]}, "eps must be a number of 0 or more; got"),
+        ({"eps": [math.nan]}, "eps must be a number of 0 or more; got"),
     ],
 )
 def test_what_asks_nothing_is_refused(fields, told):
@@ -295,7 +295,7 @@ def test_one_run_of_a_minimum_norm_attack_gives_the_whole_curve(line):
         assert point["low"] <= point["accuracy"] <= point["high"]
     assert found["curve"][0]["accuracy"] == expected[0]
     assert found["curve"][-1]["accuracy"] == 0
-    assert f"The median l2 distance to an input that beats the network is at most {middle:.3g} (" in finding.verdict
+    assert f"The median l2 distance to an adversarial example is at most {middle:.3g} (" in finding.verdict
     assert finding.data["distances"] == found
     right = far > 0
     assert row["backwards"] == pytest.approx(float(right.double().mean()))

@@ -106,11 +106,11 @@ def test_inputs_that_are_no_images(line):
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"count": -1}, "count must be 0 or more"),
-        ({"inputs": 0}, "inputs and steps 1 or more"),
+        ({"count": -1}, "count must be a whole number of 0 or more"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more"),
         ({"threshold": 0.0}, "threshold must be above 0"),
-        ({"window": 2}, "window must be odd"),
-        ({"stride": 0}, "stride 1 or more"),
+        ({"window": 2}, "window must be an odd number of pixels"),
+        ({"stride": 0}, "stride must be a whole number of 1 or more"),
     ],
 )
 def test_what_measures_nothing_is_refused(settings, told):

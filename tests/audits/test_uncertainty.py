@@ -72,8 +72,8 @@ def test_a_curved_network(pictures, nets):
         ({"std": 0.0}, "std must be a positive number"),
         ({"std": [0.1, -0.1]}, "std must be a positive number"),
         ({"std": []}, "std must be a positive number"),
-        ({"inputs": 0}, "inputs must be 1 or more and draws 2 or more; got 0 and 300"),
-        ({"draws": 1}, "inputs must be 1 or more and draws 2 or more"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
+        ({"draws": 1}, "draws must be a whole number of 2 or more; got 1"),
     ],
 )
 def test_settings_that_measure_nothing(fields, line):

@@ -13,6 +13,7 @@ from buttress.audits.base.finding import to_json
 from buttress.audits.robustness import interval
 from buttress.audits.unseen import Unseen
 from buttress.data.dataset import Split
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -140,9 +141,7 @@ def test_the_defaults_ask_of_eight_corruptions_and_two_other_norms():
 
 
 def test_a_jobs_threat_replaces_the_seen_attacks_and_no_other():
-    from buttress.jobs.threat_resolution import under
-
-    audit = under(Threat(norm="linf", eps=0.1, box=(-1.0, 1.0)), Unseen())
+    audit = resolve_threats(Unseen(), Threat(norm="linf", eps=0.1, box=(-1.0, 1.0)))
     assert audit.attacks[0].threat.eps == 0.1
     assert [attack.threat.eps for attack in audit.unseen] == [8 / 255, 0.5, 12.0]
     assert all(change.box == (-1.0, 1.0) for change in (*audit.corruptions, *audit.styles))

@@ -106,7 +106,7 @@ def test_a_curve_of_an_unknown_figure_is_refused():
         ({"a": {"history": ["loss"]}}, "which figure each label stands for"),
         ({"a": {"history": {"loss": 3}}}, "which figure each label stands for"),
         ({"a": {**HISTORY, "inputs": 3}}, "a history has none"),
-        ({"a": {"audit": "saliency", "inputs": 0}}, "inputs must be 1 or more; got 0"),
+        ({"a": {"audit": "saliency", "inputs": 0}}, "inputs must be a whole number of 1 or more; got 0"),
         ({"a": {"audit": "salience"}}, "did you mean 'saliency'"),
         ({"a": {"audit": {"name": "saliency", "window": 2}}}, "odd"),
         ({"a": {"audit": "robustness"}}, "no still picture of the audit 'robustness' is drawn"),

@@ -215,9 +215,9 @@ def test_nothing_of_somebody_elses_is_overwritten(tmp_path):
     ("changes", "message"),
     [
         ({"resume": False}, "go on with what is in it"),
-        ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"seeds": 0}, "seeds must be a whole number of 1 or more"),
         ({"scale": "smal"}, "did you mean 'small'"),
-        ({"workers": -1}, "workers must be 0 or more"),
+        ({"workers": -1}, "workers must be a whole number of 0 or more"),
     ],
 )
 def test_wrong_options_are_answered_before_anything_runs(done, changes, message):

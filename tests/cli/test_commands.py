@@ -337,7 +337,7 @@ def test_values_in_every_spelling(here, done):
         assert yaml.safe_load(done(f"{words}{text}"))["normalise"] is expected
     deep = "--defence at --defence.attack pgd --defence.attack.threat.box none --defence.attack.threat.eps 1/2"
     threat = yaml.safe_load(done(f"{words} {deep}"))["defence"]["init_args"]["attack"]["init_args"]["threat"]
-    assert threat == {"norm": "linf", "eps": 0.5, "box": None, "explicit": True}
+    assert threat == {"norm": "linf", "eps": 0.5, "box": None}
     for deep in ("--by.step-size", "--by.threat.box"):
         again = yaml.safe_load(done(f"attack run --out new --by pgd --by.steps 3 {deep} none --print-config"))["by"]
         assert again["init_args"]["step_size" if "size" in deep else "threat"] in (None, {**threat, "eps": 8 / 255})

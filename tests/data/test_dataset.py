@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.data.dataset import Dataset, Split, check_labels, default_part, from_arrays
+from buttress.data.dataset import Dataset, Split, check_labels, default_val_size, from_arrays
 from buttress.errors import UserError
 
 
@@ -59,7 +59,7 @@ def test_stratified_keeps_ids_and_returns_itself_when_nothing_is_left_out():
     assert some.y.bincount().tolist() == [5, 5]
     assert torch.equal(some.x, part.x[some.ids - 7])
     assert (some.ids.diff() > 0).all()
-    with pytest.raises(UserError, match="limit of at least 1"):
+    with pytest.raises(UserError, match="limit must be a whole number of 1 or more"):
         part.stratified(0)
 
 
@@ -160,8 +160,8 @@ def test_from_arrays_splits_val_off_train_by_seed_and_never_touches_test():
     assert np.array_equal(one.val.x.numpy(), pairs[0][0][one.val.ids.numpy()])
 
 
-def test_the_default_part_is_a_tenth_within_bounds():
-    assert [default_part(n) for n in (3, 100, 1500, 60_000)] == [1, 10, 150, 5000]
+def test_the_default_val_size_is_a_tenth_within_bounds():
+    assert [default_val_size(n) for n in (3, 100, 1500, 60_000)] == [1, 10, 150, 5000]
 
 
 def test_check_labels_names_where_and_which():

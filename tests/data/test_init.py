@@ -114,7 +114,7 @@ def test_names_are_the_registered_ones():
 def test_limit_holds_for_each_split_and_keeps_proportions():
     made = data.load("fashion-mini", limit=50)
     assert [split.y.bincount().tolist() for split in made.splits.values()] == [[5] * 10] * 3
-    with pytest.raises(UserError, match="limit of at least 1 input, got 0"):
+    with pytest.raises(UserError, match="limit must be a whole number of 1 or more; got 0"):
         data.load("fashion-mini", limit=0)
 
 

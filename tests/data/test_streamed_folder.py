@@ -28,11 +28,11 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 6, 17, 50])
 def test_batches_are_those_of_the_data_set(folder, batch):
-    whole = data.load(f"folder:{folder}").test
+    split = data.load(f"folder:{folder}").test
     stream = FolderBatches(folder / "test", batch=batch)
     x, y = (torch.cat(parts) for parts in zip(*stream, strict=True))
-    assert torch.equal(x, whole.take(torch.arange(17))[0])
-    assert torch.equal(y, whole.y)
+    assert torch.equal(x, split.take(torch.arange(17))[0])
+    assert torch.equal(y, split.y)
     assert stream.classes == ("cat", "dog")
     assert len(stream) == len(list(stream)) == -(-17 // batch)
 
@@ -40,10 +40,10 @@ def test_batches_are_those_of_the_data_set(folder, batch):
 def test_an_evaluation_of_the_stream_is_that_of_the_data_in_memory(folder, nets):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(20, 2))
     attack = FGSM(threat=Threat(eps=0.1))
-    whole = data.load(f"folder:{folder}").test
-    known = as_split(whole.x.numpy(), whole.y.numpy())
+    split = data.load(f"folder:{folder}").test
+    known = as_split(split.x.numpy(), split.y.numpy())
     parts = [evaluate(model, given, attack, group=4) for given in (FolderBatches(folder / "test", batch=3), known)]
-    assert parts[0].success == parts[1].success
+    assert parts[0].successes == parts[1].successes
     assert parts[0].groups == parts[1].groups == 5
 
 
@@ -53,7 +53,7 @@ def test_images_can_be_resized(folder):
 
 
 def test_what_cannot_be_read_is_told(folder, tmp_path):
-    with pytest.raises(UserError, match="at least 1 image, got 0"):
+    with pytest.raises(UserError, match="batch must be a whole number of 1 or more; got 0"):
         FolderBatches(folder / "test", batch=0)
     with pytest.raises(UserError, match="there is none"):
         FolderBatches(tmp_path / "nowhere")

@@ -70,7 +70,7 @@ def single(batch):
 
 
 @pytest.fixture
-def at():
+def context():
     """A maker of the trainer's side of one step."""
     return lambda model, batch, **place: StepContext(model, batch, **{"index": 3, "seed": 7, **place})
 

@@ -13,10 +13,10 @@ from buttress.threat import Threat
 
 @pytest.mark.parametrize("lam", [0.0, 0.7])
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_half_of_each_batch_and_the_mean_squared_difference(lam, mode, network, batch, at):
+def test_half_of_each_batch_and_the_mean_squared_difference(lam, mode, network, batch, context):
     model = network(dropout=0.0, dtype=torch.float64, activation=torch.nn.Tanh)
     by_hand, attack = copy.deepcopy(model), PGD(threat=Threat(eps=0.1), steps=3)
-    place = at(model, batch)
+    place = context(model, batch)
     x_adv = attack.craft(by_hand, batch.x, batch.y, seed=place.seed, ids=batch.ids, mode=mode)
     clean, adversarial = by_hand(batch.x), by_hand(x_adv)
     both = [-z.softmax(1)[torch.arange(8), batch.y].log() for z in (clean, adversarial)]

@@ -68,15 +68,15 @@ def test_the_move_lets_batch_norm_see_a_batch_once(network, train):
     assert int(model[1].num_batches_tracked) == 2 * 3
 
 
-def test_weights_are_back_when_the_loss_fails(network, single, at, train):
+def test_weights_are_back_when_the_loss_fails(network, single, context, train):
     class Failing(AdversarialTraining):
         calls = 0
 
-        def loss(self, model, batch, at):
+        def loss(self, model, batch, context):
             self.calls += 1
             if self.calls == 2:
                 raise UserError("no more")
-            return super().loss(model, batch, at)
+            return super().loss(model, batch, context)
 
     model = network()
     before = copy.deepcopy(dict(model.named_parameters()))
@@ -86,34 +86,34 @@ def test_weights_are_back_when_the_loss_fails(network, single, at, train):
 
 
 @pytest.mark.parametrize(("epoch", "share"), [(0.0, 0.0), (1.0, 0.25), (4.0, 1.0), (9.0, 1.0)])
-def test_the_budget_grows(epoch, share, network, single, at):
+def test_the_budget_grows(epoch, share, network, single, context):
     """The base's own loss under that share of eps and of the step."""
     base = AdversarialTraining(PGD(threat=Threat(eps=0.2), steps=3, step_size=0.1))
     smaller = AdversarialTraining(PGD(threat=Threat(eps=0.2 * share), steps=3, step_size=0.1 * share or None))
     model = network(dropout=0.0)
     grown, direct = copy.deepcopy(model), copy.deepcopy(model)
-    value = EpsWarmup(base, epochs=4).loss(grown, single, at(grown, single, epoch=epoch)).value
-    torch.testing.assert_close(value, smaller.loss(direct, single, at(direct, single)).value, rtol=0, atol=0)
+    value = EpsWarmup(base, epochs=4).loss(grown, single, context(grown, single, epoch=epoch)).value
+    torch.testing.assert_close(value, smaller.loss(direct, single, context(direct, single)).value, rtol=0, atol=0)
 
 
-def test_a_share_for_each_input(network, single, at):
+def test_a_share_for_each_input(network, single, context):
     model, scale = network(dropout=0.0), torch.linspace(0, 1, 8)
-    x_adv = at(model, single).craft(PGD(threat=Threat(eps=0.2), steps=5), scale=scale)
+    x_adv = context(model, single).craft(PGD(threat=Threat(eps=0.2), steps=5), scale=scale)
     size = (x_adv - single.x).abs().amax((1, 2, 3))
     torch.testing.assert_close(size, 0.2 * scale, rtol=1e-4, atol=1e-7)
 
 
 def test_an_attack_without_a_threat_has_no_share():
-    from buttress.attacks.corruptions.gaussian import Gaussian
+    from buttress.attacks.corruptions.noises import Gaussian
 
     with pytest.raises(UserError, match="no threat"):
         rescaled(Gaussian(std=0.1), 0.5)
 
 
-def test_kept_crafts_are_of_the_first_weights(network, single, at):
+def test_kept_crafts_are_of_the_first_weights(network, single, context):
     model = network(dropout=0.0)
-    place = at(model, single)
-    with place.crafts_kept():
+    place = context(model, single)
+    with place.craft_once():
         first = place.craft(ATTACK)
         with torch.no_grad():
             model[4].weight.neg_()
@@ -147,9 +147,9 @@ def test_what_attacks_in_its_preparation_alone_has_no_budget_that_grows(network,
 class Half(WrapperDefence):
     """Any base under half its budget."""
 
-    def loss(self, model, batch, at):
-        at.scale = 0.5
-        return super().loss(model, batch, at)
+    def loss(self, model, batch, context):
+        context.scale = 0.5
+        return super().loss(model, batch, context)
 
 
 ATTACKING = [name for name in registry.defence.names() if registry.defence.get(name)().attack]

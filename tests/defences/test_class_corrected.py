@@ -10,7 +10,7 @@ from torch import nn
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.base.class_counts import judge
+from buttress.defences.base.verdicts import judge
 from buttress.defences.class_corrected import ClassCorrected, last_linear
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard

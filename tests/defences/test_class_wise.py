@@ -12,9 +12,10 @@ from torch import nn
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.awp import AWP
-from buttress.defences.base.class_counts import ClassCounts, judge
 from buttress.defences.base.defence import Batch, Epoch
+from buttress.defences.base.memory import ClassCounts
 from buttress.defences.base.pretraining import pretrain
+from buttress.defences.base.verdicts import judge
 from buttress.defences.cfa import CFA
 from buttress.defences.frl import FRL, class_weights, multipliers
 from buttress.defences.instance_eps import InstanceEps
@@ -102,8 +103,8 @@ def test_budgets_and_weights_follow_the_classes(images):
         assert torch.equal(early, torch.ones(4))
 
 
-def test_each_input_is_attacked_with_the_budget_of_its_class(smooth, images, batch, at):
-    defence, place = calibrated(images), at(smooth, batch, epoch=1.0)
+def test_each_input_is_attacked_with_the_budget_of_its_class(smooth, images, batch, context):
+    defence, place = calibrated(images), context(smooth, batch, epoch=1.0)
     share = torch.tensor([1.4, 0.75, 0.5, 1.0])[batch.y]
     loss = defence.loss(smooth, batch, place).value
     x_adv = place.craft(defence.attack, scale=share)
@@ -112,8 +113,8 @@ def test_each_input_is_attacked_with_the_budget_of_its_class(smooth, images, bat
     torch.testing.assert_close(loss, negative_log(smooth(x_adv), batch.y).mean(), **NEAR)
 
 
-def test_the_trades_form(smooth, images, batch, at):
-    defence, place = calibrated(images, "trades", beta=3.0), at(smooth, batch, epoch=1.0)
+def test_the_trades_form(smooth, images, batch, context):
+    defence, place = calibrated(images, "trades", beta=3.0), context(smooth, batch, epoch=1.0)
     x_adv = place.craft(defence.attack, scale=torch.tensor([1.2, 0.55, 0.3, 1.0])[batch.y])
     assert (defence.attack.loss, defence.attack.start) == ("kl", "normal")
     beta = 3.0 * torch.tensor([1.4, 0.75, 0.5, 1.0], dtype=torch.float64)[batch.y]
@@ -122,11 +123,11 @@ def test_the_trades_form(smooth, images, batch, at):
     torch.testing.assert_close(defence.loss(smooth, batch, place).value, expected.mean(), **NEAR)
 
 
-def test_uncalibrated_it_is_trades_over_1_plus_beta(smooth, images, batch, at):
+def test_uncalibrated_it_is_trades_over_1_plus_beta(smooth, images, batch, context):
     defence = CFA("trades", threat=Threat(eps=0.1), steps=2, beta=3.0)
     defence.prepare(smooth, images, 0)
     base = TRADES(threat=Threat(eps=0.1), steps=2, beta=3.0)
-    values = [d.loss(smooth, batch, at(smooth, batch)).value for d in (defence, base)]
+    values = [d.loss(smooth, batch, context(smooth, batch)).value for d in (defence, base)]
     torch.testing.assert_close(4 * values[0], values[1], rtol=1e-6, atol=0)
 
 
@@ -175,9 +176,9 @@ def test_cfa_refuses(wrong):
 
 
 @pytest.mark.parametrize("defence", [CFA(), FRL(), InstanceEps()])
-def test_without_the_data_there_is_no_memory(defence, smooth, batch, at):
+def test_without_the_data_there_is_no_memory(defence, smooth, batch, context):
     with pytest.raises(UserError, match="call prepare before loss"):
-        defence.loss(smooth, batch, at(smooth, batch))
+        defence.loss(smooth, batch, context(smooth, batch))
 
 
 # --- FRL
@@ -227,10 +228,10 @@ def test_a_class_without_inputs_counts_as_the_overall_one(images):
 
 
 @pytest.mark.parametrize("remargin", [False, True])
-def test_the_objective_of_frl(remargin, smooth, images, batch, at):
+def test_the_objective_of_frl(remargin, smooth, images, batch, context):
     defence = FRL(threat=Threat(eps=0.1), steps=2, remargin=remargin)
     defence.prepare(smooth, images, 0)
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     plain = TRADES(threat=Threat(eps=0.1), steps=2, beta=1.5).loss(smooth, batch, place).value
     if not remargin:
         torch.testing.assert_close(defence.loss(smooth, batch, place).value, plain, **NEAR)
@@ -271,13 +272,13 @@ def test_frl_refuses(wrong):
 # --- budgets of single examples
 
 
-def test_each_example_is_attacked_within_its_own_budget(smooth, images, batch, at):
+def test_each_example_is_attacked_within_its_own_budget(smooth, images, batch, context):
     defence = InstanceEps(Threat(eps=0.2), steps=3)
     defence.prepare(smooth, images, 0)
     rows = torch.arange(8)
     own = Batch(batch.x, batch.y, images.train.ids[rows])
     defence.shares[rows] = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0, 1.3, 1.7, 2.0])
-    place = at(smooth, own)
+    place = context(smooth, own)
     loss = defence.loss(smooth, own, place)
     x_adv = place.craft(defence.attack, scale=defence.shares[rows])
     assert RowThreat(eps=0.2, scale=defence.shares[rows]).contains(x_adv, own.x).all()

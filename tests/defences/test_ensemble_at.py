@@ -9,7 +9,8 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.defences.ensemble_at import EnsembleAT, fresh
+from buttress.defences.base.networks import new_network
+from buttress.defences.ensemble_at import EnsembleAT
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
@@ -45,13 +46,13 @@ def test_in_each_round_each_source_serves_once(network, prepared):
     assert set(firsts) == {0, 1, 2, 3}, "the order is drawn"
 
 
-def test_half_clean_half_perturbed_on_the_source(smooth, batch, at, prepared):
+def test_half_clean_half_perturbed_on_the_source(smooth, batch, context, prepared):
     given = [smooth(1), smooth(2)]
     by_hand = smooth()
     defence, seen = prepared(smooth(), members=given), set()
     for index in range(3):
         model = smooth()
-        place = at(model, batch, index=index)
+        place = context(model, batch, index=index)
         source = defence.source(index)
         same_as = [by_hand, *given][0 if source is None else 1 + defence._networks.index(source)]
         x_adv = ATTACK.craft(copy.deepcopy(same_as), batch.x, batch.y, seed=place.seed, ids=batch.ids)
@@ -62,11 +63,11 @@ def test_half_clean_half_perturbed_on_the_source(smooth, batch, at, prepared):
     assert len(seen) == 3
 
 
-def test_a_share_of_the_budget_holds_on_members_too(smooth, batch, at, prepared):
+def test_a_share_of_the_budget_holds_on_members_too(smooth, batch, context, prepared):
     model = smooth()
     defence = prepared(model, members=1)
     index = next(i for i in range(2) if defence.source(i) is not None)
-    place = at(model, batch, index=index)
+    place = context(model, batch, index=index)
     place.scale = 0.5
     x_adv = FGSM(threat=Threat(eps=0.035)).craft(defence.source(index), batch.x, batch.y, seed=place.seed)
     torch.testing.assert_close(defence._crafted(defence.source(index), place), x_adv, rtol=0, atol=0)
@@ -96,7 +97,7 @@ def test_members_are_trained_once_and_then_left_alone(network, images, train, ne
 def test_members_have_learnt(network, images, prepared):
     x, y, _ = images.train.take(torch.arange(len(images.train)))
     for number, member in enumerate(prepared(network(), epochs=40)._networks):
-        untrained = fresh(network(), derive(5, "member", number)).eval()
+        untrained = new_network(network(), derive(5, "member", number)).eval()
         assert F.cross_entropy(member(x), y) < F.cross_entropy(untrained(x), y) - 0.1
 
 
@@ -129,7 +130,7 @@ def test_fresh_weights(made, network, nets, same):
         for p in model.parameters():
             p.add_(1.0)
     before = nets.state(model)
-    one, again, other = fresh(model, 5), fresh(model, 5), fresh(model, 6)
+    one, again, other = new_network(model, 5), new_network(model, 5), new_network(model, 6)
     nets.assert_state(model, before)
     same(one.state_dict(), again.state_dict())
     assert all(a.dtype == b.dtype for a, b in zip(one.parameters(), model.parameters(), strict=True))
@@ -141,11 +142,11 @@ def test_fresh_weights(made, network, nets, same):
         assert not one.classifier.fc3.weight.any()
 
 
-def test_settings_that_mean_nothing(network, single, at):
+def test_settings_that_mean_nothing(network, single, context):
     for members in (0, [], True, [3], 1.5):
         with pytest.raises(UserError, match="members must be 1 or more, or a list of networks and run folders"):
             EnsembleAT(members=members)
-    with pytest.raises(UserError, match="epochs of training a member must be 1 or more"):
+    with pytest.raises(UserError, match="epochs must be a whole number of 1 or more"):
         EnsembleAT(epochs=0)
     with pytest.raises(UserError, match="call that first"):
         [EnsembleAT().source(i) for i in range(3)]

@@ -20,8 +20,8 @@ from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Training
 from buttress.training import Interrupted
-from buttress.training.fit import describe
 from buttress.training.monitors import EarlyStopping
+from buttress.training.run_settings import describe
 
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py
@@ -103,13 +103,13 @@ def test_its_cost_is_the_number_of_passes_of_one_step(name, network, images, tra
     place = {}
     original = type(defence).step
 
-    def step(self, do):  # counted inside of steps alone, so not what `prepare` and validation do
-        with_hook = do.model.register_forward_hook(note)
+    def step(self, step):  # counted inside of steps alone, so not what `prepare` and validation do
+        with_hook = step.model.register_forward_hook(note)
         try:
-            original(self, do)
+            original(self, step)
         finally:
             with_hook.remove()
-            place["inputs"] = place.get("inputs", 0) + len(do.batch.x)
+            place["inputs"] = place.get("inputs", 0) + len(step.batch.x)
 
     defence.step = step.__get__(defence)
     train(model, defence, epochs=1)
@@ -123,9 +123,9 @@ def test_whether_each_objective_makes_a_perturbed_pass(name, network, train):
     defence, made = make(name), []
 
     class Watching(WrapperDefence):
-        def loss(self, model, batch, at):
-            found = super().loss(model, batch, at)
-            made.append("adversarial" in at.passes)
+        def loss(self, model, batch, context):
+            found = super().loss(model, batch, context)
+            made.append("adversarial" in context.passes)
             return found
 
     train(network(), Watching(defence), epochs=1)
@@ -134,11 +134,11 @@ def test_whether_each_objective_makes_a_perturbed_pass(name, network, train):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, images, at):
+def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, network, images, context):
     model = network(dropout=0.0)
     defence, single = prepared(name, model, images), Batch(*images.train.take(torch.arange(8)))
     model[4].bias.requires_grad_(False)
-    place = at(model, single)
+    place = context(model, single)
     loss = defence.loss(model, single, place)
     assert all(p.grad is None for p in model.parameters())
     assert loss.value.shape == ()
@@ -153,14 +153,14 @@ def test_a_loss_leaves_no_gradient_and_its_backward_reaches_every_weight(name, n
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, network, images, at, same):
+def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, network, images, context, same):
     model = network(dropout=0.0)
     defence, single = prepared(name, model, images), Batch(*images.train.take(torch.arange(8)))
     before = copy.deepcopy(dict(defence.named_buffers()))
     flags = [m.training for m in model.modules()]
     twin = copy.deepcopy(model)  # the buffers that a crafting in eval mode reads move with each step
-    first = defence.loss(model, single, at(model, single)).value
-    place = at(twin, single)
+    first = defence.loss(model, single, context(model, single)).value
+    place = context(twin, single)
     second = defence.loss(twin, single, place).value
     assert defence.clean_pass == ("clean" in place.passes)
     same(first, second)
@@ -171,13 +171,13 @@ def test_the_same_step_gives_the_same_loss_and_leaves_other_state_alone(name, ne
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_epoch_lowers_the_objective(name, network, images, at, train):
+def test_one_epoch_lowers_the_objective(name, network, images, context, train):
     model = network(dropout=0.0)
     defence = prepared(name, model, images)
     whole = Batch(*images.train.take(torch.arange(len(images.train))))
 
     def objective():
-        return defence.loss(model.train(), whole, at(model, whole)).value.item()
+        return defence.loss(model.train(), whole, context(model, whole)).value.item()
 
     before = objective()
     train(model, defence, epochs=1, batch_size=6)

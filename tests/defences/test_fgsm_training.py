@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from buttress.defences.eps_warmup import EpsWarmup
-from buttress.defences.fgsm_training import FGSMTraining
-from buttress.defences.n_fgsm import NFGSMTraining
+from buttress.defences.fgsm_training import FGSMTraining, NFGSMTraining
 from buttress.random import Random, derive
 from buttress.threat import Threat
 from buttress.training.validation import default_attack
@@ -35,16 +34,16 @@ def stepped(model, batch, start, size):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_fgsm_training_is_cross_entropy_after_one_step_from_the_input(mode, smooth, batch, at):
+def test_fgsm_training_is_cross_entropy_after_one_step_from_the_input(mode, smooth, batch, context):
     by_hand = copy.deepcopy(smooth).train(mode == "train")
     x_adv = stepped(by_hand, batch, batch.x, EPS).clamp(0, 1)
-    loss = FGSMTraining(Threat(eps=EPS), mode=mode).loss(smooth, batch, at(smooth, batch)).value
+    loss = FGSMTraining(Threat(eps=EPS), mode=mode).loss(smooth, batch, context(smooth, batch)).value
     torch.testing.assert_close(loss, cross_entropy(smooth, x_adv, batch.y), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("clip", [False, True])
-def test_n_fgsm_is_cross_entropy_after_one_step_from_large_noise(clip, smooth, batch, at):
-    place = at(smooth, batch)
+def test_n_fgsm_is_cross_entropy_after_one_step_from_large_noise(clip, smooth, batch, context):
+    place = context(smooth, batch)
     draws = Random(derive(place.seed, "attack"), batch.ids).uniform(batch.x.shape[1:], torch.float64)
     x_adv = stepped(smooth, batch, batch.x + 2 * EPS * (2 * draws - 1), EPS)
     x_adv = (batch.x + (x_adv - batch.x).clamp(-EPS, EPS) if clip else x_adv).clamp(0, 1)
@@ -57,8 +56,8 @@ def test_it_is_validated_in_the_threat_itself():
     assert default_attack(NFGSMTraining(Threat(eps=EPS))).threat == Threat(eps=EPS)
 
 
-def test_its_budget_can_grow(smooth, batch, at):
+def test_its_budget_can_grow(smooth, batch, context):
     grown = EpsWarmup(NFGSMTraining(Threat(eps=EPS)), epochs=4)
-    value = grown.loss(smooth, batch, at(smooth, batch, epoch=1.0)).value
-    direct = NFGSMTraining(Threat(eps=EPS / 4)).loss(smooth, batch, at(smooth, batch)).value
+    value = grown.loss(smooth, batch, context(smooth, batch, epoch=1.0)).value
+    direct = NFGSMTraining(Threat(eps=EPS / 4)).loss(smooth, batch, context(smooth, batch)).value
     torch.testing.assert_close(value, direct, rtol=0, atol=1e-12)

@@ -24,10 +24,10 @@ def smooth(network):
 
 
 @pytest.mark.parametrize(("layer", "index"), [(None, 0), ("4", 4)])
-def test_it_adds_the_squared_norm_of_one_layer_and_nothing_else(layer, index, smooth, batch, at):
+def test_it_adds_the_squared_norm_of_one_layer_and_nothing_else(layer, index, smooth, batch, context):
     twin, weights = copy.deepcopy(smooth), list(smooth.parameters())
-    loss = FirstLayerDecay(BASE, weight=0.3, layer=layer).loss(smooth, batch, at(smooth, batch))
-    base = BASE.loss(twin, batch, at(twin, batch)).value
+    loss = FirstLayerDecay(BASE, weight=0.3, layer=layer).loss(smooth, batch, context(smooth, batch))
+    base = BASE.loss(twin, batch, context(twin, batch)).value
     penalised = smooth[index].weight
     torch.testing.assert_close(loss.value, base + 0.3 * (penalised**2).sum(), rtol=0, atol=1e-12)
     torch.testing.assert_close(loss.logs["first layer"], (penalised.detach() ** 2).sum())
@@ -38,7 +38,7 @@ def test_it_adds_the_squared_norm_of_one_layer_and_nothing_else(layer, index, sm
         torch.testing.assert_close(one - other, more.detach(), rtol=0, atol=1e-10)
 
 
-def test_the_layer_is_found_inside_a_normalised_network(smooth, batch, at):
+def test_the_layer_is_found_inside_a_normalised_network(smooth, batch, context):
     model = Normalized(smooth, 0.5, 0.5).double()
     assert FirstLayerDecay(BASE).first(model) is smooth[0].weight
 
@@ -63,7 +63,7 @@ def test_a_layer_that_is_not_there_is_found_before_training(model, layer, line, 
 
 
 def test_a_weight_below_zero_is_refused():
-    with pytest.raises(UserError, match="weight must be 0 or more; got -1"):
+    with pytest.raises(UserError, match="weight must be a finite number of 0 or more; got -1"):
         FirstLayerDecay(weight=-1)
 
 

@@ -22,10 +22,10 @@ def test_tau_grows_at_the_published_epochs():
 
 @pytest.mark.parametrize(("progress", "tau"), [(0.1, 1), (0.6, 2)])
 @pytest.mark.parametrize("spare", [False, True])
-def test_the_loss_is_cross_entropy_where_the_attack_stops(progress, tau, spare, network, batch, at):
+def test_the_loss_is_cross_entropy_where_the_attack_stops(progress, tau, spare, network, batch, context):
     model = network(dropout=0.0, dtype=torch.float64, activation=torch.nn.Tanh)
     defence = Friendly(Threat(eps=0.2), steps=4, step_size=0.05, tau=1, milestones=(0.5,), spare=spare)
-    place, by_hand = at(model, batch, progress=progress), copy.deepcopy(model)
+    place, by_hand = context(model, batch, progress=progress), copy.deepcopy(model)
     attack = FriendlyPGD(threat=Threat(eps=0.2), steps=4, step_size=0.05, tau=tau)
     x_adv = attack.craft(by_hand, batch.x, batch.y, seed=place.seed, ids=batch.ids)
     expected = -by_hand(x_adv).log_softmax(1)[torch.arange(8), batch.y].mean()

@@ -14,9 +14,9 @@ def many(count=2000):
     return Batch(torch.full((count, 1, 5, 5), 0.5), torch.zeros(count, dtype=torch.int64), torch.arange(count))
 
 
-def test_a_share_of_the_inputs_gets_one_of_the_deviations(at):
+def test_a_share_of_the_inputs_gets_one_of_the_deviations(context):
     batch = many()
-    noisy = GaussianTraining(std=(0.05, 0.2), probability=0.25, box=None).noisy(batch.x, at(None, batch))
+    noisy = GaussianTraining(std=(0.05, 0.2), probability=0.25, box=None).noisy(batch.x, context(None, batch))
     spread = (noisy - 0.5).flatten(1).std(1)
     touched = spread > 0
     assert abs(float(touched.float().mean()) - 0.25) < 0.03
@@ -26,18 +26,18 @@ def test_a_share_of_the_inputs_gets_one_of_the_deviations(at):
     assert float(spread[touched][~low].square().mean().sqrt()) == pytest.approx(0.2, rel=0.05)
 
 
-def test_noise_stays_in_the_box_and_follows_the_input_and_the_step(at):
+def test_noise_stays_in_the_box_and_follows_the_input_and_the_step(context):
     batch, defence = many(64), GaussianTraining(std=[1.0], probability=1.0)
-    noisy = defence.noisy(batch.x, at(None, batch))
+    noisy = defence.noisy(batch.x, context(None, batch))
     assert (float(noisy.min()), float(noisy.max())) == (0.0, 1.0)
     part = Batch(batch.x[10:20], batch.y[10:20], batch.ids[10:20])
-    assert torch.equal(defence.noisy(part.x, at(None, part)), noisy[10:20])
-    assert not torch.equal(defence.noisy(batch.x, at(None, batch, index=4)), noisy)
+    assert torch.equal(defence.noisy(part.x, context(None, part)), noisy[10:20])
+    assert not torch.equal(defence.noisy(batch.x, context(None, batch, index=4)), noisy)
 
 
-def test_the_loss_is_cross_entropy_of_the_noisy_inputs(network, batch, at):
+def test_the_loss_is_cross_entropy_of_the_noisy_inputs(network, batch, context):
     model, defence = network(dropout=0.0, dtype=torch.float64).eval(), GaussianTraining()
-    place = at(model, batch)
+    place = context(model, batch)
     expected = F.cross_entropy(model(defence.noisy(batch.x, place)), batch.y)
     torch.testing.assert_close(defence.loss(model, batch, place).value, expected)
 

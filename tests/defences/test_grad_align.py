@@ -23,9 +23,9 @@ def cross_entropy(model, x, y):
     return -model(x).log_softmax(1)[torch.arange(len(y)), y].sum()
 
 
-def slopes(model, batch, at, eps=EPS):
+def slopes(model, batch, context, eps=EPS):
     """The gradients at the inputs and at uniform noise, the second one with its graph."""
-    eta = eps * (2 * at.random.uniform(batch.x.shape[1:], torch.float64) - 1)
+    eta = eps * (2 * context.random.uniform(batch.x.shape[1:], torch.float64) - 1)
     found = []
     for start in (batch.x, batch.x + eta):
         leaf = start.clone().requires_grad_()
@@ -33,17 +33,17 @@ def slopes(model, batch, at, eps=EPS):
     return found
 
 
-def penalised(model, batch, at, lam, both=False, eps=EPS):
-    first, second = slopes(model, batch, at, eps)
+def penalised(model, batch, context, lam, both=False, eps=EPS):
+    first, second = slopes(model, batch, context, eps)
     x_adv = (batch.x + eps * first.detach().sign().view_as(batch.x)).clamp(0, 1)
     first = first if both else first.detach()
     cosine = (first * second).sum(1) / (first.square().sum(1).sqrt() * second.square().sum(1).sqrt())
     return cross_entropy(model, x_adv, batch.y) / len(batch.y) + lam * (1 - cosine.mean())
 
 
-def test_loss_and_gradient_equal_a_double_backward_by_hand(smooth, batch, at):
+def test_loss_and_gradient_equal_a_double_backward_by_hand(smooth, batch, context):
     """Through BatchNorm in train mode; the first gradient is held fixed."""
-    place, weights = at(smooth, batch), list(smooth.parameters())
+    place, weights = context(smooth, batch), list(smooth.parameters())
     loss = GradAlign(Threat(eps=EPS), lam=0.7).loss(smooth, batch, place).value
     expected = penalised(smooth, batch, place, 0.7)
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
@@ -53,25 +53,25 @@ def test_loss_and_gradient_equal_a_double_backward_by_hand(smooth, batch, at):
     assert max(float((a - b).abs().max()) for a, b in zip(ours, through_both, strict=True)) > 1e-3
 
 
-def test_without_weight_it_is_fgsm_training(smooth, batch, at):
+def test_without_weight_it_is_fgsm_training(smooth, batch, context):
     values = [
-        d.loss(smooth, batch, at(smooth, batch)).value
+        d.loss(smooth, batch, context(smooth, batch)).value
         for d in (GradAlign(Threat(eps=EPS), lam=0.0), FGSMTraining(Threat(eps=EPS)))
     ]
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-12)
 
 
-def test_statistics_of_batch_norm_follow_the_perturbed_batch_alone(smooth, batch, at):
+def test_statistics_of_batch_norm_follow_the_perturbed_batch_alone(smooth, batch, context):
     twin = copy.deepcopy(smooth)
-    GradAlign(Threat(eps=EPS)).loss(smooth, batch, at(smooth, batch))
-    FGSMTraining(Threat(eps=EPS)).loss(twin, batch, at(twin, batch))
+    GradAlign(Threat(eps=EPS)).loss(smooth, batch, context(smooth, batch))
+    FGSMTraining(Threat(eps=EPS)).loss(twin, batch, context(twin, batch))
     torch.testing.assert_close(dict(smooth.named_buffers()), dict(twin.named_buffers()), rtol=0, atol=1e-12)
 
 
-def test_dropout_is_the_same_in_both_gradients(network, batch, at):
+def test_dropout_is_the_same_in_both_gradients(network, batch, context):
     """Without noise both gradients are one, whatever is dropped."""
     model = network(dropout=0.5, dtype=torch.float64, activation=torch.nn.Tanh)
-    loss = GradAlign(Threat(eps=0.0)).loss(model, batch, at(model, batch))
+    loss = GradAlign(Threat(eps=0.0)).loss(model, batch, context(model, batch))
     assert float(loss.logs["misalignment"]) == pytest.approx(0, abs=1e-12)
 
 
@@ -86,10 +86,10 @@ def test_rows_of_zeros_are_left_out():
     assert misalignment(first, torch.zeros(4, 2)).item() == 0
 
 
-def test_a_constant_prediction_has_no_penalty(smooth, batch, at):
+def test_a_constant_prediction_has_no_penalty(smooth, batch, context):
     with torch.no_grad():
         smooth[7].weight.zero_()
-    loss = GradAlign(Threat(eps=EPS)).loss(smooth, batch, at(smooth, batch))
+    loss = GradAlign(Threat(eps=EPS)).loss(smooth, batch, context(smooth, batch))
     assert loss.logs["misalignment"] == 0
     assert torch.isfinite(loss.value)
     loss.value.backward()
@@ -101,9 +101,9 @@ def test_the_weight_follows_the_authors_rule_up_to_16(level, weight):
     assert GradAlign(Threat(eps=level / 255), lam=0.3).weight == 0.3
 
 
-def test_its_budget_can_grow(smooth, batch, at):
+def test_its_budget_can_grow(smooth, batch, context):
     grown = EpsWarmup(GradAlign(Threat(eps=EPS), lam=0.7), epochs=4)
-    place = at(smooth, batch, epoch=1.0)
+    place = context(smooth, batch, epoch=1.0)
     value = grown.loss(smooth, batch, place).value
     torch.testing.assert_close(value, penalised(smooth, batch, place, 0.7, eps=EPS / 4), rtol=0, atol=1e-10)
 
@@ -113,7 +113,7 @@ def test_its_budget_can_grow(smooth, batch, at):
     [
         ({"threat": Threat(norm="l2")}, "grad-align is defined in linf; got l2"),
         ({"threat": Threat(eps=float("inf"))}, "grad-align needs a finite eps; got inf"),
-        ({"lam": -0.1}, "lam must be 0 or more; got -0.1"),
+        ({"lam": -0.1}, "lam must be a finite number of 0 or more; got -0.1"),
     ],
 )
 def test_what_it_refuses(settings, line):

@@ -56,14 +56,14 @@ def terms(model, batch, penalty, threshold=0.1):
 
 
 @pytest.mark.parametrize("penalty", ["l1", "squared"])
-def test_the_loss_is_the_sum_of_its_terms(penalty, smooth, batch, at, images):
+def test_the_loss_is_the_sum_of_its_terms(penalty, smooth, batch, context, images):
     defence = prepared(JSIGR(None, 0.3, 0.7, None, penalty=penalty, label_smoothing=0.2), images)
     twin = copy.deepcopy(smooth)
     torch.manual_seed(0)
     entropy = F.cross_entropy(twin(batch.x), batch.y, label_smoothing=0.2)
     norm, selected = terms(twin, batch, penalty)
     torch.manual_seed(0)
-    loss = defence.loss(smooth, batch, at(smooth, batch))
+    loss = defence.loss(smooth, batch, context(smooth, batch))
     torch.testing.assert_close(loss.value, entropy + 0.3 * norm + 0.7 * selected, **CLOSE)
     assert set(loss.logs) == {"cross_entropy", "jacobian", "selective"}
     torch.testing.assert_close(loss.logs["jacobian"], norm.detach(), **CLOSE)
@@ -72,12 +72,12 @@ def test_the_loss_is_the_sum_of_its_terms(penalty, smooth, batch, at, images):
     assert all(module.training for module in smooth.modules())
 
 
-def test_its_gradient_is_that_of_the_written_out_terms(network, batch, at, images):
+def test_its_gradient_is_that_of_the_written_out_terms(network, batch, context, images):
     """Also where the pass that trains has moved BatchNorm's statistics: those of the regulariser stay what they were
     in its own forward pass."""
     model = network(dropout=0.0, dtype=torch.float64, activation=nn.Tanh)
     twin = copy.deepcopy(model)
-    prepared(JSIGR(None, 0.3, 0.7, None), images).loss(model, batch, at(model, batch)).value.backward()
+    prepared(JSIGR(None, 0.3, 0.7, None), images).loss(model, batch, context(model, batch)).value.backward()
     entropy = F.cross_entropy(twin(batch.x), batch.y)
     still = copy.deepcopy(twin).eval()
     outside = occlusion(still, batch.x, batch.y) < 0.1
@@ -94,13 +94,13 @@ def test_its_gradient_is_that_of_the_written_out_terms(network, batch, at, image
         torch.testing.assert_close(own.grad, one.grad + regular, rtol=1e-5, atol=1e-9)
 
 
-def test_a_linear_networks_terms_in_closed_form(nets, images, at, batch):
+def test_a_linear_networks_terms_in_closed_form(nets, images, context, batch):
     """||J||_F^2 = ||W||_F^2 for each input, and grad log p_y = w_y - sum p_c w_c."""
     weight = torch.randn(4, 36, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     model, x = nets.linear(weight), batch.x
     outside = (occlusion(model, x, batch.y) < 0.1).flatten(1)
     slope = weight[batch.y] - model(x).softmax(1) @ weight
-    loss = prepared(JSIGR(None, 1.0, 1.0, None), images).loss(model, batch, at(model, batch))
+    loss = prepared(JSIGR(None, 1.0, 1.0, None), images).loss(model, batch, context(model, batch))
     torch.testing.assert_close(loss.logs["jacobian"], weight.square().sum(), **CLOSE)
     torch.testing.assert_close(loss.logs["selective"], (slope.abs() * outside).sum(1).mean().detach(), **CLOSE)
     assert 0 < outside.sum() < outside.numel()
@@ -134,7 +134,7 @@ def test_without_its_terms_it_is_standard_training(network, train, same):
     assert runs[1].history == runs[0].history
 
 
-def test_an_adversarial_base(network, train, images, batch, at, same):
+def test_an_adversarial_base(network, train, images, batch, context, same):
     attack = PGD(threat=Threat(eps=0.1), steps=2)
     runs = [train(network(), defence) for defence in (AdversarialTraining(attack), JSIGR(attack, 0.0, 0.0))]
     same(runs[0].model.state_dict(), runs[1].model.state_dict())
@@ -142,7 +142,7 @@ def test_an_adversarial_base(network, train, images, batch, at, same):
     assert defence.attack is attack
     assert (defence.cost.crafting, defence.cost.training) == (4, 4)
     model, single = network(dropout=0.0), Batch(batch.x.float(), batch.y, batch.ids)
-    place = at(model, single)
+    place = context(model, single)
     defence.loss(model, single, place)
     assert set(place.passes) == {"adversarial"}
 
@@ -160,27 +160,27 @@ def test_a_small_jacobian_is_what_its_weight_buys(network, images, train):
 
 
 @pytest.mark.parametrize("augmented", [False, True])
-def test_maps_of_an_earlier_epoch_move_with_their_images(augmented, network, images, train, at):
+def test_maps_of_an_earlier_epoch_move_with_their_images(augmented, network, images, train, context):
     """After one epoch each input's map is kept where its image was; in the next one it is where the image is."""
     data = replace(images, augment=Augment(pad=1) if augmented else None)
     model, defence = network(dropout=0.0), JSIGR(None, 0.0, 1.0, every=2)
     made = {}
 
-    def spy(do):
-        update = do.update
+    def spy(step):
+        update = step.update
 
         def noted(loss):
             update(loss)
-            made.update(zip(do.batch.ids.tolist(), defence._made, strict=True))
+            made.update(zip(step.batch.ids.tolist(), defence._new_maps, strict=True))
 
-        do.update = noted
-        type(defence).step(defence, do)
+        step.update = noted
+        type(defence).step(defence, step)
 
     defence.step = spy
     fit(model, data, defence, epochs=1, batch_size=12, seed=3, validate_with="none")
     del defence.step
     batch = next(Batches(data, 12, 3, torch.device("cpu")).epoch(1))
-    place = at(model, batch, epoch=1.0)
+    place = context(model, batch, epoch=1.0)
     found = defence._saliency(model, batch, place)
     old = torch.stack([made[i] for i in batch.ids.tolist()]).half().float()
     if not augmented:
@@ -203,24 +203,24 @@ def test_kept_maps_cost_their_share(network, images, train):
     assert (defence.cost.crafting, defence.cost.training) == (37 / 2, 6)
 
 
-def test_where_there_is_no_map_yet_nothing_is_penalised(network, images, at, single):
+def test_where_there_is_no_map_yet_nothing_is_penalised(network, images, context, single):
     defence = prepared(JSIGR(None, 0.0, 1.0, every=3), images)
     single = Batch(single.x, single.y, images.train.ids[:8])
-    loss = defence.loss(network(), single, at(network(), single, epoch=1.0))
+    loss = defence.loss(network(), single, context(network(), single, epoch=1.0))
     assert loss.logs["selective"] == 0
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"jacobian": -1.0}, "jacobian and selective"),
-        ({"selective": float("nan")}, "jacobian and selective"),
+        ({"jacobian": -1.0}, "jacobian must be a finite number of 0 or more"),
+        ({"selective": float("nan")}, "selective must be a finite number of 0 or more"),
         ({"projections": 0}, "projections"),
         ({"every": 0}, "every"),
         ({"threshold": 1.5}, "threshold"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"penalty": "l3"}, "penalty must be one of l1, squared"),
-        ({"window": 4}, "window must be odd"),
+        ({"window": 4}, "window must be an odd number of pixels"),
         ({"fill": "noise"}, "fill must be one of blur, zero"),
     ],
 )

@@ -8,7 +8,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.cost_sensitive.csa import CSA
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
@@ -68,16 +68,16 @@ def test_every_measure_is_tried():
 
 @pytest.mark.parametrize("measure", BY_HAND)
 @pytest.mark.parametrize("name", bases())
-def test_the_loss_is_the_base_plus_the_weighted_displacement(name, measure, smooth, batch, at):
+def test_the_loss_is_the_base_plus_the_weighted_displacement(name, measure, smooth, batch, context):
     base = bases()[name]
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     alone = base.loss(smooth, batch, place).value
     x_adv = place.craft(base.attack, mode=getattr(base, "mode", "eval"))
     clean, perturbed = activations(smooth, batch.x), activations(smooth, x_adv)
     shifts = {layer: BY_HAND[measure](clean[layer], perturbed[layer]) for layer in clean}
     expected = alone + 0.4 * shifts["5"] + 1.5 * shifts["2"]
     defence = LayerRegularised(base, layers=["5", "2"], gamma=[0.4, 1.5], measure=measure)
-    loss = defence.loss(smooth, batch, at(smooth, batch))
+    loss = defence.loss(smooth, batch, context(smooth, batch))
     torch.testing.assert_close(loss.value, expected, **EXACT)
     for layer, shift in shifts.items():
         torch.testing.assert_close(loss.logs[f"displacement {layer}"], shift.detach(), **EXACT)
@@ -90,31 +90,32 @@ def test_one_gamma_stands_for_all_layers():
     assert LayerRegularised(AT, layers=["2", "5"], gamma=0.7).gamma == (0.7, 0.7)
 
 
-def test_a_layer_with_gamma_0_is_not_looked_at(smooth, batch, at):
-    both = LayerRegularised(AT, layers=["2", "5"], gamma=[0.0, 0.7]).loss(smooth, batch, at(smooth, batch))
-    one = LayerRegularised(AT, layers=["5"], gamma=0.7).loss(smooth, batch, at(smooth, batch))
+def test_a_layer_with_gamma_0_is_not_looked_at(smooth, batch, context):
+    both = LayerRegularised(AT, layers=["2", "5"], gamma=[0.0, 0.7]).loss(smooth, batch, context(smooth, batch))
+    one = LayerRegularised(AT, layers=["5"], gamma=0.7).loss(smooth, batch, context(smooth, batch))
     torch.testing.assert_close(both.value, one.value, rtol=0, atol=0)
     assert list(both.logs) == ["displacement 5"]
 
 
-def test_gamma_rises_linearly_over_the_warmup(smooth, batch, at):
+def test_gamma_rises_linearly_over_the_warmup(smooth, batch, context):
     defence = LayerRegularised(AT, layers=["5"], gamma=2.0, warmup=4.0)
-    base = AT.loss(smooth, batch, at(smooth, batch)).value.detach()
+    base = AT.loss(smooth, batch, context(smooth, batch)).value.detach()
     added = [
-        float(defence.loss(smooth, batch, at(smooth, batch, epoch=e)).value.detach() - base) for e in (0, 1, 3, 4, 9)
+        float(defence.loss(smooth, batch, context(smooth, batch, epoch=e)).value.detach() - base)
+        for e in (0, 1, 3, 4, 9)
     ]
     shares = [value / added[-1] for value in added]
     torch.testing.assert_close(shares, [0.0, 0.25, 0.75, 1.0, 1.0], **EXACT)
 
 
-def test_an_added_clean_pass_leaves_buffers_and_the_random_state_alone(network, single, at, same):
+def test_an_added_clean_pass_leaves_buffers_and_the_random_state_alone(network, single, context, same):
     """With dropout in the network: the base's own passes draw, the added one must not."""
     found = []
     for defence in (AT, LayerRegularised(AT, layers=["2", "5"], gamma=1.0)):
         model = network()
         with torch.random.fork_rng([]):
             torch.manual_seed(1)
-            loss = defence.loss(model, single, at(model, single))
+            loss = defence.loss(model, single, context(model, single))
             loss.value.backward()
             found.append((dict(model.named_buffers()), torch.get_rng_state(), [m.training for m in model.modules()]))
     same(*found)
@@ -129,11 +130,11 @@ def test_buffers_after_a_step_of_training_are_those_of_the_base(network, train, 
 
 
 @pytest.mark.parametrize(("name", "extra"), [("at", 1), ("fast", 1), ("trades", 0)])
-def test_a_pass_is_added_only_where_the_base_makes_none(name, extra, smooth, batch, at, passes):
+def test_a_pass_is_added_only_where_the_base_makes_none(name, extra, smooth, batch, context, passes):
     counts = []
     for gamma in (0.0, 1.0):
         with passes(smooth) as modes:
-            LayerRegularised(bases()[name], layers=["2"], gamma=gamma).loss(smooth, batch, at(smooth, batch))
+            LayerRegularised(bases()[name], layers=["2"], gamma=gamma).loss(smooth, batch, context(smooth, batch))
         counts.append(len(modes))
     assert counts[1] - counts[0] == extra
 
@@ -141,11 +142,11 @@ def test_a_pass_is_added_only_where_the_base_makes_none(name, extra, smooth, bat
 class Brighter(Defence):
     """A base of a user's own: its perturbed inputs are brighter ones."""
 
-    def loss(self, model, batch, at):
-        return Loss(torch.nn.functional.cross_entropy(at.adversarial(batch.x + 0.05), batch.y))
+    def loss(self, model, batch, context):
+        return Loss(torch.nn.functional.cross_entropy(context.adversarial(batch.x + 0.05), batch.y))
 
 
-def test_an_input_whose_clean_activation_is_zero_is_left_out(batch, at):
+def test_an_input_whose_clean_activation_is_zero_is_left_out(batch, context):
     """A dead unit's displacement has no relative size; it must not turn the loss into NaN."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 2), nn.ReLU(), nn.Linear(2, 4)).double()
     with torch.no_grad():
@@ -155,9 +156,9 @@ def test_an_input_whose_clean_activation_is_zero_is_left_out(batch, at):
     clean, perturbed = model[:3](batch.x), model[:3](batch.x + 0.05)
     change = (clean - perturbed).norm(dim=1) / clean.norm(dim=1)
     assert 0 < int(change.isinf().sum()) < len(batch.x), "the case does not try a displacement from 0"
-    expected = Brighter().loss(model, batch, at(model, batch)).value + change[change.isfinite()].mean()
+    expected = Brighter().loss(model, batch, context(model, batch)).value + change[change.isfinite()].mean()
     defence = LayerRegularised(Brighter(), layers=["2"], gamma=1.0, measure="relative_error")
-    loss = defence.loss(model, batch, at(model, batch)).value
+    loss = defence.loss(model, batch, context(model, batch)).value
     torch.testing.assert_close(loss, expected, **EXACT)
     assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, list(model.parameters())))
 
@@ -183,15 +184,15 @@ def test_settings_round_trip_with_layers():
 # -- bad input -----------------------------------------------------------------------------------------------------
 
 
-def test_a_base_that_perturbs_nothing_is_refused_by_name(smooth, batch, at):
+def test_a_base_that_perturbs_nothing_is_refused_by_name(smooth, batch, context):
     regularised = LayerRegularised(Standard(), layers=["2"], gamma=1.0)
     with pytest.raises(UserError, match="Standard makes no perturbed pass"):
-        regularised.loss(smooth, batch, at(smooth, batch))
+        regularised.loss(smooth, batch, context(smooth, batch))
     with pytest.raises(UserError, match="Standard makes no perturbed pass"):
         regularised.prepare(smooth, None, 0)  # before the base has prepared anything
     with pytest.raises(UserError, match=r"CSA makes no perturbed pass.*with updates=1"):
         LayerRegularised(CSA(), layers=["2"], gamma=1.0).prepare(smooth, None, 0)
-    LayerRegularised(Standard(), layers=["2"], gamma=0.0).loss(smooth, batch, at(smooth, batch))
+    LayerRegularised(Standard(), layers=["2"], gamma=0.0).loss(smooth, batch, context(smooth, batch))
 
 
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
@@ -206,17 +207,17 @@ def test_an_unknown_layer_is_told_before_training_with_the_nearest(warmup, netwo
     assert train(model, right, epochs=1, out=tmp_path / "run").best_epoch == 1, "the folder is free for another try"
 
 
-def test_an_unknown_layer_is_told_by_the_loss_too(smooth, batch, at):
+def test_an_unknown_layer_is_told_by_the_loss_too(smooth, batch, context):
     with pytest.raises(UserError, match="no layer is called or matches '9'"):
-        LayerRegularised(AT, layers=["9"]).loss(smooth, batch, at(smooth, batch))
+        LayerRegularised(AT, layers=["9"]).loss(smooth, batch, context(smooth, batch))
 
 
-def test_a_pattern_is_no_name(smooth, batch, at):
+def test_a_pattern_is_no_name(smooth, batch, context):
     with pytest.raises(UserError, match=r"'\[25\]' is a pattern, for 2, 5"):
-        LayerRegularised(AT, layers=["[25]"]).loss(smooth, batch, at(smooth, batch))
+        LayerRegularised(AT, layers=["[25]"]).loss(smooth, batch, context(smooth, batch))
 
 
-def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, at):
+def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, context):
     class Extra(nn.Module):
         def __init__(self):
             super().__init__()
@@ -227,7 +228,7 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, at):
 
     model = Extra()
     with pytest.raises(UserError, match="'late' does not run in training passes"):
-        LayerRegularised(AT, layers=["late"]).loss(model, batch, at(model, batch))
+        LayerRegularised(AT, layers=["late"]).loss(model, batch, context(model, batch))
 
 
 @pytest.mark.parametrize(
@@ -235,9 +236,9 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, at):
     [
         ({"measure": "centered"}, "there is no measure 'centered'; did you mean 'centred'?"),
         ({"layers": ["a", "b"], "gamma": [1.0]}, "2 layers need one gamma or as many; got 1"),
-        ({"layers": ["a"], "gamma": -0.1}, "gamma and warmup must be 0 or more; got -0.1"),
-        ({"layers": ["a"], "gamma": float("nan")}, "gamma and warmup must be 0 or more; got nan"),
-        ({"warmup": -1.0}, "gamma and warmup must be 0 or more"),
+        ({"layers": ["a"], "gamma": -0.1}, "gamma must be a finite number of 0 or more; got -0.1"),
+        ({"layers": ["a"], "gamma": float("nan")}, "gamma must be a finite number of 0 or more; got nan"),
+        ({"warmup": -1.0}, "warmup must be a finite number of 0 or more; got -1"),
         ({"layers": ["a", "b", "a"]}, "each layer is regularised once; 'a' is named 2 times"),
     ],
 )

@@ -22,11 +22,11 @@ def written_out(clean, adversarial, y, lam):
     return total / len(y)
 
 
-def test_the_loss_and_its_gradient_through_all_three_factors(network, batch, at):
+def test_the_loss_and_its_gradient_through_all_three_factors(network, batch, context):
     model = network(dropout=0.0, dtype=torch.float64, activation=torch.nn.Tanh)
     with torch.no_grad():
         model[7].weight.mul_(8)  # confident, right and wrong
-    by_hand, place = copy.deepcopy(model), at(model, batch)
+    by_hand, place = copy.deepcopy(model), context(model, batch)
     attack = PGD(threat=Threat(eps=0.1), steps=3, step_size=0.04, start="normal")
     x_adv = attack.craft(by_hand, batch.x, batch.y, seed=place.seed, ids=batch.ids)
     clean, adversarial = by_hand(batch.x), by_hand(x_adv)

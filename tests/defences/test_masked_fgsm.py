@@ -33,9 +33,9 @@ def cross_entropy(model, x, y):
 @pytest.mark.parametrize("start", ["zero", "uniform"])
 @pytest.mark.parametrize("train_on", ["masked", "unmasked"])
 @every_pattern
-def test_loss_equals_its_formula(pattern, train_on, start, smooth, batch, at):
+def test_loss_equals_its_formula(pattern, train_on, start, smooth, batch, context):
     """The step is taken at the masked image, moves masked pixels, too, and is added to what is trained on."""
-    defence, place = MaskedFGSM(Threat(eps=EPS), 0.4, pattern, train_on, start), at(smooth, batch)
+    defence, place = MaskedFGSM(Threat(eps=EPS), 0.4, pattern, train_on, start), context(smooth, batch)
     mask = defence.mask(batch.x, place)
     masked = batch.x * mask
     draws = Random(derive(place.seed, "attack"), batch.ids).uniform(batch.x.shape[1:], torch.float64)
@@ -52,11 +52,11 @@ def test_loss_equals_its_formula(pattern, train_on, start, smooth, batch, at):
 
 
 @every_pattern
-def test_masks_are_alike_in_all_channels_and_hide_their_share(pattern, at):
+def test_masks_are_alike_in_all_channels_and_hide_their_share(pattern, context):
     x = torch.rand(64, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     batch, model = Batch(x, torch.zeros(64, dtype=torch.long), torch.arange(64)), nn.Identity()
     for rate in (0.0, 0.3, 0.8):
-        mask = MaskedFGSM(rate=rate, pattern=pattern).mask(x, at(model, batch))
+        mask = MaskedFGSM(rate=rate, pattern=pattern).mask(x, context(model, batch))
         assert mask.shape == (64 if pattern == "random_per_sample" else 1, 1, 64, 64)
         assert set(mask.unique().tolist()) <= {0.0, 1.0}
         deviation = (rate * (1 - rate) / mask.numel()) ** 0.5
@@ -64,26 +64,26 @@ def test_masks_are_alike_in_all_channels_and_hide_their_share(pattern, at):
 
 
 @every_pattern
-def test_when_masks_change(pattern, smooth, batch, at, images):
+def test_when_masks_change(pattern, smooth, batch, context, images):
     defence = MaskedFGSM(pattern=pattern)
     defence.prepare(smooth, images, 5)
-    masks = [defence.mask(batch.x, at(smooth, batch, index=index)) for index in (0, 1, 1)]
+    masks = [defence.mask(batch.x, context(smooth, batch, index=index)) for index in (0, 1, 1)]
     assert torch.equal(masks[0], masks[1]) == (pattern == "fixed")
     assert torch.equal(masks[1], masks[2])
     if pattern == "random_per_sample":
         assert len({tuple(mask.flatten().tolist()) for mask in masks[0]}) == len(batch.x)
         order = torch.tensor([3, 1, 7])  # a mask goes with its input, whatever the batch
         part = Batch(batch.x[order], batch.y[order], batch.ids[order])
-        assert torch.equal(defence.mask(part.x, at(smooth, part, index=1)), masks[1][order])
+        assert torch.equal(defence.mask(part.x, context(smooth, part, index=1)), masks[1][order])
     defence.prepare(smooth, images, 6)
-    assert torch.equal(defence.mask(batch.x, at(smooth, batch, index=0)), masks[0]) == (pattern != "fixed")
+    assert torch.equal(defence.mask(batch.x, context(smooth, batch, index=0)), masks[0]) == (pattern != "fixed")
 
 
 def test_a_fixed_mask_stays_through_a_run_that_was_stopped(network, train, tmp_path, monkeypatch):
     masks, drawn = [], MaskedFGSM.mask
 
-    def mask(self, x, at):
-        masks.append(drawn(self, x, at))
+    def mask(self, x, context):
+        masks.append(drawn(self, x, context))
         return masks[-1]
 
     monkeypatch.setattr(MaskedFGSM, "mask", mask)
@@ -102,15 +102,15 @@ def test_a_fixed_mask_stays_through_a_run_that_was_stopped(network, train, tmp_p
     assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 
-def test_inputs_that_are_no_images_are_masked_number_by_number(at):
+def test_inputs_that_are_no_images_are_masked_number_by_number(context):
     x = torch.rand(5, 1000, generator=torch.Generator().manual_seed(0))
     batch = Batch(x, torch.zeros(5, dtype=torch.long), torch.arange(5))
-    assert MaskedFGSM().mask(x, at(nn.Identity(), batch)).shape == (1, 1000)
+    assert MaskedFGSM().mask(x, context(nn.Identity(), batch)).shape == (1, 1000)
 
 
-def test_without_a_mask_it_is_fgsm_training(smooth, batch, at):
+def test_without_a_mask_it_is_fgsm_training(smooth, batch, context):
     pairs = [MaskedFGSM(Threat(eps=EPS), rate=0.0), FGSMTraining(Threat(eps=EPS))]
-    losses = [d.loss(smooth, batch, at(smooth, batch)).value for d in pairs]
+    losses = [d.loss(smooth, batch, context(smooth, batch)).value for d in pairs]
     torch.testing.assert_close(losses[0], losses[1], rtol=0, atol=1e-12)
     assert pairs[0].attack == FGSM(threat=Threat(eps=EPS))
 
@@ -118,8 +118,8 @@ def test_without_a_mask_it_is_fgsm_training(smooth, batch, at):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"rate": 1.0}, "rate, the share of masked pixels, must be in [0, 1); got 1.0"),
-        ({"rate": "half"}, "rate, the share of masked pixels, must be in [0, 1); got 'half'"),
+        ({"rate": 1.0}, "rate must be a number in [0, 1); got 1.0"),
+        ({"rate": "half"}, "rate must be a number in [0, 1); got 'half'"),
         ({"pattern": "dots"}, "pattern must be one of random_per_batch, random_per_sample, fixed; got 'dots'"),
         ({"train_on": "both"}, "train_on must be one of masked, unmasked; got 'both'"),
         ({"start": "normal"}, "start must be one of zero, uniform; got 'normal'"),

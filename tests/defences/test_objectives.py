@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
@@ -30,8 +30,8 @@ def divergence(clean, perturbed):
     return (p * (p.log() - q.log())).sum(1).mean()
 
 
-def draws(at, batch):
-    return Random(derive(at.seed, "attack"), batch.ids)
+def draws(context, batch):
+    return Random(derive(context.seed, "attack"), batch.ids)
 
 
 def clipped(x_adv, x, eps=EPS):
@@ -60,22 +60,22 @@ def edge(batch):
     return type(batch)(x, batch.y, batch.ids)
 
 
-def test_standard_is_cross_entropy(smooth, batch, at):
-    loss = Standard().loss(smooth, batch, at(smooth, batch)).value
+def test_standard_is_cross_entropy(smooth, batch, context):
+    loss = Standard().loss(smooth, batch, context(smooth, batch)).value
     torch.testing.assert_close(loss, cross_entropy(smooth(batch.x), batch.y), **EXACT)
 
 
-def test_label_smoothing_spreads_its_share_over_all_classes(smooth, batch, at):
-    loss = Standard(label_smoothing=0.2).loss(smooth, batch, at(smooth, batch)).value
+def test_label_smoothing_spreads_its_share_over_all_classes(smooth, batch, context):
+    loss = Standard(label_smoothing=0.2).loss(smooth, batch, context(smooth, batch)).value
     target = 0.8 * F.one_hot(batch.y, 4) + 0.2 / 4
     expected = -(target * smooth(batch.x).log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-6)  # torch keeps the share in float32
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_adversarial_training_is_cross_entropy_where_its_attack_ends(mode, smooth, edge, at):
+def test_adversarial_training_is_cross_entropy_where_its_attack_ends(mode, smooth, edge, context):
     defence = AdversarialTraining(PGD(threat=Threat(eps=EPS), steps=3, step_size=0.03), mode)
-    place = at(smooth, edge)
+    place = context(smooth, edge)
     by_hand = copy.deepcopy(smooth).train(mode == "train")
     x_adv = edge.x + EPS * (2 * draws(place, edge).uniform(edge.x.shape[1:], torch.float64) - 1)
     x_adv = clipped(x_adv, edge.x)
@@ -87,17 +87,17 @@ def test_adversarial_training_is_cross_entropy_where_its_attack_ends(mode, smoot
     torch.testing.assert_close(loss, cross_entropy(smooth(x_adv), edge.y), **EXACT)
 
 
-def test_adversarial_training_takes_any_attack(smooth, batch, at):
+def test_adversarial_training_takes_any_attack(smooth, batch, context):
     for attack in (FGSM(threat=Threat(eps=EPS)), PGD(threat=Threat(norm="l2", eps=0.5), steps=2)):
-        place = at(smooth, batch)
+        place = context(smooth, batch)
         x_adv = attack.craft(smooth, batch.x, batch.y, seed=place.seed, ids=batch.ids)
         loss = AdversarialTraining(attack).loss(smooth, batch, place).value
         torch.testing.assert_close(loss, cross_entropy(smooth(x_adv), batch.y), **EXACT)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_fast_takes_one_step_of_alpha_eps_from_a_uniform_start_and_clips(mode, smooth, edge, at):
-    place = at(smooth, edge)
+def test_fast_takes_one_step_of_alpha_eps_from_a_uniform_start_and_clips(mode, smooth, edge, context):
+    place = context(smooth, edge)
     defence = Fast(Threat(eps=EPS), mode=mode)
     by_hand = copy.deepcopy(smooth).train(mode == "train")
     start = edge.x + EPS * (2 * draws(place, edge).uniform(edge.x.shape[1:], torch.float64) - 1)
@@ -110,20 +110,20 @@ def test_fast_takes_one_step_of_alpha_eps_from_a_uniform_start_and_clips(mode, s
     torch.testing.assert_close(loss, cross_entropy(smooth(x_adv), edge.y), **EXACT)
 
 
-def trades_point(model, batch, at, steps, step_size):
+def trades_point(model, batch, context, steps, step_size):
     """The ascent of the divergence in eval mode from x + 0.001 N(0, 1)."""
     by_hand = copy.deepcopy(model).eval()
     clean = by_hand(batch.x).detach()
-    x_adv = batch.x + 0.001 * draws(at, batch).normal(batch.x.shape[1:], torch.float64)
+    x_adv = batch.x + 0.001 * draws(context, batch).normal(batch.x.shape[1:], torch.float64)
     for _ in range(steps):
         leaf = x_adv.clone().requires_grad_()
         x_adv = clipped(x_adv + step_size * slope(divergence(clean, by_hand(leaf)), leaf).sign(), batch.x)
     return x_adv
 
 
-def test_trades_is_clean_cross_entropy_plus_beta_times_the_divergence(smooth, edge, at, passes):
+def test_trades_is_clean_cross_entropy_plus_beta_times_the_divergence(smooth, edge, context, passes):
     defence = TRADES(Threat(eps=EPS), steps=4, step_size=0.02, beta=5.0)
-    place = at(smooth, edge)
+    place = context(smooth, edge)
     x_adv = trades_point(smooth, edge, place, 4, 0.02)
     torch.testing.assert_close(place.craft(defence.attack), x_adv, **EXACT)
     with passes(smooth) as modes:
@@ -135,9 +135,9 @@ def test_trades_is_clean_cross_entropy_plus_beta_times_the_divergence(smooth, ed
     torch.testing.assert_close(dict(loss.logs), {"natural": natural.detach(), "boundary": boundary.detach()}, **EXACT)
 
 
-def test_the_gradient_of_trades_flows_through_both_arguments_of_the_divergence(smooth, batch, at):
+def test_the_gradient_of_trades_flows_through_both_arguments_of_the_divergence(smooth, batch, context):
     defence, parameters = TRADES(Threat(eps=EPS), steps=2, beta=5.0), list(smooth.parameters())
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     x_adv = trades_point(smooth, batch, place, 2, 2.5 * EPS / 2)
     ours = torch.autograd.grad(defence.loss(smooth, batch, place).value, parameters)
 
@@ -151,8 +151,8 @@ def test_the_gradient_of_trades_flows_through_both_arguments_of_the_divergence(s
     assert max(float((a - b).abs().max()) for a, b in zip(ours, one_sided, strict=True)) > 1e-3
 
 
-def test_trades_updates_batchnorm_by_one_clean_and_one_perturbed_pass_only(smooth, batch, at):
-    place, by_hand = at(smooth, batch), copy.deepcopy(smooth)
+def test_trades_updates_batchnorm_by_one_clean_and_one_perturbed_pass_only(smooth, batch, context):
+    place, by_hand = context(smooth, batch), copy.deepcopy(smooth)
     x_adv = trades_point(smooth, batch, place, 2, 2.5 * EPS / 2)
     by_hand(batch.x)
     by_hand(x_adv)
@@ -160,10 +160,10 @@ def test_trades_updates_batchnorm_by_one_clean_and_one_perturbed_pass_only(smoot
     torch.testing.assert_close(dict(smooth.named_buffers()), dict(by_hand.named_buffers()), **EXACT)
 
 
-def test_trades_without_beta_or_without_room_is_standard_training(smooth, batch, at):
+def test_trades_without_beta_or_without_room_is_standard_training(smooth, batch, context):
     standard = cross_entropy(smooth(batch.x), batch.y)
     for defence in (TRADES(Threat(eps=EPS), beta=0.0), TRADES(Threat(eps=0.0), step_size=0.01)):
-        loss = defence.loss(smooth, batch, at(smooth, batch)).value
+        loss = defence.loss(smooth, batch, context(smooth, batch)).value
         torch.testing.assert_close(loss, standard, **EXACT)
 
 
@@ -173,7 +173,7 @@ def test_trades_refuses_a_beta_that_is_no_weight(beta):
         TRADES(beta=beta)
 
 
-def test_what_each_costs_in_passes(smooth, batch, at, passes):
+def test_what_each_costs_in_passes(smooth, batch, context, passes):
     threat = Threat(eps=EPS)
     costs = {
         Standard(): [True],
@@ -182,5 +182,5 @@ def test_what_each_costs_in_passes(smooth, batch, at, passes):
     }
     for defence, expected in costs.items():
         with passes(smooth) as modes:
-            defence.loss(smooth, batch, at(smooth, batch))
+            defence.loss(smooth, batch, context(smooth, batch))
         assert modes == expected

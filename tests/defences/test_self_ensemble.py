@@ -18,11 +18,11 @@ from buttress.threat import Threat
 from buttress.training import load
 
 
-def test_a_step_is_cross_entropy_under_the_draw_of_its_seed(network, images, batch, at):
+def test_a_step_is_cross_entropy_under_the_draw_of_its_seed(network, images, batch, context):
     model = network(dropout=0.0, dtype=torch.float64, activation=nn.Tanh)
     by_hand, defence = copy.deepcopy(model), SelfEnsemble()
     defence.prepare(model, images, 0)
-    place, state = at(model, batch), torch.get_rng_state()
+    place, state = context(model, batch), torch.get_rng_state()
     loss = defence.loss(model, batch, place).value
     assert torch.equal(torch.get_rng_state(), state)
     with torch.random.fork_rng():
@@ -30,7 +30,7 @@ def test_a_step_is_cross_entropy_under_the_draw_of_its_seed(network, images, bat
         logits = by_hand(batch.x + 0.2 * torch.randn_like(batch.x))
     expected = -logits.log_softmax(1)[torch.arange(8), batch.y].mean()
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
-    other = at(model, batch, index=4)
+    other = context(model, batch, index=4)
     assert defence.loss(model, batch, other).value != loss
 
 
@@ -78,5 +78,5 @@ def test_an_attack_over_draws_meets_the_mean_predictor(network):
 
 @pytest.mark.parametrize("options", [{"first": -0.1}, {"inner": float("inf")}, {"first": float("nan")}])
 def test_settings_that_mean_nothing(options):
-    with pytest.raises(UserError, match="a standard deviation, must be a finite number of 0 or more"):
+    with pytest.raises(UserError, match="must be a finite number of 0 or more"):
         SelfEnsemble(**options)

@@ -9,8 +9,8 @@ from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch
+from buttress.defences.base.networks import new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh
 from buttress.defences.self_training import SelfTraining
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
@@ -51,7 +51,7 @@ def test_the_teacher_learns_from_the_labelled_inputs_alone(network, images):
     defence = SelfTraining(epochs=7)
     data = defence.prepare(model, images, 5)
     rows = guessed_rows(defence, data)
-    teacher = fresh(model, derive(5, "teacher"))
+    teacher = new_network(model, derive(5, "teacher"))
     pretrain(teacher, images.train.subset((~rows).nonzero().flatten()), epochs=7, seed=derive(5, "pretraining"))
     x = images.train.take(rows.nonzero().flatten())[0]
     assert torch.equal(data.train.y[rows], teacher.eval()(x).argmax(1))
@@ -73,18 +73,18 @@ def test_further_inputs_from_a_file(network, images, tmp_path):
     assert torch.equal(data.train.y[count:], teacher(torch.from_numpy(x).float() / 255).argmax(1))
 
 
-def test_with_full_weight_it_is_trades(smooth, batch, at):
+def test_with_full_weight_it_is_trades(smooth, batch, context):
     other = copy.deepcopy(smooth)
     defence = SelfTraining(THREAT, steps=2, beta=4.0)
     defence.guessed = batch.ids[::2].sort().values
-    ours = defence.loss(smooth, batch, at(smooth, batch)).value
-    theirs = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, at(other, batch)).value
+    ours = defence.loss(smooth, batch, context(smooth, batch)).value
+    theirs = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, context(other, batch)).value
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 5.0])
-def test_guesses_count_by_their_weight(weight, smooth, batch, at):
-    by_hand, place = copy.deepcopy(smooth), at(smooth, batch)
+def test_guesses_count_by_their_weight(weight, smooth, batch, context):
+    by_hand, place = copy.deepcopy(smooth), context(smooth, batch)
     defence = SelfTraining(THREAT, steps=2, beta=4.0, weight=weight)
     defence.guessed = batch.ids[[1, 4, 6]]
     attack = PGD(threat=THREAT, steps=2, start="normal", loss="kl")
@@ -98,10 +98,10 @@ def test_guesses_count_by_their_weight(weight, smooth, batch, at):
     assert loss.logs["guessed"] == 3 / 8
 
 
-def test_a_batch_in_which_nothing_counts(smooth, batch, at):
+def test_a_batch_in_which_nothing_counts(smooth, batch, context):
     defence = SelfTraining(THREAT, steps=1, weight=0.0)
     defence.guessed = batch.ids
-    assert defence.loss(smooth, batch, at(smooth, batch)).value == 0
+    assert defence.loss(smooth, batch, context(smooth, batch)).value == 0
 
 
 def test_nothing_of_the_teacher_is_trained_or_saved(network, images, train, nets):
@@ -115,12 +115,12 @@ def test_nothing_of_the_teacher_is_trained_or_saved(network, images, train, nets
     assert defence.settings()["teacher"] is teacher
 
 
-def test_ids_of_the_data_are_all_found(network, images, at):
+def test_ids_of_the_data_are_all_found(network, images, context):
     """The model sees a batch of the data returned; the log says how many of it are guesses."""
     model, defence = network(), SelfTraining(THREAT, steps=1)
     data = defence.prepare(model, images, 5)
     batch = Batch(*data.train.take(torch.arange(len(data.train))))
-    assert defence.loss(model, batch, at(model, batch)).logs["guessed"] == 0.5
+    assert defence.loss(model, batch, context(model, batch)).logs["guessed"] == 0.5
 
 
 def test_files_that_do_not_fit(network, images, tmp_path):
@@ -150,7 +150,7 @@ def test_files_that_do_not_fit(network, images, tmp_path):
         ({"unlabelled": 0.0}, "unlabelled must be a share between 0 and 1, or a .npz file; got 0.0"),
         ({"unlabelled": 1.0}, "unlabelled must be a share"),
         ({"weight": -1.0}, "weight must be a finite number of 0 or more; got -1"),
-        ({"epochs": 0}, "epochs of training the teacher must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
         ({"beta": -1.0}, "beta must be a finite number of 0 or more"),
     ],
 )

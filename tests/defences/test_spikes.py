@@ -20,11 +20,11 @@ def small(nets):
 
 def test_gradients_of_several_losses_add_up_to_one_update(small, images):
     class Halves(Standard):
-        def step(self, do):
+        def step(self, step):
             for _ in range(2):
-                loss = do.loss()
-                do.backward(Loss(0.5 * loss.value, loss.logs))
-            do.apply()
+                loss = step.loss()
+                step.backward(Loss(0.5 * loss.value, loss.logs))
+            step.apply()
 
     runs = [
         fit(

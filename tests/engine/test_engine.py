@@ -316,7 +316,7 @@ def test_an_attack_leaves_its_rows_awake_and_those_finished_are_spared(model, at
     x, y = right(model)
     y[:3] = (y[:3] + 1) % 4
     oracle = oracle_of(model, x, y)
-    attack.perturb(oracle, x, y, Random(0, torch.arange(12)))
+    attack.within().perturb(oracle, x, y, Random(0, torch.arange(12)))
     assert not oracle.resting.any()
     assert not oracle.done
     assert (oracle.forwards[:3] <= 1).all()  # the clean pass, or the first point, says all

@@ -11,6 +11,7 @@ from torch import nn
 from buttress import models, tasks
 from buttress.attacks import APGD, PGD, DeepFool, EoT, Square
 from buttress.engine.oracle import Oracle
+from buttress.engine.precision_choice import choose_precision
 from buttress.engine.runner import Runner
 from buttress.engine.twin import NoTwinError, Twin
 from buttress.threat import Threat
@@ -250,17 +251,18 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
     clock = iter(range(1000))
     cost = {"fp32": 4, "bf16": 3, "folded": 1, "twin": 2}
     model, x = trained(nets.seeded(Block))
-    passes = Runner(model, tasks.classification, "auto", 12)
-    now, inner = [0.0], passes._timed
+    oracle = Oracle(Runner(model, tasks.classification, "auto", 12), x, model(x).argmax(1))
+    now, inner = [0.0], oracle.answers
 
-    def timed(x, gradient, precision, part):
+    def timed(points, rows, ends, slopes, precision):
         now[0] += cost[precision] + next(clock) * 1e-9
-        return inner(x, gradient, precision, part)
+        return inner(points, rows, ends, slopes, precision)
 
-    monkeypatch.setattr(passes, "_timed", timed)
-    monkeypatch.setattr("buttress.engine.runner.perf_counter", lambda: now[0])
-    passes.choose(x, gradient=True)
-    assert passes.precision == "folded"
+    monkeypatch.setattr(oracle, "answers", timed)
+    monkeypatch.setattr("buttress.engine.precision_choice.perf_counter", lambda: now[0])
+    choose_precision(oracle, gradient=True)
+    assert oracle.runner.precision == "folded"
+    assert not oracle.forwards.any()
 
 
 @pytest.mark.parametrize(("asked", "used"), [("bf16", "fp32"), ("twin", "folded"), ("folded", "folded")])
@@ -416,7 +418,7 @@ def test_several_gradients_at_once_and_differences_fall_back_too(nets, precision
         asked, plain = (Oracle(Runner(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
         for ours, theirs in zip(ask(asked), ask(plain), strict=True):
             assert torch.equal(ours, theirs)
-        assert asked.passes.precision == "fp32"
+        assert asked.runner.precision == "fp32"
         assert asked.forwards.tolist() == plain.forwards.tolist()
 
 

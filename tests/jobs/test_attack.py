@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from buttress import fit, models
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.evaluation.groups import grouped

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
@@ -12,6 +12,7 @@ from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
 from buttress.data.sets.digits import digits
 from buttress.data.sets.moons import moons
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs.audit import attacks_of, given_audits, new_folder, usual_audits
 from buttress.threat import Threat
@@ -36,13 +37,13 @@ def test_each_norm_has_a_robustness_audit_of_its_own():
 
 def test_audits_that_name_no_attack_take_the_users():
     questions = [Robustness(), Robustness(attacks=[PGD(steps=3)]), Layers(), Examples(), Boundary()]
-    one, own, layers, examples, boundary = given_audits(questions, FREE, [FGSM()])
+    one, own, layers, examples, boundary = resolve_threats(given_audits(questions, [FGSM()]), usual=FREE)
     assert one.attacks == [FGSM(threat=FREE)]
     assert own.attacks == [PGD(threat=FREE, steps=3)]
     assert layers.perturbations == [FGSM(threat=FREE), Gaussian(std=0.1, box=None)]
     assert examples.attack == FGSM(threat=FREE)
     assert boundary == Boundary()
-    (kept,) = given_audits([Robustness()], FREE, None)
+    (kept,) = resolve_threats(given_audits([Robustness()], None), usual=FREE)
     assert list(kept.attacks) == [PGD(threat=FREE, steps=20)]
 
 
@@ -52,7 +53,7 @@ def test_an_audit_that_is_no_dataclass_is_asked_as_it_is():
             return Finding("x", "", "", "info", {})
 
     question = Plain()
-    assert given_audits([question], FREE, [FGSM()]) == [question]
+    assert resolve_threats(given_audits([question], [FGSM()]), usual=FREE) == [question]
 
 
 def test_a_users_audit_with_a_field_for_attacks_takes_them_too():
@@ -63,7 +64,7 @@ def test_a_users_audit_with_a_field_for_attacks_takes_them_too():
         def ask(self, subject):
             return Finding("x", "", "", "info", {})
 
-    assert given_audits([Own()], FREE, [FGSM()])[0].attacks == [FGSM(threat=FREE)]
+    assert resolve_threats(given_audits([Own()], [FGSM()]), usual=FREE)[0].attacks == [FGSM(threat=FREE)]
 
 
 def test_attacks_are_counted_once_for_each_budget():

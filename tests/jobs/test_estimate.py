@@ -58,7 +58,7 @@ def test_one_step_is_estimated_from_two(nets, devices, told):
 
 
 def test_what_the_training_refuses_its_estimate_refuses(nets):
-    with pytest.raises(UserError, match="epochs must be 1 or more; got 0"):
+    with pytest.raises(UserError, match="epochs must be a whole number of 1 or more; got 0"):
         estimate_training(nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=0))
 
 

@@ -21,6 +21,7 @@ from buttress.audits.boundary import Boundary
 from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
 from buttress.data.sets.moons import moons
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs import Source, audit
 from buttress.jobs.audit import given_audits, proposed, usual_trust
@@ -63,9 +64,9 @@ def test_what_is_asked_when_nobody_says():
 
 
 def test_it_takes_the_users_attack():
-    (question,) = given_audits([Masking(inputs=7)], FREE, [FGSM(), PGD()])
+    (question,) = resolve_threats(given_audits([Masking(inputs=7)], [FGSM(), PGD()]), usual=FREE)
     assert question == Masking(inputs=7, attack=FGSM(threat=FREE), threat=FREE)
-    (question,) = given_audits([Masking()], FREE, None)
+    (question,) = resolve_threats(given_audits([Masking()], None), usual=FREE)
     assert question.audited == PGD(threat=FREE, steps=20)
 
 

@@ -2,32 +2,39 @@
 
 import json
 import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 from buttress import models
+from buttress.attacks import Attack
 from buttress.attacks.composed.eot import EoT
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.cw import CW
 from buttress.attacks.minimum_norm.fab import FAB
 from buttress.audits.layers import Layers
+from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.free import Free
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs.settings import Network, Source, open_network
-from buttress.jobs.threat_resolution import threat_for, under
+from buttress.jobs.threat_resolution import job_threat
 from buttress.models.wrapping.outputs import Output
 from buttress.threat import Threat
+from buttress.training.monitors.catastrophic import CatastrophicOverfitting
 
 FREE = Threat(norm="l2", eps=0.5, box=None)
+TYPED = Threat(norm="l2", eps=0.5)
 SOURCE = Source(data="moons", data_args={"samples": 40, "test": 12})
 
 
@@ -47,66 +54,101 @@ def pair():
 HERE = f"{__file__}:pair"
 
 
-def test_a_threat_left_at_its_default_is_the_jobs():
-    assert under(FREE, Threat()) == FREE
-    assert under(FREE, PGD(steps=3)) == PGD(threat=FREE, steps=3)
-    assert under(FREE, [FGSM(), PGD()]) == [FGSM(threat=FREE), PGD(threat=FREE)]
+def test_a_threat_that_was_not_given_is_the_jobs():
+    assert resolve_threats(PGD(steps=3), FREE) == PGD(threat=FREE, steps=3)
+    assert resolve_threats([FGSM(), PGD()], FREE) == [FGSM(threat=FREE), PGD(threat=FREE)]
+    assert resolve_threats(PGD(steps=3), usual=FREE) == PGD(threat=FREE, steps=3)
 
 
 def test_a_threat_of_its_own_is_kept_but_for_a_box_it_does_not_name():
-    assert under(FREE, FGSM(threat=Threat(eps=0.1))) == FGSM(threat=Threat(eps=0.1, box=None))
+    assert resolve_threats(FGSM(threat=Threat(eps=0.1)), FREE) == FGSM(threat=Threat(eps=0.1, box=None))
     own = FGSM(threat=Threat(eps=0.1, box=(0, 2)))
-    assert under(FREE, own) is own
+    assert resolve_threats(own, FREE) is own
 
 
 def test_a_threat_that_was_typed_beats_a_methods_own_default():
-    typed, stored = (Threat(norm="l2", eps=0.5, explicit=said) for said in (True, False))
-    assert under(typed, [CW(), EoT(attack=CW())]) == [CW(threat=typed), EoT(attack=CW(threat=typed))]
-    assert under(stored, CW()) == CW()
+    assert resolve_threats([CW(), EoT(attack=CW())], TYPED) == [CW(threat=TYPED), EoT(attack=CW(threat=TYPED))]
+    assert resolve_threats(CW(), usual=TYPED) == CW(threat=CW.default_threat)  # of the run's training
     own = CW(threat=Threat(norm="l2", eps=0.1, box=(0, 2)))
-    assert under(typed, own) is own
-    assert under(typed, FAB()) == FAB(threat=typed)
+    assert resolve_threats(own, TYPED) is own
+    assert resolve_threats(FAB(), TYPED) == FAB(threat=TYPED)
     with pytest.raises(UserError, match="CW is defined in l2; got l1"):
-        under(Threat(norm="l1", explicit=True), CW())
+        resolve_threats(CW(), Threat(norm="l1"))
 
 
 def test_where_perhaps_only_the_eps_was_typed_methods_of_other_norms_keep_their_own_threat(caplog):
     """``--attacks pgd,cw --threat.eps 0.15`` is no reason to refuse CW, which is of l2 alone."""
-    typed = Threat(eps=0.15, box=(0, 2), explicit=True)
-    kept = under(typed, [PGD(), CW(), FAB(), EoT(attack=CW())])
+    typed = Threat(eps=0.15, box=(0, 2))
+    resolved = resolve_threats([PGD(), CW(), FAB(), EoT(attack=CW())], typed)
     own = CW(threat=Threat(norm="l2", eps=math.inf, box=(0, 2)))
-    assert kept == [PGD(threat=typed), own, FAB(threat=typed), EoT(attack=own)]
+    assert resolved == [PGD(threat=typed), own, FAB(threat=typed), EoT(attack=own)]
     line = "keeps its own threat, l2 eps ∞: CW is defined in l2; got linf"
     assert [record.getMessage() for record in caplog.records] == [f"CW-1000 {line}"] * 2
-    assert under(typed, kept) == kept
-    assert len(caplog.records) == 2  # told once
+    assert resolve_threats(resolved, typed) is resolved
+    assert len(caplog.records) == 2  # logged once
 
 
-def test_a_threat_that_was_typed_for_one_attack_stays_where_it_equals_that_methods_default():
-    typed = Threat(norm="l2", eps=0.5, explicit=True)
-    own = CW(threat=Threat(norm="l2", eps=math.inf, explicit=True))
-    assert under(typed, own).threat.eps == math.inf
-    assert under(typed, CW()).threat.eps == 0.5
+@pytest.mark.parametrize("method", [PGD, FGSM, CW])
+def test_a_threat_that_was_given_to_one_attack_stays_where_it_equals_that_methods_default(method):
+    own = method(threat=method.default_threat)
+    assert resolve_threats(own, TYPED) is own
+    assert own.fingerprint() == method().fingerprint()
+    assert resolve_threats(method(), TYPED).threat == TYPED
+
+
+@pytest.mark.parametrize("method", [TRADES, Free, Masking])
+def test_a_threat_that_was_given_to_a_defence_or_an_audit_stays_where_it_is_the_usual_one(method):
+    typed = Threat(eps=0.1)
+    assert resolve_threats(method(threat=Threat()), typed).threat == Threat()
+    assert resolve_threats(method(), typed).threat == typed
+    assert method(threat=typed).threat == typed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Attack):
+    """A user's attack with a threat in its signature, as they were written before `NOT_GIVEN`."""
+
+    threat: Threat = Threat(norm="l1", eps=3.0)
+
+    def perturb(self, oracle, x, y, random):
+        return x
+
+
+def test_a_users_attack_may_have_its_default_in_its_signature():
+    assert resolve_threats(Own(), TYPED).threat == TYPED
+    assert resolve_threats(Own(), usual=FREE).threat == Threat(norm="l1", eps=3.0, box=None)
+    assert resolve_threats(Own(threat=Threat(norm="l1", eps=2.0)), TYPED).threat.eps == 2
 
 
 def test_a_noise_gets_the_jobs_box():
-    assert under(FREE, Gaussian(std=0.3)) == Gaussian(std=0.3, box=None)
-    assert under(FREE, Gaussian(box=(0, 2))) == Gaussian(box=(0, 2))
-    layers = under(FREE, Layers(perturbations=[FGSM(), Gaussian(std=0.3)]))
+    assert resolve_threats(Gaussian(std=0.3), FREE) == Gaussian(std=0.3, box=None)
+    assert resolve_threats(Gaussian(std=0.3), usual=FREE) == Gaussian(std=0.3, box=None)
+    assert resolve_threats(Gaussian(box=(0, 2)), FREE) == Gaussian(box=(0, 2))
+    layers = resolve_threats(Layers(perturbations=[FGSM(), Gaussian(std=0.3)]), FREE)
     assert layers.perturbations == [FGSM(threat=FREE), Gaussian(std=0.3, box=None)]
 
 
-def test_what_stands_inside_audits_and_defences_is_reached():
-    assert under(FREE, Robustness(attacks=[PGD()])).main_eps == 0.5
-    defence = under(FREE, LayerRegularised(AdversarialTraining(attack=PGD(steps=2)), ["a"], 0.7))
+def test_attacks_inside_audits_and_defences_are_reached():
+    assert resolve_threats(Robustness(attacks=[PGD()]), FREE).main_eps == 0.5
+    defence = resolve_threats(LayerRegularised(AdversarialTraining(attack=PGD(steps=2)), ["a"], 0.7), FREE)
     assert (defence.base.attack, defence.layers, defence.gamma) == (PGD(threat=FREE, steps=2), ("a",), (0.7,))
-    assert under(FREE, TRADES()).attack.threat == FREE
-    assert isinstance(under(FREE, Standard()), Standard)
+    assert resolve_threats(TRADES(), FREE).attack.threat == FREE
+    assert isinstance(resolve_threats(Standard(), FREE), Standard)
+
+
+def test_a_monitor_without_a_threat_keeps_that_of_the_training():
+    monitors = resolve_threats([CatastrophicOverfitting(), CatastrophicOverfitting(threat=Threat(eps=0.1))], FREE)
+    assert [monitor.threat for monitor in monitors] == [None, Threat(eps=0.1, box=None)]
 
 
 def test_the_datas_box_is_taken_where_none_was_named():
-    assert threat_for((-1, 1), Threat(eps=0.1)) == Threat(eps=0.1, box=(-1, 1))
-    assert threat_for(None, Threat(box=(0, 2))) == Threat(box=(0, 2))
+    dataset = replace(moons(samples=40), box=(-5, 5))
+    assert job_threat(Threat(eps=0.1), dataset).threat == Threat(eps=0.1, box=(-5, 5))
+    assert job_threat(Threat(box=(0, 2)), dataset).threat == Threat(box=(0, 2))
+    assert job_threat(None, dataset).threat == Threat(box=(-5, 5))
+    stored = {"norm": "l2", "eps": 0.5, "box": [-2, 2]}
+    assert job_threat(None, dataset, stored).threat == Threat(norm="l2", eps=0.5, box=(-2, 2))
+    assert job_threat(Threat(), dataset, stored).threat == Threat(box=(-5, 5))
 
 
 def test_data_can_be_loaded_again_from_what_is_told():
@@ -168,11 +210,3 @@ def test_what_is_no_network_is_told(reference, told):
 def test_a_folder_without_a_run_is_told(tmp_path):
     with pytest.raises(UserError, match=r"holds no trained model \(no run is there\)"):
         open_network(str(tmp_path), Network(), SOURCE, seed=0)
-
-
-def test_a_threat_that_was_said_stays_also_where_it_equals_the_default():
-    said, unsaid = PGD(threat=Threat(explicit=True)), PGD()
-    assert said == unsaid
-    assert under(Threat(eps=0.1), said).threat.eps == 8 / 255
-    assert under(Threat(eps=0.1), unsaid).threat.eps == 0.1
-    assert said.fingerprint() == unsaid.fingerprint()

@@ -6,8 +6,8 @@ from torch import nn
 
 from buttress import models
 from buttress.errors import UserError
+from buttress.layers.blocks import block_calls, block_names, is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, exact_singular_value, largest_eigenvalue, stretch, upper_bound
-from buttress.layers.route import branches, chained, passes, route
 from buttress.random import Random
 
 
@@ -69,7 +69,7 @@ def test_small_networks_against_the_full_decomposition(name):
     small = {"image_size": 8, "channels": 1, "width": 6, "depth": 1, "heads": 2}
     model = models.create(name, seed=0, **small).eval()
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    for block, one in passes(model, x, route(model, x)).items():
+    for block, one in block_calls(model, x, block_names(model, x)).items():
         found = stretch(one.function, one.z, random(2), residual=False)
         matrix = Jacobian(one.function, one.z).matrix()
         theirs = torch.func.vmap(torch.func.jacrev(lambda z, f=one.function: f(z[None])[0]))(one.z)
@@ -121,17 +121,17 @@ def test_the_blocks_of_networks():
     small = {"image_size": 8, "channels": 1, "width": 8, "depth": 2, "heads": 2}
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     vit = models.create("vit", seed=0, **small).eval()
-    assert route(vit, x) == ["embedding", "blocks.0", "blocks.1", "head"]
+    assert block_names(vit, x) == ["embedding", "blocks.0", "blocks.1", "head"]
     resnet = models.create("resnet18", seed=0, width=4, channels=1).eval()
-    names = route(resnet, x)
+    names = block_names(resnet, x)
     assert [name for name in names if "layer" in name] == [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]
     assert (names[0], names[-1]) == ("conv1", "linear")
-    assert chained(passes(resnet, x, names))
-    assert not chained(passes(resnet, x, ["conv1", "layer1.1"]))
-    assert route(nn.Linear(3, 2), torch.rand(2, 3)) == [""]
+    assert is_chain(block_calls(resnet, x, names))
+    assert not is_chain(block_calls(resnet, x, ["conv1", "layer1.1"]))
+    assert block_names(nn.Linear(3, 2), torch.rand(2, 3)) == [""]
     snode = models.create("snode", seed=0, image_size=8, channels=1).eval()
-    assert route(snode, x) == [""]  # its children, a pooling and an activation, hold none of its weights
-    assert route(vit, x, "blocks.*.mlp") == ["blocks.0.mlp", "blocks.1.mlp"]
+    assert block_names(snode, x) == [""]  # its children, a pooling and an activation, hold none of its weights
+    assert block_names(vit, x, "blocks.*.mlp") == ["blocks.0.mlp", "blocks.1.mlp"]
 
 
 class Multistep(nn.Module):
@@ -164,20 +164,20 @@ def test_a_chain_has_nothing_beside_it(states, both, times, alone):
                 z = out[0] if both else out
             return z
 
-    assert chained(passes(Net(), torch.rand(2, 3), ["blocks.0", "blocks.1"])) is alone
+    assert is_chain(block_calls(Net(), torch.rand(2, 3), ["blocks.0", "blocks.1"])) is alone
 
 
 def test_blocks_of_several_steps_are_no_chain():
     model, x = models.create("zerosnet", seed=0, channels=1, width=4).eval(), torch.rand(2, 1, 8, 8)
-    assert not chained(passes(model, x, ["blocks.1", "blocks.2"]))
+    assert not is_chain(block_calls(model, x, ["blocks.1", "blocks.2"]))
 
 
 def test_branches_add_up_to_their_block():
     small = {"image_size": 8, "channels": 1, "width": 8, "depth": 2, "heads": 2}
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     vit = models.create("vit", seed=0, **small).eval()
-    passed = passes(vit, x, ["blocks.1"])["blocks.1"]
-    found = branches(vit.blocks[1], passed)
+    passed = block_calls(vit, x, ["blocks.1"])["blocks.1"]
+    found = residual_branches(vit.blocks[1], passed)
     assert list(found) == ["mixer", "mlp"]
     with torch.no_grad():
         sums = passed.z
@@ -198,8 +198,8 @@ def test_branches_add_up_to_their_block():
 
     for scale, names in ((1, ["attn", "mlp"]), (2, [])):  # one that does something else is not taken for the usual
         block, z = Timm(scale), torch.rand(2, 3)
-        assert list(branches(block, passes(block, z, [""])[""])) == names
-    assert branches(vit.embedding, passes(vit, x, ["embedding"])["embedding"]) == {}
+        assert list(residual_branches(block, block_calls(block, z, [""])[""])) == names
+    assert residual_branches(vit.embedding, block_calls(vit, x, ["embedding"])["embedding"]) == {}
 
 
 def test_wrong_names_are_told_in_one_line():
@@ -209,7 +209,7 @@ def test_wrong_names_are_told_in_one_line():
         ("relu*", "blocks.*"): "no layer is called or matches 'blocks.*'",
     }.items():
         with pytest.raises(UserError) as told:
-            route(model, x, blocks)
+            block_names(model, x, blocks)
         assert str(told.value).startswith(line)
         assert "\n" not in str(told.value)
 
@@ -218,4 +218,4 @@ def test_wrong_names_are_told_in_one_line():
             return torch.relu(x)
 
     with pytest.raises(UserError, match="'relu' is a function, and a block must be a module"):
-        route(Functional(), torch.rand(2, 3), "relu")
+        block_names(Functional(), torch.rand(2, 3), "relu")

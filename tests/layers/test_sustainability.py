@@ -185,7 +185,7 @@ def test_what_cannot_be_analysed_is_refused(mixed, data, inputs, shift):
         ((data, {"s": 3}), {}, "'s' must be an attack or a noise; got a int"),
         ((data, good), {"measure": "cosin"}, "did you mean 'cosine'"),
         ((data, good), {"layers": "conv*"}, r"matches 'conv\*'"),
-        ((data, good), {"batch_size": 0}, "batch_size 1 or more"),
+        ((data, good), {"batch_size": 0}, "batch_size must be a whole number of 1 or more"),
         (([inputs], good), {}, "pairs of tensors"),
         (([(inputs, torch.full((7,), 9))], good), {}, "labels must be 0 to 3"),
     ]

@@ -11,9 +11,9 @@ from buttress.errors import UserError
 from buttress.layers.uncertainty import (
     error_probabilities,
     jacobian,
-    propagated,
+    propagated_covariance,
     relative_error,
-    sampled,
+    sample_outputs,
     sampling_error,
 )
 from buttress.models.blocks.snode_problems import direct, input_sensitivity
@@ -45,7 +45,7 @@ def test_a_linear_map():
     variance = torch.tensor([0.5, 0.25, 2.0], dtype=torch.float64)
     _, matrix = jacobian(lambda z: z @ weight.T, torch.ones(4, 3, dtype=torch.float64))
     wanted = torch.tensor([[1.5, -0.5], [-0.5, 18.25]], dtype=torch.float64)
-    torch.testing.assert_close(propagated(matrix, variance), wanted.expand(4, 2, 2), rtol=0, atol=1e-14)
+    torch.testing.assert_close(propagated_covariance(matrix, variance), wanted.expand(4, 2, 2), rtol=0, atol=1e-14)
 
 
 def test_a_function_without_a_gradient():
@@ -75,8 +75,8 @@ def test_samples_of_a_linear_map_agree():
     x, y = torch.zeros(6, 3), torch.tensor([0, 1, 0, 1, 0, 1])
     std = torch.tensor([0.5, 0.2, 0.1])
     function = lambda z: z @ weight.T + torch.tensor([0.3, 0.0])  # noqa: E731
-    seen = sampled(function, x, y, std, Random(0, torch.arange(6)), 4000)
-    wanted = propagated(weight.expand(6, 2, 3), std.square())
+    seen = sample_outputs(function, x, y, std, Random(0, torch.arange(6)), 4000)
+    wanted = propagated_covariance(weight.expand(6, 2, 3), std.square())
     error = relative_error(seen.covariance, wanted)
     expected = sampling_error(wanted, 4000)
     assert float(expected[0]) == pytest.approx(math.sqrt((1 + 0.54**2 / (0.41**2 + 0.13**2 + 2 * 0.08**2)) / 3999))
@@ -93,7 +93,7 @@ def test_samples_by_hand():
     random = Random(5, torch.tensor([3, 9]))
     noise = torch.stack([random.normal((2,)) for _ in range(7)]).double()
     x = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
-    seen = sampled(lambda z: z, x, torch.tensor([0, 1]), torch.tensor(0.5), Random(5, torch.tensor([3, 9])), 7)
+    seen = sample_outputs(lambda z: z, x, torch.tensor([0, 1]), torch.tensor(0.5), Random(5, torch.tensor([3, 9])), 7)
     for row in range(2):
         torch.testing.assert_close(seen.covariance[row], (0.5 * noise[:, row]).T.cov(), rtol=0, atol=1e-6)
         torch.testing.assert_close(seen.shift[row], 0.5 * noise[:, row].mean(0), rtol=0, atol=1e-6)

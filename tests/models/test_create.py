@@ -109,8 +109,8 @@ def test_what_cannot_be_described_has_no_description(users):
 @pytest.mark.parametrize(
     ("spec", "line"),
     [
-        ({"name": "cnn"}, "has the entries name, options, mean and std, not {'name': 'cnn'}"),
-        (["cnn"], "has the entries name, options, mean and std, not ['cnn']"),
+        ({"name": "cnn"}, "has the entries name, options, mean and std; got {'name': 'cnn'}"),
+        (["cnn"], "has the entries name, options, mean and std; got ['cnn']"),
         ({"name": 3, "options": {}, "mean": None, "std": None}, "has a name as text and options by name"),
         ({"name": "cnn", "options": [], "mean": None, "std": None}, "has a name as text and options by name"),
         ({"name": "cnn", "options": {"seed": 1}, "mean": None, "std": None}, "has a name as text and options by name"),
@@ -143,7 +143,7 @@ def test_a_seed_does_not_depend_on_the_global_state_and_its_lack_does():
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "1"])
 def test_a_seed_that_is_none_is_told_in_one_line(seed):
-    assert told("cnn", seed=seed) == f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}"
+    assert told("cnn", seed=seed) == f"seed must be a whole number from 0 to 2**63 - 1; got {seed!r}"
 
 
 def test_a_missing_timm_is_told_with_what_to_install(monkeypatch):

@@ -133,7 +133,7 @@ def test_other_mistakes(tmp_path):
         export_onnx(model, tmp_path / "n.pt", X)
     with pytest.raises(UserError, match=r"one at least; got the shape \(0, 1, 8, 8\)"):
         export_onnx(model, tmp_path / "n.onnx", X[:0])
-    with pytest.raises(UserError, match="must be positive; got 0"):
+    with pytest.raises(UserError, match="tolerance must be a finite number above 0; got 0"):
         export_onnx(model, tmp_path / "n.onnx", X, tolerance=0)
     with pytest.raises(UserError, match="its first layer, "):
         export_onnx(models.create("cnn"), tmp_path / "n.onnx", torch.rand(2, 3, 8, 8))

@@ -19,7 +19,7 @@ class Pull(Defence):
 
     goal = 2.0
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(sum(0.5 * (p - self.goal).square().sum() for p in model.parameters()))
 
 
@@ -134,7 +134,7 @@ def test_a_snapshot_is_gone_back_to_whatever_came_after(nets, same):
         with torch.no_grad():
             model[0].weight.add_(1.0)
         averaging.after_step()
-    averaging.go_back(snapshot, torch.device("cpu"))
+    averaging.restore(snapshot, torch.device("cpu"))
     same(dict(model.state_dict()), before)
     same(averaging.weights(), before)
     averaging.after_step()
@@ -146,10 +146,10 @@ def test_lending_the_average_gives_the_own_weights_back_also_after_an_exception(
     averaging = Averaging(SWA(), model)
     averaging.mean = Mean({k: torch.zeros_like(v) for k, v in model.state_dict().items()}, 1)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with averaging.lent():
+    with averaging.averaged_model():
         assert not model[0].weight.any()
     same(dict(model.state_dict()), before)
-    with pytest.raises(ZeroDivisionError), averaging.lent():
+    with pytest.raises(ZeroDivisionError), averaging.averaged_model():
         _ = 1 / 0
     same(dict(model.state_dict()), before)
 
@@ -157,11 +157,11 @@ def test_lending_the_average_gives_the_own_weights_back_also_after_an_exception(
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda: EMA(decay=0.0), "the moving average's decay must be in (0, 1); got 0.0"),
-        (lambda: SWA(start=1.5), "the average's start must be a share of the training in [0, 1]; got 1.5"),
-        (lambda: FAWA(decay=1.0), "the moving average's decay must be in (0, 1); got 1.0"),
-        (lambda: FAWA(start=-0.1), "start must be a share"),
-        (lambda: FAWA(threshold=20.0), "the threshold of the worst class must be an accuracy in [0, 1]; got 20.0"),
+        (lambda: EMA(decay=0.0), "the moving average's decay must be a number in (0, 1); got 0.0"),
+        (lambda: SWA(start=1.5), "the average's start must be a number in [0, 1]; got 1.5"),
+        (lambda: FAWA(decay=1.0), "the moving average's decay must be a number in (0, 1); got 1.0"),
+        (lambda: FAWA(start=-0.1), "start must be a number in [0, 1]; got -0.1"),
+        (lambda: FAWA(threshold=20.0), "the threshold of the worst class must be a number in [0, 1]; got 20.0"),
         (lambda: average_of("swa"), "average must be a decay in (0, 1), EMA, SWA, FAWA or none; got 'swa'"),
         (lambda: average_of(True), "average must be a decay"),
     ],

@@ -92,5 +92,5 @@ def rest(data, count=30, first=50):
 
 
 def test_a_batch_of_nothing_is_refused():
-    with pytest.raises(UserError, match="batch size of 1 or more and data; got 0 and 30 inputs"):
+    with pytest.raises(UserError, match="batch_size must be a whole number of 1 or more; got 0"):
         Batches(dataset(30), 0, 0, CPU)

@@ -48,15 +48,15 @@ class Scripted(Defence):
     def attack(self):
         return PGD(threat=self.threat, steps=2)
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(0 * (model.bend + model.shift))
 
-    def step(self, do):
-        do.update(do.loss())
-        bend, shift = self.script[do.at.index]
+    def step(self, step):
+        step.update(step.loss())
+        bend, shift = self.script[step.context.index]
         with torch.no_grad():
-            do.model.bend.fill_(bend)
-            do.model.shift.fill_(shift)
+            step.model.bend.fill_(bend)
+            step.model.shift.fill_(shift)
 
 
 LINE, BENT, HALF, LOST = (0.0, 0.0), (1.0, 0.0), (1.0, 0.0), (0.0, -10.0)
@@ -269,10 +269,10 @@ def test_the_cosine_of_what_vanishes_is_0():
     [
         ({"then": "panic"}, "then must be one of note, stop, rollback; got 'panic'"),
         ({"restore": "first"}, "restore must be one of previous, best-on-train; got 'first'"),
-        ({"fall": 20.0}, "fall must be a share in (0, 1); got 20.0"),
-        ({"shrink": 0.0}, "shrink must be a share in (0, 1); got 0.0"),
-        ({"every": 0}, "every and inputs must be 1 or more; got 0 and 256"),
-        ({"inputs": 0}, "every and inputs must be 1 or more; got 200 and 0"),
+        ({"fall": 20.0}, "fall must be a number in (0, 1); got 20.0"),
+        ({"shrink": 0.0}, "shrink must be a number in (0, 1); got 0.0"),
+        ({"every": 0}, "every must be a whole number of 1 or more; got 0"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
         (dict.fromkeys(NAMES, False), "at least one of first_batch, best_on_train and diagnostics must be on"),
         (
             {"then": "rollback", "restore": "best-on-train", "best_on_train": False},

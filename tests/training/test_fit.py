@@ -122,13 +122,13 @@ def test_a_network_that_breaks_late_is_not_what_is_kept(mlp, points, train):
     class Late(Standard):
         """Standard training that turns the answers round in the last step."""
 
-        def step(self, do):
-            super().step(do)
+        def step(self, step):
+            super().step(step)
             self.steps = getattr(self, "steps", 0) + 1
             if self.steps == 20:
                 with torch.no_grad():
-                    do.model.fc2.weight.neg_()
-                    do.model.fc2.bias.neg_()
+                    step.model.fc2.weight.neg_()
+                    step.model.fc2.bias.neg_()
 
     found = train(mlp(), points, Late(), epochs=4)
     assert found.best_epoch < 4
@@ -189,9 +189,9 @@ def test_a_float64_network_is_trained_as_it_is(network, images, train):
 class Broken(Defence):
     """Cross-entropy that stops to be a number at one step."""
 
-    def loss(self, model, batch, at):
-        value = nn.functional.cross_entropy(at.clean(batch.x), batch.y)
-        return Loss(value * float("nan") if at.index == 7 else value)
+    def loss(self, model, batch, context):
+        value = nn.functional.cross_entropy(context.clean(batch.x), batch.y)
+        return Loss(value * float("nan") if context.index == 7 else value)
 
 
 def test_a_loss_that_is_not_finite_is_told_and_the_checkpoint_is_good(mlp, points, train, state_of, tmp_path, same):
@@ -211,11 +211,11 @@ def test_weights_that_are_not_finite_are_never_kept(out, mlp, points, train, sta
     class Poisoned(Standard):
         """The loss stays finite, the last step of the second epoch writes what is no number."""
 
-        def step(self, do):
-            super().step(do)
+        def step(self, step):
+            super().step(step)
             self.steps = getattr(self, "steps", 0) + 1
             if self.steps == 10:
-                do.model.fc1.weight.data[0, 0] = float("inf")
+                step.model.fc1.weight.data[0, 0] = float("inf")
 
     with pytest.raises(UserError, match=r"weight 'model\.fc1\.weight' is not finite at step 10"):
         train(mlp(), points, Poisoned(), out=tmp_path / "run" if out else None)
@@ -228,13 +228,13 @@ def test_weights_that_are_not_finite_are_never_kept(out, mlp, points, train, sta
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"epochs": 0}, "epochs must be 1 or more; got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
         ({"resume": True}, "resuming needs the run's output folder; got none"),
-        ({"clip": 0.0}, "clip, the largest norm of the gradient, must be positive; got 0.0"),
+        ({"clip": 0.0}, "clip must be a number above 0; got 0.0"),
         ({"keep": "first"}, "keep must be one of best, last; got 'first'"),
         ({"validate_with": "pgd"}, "validate_with must be an attack, auto or none; got 'pgd'"),
-        ({"batch_size": 0}, "training needs a batch size of 1 or more and data; got 0 and 60 inputs"),
-        ({"average": 1.5}, "the moving average's decay must be in (0, 1); got 1.5"),
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more; got 0"),
+        ({"average": 1.5}, "the moving average's decay must be a number in (0, 1); got 1.5"),
         ({"accelerator": "abacus"}, "accelerator 'abacus', devices 1, precision '32-true' cannot be had"),
         ({"precision": "7-bit"}, "precision '7-bit' cannot be had"),
     ],
@@ -277,9 +277,9 @@ def test_mixed_precision_does_not_round_the_inputs_that_a_defence_sees(mlp, poin
     seen = []
 
     class Looking(Standard):
-        def loss(self, model, batch, at):
-            seen.append(batch.x.dtype is torch.float32 and torch.equal(batch.x, at.batch.x))
-            return super().loss(model, batch, at)
+        def loss(self, model, batch, context):
+            seen.append(batch.x.dtype is torch.float32 and torch.equal(batch.x, context.batch.x))
+            return super().loss(model, batch, context)
 
     fit(mlp(), points, Looking(), epochs=1, precision="bf16-mixed", validate_with="none")
     assert seen
@@ -288,10 +288,10 @@ def test_mixed_precision_does_not_round_the_inputs_that_a_defence_sees(mlp, poin
 
 def test_a_figure_that_some_updates_log_is_the_mean_over_those(mlp, points):
     class Twice(Standard):
-        def step(self, do):
-            do.update(do.loss())
-            loss = do.loss()
-            do.update(Loss(loss.value, {"late": torch.tensor(3.0)}))
+        def step(self, step):
+            step.update(step.loss())
+            loss = step.loss()
+            step.update(Loss(loss.value, {"late": torch.tensor(3.0)}))
 
     (row,) = fit(mlp(), points, Twice(), epochs=1, validate_with="none").history
     assert row["late"] == 3.0

@@ -171,7 +171,7 @@ def test_monitors_are_settings_of_the_run(network, images, train, tmp_path):
 def test_what_is_no_monitor_is_refused(network, images, train):
     with pytest.raises(UserError, match=r"monitors must be a list of monitors; got 'early-stopping'"):
         train(network(), images, monitors=["early-stopping"])
-    with pytest.raises(UserError, match=r"patience must be 1 epoch or more .* got 0, 0.0"):
+    with pytest.raises(UserError, match="patience must be a whole number of 1 or more; got 0"):
         EarlyStopping(patience=0)
 
 
@@ -215,8 +215,8 @@ def test_a_file_of_options_names_monitors_and_the_user_is_told(tmp_path, capsys)
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--average SWA --average.start 7", "the average's start must be a share of the training in [0, 1]; got 7.0"),
-        ("--average 7", "the moving average's decay must be in (0, 1); got 7.0"),
+        ("--average SWA --average.start 7", "the average's start must be a number in [0, 1]; got 7.0"),
+        ("--average 7", "the moving average's decay must be a number in (0, 1); got 7.0"),
         (
             "--average often",
             "there is no average 'often' of the weights; known: ema, swa, fawa, or a number, the decay of an EMA",

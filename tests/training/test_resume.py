@@ -18,7 +18,7 @@ from buttress.defences.trades import TRADES
 from buttress.threat import Threat
 from buttress.training import FAWA, SWA, Interrupted, Optimiser, Schedule
 from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
-from buttress.training.signals import obeying, signals_noted
+from buttress.training.signals import record_signals, stop_at_signal
 
 SGD = Optimiser(name="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3)
 STEPS = 9  # three epochs of three
@@ -34,9 +34,11 @@ class Headed(Defence):
             torch.manual_seed(2)
             self.head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
 
-    def loss(self, model, batch, at):
+    def loss(self, model, batch, context):
         return Loss(
-            nn.functional.cross_entropy(self.head(at.clean(batch.x + 0.01 * at.random.normal((1, 6, 6)))), batch.y)
+            nn.functional.cross_entropy(
+                self.head(context.clean(batch.x + 0.01 * context.random.normal((1, 6, 6)))), batch.y
+            )
         )
 
 
@@ -180,15 +182,15 @@ def test_a_second_signal_disturbs_no_tidying_up_and_a_preparation_that_takes_no_
         return "made"
 
     for work, told in ((tidy, "tidied"), (deaf, "heard")):
-        with signals_noted() as came, pytest.raises(Interrupted) as stopped:
-            obeying(came, work)
+        with record_signals() as signals, pytest.raises(Interrupted) as stopped:
+            stop_at_signal(signals, work)
         assert stopped.value.signal == signal.SIGTERM
         assert done.pop() == told
         assert done == []
     with pytest.raises(Interrupted):  # it came before
-        obeying([signal.SIGTERM], lambda: done.append("begun"))
+        stop_at_signal([signal.SIGTERM], lambda: done.append("begun"))
     assert done == []
-    assert obeying([], lambda: "made") == "made"
+    assert stop_at_signal([], lambda: "made") == "made"
 
 
 def test_figures_have_one_row_an_epoch_after_a_resume(network, images, train, stop_at, tmp_path):

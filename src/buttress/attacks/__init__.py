@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from buttress.engine.perturbation import Attack, AttackResult, Perturbation
+from buttress.engine.attack import Attack
+from buttress.engine.attack_result import AttackResult
+from buttress.engine.perturbation import Perturbation
 from buttress.registry import attack as _registry
 
 __all__ = ["Attack", "AttackResult", "Perturbation", "names"]

@@ -1,4 +1,4 @@
-"""Questions put to a trained network, one file each; `run` puts them."""
+"""Questions about a trained network, one file each; `run` runs them."""
 
 from typing import Any
 

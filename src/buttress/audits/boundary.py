@@ -1,4 +1,4 @@
-"""Where does it draw the line: the decision boundary of a network on two features."""
+"""The decision boundary of a network on two features."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject
-from buttress.errors import UserError
 from buttress.registry import audit
+from buttress.validation import not_negative, whole
 
 
 @audit("boundary")
@@ -29,9 +29,9 @@ class Boundary(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what draws nothing."""
-        if self.grid < 2 or self.points < 0 or not self.margin >= 0:
-            asked = f"{self.grid}, {self.points}, {self.margin}"
-            raise UserError(f"grid must be 2 or more, points and margin 0 or more; got {asked}")
+        whole("grid", self.grid, 2)
+        whole("points", self.points, 0)
+        not_negative("margin", self.margin)
 
     def ask(self, subject: Subject) -> Finding:
         """Evaluate the plane."""
@@ -57,4 +57,5 @@ class Boundary(Audit):
         }
         share = float((probability > 0.5).float().mean())
         name = subject.classes[-1]
-        return Finding("boundary", "Decision boundary", f"{share:.0%} of the plane shown goes to {name}.", "info", data)
+        verdict = f"{share:.0%} of the plane shown is classified as {name}."
+        return Finding("boundary", "Decision boundary", verdict, "info", data)

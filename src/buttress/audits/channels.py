@@ -1,7 +1,8 @@
-"""Which channels speak for a class, and which are active: on clean inputs and on attacked ones."""
+"""Which channels are relevant to a class, and which are active: on clean inputs and on attacked ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -19,8 +20,9 @@ from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 
 Unit = Literal["each", "clean"]
 _ACTIVE = 0.01  # of the largest value of the layer, above which a channel counts as active
@@ -44,7 +46,7 @@ class Channels(Audit):
 
     A channel is positively relevant to a class where the class's weight on it is above 0, and negatively where it is
     below. Over all inputs of a class, a channel's activation is the mean over inputs and space, in units of the largest
-    of the class's channels. Told for each class: the share of the activation (in absolute value) that is in negatively
+    of the class's channels. By class are reported the share of the activation (in absolute value) in negatively
     relevant channels, on clean and on attacked inputs; the correlation of activations with weights; the L1 and the
     cosine distance of clean and attacked activations; how often channels are active, that is above 1 % of the largest
     value that the layer has; and robust accuracy beside these. Means over classes follow, how much of the share in
@@ -52,7 +54,7 @@ class Channels(Audit):
     that of attacked activations with weights (alignment), and the latter of the most and of the least robust class.
 
     The features are those that enter the last linear layer, what masks them (CIFS) included. Of another layer the mean
-    gradient of the class's logit over its clean inputs, summed over space, stands for the weights.
+    gradient of the class's logit over its clean inputs, summed over space, takes the place of the weights.
 
     Cost: the attack, and two forwards per input; one gradient more where a layer is named.
 
@@ -63,7 +65,7 @@ class Channels(Audit):
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     layer: str | None = None
     unit: Unit = "each"
     classes: Sequence[int | str] | None = None
@@ -74,36 +76,36 @@ class Channels(Audit):
             raise UserError(f"unit must be one of {', '.join(get_args(Unit))}; got {self.unit!r}")
 
     def check(self, subject: Subject) -> None:
-        """Refuse a network without a linear layer at its end where no layer is named, and names that it has not."""
+        """Refuse a network without a linear layer at its end where no layer is named, and unknown names."""
         _Features(subject, self.layer)
         if self.classes is not None:
             class_indices(self.classes, subject.classes)
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once, and read the features of both."""
-        drawn = None if self.classes is None else class_indices(self.classes, subject.classes)
+        shown = None if self.classes is None else class_indices(self.classes, subject.classes)
         features = _Features(subject, self.layer)
         outcome = subject.attacked(self.attack).outcome
         clean, attacked = features.of(subject.x), features.of(outcome.x_adv)
-        right = subject.logits.argmax(1) == subject.y
+        correct = subject.logits.argmax(1) == subject.y
         peaks = float(clean.abs().max()), float(attacked.abs().max())
         rows, curves = [], {}
         for k in (k for k in range(len(subject.classes)) if bool((subject.y == k).any())):
-            own = subject.y == k
+            rows_of_class = subject.y == k
             relevance = features.relevance(k)
-            row, curve = _row((clean[own], attacked[own]), relevance, peaks, self.unit)
-            figures = statistics.accuracy((right & ~outcome.success)[own])
-            row |= {"clean": float(right[own].double().mean()), **figures}
-            rows.append({"class": subject.classes[k], "index": k, "inputs": int(own.sum()), **row})
+            row, curve = _row((clean[rows_of_class], attacked[rows_of_class]), relevance, peaks, self.unit)
+            figures = statistics.accuracy((correct & ~outcome.success)[rows_of_class])
+            row |= {"clean": float(correct[rows_of_class].double().mean()), **figures}
+            rows.append({"class": subject.classes[k], "index": k, "inputs": int(rows_of_class.sum()), **row})
             curves[k] = {"class": subject.classes[k], **curve}
-        if drawn is None:
+        if shown is None:
             ranked = sorted(rows, key=lambda row: row["accuracy"])
-            drawn = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
+            shown = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
         threat = self.attack.threat
         data: dict[str, Any] = {
             "attack": describe(self.attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat else ""),
             "layer": features.name,
-            "inputs": len(right),
+            "inputs": len(correct),
             "channels": clean.shape[1],
             "unit": self.unit,
             "classes": rows,
@@ -115,13 +117,13 @@ class Channels(Audit):
             "worst": min(rows, key=lambda row: row["accuracy"])["class"],
             "worst_accuracy": min(row["accuracy"] for row in rows),
             "interval": statistics.INTERVAL,
-            "curves": [curves[k] for k in drawn if k in curves],
+            "curves": [curves[k] for k in shown if k in curves],
         }
         return Finding("channels", "Channels", _verdict(data), "info", data)
 
 
 class _Features:
-    """Reads what enters the last linear layer, or comes out of a named one, as (N, C) means over space."""
+    """Reads the input of the last linear layer, or the output of a named one, as (N, C) means over space."""
 
     def __init__(self, subject: Subject, layer: str | None) -> None:
         self._subject, self._layer = subject, layer
@@ -137,10 +139,12 @@ class _Features:
             names = {module: name for name, module in model.named_modules()}
             self.name = f"the input of {names[self._head] or 'the network'}"
         else:
-            found = layer_names(model, few, [layer])
-            if len(found) != 1:
-                raise UserError(f"layer must name one layer; {layer!r} are {len(found)}: {', '.join(found[:3])} ...")
-            self.name = self._layer = found[0]
+            matches = layer_names(model, few, [layer])
+            if len(matches) != 1:
+                raise UserError(
+                    f"layer must name one layer; {layer!r} are {len(matches)}: {', '.join(matches[:3])} ..."
+                )
+            self.name = self._layer = matches[0]
 
     def of(self, x: Tensor) -> Tensor:
         """(N, C) float64 means over space."""
@@ -161,7 +165,7 @@ class _Features:
                 logits, value = self._read(part.clone().requires_grad_())
                 (gradient,) = torch.autograd.grad(logits[:, k].sum(), value, allow_unused=True)
                 if gradient is None:
-                    raise UserError(f"the logits do not hang on layer {self.name}: name another")
+                    raise UserError(f"the logits do not depend on layer {self.name}: name another")
                 summed = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
                 total = total + summed.double().sum(0)
         return total / len(x)
@@ -170,16 +174,16 @@ class _Features:
         """Logits and features of one batch."""
         model, task = self._subject.model, self._subject.task
         if self._head is None:
-            with capture(model, [str(self._layer)]) as held:
+            with capture(model, [str(self._layer)]) as values:
                 logits = task.read(model(x))
-            return logits, held[str(self._layer)]
-        seen: list[Tensor] = []
-        hook = self._head.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+            return logits, values[str(self._layer)]
+        inputs: list[Tensor] = []
+        hook = self._head.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
         try:
             logits = task.read(model(x))
         finally:
             hook.remove()
-        return logits, seen[-1]
+        return logits, inputs[-1]
 
 
 def _pooled(value: Tensor, name: str) -> Tensor:
@@ -209,7 +213,8 @@ def _row(
     for name, values, every, peak in zip(("clean", "attacked"), (clean, attacked), features, peaks, strict=True):
         total = float(values.abs().sum())
         row[f"negative_{name}"] = float(values[negative].abs().sum()) / total if total else None
-        row[f"pearson_{name}"], row[f"spearman_{name}"] = _correlations(values, relevance)
+        row[f"pearson_{name}"] = _number(pearson(values, relevance))
+        row[f"spearman_{name}"] = _number(spearman(values, relevance))
         active = (every.abs() > _ACTIVE * peak).double().mean(0)
         row[f"active_positive_{name}"] = _mean(active[relevance > 0].tolist())
         row[f"active_negative_{name}"] = _mean(active[negative].tolist())
@@ -221,14 +226,8 @@ def _row(
     return row, {name: values[order].tolist() for name, values in curves.items()}
 
 
-def _correlations(values: Tensor, relevance: Tensor) -> tuple[float | None, float | None]:
-    """Pearson's and Spearman's; None where one side is constant."""
-    from scipy.stats import pearsonr, spearmanr
-
-    first, second = values.cpu().numpy(), relevance.cpu().numpy()
-    if len(first) < 2 or len(set(first.tolist())) == 1 or len(set(second.tolist())) == 1:
-        return None, None
-    return float(pearsonr(first, second).statistic), float(spearmanr(first, second).statistic)
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _gained(row: dict[str, Any]) -> float | None:
@@ -240,24 +239,24 @@ def _gained(row: dict[str, Any]) -> float | None:
 def _alignment(rows: Sequence[dict[str, Any]]) -> float | None:
     """Spearman's correlation over classes of robust accuracy and attacked activations' correlation with relevance.
 
-    Positive where the classes that withstand attacks are those whose channels still speak for them.
+    Positive where the robust classes are those whose attacked activations still fit their relevance.
     """
-    known = [row for row in rows if row["pearson_attacked"] is not None]
-    figures = [torch.tensor([row[name] for row in known]) for name in ("accuracy", "pearson_attacked")]
-    return _correlations(figures[0], figures[1])[1]
+    defined = [row for row in rows if row["pearson_attacked"] is not None]
+    figures = [torch.tensor([row[name] for row in defined]) for name in ("accuracy", "pearson_attacked")]
+    return _number(spearman(*figures))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _verdict(data: dict[str, Any]) -> str:
     mean = data["mean"]
-    told = {name: "an undefined share" if mean[name] is None else f"{mean[name]:.1%}" for name in _MEANS[:2]}
+    shares = {name: "an undefined share" if mean[name] is None else f"{mean[name]:.1%}" for name in _MEANS[:2]}
     text = (
-        f"Of the activation of {data['layer']}, {told['negative_attacked']} is in channels that speak against the true "
-        f"class under {data['attack']}, {told['negative_clean']} on clean inputs"
+        f"Of the activation of {data['layer']}, {shares['negative_attacked']} is in channels of negative relevance "
+        f"to the true class under {data['attack']}, {shares['negative_clean']} on clean inputs"
     )
     if mean["pearson_attacked"] is not None:
         text += f"; under attack activations and relevance correlate by {mean['pearson_attacked']:.2f}"

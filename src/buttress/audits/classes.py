@@ -1,7 +1,8 @@
-"""Whom does it fail: robust accuracy by class, and what attacked inputs are taken for."""
+"""Which classes are vulnerable: robust accuracy by class, and what attacked inputs are classified as."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,9 @@ from buttress.audits.base.subject import Audit, Subject, describe
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
+from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 
 _LEVEL = 0.05  # of the test of the worst class, over all classes together
 
@@ -33,12 +35,12 @@ class Classes(Audit):
     less robust than all others together by Fisher's exact test, at a level of 5 % over all classes.
 
     Args:
-        attack: what perturbs the inputs; an input counts as robust when it is right and the attack does not beat it.
-        groups: names of superclasses and the classes in them, by name or index: attacked mistakes are then told as
+        attack: what perturbs the inputs; an input is robust when it is classified correctly, under the attack too.
+        groups: names of superclasses and the classes in them, by name or index: attacked mistakes are then counted as
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     groups: Mapping[str, Sequence[int | str]] | None = None
 
     def ask(self, subject: Subject) -> Finding:
@@ -52,7 +54,7 @@ class Classes(Audit):
         shares = torch.tensor([row["accuracy"] for row in rows], dtype=torch.float64)
         worst = rows[int(shares.argmin())]
         data: dict[str, Any] = {
-            "attack": _told(self.attack),
+            "attack": _attack_text(self.attack),
             "inputs": len(subject.y),
             "classes": rows,
             "robust": float(robust.double().mean()),
@@ -66,19 +68,19 @@ class Classes(Audit):
         }
         data |= self._norms(subject, rows)
         if self.groups:
-            data["groups"] = _masses(subject.y, predicted, group_of)
-        low = _stands_out(worst, rows)
-        severity: Severity = "warning" if low else "info"
-        return Finding("classes", "Classes", _verdict(data, worst, low), severity, data)
+            data["groups"] = _mistakes(subject.y, predicted, group_of)
+        significant = _is_significant(worst, rows)
+        severity: Severity = "warning" if significant else "info"
+        return Finding("classes", "Classes", _verdict(data, worst, significant), severity, data)
 
     def _group_of(self, classes: Sequence[str]) -> dict[int, str]:
-        found: dict[int, str] = {}
+        groups: dict[int, str] = {}
         for group, members in (self.groups or {}).items():
             for k in class_indices(members, classes):
-                if k in found:
-                    raise UserError(f"a class is in one group; {classes[k]!r} is in {found[k]!r} and in {group!r}")
-                found[k] = group
-        return found
+                if k in groups:
+                    raise UserError(f"a class is in one group; {classes[k]!r} is in {groups[k]!r} and in {group!r}")
+                groups[k] = group
+        return groups
 
     def _norms(self, subject: Subject, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Norms of the last layer's weights into the rows, and how robust accuracy goes with them."""
@@ -89,25 +91,27 @@ class Classes(Audit):
         sizes = weight.norm(dim=1).tolist()
         for row in rows:
             row["weight_norm"] = sizes[row["index"]]
-        pairs = [(row["weight_norm"], row["accuracy"]) for row in rows]
-        if len(pairs) < 3 or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
-            return {}
-        from scipy.stats import pearsonr, spearmanr
-
-        columns = list(zip(*pairs, strict=True))
-        return {"pearson": float(pearsonr(*columns).statistic), "spearman": float(spearmanr(*columns).statistic)}
+        norms, shares = (
+            torch.tensor([row[name] for row in rows], dtype=torch.float64) for name in ("weight_norm", "accuracy")
+        )
+        figures = {"pearson": pearson(norms, shares), "spearman": spearman(norms, shares)}
+        return {} if len(rows) < 3 or any(map(math.isnan, figures.values())) else figures
 
 
-def _told(attack: Perturbation) -> str:
+def _attack_text(attack: Perturbation) -> str:
     threat = attack.threat
     return describe(attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat is not None else "")
 
 
 def _row(k: int, subject: Subject, clean: Tensor, robust: Tensor) -> dict[str, Any]:
-    own = subject.y == k
-    found = statistics.accuracy(robust[own])
-    right = float(clean[own].double().mean())
-    return {"class": subject.classes[k], "index": k, "inputs": int(own.sum()), "clean": right, **found}
+    rows = subject.y == k
+    return {
+        "class": subject.classes[k],
+        "index": k,
+        "inputs": int(rows.sum()),
+        "clean": float(clean[rows].double().mean()),
+        **statistics.accuracy(robust[rows]),
+    }
 
 
 def _names(classes: Sequence[str], outputs: int) -> list[str]:
@@ -115,40 +119,40 @@ def _names(classes: Sequence[str], outputs: int) -> list[str]:
 
 
 def _confusion(y: Tensor, predicted: Tensor, present: list[int], outputs: int) -> list[list[float]]:
-    """By class that has inputs, the share of them that is taken for each class under attack; rows sum to 1."""
+    """By class that has inputs, the share of them that is classified as each class under attack; rows sum to 1."""
     counts = torch.stack([torch.bincount(predicted[y == k], minlength=outputs) for k in present]).double()
     shares: list[list[float]] = (counts / counts.sum(1, keepdim=True)).tolist()
     return shares
 
 
-def _masses(y: Tensor, predicted: Tensor, group_of: Mapping[int, str]) -> dict[str, Any]:
+def _mistakes(y: Tensor, predicted: Tensor, group_of: Mapping[int, str]) -> dict[str, Any]:
     """Of attacked mistakes about classes in a group: the share that stays within it, overall and group by group."""
     inside: dict[str, list[bool]] = {group: [] for group in group_of.values()}
-    for true, taken in zip(y.tolist(), predicted.tolist(), strict=True):
-        if true != taken and true in group_of:
-            inside[group_of[true]].append(group_of.get(taken) == group_of[true])
-    every = [held for part in inside.values() for held in part]
+    for true, predicted_class in zip(y.tolist(), predicted.tolist(), strict=True):
+        if true != predicted_class and true in group_of:
+            inside[group_of[true]].append(group_of.get(predicted_class) == group_of[true])
+    every = [inside_group for part in inside.values() for inside_group in part]
     within = {group: sum(part) / len(part) if part else None for group, part in inside.items()}
     return {"mistakes": len(every), "within": sum(every) / len(every) if every else None, "by_group": within}
 
 
-def _stands_out(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+def _is_significant(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the worst class is less robust than all others together, by more than the choice of it explains."""
     from scipy.stats import fisher_exact
 
     if len(rows) < 2:
         return False
-    right = [round(row["accuracy"] * row["inputs"]) for row in rows]
-    own = round(worst["accuracy"] * worst["inputs"])
-    others, count = sum(right) - own, sum(row["inputs"] for row in rows) - worst["inputs"]
-    table = [[own, worst["inputs"] - own], [others, count - others]]
+    correct_by_class = [round(row["accuracy"] * row["inputs"]) for row in rows]
+    correct = round(worst["accuracy"] * worst["inputs"])
+    others, count = sum(correct_by_class) - correct, sum(row["inputs"] for row in rows) - worst["inputs"]
+    table = [[correct, worst["inputs"] - correct], [others, count - others]]
     return bool(float(fisher_exact(table, alternative="less").pvalue) * len(rows) < _LEVEL)
 
 
-def _verdict(data: Mapping[str, Any], worst: Mapping[str, Any], low: bool) -> str:
+def _verdict(data: Mapping[str, Any], worst: Mapping[str, Any], significant: bool) -> str:
     between = f"{worst['low']:.1%} to {worst['high']:.1%}"
     text = (
-        f"Under {data['attack']} {data['robust']:.1%} of inputs stand; in the worst class, {worst['class']}, "
+        f"Robust accuracy under {data['attack']} is {data['robust']:.1%}; in the worst class, {worst['class']}, "
         f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs), {100 * data['mcd']:.0f} points below the best"
     )
-    return text + ("." if low else "; that may be chance.")
+    return text + ("." if significant else "; that may be chance.")

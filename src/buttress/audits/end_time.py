@@ -1,4 +1,4 @@
-"""Which end time would the network do best with, and which does its posterior hold for likely."""
+"""The end time at which a latent-time network does best, and the posterior of that time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
-from buttress.models.wrapping.optional_methods import optional_method
+from buttress.models.wrapping.wrappers import optional_method
 from buttress.registry import audit
 
 _GRID = tuple(k / 10 for k in range(1, 41))
@@ -52,18 +52,18 @@ class EndTime(Audit):
     def ask(self, subject: Subject) -> Finding:
         """Read the network at each end time."""
         times, module = sorted(set(self.times)), self._reader(subject)
-        likelihoods, right, density, means = [], [], [], []
+        likelihoods, correct, density, means = [], [], [], []
         with preserved(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
             parts = (torch.split(values, subject.batch_size) for values in (subject.x, subject.y))
             for x, y in zip(*parts, strict=True):
-                told = module(x)
-                logs = told["log_probabilities"]
+                outputs = module(x)
+                logs = outputs["log_probabilities"]
                 likelihoods.append(-logs.double().gather(2, y.long().expand(len(times), -1)[:, :, None]).squeeze(2))
-                right.append(logs.argmax(2) == y)
-                density.append(told["density"].double())
-                means.append(told["mean"].double())
-        data = _figures(times, *(torch.cat(parts, -1).cpu() for parts in (likelihoods, right, density, means)))
-        low, high = _likely_best(torch.cat(likelihoods, -1).cpu(), times, subject.seed)
+                correct.append(logs.argmax(2) == y)
+                density.append(outputs["density"].double())
+                means.append(outputs["mean"].double())
+        data = _figures(times, *(torch.cat(parts, -1).cpu() for parts in (likelihoods, correct, density, means)))
+        low, high = _best_interval(torch.cat(likelihoods, -1).cpu(), times, subject.seed)
         data |= {"inputs": len(subject.y), "best_low": low, "best_high": high}
         return Finding("end-time", "End time", _verdict(data), "info", data)
 
@@ -72,15 +72,17 @@ class EndTime(Audit):
         module = optional_method(subject.model, "over_time", times)
         if module is None:
             raise UserError(
-                f"{type(user_module(subject.model)).__name__} has no latent end time: ask this of a network with "
+                f"{type(user_module(subject.model)).__name__} has no latent end time: choose a network with "
                 "over_time(x, times), such as lt-node"
             )
         return module
 
 
-def _figures(times: list[float], likelihoods: Tensor, right: Tensor, density: Tensor, means: Tensor) -> dict[str, Any]:
+def _figures(
+    times: list[float], likelihoods: Tensor, correct: Tensor, density: Tensor, means: Tensor
+) -> dict[str, Any]:
     """From (T, N) figures by time and input, and (N,) means of the posterior."""
-    loss, accuracy = likelihoods.mean(1), right.double().mean(1)
+    loss, accuracy = likelihoods.mean(1), correct.double().mean(1)
     best, mean = int(loss.argmin()), float(means.mean())
     nearest = min(range(len(times)), key=lambda k: abs(times[k] - mean))
     return {
@@ -97,14 +99,14 @@ def _figures(times: list[float], likelihoods: Tensor, right: Tensor, density: Te
     }
 
 
-def _likely_best(likelihoods: Tensor, times: list[float], seed: int) -> tuple[float, float]:
+def _best_interval(likelihoods: Tensor, times: list[float], seed: int) -> tuple[float, float]:
     """The bootstrap interval of the end time with the least loss."""
-    at = torch.tensor(times, dtype=torch.float64)
+    end_times = torch.tensor(times, dtype=torch.float64)
 
     def best(index: Tensor) -> Tensor:
         weights = torch.zeros(len(index), likelihoods.shape[1], dtype=torch.float64)
         weights.scatter_add_(1, index, torch.ones_like(index, dtype=torch.float64))
-        return at[(weights @ likelihoods.T).argmin(1)]
+        return end_times[(weights @ likelihoods.T).argmin(1)]
 
     return bootstrap(likelihoods.shape[1], best, seed)
 

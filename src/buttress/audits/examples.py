@@ -1,4 +1,4 @@
-"""What does it fall for: a gallery of inputs before and after."""
+"""A gallery of adversarial examples: inputs before and after an attack."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
 from buttress.audits.base.subject import Audit, Subject, describe
-from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 
 @audit("examples")
@@ -24,29 +23,30 @@ class Examples(Audit):
 
     Args:
         attack: what perturbs the inputs.
-        count: inputs shown, spread evenly over the data; beaten ones come first.
+        count: inputs shown, spread evenly over the data; successful adversarial examples come first.
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
-    attack: Perturbation = PGD(threat=Threat(), steps=20)
+    attack: Perturbation = PGD(steps=20)
     count: int = 8
     magnification: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what shows nothing."""
-        if self.count < 1 or (self.magnification is not None and not self.magnification > 0):
-            raise UserError(f"count must be 1 or more, magnification positive; got {self.count}, {self.magnification}")
+        whole("count", self.count)
+        if self.magnification is not None:
+            positive("magnification", self.magnification)
 
     def ask(self, subject: Subject) -> Finding:
-        """Choose inputs that were right, show what became of them."""
+        """Choose correct inputs, and show them before and after."""
         x = subject.x
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             return Finding("examples", "Examples", "These inputs are no images to show.", "info", {"items": []})
         x_adv = subject.attacked(self.attack).outcome.x_adv
         clean, adversarial = subject.logits, subject.output(x_adv)
-        right = clean.argmax(1) == subject.y
-        success = right & (adversarial.argmax(1) != subject.y)
-        order = torch.cat([part.nonzero().squeeze(1) for part in (success, right & ~success, ~right)])
+        correct = clean.argmax(1) == subject.y
+        success = correct & (adversarial.argmax(1) != subject.y)
+        order = torch.cat([part.nonzero().squeeze(1) for part in (success, correct & ~success, ~correct)])
         pool = order[: max(self.count, int(success.sum()))]
         rows = pool[torch.linspace(0, len(pool) - 1, min(self.count, len(pool))).long()] if len(pool) else pool
         largest = float((x_adv - x).abs().max())
@@ -64,8 +64,10 @@ class Examples(Audit):
             }
             for i in rows.tolist()
         ]
-        count, total = int(success.sum()), int(right.sum())
-        verdict = f"{describe(self.attack)} changes the answer for {count} of the {total} inputs that were right."
+        count, total = int(success.sum()), int(correct.sum())
+        verdict = (
+            f"{describe(self.attack)} is successful on {count} of the {total} inputs that are classified correctly."
+        )
         facts = {"classes": list(subject.classes), "attack": describe(self.attack), "magnification": scale}
         return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})
 

@@ -1,4 +1,4 @@
-"""What lies between two classes: decoded steps across their latent boundary, and the answers around it."""
+"""The latent boundary of two classes: decoded steps across it, and the predictions around it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from buttress.audits.base.subject import Audit, Subject
 from buttress.data.dataset import Split
 from buttress.defences.ladder.directions import BoundaryDirections
 from buttress.defences.ladder.latent_space import Encoder, fit_space
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings
 from buttress.errors import UserError
 from buttress.registry import audit
+from buttress.validation import whole
 
 _KIND, _TITLE = "latent-boundary", "Latent boundary"
 
@@ -26,7 +27,7 @@ _KIND, _TITLE = "latent-boundary", "Latent boundary"
 @audit("latent-boundary")
 @dataclass(frozen=True, kw_only=True)
 class LatentBoundary(Audit):
-    """Decoded images along ``a * w`` of a pair of classes, and the network's answers on a plane of its latent space.
+    """Decoded images along ``a * w`` of two classes, and the network's predictions on a plane of its latent space.
 
     A decoder of one of the network's layers and the pair's attention machine (Zhou et al., Machine Learning 2022) are
     fitted on the audited inputs of the two classes. The plane goes through the middle of the two classes' mean vectors:
@@ -65,23 +66,25 @@ class LatentBoundary(Audit):
         object.__setattr__(self, "pair", tuple(self.pair))
         if len(self.pair) != 2 or self.pair[0] == self.pair[1] or min(self.pair) < 0:
             raise UserError(f"pair must be two different classes by index; got {self.pair}")
-        if self.images < 2 or self.grid < 2 or self.points < 0 or self.decoder_epochs < 0:
-            asked = f"{self.images}, {self.grid}, {self.points}, {self.decoder_epochs}"
-            raise UserError(f"images and grid must be 2 or more, points and decoder_epochs 0 or more; got {asked}")
+        whole("images", self.images, 2)
+        whole("grid", self.grid, 2)
+        whole("points", self.points, 0)
+        whole("decoder_epochs", self.decoder_epochs, 0)
+        whole("svm_epochs", self.svm_epochs, 0)
         if self.reach is not None and not 0 < self.reach < math.inf:
             raise UserError(f"reach must be a positive length; got {self.reach}")
-        Recipe(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
+        SVMSettings(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
 
     def ask(self, subject: Subject) -> Finding:
-        """Fit on the two classes' inputs, walk and look around.
+        """Fit on the two classes' inputs, and decode steps along the direction and the plane around it.
 
         Raises:
             UserError: for a class that the network does not tell apart.
         """
-        known = subject.logits.shape[1]
-        if max(self.pair) >= known:
+        classes = subject.logits.shape[1]
+        if max(self.pair) >= classes:
             source, target = self.pair
-            last = f"classes 0 to {known - 1}"
+            last = f"classes 0 to {classes - 1}"
             raise UserError(f"pair must be two of the network's {last}, as in 0,1; got {source},{target}")
         rows = ((subject.y == self.pair[0]) | (subject.y == self.pair[1])).nonzero().squeeze(1)
         side = (subject.y[rows] == self.pair[1]).long()
@@ -93,11 +96,11 @@ class LatentBoundary(Audit):
         z = space.encode(x)
         plane = _plane(z, side, machine)
         right = (side == 0) & (subject.logits[rows].argmax(1) == self.pair[0])
-        begin = z[int((right if right.any() else side == 0).nonzero()[0])]
-        items = self._walk(subject, space, machine, plane, begin, x)
-        shown = plane.places[: self.points].cpu()
+        start = z[int((right if right.any() else side == 0).nonzero()[0])]
+        items = self._walk(subject, space, machine, plane, start, x)
+        shown = plane.coordinates[: self.points].cpu()
         data = {
-            **self._around(subject, space, plane, x),
+            **self._plane_figures(subject, space, plane, x),
             "points": {
                 "x": shown[:, 0].tolist(),
                 "y": shown[:, 1].tolist(),
@@ -115,7 +118,7 @@ class LatentBoundary(Audit):
         box = (0.0, 1.0) if float(x.min()) >= 0 and float(x.max()) <= 1 else None
         split = Split(x.cpu().float(), side.cpu(), ids.cpu())
         settings: dict[str, Any] = {"seed": subject.seed, "layer": self.layer, "box": box}
-        settings["recipe"] = Recipe(c=self.svm_c, epochs=self.svm_epochs)
+        settings["svm"] = SVMSettings(c=self.svm_c, epochs=self.svm_epochs)
         space = fit_space(subject.model, split, 2, decoder_epochs=self.decoder_epochs, **settings).space
         directions = space.directions
         assert isinstance(directions, BoundaryDirections)
@@ -127,40 +130,44 @@ class LatentBoundary(Audit):
         return encoder.layer
 
     def _walk(
-        self, subject: Subject, space: LatentSpace, machine: AttentionSVM, plane: _Plane, begin: Tensor, x: Tensor
+        self, subject: Subject, space: LatentSpace, machine: AttentionSVM, plane: _Plane, start: Tensor, x: Tensor
     ) -> list[dict[str, Any]]:
-        """Steps from one input's vector to both sides: the image, the answer and the machine's score of each."""
-        reach = self.reach or plane.farthest(begin)
-        steps = torch.linspace(-reach, reach, self.images).to(begin)
-        z = begin + steps[:, None] * plane.along
-        made, scores = space.decode(z, x), machine.score(z[None])[0]
-        confidence, answer = subject.output(made).softmax(1).max(1)
-        drawable = made.dim() == 4 and made.shape[1] in (1, 3)
+        """Steps from one input's vector to both sides: the image, the prediction and the machine's score of each."""
+        reach = self.reach or plane.farthest(start)
+        steps = torch.linspace(-reach, reach, self.images).to(start)
+        z = start + steps[:, None] * plane.along
+        decoded, scores = space.decode(z, x), machine.score(z[None])[0]
+        confidence, predicted = subject.output(decoded).softmax(1).max(1)
+        drawable = decoded.dim() == 4 and decoded.shape[1] in (1, 3)
         return [
             {
                 "step": float(steps[i]),
                 "score": float(scores[i]),
-                "label": _name(subject, int(answer[i])),
+                "label": _name(subject, int(predicted[i])),
                 "confidence": float(confidence[i]),
-                "image": png(pixels(made[i])) if drawable else None,
+                "image": png(pixels(decoded[i])) if drawable else None,
             }
             for i in range(len(steps))
         ]
 
-    def _around(self, subject: Subject, space: LatentSpace, plane: _Plane, x: Tensor) -> dict[str, Any]:
+    def _plane_figures(self, subject: Subject, space: LatentSpace, plane: _Plane, x: Tensor) -> dict[str, Any]:
         """The target's share of the two classes' probability on the plane."""
-        low, high = plane.places.amin(0), plane.places.amax(0)
+        low, high = plane.coordinates.amin(0), plane.coordinates.amax(0)
         spread = 0.1 * (high - low).clamp(min=1e-6)
         axes = [torch.linspace(float(a), float(b), self.grid) for a, b in zip(low - spread, high + spread, strict=True)]
         rows, columns = torch.meshgrid(axes[1], axes[0], indexing="ij")
-        places = torch.stack([columns.flatten(), rows.flatten()], 1).to(plane.middle)
-        z = plane.middle + places @ torch.stack([plane.along, plane.across])
-        answers = subject.output(space.decode(z, x)).softmax(1)
-        ours = answers[:, list(self.pair)]
-        share = (ours[:, 1] / ours.sum(1).clamp(min=torch.finfo(ours.dtype).tiny)).view(self.grid, self.grid)
-        others = 1 - torch.isin(answers.argmax(1), torch.tensor(self.pair, device=answers.device)).float().mean()
-        found = {"x": axes[0].tolist(), "y": axes[1].tolist(), "probability": share.cpu().tolist()}
-        return {**found, "other_classes": float(others)}
+        coordinates = torch.stack([columns.flatten(), rows.flatten()], 1).to(plane.middle)
+        z = plane.middle + coordinates @ torch.stack([plane.along, plane.across])
+        probabilities = subject.output(space.decode(z, x)).softmax(1)
+        pair_probability = probabilities[:, list(self.pair)]
+        share = (
+            pair_probability[:, 1] / pair_probability.sum(1).clamp(min=torch.finfo(pair_probability.dtype).tiny)
+        ).view(self.grid, self.grid)
+        others = (
+            1 - torch.isin(probabilities.argmax(1), torch.tensor(self.pair, device=probabilities.device)).float().mean()
+        )
+        plane_data = {"x": axes[0].tolist(), "y": axes[1].tolist(), "probability": share.cpu().tolist()}
+        return {**plane_data, "other_classes": float(others)}
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,12 @@ class _Plane:
     middle: Tensor
     along: Tensor
     across: Tensor
-    places: Tensor
+    coordinates: Tensor
     length: float
 
     def farthest(self, z: Tensor) -> float:
         """How far any input is from this (d,) vector along the first direction; 1 where none is."""
-        return float((self.places[:, 0] - (z - self.middle) @ self.along).abs().max()) or 1.0
+        return float((self.coordinates[:, 0] - (z - self.middle) @ self.along).abs().max()) or 1.0
 
 
 def _plane(z: Tensor, side: Tensor, machine: AttentionSVM) -> _Plane:
@@ -198,13 +205,13 @@ def _plane(z: Tensor, side: Tensor, machine: AttentionSVM) -> _Plane:
 
 
 def _verdict(items: list[dict[str, Any]], names: list[str]) -> str:
-    """At which step the answer is the target for the first time."""
+    """At which step the prediction is the target for the first time."""
     source, target = names
-    ahead = [item["step"] for item in items if item["label"] == target and item["step"] >= 0]
+    target_steps = [item["step"] for item in items if item["label"] == target and item["step"] >= 0]
     reach = items[-1]["step"]
-    if not ahead:
+    if not target_steps:
         return f"A decoded {source} does not become {target} for the network within {reach:.3g} along the direction."
-    return f"A decoded {source} becomes {target} for the network {min(ahead):.3g} along the direction."
+    return f"A decoded {source} becomes {target} for the network {min(target_steps):.3g} along the direction."
 
 
 def _name(subject: Subject, label: int) -> str:

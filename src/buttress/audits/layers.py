@@ -1,4 +1,4 @@
-"""Where does it give way: the displacement of every layer, the most vulnerable ones, and what each could stand."""
+"""Vulnerable layers: the displacement of every layer, the most vulnerable ones, and what each tolerates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
@@ -23,7 +23,7 @@ from buttress.layers.select import chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat
+from buttress.validation import whole
 
 _RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
 
@@ -34,7 +34,7 @@ class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
 
     Args:
-        perturbations: what displaces the layers; the first is the one that the verdict speaks of.
+        perturbations: what displaces the layers; the first is the one in the verdict.
         layers: "activations", "learnable", a glob over names, or a list of names.
         measure: how displacement is measured.
         eta: cut-off of algorithm 1 in standard deviations; chosen at the widest gap unless given, or when it names
@@ -45,8 +45,8 @@ class Layers(Audit):
     """
 
     perturbations: Sequence[Perturbation] = (
-        PGD(threat=Threat(), steps=20),
-        FGSM(threat=Threat()),
+        PGD(steps=20),
+        FGSM(),
         Gaussian(std=0.1),
     )
     layers: str | Sequence[str] = "activations"
@@ -57,28 +57,29 @@ class Layers(Audit):
     bisections: int = 6
 
     def __post_init__(self) -> None:
-        """Refuse what asks nothing."""
+        """Refuse settings that measure nothing."""
         if not self.perturbations:
             raise UserError("a layer audit needs at least one perturbation; got none")
-        if self.tolerance_inputs < 0:
-            raise UserError(f"tolerance_inputs must be 0 or more; got {self.tolerance_inputs}")
+        whole("tolerance_inputs", self.tolerance_inputs, 0)
+        whole("tolerance_steps", self.tolerance_steps)
+        whole("bisections", self.bisections)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""
-        named: dict[str, Perturbation] = {}
+        by_name: dict[str, Perturbation] = {}
         for perturbation in self.perturbations:
             name = registered_attacks.name_of(perturbation).rpartition(":")[2]
-            while name in named:
+            while name in by_name:
                 name += "'"
-            named[name] = Stored(subject.ids, subject.attacked(perturbation).outcome.x_adv)
+            by_name[name] = Stored(subject.ids, subject.attacked(perturbation).outcome.x_adv)
         data = _Batches(subject.x, subject.y, subject.ids)
         size = min(subject.batch_size, BATCH)
         return sustainability(
-            subject.model, data, named, self.layers, measure or self.measure, seed=subject.seed, batch_size=size
+            subject.model, data, by_name, self.layers, measure or self.measure, seed=subject.seed, batch_size=size
         )
 
     def most_vulnerable(self, profile: LayerProfile) -> tuple[float, list[str]]:
-        """Eta and the layers it names: the eta asked for, or the suggested one where there is none or it names none."""
+        """Eta and the layers it names: the eta given, or the suggested one where there is none or it names none."""
         if self.eta is not None and (names := profile.mvl(self.eta)):
             return self.eta, names
         eta = profile.suggest_eta()
@@ -89,13 +90,13 @@ class Layers(Audit):
         profile = self.profile(subject)
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
-        found = self._tolerance(subject)
+        searched = self._tolerance(subject)
         eta, names = self.most_vulnerable(profile)
         main = describe(self.perturbations[0])
-        stated = profile.to_dict()
+        figures = profile.to_dict()
         data: dict[str, Any] = {
             **{
-                key: stated[key]
+                key: figures[key]
                 for key in ("layers", "perturbations", "measure", "mean", "std", "excluded", "unpaired")
             },
             "inputs": profile.inputs,
@@ -110,13 +111,13 @@ class Layers(Audit):
             "crossed_by_every_path": profile.crossed,
             other: {"mean": second.to_dict()["mean"], "std": second.to_dict()["std"], "reference": second.reference},
         }
-        if found is not None:
-            stated = found.to_dict()
-            data |= {key: stated[key] for key in ("tolerance", "margin", "rank_correlation")}
-            data["tolerance_inputs"] = stated["inputs"]
+        if searched is not None:
+            figures = searched.to_dict()
+            data |= {key: figures[key] for key in ("tolerance", "margin", "rank_correlation")}
+            data["tolerance_inputs"] = figures["inputs"]
         relative = self.measure in _RELATIVE
         severity: Severity = "warning" if relative and _largest(profile) > 0.5 else "info"  # half of a layer's size
-        return Finding("layers", "Layers", _verdict(profile, names, main, found, relative), severity, data)
+        return Finding("layers", "Layers", _verdict(profile, names, main, searched, relative), severity, data)
 
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:
         if not self.tolerance_inputs:
@@ -145,23 +146,27 @@ class _Batches:
         return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
 
 
-def _verdict(profile: LayerProfile, names: list[str], main: str, found: LayerTolerance | None, relative: bool) -> str:
-    first = names[0] if names else profile.layers[0]
-    value = float(profile.mean[0, profile.layers.index(first)])
-    much = f"is displaced by {value:.0%} of its own size" if relative else f"has {profile.measure} {value:.3g}"
+def _verdict(
+    profile: LayerProfile, names: list[str], main: str, searched: LayerTolerance | None, relative: bool
+) -> str:
+    layer = names[0] if names else profile.layers[0]
+    value = float(profile.mean[0, profile.layers.index(layer)])
+    displacement = f"is displaced by {value:.0%} of its own size" if relative else f"has {profile.measure} {value:.3g}"
     if names:
-        text = f"Most vulnerable under {main}: {', '.join(names)} ({first} {much})."
+        text = f"Most vulnerable under {main}: {', '.join(names)} ({layer} {displacement})."
     elif len(profile.layers) == 1:
-        text = f"The only layer, {first}, {much} under {main}."
+        text = f"The only layer, {layer}, {displacement} under {main}."
     else:
-        text = f"No layer stands out under {main}: all are displaced alike."
-    if found is not None:
-        tight = int((found.median_margin <= 1).sum())
-        if tight:
-            text += f" {tight} of {len(found.layers)} layers are moved further than they tolerate on half of the inputs"
+        text = f"No layer is more vulnerable than others under {main}: all are displaced alike."
+    if searched is not None:
+        exceeded = int((searched.median_margin <= 1).sum())
+        if exceeded:
+            text += (
+                f" {exceeded} of {len(searched.layers)} layers are moved beyond their tolerance on half of the inputs"
+            )
         else:
-            text += " On most inputs no layer is moved further than it tolerates"
-        text += f" (margin {'1 or less' if tight else 'above 1'})."
+            text += " On most inputs no layer is moved beyond its tolerance"
+        text += f" (margin {'1 or less' if exceeded else 'above 1'})."
     return text
 
 

@@ -1,4 +1,4 @@
-"""Has one step become noise: whether a single step still points where many steps lead, and still finds what they do."""
+"""One step against many: whether FGSM's perturbations still point where many steps lead, and are as successful."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Audit, Subject, describe
-from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
+from buttress.validation import share
 
 _TITLE = "One step against many"
 _BINS = 20  # of the cosines, from -1 to 1
@@ -28,7 +28,7 @@ class Perturbations(Audit):
     """FGSM's perturbation beside that of an attack of many steps: their mean cosine, and the gap of the accuracies.
 
     The diagnosis of Li et al. (arXiv 2010.08034): where training uses one step, that step can degenerate into noise;
-    the accuracy under FGSM then stays while that under many steps falls. A cosine is undefined where an attack moves
+    accuracy under FGSM then stays high while that under many steps drops. A cosine is undefined where an attack moves
     nothing; such inputs are counted and left out. Cost: both attacks, and one forward per input.
 
     Args:
@@ -36,32 +36,31 @@ class Perturbations(Audit):
         gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
     """
 
-    attack: Attack = PGD(threat=Threat(), steps=20)
+    attack: Attack = PGD(steps=20)
     gap: float = 0.15
 
     def __post_init__(self) -> None:
         """Refuse a gap that is none."""
-        if not 0 <= self.gap <= 1:
-            raise UserError(f"gap must be in [0, 1]; got {self.gap}")
+        share("gap", self.gap)
 
     def ask(self, subject: Subject) -> Finding:
         """Run both attacks on every input."""
         single = FGSM(threat=self.attack.threat)
         step, many = (subject.attacked(attack).outcome for attack in (single, self.attack))
         cosines = _cosines(step.x_adv - subject.x, many.x_adv - subject.x).cpu()
-        right = ~subject.task.is_adversarial(subject.logits, subject.y)
-        stands = [right & ~outcome.success for outcome in (step, many)]
-        gap = paired(stands[1], stands[0], subject.seed)
+        correct = ~subject.task.is_adversarial(subject.logits, subject.y)
+        robust = [correct & ~outcome.success for outcome in (step, many)]
+        gap = paired(robust[1], robust[0], subject.seed)
         cosine = _mean(cosines, subject.seed)
         names = [describe(single), describe(self.attack)]
-        accuracies = [accuracy(one) for one in stands]
+        accuracies = [accuracy(rows) for rows in robust]
         data = {
-            "inputs": len(right),
+            "inputs": len(correct),
             "seed": subject.seed,
             "norm": self.attack.threat.norm,
             "eps": self.attack.threat.eps,
-            "clean": accuracy(right),
-            "attacks": [{"label": name, **one} for name, one in zip(names, accuracies, strict=True)],
+            "clean": accuracy(correct),
+            "attacks": [{"label": name, **row} for name, row in zip(names, accuracies, strict=True)],
             "gap": gap,
             "cosine": cosine,
             "histogram": {
@@ -74,14 +73,16 @@ class Perturbations(Audit):
         return Finding("perturbations", _TITLE, self._verdict(data, wide), severity, data)
 
     def _verdict(self, data: dict[str, Any], wide: bool) -> str:
-        (one, few), (other, more) = ((row["label"], row["accuracy"]) for row in data["attacks"])
-        mean = data["cosine"]["mean"]
-        told = "undefined" if mean is None else f"{mean:.2f}"
-        verdict = (
-            f"At {data['norm']} eps {budget_text(data['eps'])}, {few:.1%} of the inputs withstand {one} and {more:.1%} "
-            f"{other}; the mean cosine of their perturbations is {told}."
+        (first_name, single_step), (second_name, many_steps) = (
+            (row["label"], row["accuracy"]) for row in data["attacks"]
         )
-        return verdict + (f" {one} says little about this network." if wide else "")
+        mean = data["cosine"]["mean"]
+        cosine = "undefined" if mean is None else f"{mean:.2f}"
+        verdict = (
+            f"At {data['norm']} eps {budget_text(data['eps'])}, robust accuracy is {single_step:.1%} under "
+            f"{first_name} and {many_steps:.1%} under {second_name}; their perturbations' mean cosine is {cosine}."
+        )
+        return verdict + (f" Robust accuracy under {first_name} means little here." if wide else "")
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:

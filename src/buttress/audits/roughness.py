@@ -1,4 +1,4 @@
-"""How smoothly do the weights follow depth: their change from one step, or one layer, to the next."""
+"""How smoothly the weights follow depth: their change from one step, or one layer, to the next."""
 
 from __future__ import annotations
 

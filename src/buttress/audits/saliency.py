@@ -1,4 +1,4 @@
-"""What does it look at: the parts of an image that an answer hangs on, and whether the gradient says the same."""
+"""Which parts of an image a prediction depends on, and whether the gradient agrees."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Audit, Subject
 from buttress.errors import UserError
 from buttress.layers import saliency
+from buttress.layers.correlation import pearson_by_row
 from buttress.layers.saliency import Fill, check_window
 from buttress.random import Random, derive
 from buttress.registry import audit
+from buttress.validation import whole
 
 _TITLE = "Saliency"
 _FINEST = 16  # windows along the shorter side, unless a stride is given
@@ -52,15 +54,15 @@ class Saliency(Audit):
 
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
-        if self.count < 0 or self.inputs < 1 or self.steps < 1:
-            asked = f"{self.count}, {self.inputs} and {self.steps}"
-            raise UserError(f"count must be 0 or more, inputs and steps 1 or more; got {asked}")
+        whole("count", self.count, 0)
+        whole("inputs", self.inputs)
+        whole("steps", self.steps)
         if not 0 < self.threshold <= 1:
             raise UserError(f"threshold must be above 0 and at most 1; got {self.threshold}")
         check_window(self.window, 1 if self.stride is None else self.stride, self.fill)
 
     def ask(self, subject: Subject) -> Finding:
-        """Make both maps of each input and compare them."""
+        """Compute both maps of each input and compare them."""
         if subject.x.dim() != 4 or subject.x.shape[1] not in (1, 3):
             return Finding("saliency", _TITLE, "These inputs are no images to look at.", "info", {})
         rows = _spread(len(subject.x), self.inputs).to(subject.x.device)
@@ -80,7 +82,7 @@ class Saliency(Audit):
             name: saliency.deletion(subject.model, x, y, order, **settings).double() for name, order in orders.items()
         }
         figures = {
-            "correlation": saliency.correlation(sizes, maps),
+            "correlation": pearson_by_row(sizes, maps),
             "energy_inside": saliency.energy_inside(sizes, maps, self.threshold),
             "salient_area": (maps >= self.threshold).double().mean((1, 2)),
             **{f"deletion_{name}": area for name, area in areas.items()},
@@ -100,22 +102,22 @@ class Saliency(Audit):
         return Finding("saliency", _TITLE, _verdict(measures), "info", data)
 
     def _maps(self, subject: Subject, x: Tensor, y: Tensor, window: int, stride: int) -> tuple[Tensor, Tensor]:
-        """(N, H, W) occlusion maps and gradient sizes, told about as they come."""
+        """(N, H, W) occlusion maps and gradient sizes; progress is reported as they are computed."""
         maps, sizes = [], []
         size = max(1, subject.batch_size // 8)
         for part, classes in zip(torch.split(x, size), torch.split(y, size), strict=True):
             covering: dict[str, Any] = {"stride": stride, "fill": self.fill, "batch_size": subject.batch_size}
             model, task = subject.model, subject.task
             maps.append(saliency.occlusion(model, part, classes, window, task=task, **covering))
-            slopes = saliency.input_gradients(model, part, classes, task=task, batch_size=subject.batch_size)
-            sizes.append(saliency.gradient_map(slopes))
+            gradients = saliency.input_gradients(model, part, classes, task=task, batch_size=subject.batch_size)
+            sizes.append(saliency.gradient_map(gradients))
             if subject.watch is not None:
                 subject.watch("saliency", min(1.0, len(maps) * size / len(x)))
         return torch.cat(maps), torch.cat(sizes)
 
     def _item(self, subject: Subject, x: Tensor, y: int, occlusion: Tensor, gradient: Tensor) -> dict[str, Any]:
-        answer = int(subject.output(x[None]).argmax(1))
-        names = [subject.classes[c] if c < len(subject.classes) else str(c) for c in (y, answer)]
+        predicted = int(subject.output(x[None]).argmax(1))
+        names = [subject.classes[c] if c < len(subject.classes) else str(c) for c in (y, predicted)]
         image = _bytes(x)
         shown = image[0] if len(image) == 1 else image.permute(1, 2, 0)
         pictures = {"input": shown, "occlusion": _bytes(occlusion), "gradient": _bytes(_relative(gradient))}
@@ -153,8 +155,10 @@ def _mean(values: Tensor, seed: int) -> dict[str, Any]:
 def _verdict(measures: dict[str, dict[str, Any]]) -> str:
     correlation, inside, area = (measures[name]["mean"] for name in ("correlation", "energy_inside", "salient_area"))
     if correlation is None or inside is None:
-        return "Covering parts of the images, or moving along the gradient, changes no answer: there is no map to read."
+        return (
+            "Covering parts of the images, or following the gradient, changes no prediction: there is no map to read."
+        )
     return (
-        f"The size of the gradient follows what the answers hang on with a correlation of {correlation:.2f}; "
+        f"The size of the gradient follows what predictions depend on with a correlation of {correlation:.2f}; "
         f"{inside:.0%} of it lies on the {area:.0%} of the image that is salient."
     )

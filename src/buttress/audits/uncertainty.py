@@ -14,38 +14,39 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.correlation import spearman
 from buttress.layers.measures import mean_defined
-from buttress.layers.tolerance import spearman
 from buttress.layers.uncertainty import (
-    Sampled,
+    SampledOutputs,
     error_probabilities,
     jacobian,
-    propagated,
+    propagated_covariance,
     relative_error,
-    sampled,
+    sample_outputs,
     sampling_error,
 )
 from buttress.models import forward_checked
 from buttress.random import Random, derive
 from buttress.registry import audit
+from buttress.validation import whole
 
 
 @audit("uncertainty-propagation")
 @dataclass(frozen=True, kw_only=True)
 class UncertaintyPropagation(Audit):
-    """Covariances J Sigma J^T of the outputs under normal noise on the inputs, and the errors that they foretell.
+    """Covariances J Sigma J^T of the outputs under normal noise on the inputs, and the errors that they predict.
 
     J is the input-output Jacobian (Jaroudi et al., arXiv 2205.13933, who get it from the sensitivity problem of a
     neural ODE; here by reverse passes, for any network), Sigma the diagonal covariance of the input. Exact for a linear
     network; of others the same is measured by sampling beside it. The probability of an error follows from the leads of
-    the true class over each other one: at least that of the rival which overtakes most often, at most the sum over
-    rivals. Noise is not cut off at the box. Inputs that are wrong without noise count with the rest.
+    the true class over each other one: at least that of the class which overtakes most often, at most the sum over
+    classes. Noise is not cut off at the box. Inputs that are wrong without noise count with the rest.
 
     Cost per input: 1 forward and a backward for each class, and ``draws`` + 1 forwards.
 
     Args:
         std: standard deviation of the noise in input units: one number, or one for each value of an input, flattened.
-        inputs: inputs looked at, spread evenly over the data.
+        inputs: inputs measured, spread evenly over the data.
         draws: samples of the noise for each input.
     """
 
@@ -59,8 +60,8 @@ class UncertaintyPropagation(Audit):
         numbers = all(isinstance(v, int | float) and 0 <= v < math.inf for v in values)
         if not numbers or not any(values):
             raise UserError("std must be a positive number, or a list of numbers of 0 or more that are not all 0")
-        if self.inputs < 1 or self.draws < 2:
-            raise UserError(f"inputs must be 1 or more and draws 2 or more; got {self.inputs} and {self.draws}")
+        whole("inputs", self.inputs)
+        whole("draws", self.draws, 2)
 
     def ask(self, subject: Subject) -> Finding:
         """Linearise at each input, then sample around it.
@@ -76,15 +77,15 @@ class UncertaintyPropagation(Audit):
         def function(points: Tensor) -> Tensor:
             return subject.task.read(forward_checked(subject.model, points))
 
-        found, logits, seen = [], [], []
+        covariances, logits, samples = [], [], []
         with preserved(subject.model, "eval", subject.seed, x.device):
             for part in torch.split(torch.arange(count, device=x.device), subject.batch_size):
                 out, matrix = jacobian(function, x[part])
                 logits.append(out)
-                found.append(propagated(matrix, std.flatten().square()))
-                seen.append(sampled(function, x[part], y[part], std, random.only(part), self.draws))
-        shift, spread, wrong = (torch.cat([getattr(s, n) for s in seen]) for n in ("shift", "covariance", "wrong"))
-        data = self._data(torch.cat(logits), torch.cat(found), Sampled(shift, spread, wrong), y, ids)
+                covariances.append(propagated_covariance(matrix, std.flatten().square()))
+                samples.append(sample_outputs(function, x[part], y[part], std, random.only(part), self.draws))
+        shift, spread, wrong = (torch.cat([getattr(s, n) for s in samples]) for n in ("shift", "covariance", "wrong"))
+        data = self._data(torch.cat(logits), torch.cat(covariances), SampledOutputs(shift, spread, wrong), y, ids)
         data["seed"] = subject.seed
         return Finding("uncertainty-propagation", "Uncertainty of the outputs", self._verdict(data), "info", data)
 
@@ -98,39 +99,41 @@ class UncertaintyPropagation(Audit):
             )
         return torch.tensor(list(self.std), dtype=x.dtype, device=x.device).view(x[0].shape)
 
-    def _data(self, logits: Tensor, found: Tensor, seen: Sampled, y: Tensor, ids: Tensor) -> dict[str, Any]:
-        least, most = error_probabilities(logits, found, y)
-        deviations = found.diagonal(dim1=1, dim2=2).sqrt()
-        measured = seen.covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    def _data(
+        self, logits: Tensor, covariances: Tensor, samples: SampledOutputs, y: Tensor, ids: Tensor
+    ) -> dict[str, Any]:
+        least, most = error_probabilities(logits, covariances, y)
+        deviations = covariances.diagonal(dim1=1, dim2=2).sqrt()
+        measured = samples.covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
         values = zip(
             ids.tolist(),
             deviations.tolist(),
             measured.tolist(),
             least.tolist(),
             most.tolist(),
-            seen.wrong.tolist(),
+            samples.wrong.tolist(),
             strict=True,
         )
         names = ("id", "predicted_std", "measured_std", "predicted_error", "union", "measured_error")
         size = measured.square().sum(1).sqrt()
-        moved = torch.where(size > 0, seen.shift.norm(dim=1) / size, torch.nan)
+        relative_shift = torch.where(size > 0, samples.shift.norm(dim=1) / size, torch.nan)
         return {
             "inputs": len(y),
             "draws": self.draws,
             "std": float(torch.tensor(self.std).double().square().mean().sqrt()),
-            "covariance_error": float(mean_defined(relative_error(found, seen.covariance))),
-            "sampling_error": float(mean_defined(sampling_error(seen.covariance, self.draws))),
-            "shift": float(mean_defined(moved)),
+            "covariance_error": float(mean_defined(relative_error(covariances, samples.covariance))),
+            "sampling_error": float(mean_defined(sampling_error(samples.covariance, self.draws))),
+            "shift": float(mean_defined(relative_shift)),
             "output_std": {"predicted": float(deviations.mean()), "measured": float(measured.mean())},
             "errors": {
                 "predicted": float(least.mean()),
                 "union": float(most.mean()),
-                "measured": float(seen.wrong.mean()),
+                "measured": float(samples.wrong.mean()),
             },
-            "error_gap": float((least - seen.wrong).abs().mean()),
-            "correlation": spearman(least.cpu(), seen.wrong.cpu()),
+            "error_gap": float((least - samples.wrong).abs().mean()),
+            "correlation": spearman(least.cpu(), samples.wrong.cpu()),
             "accuracy": float((logits.argmax(1) == y).double().mean()),
-            "noisy_accuracy": float(1 - seen.wrong.mean()),
+            "noisy_accuracy": float(1 - samples.wrong.mean()),
             "rows": [dict(zip(names, row, strict=True)) for row in values],
         }
 
@@ -139,7 +142,7 @@ class UncertaintyPropagation(Audit):
         return (
             f"With normal noise of standard deviation {data['std']:.3g} on {data['inputs']} inputs, "
             f"{errors['measured']:.1%} are misclassified; "
-            f"the linearised network foretells {errors['predicted']:.1%} to {errors['union']:.1%}. "
+            f"the linearised network predicts {errors['predicted']:.1%} to {errors['union']:.1%}. "
             f"The outputs' covariances are off by {data['covariance_error']:.1%} of what was measured, where sampling "
             f"alone accounts for {data['sampling_error']:.1%}."
         )

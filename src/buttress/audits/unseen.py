@@ -1,4 +1,4 @@
-"""What else does it withstand: accuracy under corruptions, other styles and attacks that training did not have."""
+"""Accuracy under corruptions, other styles and attacks that training did not have."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.corruptions.brightness import Brightness
-from buttress.attacks.corruptions.contrast import Contrast
+from buttress.attacks.corruptions.blur_and_compression import JPEG, GaussianBlur, Pixelate
 from buttress.attacks.corruptions.corruption import Corruption
-from buttress.attacks.corruptions.elastic import Elastic
-from buttress.attacks.corruptions.gaussian_blur import GaussianBlur
-from buttress.attacks.corruptions.invert import Invert
-from buttress.attacks.corruptions.jpeg import JPEG
-from buttress.attacks.corruptions.pixelate import Pixelate
-from buttress.attacks.corruptions.posterise import Posterise
-from buttress.attacks.corruptions.rotation import Rotation
-from buttress.attacks.corruptions.sketch import Sketch
-from buttress.attacks.corruptions.solarise import Solarise
-from buttress.attacks.corruptions.texture import Texture
-from buttress.attacks.corruptions.translation import Translation
+from buttress.attacks.corruptions.geometric import Elastic, Rotation, Translation
+from buttress.attacks.corruptions.photometric import Brightness, Contrast, Invert, Posterise, Solarise
+from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
@@ -33,7 +24,7 @@ from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
 
-_ALL = (
+_CORRUPTIONS = (
     GaussianBlur(),
     Brightness(),
     Contrast(),
@@ -49,16 +40,16 @@ _STYLES = (Invert(), Posterise(), Sketch(), Solarise(), Texture())
 @audit("unseen")
 @dataclass(frozen=True, kw_only=True)
 class Unseen(Audit):
-    """Standard, robust and unseen-attack generalisation in one table: who is right as things are, and under what.
+    """Standard, robust and unseen-attack generalisation in one table: clean accuracy, and accuracy under each of them.
 
     Beside corruptions it measures changes of style, which leave edges where they are and everything else may change.
-    They are far from all data, so that they are told and not judged: the finding's severity is that of the rest.
+    They are far from all data, so they are reported without a judgement: the finding's severity is that of the rest.
 
-    Accuracy under a corruption counts all inputs that are right when corrupted, whatever the network says of them
+    Accuracy under a corruption counts all inputs that are classified correctly when corrupted, whatever their class
     uncorrupted; the mean corruption accuracy is that over corruptions, each the mean over its severities (1 minus the
     unnormalised mCE of Hendrycks and Dietterich, ICLR 2019), and the mean style accuracy is that over styles. Under an
-    attack those inputs count that are right before and after it. Shares have exact intervals, means those of a
-    bootstrap over inputs.
+    attack those inputs count that are classified correctly before and after it. Shares have exact intervals, means
+    those of a bootstrap over inputs.
 
     Cost per input: one forward for each corruption or style and severity, and the attacks' passes.
 
@@ -70,18 +61,18 @@ class Unseen(Audit):
         unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
     """
 
-    corruptions: Sequence[Perturbation] = _ALL
+    corruptions: Sequence[Perturbation] = _CORRUPTIONS
     styles: Sequence[Perturbation] = _STYLES
     severities: Sequence[int] = (1, 2, 3, 4, 5)
-    attacks: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20),)
+    attacks: Sequence[Perturbation] = (PGD(steps=20),)
     unseen: Sequence[Perturbation] = (
-        PGD(threat=Threat(explicit=True), steps=20),
+        PGD(threat=Threat(), steps=20),
         PGD(threat=Threat(norm="l2", eps=0.5), steps=20),
         PGD(threat=Threat(norm="l1", eps=12.0), steps=20),
     )
 
     def __post_init__(self) -> None:
-        """Refuse what asks nothing."""
+        """Refuse settings that measure nothing."""
         if not (self.corruptions or self.styles or self.attacks or self.unseen):
             raise UserError("an audit of the unseen needs corruptions, styles or attacks; got none")
         if not self.severities or any(s not in (1, 2, 3, 4, 5) for s in self.severities):
@@ -89,9 +80,9 @@ class Unseen(Audit):
 
     @property
     def foreign(self) -> list[Perturbation]:
-        """The unseen attacks that are run: those in another norm than what training had."""
-        known = {_norm(attack) for attack in self.attacks} - {""}
-        return [attack for attack in self.unseen if _norm(attack) not in known]
+        """The unseen attacks that are run: those in another norm than the attacks of training."""
+        trained_norms = {_norm(attack) for attack in self.attacks} - {""}
+        return [attack for attack in self.unseen if _norm(attack) not in trained_norms]
 
     def ask(self, subject: Subject) -> Finding:
         """Corrupt and attack every input.
@@ -99,30 +90,30 @@ class Unseen(Audit):
         Raises:
             UserError: for corruptions or styles of images where the inputs are none.
         """
-        right = ~subject.task.is_adversarial(subject.logits, subject.y)
-        found = {
+        correct = ~subject.task.is_adversarial(subject.logits, subject.y)
+        changed = {
             kind: [self._changed(subject, change, kind) for change in family]
             for kind, family in (("corruption", self.corruptions), ("style", self.styles))
         }
-        rows = [row for family in found.values() for row, _ in family]
-        stands: dict[bool, list[Tensor]] = {True: [], False: []}
+        rows = [row for family in changed.values() for row, _ in family]
+        robust: dict[bool, list[Tensor]] = {True: [], False: []}
         for seen, attacks in ((True, self.attacks), (False, self.foreign)):
             for attack in attacks:
-                standing = right & ~subject.attacked(attack, search="first").outcome.success
-                rows.append(_attacked(attack, standing, seen))
-                stands[seen].append(standing)
+                robust_rows = correct & ~subject.attacked(attack, search="first").outcome.success
+                rows.append(_attacked(attack, robust_rows, seen))
+                robust[seen].append(robust_rows)
         data: dict[str, Any] = {
-            "inputs": len(right),
+            "inputs": len(correct),
             "seed": subject.seed,
             "precision": subject.precision,
             "interval": f"{INTERVAL}; of means by bootstrap over inputs, 95 %",
             "severities": sorted(set(self.severities)),
-            "clean": accuracy(right),
+            "clean": accuracy(correct),
             "rows": rows,
-            "mean_corruption": _mean([share for _, share in found["corruption"]], subject.seed),
-            "mean_style": _mean([share for _, share in found["style"]], subject.seed),
-            "seen": _worst(stands[True]),
-            "unseen": _worst(stands[False]),
+            "mean_corruption": _mean([share for _, share in changed["corruption"]], subject.seed),
+            "mean_style": _mean([share for _, share in changed["style"]], subject.seed),
+            "seen": _worst(robust[True]),
+            "unseen": _worst(robust[False]),
             "fingerprints": sorted(
                 p.fingerprint() for p in (*self.corruptions, *self.styles, *self.attacks, *self.foreign)
             ),
@@ -131,31 +122,32 @@ class Unseen(Audit):
         return Finding("unseen", "Corruptions and unseen attacks", _verdict(data), _severity(data), data)
 
     def _changed(self, subject: Subject, change: Perturbation, kind: str) -> tuple[dict[str, Any], Tensor]:
-        """The row of a corruption or style, and (N,) the share of its severities at which each input is right."""
+        """The row of a corruption or style, and (N,) the share of its severities at which each input is correct."""
         severities = sorted(set(self.severities)) if isinstance(change, Corruption) else [None]
-        points, right = [], []
+        points, correct = [], []
         for severity in severities:
             if isinstance(change, Corruption) and severity is not None:
                 change = replace(change, severity=severity)
-            right.append(~subject.attacked(change).outcome.success)
-            points.append({"severity": severity, **accuracy(right[-1])})
-        share = torch.stack(right).double().mean(0)
-        figure = accuracy(right[0]) if len(right) == 1 else _mean([share], subject.seed)
-        return {**_named(change, kind), **(figure or {}), "severities": points}, share
+            correct.append(~subject.attacked(change).outcome.success)
+            points.append({"severity": severity, **accuracy(correct[-1])})
+        share = torch.stack(correct).double().mean(0)
+        figure = accuracy(correct[0]) if len(correct) == 1 else _mean([share], subject.seed)
+        return {**_name_and_label(change, kind), **(figure or {}), "severities": points}, share
 
 
-def _attacked(attack: Perturbation, standing: Tensor, seen: bool) -> dict[str, Any]:
+def _attacked(attack: Perturbation, robust_rows: Tensor, seen: bool) -> dict[str, Any]:
     threat = attack.threat
     budget = {} if threat is None else {"norm": threat.norm, "eps": threat.eps}
-    return {**_named(attack, "seen attack" if seen else "unseen attack"), **budget, **accuracy(standing)}
+    return {**_name_and_label(attack, "seen attack" if seen else "unseen attack"), **budget, **accuracy(robust_rows)}
 
 
-def _named(attack: Perturbation, kind: str) -> dict[str, Any]:
+def _name_and_label(attack: Perturbation, kind: str) -> dict[str, Any]:
     return {"kind": kind, "name": registered_attacks.name_of(attack), "label": describe(attack)}
 
 
 def _norm(attack: Perturbation) -> str:
-    return "" if attack.threat is None else attack.threat.norm
+    threat = attack.within().threat
+    return "" if threat is None else threat.norm
 
 
 def _mean(shares: Sequence[Tensor], seed: int) -> dict[str, float] | None:
@@ -167,9 +159,9 @@ def _mean(shares: Sequence[Tensor], seed: int) -> dict[str, float] | None:
     return {"accuracy": float(each.mean()), "low": low, "high": high}
 
 
-def _worst(stands: Sequence[Tensor]) -> dict[str, float] | None:
+def _worst(robust: Sequence[Tensor]) -> dict[str, float] | None:
     """Accuracy under all of some attacks together; None where there are none."""
-    return accuracy(torch.stack(list(stands)).all(0)) if stands else None
+    return accuracy(torch.stack(list(robust)).all(0)) if robust else None
 
 
 def _verdict(data: dict[str, Any]) -> str:
@@ -178,18 +170,18 @@ def _verdict(data: dict[str, Any]) -> str:
         rows = [row for row in data["rows"] if row["kind"] == kind]
         if rows:
             worst = min(rows, key=lambda row: float(row["accuracy"]))
-            told = f"{_told(data[f'mean_{kind}'])} on average under {len(rows)} {kind}{'s' * (len(rows) > 1)}"
-            parts.append(f"{told}, least under {worst['label']}: {worst['accuracy']:.1%}")
+            text = f"{_interval_text(data[f'mean_{kind}'])} on average under {len(rows)} {kind}{'s' * (len(rows) > 1)}"
+            parts.append(f"{text}, least under {worst['label']}: {worst['accuracy']:.1%}")
     for seen, kind in ((True, "seen"), (False, "unseen")):
         rows = [row for row in data["rows"] if row["kind"] == f"{kind} attack"]
         if rows:
             names = ", ".join(_budget(row) for row in rows)
-            what = "the attacks that training is taken to have had" if seen else "unseen attacks"
-            parts.append(f"{_told(data[kind])} under {what} ({names})")
+            what = "the attacks of training" if seen else "unseen attacks"
+            parts.append(f"{_interval_text(data[kind])} under {what} ({names})")
     return "; ".join(parts) + "."
 
 
-def _told(figure: dict[str, float]) -> str:
+def _interval_text(figure: dict[str, float]) -> str:
     return f"{figure['accuracy']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})"
 
 
@@ -198,13 +190,13 @@ def _budget(row: dict[str, Any]) -> str:
 
 
 def _severity(data: dict[str, Any]) -> Severity:
-    """Bad when over half of what was right is lost to corruptions on average, a warning when to one of them.
+    """Bad when corruptions on average halve the clean accuracy, a warning when one of them does.
 
-    A warning, too, when nine of ten are lost to unseen attacks.
+    A warning, too, when robust accuracy under unseen attacks is below a tenth of it.
     """
     clean, mean, unseen = data["clean"]["accuracy"], data["mean_corruption"], data["unseen"]
     if clean == 0 or (mean is not None and mean["accuracy"] < 0.5 * clean):
         return "bad"
-    least = min((row["accuracy"] for row in data["rows"] if row["kind"] == "corruption"), default=clean)
-    lost = unseen is not None and unseen["accuracy"] < 0.1 * clean
-    return "warning" if least < 0.5 * clean or lost else "good"
+    lowest = min((row["accuracy"] for row in data["rows"] if row["kind"] == "corruption"), default=clean)
+    vulnerable = unseen is not None and unseen["accuracy"] < 0.1 * clean
+    return "warning" if lowest < 0.5 * clean or vulnerable else "good"

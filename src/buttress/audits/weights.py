@@ -1,4 +1,4 @@
-"""What are its weights like: few large ones among many next to nothing, or all of one size."""
+"""Distribution of the weights: a few large ones among many close to 0, or all of one size."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _LAYERS = (
 class Weights(Audit):
     """The min-max property of each convolution and linear layer (Shen, Chen, Wang and Wang, arXiv 2101.12372).
 
-    Adversarial and cost-sensitive training are said to push most weights towards 0 and to let a few grow. Four figures
-    tell: kurtosis; the L1 norm over sqrt(n) times the L2 norm; the share of weights below 0.01 in size; the largest
-    size. They are for comparing networks of one architecture and are no measure of robustness. No input is looked at.
+    Adversarial and cost-sensitive training are reported to push most weights towards 0 while a few grow. Four figures
+    describe it: kurtosis; the L1 norm over sqrt(n) times the L2 norm; the share of weights below 0.01 in size; the
+    largest size. They compare networks of one architecture and are no measure of robustness. No input is used.
     """
 
     def ask(self, subject: Subject) -> Finding:

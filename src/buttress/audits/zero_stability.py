@@ -1,4 +1,4 @@
-"""Do small differences stay small from block to block: the multistep methods that a network's blocks are steps of."""
+"""Whether small differences stay small from block to block: stability of the multistep methods in a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import Audit, Subject, describe
@@ -30,7 +30,6 @@ from buttress.models.blocks.multistep import (
     parasitic_modulus,
 )
 from buttress.registry import audit
-from buttress.threat import Threat
 
 _TITLE = "Zero stability"
 _NOISE = Gaussian(std=0.1)
@@ -41,7 +40,7 @@ _NOISE = Gaussian(std=0.1)
 class ZeroStability(Audit):
     """Characteristic roots of each multistep block, and how far differences of its states grow on the way through.
 
-    Chen, Jin and Shang, AAAI 2022, arXiv 2206.13100. Roots tell what a step does to differences where f is 0; with a
+    Chen, Jin and Shang, AAAI 2022, arXiv 2206.13100. Roots show what a step does to differences where f is 0; with a
     step size of 1 and a trained f they are a heuristic, so what happens is measured beside them: the mean norms of the
     states, and of their differences under a noise and under an attack, after the first convolution and after each
     block. Batch normalisation inside f hides states that blow up, their norms do not. Where a stage begins the states
@@ -54,7 +53,7 @@ class ZeroStability(Audit):
         noise: a perturbation without a threat, the other.
     """
 
-    attack: Attack = PGD(threat=Threat(), steps=20)
+    attack: Attack = PGD(steps=20)
     noise: Perturbation = _NOISE
 
     def check(self, subject: Subject) -> None:
@@ -86,13 +85,13 @@ class ZeroStability(Audit):
 
 
 def _blocks(model: nn.Module) -> dict[str, MultistepBlock]:
-    found = {name: block for name, block in model.named_modules() if isinstance(block, MultistepBlock)}
-    if not found:
+    blocks = {name: block for name, block in model.named_modules() if isinstance(block, MultistepBlock)}
+    if not blocks:
         raise UserError(
             "zero-stability needs a network of multistep blocks, such as the model zerosnet; "
             f"{type(user_module(model)).__name__} has none"
         )
-    return found
+    return blocks
 
 
 def _row(name: str, block: MultistepBlock) -> dict[str, Any]:
@@ -115,14 +114,14 @@ def _growth(subject: Subject, blocks: Sequence[MultistepBlock], points: Tensor) 
     """Means over the inputs of the norms of each state, and of its difference at ``points`` (N, ...)."""
     size = max(1, subject.batch_size // 2)
     sums = torch.zeros(2, len(blocks) + 1, dtype=torch.float64)
-    with preserved(subject.model, "eval", subject.seed, points.device), torch.no_grad(), _states(blocks) as seen:
+    with preserved(subject.model, "eval", subject.seed, points.device), torch.no_grad(), _states(blocks) as states:
         for x, perturbed in zip(torch.split(subject.x, size), torch.split(points, size), strict=True):
-            seen.clear()
+            states.clear()
             forward_checked(subject.model, torch.cat([x, perturbed]))
-            for index, state in enumerate(seen):
-                here, there = state.double().flatten(1).chunk(2)
-                sums[0, index] += torch.linalg.vector_norm(here, dim=1).sum().cpu()
-                sums[1, index] += torch.linalg.vector_norm(there - here, dim=1).sum().cpu()
+            for index, state in enumerate(states):
+                clean, changed = state.double().flatten(1).chunk(2)
+                sums[0, index] += torch.linalg.vector_norm(clean, dim=1).sum().cpu()
+                sums[1, index] += torch.linalg.vector_norm(changed - clean, dim=1).sum().cpu()
     norms, differences = (sums / len(points)).tolist()
     return norms, differences
 
@@ -130,14 +129,14 @@ def _growth(subject: Subject, blocks: Sequence[MultistepBlock], points: Tensor) 
 @contextmanager
 def _states(blocks: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """The states of a pass in order: the first block's input, then what each block gives."""
-    seen: list[Tensor] = []
+    states: list[Tensor] = []
 
-    def note(block: nn.Module, states: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-        seen.extend([output[0]] if seen else [states[0], output[0]])
+    def record(block: nn.Module, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        states.extend([output[0]] if states else [inputs[0], output[0]])
 
-    handles = [block.register_forward_hook(note) for block in blocks]
+    handles = [block.register_forward_hook(record) for block in blocks]
     try:
-        yield seen
+        yield states
     finally:
         for handle in handles:
             handle.remove()
@@ -155,19 +154,22 @@ def _verdict(data: dict[str, Any]) -> str:
     count, unstable = data["stepping"], data["unstable"]
     if not count:
         return "All blocks are ordinary residual blocks at the start: there is no multistep method to judge."
-    told = "all are zero-stable" if not unstable else f"{unstable} {'is' if unstable == 1 else 'are'} not zero-stable"
+    stability = (
+        "all are zero-stable" if not unstable else f"{unstable} {'is' if unstable == 1 else 'are'} not zero-stable"
+    )
     parts = [
-        f"Of {count} multistep block{'s' * (count > 1)} {told}; the largest parasitic modulus is {data['modulus']:.3f}"
+        f"Of {count} multistep block{'s' * (count > 1)} {stability}; "
+        f"the largest parasitic modulus is {data['modulus']:.3f}"
     ]
     for kind in ("noise", "attack"):
         if data[kind]["growth"] is not None:
-            grown = f"{data[kind]['growth']:.3g} times as large at last as at first"
-            parts.append(f"differences under {data[kind]['label']} are {grown}")
+            growth = f"{data[kind]['growth']:.3g} times as large at last as at first"
+            parts.append(f"differences under {data[kind]['label']} are {growth}")
     return "; ".join(parts) + "."
 
 
 def _severity(data: dict[str, Any]) -> Severity:
-    """A warning for roots outside the circle or twice on its edge, nothing to say on the edge, and good inside."""
+    """A warning for roots outside the circle or twice on its edge, neutral on the edge, and good inside."""
     if data["unstable"]:
         return "warning"
     return "good" if data["stepping"] and data["modulus"] < 1 - TOLERANCE else "info"

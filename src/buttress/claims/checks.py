@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from buttress.claims.seed_statistics import CANNOT_FAIL, R_AND_G, certain, diffe
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.registry import nearest
+from buttress.validation import number
 
 _FORMS = (
     "better, than and at or figure; row, figure or at, and above; row, at, attacks and above; "
@@ -61,8 +61,7 @@ class Check:
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"claim: checks: {name} must be a name; got {getattr(self, name)!r}")
         for name, value in (("by", self.by), ("above", 0.0 if self.above is None else self.above)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise UserError(f"claim: checks: {name} must be a finite number; got {value!r}")
+            number(f"claim: checks: {name}", value)
         pair = bool(self.better and self.than) and (self.at is None) != (not self.figure) and self.above is None
         alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
         figure = alone and bool(self.figure) and self.at is None and not self.attacks

@@ -21,8 +21,8 @@ from buttress.claims.snapshots import snapshot
 from buttress.claims.sources import attacks_of
 from buttress.claims.train_rows import load, trained
 from buttress.data.dataset import Dataset, Split
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
-from buttress.jobs.threat_resolution import under
 from buttress.registry import nearest
 from buttress.threat import Threat
 from buttress.training import Trained
@@ -96,7 +96,7 @@ def _accuracy(
     for entry in asked["attacks"]:
         for name, attack in attacks_of(entry, dataset, seed, data_dir):
             # Each budget as published.
-            question = Robustness(attacks=[under(threat, attack)], eps=budgets, reuse=False)
+            question = Robustness(attacks=[attack.within(usual=threat)], eps=budgets, reuse=False)
             settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
             (finding,) = audits.run(model, split, [question], limit=entry.get("inputs"), **settings)
             row = finding.data["attacks"][0]
@@ -115,7 +115,7 @@ def _figures(
     for name, asked in figures.items():
         key = json.dumps([asked.audit, asked.inputs], sort_keys=True)
         if key not in findings:
-            question: Audit = under(threat, build(Audit, asked.audit))
+            question: Audit = resolve_threats(build(Audit, asked.audit), usual=threat)
             (findings[key],) = audits.run(model, split, [question], limit=asked.inputs, **settings)
         found[name] = _figure(asked, findings[key])
     return found
@@ -139,7 +139,8 @@ def _figure(asked: Figure, finding: Finding) -> float | str:
 def _profile(model: nn.Module, dataset: Dataset, split: Split, asked: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Mean displacement by measure and perturbation, along the activations."""
     threat = Threat(eps=asked["eps"], box=dataset.box)
-    chosen = {name: under(threat, build(Perturbation, tree)) for name, tree in asked["perturbations"].items()}
+    built = {name: build(Perturbation, tree) for name, tree in asked["perturbations"].items()}
+    chosen = {name: perturbation.within(usual=threat) for name, perturbation in built.items()}
     inputs = split.stratified(asked["inputs"], seed)
     found: dict[str, Any] = {}
     for measure in asked["measures"]:

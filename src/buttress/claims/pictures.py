@@ -19,6 +19,7 @@ from buttress.report.stills.curves import curves
 from buttress.report.stills.findings import STILLS, still
 from buttress.report.stills.svg import MARK
 from buttress.safe_files import write_text
+from buttress.validation import whole
 
 if TYPE_CHECKING:
     from buttress.claims.worker_pool import Work
@@ -101,8 +102,8 @@ def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
         if picture.inputs is not None:
             raise UserError(f"{where}: inputs are for an audit; a history has none")
         return
-    if picture.inputs is not None and (not isinstance(picture.inputs, int) or picture.inputs < 1):
-        raise UserError(f"{where}: inputs must be 1 or more; got {picture.inputs!r}")
+    if picture.inputs is not None:
+        whole(f"{where}: inputs", picture.inputs)
     build(Audit, picture.audit)
     kind = str(picture.audit.get("name") if isinstance(picture.audit, Mapping) else picture.audit)
     if kind not in STILLS:

@@ -22,6 +22,7 @@ from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
 from buttress.training import versions
+from buttress.validation import whole
 
 _CLAIMS = Path("claims")
 
@@ -65,8 +66,7 @@ def reproduce(
     if recipe.claim is None:
         known = ", ".join(other.name for other in recipes() if other.claim is not None)
         raise UserError(f"the recipe {name!r} holds no claim; these do: {known}")
-    if seeds < 1:
-        raise UserError(f"seeds must be 1 or more; got {seeds}")
+    whole("seeds", seeds)
     claim, start = recipe.claim, time.perf_counter()
     document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
     if not claim.checks:

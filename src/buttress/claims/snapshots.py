@@ -11,7 +11,7 @@ from buttress.audits import Audit
 from buttress.audits.base.finding import to_json
 from buttress.claims.build import build
 from buttress.data.dataset import Dataset, Split
-from buttress.jobs.threat_resolution import under
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat
 from buttress.training import Trained
 
@@ -32,7 +32,7 @@ def snapshot(trained: Trained, dataset: Dataset, split: Split, asked: Mapping[st
         ``finding``.
     """
     threat = Threat(eps=asked["eps"], box=dataset.box)
-    question: Audit = under(threat, build(Audit, asked["audit"]))
+    question: Audit = resolve_threats(build(Audit, asked["audit"]), usual=threat)
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
     (finding,) = audits.run(trained.model, split, [question], limit=asked["inputs"], **settings)
     return {"finding": json.loads(to_json({"it": [finding]}, {}))["networks"]["it"][0]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from buttress.claims.build import build
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.jobs.settings import Network, Source, Training
-from buttress.jobs.threat_resolution import threat_for, under
-from buttress.threat import Threat
+from buttress.jobs.threat_resolution import job_threat
 from buttress.training import Trained, fit
 
 
@@ -43,14 +42,12 @@ def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int)
         dataset: what it is trained on.
         seed: of its initial weights and of all that training draws.
     """
-    threat = threat_for(dataset.box, Threat())  # as the job train has it where nobody gives one
-    method: Defence = under(threat, build(Defence, defence))
-    training = build(Training, setup.get("training", {})).under(threat)
+    resolve = job_threat(None, dataset).resolve  # as the job train does where no threat is given
+    method: Defence = resolve(build(Defence, defence))
+    training = resolve(build(Training, setup.get("training", {})))
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
-    names = [f.name for f in fields(training) if f.name != "train_precision"]
-    settings: dict[str, Any] = {name: getattr(training, name) for name in names}
     # Where the last weights are kept no epoch needs to be judged by an attack.
-    check: Any = "none" if training.keep == "last" else "auto"
-    found = fit(model, dataset, method, **settings, precision=training.train_precision, seed=seed, validate_with=check)
-    return found, time.perf_counter() - start
+    training = replace(training, validate_with="none" if training.keep == "last" else "auto")
+    result = fit(model, dataset, method, training, seed=seed)
+    return result, time.perf_counter() - start

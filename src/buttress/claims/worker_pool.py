@@ -21,6 +21,7 @@ from buttress.claims.jobs import run_job
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
+from buttress.validation import whole
 
 Job = dict[str, Any]
 Result = dict[str, Any]
@@ -108,8 +109,7 @@ def _end_with(sentinel: int) -> None:
 @contextmanager
 def working(folder: Path, data_dir: Path | None, workers: int, reporter: Reporter) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
-    if workers < 0:
-        raise UserError(f"workers must be 0 or more; got {workers}")
+    whole("workers", workers, 0)
     if workers == 0:
         yield Work(folder, data_dir, None, reporter)
         return

@@ -78,8 +78,9 @@ class Spec:
 def new_spec(kind: Callable[..., Any], path: OptionPath, owner: Spec | None = None) -> Spec:
     """A class with no option set; a member of a role is its own owner."""
     spec = Spec(kind, path, {}, parameters(kind), owner if is_group(kind) else None)
-    if "explicit" in spec.known and is_group(kind):  # a threat that was named holds, also where it equals the default
-        spec.options["explicit"] = True
+    own = getattr(owner.kind, "default_threat", None) if owner is not None else None
+    if isinstance(kind, type) and isinstance(own, kind):  # what is not set of a method's threat is the method's own
+        spec.options = spec_of(own, path).options
     return spec
 
 
@@ -122,10 +123,7 @@ def plain(value: Any) -> Any:
             return tree
         return {"class_path": place(value.kind), "init_args": tree}
     if is_built(value):
-        spec = spec_of(value, ("member",))
-        if "explicit" in spec.known and is_group(spec.kind):
-            spec.options["explicit"] = value.explicit
-        return plain(spec)
+        return plain(spec_of(value, ("member",)))
     if isinstance(value, Mapping):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

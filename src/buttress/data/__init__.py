@@ -7,8 +7,8 @@ from typing import Any
 
 from buttress import registry
 from buttress.data.augment import Augment
-from buttress.data.calling import call
 from buttress.data.dataset import Dataset, Split, from_arrays
+from buttress.data.from_function import dataset_from
 from buttress.errors import UserError
 
 __all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names"]
@@ -25,12 +25,12 @@ def load(
 ) -> Dataset:
     """A data set by name, always with train, val and test.
 
-    Nothing is downloaded but a data set that is asked for by name without ``data_dir``.
+    Only a published data set that is named without ``data_dir`` is downloaded.
 
     Args:
         name: a registered name (see `names`), ``folder:PATH`` for images by class, or ``package.module:function`` or
             ``file.py:function`` for a function that returns a `Dataset` or ``((x, y), (x_test, y_test))`` arrays.
-        data_dir: where the original files are already; they are taken as they are.
+        data_dir: a folder that has the original files already; they are used as they are.
         val: inputs split off train for validation; the data set's own default without it.
         seed: decides that split, the sample of ``limit``, and what a synthetic data set draws.
         limit: at most so many inputs in each split, classes in proportion.
@@ -44,8 +44,8 @@ def load(
             raise UserError(f"{name!r} names its folder, so expected no data_dir, got {str(data_dir)!r}")
         name, data_dir = "folder", name.removeprefix("folder:")
     arguments = options if data_dir is None else {"data_dir": data_dir, **options}
-    made = call(name, registry.dataset.get(name), seed, val, arguments)
-    return made if limit is None else made.limited(limit, seed)
+    data = dataset_from(name, registry.dataset.get(name), seed, val, arguments)
+    return data if limit is None else data.limited(limit, seed)
 
 
 def names() -> list[str]:

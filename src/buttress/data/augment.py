@@ -12,7 +12,7 @@ from torch.nn import functional
 from buttress.random import Random, derive
 
 
-class Uniform(Protocol):
+class UniformDraws(Protocol):
     """A source of draws, one independent stream for each row of the batch (``buttress.random.Random`` is one)."""
 
     def uniform(self, shape: tuple[int, ...], /) -> Tensor:
@@ -21,7 +21,7 @@ class Uniform(Protocol):
 
 
 def draws(seed: int, epoch: int, ids: Tensor) -> Random:
-    """What decides the augmentation of these inputs in one epoch of the training with this seed.
+    """The random draws that decide the augmentation of these inputs in one epoch of the training with this seed.
 
     Args:
         seed: the training's.
@@ -56,13 +56,13 @@ class Geometry:
         n, channels, height, width = part.shape
         rows = self.top[:, None] + torch.arange(height, device=part.device)
         columns = self.left[:, None] + torch.arange(width, device=part.device)
-        place = (
+        index = (
             torch.arange(n, device=part.device).view(-1, 1, 1, 1),
             torch.arange(channels, device=part.device).view(1, -1, 1, 1),
             rows[:, None, :, None],
             columns[:, None, None, :],
         )
-        return padded.index_put(place, self._mirrored(part))
+        return padded.index_put(index, self._mirrored(part))
 
     def _mirrored(self, x: Tensor) -> Tensor:
         return torch.where(self.mirror.view(-1, 1, 1, 1), x.flip(-1), x)
@@ -83,16 +83,18 @@ class Augment:
     pad: int = 4
     flip: bool = True
 
-    def __call__(self, x: Tensor, random: Uniform) -> Tensor:
+    def __call__(self, x: Tensor, random: UniformDraws) -> Tensor:
         """Augment a float batch of shape (N, C, H, W); dtype, device and shape stay."""
         padded = functional.pad(x, (self.pad,) * 4) if self.pad else x
         return self.geometry(random, x.device).cut(padded, (x.shape[2], x.shape[3]))
 
-    def geometry(self, random: Uniform, device: torch.device | None = None) -> Geometry:
+    def geometry(self, random: UniformDraws, device: torch.device | None = None) -> Geometry:
         """What the same draws do to a batch: for whatever has to move with the images, as a map of each of them."""
-        drawn = random.uniform((3,)).to(device)
-        places = 2 * self.pad + 1
-        # Rounding may carry a draw just below 1 up to the first place outside.
-        offset = (drawn[:, :2] * places).long().clamp(max=places - 1)
-        mirror = (drawn[:, 2] < 0.5) if self.flip else torch.zeros(len(drawn), dtype=torch.bool, device=drawn.device)
+        uniform = random.uniform((3,)).to(device)
+        positions = 2 * self.pad + 1
+        # Rounding may carry a draw just below 1 up to the first position outside.
+        offset = (uniform[:, :2] * positions).long().clamp(max=positions - 1)
+        mirror = (
+            (uniform[:, 2] < 0.5) if self.flip else torch.zeros(len(uniform), dtype=torch.bool, device=uniform.device)
+        )
         return Geometry(offset[:, 0], offset[:, 1], mirror)

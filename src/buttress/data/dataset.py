@@ -15,6 +15,7 @@ from torch import Tensor
 from buttress.data.augment import Augment
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
+from buttress.validation import whole
 
 BATCH = 256
 
@@ -55,15 +56,17 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
-            raise UserError(f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_kind(self.x)}")
+            raise UserError(
+                f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}"
+            )
         for name, values in (("labels", self.y), ("ids", self.ids)):
             if values.dtype != torch.int64 or values.shape != self.x.shape[:1]:
-                raise UserError(f"expected {name} of type int64 and shape ({len(self.x)},), got {_kind(values)}")
+                raise UserError(f"expected {name} of type int64 and shape ({len(self.x)},), got {_description(values)}")
         if self.x.is_floating_point() and not self.x.isfinite().all():
             raise UserError("expected finite inputs, got NaN or infinity; clean the data first")
 
     def __repr__(self) -> str:
-        return f"Split({_kind(self.x)})"
+        return f"Split({_description(self.x)})"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -86,8 +89,7 @@ class Split:
         Raises:
             UserError: when ``limit`` is below 1.
         """
-        if limit < 1:
-            raise UserError(f"expected a limit of at least 1 input, got {limit}")
+        whole("limit", limit)
         return self if limit >= len(self) else self.subset(stratified_index(self.y, limit, seed))
 
     def divide(self, count: int, seed: int) -> tuple[Split, Split]:
@@ -106,16 +108,16 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set: three splits and what there is to know about them.
+    """A data set: three splits, and what is known about them.
 
     Args:
-        name: the name it was asked for by.
+        name: the name that it was loaded by.
         train: what a network learns from.
         val: split off train, for choosing checkpoints and settings.
         test: for the final figures only.
         classes: the classes' names, in the order of the labels.
         box: lowest and highest value an input may have, or None where any value is an input.
-        provenance: one sentence: where the data are from, their licence, whether a checksum was held against them.
+        provenance: one sentence: where the data are from, their licence, whether their checksum was verified.
         augment: what training does to a float batch, or None.
 
     Raises:
@@ -138,7 +140,9 @@ class Dataset:
             if not len(split):
                 raise UserError(f"{where}: expected at least 1 input, got none")
             if split.x.shape[1:] != self.train.x.shape[1:]:
-                raise UserError(f"{where}: expected inputs of shape {self.shape} as in train, got {_kind(split.x)}")
+                raise UserError(
+                    f"{where}: expected inputs of shape {self.shape} as in train, got {_description(split.x)}"
+                )
             check_labels(split.y, len(self.classes), where)
             _check_box(split.x, self.box, where)
         ids = torch.cat([split.ids for split in self.splits.values()])
@@ -221,14 +225,14 @@ def from_arrays(
         seed: decides which inputs go to val.
         augment: as in ``Dataset``.
     """
-    whole, held_out = as_split(*train), as_split(*test, first_id=len(train[1]))
-    check_labels(whole.y, len(classes), f"data set {name!r}, train")
-    rest, part = whole.divide(default_part(len(whole)) if val is None else val, seed)
-    return Dataset(name, rest, part, held_out, tuple(classes), box, provenance, augment)
+    full, held_out = as_split(*train), as_split(*test, first_id=len(train[1]))
+    check_labels(full.y, len(classes), f"data set {name!r}, train")
+    rest, validation = full.divide(default_val_size(len(full)) if val is None else val, seed)
+    return Dataset(name, rest, validation, held_out, tuple(classes), box, provenance, augment)
 
 
-def default_part(count: int, cap: int = 5000) -> int:
-    """How many of ``count`` inputs are split off when nobody says: a tenth, at least 1 and at most ``cap``."""
+def default_val_size(count: int, cap: int = 5000) -> int:
+    """How many of ``count`` inputs are split off by default: a tenth, at least 1 and at most ``cap``."""
     return max(1, min(cap, round(count / 10)))
 
 
@@ -242,7 +246,7 @@ def _as_float(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
-def _kind(x: Tensor) -> str:
+def _description(x: Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
 
 

@@ -13,8 +13,8 @@ from buttress.data.dataset import Dataset, as_split, from_arrays
 from buttress.errors import UserError
 from buttress.registry import dataset
 
-_GREY = {"1", "L", "LA"}
-_DEEP = ("I", "F")  # modes of more than 8 bits a channel begin with these
+_GREY_MODES = {"1", "L", "LA"}
+_DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
 
 
 @dataset("folder")
@@ -46,21 +46,21 @@ def folder(
         raise UserError("folder: expected a folder of images, got none; ask for folder:PATH or give data_dir")
     root = Path(data_dir)
     train_root = root / "train" if (root / "train").is_dir() else root
-    classes = _class_names(train_root)
-    train_files = _files(train_root, classes)
+    classes = class_names(train_root)
+    train_files = image_files(train_root, classes)
     has_test = train_root != root and (root / "test").is_dir()
-    if has_test and _class_names(root / "test") != classes:
+    if has_test and class_names(root / "test") != classes:
         raise UserError(f"{root / 'test'}: expected the classes of train ({', '.join(classes)}), got other folders")
     if has_test and test is not None:
         raise UserError(f"{root / 'test'}: there is a test folder, so expected no size for the test, got test={test}")
-    test_files = _files(root / "test", classes) if has_test else []
-    shape, mode = _common(train_files + test_files, size)
-    x, y = _load(train_files, shape, mode)
+    test_files = image_files(root / "test", classes) if has_test else []
+    shape, mode = common_format(train_files + test_files, size)
+    x, y = load_images(train_files, shape, mode)
     if has_test:
-        held_out = _load(test_files, shape, mode)
+        held_out = load_images(test_files, shape, mode)
     else:
-        rest, part = as_split(x, y).divide(max(1, min(10_000, round(len(y) / 10))) if test is None else test, seed=0)
-        (x, y), held_out = (rest.x.numpy(), rest.y.numpy()), (part.x.numpy(), part.y.numpy())
+        rest, sample = as_split(x, y).divide(max(1, min(10_000, round(len(y) / 10))) if test is None else test, seed=0)
+        (x, y), held_out = (rest.x.numpy(), rest.y.numpy()), (sample.x.numpy(), sample.y.numpy())
     return from_arrays(
         root.resolve().name,
         (x, y),
@@ -73,7 +73,12 @@ def folder(
     )
 
 
-def _class_names(root: Path) -> list[str]:
+def class_names(root: Path) -> list[str]:
+    """The names of the folders in ``root``, sorted: one for each class.
+
+    Raises:
+        UserError: where there are fewer than two.
+    """
     if not root.is_dir():
         raise UserError(f"{root}: expected a folder with one folder of images for each class, but there is none")
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -82,43 +87,53 @@ def _class_names(root: Path) -> list[str]:
     return names
 
 
-def _files(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+def image_files(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    """The files of all classes with their labels, class by class and sorted by name.
+
+    Raises:
+        UserError: for a class without files.
+    """
     files = []
     for label, name in enumerate(classes):
-        inside = sorted(path for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
-        if not inside:
+        paths = sorted(path for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
+        if not paths:
             raise UserError(f"{root / name}: expected at least one image of the class, got an empty folder")
-        files += [(path, label) for path in inside]
+        files += [(path, label) for path in paths]
     return files
 
 
-def _common(files: Sequence[tuple[Path, int]], size: int | tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """The (height, width) and mode that all files are brought to, from their headers."""
-    wanted = (size, size) if isinstance(size, int) else size
-    if wanted is not None and min(wanted) < 1:
+def common_format(files: Sequence[tuple[Path, int]], size: int | tuple[int, int] | None) -> tuple[tuple[int, int], str]:
+    """The (height, width) and mode that all files are converted to, from their headers."""
+    shape = (size, size) if isinstance(size, int) else size
+    if shape is not None and min(shape) < 1:
         raise UserError(f"expected a size of at least 1 pixel, got {size}")
     grey, (first, _) = True, files[0]
     for path, _ in files:
-        with _opened(path) as image:
-            found = (image.height, image.width)
-            if image.mode.startswith(_DEEP):
+        with _open(path) as image:
+            image_shape = (image.height, image.width)
+            if image.mode.startswith(_DEEP_MODES):
                 raise UserError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode!r}; convert it")
-            grey = grey and image.mode in _GREY
-        if wanted is None:
-            wanted = found
-        elif size is None and found != wanted:
-            raise UserError(f"{path}: expected size {wanted} as of {first}, got {found}; give size= to resize all")
-    assert wanted is not None
-    return wanted, "L" if grey else "RGB"
+            grey = grey and image.mode in _GREY_MODES
+        if shape is None:
+            shape = image_shape
+        elif size is None and image_shape != shape:
+            raise UserError(f"{path}: expected size {shape} as of {first}, got {image_shape}; give size= to resize all")
+    assert shape is not None
+    return shape, "L" if grey else "RGB"
 
 
-def _load(
+def load_images(
     files: Sequence[tuple[Path, int]], shape: tuple[int, int], mode: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images (N, C, H, W) of that (height, width) and mode, and labels (N,).
+
+    Raises:
+        UserError: naming the file that is no image.
+    """
     height, width = shape
     x = np.empty((len(files), len(mode), height, width), dtype=np.uint8)
     for row, (path, _) in enumerate(files):
-        with _opened(path) as image:
+        with _open(path) as image:
             try:
                 ready = image.convert(mode)
             except (OSError, SyntaxError, ValueError) as error:  # the header was sound, the rest is not
@@ -129,7 +144,7 @@ def _load(
     return x, np.array([label for _, label in files], dtype=np.int64)
 
 
-def _opened(path: Path) -> Any:
+def _open(path: Path) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from buttress.data.dataset import BATCH
-from buttress.data.folder import _class_names, _common, _files, _load
-from buttress.errors import UserError
+from buttress.data.folder import class_names, common_format, image_files, load_images
+from buttress.validation import whole
 
 
 class FolderBatches:
@@ -32,11 +32,10 @@ class FolderBatches:
     """
 
     def __init__(self, path: str | Path, *, size: int | tuple[int, int] | None = None, batch: int = BATCH) -> None:
-        if batch < 1:
-            raise UserError(f"expected a batch of at least 1 image, got {batch}")
-        self.classes = tuple(_class_names(Path(path)))
-        self._files = _files(Path(path), self.classes)
-        self._shape, self._mode = _common(self._files, size)
+        whole("batch", batch)
+        self.classes = tuple(class_names(Path(path)))
+        self._files = image_files(Path(path), self.classes)
+        self._shape, self._mode = common_format(self._files, size)
         self._batch = batch
 
     def __len__(self) -> int:
@@ -46,5 +45,5 @@ class FolderBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """float32 images (N, C, H, W) in [0, 1] and int64 labels (N,), batch by batch."""
         for start in range(0, len(self._files), self._batch):
-            x, y = _load(self._files[start : start + self._batch], self._shape, self._mode)
+            x, y = load_images(self._files[start : start + self._batch], self._shape, self._mode)
             yield torch.from_numpy(x).float().div_(255), torch.from_numpy(y)

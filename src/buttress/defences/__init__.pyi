@@ -22,8 +22,9 @@ from buttress.defences.cost_sensitive.wrapper import CostSensitive as CostSensit
 from buttress.defences.dial.defence import DIAL as DIAL
 from buttress.defences.ensemble_at import EnsembleAT as EnsembleAT
 from buttress.defences.eps_warmup import EpsWarmup as EpsWarmup
-from buttress.defences.fast import Fast as Fast
+from buttress.defences.fgsm_training import Fast as Fast
 from buttress.defences.fgsm_training import FGSMTraining as FGSMTraining
+from buttress.defences.fgsm_training import NFGSMTraining as NFGSMTraining
 from buttress.defences.first_layer_decay import FirstLayerDecay as FirstLayerDecay
 from buttress.defences.free import Free as Free
 from buttress.defences.friendly import Friendly as Friendly
@@ -38,7 +39,6 @@ from buttress.defences.ladder.defence import LADDER as LADDER
 from buttress.defences.layer_regularised import LayerRegularised as LayerRegularised
 from buttress.defences.mart import MART as MART
 from buttress.defences.masked_fgsm import MaskedFGSM as MaskedFGSM
-from buttress.defences.n_fgsm import NFGSMTraining as NFGSMTraining
 from buttress.defences.self_ensemble import SelfEnsemble as SelfEnsemble
 from buttress.defences.self_training import SelfTraining as SelfTraining
 from buttress.defences.snode.defence import SnodeNCG as SnodeNCG

@@ -7,15 +7,14 @@ from torch import nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.registry import defence
-from buttress.threat import Threat
 
 
 @defence("at")
-class AdversarialTraining(Crafting):
+class AdversarialTraining(CraftingDefence):
     """Cross-entropy on perturbed inputs only (Madry et al., ICLR 2018, equation 2.1). AT-FGSM, AT-PGD, AT-APGD ...
 
     Cost: that of the attack plus 1 gradient of the weights per step.
@@ -27,11 +26,11 @@ class AdversarialTraining(Crafting):
 
     paper = "Madry et al., ICLR 2018"
 
-    def __init__(self, attack: Perturbation = PGD(threat=Threat(), steps=10), mode: Mode = "eval") -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), mode: Mode = "eval") -> None:
         super().__init__()
         self._attack, self.mode = attack, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the crafted points."""
-        x_adv = at.craft(self.attack, mode=self.mode)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = context.craft(self.attack, mode=self.mode)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))

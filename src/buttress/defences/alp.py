@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import not_negative
 
 
 @defence("alp")
-class ALP(Crafting):
+class ALP(CraftingDefence):
     """Clean and perturbed inputs, half and half, with logits that are to agree (Kannan et al., arXiv 1803.06373).
 
     The loss is the mean cross-entropy over a batch and its perturbed copy, plus ``lam`` times the mean over inputs and
@@ -36,18 +33,15 @@ class ALP(Crafting):
     trained = 4.0
     clean_pass = True
 
-    def __init__(
-        self, attack: Perturbation = PGD(threat=Threat(), steps=10), lam: float = 0.5, mode: Mode = "eval"
-    ) -> None:
+    def __init__(self, attack: Perturbation = PGD(steps=10), lam: float = 0.5, mode: Mode = "eval") -> None:
         super().__init__()
-        if not 0 <= lam < math.inf:
-            raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
+        not_negative("lam", lam)
         self._attack, self.lam, self.mode = attack, lam, mode
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of either batch, and the pairing."""
-        x_adv = at.craft(self.attack, mode=self.mode)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack, mode=self.mode)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         natural, perturbed = F.cross_entropy(clean, batch.y), F.cross_entropy(adversarial, batch.y)
         pairing = F.mse_loss(adversarial, clean)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach(), "pairing": pairing.detach()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -11,8 +10,8 @@ from torch import Tensor, nn
 from buttress.defences.base.defence import Cost, Defence, Loss, Step
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("awp")
@@ -33,8 +32,8 @@ class AWP(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, gamma: float = 0.005, warmup: float = 0.0) -> None:
         super().__init__(base)
-        if not 0 <= gamma < math.inf or not 0 <= warmup < math.inf:
-            raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
+        not_negative("gamma", gamma)
+        not_negative("warmup", warmup)
         self.gamma, self.warmup = gamma, warmup
 
     @property
@@ -43,17 +42,17 @@ class AWP(WrapperDefence):
         base = self.base.cost
         return None if base is None else Cost(base.crafting, 2 * base.training, 2 * base.objectives)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """The base's step, with the gradient of each of its losses taken at moved weights."""
-        self.base.step(do if self.gamma == 0 or do.at.epoch < self.warmup else _Moved(do, self.gamma))
+        self.base.step(step if self.gamma == 0 or step.context.epoch < self.warmup else _Moved(step, self.gamma))
 
 
 class _Moved:
     """A step whose losses are taken at moved weights, and whose weights are back when they are updated."""
 
-    def __init__(self, do: Step, gamma: float) -> None:
-        self.do, self.gamma = do, gamma
-        self.batch, self.model, self.optimizer, self.at = do.batch, do.model, do.optimizer, do.at
+    def __init__(self, step: Step, gamma: float) -> None:
+        self.step, self.gamma = step, gamma
+        self.batch, self.model, self.optimizer, self.context = step.batch, step.model, step.optimizer, step.context
         self.before: list[Tensor] = []
 
     @property
@@ -62,34 +61,36 @@ class _Moved:
 
     def loss(self) -> Loss:
         weights = self.weights
-        with self.at.crafts_kept():
-            with preserved(self.model, "train", self.at.seed, self.batch.x.device):  # BatchNorm sees the batch once
-                slopes = self.do.gradients(self.do.loss(), weights)
+        with self.context.craft_once():
+            with preserved(
+                self.model, "train", self.context.seed, self.batch.x.device
+            ):  # BatchNorm sees the batch once
+                slopes = self.step.gradients(self.step.loss(), weights)
             self.before = [weight.detach().clone() for weight in weights]
             with torch.no_grad():
                 for weight, slope in zip(weights, slopes, strict=True):
                     if slope is not None:
                         weight.add_(self.gamma * weight.norm() / slope.norm().clamp(min=1e-12) * slope)
             try:
-                return self.do.loss()
+                return self.step.loss()
             except BaseException:
                 self._back()
                 raise
 
     def backward(self, loss: Loss) -> None:
         try:
-            self.do.backward(loss)
+            self.step.backward(loss)
         finally:
             self._back()
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
         try:
-            return self.do.gradients(loss, parameters)
+            return self.step.gradients(loss, parameters)
         finally:
             self._back()  # whoever moves weights around this one starts from where they were
 
     def apply(self) -> None:
-        self.do.apply()
+        self.step.apply()
 
     def update(self, loss: Loss) -> None:
         self.backward(loss)

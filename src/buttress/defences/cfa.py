@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -13,19 +12,19 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.class_counts import ClassCounts
-from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
+from buttress.defences.base.memory import ClassCounts
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 Method = Literal["at", "trades"]
 
 
 @defence("cfa")
-class CFA(Crafting):
+class CFA(CraftingDefence):
     """Adversarial training whose budget, and weight of the divergence, follow each class's robustness.
 
     Wei, Wang, Guo and Wang (CVPR 2023). With t_k the robust training accuracy of class k in the last epoch, inputs of
@@ -59,7 +58,7 @@ class CFA(Crafting):
     def __init__(
         self,
         method: Method = "at",
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         lambda_eps: float | None = None,
@@ -72,8 +71,7 @@ class CFA(Crafting):
             raise UserError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
         numbers = {"lambda_eps": lambda_eps or 0.0, "lambda_beta": lambda_beta, "beta": beta, "start": start}
         for name, value in numbers.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more; got {value}")
+            not_negative(name, value)
         self.method, self.threat, self.steps, self.step_size = method, threat, steps, step_size
         self.lambda_eps, self.lambda_beta, self.beta, self.start = lambda_eps, lambda_beta, beta, start
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)
@@ -112,29 +110,29 @@ class CFA(Crafting):
         return self.beta * self._calibrated(self.lambda_beta, epoch)
 
     def _calibrated(self, base: float, epoch: float) -> Tensor:
-        known = self.seen & (epoch >= self.start)
-        return torch.where(known, base + self.robust, torch.ones_like(self.robust))
+        calibrated = self.seen & (epoch >= self.start)
+        return torch.where(calibrated, base + self.robust, torch.ones_like(self.robust))
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean over the batch of each input's loss at the budget and the weight of its class."""
         if not len(self.robust):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y = batch.y
-        scale = self.eps_shares(at.epoch).to(y.device)[y]
-        x_adv = at.craft(self._attack, scale=scale)
+        scale = self.eps_shares(context.epoch).to(y.device)[y]
+        x_adv = context.craft(self._attack, scale=scale)
         if self.method == "at":
-            return Loss(F.cross_entropy(at.adversarial(x_adv), y))
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
-        beta = self.betas(at.epoch).to(clean)[y]
+            return Loss(F.cross_entropy(context.adversarial(x_adv), y))
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
+        beta = self.betas(context.epoch).to(clean)[y]
         natural, boundary = losses.cross_entropy(clean, y), losses.kl(adversarial, clean)
         value = ((natural + beta * boundary) / (1 + beta)).mean()
         return Loss(value, {"natural": natural.mean().detach(), "boundary": boundary.mean().detach()})
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; then the verdicts of its perturbed pass are counted by class."""
-        super().step(do)
-        logits = do.at.passes["adversarial"].logits.detach()
-        self.counts.note(logits.argmax(1) == do.batch.y, do.batch.y)
+        super().step(step)
+        logits = step.context.passes["adversarial"].logits.detach()
+        self.counts.note(logits.argmax(1) == step.batch.y, step.batch.y)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Take over this epoch's robust accuracy of each class, and log the lowest."""

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
-from buttress.defences.base.class_counts import judge
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import classification
+from buttress.validation import positive, whole
 
 Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
@@ -98,9 +99,9 @@ class ClassCorrected(WrapperDefence):
         super().__init__(base)
         if kind not in get_args(Correction):
             raise UserError(f"kind must be one of {', '.join(get_args(Correction))}; got {kind!r}")
-        if rounds < 1 or not first_step > 0 or validate_on < 1:
-            told = f"{rounds}, {validate_on} and {first_step}"
-            raise UserError(f"rounds and validate_on must be 1 or more and first_step positive; got {told}")
+        whole("rounds", rounds)
+        whole("validate_on", validate_on)
+        positive("first_step", first_step)
         if not taus or any(not tau >= 0 for tau in taus):
             raise UserError(f"taus must be numbers of 0 or more, at least one; got {taus}")
         self.kind, self.judge_with, self.rounds, self.first_step = kind, judge_with, rounds, first_step
@@ -124,8 +125,8 @@ class ClassCorrected(WrapperDefence):
         attack = self._judge()
 
         def by_class() -> Tensor:
-            found = judge(model, split, attack, seed)
-            share, seen = found.share(found.robust, len(data.classes))
+            verdicts = judge(model, split, attack, seed)
+            share, seen = verdicts.share(verdicts.robust, len(data.classes))
             return torch.where(seen, share, torch.inf)  # a class without inputs is never the worst
 
         with torch.no_grad():
@@ -143,7 +144,7 @@ class ClassCorrected(WrapperDefence):
     def _judge(self) -> Perturbation | None:
         if self.judge_with is not None:
             return self.judge_with
-        threat = getattr(self.base.attack, "threat", None)
+        threat = None if self.base.attack is None else self.base.attack.within().threat
         return None if threat is None else PGD(threat=threat, steps=10)
 
 
@@ -177,27 +178,27 @@ def tune_biases(layer: nn.Linear, step: float, rounds: int, by_class: Callable[[
         rounds: trials.
         by_class: (C,) robust accuracy of the network as it is, infinite where there is none.
     """
-    here, found = layer.bias.detach().clone(), by_class()
-    best, best_rank = here, _rank(found)
+    here, accuracies = layer.bias.detach().clone(), by_class()
+    best, best_rank = here, _rank(accuracies)
     for _ in range(rounds):
-        worst = int(found.argmin())
+        worst = int(accuracies.argmin())
         layer.bias.copy_(here)
         layer.bias[worst] += step
         trial = by_class()
         rank = _rank(trial)
         if rank > best_rank:
             best, best_rank = layer.bias.detach().clone(), rank
-        still = int(trial.argmin()) == worst and bool(trial[worst] >= found[worst])
-        if still or rank > _rank(found):
-            here, found = layer.bias.detach().clone(), trial
+        still = int(trial.argmin()) == worst and bool(trial[worst] >= accuracies[worst])
+        if still or rank > _rank(accuracies):
+            here, accuracies = layer.bias.detach().clone(), trial
         else:
             step /= 2
     layer.bias.copy_(best)
 
 
-def _rank(found: Tensor) -> Rank:
-    known = found[found.isfinite()].double()
-    return float(known.min()), float(known.mean())
+def _rank(accuracies: Tensor) -> Rank:
+    finite = accuracies[accuracies.isfinite()].double()
+    return float(finite.min()), float(finite.mean())
 
 
 def _spread(model: nn.Module, split: Split) -> float:

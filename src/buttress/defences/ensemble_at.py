@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,21 +12,20 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
+from buttress.defences.base.networks import freeze, load_network, new_network
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.models import create, from_spec, load_weights, spec_of
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import whole
 
 
 @defence("ensemble-at")
-class EnsembleAT(Crafting):
+class EnsembleAT(CraftingDefence):
     """Half clean inputs, half inputs perturbed on a network that changes from step to step (Tramer et al., ICLR 2018).
 
     The sources are the model itself and static, trained members; in each round of as many steps as there are sources
@@ -53,7 +50,7 @@ class EnsembleAT(Crafting):
 
     def __init__(
         self,
-        attack: Perturbation = FGSM(threat=Threat()),
+        attack: Perturbation = FGSM(),
         members: int | Sequence[str | nn.Module] = 2,
         epochs: int = 10,
     ) -> None:
@@ -62,8 +59,7 @@ class EnsembleAT(Crafting):
         listed = isinstance(members, list | tuple) and all(isinstance(m, str | Path | nn.Module) for m in members)
         if not (counted or listed) or (members if isinstance(members, int) else len(members)) < 1:
             raise UserError(f"members must be 1 or more, or a list of networks and run folders; got {members!r}")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"epochs of training a member must be 1 or more; got {epochs!r}")
+        whole("epochs", epochs)
         self._attack, self.members, self.epochs = attack, members, epochs
         self._networks: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
         self._seed = 0
@@ -85,11 +81,11 @@ class EnsembleAT(Crafting):
         if isinstance(self.members, int):
             self._networks = []
             for number in range(self.members):
-                member = fresh(model, derive(seed, "member", number))
+                member = new_network(model, derive(seed, "member", number))
                 pretrain(member, data.train, epochs=self.epochs, seed=derive(seed, "pretraining", number))
-                self._networks.append(frozen(member))
+                self._networks.append(freeze(member))
         else:
-            self._networks = [frozen(given(member)) for member in self.members]
+            self._networks = [freeze(load_network(member)) for member in self.members]
         return data
 
     def source(self, index: int) -> nn.Module | None:
@@ -103,68 +99,19 @@ class EnsembleAT(Crafting):
             raise UserError("EnsembleAT makes its members in prepare(model, data, seed): call that first")
         return self._networks[chosen - 1]
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of the clean, half that of the perturbed batch."""
-        member = self.source(at.index)
-        x_adv = at.craft(self.attack) if member is None else self._crafted(member, at)
-        natural = F.cross_entropy(at.clean(batch.x), batch.y)
-        perturbed = F.cross_entropy(at.adversarial(x_adv), batch.y)
+        member = self.source(context.index)
+        x_adv = context.craft(self.attack) if member is None else self._crafted(member, context)
+        natural = F.cross_entropy(context.clean(batch.x), batch.y)
+        perturbed = F.cross_entropy(context.adversarial(x_adv), batch.y)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach()}
         return Loss(0.5 * natural + 0.5 * perturbed, logs)
 
-    def _crafted(self, member: nn.Module, at: StepContext) -> Tensor:
+    def _crafted(self, member: nn.Module, context: StepContext) -> Tensor:
         """The batch perturbed on a member, which is put where the batch is."""
-        batch = at.batch  # in full precision, which mixed training hands to attacks alone
-        precision: Precision = "bf16" if at.precision in ("bf16", "twin", "compiled") else "fp32"
-        attack = rescaled(self.attack, at.scale)
+        batch = context.batch  # in full precision, which mixed training hands to attacks alone
+        precision: Precision = "bf16" if context.precision in ("bf16", "twin", "compiled") else "fp32"
+        attack = rescaled(self.attack, context.scale)
         network = member.to(batch.x.device, batch.x.dtype)
-        return attack.craft(network, batch.x, batch.y, seed=at.seed, ids=batch.ids, precision=precision)
-
-
-def fresh(model: nn.Module, seed: int) -> nn.Module:
-    """A network of the model's architecture with weights of its own, on the same device.
-
-    One that buttress created is created again; of another a copy is made, whose layers draw their weights again
-    (``reset_parameters``), while weights that belong to no such layer stay as they are.
-
-    Args:
-        model: the pattern; left as it is.
-        seed: of the weights; torch's global random state is left as it was.
-    """
-    like, spec = next(model.parameters(), torch.zeros(())), spec_of(model)
-    if spec is not None:
-        rest = {key: value for key, value in spec.items() if key not in ("name", "options")}
-        return create(spec["name"], seed=seed, **rest, **spec["options"]).to(like)
-    made = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for module in made.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-    return made.to(like)
-
-
-def given(network: str | Path | nn.Module) -> nn.Module:
-    """A copy of a network, or the network of a finished run's folder.
-
-    Raises:
-        UserError: when the folder holds no trained network that buttress can make again.
-    """
-    if isinstance(network, nn.Module):
-        return copy.deepcopy(network)
-    try:
-        spec = json.loads((Path(network) / "model.json").read_text())["model"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{network} is no folder of a finished run: give one, or the module itself") from None
-    if spec is None:
-        raise UserError(f"the network in {network} was not made by models.create: give the module itself")
-    made = from_spec(spec)
-    load_weights(made, Path(network) / "model.safetensors")
-    return made
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """The same network in eval mode, its weights out of reach of any gradient."""
-    network.zero_grad()  # what training left behind
-    return network.eval().requires_grad_(False)
+        return attack.craft(network, batch.x, batch.y, seed=context.seed, ids=batch.ids, precision=precision)

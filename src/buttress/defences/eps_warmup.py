@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
-from buttress.defences.base.label import named
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("eps-warmup")
@@ -30,8 +28,7 @@ class EpsWarmup(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
         super().__init__(base)
-        if not 0 <= epochs < math.inf:
-            raise UserError(f"the budget grows over 0 or more epochs; got {epochs}")
+        not_negative("epochs", epochs)
         self.epochs = epochs
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
@@ -50,11 +47,11 @@ class EpsWarmup(WrapperDefence):
         if self.epochs and not self.attacks_in_steps:
             when = "" if self.attack is None else " while the network is trained"
             raise UserError(
-                f"{named(self.base)} attacks nothing{when}, so there is no budget that could grow: "
+                f"{self.base.label()} attacks nothing{when}, so there is no budget that could grow: "
                 "give another base, or leave eps-warmup out"
             )
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss, under a share of the budget."""
-        at.scale = 1.0 if self.epochs == 0 else min(1.0, at.epoch / self.epochs)
-        return self.base.loss(model, batch, at)
+        context.scale = 1.0 if self.epochs == 0 else min(1.0, context.epoch / self.epochs)
+        return self.base.loss(model, batch, context)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
-from buttress.models.swaps import first_layer
+from buttress.models.surgery import first_layer
 from buttress.registry import defence, nearest
+from buttress.validation import not_negative
 
 
 @defence("first-layer-decay")
@@ -34,8 +33,7 @@ class FirstLayerDecay(WrapperDefence):
 
     def __init__(self, base: Defence | None = None, weight: float = 5e-3, layer: str | None = None) -> None:
         super().__init__(base)
-        if not 0 <= weight < math.inf:
-            raise UserError(f"weight must be 0 or more; got {weight}")
+        not_negative("weight", weight)
         self.weight, self.layer = weight, layer
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
@@ -56,9 +54,9 @@ class FirstLayerDecay(WrapperDefence):
             raise UserError(f"the network has no layer {name!r} with weights; {nearest(name, weighted)}")
         return weight
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted squared norm."""
-        base = self.base.loss(model, batch, at)
+        base = self.base.loss(model, batch, context)
         if self.weight == 0:
             return base
         size = self.first(model).square().sum()

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import positive, whole
 
 
 @defence("free")
@@ -41,13 +42,14 @@ class Free(Defence):
 
     delta: Tensor
 
-    def __init__(self, threat: Threat = Threat(), replays: int = 8, alpha: float = 1.0) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, replays: int = 8, alpha: float = 1.0) -> None:
         super().__init__()
-        check_threat("free", threat, "linf")
-        check_counts(replays=replays)
-        if not math.isfinite(threat.eps) or not 0 < alpha < math.inf:
-            raise UserError(f"free needs a finite eps and a positive alpha; got {threat.eps} and {alpha}")
         self.threat, self.replays, self.alpha = threat, replays, alpha
+        check_threat("free", threat, "linf")
+        whole("replays", replays)
+        positive("alpha", alpha)
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"free needs a finite eps; got {self.threat.eps}")
         self.register_buffer("delta", torch.zeros(0))  # as large as the largest batch so far
         self._leaf: Tensor | None = None
 
@@ -61,30 +63,30 @@ class Free(Defence):
         """A pass of each kind per replay."""
         return Cost(crafting=0, training=2 * self.replays, objectives=self.replays)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
-        x, eps = at.batch.x, at.scale * self.threat.eps
+        x, eps = context.batch.x, context.scale * self.threat.eps
         self._leaf = self._rows(x).clamp(-eps, eps).requires_grad_()
-        return Loss(F.cross_entropy(at.adversarial(self.threat.clip(x + self._leaf)), batch.y))
+        return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf)), batch.y))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """All replays of one batch."""
-        self._grow(do.batch.x)
+        self._grow(step.batch.x)
         for _ in range(self.replays):
-            do.update(do.loss())
+            step.update(step.loss())
             leaf, self._leaf = self._leaf, None
             if leaf is None or leaf.grad is None:
                 raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
-            eps = do.at.scale * self.threat.eps
-            moved = leaf.detach() + self.alpha * eps * leaf.grad.sign()
-            self.delta[: len(leaf)] = moved.clamp(-eps, eps)
+            eps = step.context.scale * self.threat.eps
+            delta = leaf.detach() + self.alpha * eps * leaf.grad.sign()
+            self.delta[: len(leaf)] = delta.clamp(-eps, eps)
 
     def _rows(self, x: Tensor) -> Tensor:
         """A copy of delta's rows for this batch, zeros where there are none yet."""
         rows = torch.zeros_like(x)
         if self.delta.shape[1:] == x.shape[1:]:
-            known = self.delta[: len(x)]
-            rows[: len(known)] = known
+            delta = self.delta[: len(x)]
+            rows[: len(delta)] = delta
         return rows
 
     def _grow(self, x: Tensor) -> None:

@@ -10,12 +10,13 @@ from torch import nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.attacks.gradient.pgd import Start
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import whole
 
 
 @defence("friendly")
@@ -40,7 +41,7 @@ class Friendly(Defence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         tau: int = 0,
@@ -52,6 +53,7 @@ class Friendly(Defence):
         super().__init__()
         if any(not isinstance(m, int | float) or not 0 <= m <= 1 for m in milestones):
             raise UserError(f"milestones must be shares of the training, from 0 to 1; got {milestones}")
+        whole("tau", tau, 0)
         self.threat, self.steps, self.step_size, self.tau = threat, steps, step_size, tau
         self.milestones, self.start, self.spare, self.mode = tuple(milestones), start, spare, mode
         self._attacks = [
@@ -74,7 +76,7 @@ class Friendly(Defence):
         """The attack when a share ``progress`` of the training is done."""
         return self._attacks[sum(progress >= milestone for milestone in self.milestones)]
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the points where the attack stopped."""
-        x_adv = at.craft(self.attack_at(at.progress), mode=self.mode)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = context.craft(self.attack_at(context.progress), mode=self.mode)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.class_counts import Verdicts, judge
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Epoch, Loss, StepContext
+from buttress.defences.base.verdicts import Verdicts, judge
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, whole
 
 LARGEST_SUM = 0.5  # of the multipliers of one term
 NARROWEST, WIDEST = 0.98, 2.5  # share of eps that remargin may give to a class
@@ -43,7 +44,7 @@ def class_weights(multiplier: Tensor) -> Tensor:
 
 
 @defence("frl")
-class FRL(Crafting):
+class FRL(CraftingDefence):
     """TRADES whose classes weigh more where their validation error exceeds the overall one, for fine-tuning.
 
     Xu, Liu, Li, Jain and Tang (ICML 2021), reweighting, by the authors' code: after each epoch the natural error and
@@ -81,7 +82,7 @@ class FRL(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 1.5,
@@ -95,10 +96,8 @@ class FRL(Crafting):
         super().__init__()
         numbers = {"beta": beta, "natural_rate": natural_rate, "boundary_rate": boundary_rate, "tolerance": tolerance}
         for name, value in {**numbers, "remargin_rate": remargin_rate}.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more; got {value}")
-        if validate_on < 1:
-            raise UserError(f"validate_on must be 1 or more; got {validate_on}")
+            not_negative(name, value)
+        whole("validate_on", validate_on)
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self.natural_rate, self.boundary_rate, self.tolerance = natural_rate, boundary_rate, tolerance
         self.remargin, self.remargin_rate, self.validate_on = remargin, remargin_rate, validate_on
@@ -114,14 +113,14 @@ class FRL(Crafting):
         for name in ("natural", "boundary", "margin"):
             self.register_buffer(name, torch.zeros(classes))
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch, each input weighted as its class."""
         if not len(self.natural):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y, classes = batch.y, len(self.natural)
         scale = self.eps_shares().to(y.device)[y] if self.remargin else None
-        x_adv = at.craft(self._attack, scale=scale)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self._attack, scale=scale)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         first, second = (classes * class_weights(m).to(clean)[y] for m in (self.natural, self.boundary))
         natural = (first * F.cross_entropy(clean, y, reduction="none")).mean()
         boundary = (second * losses.kl(adversarial, clean)).mean()
@@ -135,9 +134,9 @@ class FRL(Crafting):
         """Measure both errors of each class on the validation split and move the multipliers."""
         seed = derive(epoch.seed, "frl")
         split = epoch.data.val.stratified(self.validate_on, seed)
-        found = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
-        self.adjust(found.y, found.clean, found.robust)
-        share, seen = found.share(found.robust, len(self.natural))
+        verdicts = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
+        self.adjust(verdicts.y, verdicts.clean, verdicts.robust)
+        share, seen = verdicts.share(verdicts.robust, len(self.natural))
         epoch.figures["worst class, validation"] = float(share[seen].min())
 
     def adjust(self, y: Tensor, clean: Tensor, robust: Tensor) -> None:
@@ -145,12 +144,12 @@ class FRL(Crafting):
 
         A class without inputs counts as one with the overall error.
         """
-        found = Verdicts(y, clean, robust)
+        verdicts = Verdicts(y, clean, robust)
         errors = {"natural": ~clean, "boundary": clean & ~robust}
         overall = {name: float(wrong.float().mean()) for name, wrong in errors.items()}
         by_class = {}
         for name, wrong in errors.items():
-            share, seen = found.share(wrong, len(self.natural))
+            share, seen = verdicts.share(wrong, len(self.natural))
             by_class[name] = torch.where(seen, share, overall[name]).to(self.natural)
         for name, rate in (("natural", self.natural_rate), ("boundary", self.boundary_rate)):
             before = self.get_buffer(name)

@@ -50,16 +50,16 @@ class GaussianTraining(Defence):
         """One pass of each kind."""
         return Cost(crafting=0)
 
-    def noisy(self, x: Tensor, at: StepContext) -> Tensor:
+    def noisy(self, x: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the step's inputs, some of them with noise."""
-        random = at.random
-        chosen = random.uniform() < self.probability
+        random = context.random
+        mask = random.uniform() < self.probability
         std = x.new_tensor(self.std)[random.integers(len(self.std))]
-        moved = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
+        noisy = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
         if self.box is not None:
-            moved = moved.clamp(*self.box)
-        return moved.where(per_row(chosen, x), x)
+            noisy = noisy.clamp(*self.box)
+        return noisy.where(per_row(mask, x), x)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""
-        return Loss(F.cross_entropy(at.adversarial(self.noisy(batch.x, at)), batch.y))
+        return Loss(F.cross_entropy(context.adversarial(self.noisy(batch.x, context)), batch.y))

@@ -12,23 +12,24 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.settings_checks import check_threat
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.engine.oracle import Oracle
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 _LARGEST = 16 / 255  # up to here the authors used their rule for the weight
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Slope(Perturbation):
-    """The gradient of the loss at the input, crafted like an attack so that it is asked for once a step."""
+    """The gradient of the loss at the input, crafted like an attack so that it is computed once a step."""
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         return oracle.loss_and_grad(x)[1]
@@ -38,7 +39,7 @@ class _Slope(Perturbation):
 
 
 @defence("grad-align")
-class GradAlign(Crafting):
+class GradAlign(CraftingDefence):
     """FGSM training plus lam times the misalignment of the gradients at an input and at a random point near it.
 
     Andriushchenko and Flammarion, NeurIPS 2020, equation 6: 1 - cos(g(0), g(eta)), averaged over the inputs, with g(v)
@@ -59,14 +60,14 @@ class GradAlign(Crafting):
 
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
 
-    def __init__(self, threat: Threat = Threat(), lam: float | None = None) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, lam: float | None = None) -> None:
         super().__init__()
         check_threat("grad-align", threat, "linf")
-        if not math.isfinite(threat.eps):
-            raise UserError(f"grad-align needs a finite eps; got {threat.eps}")
-        if lam is not None and not 0 <= lam < math.inf:
-            raise UserError(f"lam must be 0 or more; got {lam}")
         self.threat, self.lam = threat, lam
+        if not math.isfinite(self.threat.eps):
+            raise UserError(f"grad-align needs a finite eps; got {self.threat.eps}")
+        if lam is not None:
+            not_negative("lam", lam)
         self._attack, self._slope = FGSM(threat=threat), _Slope(threat=threat)
 
     @property
@@ -76,28 +77,28 @@ class GradAlign(Crafting):
 
     @property
     def weight(self) -> float:
-        """Of the misalignment: ``lam``, or what the rule says."""
+        """Of the misalignment: ``lam``, or the rule's value."""
         if self.lam is not None:
             return self.lam
         return 0.02 * 10 ** (self.threat.eps * 255 / 8) if self.threat.eps <= _LARGEST else 0.2
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
-        x, eps = at.batch.x, at.scale * self.threat.eps
-        first = at.craft(self._slope, mode="train")
-        eta = eps * (2 * at.random.uniform(x.shape[1:], x.dtype) - 1)
-        penalty = misalignment(first, self._second(model, x + eta, batch.y, at))
+        x, eps = context.batch.x, context.scale * self.threat.eps
+        first = context.craft(self._slope, mode="train")
+        eta = eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1)
+        penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
         ball = Threat(eps=eps, box=self.threat.box)
         x_adv = ball.project(ball.ascend(x, first, eps), x)
-        value = F.cross_entropy(at.adversarial(x_adv), batch.y)
+        value = F.cross_entropy(context.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})
 
-    def _second(self, model: nn.Module, moved: Tensor, y: Tensor, at: StepContext) -> Tensor:
+    def _second(self, model: nn.Module, x_noisy: Tensor, y: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
-        with preserved(model, "train", at.seed, moved.device):
-            moved = moved.requires_grad_()
-            value = F.cross_entropy(at.task.read(model(moved)), y, reduction="sum")
-            return torch.autograd.grad(value, moved, create_graph=True)[0]
+        with preserved(model, "train", context.seed, x_noisy.device):
+            x_noisy = x_noisy.requires_grad_()
+            value = F.cross_entropy(context.task.read(model(x_noisy)), y, reduction="sum")
+            return torch.autograd.grad(value, x_noisy, create_graph=True)[0]
 
 
 def misalignment(first: Tensor, second: Tensor) -> Tensor:

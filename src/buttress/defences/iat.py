@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,14 +14,14 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import not_negative
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -47,7 +46,7 @@ class Mixture:
         return self.share * values + (1 - self.share) * values[self.order]
 
     def logits(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """(N, C) what ``run``, one pass of ``model``, says of ``x`` when its layer's values are mixed on the way."""
+        """(N, C) logits of ``run``, one pass of ``model``, for ``x`` when its layer's values are mixed on the way."""
         if self.layer is None:
             return run(self(x))
         with capture(model, [self.layer], replace=lambda name, value: self(value)):
@@ -59,7 +58,7 @@ class Mixture:
 
 
 @defence("iat")
-class IAT(Crafting):
+class IAT(CraftingDefence):
     """Half mixed clean inputs, half mixed perturbed ones (Lamb et al., AISec 2019).
 
     The attack sees the unmixed inputs and their labels. Then the clean batch and the perturbed batch are each mixed
@@ -86,7 +85,7 @@ class IAT(Crafting):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=7),
+        attack: Perturbation = PGD(steps=7),
         variant: Variant = "input",
         alpha: float | None = None,
         layers: Sequence[str] = (),
@@ -99,8 +98,8 @@ class IAT(Crafting):
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         if (variant == "manifold") != bool(layers):
             raise UserError(f"layers are named for the variant manifold, and only there; got {variant} and {layers}")
-        if alpha is not None and not 0 <= alpha < math.inf:
-            raise UserError(f"alpha must be a finite number of 0 or more; got {alpha}")
+        if alpha is not None:
+            not_negative("alpha", alpha)
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
 
@@ -115,39 +114,39 @@ class IAT(Crafting):
         return not self.independent or self.alpha == 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds the layers, so that a wrong name is told at once.
+        """Finds the layers, so that a wrong name is refused at once.
 
         Raises:
             UserError: for a name that the model does not have, or a pattern in its place.
         """
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            found = layer_names(model, x.to(next(model.parameters(), x)), self.layers)
+            names = layer_names(model, x.to(next(model.parameters(), x)), self.layers)
             for layer in self.layers:
-                if layer not in found:
-                    raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(found)}")
+                if layer not in names:
+                    raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(names)}")
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both halves' mixed cross-entropies."""
-        x_adv = at.craft(self.attack, mode=self.mode)
+        x_adv = context.craft(self.attack, mode=self.mode)
         halves = {}
-        for name, run, x in (("natural", at.clean, batch.x), ("adversarial", at.adversarial, x_adv)):
-            mixture = self.mixture(at, name if self.independent else "both")
+        for name, run, x in (("natural", context.clean, batch.x), ("adversarial", context.adversarial, x_adv)):
+            mixture = self.mixture(context, name if self.independent else "both")
             halves[name] = mixture.cross_entropy(mixture.logits(model, run, x), batch.y)
         value = 0.5 * halves["natural"] + 0.5 * halves["adversarial"]
         return Loss(value, {name: half.detach() for name, half in halves.items()})
 
-    def mixture(self, at: StepContext, half: str) -> Mixture:
+    def mixture(self, context: StepContext, half: str) -> Mixture:
         """One half's draws of a step.
 
         Args:
-            at: the step.
+            context: of the step.
             half: "natural", "adversarial", or "both" where they are not independent.
         """
-        seed = derive(at.seed, "mixture", half)
+        seed = derive(context.seed, "mixture", half)
         alpha = ALPHA[self.variant] if self.alpha is None else self.alpha
         share = float(np.random.default_rng(seed).beta(alpha, alpha)) if alpha else 1.0
-        order = torch.randperm(len(at.batch.x), generator=generator(seed, "order")).to(at.batch.x.device)
+        order = torch.randperm(len(context.batch.x), generator=generator(seed, "order")).to(context.batch.x.device)
         place = int(torch.randint(len(self.layers) + 1, (), generator=generator(seed, "place")))
         return Mixture(share, order, (None, *self.layers)[place])

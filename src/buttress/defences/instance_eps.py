@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, number, positive
 
 
 @defence("instance-eps")
-class InstanceEps(Crafting):
-    """Adversarial training that attacks each example with as much as it stands, so that fewer are pushed too far.
+class InstanceEps(CraftingDefence):
+    """Adversarial training that attacks each example with as much as it resists, so that fewer are pushed too far.
 
     Balaji, Goldstein and Hoffman (arXiv 1910.08051), IAAT: an example that is still right under an attack of its
     budget plus ``gamma`` gets a larger budget, one that is wrong under its own a smaller one; the change is smoothed,
@@ -40,7 +38,7 @@ class InstanceEps(Crafting):
         steps: steps of PGD.
         step_size: their length in input units at eps; it shrinks and grows with an example's budget. 2.5 eps / steps
             unless given.
-        gamma: how much more an example must stand to be given more, as a share of eps.
+        gamma: how much more an example must resist before its budget grows, as a share of eps.
         smoothing: share of gamma by which a budget moves at once.
         most: the largest budget, as a share of eps.
         warmup: epochs in which all examples keep the budget they start from.
@@ -52,7 +50,7 @@ class InstanceEps(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         gamma: float = 0.25,
@@ -61,10 +59,10 @@ class InstanceEps(Crafting):
         warmup: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 < gamma < math.inf or not 0 < smoothing <= 1:
-            raise UserError(f"gamma must be positive and smoothing in (0, 1]; got {gamma} and {smoothing}")
-        if not 1 <= most < math.inf or not 0 <= warmup < math.inf:
-            raise UserError(f"most must be 1 or more and warmup 0 or more; got {most} and {warmup}")
+        positive("gamma", gamma)
+        number("smoothing", smoothing, "(0, 1]")
+        number("most", most, "[1, inf)")
+        not_negative("warmup", warmup)
         self.threat, self.steps, self.step_size = threat, steps, step_size
         self.gamma, self.smoothing, self.most, self.warmup = gamma, smoothing, most, warmup
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)
@@ -89,26 +87,26 @@ class InstanceEps(Crafting):
         places: Tensor = self.rows(ids.to(self.shares.device))
         return places
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at points crafted with each example's budget."""
         share = self.shares[self._places(batch.ids)].to(batch.x.device)
-        x_adv = at.craft(self._attack, scale=share)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
+        x_adv = context.craft(self._attack, scale=share)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; then the budgets of its examples move."""
-        super().step(do)
-        if do.at.epoch < self.warmup:
+        super().step(step)
+        if step.context.epoch < self.warmup:
             return
-        places, y = self._places(do.batch.ids), do.batch.y
-        stands = do.at.passes["adversarial"].logits.detach().argmax(1) == y
-        more = do.at.craft(self._attack, scale=(self.shares[places] + self.gamma).to(do.batch.x.device))
-        with preserved(do.model, "eval", do.at.seed, more.device), torch.no_grad():
-            stands_more = do.at.task.read(do.model(more)).argmax(1) == y
-        direction = torch.where(stands_more, 1.0, torch.where(stands, 0.0, -1.0)).to(self.shares)
-        moved = self.shares[places] + self.smoothing * self.gamma * direction
+        places, y = self._places(step.batch.ids), step.batch.y
+        robust = step.context.passes["adversarial"].logits.detach().argmax(1) == y
+        more = step.context.craft(self._attack, scale=(self.shares[places] + self.gamma).to(step.batch.x.device))
+        with preserved(step.model, "eval", step.context.seed, more.device), torch.no_grad():
+            robust_at_more = step.context.task.read(step.model(more)).argmax(1) == y
+        direction = torch.where(robust_at_more, 1.0, torch.where(robust, 0.0, -1.0)).to(self.shares)
+        new_shares = self.shares[places] + self.smoothing * self.gamma * direction
         shares = self.shares.clone()
-        shares[places] = moved.clamp(0, self.most)
+        shares[places] = new_shares.clamp(0, self.most)
         self.shares = shares
 
     def end_epoch(self, epoch: Epoch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -12,14 +11,15 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.data.augment import Augment, Geometry, draws
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
 from buttress.random import Random
 from buttress.registry import defence
+from buttress.validation import not_negative, number, share, whole
 
 Penalty = Literal["l1", "squared"]
 
@@ -78,14 +78,13 @@ class JSIGR(Defence):
         mode: Mode = "eval",
     ) -> None:
         super().__init__()
-        if not 0 <= jacobian < math.inf or not 0 <= selective < math.inf:
-            raise UserError(f"jacobian and selective must be 0 or more; got {jacobian} and {selective}")
-        if (projections is not None and projections < 1) or every < 1:
-            raise UserError(f"projections (or none for exact) and every must be 1 or more; got {projections}, {every}")
-        if not 0 <= threshold <= 1 or not 0 <= label_smoothing < 1:
-            raise UserError(
-                f"threshold must be in [0, 1], label_smoothing in [0, 1); got {threshold} and {label_smoothing}"
-            )
+        not_negative("jacobian", jacobian)
+        not_negative("selective", selective)
+        if projections is not None:
+            whole("projections", projections)
+        whole("every", every)
+        share("threshold", threshold)
+        number("label_smoothing", label_smoothing, "[0, 1)")
         if penalty not in get_args(Penalty):
             raise UserError(f"penalty must be one of {', '.join(get_args(Penalty))}; got {penalty!r}")
         check_window(window, stride, fill)
@@ -95,7 +94,7 @@ class JSIGR(Defence):
         self._classes = self._windows = 0  # known once the data are
         self._augment: Augment | None = None
         self._seed = 0
-        self._made: Tensor | None = None  # this step's new maps
+        self._new_maps: Tensor | None = None  # this step's new maps
         self.register_buffer("maps", torch.zeros(0))
 
     @property
@@ -145,57 +144,61 @@ class JSIGR(Defence):
                 self.register_buffer("maps", maps)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The sum of the three terms."""
-        logits = at.clean(batch.x) if self.attack is None else at.adversarial(at.craft(self.attack, mode=self.mode))
+        logits = (
+            context.clean(batch.x)
+            if self.attack is None
+            else context.adversarial(context.craft(self.attack, mode=self.mode))
+        )
         entropy = F.cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing)
         if not self.jacobian and not self.selective:
             return Loss(entropy)
         value, logs = entropy, {"cross_entropy": entropy.detach()}
         # After the pass that trains: BatchNorm's buffers must be in the backward pass what they were in this one.
-        with preserved(model, "eval", at.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
+        with preserved(model, "eval", context.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
             clean = batch.x.detach().to(torch.promote_types(batch.x.dtype, torch.float32))
             x = clean.clone().requires_grad_()
-            logits = at.task.read(model(x))
+            logits = context.task.read(model(x))
             if self.jacobian:
-                norm = jacobian_norm(logits, x, self.projections, at.random.fork("projections")).mean()
+                norm = jacobian_norm(logits, x, self.projections, context.random.fork("projections")).mean()
                 value, logs["jacobian"] = value + self.jacobian * norm, norm.detach()
             if self.selective:
                 (slope,) = torch.autograd.grad(log_probability(logits, batch.y).sum(), x, create_graph=True)
                 size = slope.abs() if self.penalty == "l1" else slope.square()
-                outside = (self._saliency(model, Batch(clean, batch.y, batch.ids), at) < self.threshold)[:, None]
+                outside = (self._saliency(model, Batch(clean, batch.y, batch.ids), context) < self.threshold)[:, None]
                 selected = (size * outside).flatten(1).sum(1).mean()
                 value, logs["selective"] = value + self.selective * selected, selected.detach()
         return Loss(value, logs)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; then new maps are kept where they are of use in later epochs."""
-        do.update(do.loss())
-        if self._made is not None:
-            rows = self.rows(do.batch.ids)
-            kept = self.maps[rows].to(self._made.dtype)
-            geometry = self._geometry(do.batch, do.at)
-            whole = self._made[:, None] if geometry is None else geometry.put(self._made[:, None], kept)
+        step.update(step.loss())
+        if self._new_maps is not None:
+            rows = self.rows(step.batch.ids)
+            maps = self.maps[rows].to(self._new_maps.dtype)
+            geometry = self._geometry(step.batch, step.context)
+            whole = self._new_maps[:, None] if geometry is None else geometry.put(self._new_maps[:, None], maps)
             self.maps[rows] = whole.to(self.maps.dtype)
-            self._made = None
+            self._new_maps = None
 
-    def _saliency(self, model: nn.Module, batch: Batch, at: StepContext) -> Tensor:
+    def _saliency(self, model: nn.Module, batch: Batch, context: StepContext) -> Tensor:
         """(N, H, W) maps of the batch: new ones, or those of an earlier epoch where the images are now."""
-        if int(at.epoch) % self.every == 0:
-            made = at.once("occlusion", lambda: self._covered(model, batch, at))
-            self._made = made if self.every > 1 else None
-            return made
-        kept, geometry = self.maps[self.rows(batch.ids)], self._geometry(batch, at)
+        if int(context.epoch) % self.every == 0:
+            maps = context.once("occlusion", lambda: self._covered(model, batch, context))
+            self._new_maps = maps if self.every > 1 else None
+            return maps
+        maps, geometry = self.maps[self.rows(batch.ids)], self._geometry(batch, context)
         size = (batch.x.shape[2], batch.x.shape[3])
-        return (kept if geometry is None else geometry.cut(kept, size)).squeeze(1).to(batch.x.dtype)
+        return (maps if geometry is None else geometry.cut(maps, size)).squeeze(1).to(batch.x.dtype)
 
-    def _covered(self, model: nn.Module, batch: Batch, at: StepContext) -> Tensor:
-        return occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=at.task)
+    def _covered(self, model: nn.Module, batch: Batch, context: StepContext) -> Tensor:
+        return occlusion(model, batch.x, batch.y, self.window, stride=self.stride, fill=self.fill, task=context.task)
 
-    def _geometry(self, batch: Batch, at: StepContext) -> Geometry | None:
+    def _geometry(self, batch: Batch, context: StepContext) -> Geometry | None:
         if self._augment is None:
             return None
-        return self._augment.geometry(draws(self._seed, int(at.epoch), batch.ids), batch.x.device)
+        return self._augment.geometry(draws(self._seed, int(context.epoch), batch.ids), batch.x.device)
 
 
 def _refuse_processes() -> None:

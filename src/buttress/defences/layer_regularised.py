@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +14,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("layer-regularised")
@@ -53,8 +53,9 @@ class LayerRegularised(WrapperDefence):
         gammas = list(gamma) if isinstance(gamma, Sequence) else [gamma] * len(layers)
         if len(gammas) != len(layers):
             raise UserError(f"{len(layers)} layers need one gamma or as many; got {len(gammas)}")
-        if any(not isinstance(g, int | float) or not 0 <= g < math.inf for g in (*gammas, warmup)):
-            raise UserError(f"gamma and warmup must be 0 or more; got {gamma} and {warmup}")
+        for value in gammas:
+            not_negative("gamma", value)
+        not_negative("warmup", warmup)
         self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
 
     @property
@@ -75,16 +76,16 @@ class LayerRegularised(WrapperDefence):
             self._check_names(model, x.to(next(model.parameters(), x)))
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
-        rise = 1.0 if self.warmup == 0 else min(1.0, at.epoch / self.warmup)
+        rise = 1.0 if self.warmup == 0 else min(1.0, context.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
-            return self.base.loss(model, batch, at)
+            return self.base.loss(model, batch, context)
         self._check_base()
-        at.watch(tuple(weights))
-        base = self.base.loss(model, batch, at)
-        perturbed, clean = at.passes["adversarial"].activations, at.clean_activations()
+        context.watch(tuple(weights))
+        base = self.base.loss(model, batch, context)
+        perturbed, clean = context.passes["adversarial"].activations, context.clean_activations()
         missing = [layer for layer in weights if layer not in clean or layer not in perturbed]
         if missing:
             self._check_names(model, batch.x)
@@ -110,7 +111,7 @@ class LayerRegularised(WrapperDefence):
             )
 
     def _check_names(self, model: nn.Module, x: Tensor) -> None:
-        found = layer_names(model, x, self.layers)
+        names = layer_names(model, x, self.layers)
         for layer in self.layers:
-            if layer not in found:
-                raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(found)}")
+            if layer not in names:
+                raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")

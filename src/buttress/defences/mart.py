@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 
 def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -30,7 +28,7 @@ def boosted_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 @defence("mart")
-class MART(Crafting):
+class MART(CraftingDefence):
     """Boosted cross-entropy, plus a divergence that counts for more where the clean input is misclassified.
 
     Wang et al., ICLR 2020: ``lam`` times the KL divergence of perturbed from clean predictions, each input
@@ -50,18 +48,17 @@ class MART(Crafting):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, lam: float = 5.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, lam: float = 5.0
     ) -> None:
         super().__init__()
-        if not 0 <= lam < math.inf:
-            raise UserError(f"lam must be a finite number of 0 or more; got {lam}")
+        not_negative("lam", lam)
         self.threat, self.steps, self.step_size, self.lam = threat, steps, step_size, lam
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal")
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         doubt = 1 - clean.softmax(1).gather(1, batch.y[:, None]).squeeze(1)
         boosted = boosted_cross_entropy(adversarial, batch.y).mean()
         boundary = (losses.kl(adversarial, clean) * doubt).mean()

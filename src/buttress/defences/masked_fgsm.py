@@ -11,17 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
-from buttress.attacks.corruptions.noise import pixels
+from buttress.attacks.corruptions.noises import pixels
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import number
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
 TrainOn = Literal["masked", "unmasked"]
@@ -29,7 +30,7 @@ Start = Literal["zero", "uniform"]
 
 
 @defence("masked-fgsm")
-class MaskedFGSM(Crafting):
+class MaskedFGSM(CraftingDefence):
     """FGSM training whose step is taken at images with a share of their pixels set to 0.
 
     One of the cheap changes that keep FGSM training from catastrophic overfitting in Li et al. (arXiv 2209.02684). The
@@ -54,7 +55,7 @@ class MaskedFGSM(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         rate: float = 0.3,
         pattern: Pattern = "random_per_batch",
         train_on: TrainOn = "masked",
@@ -63,16 +64,15 @@ class MaskedFGSM(Crafting):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-            raise UserError(f"rate, the share of masked pixels, must be in [0, 1); got {rate!r}")
+        number("rate", rate, "[0, 1)")
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
-        for name, value, known in choices:
-            if value not in get_args(known):
-                raise UserError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
+        for name, value, allowed in choices:
+            if value not in get_args(allowed):
+                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
         self.start, self.alpha, self.mode = start, alpha, mode
         self._attack = self._step_of(threat)
-        self._free = self._step_of(replace(threat, box=None))
+        self._free = self._step_of(replace(self.threat, box=None))
         self._seed = 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
@@ -80,27 +80,27 @@ class MaskedFGSM(Crafting):
         self._seed = derive(seed, "mask")
         return data
 
-    def mask(self, x: Tensor, at: StepContext) -> Tensor:
+    def mask(self, x: Tensor, context: StepContext) -> Tensor:
         """(1 or N, 1 or C, ...) ones and zeros, zero where a pixel is masked in this step."""
         shape = pixels(x)
         if self.pattern == "random_per_sample":
-            draws = at.random.uniform(shape, x.dtype)
+            draws = context.random.uniform(shape, x.dtype)
         else:
-            seed = self._seed if self.pattern == "fixed" else derive(at.seed, "mask")
+            seed = self._seed if self.pattern == "fixed" else derive(context.seed, "mask")
             draws = torch.rand(1, *shape, generator=generator(seed, "pixels")).to(x)
         return (draws >= self.rate).to(x.dtype)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy where the step leads."""
-        x = at.batch.x
-        masked = x * self.mask(x, at)
-        there = copy.copy(at)  # the same step, at the masked images
+        x = context.batch.x
+        masked = x * self.mask(x, context)
+        there = copy.copy(context)  # the same step, at the masked images
         there.batch = Batch(masked, batch.y, batch.ids)
-        crafted = there.craft(self._free, mode=self.mode)
+        x_adv_masked = there.craft(self._free, mode=self.mode)
         base = masked if self.train_on == "masked" else x
         # Without a box while crafting: a masked pixel at the box's edge keeps its step for the unmasked image.
-        x_adv = self.threat.project(base + (crafted - masked), base)
-        return Loss(F.cross_entropy(at.adversarial(x_adv), batch.y))
+        x_adv = self.threat.project(base + (x_adv_masked - masked), base)
+        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
 
     def _step_of(self, threat: Threat) -> Attack:
         return FGSM(threat=threat) if self.start == "zero" else FGSMRS(threat=threat, alpha=self.alpha)

@@ -8,10 +8,10 @@ from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
-from buttress.errors import UserError
 from buttress.models.blocks.noisy import add_noise, is_noisy
 from buttress.random import derive, seed_torch
 from buttress.registry import defence
+from buttress.validation import not_negative
 
 
 @defence("self-ensemble")
@@ -36,8 +36,7 @@ class SelfEnsemble(Defence):
     def __init__(self, first: float = 0.2, inner: float = 0.1) -> None:
         super().__init__()
         for name, std in (("first", first), ("inner", inner)):
-            if not 0 <= std < torch.inf:
-                raise UserError(f"{name}, a standard deviation, must be a finite number of 0 or more; got {std}")
+            not_negative(name, std)
         self.first, self.inner = first, inner
 
     @property
@@ -51,9 +50,9 @@ class SelfEnsemble(Defence):
             add_noise(model, self.first, self.inner)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
         device = batch.x.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            seed_torch(derive(at.seed, "noise"))
-            return Loss(F.cross_entropy(at.clean(batch.x), batch.y))
+            seed_torch(derive(context.seed, "noise"))
+            return Loss(F.cross_entropy(context.clean(batch.x), batch.y))

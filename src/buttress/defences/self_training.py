@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,15 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Loss, StepContext
+from buttress.defences.base.networks import load_network, new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh, given
 from buttress.defences.trades import TRADES
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, whole
 
 
 @defence("self-training")
@@ -56,7 +56,7 @@ class SelfTraining(TRADES):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         beta: float = 6.0,
@@ -68,10 +68,8 @@ class SelfTraining(TRADES):
         super().__init__(threat, steps, step_size, beta)
         if not isinstance(unlabelled, str) and not 0 < unlabelled < 1:
             raise UserError(f"unlabelled must be a share between 0 and 1, or a .npz file; got {unlabelled}")
-        if not 0 <= weight < math.inf:
-            raise UserError(f"weight must be a finite number of 0 or more; got {weight}")
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"epochs of training the teacher must be 1 or more; got {epochs!r}")
+        not_negative("weight", weight)
+        whole("epochs", epochs)
         self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs
         object.__setattr__(self, "teacher", teacher)  # not as a submodule: neither trained nor in a checkpoint
         self.register_buffer("guessed", torch.zeros(0, dtype=torch.int64), persistent=False)
@@ -80,10 +78,10 @@ class SelfTraining(TRADES):
         """Trains the teacher where none was given, and returns the data with its guesses."""
         labelled, rest = self._parts(data, seed)
         if self.teacher is None:
-            teacher = fresh(model, derive(seed, "teacher"))
+            teacher = new_network(model, derive(seed, "teacher"))
             pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"))
         else:
-            teacher = given(self.teacher).to(next(model.parameters()))
+            teacher = load_network(self.teacher).to(next(model.parameters()))
         guesses = predicted(teacher, rest)
         self.guessed = rest.ids.to(self.guessed.device)
         if isinstance(self.unlabelled, str):
@@ -95,10 +93,10 @@ class SelfTraining(TRADES):
             train = Split(data.train.x, y, data.train.ids)
         return replace(data, train=train)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The weighted mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         guessed = torch.isin(batch.ids, self.guessed)
         weight = clean.new_ones(len(clean)).masked_fill(guessed, self.weight)
         weight = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)  # all may count 0

@@ -30,6 +30,6 @@ class Standard(Defence):
         """One pass of each kind."""
         return Cost(crafting=0)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""
-        return Loss(F.cross_entropy(at.clean(batch.x), batch.y, label_smoothing=self.label_smoothing))
+        return Loss(F.cross_entropy(context.clean(batch.x), batch.y, label_smoothing=self.label_smoothing))

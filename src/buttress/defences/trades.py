@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import nn
 
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 
 @defence("trades")
-class TRADES(Crafting):
+class TRADES(CraftingDefence):
     """Clean cross-entropy plus beta times the KL divergence of perturbed from clean predictions.
 
     Zhang et al., ICML 2019, equation 5; beta is 1 / lambda of the paper. The attack maximises the same divergence from
@@ -37,17 +35,16 @@ class TRADES(Crafting):
     clean_pass = True
 
     def __init__(
-        self, threat: Threat = Threat(), steps: int = 10, step_size: float | None = None, beta: float = 6.0
+        self, threat: Threat = NOT_GIVEN, steps: int = 10, step_size: float | None = None, beta: float = 6.0
     ) -> None:
         super().__init__()
-        if not 0 <= beta < math.inf:
-            raise UserError(f"beta must be a finite number of 0 or more; got {beta}")
+        not_negative("beta", beta)
         self.threat, self.steps, self.step_size, self.beta = threat, steps, step_size, beta
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss="kl")
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean of both terms over the batch."""
-        x_adv = at.craft(self.attack)
-        clean, adversarial = at.clean(batch.x), at.adversarial(x_adv)
+        x_adv = context.craft(self.attack)
+        clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
         natural, boundary = F.cross_entropy(clean, batch.y), losses.kl(adversarial, clean).mean()
         return Loss(natural + self.beta * boundary, {"natural": natural.detach(), "boundary": boundary.detach()})

@@ -11,6 +11,7 @@ from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import Mode, Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.validation import one_of, whole
 
 
 def check_call(search: Search, mode: Mode, precision: Precision, batch_size: int | None) -> None:
@@ -19,15 +20,14 @@ def check_call(search: Search, mode: Mode, precision: Precision, batch_size: int
     Raises:
         UserError: naming the setting, its value and what it may be.
     """
-    for name, value, known in (
+    for name, value, choices in (
         ("search", search, get_args(Search)),
         ("mode", mode, get_args(Mode)),
         ("precision", precision, get_args(Precision)),
     ):
-        if value not in known:
-            raise UserError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-    if batch_size is not None and batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more; got {batch_size}")
+        one_of(name, value, choices)
+    if batch_size is not None:
+        whole("batch_size", batch_size)
     if mode == "train" and (search == "first" or batch_size is not None):
         raise UserError('mode="train" mixes the inputs of a batch: it needs search="full" and no batch_size')
     if mode == "train" and precision not in ("fp32", "bf16"):

@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
         return [str(data.dtype), list(data.shape), hashlib.sha256(raw.numpy().tobytes()).hexdigest()]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
-        return {"class": f"{type(value).__module__}.{type(value).__qualname__}", **fields}
+        return {"class": name_of(type(value)), **fields}
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -35,14 +35,20 @@ def plain(value: Any) -> Any:
     if inspect.isfunction(value):
         held = [plain(cell.cell_contents) for cell in value.__closure__ or ()]
         defaults = [plain(value.__defaults__), plain(value.__kwdefaults__)]
-        return [f"{value.__module__}.{value.__qualname__}", _body(value.__code__), held, defaults]
+        return [name_of(value), _body(value.__code__), held, defaults]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, type) or inspect.isbuiltin(value):
-        return f"{value.__module__}.{value.__qualname__}"
+        return name_of(value)
     if hasattr(value, "__dict__"):
-        return [f"{type(value).__module__}.{type(value).__qualname__}", plain(vars(value))]
+        return [name_of(type(value)), plain(vars(value))]
     return [type(value).__qualname__, repr(value)]
+
+
+def name_of(thing: Any) -> str:
+    """A class's or function's name; where it is buttress's own, without its file, which may move."""
+    module: str = thing.__module__
+    return f"{'buttress' if module.split('.')[0] == 'buttress' else module}.{thing.__qualname__}"
 
 
 def _body(code: CodeType) -> Any:

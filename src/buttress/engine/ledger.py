@@ -1,25 +1,24 @@
-"""An attack's books: who takes part, who has been beaten and when that is read, and what was spent on whom."""
+"""Which inputs an attack still searches, where it succeeded, and what was spent on each input."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from buttress.engine.runner import Runner
 from buttress.threat import per_row
 
 Search = Literal["full", "first"]
 Inside = Callable[[Tensor, Tensor], Tensor]
+Rows = Tensor | slice
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one part of a composed attack did: inputs it was given, inputs it beat, passes spent on all of them."""
+    """What one part of a composed attack did: inputs that it got, its successes, passes spent on all of them."""
 
     name: str
     entered: int
@@ -32,193 +31,121 @@ class Stage:
         mine, theirs = vars(self), vars(other)
         return replace(self, **{key: mine[key] + theirs[key] for key in mine if key != "name"})
 
+    @classmethod
+    def of(cls, name: str, part: Ledger, success: Tensor) -> Stage:
+        """Of a part that searched (M,) inputs, ``success`` (M,) bool saying on which it succeeded."""
+        spent = int(part.forwards.sum()), int(part.backwards.sum())
+        return cls(name, len(success), int(success.sum()), *spent)
+
     def facts(self) -> dict[str, str | int]:
         """As findings and files have it, where ``beaten`` counts the successes."""
         return {("beaten" if key == "successes" else key): value for key, value in vars(self).items()}
 
 
-class Ledger(ABC):
-    """What is known of each input while an attack searches; `Oracle` asks the questions.
+class Ledger:
+    """The state of a search, one entry per input.
 
     Attributes:
-        x: (N, ...) the unperturbed inputs.
-        y: (N,) the truth.
-        target: (N,) the class wanted by a targeted attack, or None.
         alive: (N,) bool, the inputs that still take part.
-        resting: (N,) bool, the inputs that `rest`; they stay alive.
-        success: (N,) bool, whether the last point asked about beat the model, as the search's precision saw it.
+        resting: (N,) bool, the inputs that are set aside for a while; they stay alive.
+        rows: indices of the inputs that are computed now; None means all.
+        success: (N,) bool, whether the last point asked about was adversarial, as the search's precision saw it.
+        point: (N, ...) the first adversarial point of each input that has left; ``output`` (N, C) the output there.
         forwards: (N,) int64, forward passes spent on each input; ``backwards`` likewise.
+        unread: (N,) bool, the inputs with a success that has not been read from the device yet.
         stages: what each part of a composed attack did, in order.
+        x: (N, ...) the unperturbed inputs.
+        search: "full" keeps every input to the end; with "first" an input leaves after its first success.
+        inside: (x_adv, x) -> (N,) bool, which points may count as a success, for attacks that ask outside the threat.
+        read_every: questions after which successes are read from the device.
     """
 
-    def __init__(
-        self,
-        passes: Runner,
-        x: Tensor,
-        y: Tensor,
-        target: Tensor | None = None,
-        *,
-        search: Search = "full",
-        inside: Inside | None = None,
-        read_every: int = 1,
-    ) -> None:
-        """Open the books on these inputs.
-
-        Args:
-            passes: runs the model.
-            x: (N, ...) inputs.
-            y: (N,) the truth.
-            target: (N,) classes wanted, or None.
-            search: "full" or "first".
-            inside: (x_adv, x) -> (N,) bool, which points count as found, for attacks that look outside the threat.
-            read_every: questions after which the flags of found points are read from the device.
-        """
-        self.passes, self.task, self.x, self.y, self.target = passes, passes.task, x, y, target
-        self.search, self.inside, self.read_every = search, inside, read_every
+    def __init__(self, x: Tensor, search: Search, inside: Inside | None, read_every: int) -> None:
+        self.x, self.search, self.inside, self.read_every = x, search, inside, read_every
         self.alive = torch.ones(len(x), dtype=torch.bool, device=x.device)
         self.resting, self.success = torch.zeros_like(self.alive), torch.zeros_like(self.alive)
         self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.backwards = torch.zeros_like(self.forwards)
         self.stages: dict[str, Stage] = {}
-        self._rows: Tensor | None = None  # the rows computed now; None means all
-        self._found = x.clone()  # where a point beat the model: the point, and the output there
-        self._found_output: Tensor | None = None
-        self._waiting = torch.zeros_like(self.alive)  # found, not read yet
-        self._asked = 0
-        self._none: Tensor | None = None  # (0, C), the answer where nobody is asked about
+        self.rows: Tensor | None = None
+        self.point, self.output = x.clone(), x.new_zeros(0)
+        self.unread = torch.zeros_like(self.alive)
+        self._questions = 0
+
+    def share(self, other: Ledger) -> None:
+        """Keep the inputs that take part, and the counts, together with another search over the same inputs."""
+        self.alive, self.forwards, self.backwards = other.alive, other.forwards, other.backwards
 
     @property
-    @abstractmethod
-    def clean(self) -> Tensor:
-        """(N, C) the output for the unperturbed inputs, in float32."""
+    def indices(self) -> Rows:
+        """Of the inputs that are computed now."""
+        return slice(None) if self.rows is None else self.rows
 
-    @abstractmethod
-    def _again(self, points: Tensor, rows: Tensor) -> Tensor:
-        """(M, C) float32 outputs at the points of these rows, counted like any other pass."""
+    def take(self, values: Tensor) -> Tensor:
+        """The entries of the inputs that are computed now."""
+        return values if self.rows is None else values[self.rows]
 
-    @property
-    def done(self) -> bool:
-        """Whether a question would be about no input: each has left, or rests."""
-        return self._rows is not None and not len(self._rows)
+    def whole(self, part: Tensor) -> Tensor:
+        """(N, ...) with the entries of those inputs put in their places, and 0 elsewhere."""
+        if self.rows is None:
+            return part
+        return part.new_zeros(len(self.x), *part.shape[1:]).index_copy_(0, self.rows, part)
 
-    @property
-    def together(self) -> bool:
-        """Whether it is a full search on a model in train mode: BatchNorm asks for a batch that stays whole."""
-        model = self.passes.model
-        return self.search == "full" and isinstance(model, nn.Module) and any(m.training for m in model.modules())
+    def select(self, together: bool) -> None:
+        """Settle which inputs are computed; ``together`` where the batch must stay whole while one is."""
+        rows = (self.alive & ~self.resting).nonzero().squeeze(1)
+        whole = len(rows) == len(self.x) or (len(rows) > 0 and together)
+        self.rows = None if whole else rows
 
-    def rest(self, rows: Tensor) -> None:
-        """Ask no more about these inputs, (N,) bool, until the next call, whose ``rows`` replace them; see `wake`.
+    def count(self, rows: Rows, forwards: int, backwards: int) -> None:
+        """Add passes to these inputs."""
+        self.forwards[rows] += forwards
+        if backwards:
+            self.backwards[rows] += backwards
 
-        For inputs that are finished by themselves, so that neither cost nor time depends on the others of the batch.
-        They stay `alive` and `settle` computes them; meanwhile outputs, losses and gradients read 0 for them, and
-        `success` keeps its last value, which says nothing of later points. Where the batch must stay whole (`together`)
-        they are asked about, and counted, until all of them rest. An attack wakes the inputs before it returns.
-        """
-        self.resting = rows.clone()
-        self._select()
-
-    def wake(self) -> None:
-        """Let no input rest."""
-        if bool(self.resting.any()):
-            self.rest(torch.zeros_like(self.resting))
-
-    def drop_wrong(self) -> None:
-        """Let the inputs go that beat the model unperturbed; for ``search="first"``."""
-        self._found_output = self.clean.clone()
-        self._waiting = self.task.is_adversarial(self.clean, self.y, self.target)
-        self._read(confirmed=True)
-
-    def merge(self, part: Ledger, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
-        """Take over a part's counts, and (M,) bool which of its points beat the model; those leave a first search.
-
-        Args:
-            part: made by `Oracle.only` for the same rows.
-            rows: (M,) indices.
-            points: (M, ...) inside the threat, settled, with their float32 ``output``.
-            output: (M, C).
-            name: of the stage.
-        """
-        won = self.task.is_adversarial(output, part.y, part.target)
+    def add(self, part: Ledger, rows: Tensor) -> None:
+        """Add what a search over some of the inputs, (M,) indices, spent."""
         self.forwards[rows] += part.forwards
         self.backwards[rows] += part.backwards
-        spent = int(part.forwards.sum()), int(part.backwards.sum())
-        stage = Stage(name, len(rows), int(won.sum()), *spent)
-        self.stages[name] = self.stages[name] + stage if name in self.stages else stage
-        self.success[rows] = won
-        if self.search == "first":
-            if self._found_output is None:
-                self._found_output = self.clean.clone()
-            self._found[rows[won]], self._found_output[rows[won]] = points[won], output[won]
-            self._waiting[rows[won]] = True
-            self._read(confirmed=True)
-        return won
 
-    def _select(self) -> None:
-        """Settle which rows are computed."""
-        rows = (self.alive & ~self.resting).nonzero().squeeze(1)
-        whole = len(rows) == len(self.x) or (len(rows) > 0 and self.together)
-        self._rows = None if whole else rows
+    def add_stage(self, stage: Stage) -> None:
+        """Add what a part of a composed attack did; parts of one name are added up."""
+        before = self.stages.get(stage.name)
+        self.stages[stage.name] = stage if before is None else before + stage
 
-    def _take(self, values: Tensor) -> Tensor:
-        return values if self._rows is None else values[self._rows]
+    def note(self, points: Tensor, output: Tensor, success: Tensor, proof: bool) -> bool:
+        """Note the answer to one question about the inputs computed now; returns whether successes are due to be read.
 
-    def _index(self, part: slice) -> Tensor | slice:
-        return part if self._rows is None else self._rows[part]
-
-    def _scatter(self, part: Tensor) -> Tensor:
-        if self._rows is None:
-            return part
-        whole = part.new_zeros(len(self.x), *part.shape[1:])
-        whole[self._rows] = part
-        return whole
-
-    def _count(self, rows: Tensor | slice, backwards: int = 0) -> None:
-        self.forwards[rows] += self.passes.draws
-        if backwards:
-            self.backwards[rows] += backwards * self.passes.draws
-
-    def _note(self, points: Tensor, output: Tensor) -> None:
-        """Mark the rows whose output beats the model; every so many questions the marks are read."""
-        if not len(output):
-            return
-        self._none = output[:0]
-        y, target = self._take(self.y), None if self.target is None else self._take(self.target)
-        won = self.task.is_adversarial(output, y, target)
-        rows: Tensor | slice = slice(None) if self._rows is None else self._rows
-        self.success[rows] = won
-        if self.search == "full" or self.passes.draws > 1:  # one set of draws is no proof: those search on
-            return
+        Args:
+            points: (M, ...) that were asked about.
+            output: (M, C) there.
+            success: (M,) bool, which of them are adversarial.
+            proof: whether that is enough to let an input leave.
+        """
+        rows: Rows = slice(None) if self.rows is None else self.rows
+        self.success[rows] = success
+        if self.search == "full" or not proof:
+            return False
         if self.inside is not None:
-            won = won & self.inside(points, self._take(self.x))
-        if self._found_output is None:
-            self._found_output = output.new_zeros(len(self.x), *output.shape[1:])
-        new = won & ~self._waiting[rows]
+            success = success & self.inside(points, self.take(self.x))
+        if not len(self.output):
+            self.output = output.new_zeros(len(self.x), *output.shape[1:])
+        new = success & ~self.unread[rows]
         if self.read_every == 1:
             index = torch.arange(len(self.x), device=new.device)[rows][new]
-            self._found[index], self._found_output[index] = points[new], output[new]
+            self.point[index], self.output[index] = points[new], output[new]
         else:  # no index, so nothing is read from the device
-            self._found[rows] = torch.where(per_row(new, points), points, self._found[rows])
-            self._found_output[rows] = torch.where(per_row(new, output), output, self._found_output[rows])
-        self._waiting[rows] |= won
-        self._asked += 1
-        if self._asked % self.read_every == 0:
-            self._read()
+            self.point[rows] = torch.where(per_row(new, points), points, self.point[rows])
+            self.output[rows] = torch.where(per_row(new, output), output, self.output[rows])
+        self.unread[rows] |= success
+        self._questions += 1
+        return self._questions % self.read_every == 0
 
-    def _read(self, confirmed: bool = False) -> None:
-        """Let the marked rows go; what another precision than float32 said is asked again."""
-        if self.search == "full":
-            return
-        index = (self._waiting & self.alive).nonzero().squeeze(1)
-        self._waiting.zero_()
-        if len(index) and not confirmed and self.passes.precision != "fp32":
-            points = self._found[index]
-            output = self._again(points, index)
-            sure = self.task.is_adversarial(output, self.y[index], None if self.target is None else self.target[index])
-            self.success[index] = sure
-            index, output = index[sure], output[sure]
-            assert self._found_output is not None
-            self._found_output[index] = output
+    def leave(self, index: Tensor, points: Tensor, output: Tensor, together: bool) -> None:
+        """Let these inputs, (M,) indices, leave with (M, ...) adversarial points and float32 outputs (M, C)."""
+        if not len(self.output):
+            self.output = output.new_zeros(len(self.x), *output.shape[1:])
+        self.point[index], self.output[index] = points, output
         if len(index):
             self.alive[index] = False
-            self._select()
+            self.select(together)

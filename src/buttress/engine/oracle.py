@@ -2,61 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from buttress import losses
 from buttress.engine.ledger import Inside as Inside
-from buttress.engine.ledger import Ledger
+from buttress.engine.ledger import Ledger, Rows
 from buttress.engine.ledger import Search as Search
 from buttress.engine.ledger import Stage as Stage
+from buttress.engine.precision_choice import choose_precision
+from buttress.engine.runner import Precision, Runner
+from buttress.engine.twin import out_of_memory
 from buttress.errors import UserError
 from buttress.threat import per_row
 
+# Of the output (M, C) for some inputs: values (M,), and slopes (M, C) at the output, to be led back to the inputs.
+Ends = Callable[[Tensor, Rows], tuple[list[Tensor], list[Tensor]]]
+_NO_GRADIENT = "the model's output has no gradient: use an attack that needs none, or a transfer attack"
+_NO_PATH = "the model's output does not depend on its input through differentiable operations"
 
-class Oracle(Ledger):
-    """Answers an attack's questions about a model, and keeps the books (`Ledger`).
+
+class Oracle:
+    """Answers an attack's questions about a model: `Runner` says how the model runs, `Ledger` for which inputs.
 
     Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; for the others
-    outputs, losses and gradients read 0. With ``search="first"`` an input leaves once a point that beats the model has
-    been confirmed in float32 by the caller's own model; with "full" all stay, and so they do where an answer is a mean
-    over draws.
+    outputs, losses and gradients read 0. With ``search="first"`` an input leaves once an adversarial point has been
+    confirmed in float32 by the caller's own model; with "full" all stay, and so they do where an answer is a mean over
+    draws.
+
+    It is about inputs ``x`` (N, ...) with the truth ``y`` and perhaps a ``target`` (N,). ``search``, ``inside`` and
+    ``read_every`` are as for the `Ledger`, whose ``alive``, ``resting``, ``success``, ``forwards``, ``backwards`` and
+    ``stages`` are attributes of the oracle, too.
     """
 
-    _clean: Tensor | None = None
-    _checked = False
-
-    @property
-    def clean(self) -> Tensor:
-        """(N, C) the output for the unperturbed inputs, in float32, computed once."""
-        if self._clean is None:
-            (self._clean,) = self.passes.each(len(self.x), lambda part: (self._forward(self.x[part], part, "fp32"),))
-        return self._clean
-
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, C) the model's output, without a gradient."""
-        points = self._points(x, gradient=False)
-        found = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part)),))
-        output = found[0] if found else self._nothing()
-        whole = self._scatter(output)
-        self._note(points, output)
-        return whole
-
-    def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
-        """(N,) the loss to be maximised at ``x``: the task's own unless ``loss`` is given; see `loss_and_grad`."""
-        rows = self._rows  # those asked about: the answer may let some of them go
-        output = self.logits(x)
-        value = self._value(output.double(), slice(None), losses.resolve(loss or self.task.loss), toward).to(x.dtype)
-        return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
+    def __init__(
+        self,
+        runner: Runner,
+        x: Tensor,
+        y: Tensor,
+        target: Tensor | None = None,
+        *,
+        search: Search = "full",
+        inside: Inside | None = None,
+        read_every: int = 1,
+    ) -> None:
+        self.runner, self.task, self.x, self.y, self.target = runner, runner.task, x, y, target
+        self.search, self.inside, self.read_every = search, inside, read_every
+        self.ledger = ledger = Ledger(x, search, inside, read_every)
+        self.alive, self.resting, self.success = ledger.alive, ledger.resting, ledger.success
+        self.forwards, self.backwards, self.stages = ledger.forwards, ledger.backwards, ledger.stages
+        self._loss = losses.resolve(self.task.loss)
+        self._clean: Tensor | None = None
+        self._empty: Tensor | None = None  # (0, C), the answer where no input is asked about
+        self._checked = False
 
     def loss_and_grad(
         self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(N,) loss at ``x``, to be maximised, and its gradient with respect to ``x``; see `Passes.gradient`.
+        """(N,) loss at ``x``, to be maximised, and its gradient with respect to ``x``; see `Loss.slope`.
 
         Args:
             x: (N, ...) points.
@@ -67,142 +74,227 @@ class Oracle(Ledger):
         Raises:
             UserError: when the output does not depend differentiably on the input.
         """
-        spec = losses.resolve(loss or self.task.loss)
-        if spec.against == "clean":
+        spec = self._loss if loss is None else losses.resolve(loss)
+
+        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+            value, slope = spec.slope(output, *self._truth(spec, rows, toward))
+            return [value.to(x.dtype)], [slope]
+
+        answer = self._ask(x, ends, slopes=1, clean=spec.against == "clean")
+        return (answer[1], answer[2]) if answer else (x.new_zeros(len(x)), torch.zeros_like(x))
+
+    def _ask(self, x: Tensor, ends: Ends | None = None, slopes: int = 0, clean: bool = False) -> list[Tensor]:
+        """One question about the inputs computed now: output, values and gradients, (N, ...) each; [] for no input."""
+        rows = self.ledger.rows
+        points = x if rows is None else x[rows]
+        if clean:
             _ = self.clean  # computed here, outside of the gradient's graph
-        points = self._points(x, gradient=True)
+        if not len(points):
+            return []
+        if self.runner.precision == "auto":
+            choose_precision(self, gradient=slopes > 0)
+        answer = self.answers(points, rows, ends, slopes)
+        chosen = slice(None) if rows is None else rows
+        target = None if self.target is None else self.target[chosen]
+        success = self.task.is_adversarial(answer[0], self.y[chosen], target)
+        self._empty = answer[0][:0]
+        if self.ledger.note(points, answer[0], success, proof=self.runner.draws == 1):
+            self._read()
+        if rows is None:
+            return answer
+        return [part.new_zeros(len(x), *part.shape[1:]).index_copy_(0, rows, part) for part in answer]
 
-        def work(part: slice) -> tuple[Tensor, ...]:
-            rows = self._index(part)
-            value = partial(self._value, rows=rows, spec=spec, toward=toward, look=True)
-            lasting = None if spec.direction is None else losses.Loss(spec.direction)
-            direction = None if lasting is None else partial(self._value, rows=rows, spec=lasting, toward=toward)
-            output, *results = self.passes.gradient(points[part], value, direction)
-            self._count(rows, backwards=1)
-            return output, *results
+    def answers(
+        self, points: Tensor, rows: Tensor | None, ends: Ends | None, slopes: int, precision: Precision | None = None
+    ) -> list[Tensor]:
+        """What `_pass` gives for (M, ...) points of these inputs, counted, in batches halved when memory runs out."""
+        runner, start, results = self.runner, 0, list[tuple[Tensor, ...]]()
+        while start < len(points):
+            part = slice(start, min(start + runner.batch_size, len(points)))
+            index = part if rows is None else rows[part]
+            try:
+                draws = [self._pass(points[part], index, ends, precision) for _ in range(runner.draws)]
+            except RuntimeError as error:
+                if not out_of_memory(error) or part.stop - start == 1:
+                    raise
+                runner.halve(part.stop - start)
+                continue
+            self.ledger.count(index, runner.draws, runner.draws * slopes)
+            results.append(draws[0] if runner.draws == 1 else runner.mean(draws))
+            start = part.stop
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
 
-        results = self.passes.each(len(points), work)
-        if not results:
-            return torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x)
-        output, value, grad = results
-        whole = self._scatter(value), self._scatter(grad)
-        self._note(points, output)
-        return whole
+    def _pass(self, x: Tensor, rows: Rows, ends: Ends | None, precision: Precision | None) -> tuple[Tensor, ...]:
+        """The model's output for these inputs; with ``ends`` its values, and its slopes led back to ``x``.
+
+        Where something raises, the pass is made again in the next plainer way, as long as `Runner.relax` knows one.
+        """
+        while True:
+            used = precision or self.runner.precision
+            forward = self.runner.model if used == "fp32" else partial(self.runner.run, precision=used)
+            try:
+                with torch.set_grad_enabled(ends is not None):
+                    start = x if ends is None else x.detach().clone().requires_grad_()
+                    output = self.task.read(forward(start))
+                if not self._checked:
+                    self._check(output, rows)
+                if ends is None:
+                    return (output,)
+                values, slopes = ends(output, rows)
+                if not output.requires_grad:
+                    raise UserError(_NO_GRADIENT)
+                grads = list[Tensor]()
+                for slope in slopes:
+                    more, slope = len(grads) < len(slopes) - 1, slope.to(output.dtype)
+                    (grad,) = torch.autograd.grad(output, start, slope, retain_graph=more, allow_unused=True)
+                    if grad is None:
+                        raise UserError(_NO_PATH)
+                    grads.append(torch.nan_to_num(grad, nan=0.0).contiguous())
+                return output.detach(), *values, *grads
+            except Exception as error:
+                if not self.runner.relax(error, used):
+                    raise
+
+    def _truth(self, spec: losses.Loss, rows: Rows, toward: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What a loss of these inputs is against: the truth or the clean output, and the target if there is one."""
+        goal = self.target if toward is None else toward
+        return (self.y if spec.against == "label" else self.clean)[rows], None if goal is None else goal[rows]
+
+    @property
+    def clean(self) -> Tensor:
+        """(N, C) the output for the unperturbed inputs, in float32, computed once."""
+        if self._clean is None:
+            self._clean = self._float32(self.x, None)
+        return self._clean
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(N, C) the model's output, without a gradient."""
+        answer = self._ask(x)
+        return answer[0] if answer else self.ledger.whole(self._nothing())
+
+    def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
+        """(N,) the loss to be maximised at ``x``: the task's own unless ``loss`` is given; see `loss_and_grad`."""
+        rows = self.ledger.rows  # those asked about: some may leave with the answer
+        return self._loss_of(self.logits(x), rows, loss, toward).to(x.dtype)
+
+    def _loss_of(
+        self, output: Tensor, rows: Tensor | None, loss: losses.LossLike | None, toward: Tensor | None
+    ) -> Tensor:
+        """(N,) of outputs (N, C) of which those at ``rows`` were asked for; 0 for the others."""
+        spec = self._loss if loss is None else losses.resolve(loss)
+        value = spec.value(output.double(), *self._truth(spec, slice(None), toward))
+        return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
     def gradients(self, x: Tensor, wanted: Iterable[losses.LossLike]) -> tuple[Tensor, ...]:
         """(N, ...) gradients at ``x`` of several losses, as from `loss_and_grad`, by a single forward pass."""
-        specs, points = [losses.resolve(loss) for loss in wanted], self._points(x, gradient=True)
+        specs = [replace(losses.resolve(loss), direction=None) for loss in wanted]
 
-        def work(part: slice) -> tuple[Tensor, ...]:
-            rows = self._index(part)
-            values = [partial(self._value, rows=rows, spec=spec, toward=None, look=True) for spec in specs]
-            results = self.passes.gradients(points[part], values)
-            self._count(rows, backwards=len(specs))
-            return results
+        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+            return [], [spec.slope(output, *self._truth(spec, rows, None))[1] for spec in specs]
 
-        results = self.passes.each(len(points), work)
-        if not results:
-            return tuple(torch.zeros_like(x) for _ in specs)
-        output, *grads = results
-        whole = tuple(self._scatter(grad) for grad in grads)
-        self._note(points, output)
-        return whole
+        answer = self._ask(x, ends, slopes=len(specs), clean=any(spec.against == "clean" for spec in specs))
+        return tuple(answer[1:]) if answer else tuple(torch.zeros_like(x) for _ in specs)
 
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) output, and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the true class's logit."""
-        points, y, classes = self._points(x, gradient=True), self._take(self.y), self._take(classes)
 
-        def work(part: slice) -> tuple[Tensor, ...]:
-            results = self.passes.differences(points[part], y[part], classes[part])
-            self._count(self._index(part), backwards=classes.shape[1])
-            return results
+        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+            true = torch.zeros_like(output).scatter_(1, self.y[rows][:, None], -1.0)
+            one = torch.ones_like(output[:, :1])
+            return [], [true.scatter_add(1, column[:, None], one) for column in classes[rows].unbind(1)]
 
-        results = self.passes.each(len(points), work)
-        if not results:
-            return self._scatter(self._nothing()), x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
-        whole = self._scatter(results[0]), self._scatter(results[1])
-        self._note(points, results[0])
-        return whole
+        answer = self._ask(x, ends, slopes=classes.shape[1])
+        if not answer:
+            return self.ledger.whole(self._nothing()), x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
+        return answer[0], torch.stack(answer[1:], 1)
+
+    @property
+    def done(self) -> bool:
+        """Whether a question would be about no input: each has left, or rests."""
+        return self.ledger.rows is not None and not len(self.ledger.rows)
+
+    @property
+    def together(self) -> bool:
+        """Whether it is a full search on a model in train mode: BatchNorm asks for a batch that stays whole."""
+        return self.search == "full" and self.runner.trains
+
+    def rest(self, rows: Tensor) -> None:
+        """Ask no more about these inputs, (N,) bool, until the next call, whose ``rows`` replace them; see `wake`.
+
+        For inputs that are finished by themselves, so that their cost does not depend on the others of the batch. They
+        stay `alive` and `settle` computes them; meanwhile answers read 0 for them, and `success` keeps its last value.
+        Where the batch must stay whole (`together`) they are asked about, and counted, until all of them rest. An
+        attack wakes the inputs before it returns.
+        """
+        self.resting.copy_(rows)
+        self.ledger.select(self.together)
+
+    def wake(self) -> None:
+        """Let no input rest."""
+        if bool(self.resting.any()):
+            self.rest(torch.zeros_like(self.resting))
+
+    def drop_wrong(self) -> None:
+        """Let the inputs leave that are misclassified unperturbed; for ``search="first"``."""
+        wrong = self.task.is_adversarial(self.clean, self.y, self.target).nonzero().squeeze(1)
+        self.ledger.leave(wrong, self.x[wrong], self.clean[wrong], self.together)
 
     def settle(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        """The points to return (``x_adv``, or what beat the model early) and the float32 outputs there; all wake."""
+        """The points to return (``x_adv``, or an earlier success) and the float32 outputs there; all inputs wake."""
         self._read()
         self.wake()
-        points = self._take(x_adv)
-        results = self.passes.each(len(points), lambda part: (self._forward(points[part], self._index(part), "fp32"),))
-        if self._rows is None:
-            return x_adv, results[0]
-        assert self._found_output is not None
-        output = self._found_output.clone()
-        if results:
-            output[self._rows] = results[0]
-        return torch.where(per_row(self.alive, x_adv), x_adv, self._found), output
+        rows, points = self.ledger.rows, self.ledger.take(x_adv)
+        if rows is None:
+            return x_adv, self._float32(points, None)
+        output = self.ledger.output.clone()
+        if len(points):
+            output[rows] = self._float32(points, rows)
+        return torch.where(per_row(self.alive, x_adv), x_adv, self.ledger.point), output
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """An oracle for some of the inputs, (M,) indices; `merge` brings back what it learnt."""
-        target = None if self.target is None else self.target[rows]
-        part = Oracle(
-            self.passes,
-            self.x[rows],
-            self.y[rows],
-            target,
-            search=search,
-            inside=inside,
-            read_every=self.read_every,
-        )
+        target, every = None if self.target is None else self.target[rows], self.read_every
+        part = Oracle(self.runner, self.x[rows], self.y[rows], target, search=search, inside=inside, read_every=every)
         part._clean, part._checked = self.clean[rows], True
         return part
 
-    # -- passes ------------------------------------------------------------------------------------------------------
+    def merge(self, part: Oracle, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
+        """Take over a part's counts; (M,) bool, which of its points are adversarial: those leave a first search.
 
-    def _points(self, x: Tensor, *, gradient: bool) -> Tensor:
-        """The points to compute, the search's precision being settled by the first there are."""
-        points = self._take(x)
-        if len(points):
-            self.passes.choose(self._take(self.x), gradient=gradient)
-        return points
+        ``part`` was made by `only` for the same rows; its points, inside the threat, and their outputs are settled.
+        """
+        success = self.task.is_adversarial(output, part.y, part.target)
+        self.ledger.add(part.ledger, rows)
+        self.ledger.add_stage(Stage.of(name, part.ledger, success))
+        self.success[rows] = success
+        if self.search == "first":
+            self.ledger.leave(rows[success], points[success], output[success], self.together)
+        return success
+
+    def _read(self) -> None:
+        """Let the inputs with a success leave; one seen in another precision than float32 is confirmed before."""
+        index = (self.ledger.unread & self.alive).nonzero().squeeze(1)
+        self.ledger.unread.zero_()
+        if not len(index):
+            return
+        points, output = self.ledger.point[index], self.ledger.output[index]
+        if self.runner.precision != "fp32":
+            output = self._float32(points, index)
+            target = None if self.target is None else self.target[index]
+            self.success[index] = success = self.task.is_adversarial(output, self.y[index], target)
+            index, points, output = index[success], points[success], output[success]
+        self.ledger.leave(index, points, output, self.together)
+
+    def _float32(self, points: Tensor, rows: Tensor | None) -> Tensor:
+        """(M, C) the model's own output at the points of these inputs, in float32."""
+        return self.answers(points, rows, None, 0, "fp32")[0]
+
+    def _check(self, output: Tensor, rows: Rows) -> None:
+        """Refuse, at the first pass, an output that is none for this task."""
+        self.task.check(output, self.y[rows])
+        if self.target is not None:
+            self.task.check(output, self.target[rows])
+        self._checked = True
 
     def _nothing(self) -> Tensor:
-        return self.clean[:0] if self._none is None else self._none
-
-    def _look(self, output: Tensor, rows: Tensor | slice) -> None:
-        """Refuse, at the first pass, an output that is none for this task."""
-        if not self._checked:
-            self.task.check(output, self.y[rows])
-            if self.target is not None:
-                self.task.check(output, self.target[rows])
-            self._checked = True
-
-    def _forward(self, points: Tensor, rows: Tensor | slice, precision: Literal["fp32"] | None = None) -> Tensor:
-        with torch.no_grad():
-            output = self.passes.output(points, precision)
-        self._look(output, rows)
-        self._count(rows)
-        return output
-
-    def _again(self, points: Tensor, rows: Tensor) -> Tensor:
-        """The float32 outputs of what another precision saw."""
-        (output,) = self.passes.each(len(rows), lambda part: (self._forward(points[part], rows[part], "fp32"),))
-        return output
-
-    def _value(
-        self, output: Tensor, rows: Tensor | slice, spec: losses.Loss, toward: Tensor | None, look: bool = False
-    ) -> Tensor:
-        if look:
-            self._look(output, rows)
-        try:
-            value = self._valued(output, rows, spec, toward)
-        except RuntimeError:  # a loss with float32 weights of its own
-            value = self._valued(output.float(), rows, spec, toward)
-        if value.shape != output.shape[:1]:
-            told = f"got shape {tuple(value.shape)} for {len(output)} inputs"
-            raise UserError(f'a loss gives one value per input, (N,), as with reduction="none"; {told}')
-        return value
-
-    def _valued(self, output: Tensor, rows: Tensor | slice, spec: losses.Loss, toward: Tensor | None) -> Tensor:
-        if spec.against == "clean":
-            return spec.function(output, self.clean[rows].to(output.dtype))
-        y, goal = self.y[rows], self.target if toward is None else toward
-        if goal is None:
-            return spec.function(output, y.to(output.dtype) if y.is_floating_point() else y)
-        return -spec.function(output, goal[rows]) if spec.toward is None else spec.toward(output, y, goal[rows])
+        return self.clean[:0] if self._empty is None else self._empty

@@ -7,64 +7,28 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
 
 from buttress import losses, tasks
+from buttress.engine.attack_result import AttackResult
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.fingerprint import plain
-from buttress.engine.oracle import Inside, Oracle, Search, Stage
+from buttress.engine.oracle import Inside, Oracle, Search
 from buttress.engine.preserved_model import Mode, Model, preserved
 from buttress.engine.runner import Precision, Runner, Twins
+from buttress.engine.threat_resolution import resolved_settings
 from buttress.errors import UserError
 from buttress.random import Random, derive
+from buttress.registry import attack as registered_attacks
 from buttress.tasks import Task
 from buttress.threat import Threat, norms
+from buttress.validation import whole
 
 TargetRule = Literal["least_likely", "random"]
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """The outcome of a perturbation, one entry per input.
-
-    Attributes:
-        x_adv: (N, ...) the perturbed inputs.
-        success: (N,) bool, whether they beat the model; a float32 verdict on ``x_adv`` itself.
-        loss: (N,) the task's loss at ``x_adv`` against the truth.
-        distance: (N,) float64, the perturbation's size in the threat's norm, or in L2 where there is no threat.
-        forwards: (N,) int64, forward passes spent, the verdict's included; ``backwards`` likewise.
-        precision: what the search ran in; "auto" is told as what it chose.
-        stages: what each part of a composed attack did, in order; empty for the others.
-    """
-
-    x_adv: Tensor
-    success: Tensor
-    loss: Tensor
-    distance: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    precision: Precision = "fp32"
-    stages: tuple[Stage, ...] = ()
-
-    @property
-    def beaten(self) -> Tensor:
-        """The earlier name of ``success``."""
-        return self.success
-
-
-def concatenated(parts: Sequence[AttackResult]) -> AttackResult:
-    """The outcomes of consecutive batches as one; stages of one name are added up."""
-    tensors = [f.name for f in fields(AttackResult) if f.name not in ("precision", "stages")]
-    whole: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in tensors}
-    stages: dict[str, Stage] = {}
-    for stage in (stage for part in parts for stage in part.stages):
-        stages[stage.name] = stages[stage.name] + stage if stage.name in stages else stage
-    return AttackResult(**whole, precision=parts[0].precision, stages=tuple(stages.values()))
 
 
 class Perturbation(ABC):
@@ -72,12 +36,14 @@ class Perturbation(ABC):
 
     Attributes:
         threat: what is allowed, or None.
+        box: of a perturbation without a threat: the range (low, high) that inputs live in, or None for no limit.
         strays: whether it asks about points outside of the threat, so that beating the model there is no success yet.
         draws: passes whose mean answers one question, for models that draw at random.
-        exact: whether it stands or falls with the last digits of the outputs, so that its search is in float32.
+        exact: whether its result depends on the last digits of the outputs, so that its search is in float32.
     """
 
     threat: Threat | None = None
+    box: tuple[float, float] | None = None
     strays: bool = False
     draws: int = 1
     exact: bool = False
@@ -109,7 +75,7 @@ class Perturbation(ABC):
         batch_size: int | None = None,
         read_every: int | None = None,
     ) -> AttackResult:
-        """Perturb ``x`` and say what came of it. The model comes back exactly as it was, also after an exception.
+        """Perturb ``x`` and return the result. The model comes back exactly as it was, also after an exception.
 
         Args:
             model: gives logits for inputs in the box.
@@ -119,14 +85,14 @@ class Perturbation(ABC):
             target: (N,) classes that the attacker wants, or how to choose them: "least_likely" or "random".
             seed: what all draws depend on, together with ``ids``.
             ids: (N,) int64, what identifies each input across batches; 0 to N - 1 unless given.
-            search: "full" returns the attack's own point for every input; "first" lets an input go as soon as it is
-                beaten, which is all that an evaluation needs.
+            search: "full" returns the attack's own point for every input; "first" drops an input with its
+                first adversarial example, which is all that an evaluation needs.
             mode: the mode of the model meanwhile; in "train", BatchNorm uses the batch and keeps its buffers.
             precision: of the search, see `Runner`; "auto" times them on the first batch. The verdict is float32, by
                 the model itself.
             batch_size: inputs computed at once; all unless given.
-            read_every: questions after which ``search="first"`` reads from the device who has been beaten; 8 on a GPU,
-                where reading stalls it, and 1 elsewhere unless given.
+            read_every: questions after which ``search="first"`` reads from the device which inputs these are; 8 on a
+                GPU, where reading stalls it, and 1 elsewhere unless given.
 
         Raises:
             UserError: for inputs outside the box or of the wrong kind, labels that do not fit, and outputs that are
@@ -136,20 +102,22 @@ class Perturbation(ABC):
             zeros = torch.zeros(0, dtype=torch.int64, device=x.device)
             return AttackResult(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
         check_call(search, mode, precision, batch_size)
-        check_inputs(model, x, y, self._box())
-        if read_every is not None and read_every < 1:
-            raise UserError(f"read_every must be 1 or more; got {read_every}")
+        attack = self.within()
+        check_inputs(model, x, y, attack._box())
+        if read_every is not None:
+            whole("read_every", read_every)
         ids = _ids(ids, x)
-        passes = Runner(model, task, precision, batch_size or len(x), self.draws, exact=self.exact)
+        passes = Runner(model, task, precision, batch_size or len(x), attack.draws, exact=attack.exact)
         with preserved(model, mode, seed, x.device):
-            oracle = self._oracle(passes, x, y, target, seed, ids, search, read_every)
-            x_adv = self._moved(oracle, seed, ids)
+            oracle = attack._oracle(passes, x, y, target, seed, ids, search, read_every)
+            x_adv = attack._moved(oracle, seed, ids)
             with torch.no_grad():
                 x_adv, output = oracle.settle(x_adv)
                 success = task.is_adversarial(output, oracle.y, oracle.target)
                 loss = losses.resolve(task.loss).function(output, oracle.y)
-                distance = self.threat.distance(x_adv, x) if self.threat else norms(x_adv.double() - x.double(), "l2")
-        used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: nothing was asked
+                threat = attack.threat
+                distance = threat.distance(x_adv, x) if threat else norms(x_adv.double() - x.double(), "l2")
+        used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: there was no pass
         stages = tuple(oracle.stages.values())
         return AttackResult(x_adv, success, loss, distance, oracle.forwards, oracle.backwards, used, stages)
 
@@ -174,18 +142,50 @@ class Perturbation(ABC):
         if not len(x):
             return x.clone()
         check_call("full", mode, precision, None)
-        check_inputs(model, x, y, self._box())
+        attack = self.within()
+        check_inputs(model, x, y, attack._box())
         ids = _ids(ids, x)
-        passes = Runner(model, task, precision, len(x), self.draws, twins, self.exact)
+        passes = Runner(model, task, precision, len(x), attack.draws, twins, attack.exact)
         with preserved(model, mode, seed, x.device):
-            return self._moved(self._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
+            return attack._moved(attack._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
+
+    def settings(self) -> dict[str, Any]:
+        """Its fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} if is_dataclass(self) else {}
+
+    def defaults(self) -> dict[str, Any]:
+        """The defaults of its fields by name; `dataclasses.MISSING` for a field without one."""
+        return {f.name: f.default for f in fields(self)} if is_dataclass(self) else {}
+
+    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
+        """A copy with every threat filled in that was not given, those of attacks inside too; itself if there is none.
+
+        A box that was not given, of a threat or of a noise, becomes that of ``threat``, or of ``usual``.
+
+        Args:
+            threat: what the user gave for several attacks at once; None where nothing was given.
+            usual: what takes its place then, for methods without a default of their own.
+
+        Raises:
+            UserError: for a threat in which the method is not defined.
+        """
+        values = self.settings()
+        changes = resolved_settings(values, self.defaults(), threat, usual)
+        box = (threat or usual).box
+        if "box" in values and self.box == Threat().box != box:
+            changes["box"] = box
+        return cast(Self, replace(cast(Any, self), **changes)) if changes else self
+
+    def label(self) -> str:
+        """The perturbation in a few words: "gaussian"."""
+        return registered_attacks.name_of(self).rpartition(":")[2]
 
     def fingerprint(self) -> str:
         """A digest of every field, weights included: equal fingerprints mean the same perturbation."""
-        return hashlib.sha256(json.dumps(plain(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(plain(self.within()), sort_keys=True).encode()).hexdigest()
 
     def inside(self) -> Inside | None:
-        """Which points count as found before the search is over: None for all that beat the model."""
+        """Which points count as adversarial during the search: None for all that beat the model."""
         if not self.strays or self.threat is None:
             return None
         if math.isinf(self.threat.eps):  # a smaller one may always come
@@ -193,8 +193,7 @@ class Perturbation(ABC):
         return self.threat.contains
 
     def _box(self) -> tuple[float, float] | None:
-        box: tuple[float, float] | None = self.threat.box if self.threat else getattr(self, "box", None)
-        return box
+        return self.threat.box if self.threat else self.box
 
     def _oracle(
         self,
@@ -247,20 +246,3 @@ def _choose_target(rule: str, clean: Tensor, y: Tensor, seed: int, ids: Tensor) 
     if rule == "random":
         return (y + 1 + Random(derive(seed, "target"), ids).integers(clean.shape[1] - 1)) % clean.shape[1]
     raise UserError(f'target must be a tensor of classes, "least_likely" or "random"; got {rule!r}')
-
-
-class Attack(Perturbation):
-    """A perturbation that stays inside a threat: whatever `perturb` returns is projected into it."""
-
-    threat: Threat
-
-    def _box(self) -> tuple[float, float] | None:
-        if getattr(self, "threat", None) is None:  # else nothing would be projected
-            name = type(self).__name__
-            raise UserError(f"{name} has no threat: give it one, or let its __post_init__ call that of its base class")
-        return self.threat.box
-
-    @property
-    def core(self) -> "Attack":
-        """Itself; where it runs another attack, the innermost one."""
-        return self

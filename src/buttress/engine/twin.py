@@ -47,11 +47,11 @@ class Twin(nn.Module):
         try:
             self.copy = copy.deepcopy(model).requires_grad_(False)
         except Exception as error:  # graph tensors, locks, modules that refuse
-            raise NoTwinError(f"it cannot be copied: {told(error)}") from None
+            raise NoTwinError(f"it cannot be copied: {one_line(error)}") from None
         for convolution, norm in self._pairs.items():
-            made: Any = self.copy.get_submodule(convolution)
-            if made.bias is None:
-                made.bias = nn.Parameter(made.weight.new_zeros(made.weight.shape[0]), requires_grad=False)
+            folded: Any = self.copy.get_submodule(convolution)
+            if folded.bias is None:
+                folded.bias = nn.Parameter(folded.weight.new_zeros(folded.weight.shape[0]), requires_grad=False)
             _put(self.copy, norm, nn.Identity())
         if self._last is not None:
             _put(self.copy, self._last, _Float32(cast(nn.Linear, self.copy.get_submodule(self._last))))
@@ -82,7 +82,7 @@ class Twin(nn.Module):
                 if out_of_memory(error):
                     raise
                 if not self.relax():
-                    raise NoTwinError(f"its copy cannot run: {told(error)}") from None
+                    raise NoTwinError(f"its copy cannot run: {one_line(error)}") from None
         return self._tried(x)
 
     def relax(self) -> bool:
@@ -111,7 +111,7 @@ class Twin(nn.Module):
             if name not in folded:
                 mine.copy_(source[name])
         for convolution, norm in self._pairs.items():
-            theirs, made, following = (
+            theirs, mine, following = (
                 cast(Any, part)
                 for part in (
                     model.get_submodule(convolution),
@@ -123,8 +123,28 @@ class Twin(nn.Module):
             scale = scale if following.weight is None else scale * following.weight
             shift = 0 if following.bias is None else following.bias
             bias = 0 if theirs.bias is None else theirs.bias
-            made.weight.copy_(theirs.weight * scale.view(-1, *[1] * (theirs.weight.dim() - 1)))
-            made.bias.copy_((bias - following.running_mean) * scale + shift)
+            mine.weight.copy_(theirs.weight * scale.view(-1, *[1] * (theirs.weight.dim() - 1)))
+            mine.bias.copy_((bias - following.running_mean) * scale + shift)
+
+
+class Compiled:
+    """A compiled twin, always called with one batch size: another shape would be compiled, or captured, anew."""
+
+    def __init__(self, twin: Twin, batch_size: int) -> None:
+        self.batch_size, self.refill, self.relax = batch_size, twin.refill, twin.relax
+        self.run = torch.compile(twin, dynamic=False)
+        self.graphs = torch.compile(twin, dynamic=False, mode="reduce-overhead")
+
+    def __call__(self, x: Tensor) -> Any:
+        """The twin's output; fewer inputs than a batch are filled up with copies of the first."""
+        count = len(x)
+        if count > self.batch_size:
+            return torch.cat([self(part) for part in torch.split(x, self.batch_size)])
+        padded = torch.cat([x, x[:1].expand(self.batch_size - count, *x.shape[1:])]) if count < self.batch_size else x
+        if x.device.type != "cuda":
+            return self.run(padded)[:count]
+        cast(Any, torch.compiler).cudagraph_mark_step_begin()
+        return self.graphs(padded)[:count].clone()  # the graph's own memory is written again by the next pass
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -134,13 +154,13 @@ def out_of_memory(error: Exception) -> bool:
     )
 
 
-def told(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Float32(nn.Linear):
-    """A linear layer that computes in float32 whatever precision surrounds it; it shares the weights it is given."""
+    """A linear layer that computes in float32 whatever precision surrounds it; it shares the weights of ``layer``."""
 
     def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
@@ -166,17 +186,17 @@ def _put(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 class _Uses(TorchFunctionMode):
-    """Counts how often each of the tensors ``known``, by their ids, is given to an operation that makes a tensor."""
+    """Counts how often operations that make a tensor take each of some tensors, which are ``watched`` by their ids."""
 
-    def __init__(self, known: Container[int]) -> None:
+    def __init__(self, watched: Container[int]) -> None:
         super().__init__()
-        self.known, self.counts = known, Counter[int]()
+        self.watched, self.counts = watched, Counter[int]()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if isinstance(output, Tensor | tuple | list):
             for leaf in tree_leaves((args, kwargs)):
-                if id(leaf) in self.known:
+                if id(leaf) in self.watched:
                     self.counts[id(leaf)] += 1
         return output
 
@@ -186,21 +206,21 @@ def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Ten
 
     A layer that is called more than once or that shares its weights is left alone.
     """
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no id is used twice
+    outputs: dict[int, tuple[str, Tensor]] = {}  # of convolutions; the tensors too, so that no id is used twice
     calls: dict[str, int] = {}
-    found: dict[int, tuple[str, str]] = {}
+    following: dict[int, tuple[str, str]] = {}
     last: list[str] = []
-    uses = _Uses(made)
+    uses = _Uses(outputs)
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
             if isinstance(module, _CONVOLUTIONS):
-                made[id(output)] = (name, output)
+                outputs[id(output)] = (name, output)
             elif isinstance(module, _NORMS):
-                before = made.get(id(args[0]))
+                before = outputs.get(id(args[0]))
                 if before is not None and module.track_running_stats and not module.training:
-                    found[id(args[0])] = (before[0], name)
+                    following[id(args[0])] = (before[0], name)
             elif isinstance(module, nn.Linear):
                 last[:] = [name]
 
@@ -222,6 +242,6 @@ def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Ten
         own = [p for p in model.get_submodule(name)._parameters.values() if p is not None]
         return calls[name] == 1 and all(owners[id(p)] == 1 for p in own)
 
-    alone = [pair for key, pair in found.items() if uses.counts[key] == 1]
+    alone = [pair for key, pair in following.items() if uses.counts[key] == 1]
     pairs = {before: after for before, after in alone if single(before) and single(after)}
     return pairs, last[0] if last and single(last[0]) else None, output

@@ -26,7 +26,7 @@ from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
-from buttress.jobs.threat_resolution import threat_for, under
+from buttress.jobs.threat_resolution import job_threat
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.threat import Threat
 from buttress.training import versions
@@ -41,7 +41,7 @@ def attack(
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     by: Perturbation | None = None,
     inputs: int | None = None,
     seed: int = 0,
@@ -77,16 +77,16 @@ def attack(
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
     device = processes.start(accelerator, devices)
-    first = processes.place()[0] == 0
+    first = processes.rank_and_count()[0] == 0
     reporter = reporter if first else Reporter()
     path = out / "examples.safetensors"
-    going_on = processes.once(lambda: _claim(out, resume))
+    going_on = processes.on_first_process(lambda: _claim(out, resume))
     model, dataset, _ = open_network(network, architecture, source, seed)
-    chosen = with_surrogates(under(threat_for(dataset.box, threat), by or PGD(steps=20)), dataset, device)
+    chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device)
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
     settings = _settings(model, split, chosen, seed, precision)
-    if processes.once(lambda: _finished(out, settings)):
+    if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")
         return path
     # A single group is whole or not at all, and needs no files of its own.
@@ -121,7 +121,7 @@ def attack(
             shutil.rmtree(folder)
         told = f"{describe(chosen)} beats the network on {result.successes} of {result.inputs} inputs"
         reporter.line(f"{told}; written to {path}")
-    processes.once(lambda: None)  # nobody leaves before all is written
+    processes.on_first_process(lambda: None)  # nobody leaves before all is written
     return path
 
 

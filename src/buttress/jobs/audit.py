@@ -14,7 +14,7 @@ from torch import nn
 from buttress import audits as audit_room
 from buttress import report
 from buttress.attacks import Attack, Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
@@ -25,16 +25,18 @@ from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
 from buttress.data.dataset import Dataset
 from buttress.engine.runner import Precision
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
-from buttress.jobs.threat_resolution import left_alone, said, threat_for, under
+from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.training.cost import read_cost
+from buttress.validation import whole
 
 # What may be in the output folder of a job that is resumed, half-written files among it.
 _OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
@@ -45,9 +47,10 @@ def usual_audits(
 ) -> list[Audit]:
     """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary.
 
-    ``layers`` are those looked at, as `visible_layers` finds them; None looks at none.
+    ``threat`` is that of attacks that were given none. ``layers`` are those looked at, as `analysed_layers` finds them;
+    None looks at none.
     """
-    chosen = under(threat, list(attacks or [PGD(steps=20), FGSM()]))
+    chosen = resolve_threats(list(attacks or [PGD(steps=20), FGSM()]), usual=threat)
     noise = Gaussian(std=0.1, box=threat.box)
     displacing: list[Perturbation] = [*chosen, noise]
     norms = dict.fromkeys(attack.threat.norm for attack in chosen)
@@ -59,7 +62,7 @@ def usual_audits(
 
 def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:
     """The trust audit of a job that names none: of the first attack's figure that has a budget, if there is one."""
-    chosen = under(threat, list(attacks or [PGD(steps=20)]))
+    chosen = resolve_threats(list(attacks or [PGD(steps=20)]), usual=threat)
     questioned = next((attack for attack in chosen if 0 < attack.threat.eps < math.inf), None)
     return [] if questioned is None else [Masking(attack=questioned, threat=threat)]
 
@@ -78,10 +81,10 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
     return found
 
 
-def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[Attack] | None) -> list[Audit]:
-    """Questions as the user put them, with the user's attacks and threat where they name none themselves."""
+def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -> list[Audit]:
+    """Questions as the user put them, with the user's attacks where they name none themselves."""
     if not attacks:
-        return under(threat, list(questions))
+        return list(questions)
     filling = {"attacks": list(attacks), "perturbations": [*attacks, Gaussian(std=0.1)], "attack": attacks[0]}
     filled = []
     for question in questions:
@@ -89,7 +92,7 @@ def given_audits(questions: Sequence[Audit], threat: Threat, attacks: Sequence[A
         left = [p.name for p in parts if p.name in filling and _same(getattr(question, p.name), p.default)]
         changes: dict[str, Any] = {name: filling[name] for name in left}
         filled.append(cast(Audit, replace(cast(Any, question), **changes)) if changes else question)
-    return under(threat, filled)
+    return filled
 
 
 def attacks_of(questions: Sequence[Audit]) -> list[Perturbation]:
@@ -170,7 +173,7 @@ def audit(
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     attacks: list[Attack] | None = None,
     audits: list[Audit] | None = None,
     inputs: int | None = 1000,
@@ -214,22 +217,19 @@ def audit(
     if kept is None or not kept.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
-    if left_alone(threat) and facts.get("threat"):
-        threat = Threat(**facts["threat"])
-    threat = threat_for(dataset.box, threat)
-    attacks = under(threat, attacks) if attacks else None
+    against = job_threat(threat, dataset, facts.get("threat"))
+    attacks = against.resolve(attacks) if attacks else None
     remark = ""
     if audits:
-        questions = given_audits(audits, threat, attacks)
+        questions = against.resolve(given_audits(audits, attacks))
     else:
         seen = analysed_layers(model, dataset)
         remark = seen.remark
-        questions = [*usual_audits(dataset, threat, attacks, seen.layers), *usual_trust(threat, attacks)]
+        questions = [*usual_audits(dataset, against.threat, attacks, seen.layers)]
+        questions += usual_trust(against.threat, attacks)
     questions = with_surrogates(questions, dataset)
     check_gate(fail_under, questions)
-    count = len(dataset.test) if inputs is None else min(inputs, len(dataset.test))
-    if count < 1:
-        raise UserError(f"inputs, how many are asked about, must be 1 or more; got {inputs}")
+    count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     if remark:
         reporter.line(remark)
@@ -239,7 +239,7 @@ def audit(
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"folder": kept}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
-    told = {"network": network, "threat": said(threat), "inputs": count, "precision": precision}
+    told = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
     told |= {"defence": facts["defence"]} if "defence" in facts else {}
     told |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network

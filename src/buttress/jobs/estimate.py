@@ -48,7 +48,7 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
     with contextlib.suppress(_EnoughError):
-        fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), **trial.settings(), progress=watch)
+        fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), trial, progress=watch)
     if not watch.seconds:
         return "not estimated, since the training ends before its second step"
     steps = Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs

@@ -17,7 +17,6 @@ from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
-from buttress.defences.base.label import named
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
@@ -28,7 +27,7 @@ from buttress.jobs.compare import headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
-from buttress.jobs.threat_resolution import said, threat_for, under
+from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
 from buttress.threat import Threat
@@ -44,7 +43,7 @@ def harden(
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     base: Defence | None = None,
     layers: list[str] | None = None,
     eta: float | None = None,
@@ -116,10 +115,10 @@ def harden(
     else:
         dataset, where = source.load(seed)
         original = architecture.create(dataset, seed)
-    threat = threat_for(dataset.box, threat)
-    chosen = under(threat, base if base is not None else AdversarialTraining())
-    training, seen = training.under(threat), analysed_layers(original, dataset)
-    questions = usual_audits(dataset, threat, attacks, seen.layers)
+    against = job_threat(threat, dataset)
+    chosen = against.resolve(base if base is not None else AdversarialTraining())
+    training, seen = against.resolve(training), analysed_layers(original, dataset)
+    questions = usual_audits(dataset, against.threat, against.resolve(attacks), seen.layers)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
@@ -144,7 +143,12 @@ def harden(
 
     def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
         model = _fresh(known, architecture, dataset, seed)
-        facts = {"source": where, "defence": title, "output": architecture.output, "threat": said(threat)}
+        facts = {
+            "source": where,
+            "defence": title,
+            "output": architecture.output,
+            "threat": threat_facts(against.threat),
+        }
         goes_on = resume and (out / folder / MARK).exists()
         reporter.line(f"training: {title}")
         training.run(
@@ -169,8 +173,8 @@ def harden(
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
-    regularised = LayerRegularised(under(threat, chosen), names, gamma, measure, warmup)
-    short = named(chosen).upper()
+    regularised = LayerRegularised(against.resolve(chosen), names, gamma, measure, warmup)
+    short = chosen.label().upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
         model = trained(folder, defence, title)
         found[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)
@@ -180,7 +184,7 @@ def harden(
         seed,
         {
             "network": network or architecture.model,
-            "threat": said(threat),
+            "threat": threat_facts(against.threat),
             "regularised layers": names,
             "gamma": gamma,
             "measure": measure,

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
 from buttress import data, models, registry
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
-from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.threat_resolution import under
-from buttress.threat import Threat
-from buttress.training import Average, Optimiser, Schedule, fit, load, read_facts
-from buttress.training.fit import Precision, Trained
+from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
-from buttress.training.monitors import Monitor
 
 
 class Reporter:
@@ -116,38 +111,13 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """How to train.
-
-    Args:
-        epochs: passes over the training data.
-        batch_size: inputs per step.
-        optimiser: how weights are updated.
-        schedule: of the learning rate.
-        clip: largest L2 norm of the gradient.
-        average: of the weights: a moving average's decay per step, or EMA, SWA or FAWA with options of their own.
-        monitors: who watches the training, and may stop it.
-        train_precision: 32-true, bf16-mixed or 64-true.
-        search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16).
-        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
-        devices: processes; with more than one, start the command with torchrun.
-        keep: best (by robust accuracy on the validation split) or last.
-    """
+class Training(TrainingConfig):  # noqa: D101  (its base's)
+    __doc__ = TrainingConfig.__doc__  # what the command line reads; below are a job's own defaults
 
     flat: ClassVar[bool] = True
 
     epochs: int = 20
-    batch_size: int = 128
-    optimiser: Optimiser = Optimiser()
     schedule: Schedule = Schedule(name="cosine")
-    clip: float | None = None
-    average: float | Average | None = None
-    monitors: list[Monitor] = field(default_factory=list)
-    train_precision: Precision = "32-true"
-    search_precision: CraftPrecision | None = None
-    accelerator: str = "cpu"
-    devices: int = 1
-    keep: Literal["best", "last"] = "best"
 
     def run(
         self,
@@ -167,7 +137,7 @@ class Training:
             model,
             dataset,
             defence,
-            **self.settings(),
+            self,
             seed=seed,
             out=out,
             resume=resume,
@@ -177,15 +147,6 @@ class Training:
         for note in trained.notes:
             reporter.line(note)
         return trained
-
-    def settings(self) -> dict[str, Any]:
-        """These settings under the names that `fit` has for them."""
-        named = {"train_precision": "precision"}
-        return {named.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
-
-    def under(self, threat: Threat) -> Training:
-        """These settings with what monitors left at its default taken from ``threat``."""
-        return replace(self, monitors=under(threat, self.monitors))
 
 
 def open_network(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from buttress.defences.base.defence import Defence
-from buttress.defences.base.label import named
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
-from buttress.jobs.threat_resolution import said, threat_for, under
+from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.threat import Threat
 from buttress.training.fit import Trained
+from buttress.training.monitoring import threat_of
 from buttress.training.run_folder import MARK
 
 
@@ -22,7 +22,7 @@ def train(
     source: Source = Source(),
     architecture: Network = Network(),
     defence: Defence | None = None,
-    threat: Threat = Threat(),
+    threat: Threat | None = None,
     training: Training = Training(),
     seed: int = 0,
     resume: bool = False,
@@ -49,19 +49,19 @@ def train(
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     dataset, where = source.load(seed)
-    threat = threat_for(dataset.box, threat)
-    chosen, training = under(threat, defence or Standard()), training.under(threat)
+    resolve = job_threat(threat, dataset).resolve
+    chosen, training = resolve(defence or Standard()), resolve(training)
     model = architecture.create(dataset, seed)
-    name = named(chosen)
+    name = chosen.label()
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
     if dry_run:
         reporter.line(estimate_training(model, dataset, chosen, training))
         return None
-    against = getattr(chosen.attack, "threat", None)
+    against = threat_of(chosen)
     facts = {"source": where, "defence": name, "output": architecture.output}
-    facts |= {} if against is None else {"threat": said(against)}
+    facts |= {} if against is None else {"threat": threat_facts(against)}
     trained = training.run(
         model,
         dataset,

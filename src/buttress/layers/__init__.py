@@ -1,4 +1,4 @@
-"""Looking inside a network: its layers' values, their displacement under attack, and what they can stand."""
+"""Looking inside a network: its layers' values, their displacement under attack, and what they tolerate."""
 
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.measures import MEASURES, Measure

@@ -1,7 +1,7 @@
 """Activations of any network, read (and replaced) while it runs: in true order, functional ones too.
 
 A ``TorchFunctionMode`` sees every activation function that is called, as a module or not; forward hooks that live as
-long as the context say in which module. Neither is left behind.
+long as the context say in which module. Both are removed at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from buttress.layers.select import (
     user_module,
 )
 
-See = Callable[[str, Tensor], Tensor]
+LayerCallback = Callable[[str, Tensor], Tensor]
 
 _WRITING_OPERATORS = frozenset(
     (
@@ -41,7 +41,7 @@ def capture(
     model: nn.Module,
     layers: LayerSelection = "activations",
     *,
-    replace: See | None = None,
+    replace: LayerCallback | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Read the selected layers of every pass made inside the context.
 
@@ -63,14 +63,14 @@ def capture(
     Raises:
         UserError: when ``model`` is no module, or a compiled or scripted one.
     """
-    held: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
 
-    def see(name: str, value: Tensor) -> Tensor:
-        held[name] = value if replace is None else replace(name, value)
-        return held[name]
+    def keep(name: str, value: Tensor) -> Tensor:
+        values[name] = value if replace is None else replace(name, value)
+        return values[name]
 
-    with watch(model, layers, see, held=held):
-        yield held
+    with watch(model, layers, keep, values=values):
+        yield values
 
 
 def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activations") -> list[str]:
@@ -86,30 +86,30 @@ def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activatio
     """
     names: list[str] = []
 
-    def see(name: str, value: Tensor) -> Tensor:
+    def note(name: str, value: Tensor) -> Tensor:
         names.append(name)
         return value
 
-    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, see) as watcher:
+    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
         model(x)
-    watcher.selection.check(names, watcher.met)
+    watcher.selection.check(names, watcher.all_names)
     return names
 
 
 @contextmanager
 def watch(
-    model: nn.Module, layers: LayerSelection, see: See, held: dict[str, Tensor] | None = None
+    model: nn.Module, layers: LayerSelection, callback: LayerCallback, values: dict[str, Tensor] | None = None
 ) -> Iterator[Watcher]:
-    """Call ``see`` on every selected layer while the context is open; what it returns takes the layer's place.
+    """Call ``callback`` on every selected layer while the context is open; what it returns replaces the layer's value.
 
     Args:
         model: the network.
         layers: which layers.
-        see: gets name and value.
-        held: tensors to empty at each pass, and to copy before an in-place operation overwrites them.
+        callback: gets name and value.
+        values: tensors to empty at each pass, and to copy before an in-place operation overwrites them.
     """
     root = user_module(model)
-    watcher = Watcher(root, Selection(layers), see, {} if held is None else held)
+    watcher = Watcher(root, Selection(layers), callback, {} if values is None else values)
     handles = []
     try:
         for module in watcher.paths:
@@ -123,12 +123,12 @@ def watch(
 
 
 @dataclass
-class _Frame:
-    """A module that is running: its name, and whether an activation function has already spoken for its output."""
+class _RunningModule:
+    """A module that is running: its name, and whether its output was read already as an activation function's."""
 
     path: str
     module: nn.Module
-    spoken: bool = False
+    output_read: bool = False
 
 
 class Watcher(TorchFunctionMode):
@@ -136,18 +136,20 @@ class Watcher(TorchFunctionMode):
 
     Attributes:
         paths: module -> name, of the modules followed.
-        met: every name of the last pass, wanted or not.
+        all_names: every name of the last pass, selected or not.
     """
 
-    def __init__(self, root: nn.Module, selection: Selection, see: See, held: dict[str, Tensor]) -> None:
+    def __init__(
+        self, root: nn.Module, selection: Selection, callback: LayerCallback, values: dict[str, Tensor]
+    ) -> None:
         super().__init__()
-        # What makes a weight (torch.nn.utils.parametrize) is no layer.
+        # What computes a weight (torch.nn.utils.parametrize) is no layer.
         self.paths = {m: path for path, m in root.named_modules() if "parametrizations" not in path.split(".")}
-        self.root, self.selection, self.see, self.held = root, selection, see, held
-        self.met: list[str] = []
-        self._running: list[_Frame] = []
+        self.root, self.selection, self.callback, self.values = root, selection, callback, values
+        self.all_names: list[str] = []
+        self._running: list[_RunningModule] = []
         self._calls: dict[str, int] = {}
-        self._seeing = False
+        self._in_callback = False
         self._graphs = torch.is_grad_enabled()
 
     def enter(self, module: nn.Module, args: Any) -> None:
@@ -155,73 +157,73 @@ class Watcher(TorchFunctionMode):
         if module is self.root:
             self._running.clear()
             self._calls.clear()
-            self.met.clear()
-            self.held.clear()
+            self.all_names.clear()
+            self.values.clear()
         elif not self._running:
             return  # a part of the network called on its own, as activation checkpointing does in the backward pass
-        self._running.append(_Frame(self.paths[module], module))
+        self._running.append(_RunningModule(self.paths[module], module))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
         if not self._running or self._running[-1].module is not module:
             return None
-        frame = self._running.pop()
-        path = frame.path
+        current = self._running.pop()
+        path = current.path
         if module is self.root:
             if not is_learnable(module):
                 return None
             path = type(module).__name__.lower()
-        if frame.spoken:
+        if current.output_read:
             return None
         if isinstance(output, tuple) and type(output) is tuple and output:
-            first = self._meet(path, module, output[0])
+            first = self._read_output(path, module, output[0])
             return None if first is output[0] else (first, *output[1:])
-        value = self._meet(path, module, output)
+        value = self._read_output(path, module, output)
         return None if value is output else value
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self.held and _writes(name, kwargs):
+        if self.values and _writes(name, kwargs):
             self._save(kwargs.get("out", args[0] if args else kwargs.get("input")))
         output = func(*args, **kwargs)
         kind = name.strip("_")
-        if kind not in ACTIVATIONS or not self._running or self._seeing:
+        if kind not in ACTIVATIONS or not self._running or self._in_callback:
             return output
-        frame = self._running[-1]
-        if is_activation(frame.module) and frame.path and not frame.spoken:
-            frame.spoken = True
-            return self._meet(frame.path, frame.module, output, function=True)
-        return self._meet(f"{frame.path}.{kind}" if frame.path else kind, None, output, function=True)
+        current = self._running[-1]
+        if is_activation(current.module) and current.path and not current.output_read:
+            current.output_read = True
+            return self._read_output(current.path, current.module, output, function=True)
+        return self._read_output(f"{current.path}.{kind}" if current.path else kind, None, output, function=True)
 
-    def _meet(self, base: str, module: nn.Module | None, value: Any, function: bool = False) -> Any:
+    def _read_output(self, base: str, module: nn.Module | None, value: Any, function: bool = False) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         call = self._calls.get(base, 0)
         self._calls[base] = call + 1
         name = f"{base}#{call}" if call else base
-        self.met.append(name)
-        inside = any(frame.module is not module and chooses_steps(frame.module) for frame in self._running)
+        self.all_names.append(name)
+        inside = any(current.module is not module and chooses_steps(current.module) for current in self._running)
         if not self.selection.wants(name, module, function, inside):
             return value
-        self._seeing = True
-        # A network that takes gradients of its own has graphs where whoever watches has asked for none.
-        shown = value if self._graphs or not value.requires_grad else value.detach()
+        self._in_callback = True
+        # A network that takes gradients of its own has graphs even where the caller disabled gradients.
+        detached = value if self._graphs or not value.requires_grad else value.detach()
         try:
-            found = self.see(name, shown)
-            return value if found is shown else found
+            replacement = self.callback(name, detached)
+            return value if replacement is detached else replacement
         finally:
-            self._seeing = False
+            self._in_callback = False
 
     def _save(self, targets: Any) -> None:
         for target in targets if isinstance(targets, Iterable) and not isinstance(targets, Tensor) else (targets,):
             if not isinstance(target, Tensor) or target.layout != torch.strided:
                 continue
-            place = target.untyped_storage().data_ptr()
-            for name, value in self.held.items():
-                if value.untyped_storage().data_ptr() == place:
+            address = target.untyped_storage().data_ptr()
+            for name, value in self.values.items():
+                if value.untyped_storage().data_ptr() == address:
                     with torch.set_grad_enabled(value.requires_grad):
-                        self.held[name] = value.clone()
+                        self.values[name] = value.clone()
 
 
 def _writes(name: str, kwargs: dict[str, Any]) -> bool:

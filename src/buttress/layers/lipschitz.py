@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from buttress.random import Random
 
-Map = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 _NUMBERS = 2**25  # kept at once in the bases of the search: 128 MiB in float32
 
@@ -27,7 +27,7 @@ class Jacobian:
         z: (N, ...) points.
     """
 
-    def __init__(self, function: Map, z: Tensor) -> None:
+    def __init__(self, function: TensorFunction, z: Tensor) -> None:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             self.z = z.detach().clone().requires_grad_()
             self.out = function(self.z.clone())  # a copy, which the function may overwrite
@@ -67,7 +67,7 @@ class Jacobian:
 
 
 @dataclass(frozen=True)
-class Peak:
+class Eigenpair:
     """The largest eigenvalue of N symmetric operators.
 
     Attributes:
@@ -81,7 +81,7 @@ class Peak:
     converged: Tensor
 
 
-def largest_eigenvalue(apply: Map, start: Tensor, *, iterations: int, tolerance: float) -> Peak:
+def largest_eigenvalue(apply: TensorFunction, start: Tensor, *, iterations: int, tolerance: float) -> Eigenpair:
     """The largest eigenvalue of a symmetric operator, by power iteration that remembers its iterates (Lanczos, 1950).
 
     The best value in the span of all iterates is taken in the place of the last one's: the same products with the
@@ -99,25 +99,25 @@ def largest_eigenvalue(apply: Map, start: Tensor, *, iterations: int, tolerance:
     matrix = torch.zeros(len(start), count, count, dtype=torch.float64, device=start.device)
     alive = torch.ones(len(start), dtype=torch.bool, device=start.device)
     for k in range(count):
-        known = basis[:, : k + 1]
+        so_far = basis[:, : k + 1]
         image = apply(basis[:, k])
         diagonal = (image * basis[:, k]).sum(1).double()
         # Once the space is exhausted what follows must be below all else: a quotient of Rayleigh less 1 or more.
         matrix[:, k, k] = torch.where(alive, diagonal, matrix[:, 0, 0] - 1 - matrix[:, 0, 0].abs())
         for _ in range(2):  # once is not enough in float32
-            image = image - torch.einsum("nkd,nk->nd", known, torch.einsum("nkd,nd->nk", known, image))
+            image = image - torch.einsum("nkd,nk->nd", so_far, torch.einsum("nkd,nd->nk", so_far, image))
         values, vectors = torch.linalg.eigh(matrix[:, : k + 1, : k + 1])
-        left = image.norm(dim=1).double()
+        remainder = image.norm(dim=1).double()
         scale = values.abs().amax(1)
-        alive = alive & (left > 1e-6 * scale)
-        left = torch.where(alive, left, 0)
-        converged = left * vectors[:, -1, -1].abs() <= tolerance * scale
+        alive = alive & (remainder > 1e-6 * scale)
+        remainder = torch.where(alive, remainder, 0)
+        converged = remainder * vectors[:, -1, -1].abs() <= tolerance * scale
         if k + 1 == count or converged.all():
             break
-        matrix[:, k, k + 1] = matrix[:, k + 1, k] = left
-        basis[:, k + 1] = torch.where(alive[:, None], image / torch.where(alive, left, 1)[:, None], 0)
-    vector = torch.einsum("nkd,nk->nd", known, vectors[:, :, -1].to(known.dtype))
-    return Peak(values[:, -1], vector, converged)
+        matrix[:, k, k + 1] = matrix[:, k + 1, k] = remainder
+        basis[:, k + 1] = torch.where(alive[:, None], image / torch.where(alive, remainder, 1)[:, None], 0)
+    vector = torch.einsum("nkd,nk->nd", so_far, vectors[:, :, -1].to(so_far.dtype))
+    return Eigenpair(values[:, -1], vector, converged)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Stretch:
         direction: (N, inputs) the change that is stretched most, of length 1.
         residual: (N,) largest singular value of I + J; None where J is not square, or not asked for.
         log_norm: (N,) logarithmic norm, the largest eigenvalue of (J + J^T) / 2; None likewise.
-        converged: (N,) whether the searches for all of these came to their end.
+        converged: (N,) whether all these searches converged.
     """
 
     sigma: Tensor
@@ -140,7 +140,7 @@ class Stretch:
 
 
 def stretch(
-    function: Map,
+    function: TensorFunction,
     z: Tensor,
     random: Random,
     *,
@@ -155,7 +155,7 @@ def stretch(
         function: of (N, ...) tensors; its rows do not depend on each other.
         z: (N, ...) points.
         random: of the points; gives the start vectors.
-        residual: whether the function is one that is added to its input, so that I + J and the logarithmic norm tell
+        residual: whether the function is one that is added to its input, so that I + J and the logarithmic norm mean
             something, too; three times the cost.
         iterations: products with J^T J, at most, from each start.
         tolerance: relative, of the singular values.
@@ -168,34 +168,34 @@ def stretch(
         chosen = random.only(rows.to(random.ids.device))
         vectors = [chosen.fork("start", k).normal((z[:1].numel(),), z.dtype).to(z.device) for k in range(starts)]
         parts.append(_stretch(jacobian, vectors, residual, iterations, tolerance))
-    return _joined(parts)
+    return _concatenated(parts)
 
 
 def _stretch(jacobian: Jacobian, starts: list[Tensor], residual: bool, iterations: int, tolerance: float) -> Stretch:
-    def peak(apply: Map) -> Peak:
+    def largest(apply: TensorFunction) -> Eigenpair:
         # The square of a singular value has twice its relative error.
-        found = [largest_eigenvalue(apply, s, iterations=iterations, tolerance=2 * tolerance) for s in starts]
-        values = torch.stack([one.value for one in found])
+        pairs = [largest_eigenvalue(apply, s, iterations=iterations, tolerance=2 * tolerance) for s in starts]
+        values = torch.stack([pair.value for pair in pairs])
         best, rows = values.argmax(0), torch.arange(values.shape[1], device=values.device)
-        vectors = torch.stack([one.vector for one in found])[best, rows]
-        converged = torch.stack([one.converged for one in found])[best, rows]
-        return Peak(values[best, rows], vectors, converged)
+        vectors = torch.stack([pair.vector for pair in pairs])[best, rows]
+        converged = torch.stack([pair.converged for pair in pairs])[best, rows]
+        return Eigenpair(values[best, rows], vectors, converged)
 
-    def moved(v: Tensor) -> Tensor:
+    def shifted_gram(v: Tensor) -> Tensor:
         w = v + jacobian.times(v)
         return w + jacobian.transposed_times(w)
 
-    stretched = peak(lambda v: jacobian.transposed_times(jacobian.times(v)))
-    sigma, ended = stretched.value.clamp(min=0).sqrt(), stretched.converged
+    gram = largest(lambda v: jacobian.transposed_times(jacobian.times(v)))
+    sigma, converged = gram.value.clamp(min=0).sqrt(), gram.converged
     if not (residual and jacobian.square):
-        return Stretch(sigma, stretched.vector, None, None, ended)
-    shifted = peak(moved)
-    symmetric = peak(lambda v: (jacobian.times(v) + jacobian.transposed_times(v)) / 2)
-    ended = ended & shifted.converged & symmetric.converged
-    return Stretch(sigma, stretched.vector, shifted.value.clamp(min=0).sqrt(), symmetric.value, ended)
+        return Stretch(sigma, gram.vector, None, None, converged)
+    shifted = largest(shifted_gram)
+    symmetric = largest(lambda v: (jacobian.times(v) + jacobian.transposed_times(v)) / 2)
+    converged = converged & shifted.converged & symmetric.converged
+    return Stretch(sigma, gram.vector, shifted.value.clamp(min=0).sqrt(), symmetric.value, converged)
 
 
-def _joined(parts: list[Stretch]) -> Stretch:
+def _concatenated(parts: list[Stretch]) -> Stretch:
     def column(name: str) -> Iterator[Tensor]:
         return (getattr(part, name) for part in parts)
 

@@ -36,7 +36,7 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 
 def mean_defined(values: Tensor) -> Tensor:
-    """The mean over what is not NaN, 0 when nothing is left: how training reduces a measure."""
+    """The mean over what is not NaN, 0 where all are: how training reduces a measure."""
     defined = ~values.isnan()
     return torch.where(defined, values, 0).sum() / defined.sum().clamp(min=1)
 
@@ -112,9 +112,9 @@ class Measure:
     """A measure by name.
 
     Attributes:
-        name: what it is asked for by.
+        name: by which it is selected.
         function: (clean, perturbed, centre or None) -> (N,).
-        needs_centre: whether analysis has to hand it the mean activation of a reference sample.
+        needs_centre: whether analysis has to pass it the mean activation of a reference sample.
         least: the fewest inputs in a batch that it is defined for, a centre given.
     """
 
@@ -141,7 +141,7 @@ MEASURES: dict[str, Measure] = {
 
 
 def resolve(measure: str | Measure) -> Measure:
-    """A measure by its name, or as it came.
+    """A measure by its name, or itself.
 
     Raises:
         UserError: for an unknown name, with the nearest known one.

@@ -43,7 +43,7 @@ def crossed_by_every_path(
         task: how to read the output.
 
     Raises:
-        UserError: when the selection finds nothing.
+        UserError: when the selection matches nothing.
     """
     paths = trace(model, x, layers, task=task)
     return dict(zip(paths.names, paths.crossed, strict=True))
@@ -53,20 +53,20 @@ def trace(model: nn.Module, x: Tensor, layers: LayerSelection, *, task: Task = t
     """Read the layers' order and connections off the autograd graph of one pass in eval mode.
 
     Raises:
-        UserError: when the selection finds nothing.
+        UserError: when the selection matches nothing.
     """
     names: list[str] = []
     nodes: list[Any] = []
 
-    def see(name: str, value: Tensor) -> Tensor:
+    def note(name: str, value: Tensor) -> Tensor:
         names.append(name)
         nodes.append(value.grad_fn)
         return value
 
-    with preserved(model, "eval", 0, x.device), watch(model, layers, see) as watcher:
+    with preserved(model, "eval", 0, x.device), watch(model, layers, note) as watcher:
         start = x.detach().clone().requires_grad_().clone()
         end = task.read(model(start)).grad_fn
-    watcher.selection.check(names, watcher.met)
+    watcher.selection.check(names, watcher.all_names)
     owners: dict[Any, list[int]] = {}
     for index, node in enumerate(nodes):
         owners.setdefault(node, []).append(index)

@@ -1,4 +1,4 @@
-"""What a layer analysis found: displacement by perturbation, layer and input, and which layers are most vulnerable."""
+"""Displacement by perturbation, layer and input, and the layers that are most vulnerable."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class LayerProfile:
         layers: L names, each usable as a selection.
         perturbations: P names.
         measure: the name of the measure.
-        values: (P, L, N) float32 displacement; NaN where it has no relative size or the layer was not met. N is 0 in a
-            profile restored from its summary.
+        values: (P, L, N) float32 displacement; NaN where it has no relative size or the layer was not called. N is
+            0 in a profile restored from its summary.
         input_change: (P, N) the same measure of the inputs themselves, CM_0.
         mean: (P, L) float64 over the inputs that are not NaN; ``std`` likewise (divided by their number).
         excluded: (P, L) int64, how many inputs are NaN.
@@ -151,8 +151,8 @@ class LayerProfile:
             return 0.0
         ends = [max(v, mu) for v in scores[1 : len(above) + 1]] or [mu]
         gaps = [high - low for high, low in zip(above, ends, strict=False)]
-        at = gaps.index(max(gaps))
-        return float(((above[at] + ends[at]) / 2 - mu) / sigma)
+        widest = gaps.index(max(gaps))
+        return float(((above[widest] + ends[widest]) / 2 - mu) / sigma)
 
     def gain(self, perturbation: str | None = None) -> Tensor:
         """(L,) float64: each layer's mean displacement over that of the layer that feeds it, or of the input.
@@ -240,7 +240,7 @@ class LayerProfile:
 
 
 def to_lists(tensor: Tensor) -> Any:
-    """Nested lists with None for what is not finite, which JSON cannot say."""
+    """Nested lists with None for what is not finite, which JSON has no number for."""
 
     def clean(item: Any) -> Any:
         if isinstance(item, list):

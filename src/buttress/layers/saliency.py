@@ -1,4 +1,4 @@
-"""Which parts of an image an answer hangs on: by covering them, by the gradient, and how well the two agree."""
+"""Which parts of an image an output depends on: by covering them, and by the gradient."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from buttress import tasks
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.tasks import Task
+from buttress.validation import whole
 
 Fill = Literal["blur", "zero"]
 
@@ -29,8 +30,9 @@ def check_window(window: int | None, stride: int, fill: str) -> None:
     Raises:
         UserError: for an even window, a stride below 1 or an unknown fill.
     """
-    if (window is not None and (window < 1 or window % 2 == 0)) or stride < 1:
-        raise UserError(f"window must be odd and stride 1 or more, in pixels; got {window} and {stride}")
+    whole("stride", stride)
+    if window is not None and whole("window", window) % 2 == 0:
+        raise UserError(f"window must be an odd number of pixels; got {window}")
     if fill not in get_args(Fill):
         raise UserError(f"fill must be one of {', '.join(get_args(Fill))}; got {fill!r}")
 
@@ -74,7 +76,7 @@ def occlusion(
     task: Task = tasks.classification,
     batch_size: int = 1024,
 ) -> Tensor:
-    """(N, H, W) how much the probability of ``y`` falls where a window around each location is covered.
+    """(N, H, W) how much the probability of ``y`` drops where a window around each location is covered.
 
     max(0, p_y(x) - p_y(x covered)), divided by the image's largest (all 0 where covering never hurts). The model is in
     eval mode meanwhile and comes back as it was; no gradient flows. Cost: one forward per window and one more.
@@ -98,13 +100,13 @@ def occlusion(
     side = default_window(height, width) if window is None else window
     with preserved(model, "eval", 0, x.device), torch.no_grad():
         filled = filler(x, side, fill)
-        start, falls = _probability(model, x, y, task, batch_size), []
+        start, drops = _probability(model, x, y, task, batch_size), []
         together = max(1, batch_size // max(len(x), 1))
         for cover in _covers(height, width, side, stride, together, x.device):
             covered = torch.where(cover[:, None, None], filled, x)  # (M, N, C, H, W)
-            found = _probability(model, covered.flatten(0, 1), y.repeat(len(cover)), task, batch_size)
-            falls.append(start - found.view(len(cover), -1))
-        grid = torch.cat(falls).T.clamp(min=0).view(len(x), math.ceil(height / stride), math.ceil(width / stride))
+            probability = _probability(model, covered.flatten(0, 1), y.repeat(len(cover)), task, batch_size)
+            drops.append(start - probability.view(len(cover), -1))
+        grid = torch.cat(drops).T.clamp(min=0).view(len(x), math.ceil(height / stride), math.ceil(width / stride))
         full = grid.repeat_interleave(stride, 1).repeat_interleave(stride, 2)[:, :height, :width]
         largest = full.amax((1, 2), keepdim=True)
         return torch.where(largest > 0, full / torch.where(largest > 0, largest, 1), 0)
@@ -113,16 +115,16 @@ def occlusion(
 def _covers(height: int, width: int, side: int, stride: int, count: int, device: torch.device) -> Iterator[Tensor]:
     """(M, H, W) bool, what each of the next ``count`` windows covers, centres row by row."""
     rows, columns = (_near(size, side, stride, device) for size in (height, width))
-    places = torch.cartesian_prod(torch.arange(len(rows)), torch.arange(len(columns))).to(device)
-    for part in torch.split(places, count):
+    centres = torch.cartesian_prod(torch.arange(len(rows)), torch.arange(len(columns))).to(device)
+    for part in torch.split(centres, count):
         yield rows[part[:, 0], :, None] & columns[part[:, 1], None, :]
 
 
 def _near(size: int, side: int, stride: int, device: torch.device) -> Tensor:
     """(windows, size) bool: the coordinates within half a side of each window's centre."""
-    places = torch.arange(size, device=device)
-    centres = (places[::stride] + (stride - 1) // 2).clamp(max=size - 1)
-    return (places - centres[:, None]).abs() <= side // 2
+    pixels = torch.arange(size, device=device)
+    centres = (pixels[::stride] + (stride - 1) // 2).clamp(max=size - 1)
+    return (pixels - centres[:, None]).abs() <= side // 2
 
 
 def _probability(model: nn.Module, x: Tensor, y: Tensor, task: Task, batch_size: int) -> Tensor:
@@ -148,13 +150,13 @@ def input_gradients(
         task: how the output is read.
         batch_size: inputs computed at once.
     """
-    slopes = []
+    gradients = []
     with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             points = part.detach().clone().requires_grad_()
             chosen = log_probability(task.read(model(points)), classes)
-            slopes.append(torch.autograd.grad(chosen.sum(), points)[0])
-    return torch.cat(slopes)
+            gradients.append(torch.autograd.grad(chosen.sum(), points)[0])
+    return torch.cat(gradients)
 
 
 def log_probability(logits: Tensor, y: Tensor) -> Tensor:
@@ -162,16 +164,9 @@ def log_probability(logits: Tensor, y: Tensor) -> Tensor:
     return logits.log_softmax(1).gather(1, y[:, None]).squeeze(1)
 
 
-def gradient_map(slopes: Tensor) -> Tensor:
+def gradient_map(gradients: Tensor) -> Tensor:
     """(N, H, W) size of the gradient at each location: the sum of magnitudes over the channels of (N, C, H, W)."""
-    return slopes.abs().sum(1)
-
-
-def correlation(one: Tensor, other: Tensor) -> Tensor:
-    """(N,) Pearson's correlation of two maps (N, H, W) of each image; NaN where one of them is constant."""
-    first, second = (rows - rows.mean(1, keepdim=True) for rows in (one.double().flatten(1), other.double().flatten(1)))
-    size = torch.linalg.vector_norm(first, dim=1) * torch.linalg.vector_norm(second, dim=1)
-    return torch.where(size > 0, (first * second).sum(1) / torch.where(size > 0, size, 1), torch.nan)
+    return gradients.abs().sum(1)
 
 
 def energy_inside(sizes: Tensor, maps: Tensor, threshold: float = 0.1) -> Tensor:
@@ -224,11 +219,11 @@ def deletion(
         raise UserError(f"a deletion curve needs 1 step or more; got {steps}")
     height, width = x.shape[2:]
     order = ranking.flatten(1).argsort(dim=1, descending=True, stable=True)
-    place = torch.empty_like(order).scatter_(1, order, torch.arange(height * width, device=x.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(height * width, device=x.device).expand_as(order))
     curve: list[Any] = []
     with preserved(model, "eval", 0, x.device), torch.no_grad():
         filled = filler(x, default_window(height, width) if window is None else window, fill)
         for step in range(steps + 1):
-            gone = (place < round(step * height * width / steps)).view(-1, 1, height, width)
-            curve.append(_probability(model, torch.where(gone, filled, x), y, task, batch_size))
+            covered = (rank < round(step * height * width / steps)).view(-1, 1, height, width)
+            curve.append(_probability(model, torch.where(covered, filled, x), y, task, batch_size))
     return torch.trapezoid(torch.stack(curve, 1), dx=1 / steps, dim=1)

@@ -1,4 +1,4 @@
-"""Which layers are meant, and what they are called."""
+"""Which layers are selected, and what they are called."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 
 LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
 
@@ -26,18 +25,17 @@ ACTIVATIONS = frozenset(
 
 
 def user_module(model: object) -> nn.Module:
-    """The network that layer names are relative to: buttress's own wrappers are looked through.
+    """The network that layer names are relative to: that inside its wrappers.
 
     Raises:
         UserError: for what is no module, and for a compiled or scripted one, whose layers do not run as Python.
     """
-    while isinstance(model, Normalized | Output | FromProbabilities):
-        model = model.model
     if not isinstance(model, nn.Module):
         raise UserError(f"looking at layers needs a torch.nn.Module; got a {type(model).__name__}")
-    if hasattr(model, "_orig_mod") or isinstance(model, torch.jit.ScriptModule):
+    network = inner(model)
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
         raise UserError("layers of a compiled or scripted network cannot be seen: pass the module it was made from")
-    return model
+    return network
 
 
 def is_activation(module: nn.Module) -> bool:
@@ -59,7 +57,7 @@ def chooses_steps(module: nn.Module) -> bool:
 
 
 class Selection:
-    """Answers for each layer met whether it is wanted.
+    """Decides for each layer whether it is selected.
 
     Args:
         layers: "activations" (results of activation functions), "learnable" (outputs of modules that own a weight of
@@ -102,29 +100,29 @@ class Selection:
             function if self.layers == "activations" else not function and module is not None and is_learnable(module)
         )
 
-    def check(self, found: Sequence[str], met: Sequence[str]) -> None:
-        """Refuse a selection that finds nothing, or a list of which one entry does.
+    def check(self, selected: Sequence[str], available: Sequence[str]) -> None:
+        """Refuse a selection that matches nothing, or a list of which one entry matches nothing.
 
         Args:
-            found: the names wanted.
-            met: all names there are.
+            selected: the names of the selected layers.
+            available: all names there are.
 
         Raises:
             UserError: with the nearest names there are.
         """
         for pattern in self.patterns or ():
-            if not any(name == pattern or fnmatchcase(name, pattern) for name in found):
-                raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, met)}")
-        if not found:
+            if not any(name == pattern or fnmatchcase(name, pattern) for name in selected):
+                raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, available)}")
+        if not selected:
             what = "the callable" if callable(self.layers) else repr(self.layers)
-            raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', met)}")
+            raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available)}")
 
 
-def _nearest(pattern: str, met: Sequence[str]) -> str:
+def _nearest(pattern: str, available: Sequence[str]) -> str:
     """The end of an error line: the nearest names, or the first few."""
-    if not met:
-        return "its pass met no layer at all"
-    close = difflib.get_close_matches(pattern.strip("*"), met, n=3, cutoff=0.5)
+    if not available:
+        return "its pass calls no layer at all"
+    close = difflib.get_close_matches(pattern.strip("*"), available, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are {', '.join(met[:12])}{f' and {len(met) - 12} more' if len(met) > 12 else ''}"
+    return f"there are {', '.join(available[:12])}{f' and {len(available) - 12} more' if len(available) > 12 else ''}"

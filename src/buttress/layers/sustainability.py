@@ -14,12 +14,13 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
-from buttress.layers.capture import See, capture, watch
+from buttress.layers.capture import LayerCallback, capture, watch
 from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection
 from buttress.tasks import Task
+from buttress.validation import whole
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -49,7 +50,7 @@ def sustainability(
     Args:
         model: the network.
         data: batches (x, y); draws follow its ``.ids`` where it has such, else the inputs' positions.
-        perturbations: by name, or one alone; the first is the one that `LayerProfile.mvl` speaks of.
+        perturbations: by name, or one alone; the first is the default of `LayerProfile.mvl`.
         layers: which layers; see `Selection`. Calls of the two passes are paired by name, and `LayerProfile.unpaired`
             names those that only one of them makes. Inside of an ODE solver that chooses its steps even calls of one
             name belong to different times: the groups have the output of its block instead.
@@ -62,13 +63,13 @@ def sustainability(
         precision: of an attack's search; the passes that are compared run as the caller's context says, float32.
 
     Raises:
-        UserError: for no data, no perturbation, an unknown measure or a selection that finds nothing; and for what an
+        UserError: for no data, no perturbation, an unknown measure or a selection that matches nothing; and for what an
             attack refuses.
     """
     chosen = measures.resolve(measure)
     named = _named(perturbations)
-    if reference < 2 or batch_size < 1:
-        raise UserError(f"reference must be 2 or more and batch_size 1 or more; got {reference} and {batch_size}")
+    whole("reference", reference, 2)
+    whole("batch_size", batch_size)
     source = batches(model, data, batch_size)
     first = next(source, None)
     if first is None:
@@ -101,7 +102,7 @@ def sustainability(
 
 
 class _Table:
-    """The numbers gathered so far, batch by batch."""
+    """The numbers collected so far, batch by batch."""
 
     def __init__(
         self, layers: list[str], perturbations: list[str], measure: Measure, centres: dict[str, Tensor]
@@ -111,7 +112,7 @@ class _Table:
         self._rows: list[dict[tuple[str, str | None], Tensor]] = []  # the layer None is the input
         self._unpaired: dict[str, list[str]] = {}
         self._clean: dict[str, Tensor] = {}
-        self._met: set[str] = set()
+        self._called: set[str] = set()
 
     def open(self, clean: dict[str, Tensor], x: Tensor) -> None:
         """Begin a batch with the layers of its clean pass."""
@@ -124,26 +125,26 @@ class _Table:
                 self.layers.insert(at, name)
             at = self.layers.index(name) + 1
 
-    def column(self, perturbation: str, x_adv: Tensor) -> See:
+    def column(self, perturbation: str, x_adv: Tensor) -> LayerCallback:
         """What to do with each layer of the perturbed pass: compare it at once, so that it need not be kept."""
-        self._met = set()
+        self._called = set()
         self._compare(perturbation, None, self._x, x_adv)
 
-        def see(name: str, value: Tensor) -> Tensor:
+        def compare(name: str, value: Tensor) -> Tensor:
             clean = self._clean.get(name)
             if clean is not None and clean.shape == value.shape and value.dim() and len(value) == self.sizes[-1]:
-                self._met.add(name)
+                self._called.add(name)
                 self._compare(perturbation, name, clean, value)
             else:
                 self._leave_out(perturbation, name)
             return value
 
-        return see
+        return compare
 
     def close(self, perturbation: str) -> None:
         """End the perturbed pass: what only the clean one called is left out."""
         for name in self._clean:
-            if name not in self._met:
+            if name not in self._called:
                 self._leave_out(perturbation, name)
 
     def _leave_out(self, perturbation: str, name: str) -> None:
@@ -158,7 +159,7 @@ class _Table:
             self._rows[-1][perturbation, name] = values.float().cpu()
 
     def profile(self, paths: Paths, reference: int) -> LayerProfile:
-        """Everything gathered, in order."""
+        """Everything collected, in order."""
         keys: list[str | None] = [None, *self.layers]
         values = torch.full((len(self.perturbations), len(keys), sum(self.sizes)), torch.nan)
         start = 0

@@ -1,33 +1,29 @@
-"""How much displacement of its own value each layer can stand, and how much of that an attack uses up."""
+"""How much displacement of its own value each layer tolerates, and how much of that an attack uses up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from buttress import losses, tasks
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.correlation import spearman
 from buttress.layers.measures import ratio, relative_error
 from buttress.layers.paths import trace
 from buttress.layers.profile import to_lists
 from buttress.layers.select import LayerSelection
 from buttress.layers.sustainability import batches
+from buttress.layers.tolerance_search import Rows, ToleranceSearch
 from buttress.tasks import Task
-from buttress.threat import Threat, norms, per_row
-
-Rows = Tensor | slice
-Above = Callable[[Tensor, Rows], Tensor]
-Objective = Callable[[Tensor, Tensor], Tensor]
-
-_DOUBLINGS = 6  # how often the radius may double, from the attack's own, in the search for a first success
-_UNIT_BALL = Threat(norm="l2", eps=1.0, box=None)
+from buttress.validation import whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +32,14 @@ class LayerTolerance:
 
     Attributes:
         layers: L names, in order of execution.
-        crossed: for each, whether every path from the input to the output goes through it; only there does "beaten"
-            imply a margin of at most 1.
-        rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that beats the model, an
-            upper bound. 0 where the model is wrong unperturbed, infinite where nothing was found, NaN where the
+        crossed: for each, whether every path from the input to the output goes through it; only there does a
+            successful attack imply a margin of at most 1.
+        rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that makes the model wrong,
+            an upper bound. 0 where the model is wrong unperturbed, infinite where the search failed, NaN where the
             layer's value is 0, or not every pass calls it, as inside of ODE solvers that choose their steps.
         displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
-        wrong: (N,) bool, inputs that beat the model unperturbed; medians leave them out.
-        success: (N,) bool, inputs that beat it under the attack.
+        wrong: (N,) bool, inputs that are misclassified unperturbed; medians leave them out.
+        success: (N,) bool, inputs for which the attack is successful.
     """
 
     layers: list[str]
@@ -107,12 +103,12 @@ def tolerance(
     batch_size: int = 128,
     task: Task = tasks.classification,
 ) -> LayerTolerance:
-    """Search, input by input, the smallest relative L2 change of each layer's value that beats the model.
+    """Search, input by input, the smallest relative L2 change of each layer's value that makes the model wrong.
 
     Everything before the layer stays as it is. Projected gradient ascent at a radius, and bisection on the radius. For
     classes half of the steps climb the margin, half go towards the class whose linearised boundary is nearest. The
     search begins with the displacement that ``perturbation`` itself causes at the layer, so at a layer that every path
-    crosses a beaten input has a margin of at most 1. Cost for each layer and batch: about
+    crosses a successful attack means a margin of at most 1. Cost for each layer and batch: about
     ``steps * bisections`` forward and backward passes, and up to 6 ``steps`` more where the attack fails.
 
     Args:
@@ -127,10 +123,11 @@ def tolerance(
         task: what the output is for.
 
     Raises:
-        UserError: for no data, counts below 1, or a selection that finds nothing.
+        UserError: for no data, counts below 1, or a selection that matches nothing.
     """
-    if min(steps, bisections, batch_size) < 1:
-        raise UserError(f"steps, bisections and batch_size must be 1 or more; got {steps}, {bisections}, {batch_size}")
+    whole("steps", steps)
+    whole("bisections", bisections)
+    whole("batch_size", batch_size)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     paths = None
     for x, y, ids in batches(model, data, batch_size):
@@ -147,7 +144,7 @@ def tolerance(
 def _batch(
     model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, names: list[str], task: Task, steps: int, bisections: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and beaten (n,)."""
+    """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and success (n,)."""
     with torch.no_grad():
         with capture(model, names) as clean:
             output = task.read(model(x))
@@ -160,16 +157,16 @@ def _batch(
         if name in clean and name in perturbed and clean[name].shape == perturbed[name].shape:
             if len(clean[name]) != len(x):
                 raise UserError(f"the first axis of layer {name!r} is not the batch's: leave it out of layers")
-            found = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
+            radius = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
             moved = relative_error(clean[name], perturbed[name])
         else:
-            found = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
-        rho.append(found.cpu())
+            radius = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
+        rho.append(radius.cpu())
         displacement.append(moved.cpu())
     return torch.stack(rho), torch.stack(displacement), wrong.cpu(), success.cpu()
 
 
-class _NotMetError(Exception):
+class _NotCalledError(Exception):
     """A pass of some of the inputs did not call the layer that was to be replaced."""
 
 
@@ -187,143 +184,21 @@ def _tolerated(
 ) -> Tensor:
     """(n,) rho of one layer; NaN where the layer is not called in every pass (an ODE solver that chooses its steps)."""
 
-    def above(value: Tensor, rows: Rows) -> Tensor:
+    def output_for(value: Tensor, rows: Rows) -> Tensor:
         """The output for these inputs when the layer has this value."""
-        with capture(model, [name], replace=lambda _, __: value) as met:
+        with capture(model, [name], replace=lambda _, __: value) as called:
             output = task.read(model(x[rows]))
-        if name not in met:
-            raise _NotMetError
+        if name not in called:
+            raise _NotCalledError
         return output
 
     try:
-        return _Search(above, clean, y, task, steps).radius(perturbed, wrong, bisections)
-    except _NotMetError:
+        return ToleranceSearch(output_for, clean, y, task, steps).radius(perturbed, wrong, bisections)
+    except _NotCalledError:
         return torch.full_like(clean.flatten(1)[:, 0], torch.nan)
 
 
-class _Search:
-    """The smallest change of one layer that beats what is above it, for the inputs of one batch."""
-
-    def __init__(self, above: Above, clean: Tensor, y: Tensor, task: Task, steps: int) -> None:
-        self.above, self.clean, self.y, self.task = above, clean, y, task
-        self.steps = (steps + 1) // 2  # for each of two ways to climb
-
-    def radius(self, perturbed: Tensor, wrong: Tensor, bisections: int) -> Tensor:
-        """(n,) the radius, relative to the layer's size; see `LayerTolerance.rho`."""
-        size = norms(self.clean, "l2")
-        own = relative_error(self.clean, perturbed)
-        with torch.no_grad():
-            overwhelmed = self.task.is_adversarial(self.above(perturbed.clone(), slice(None)), self.y)
-        low = torch.zeros_like(own)
-        high = torch.where(wrong, 0.0, torch.where(overwhelmed, own, torch.inf)).to(own.dtype)
-        direction = _unit(perturbed - self.clean)
-        nearest, rival, distance = self._nearest_class()
-        guess = 1.02 * distance / size  # exact but for the 2% where the network above is linear
-        doublings = _DOUBLINGS
-        radius = torch.where(own > 0, own, 0.05).nan_to_num(nan=0.0)
-        while doublings or bisections:
-            unbounded = high.isinf() & (size > 0)
-            if doublings and bool(unbounded.any()):
-                doublings -= 1
-                active = unbounded
-            elif bisections:
-                doublings, bisections = 0, bisections - 1
-                radius = torch.where((guess > low) & (guess < high), guess, (low + high) / 2)
-                guess = torch.full_like(guess, torch.inf)  # tried once
-                active = high.isfinite() & (high > 0)
-            else:
-                break
-            won, change = self._climb(direction, radius * size, active, self._margin)
-            if rival is not None:
-                more, other = self._climb(nearest, radius * size, active & ~won, self._against(rival))
-                won, change = won | more, torch.where(per_row(more, change), other, change)
-            direction = torch.where(per_row(won, change), _unit(change), direction)
-            high = torch.where(won, torch.minimum(high, ratio(norms(change, "l2"), size)), high)
-            low = torch.where(active & ~won, radius, low)
-            radius = radius * 2
-        return torch.where(wrong, 0.0, torch.where(size > 0, high, torch.nan)).to(own.dtype)
-
-    def _margin(self, output: Tensor, rows: Tensor) -> Tensor:
-        loss = "margin" if self.task.loss == "cross_entropy" else self.task.loss
-        return losses.resolve(loss).function(output, self.y[rows])
-
-    def _against(self, rival: Tensor) -> Objective:
-        """Ascend towards one class: a margin would run after whichever class has the largest logit."""
-
-        def gap(output: Tensor, rows: Tensor) -> Tensor:
-            return (output.gather(1, rival[rows, None]) - output.gather(1, self.y[rows, None])).squeeze(1)
-
-        return gap
-
-    def _nearest_class(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The class whose linearised boundary is nearest (as in DeepFool): direction, index and distance.
-
-        Of the 9 with the largest logits. The index is None where the output is no logits or has no gradient here.
-        """
-        point = self.clean.clone().requires_grad_()
-        output = self.above(point.clone(), slice(None))  # a copy, which an in-place successor may overwrite
-        if self.task.loss != "cross_entropy" or not output.requires_grad:
-            return torch.zeros_like(self.clean), None, torch.full_like(norms(self.clean, "l2"), torch.inf)
-        y = self.y.long()[:, None]
-        rivals = output.detach().scatter(1, y, -torch.inf).topk(min(9, output.shape[1] - 1), dim=1).indices
-        least = torch.full_like(output[:, 0], torch.inf).detach()
-        direction, chosen = torch.zeros_like(self.clean), rivals[:, 0]
-        for rival in rivals.T:
-            gap = (output.gather(1, rival[:, None]) - output.gather(1, y)).squeeze(1)
-            (slope,) = torch.autograd.grad(gap.sum(), point, retain_graph=True, materialize_grads=True)
-            distance = -gap.detach() / norms(slope, "l2").clamp(min=1e-30)
-            nearer = distance < least
-            least, chosen = torch.where(nearer, distance, least), torch.where(nearer, rival, chosen)
-            direction = torch.where(per_row(nearer, slope), _unit(slope), direction)
-        return direction, chosen, least
-
-    def _climb(self, start: Tensor, radius: Tensor, active: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-        """(n,) whether a change of at most ``radius`` (n,) in L2 was found that beats the model, and the change.
-
-        Searched in units of the radius, so that each input has the unit ball; ``start`` (n, ...) lies in it.
-        """
-        won, best = torch.zeros_like(active), torch.zeros_like(self.clean)
-        rows = active.nonzero().squeeze(1)
-        unit = start[rows]
-        for step in range(self.steps + 1):
-            if not len(rows):
-                break
-            unit = unit.detach().requires_grad_()
-            change = unit * per_row(radius[rows], unit)
-            output = self.above(self.clean[rows] + change, rows)
-            fresh = self.task.is_adversarial(output.detach(), self.y[rows])
-            won[rows] = fresh
-            best[rows] = torch.where(per_row(fresh, change), change.detach(), best[rows])
-            if step == self.steps or not output.requires_grad:
-                break
-            (slope,) = torch.autograd.grad(objective(output, rows).sum(), unit, materialize_grads=True)
-            rows, unit, slope = rows[~fresh], unit.detach()[~fresh], slope.nan_to_num()[~fresh]
-            unit = _UNIT_BALL.project(_UNIT_BALL.ascend(unit, slope, 2.5 / self.steps), torch.zeros_like(unit))
-        return won, best
-
-
-def _unit(change: Tensor) -> Tensor:
-    """Each row at length 1, or at 0 where it is 0; never outside the unit ball."""
-    scaled = change / per_row(norms(change, "l2").clamp(min=1e-30), change)
-    return _UNIT_BALL.project(scaled, torch.zeros_like(change))
-
-
-def spearman(a: Tensor, b: Tensor) -> float:
-    """Spearman's rank correlation of two (L,) tensors, ties sharing their mean rank; pairs with a NaN are left out."""
-    defined = ~(a.isnan() | b.isnan())
-    ranks = [_ranks(values[defined]) for values in (a, b)]
-    first, second = (rank - rank.mean() for rank in ranks)
-    return float((first * second).sum() / (first.square().sum() * second.square().sum()).sqrt())
-
-
-def _ranks(values: Tensor) -> Tensor:
-    below = (values[:, None] > values).double().sum(1)
-    return below + ((values[:, None] == values).double().sum(1) - 1) / 2
-
-
 def _median(values: Tensor) -> Tensor:
-    """(L,) over the columns that are not NaN; the mean of the middle two, as infinity where one of them is."""
-    rows = [row[~row.isnan()].double().sort().values for row in values]
-    return torch.stack(
-        [(r[(len(r) - 1) // 2] + r[len(r) // 2]) / 2 if len(r) else r.new_tensor(torch.nan) for r in rows]
-    )
+    """(L,) over the columns that are not NaN: the mean of the middle two, infinite where one of them is."""
+    rows = [row[~row.isnan()].double().numpy() for row in values]
+    return torch.tensor([np.median(row) if len(row) else np.nan for row in rows], dtype=torch.float64)

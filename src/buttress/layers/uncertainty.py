@@ -1,4 +1,4 @@
-"""What becomes of uncertain inputs: the outputs' covariance by the Jacobian, errors it makes, and both by sampling."""
+"""Uncertain inputs: the outputs' covariance by the Jacobian, the errors to expect, and both by sampling."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.random import Random
 
-Map = Callable[[Tensor], Tensor]
+TensorFunction = Callable[[Tensor], Tensor]
 
 
-def jacobian(function: Map, x: Tensor) -> tuple[Tensor, Tensor]:
+def jacobian(function: TensorFunction, x: Tensor) -> tuple[Tensor, Tensor]:
     """(N, C) outputs of a function at N points, and (N, C, D) their Jacobians, by one reverse pass for each output.
 
     Raises:
@@ -32,7 +32,7 @@ def jacobian(function: Map, x: Tensor) -> tuple[Tensor, Tensor]:
     return out.detach(), torch.stack(rows, dim=1)
 
 
-def propagated(matrix: Tensor, variance: Tensor) -> Tensor:
+def propagated_covariance(matrix: Tensor, variance: Tensor) -> Tensor:
     """(N, C, C) J Sigma J^T in float64, of Jacobians (N, C, D) and independent inputs of variance (D,)."""
     wide = matrix.double()
     return wide @ (variance.double()[:, None] * wide.transpose(1, 2))
@@ -41,8 +41,8 @@ def propagated(matrix: Tensor, variance: Tensor) -> Tensor:
 def error_probabilities(logits: Tensor, covariance: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Bounds of the probability that normally distributed logits do not put the class ``y`` first.
 
-    The lead of ``y`` over each rival is normal, so the probability that it is lost is known. All leads together are
-    lost at least as often as the one that is lost most often, and at most as often as the sum says.
+    The lead of ``y`` over each other class is normal, so the probability that it is lost is known. All leads
+    together are lost at least as often as the one that is lost most often, and at most as often as the sum says.
 
     Args:
         logits: (N, C) means.
@@ -64,8 +64,8 @@ def error_probabilities(logits: Tensor, covariance: Tensor, y: Tensor) -> tuple[
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """What was seen of the outputs of N noisy inputs.
+class SampledOutputs:
+    """Statistics of the outputs for N noisy inputs.
 
     Attributes:
         shift: (N, C) mean difference to the output without noise, float64.
@@ -78,7 +78,9 @@ class Sampled:
     wrong: Tensor
 
 
-def sampled(function: Map, x: Tensor, y: Tensor, std: Tensor, random: Random, draws: int) -> Sampled:
+def sample_outputs(
+    function: TensorFunction, x: Tensor, y: Tensor, std: Tensor, random: Random, draws: int
+) -> SampledOutputs:
     """Run a function on inputs with normal noise, ``draws`` times, at least twice.
 
     Args:
@@ -101,13 +103,13 @@ def sampled(function: Map, x: Tensor, y: Tensor, std: Tensor, random: Random, dr
             squares += change[:, :, None] * change[:, None]
     mean = total / draws
     covariance = (squares - draws * mean[:, :, None] * mean[:, None]) / (draws - 1)
-    return Sampled(mean, covariance, wrong / draws)
+    return SampledOutputs(mean, covariance, wrong / draws)
 
 
-def relative_error(found: Tensor, reference: Tensor) -> Tensor:
+def relative_error(covariance: Tensor, reference: Tensor) -> Tensor:
     """(N,) Frobenius norm of the difference of two covariances over that of the second; NaN where that is 0."""
     size = torch.linalg.matrix_norm(reference)
-    return torch.where(size > 0, torch.linalg.matrix_norm(found - reference) / size, torch.nan)
+    return torch.where(size > 0, torch.linalg.matrix_norm(covariance - reference) / size, torch.nan)
 
 
 def sampling_error(covariance: Tensor, draws: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models by name, and how they were made remembered so that they can be made again."""
+"""Models by name; each remembers how it was made, so that it can be made again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from buttress import registry
 from buttress.errors import UserError
-from buttress.models.swaps import swap_activation, widen_stem
+from buttress.models.surgery import replace_activation, set_stem_stride
 from buttress.models.wrapping.normalized import Normalized
 
 Statistic = float | Sequence[float] | Tensor | None
@@ -54,11 +54,11 @@ def create(
     Raises:
         UserError: for an unknown name or option, or an option's value that makes no sense.
     """
-    asked = {"activation": activation, "stem_stride": stem_stride}
+    common = {"activation": activation, "stem_stride": stem_stride}
     own = _named_options(name)
-    options |= {key: value for key, value in asked.items() if value is not None and key in own}
-    swaps = {key: value for key, value in asked.items() if value is not None and key not in own}
-    return _created(name, options, mean, std, seed, swaps)
+    options |= {key: value for key, value in common.items() if value is not None and key in own}
+    surgery = {key: value for key, value in common.items() if value is not None and key not in own}
+    return _created(name, options, mean, std, seed, surgery)
 
 
 def _created(
@@ -67,30 +67,29 @@ def _created(
     mean: Statistic,
     std: Statistic,
     seed: int | None,
-    swaps: dict[str, Any],
+    surgery: dict[str, Any],
 ) -> nn.Module:
     # Found before the seed is set: importing a module may draw numbers, and does so once only.
     maker = _timm(name, options) if name.startswith("timm:") else _maker(name, options)
     with _seeded(seed):
-        made: object = maker()
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{name!r} returned a {type(made).__name__}: a torch.nn.Module was expected")
+        model: object = maker()
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name!r} returned a {type(model).__name__}: a torch.nn.Module was expected")
     size = options.get("image_size", options.get("img_size"))
-    if "activation" in swaps:
-        swap_activation(made, swaps["activation"], size)
-    if "stem_stride" in swaps:
-        widen_stem(made, swaps["stem_stride"], size)
-    model = made
+    if "activation" in surgery:
+        replace_activation(model, surgery["activation"], size)
+    if "stem_stride" in surgery:
+        set_stem_stride(model, surgery["stem_stride"], size)
     if mean is not None or std is not None:
-        model = Normalized(made, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    spec = {"name": name, "options": options, "mean": _plain(mean), "std": _plain(std), **swaps}
+        model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
+    spec = {"name": name, "options": options, "mean": _plain(mean), "std": _plain(std), **surgery}
     with contextlib.suppress(TypeError, ValueError):  # options that are no plain data cannot be remembered
         model._buttress_spec = json.loads(json.dumps(spec))
     return model
 
 
 def spec_of(model: nn.Module) -> dict[str, Any] | None:
-    """How ``create`` made the model, as plain data: ``name``, ``options``, ``mean``, ``std``, and swaps if any.
+    """How ``create`` made the model, as plain data: ``name``, ``options``, ``mean``, ``std``, and surgery if any.
 
     None for a module that did not come from ``create``, or whose options are not plain data (JSON).
     """
@@ -103,13 +102,13 @@ def from_spec(spec: dict[str, Any]) -> nn.Module:
     Raises:
         UserError: for what is no such description, and as ``create``.
     """
-    usual, swaps = {"name", "options", "mean", "std"}, ("activation", "stem_stride")
-    if not isinstance(spec, dict) or not usual <= set(spec) <= usual.union(swaps):
-        raise UserError(f"a model's description has the entries name, options, mean and std, not {spec!r}")
+    usual, surgery = {"name", "options", "mean", "std"}, ("activation", "stem_stride")
+    if not isinstance(spec, dict) or not usual <= set(spec) <= usual.union(surgery):
+        raise UserError(f"a model's description has the entries name, options, mean and std; got {spec!r}")
     name, options = spec["name"], spec["options"]
     if not isinstance(name, str) or not isinstance(options, dict) or {"name", "mean", "std", "seed"} & set(options):
-        raise UserError(f"a model's description has a name as text and options by name, not {spec!r}")
-    return _created(name, options, spec["mean"], spec["std"], 0, {key: spec[key] for key in swaps if key in spec})
+        raise UserError(f"a model's description has a name as text and options by name; got {spec!r}")
+    return _created(name, options, spec["mean"], spec["std"], 0, {key: spec[key] for key in surgery if key in spec})
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
         return
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise UserError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}")
+        raise UserError(f"seed must be a whole number from 0 to 2**63 - 1; got {seed!r}")
     # On the CPU whatever the default device, so that a seed gives the same weights everywhere; and the CPU's generator
     # alone, since torch.manual_seed would reseed the accelerators too.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -139,11 +138,11 @@ def _maker(name: str, options: dict[str, Any]) -> Callable[[], Any]:
     if isinstance(maker, nn.Module) or not callable(maker):
         raise UserError(f"{name!r} is a {type(maker).__name__}: a function that returns a new module was expected")
     signature = inspect.signature(maker)
-    known = [p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     for option in options:
-        if option not in known and not open_ended:
-            valid = f"its options are {', '.join(known)}" if known else "it takes none"
+        if option not in names and not open_ended:
+            valid = f"its options are {', '.join(names)}" if names else "it takes none"
             raise UserError(f"the model {name!r} has no option {option!r}; {valid}")
     try:
         signature.bind(**options)

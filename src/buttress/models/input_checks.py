@@ -1,4 +1,4 @@
-"""Inputs that do not fit a model, told in one line."""
+"""Errors in one line for inputs that do not fit a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 
 # The words PyTorch's layers use when a shape does not fit; errors of dtype, device or memory are none of these.
 _SHAPE_ERRORS = re.compile(
@@ -30,10 +29,10 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
-        told = describe_mismatch(error, model, x)
-        if told is None:
+        mismatch = describe_mismatch(error, model, x)
+        if mismatch is None:
             raise
-        raise told from error
+        raise mismatch from error
 
 
 def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:
@@ -41,24 +40,18 @@ def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserErro
     if not _SHAPE_ERRORS.search(str(error)):
         return None
     shape = "x".join(map(str, x.shape))
-    line = f"{_core(model).__class__.__name__} cannot take inputs of shape {shape}"
-    for name, layer in _core(model).named_modules():
+    network = inner(model)
+    line = f"{type(network).__name__} cannot take inputs of shape {shape}"
+    for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
-            taken = f"{layer.in_features} features"
+            size_of_layer = f"{layer.in_features} features"
         elif isinstance(layer, nn.modules.conv._ConvNd):
-            taken = f"{layer.in_channels} channel" + "s" * (layer.in_channels > 1)
+            size_of_layer = f"{layer.in_channels} channel" + "s" * (layer.in_channels > 1)
         else:
             continue
-        line += f": its first layer, {name or type(layer).__name__}, takes {taken}"
+        line += f": its first layer, {name or type(layer).__name__}, takes {size_of_layer}"
         break
-    size = getattr(_core(model), "image_size", None)
+    size = getattr(network, "image_size", None)
     if isinstance(size, int):
         line += f", and it was made for images of {size}x{size} pixels"
     return UserError(f"{line}; give such inputs, or a model made for these")
-
-
-def _core(model: nn.Module) -> nn.Module:
-    """The network inside this package's wrappers: the class the user knows."""
-    while isinstance(model, Normalized | Output | FromProbabilities):
-        model = model.model
-    return model

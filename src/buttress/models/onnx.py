@@ -22,13 +22,13 @@ from torch.overrides import TorchFunctionMode
 from buttress.errors import UserError
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 from buttress.safe_files import full_disk_reported, sync
+from buttress.validation import positive
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")
-_LONGEST = 200  # characters of what another library said
+_LONGEST = 200  # characters of an error of another library
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,7 @@ def export_onnx(
     path = Path(path)
     check_target(path, overwrite)
     check_packages()
-    if not tolerance > 0:
-        raise UserError(f"tolerance, a share of the largest logit, must be positive; got {tolerance}")
+    positive("tolerance", tolerance)
     if example.dim() < 2 or not len(example):
         raise UserError(f"example must be inputs (N, ...), one at least; got the shape {tuple(example.shape)}")
     network, x = _copied(model), example.detach().cpu()
@@ -192,12 +191,12 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
     while (cause := chain[-1].__cause__) is not None:
         chain.append(cause)
     for link in chain:
-        if found := _OPERATOR.search(str(link)):
-            return f"ONNX has no form of the operator {found[1] or found[2]}"
-    seen = _Gradients()
-    with contextlib.suppress(Exception), torch.no_grad(), seen:
+        if match := _OPERATOR.search(str(link)):
+            return f"ONNX has no form of the operator {match[1] or match[2]}"
+    gradients = _Gradients()
+    with contextlib.suppress(Exception), torch.no_grad(), gradients:
         network(x)
-    if seen.taken:
+    if gradients.computed:
         return "its forward pass takes a gradient (torch.autograd.grad), which could not be traced"
     if any("data-dependent" in str(link) for link in chain):
         return "values that it computes decide what it computes next, as in a solver that chooses its steps"
@@ -205,12 +204,12 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
 
 
 class _Gradients(TorchFunctionMode):
-    """Notes whether a gradient is taken."""
+    """Records whether a gradient is computed."""
 
-    taken = False
+    computed = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.taken |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+        self.computed |= func in (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
         return func(*args, **(kwargs or {}))
 
 
@@ -228,13 +227,13 @@ def _difference(
     options.log_severity_level = 4  # what fails comes as an exception, too
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found = [torch.from_numpy(session.run(["logits"], {"x": batch.numpy()})[0]) for batch in batches]
+        outputs = [torch.from_numpy(session.run(["logits"], {"x": batch.numpy()})[0]) for batch in batches]
     except Exception as error:  # onnxruntime's errors have no class in common
         raise UserError(f"{_name(network)} exported to ONNX cannot be run by onnxruntime: {_short(error)}") from error
-    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(found, expected, strict=True)]
+    shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(outputs, expected, strict=True)]
     if any(one != other for one, other in shapes):
         raise UserError(f"{_name(network)} exported to ONNX returns the shape {shapes[0][0]}, not {shapes[0][1]}")
-    off = (torch.cat(found) - torch.cat(expected)).abs().max().item()  # nan where one of them is no number
+    off = (torch.cat(outputs) - torch.cat(expected)).abs().max().item()  # nan where one of them is no number
     largest = torch.cat(expected).abs().max().item()
     if not off <= tolerance * max(largest, 1e-3):
         raise UserError(
@@ -246,7 +245,7 @@ def _difference(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporter says, prints and warns of: what matters is checked afterwards."""
+    """Silences what the exporter logs, prints and warns of; the file is checked afterwards."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     nowhere = io.StringIO()
@@ -262,10 +261,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _name(model: nn.Module) -> str:
-    """The class that the user knows, inside of this package's wrappers."""
-    while isinstance(model, Normalized | Output | FromProbabilities):
-        model = model.model
-    return type(model).__name__
+    return type(inner(model)).__name__
 
 
 def _short(error: BaseException) -> str:

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import nested
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.")
@@ -34,7 +33,7 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise UserError(f"weights are written as safetensors: give a name ending in .safetensors, not {path}")
+        raise UserError(f"weights are written as safetensors: give a name ending in .safetensors; got {path}")
     tensors = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
@@ -84,7 +83,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, strict: bool
     """
     path = Path(path)
     state = _read(path)
-    fits = [_Fit(target, names) for target in _targets(model) for names in _renamings(state)]
+    fits = [_Fit(target, names) for target in nested(model) for names in _renamings(state)]
     best = min(fits, key=lambda fit: fit.wrong)
     if best.reshaped or (best.wrong and (strict or not best.fitting)):
         raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; create the model as it was trained")
@@ -114,23 +113,15 @@ class _Fit:
         return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
 
 
-def _targets(model: nn.Module) -> list[nn.Module]:
-    """The model, and the networks inside this package's wrappers, whose weights may come without the wrapper."""
-    found = [model]
-    while isinstance(found[-1], Normalized | Output | FromProbabilities):
-        found.append(found[-1].model)
-    return found
-
-
 def _renamings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """The state dict as it is, then with the prefixes taken off that training scripts put before the names."""
-    found = [state]
-    for names in found:
+    versions = [state]
+    for names in versions:
         for prefix in PREFIXES:
             stripped = {name.removeprefix(prefix): value for name, value in names.items()}
-            if len(stripped) == len(names) and all(stripped.keys() != other.keys() for other in found):
-                found.append(stripped)
-    return found
+            if len(stripped) == len(names) and all(stripped.keys() != other.keys() for other in versions):
+                versions.append(stripped)
+    return versions
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -147,13 +138,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path} is no whole safetensors file (corrupt or truncated): {error}") from error
     except Exception as error:  # a damaged pickle can fail in any way
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if wanted is None:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if code is None:
             raise UserError(
                 f"{path} is no whole torch file of weights: corrupt, truncated, or a plain pickle, which is never run"
             ) from error
         raise UserError(
-            f"{path} is a pickle that wants to run code ({wanted[1]}), which is refused: save the state dict alone"
+            f"{path} is a pickle that wants to run code ({code[1]}), which is refused: save the state dict alone"
         ) from error
     return _unwrapped(path, content)
 

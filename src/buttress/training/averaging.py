@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from buttress.errors import UserError
 from buttress.training.validation import Validation
+from buttress.validation import number, share
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Mean:
         return {"weights": {name: value.clone() for name, value in self.weights.items()}, "count": self.count}
 
     def restore(self, state: dict[str, Any], device: torch.device) -> None:
-        """What `state` gave back in place."""
+        """Put back what `state` returned."""
         self.weights = {name: value.to(device, copy=True) for name, value in state["weights"].items()}
         self.count = state["count"]
 
@@ -87,10 +88,8 @@ class Average:
 
 
 def _check(decay: float, start: float) -> None:
-    if not 0 < decay < 1:
-        raise UserError(f"the moving average's decay must be in (0, 1); got {decay}")
-    if not 0 <= start <= 1:
-        raise UserError(f"the average's start must be a share of the training in [0, 1]; got {start}")
+    number("the moving average's decay", decay, "(0, 1)")
+    share("the average's start", start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +147,7 @@ class FAWA(Average):
 
     A moving average over the ends of epochs that leaves out those whose worst class is poor on the validation split:
     robust accuracy by class, or clean accuracy where nothing attacks. It costs a second validation per epoch.
-    BatchNorm's statistics are estimated anew on the training inputs, unperturbed. The history tells ``worst_class``,
+    BatchNorm's statistics are estimated anew on the training inputs, unperturbed. The history has ``worst_class``,
     that of the epoch's own weights, and ``accepted``. A small validation split makes a class's accuracy coarse.
 
     Args:
@@ -165,8 +164,7 @@ class FAWA(Average):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         _check(self.decay, self.start)
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"the threshold of the worst class must be an accuracy in [0, 1]; got {self.threshold}")
+        share("the threshold of the worst class", self.threshold)
 
     def after_epoch(
         self, mean: Mean, model: nn.Module, done: float, judge: Callable[[], Validation], figures: dict[str, float]
@@ -181,17 +179,17 @@ class FAWA(Average):
             mean.take(model, 1 - self.decay)
 
 
-def average_of(given: float | Average | None) -> Average | None:
+def average_of(average: float | Average | None) -> Average | None:
     """A policy from what a user gave: a number is the decay of an `EMA`.
 
     Raises:
         UserError: for a decay outside of (0, 1), and for what is no average.
     """
-    if given is None or isinstance(given, Average):
-        return given
-    if isinstance(given, bool) or not isinstance(given, int | float):
-        raise UserError(f"average must be a decay in (0, 1), EMA, SWA, FAWA or none; got {given!r}")
-    return EMA(decay=given)
+    if average is None or isinstance(average, Average):
+        return average
+    if isinstance(average, bool) or not isinstance(average, int | float):
+        raise UserError(f"average must be a decay in (0, 1), EMA, SWA, FAWA or none; got {average!r}")
+    return EMA(decay=average)
 
 
 @torch.no_grad()
@@ -266,13 +264,13 @@ class Averaging:
         before = self.mean.count
         self.policy.after_epoch(self.mean, self.model, done, judge, figures)
         if self.policy.recalibrates and self.mean.count > before:
-            with self.lent():
+            with self.averaged_model():
                 estimate_statistics(self.model, inputs)
                 for name, value in self.model.state_dict().items():
                     self.mean.weights[name].copy_(value)
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
+    def averaged_model(self) -> Iterator[None]:
         """The model with the average's weights, where there is one; its own come back at the end."""
         if not self.mean.count:
             yield
@@ -289,7 +287,7 @@ class Averaging:
         model = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         return {"model": model, "mean": self.mean.copy()}
 
-    def go_back(self, snapshot: dict[str, Any], device: torch.device) -> None:
-        """What `snapshot` gave back in place."""
+    def restore(self, snapshot: dict[str, Any], device: torch.device) -> None:
+        """Put back what `snapshot` returned."""
         self.model.load_state_dict(snapshot["model"])
         self.mean.restore(snapshot["mean"], device)

@@ -12,6 +12,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
 from buttress.random import generator
+from buttress.validation import whole
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
@@ -43,14 +44,15 @@ class Batches:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         split = data.train
-        if size < 1 or len(split) < 1:
-            raise UserError(f"training needs a batch size of 1 or more and data; got {size} and {len(split)} inputs")
+        whole("batch_size", size)
+        if len(split) < 1:
+            raise UserError("training needs one input at least; the training split is empty")
         self.x, self.y, self.ids = split.x.to(device), split.y.to(device), split.ids.to(device)
         self.augment, self.size, self.seed, self.rank, self.world = data.augment, size, seed, rank, world
         self.dtype = dtype
-        whole, rest = divmod(len(split), size)
+        full, rest = divmod(len(split), size)
         # A lone input cannot pass through BatchNorm: a rest of less than two per process is left to the next epoch.
-        self.per_epoch = whole + (rest >= 2 * world or whole == 0)
+        self.per_epoch = full + (rest >= 2 * world or full == 0)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from the one with index ``start``."""

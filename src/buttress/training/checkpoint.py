@@ -70,8 +70,8 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, A
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint in ``folder``, if there is one."""
-    found = sorted(folder.glob(f"{_PREFIX}*"))
-    return found[-1] if found else None
+    folders = sorted(folder.glob(f"{_PREFIX}*"))
+    return folders[-1] if folders else None
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -30,20 +30,20 @@ class Clock:
         """So far, with all that was done between the steps."""
         return time.monotonic() - self.began
 
-    def keep(self, **told: Any) -> None:
-        """Write down the time so far, and what else is told."""
+    def write(self, **facts: Any) -> None:
+        """Write the time so far, and further facts."""
         if self.file is not None:
-            write_text(self.file, json.dumps({**told, "seconds": round(self.seconds, 3)}, indent=2))
+            write_text(self.file, json.dumps({**facts, "seconds": round(self.seconds, 3)}, indent=2))
 
 
 def read_cost(folder: Path) -> dict[str, Any]:
-    """What the run in ``folder`` took; empty where nobody wrote it down or the file is damaged."""
+    """What the run in ``folder`` took; empty where there is no such file or it is damaged."""
     try:
-        found = json.loads((folder / FILE).read_text())
+        cost = json.loads((folder / FILE).read_text())
     except (OSError, ValueError):
         return {}
-    whole = isinstance(found, dict) and isinstance(found.get("seconds"), int | float)
-    return found if whole else {}
+    valid = isinstance(cost, dict) and isinstance(cost.get("seconds"), int | float)
+    return cost if valid else {}
 
 
 def passes(defence: Defence, epochs: float) -> dict[str, float | None]:

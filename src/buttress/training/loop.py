@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,15 +17,16 @@ from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
 from buttress.training import checkpoint
-from buttress.training.averaging import Average, Averaging
+from buttress.training.averaging import Averaging, average_of
 from buttress.training.batches import Batches, input_dtype
+from buttress.training.config import TrainingConfig
 from buttress.training.cost import Clock
+from buttress.training.learning_rate import LearningRate
 from buttress.training.logs import Logs
 from buttress.training.monitoring import Watch
-from buttress.training.monitors.base import Action, Monitor
-from buttress.training.optimisation import Optimiser, Schedule
+from buttress.training.monitors.base import Action
 from buttress.training.signals import Interrupted
-from buttress.training.step import Do, TrainingStep
+from buttress.training.step import BatchStep, StepLoss
 from buttress.training.validation import Validation, check_outputs, validate
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Someone who watches a training."""
+    """A function that follows the progress of a training."""
 
     def __call__(self, done: float, figures: Mapping[str, float]) -> None:
         """A share ``done`` of the training is over; ``figures`` holds the latest of each name."""
@@ -52,39 +53,32 @@ class Loop:
         model: nn.Module,
         data: Dataset,
         defence: Defence,
-        optimiser: Optimiser,
-        schedule: Schedule,
-        *,
-        clip: float | None,
-        average: Average | None,
-        epochs: int,
-        batch_size: int,
-        seed: int,
+        config: TrainingConfig,
         attack: Perturbation | None,
-        validate_on: int,
-        monitors: Sequence[Monitor] = (),
-        search_precision: CraftPrecision | None = None,
+        seed: int,
     ) -> None:
         mixed = fabric._precision.precision == "bf16-mixed"
-        self.search_precision: CraftPrecision = search_precision or ("bf16" if mixed else "fp32")
+        self.search_precision: CraftPrecision = config.search_precision or ("bf16" if mixed else "fp32")
         self.twins: Twins = {}
-        self.fabric, self.schedule, self.clip, self.epochs, self.seed = fabric, schedule, clip, epochs, seed
-        self.base_lr, self.attack, self.data = optimiser.lr, attack, data
-        self.val = data.val.stratified(validate_on, seed)
-        self.step_module = TrainingStep(model, defence)
+        self.fabric, self.config, self.attack, self.data, self.seed = fabric, config, attack, data, seed
+        self.val = data.val.stratified(config.validate_on, seed)
+        self.step_loss = StepLoss(model, defence)
         self.device = fabric.device
-        parameters = [p for p in self.step_module.parameters() if p.requires_grad]
+        parameters = [p for p in self.step_loss.parameters() if p.requires_grad]
         if not parameters:
             raise UserError("the model has no parameters that can be trained")
-        self.module, self.optimizer = fabric.setup(self.step_module, optimiser.build(parameters))
+        optimizer = config.optimiser.build(parameters)
+        self.module, self.optimizer = fabric.setup(self.step_loss, optimizer)
         self.batches = Batches(
-            data, batch_size, seed, self.device, fabric.global_rank, fabric.world_size, input_dtype(model)
+            data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, input_dtype(model)
         )
         check_outputs(model, data.train, self.device)
-        self.steps = epochs * self.batches.per_epoch
-        self.averaging = Averaging(average, model)
-        snapshot, per_epoch = self.averaging.snapshot, self.batches.per_epoch
-        self.watch = Watch(monitors, model, data, defence, epochs, per_epoch, seed, snapshot)
+        epochs, per_epoch = config.epochs, self.batches.per_epoch
+        self.steps = epochs * per_epoch
+        self.learning_rate = LearningRate(config.schedule, optimizer, epochs, per_epoch)
+        self.averaging = Averaging(average_of(config.average), model)
+        snapshot = self.averaging.snapshot
+        self.watch = Watch(config.monitors, model, data, defence, epochs, per_epoch, seed, snapshot)
         self.index = 0  # steps done
         self.sums: dict[str, tuple[float, int]] = {}  # of this epoch's figures, by name, and how many were added
         self.history: list[dict[str, float]] = []
@@ -93,12 +87,10 @@ class Loop:
         self.best_epoch = 0
         self.clock = Clock(None)
 
-    def run(
-        self, folder: Path | None, resume: bool, seconds: float, progress: Progress | None, came: list[int]
-    ) -> None:
+    def run(self, folder: Path | None, resume: bool, progress: Progress | None, signals: list[int]) -> None:
         """Train to the end, from the newest checkpoint in ``folder`` when resuming; a monitor may end it earlier."""
-        kept = None if folder is None else folder / "checkpoints"
-        newest = checkpoint.latest(kept) if kept is not None and resume else None
+        checkpoints = None if folder is None else folder / "checkpoints"
+        newest = checkpoint.latest(checkpoints) if checkpoints is not None and resume else None
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if newest is not None:
             self._restore(newest)
@@ -115,43 +107,55 @@ class Loop:
                 last = self.index == (epoch + 1) * self.batches.per_epoch
                 if action is not None and action.ends:
                     break
-                if kept is not None and not last and (came or time.monotonic() - saved > seconds):
-                    self._save(kept)
+                late = time.monotonic() - saved > self.config.checkpoint_seconds
+                if checkpoints is not None and not last and (signals or late):
+                    self._save(checkpoints)
                     saved = time.monotonic()
-                if came and not last:
-                    raise Interrupted(self.index, came[0])
+                if signals and not last:
+                    raise Interrupted(self.index, signals[0])
             self._end_epoch(epoch, batch, action)
             figures = self.history[-1]
             logs.write(self.history, self.index)
-            if kept is not None:
-                self._save(kept)
+            if checkpoints is not None:
+                self._save(checkpoints)
                 saved = time.monotonic()
             if progress is not None:
                 progress(self.index / self.steps, figures)
-            if came:
-                raise Interrupted(self.index, came[0])
+            if signals:
+                raise Interrupted(self.index, signals[0])
 
     def _step(self, batch: Batch, epoch: int) -> None:
-        model, inner = self.step_module.model, self.step_module
+        model, step_loss = self.step_loss.model, self.step_loss
         self.module.train()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.base_lr * self.schedule.at(self.index / self.steps)
+        self.learning_rate.before_step(self.index / self.steps)
         seed_torch(derive(self.seed, "torch", self.index))
-        at = inner.at = StepContext(
+        context = step_loss.context = StepContext(
             model,
             batch,
             index=self.index,
             progress=self.index / self.steps,
             epoch=self.index / self.batches.per_epoch,
-            epochs=self.epochs,
+            epochs=self.config.epochs,
             seed=self.seed,
             precision=self.search_precision,
             twins=self.twins,
         )
-        where, applied = f"step {self.index} (epoch {epoch + 1})", self.averaging.after_step
-        do = Do(batch, model, self.optimizer, at, inner, self.module, self.fabric, self.clip, self.sums, applied, where)
+        step = BatchStep(
+            batch=batch,
+            model=model,
+            optimizer=self.optimizer,
+            context=context,
+            step_loss=step_loss,
+            module=self.module,
+            fabric=self.fabric,
+            clip=self.config.clip,
+            sums=self.sums,
+            after_update=self.averaging.after_step,
+            where=f"step {self.index} (epoch {epoch + 1})",
+        )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        inner.defence.step(do)
+        step_loss.defence.step(step)
+        self.learning_rate.after_step()
         self.index += 1
 
     def _ask(
@@ -163,11 +167,11 @@ class Loop:
         """What the monitors of the first process answer, known to all processes."""
         if not self.watch.monitors:
             return None
-        told: Any = None
+        answer: Any = None
         if self.fabric.is_global_zero:
-            told = (question(batch, self.index, figures), self.watch.notes, figures)
+            answer = (question(batch, self.index, figures), self.watch.notes, figures)
         action: Action | None
-        action, self.watch.notes, news = self.fabric.broadcast(told)
+        action, self.watch.notes, news = self.fabric.broadcast(answer)
         figures.update(news)
         self.watch.stopped = action is not None and action.ends
         return action
@@ -177,26 +181,27 @@ class Loop:
         row = {"epoch": float(epoch + 1), **{name: total / count for name, (total, count) in self.sums.items()}}
         row |= self.watch.figures
         self.sums, self.watch.figures = {}, {}
-        self._agree(self.step_module.buffers())
-        checkpoint.check_finite(self.step_module.state_dict(), self.index)
+        self._agree(self.step_loss.buffers())
+        checkpoint.check_finite(self.step_loss.state_dict(), self.index)
         seed = derive(self.seed, "end of epoch", epoch)
         seed_torch(seed)
-        model, defence = self.step_module.model, self.step_module.defence
+        model, defence = self.step_loss.model, self.step_loss.defence
         if not self.watch.stopped:
-            defence.end_epoch(Epoch(model, self.data, epoch + 1, self.epochs, seed, row))
+            defence.end_epoch(Epoch(model, self.data, epoch + 1, self.config.epochs, seed, row))
             inputs = (batch.x for batch in self.batches.epoch(epoch))
             self.averaging.after_epoch(self.index / self.steps, self._validate, inputs, row)
         self._agree(self.averaging.mean.weights.values())
-        found = self._judge(row)
+        validation = self._judge(row)
         if not self.watch.stopped:
             action = self._ask(self.watch.after_epoch, batch, row)
         if action is not None and action.kind == "rollback" and action.snapshot is not None:
             row |= {f"{name}_before_rollback": row[name] for name in ("clean", "robust") if name in row}
-            self.averaging.go_back(action.snapshot, self.device)
-            found = self._judge(row)
+            self.averaging.restore(action.snapshot, self.device)
+            validation = self._judge(row)
         self.history.append(row)
-        if self.best_rank is None or found.rank > self.best_rank:
-            self.best, self.best_rank, self.best_epoch = self.averaging.weights(), found.rank, epoch + 1
+        if self.best_rank is None or validation.rank > self.best_rank:
+            self.best, self.best_rank, self.best_epoch = self.averaging.weights(), validation.rank, epoch + 1
+        self.learning_rate.after_epoch(validation.rank[0])
 
     def _agree(self, values: Iterable[Tensor]) -> None:
         """Give all processes those of the first: BatchNorm's buffers follow each one's own share of the batches."""
@@ -206,15 +211,15 @@ class Loop:
 
     def _judge(self, row: dict[str, float]) -> Validation:
         """The average, or the present weights where there is none, on the validation split."""
-        with self.averaging.lent():
-            found = self._validate()
-        row["clean"] = found.clean
-        if found.robust is not None:
-            row["robust"] = found.robust
-        return found
+        with self.averaging.averaged_model():
+            validation = self._validate()
+        row["clean"] = validation.clean
+        if validation.robust is not None:
+            row["robust"] = validation.robust
+        return validation
 
     def _validate(self) -> Validation:
-        return validate(self.step_module.model, self.val, self.attack, self.seed, self.device)
+        return validate(self.step_loss.model, self.val, self.attack, self.seed, self.device)
 
     def _save(self, folder: Path) -> None:
         if not self.fabric.is_global_zero:
@@ -222,6 +227,8 @@ class Loop:
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "best": self.best}
         if self.averaging.policy is not None:
             state["average"] = self.averaging.mean.state()
+        if self.learning_rate.scheduler is not None:
+            state["schedule"] = self.learning_rate.state()
         if self.watch.monitors:
             state["monitors"] = self.watch.state()
         progress = {
@@ -232,13 +239,13 @@ class Loop:
             "best_epoch": self.best_epoch,
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
         }
-        checkpoint.save(folder, self.index, self.step_module.state_dict(), state, progress)
-        self.clock.keep()
+        checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress)
+        self.clock.write()
 
     def _restore(self, path: Path) -> None:
         weights, state, progress = checkpoint.load(path)
         try:
-            self.step_module.load_state_dict(weights)
+            self.step_loss.load_state_dict(weights)
             self.optimizer.load_state_dict(state["optimizer"])
             self._set(state, progress)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -249,6 +256,8 @@ class Loop:
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         if self.averaging.policy is not None:
             self.averaging.mean.restore(state["average"], self.device)
+        if self.learning_rate.scheduler is not None:
+            self.learning_rate.restore(state["schedule"])
         if self.watch.monitors:
             self.watch.restore(state["monitors"], progress["monitors"], self.device)
         self.index, self.sums, self.history = progress["index"], progress["sums"], progress["history"]

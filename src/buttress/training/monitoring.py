@@ -1,4 +1,4 @@
-"""Monitors at work: what they are shown, what they remember, and what comes of their answers."""
+"""Monitors during training: what they see and remember, and which of their actions is taken."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
 from buttress.random import derive
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Moment, Monitor, Snapshot
@@ -19,19 +18,16 @@ from buttress.training.monitors.base import Action, Moment, Monitor, Snapshot
 
 def threat_of(defence: Defence) -> Threat | None:
     """The threat that a defence trains against, if it does."""
-    threat: Threat | None = getattr(defence.attack, "threat", None)
-    return threat
+    return None if defence.attack is None else defence.attack.within().threat
 
 
 def check_monitors(monitors: Sequence[Monitor], defence: Defence) -> None:
-    """Refuse what is no monitor, and monitors that cannot watch this defence.
+    """Refuse monitors that cannot watch this defence.
 
     Raises:
         UserError: saying why.
     """
     for monitor in monitors:
-        if not isinstance(monitor, Monitor):
-            raise UserError(f"monitors must be a list of monitors; got {monitor!r}")
         monitor.check(threat_of(defence))
 
 
@@ -39,7 +35,7 @@ class Watch:
     """The monitors of one training, each with its memory.
 
     Args:
-        monitors: who watches.
+        monitors: each sees every step and every end of an epoch.
         model: what is trained, without its defence.
         data: what it is trained on.
         defence: how.
@@ -49,7 +45,7 @@ class Watch:
         snapshot: copies the present weights.
 
     Attributes:
-        notes: what they said, a sentence each.
+        notes: what they reported, a sentence each.
         figures: what they measured during this epoch.
         stopped: whether one of them ended the training.
     """
@@ -81,7 +77,7 @@ class Watch:
         return self._ask("after_epoch", batch, step, row)
 
     def _ask(self, question: str, batch: Batch, step: int, figures: dict[str, float]) -> Action | None:
-        found: Action | None = None
+        decision: Action | None = None
         epoch = (step - 1) // self.per_epoch + 1
         for monitor, memory in zip(self.monitors, self.memories, strict=True):
             moment = Moment(
@@ -102,8 +98,8 @@ class Watch:
                 action = getattr(monitor, question)(moment)
             if action is not None:
                 self.notes.append(f"epoch {epoch}: {action.text}")
-                found = action if found is None else max((found, action), key=_weight)
-        return found
+                decision = action if decision is None else max((decision, action), key=_weight)
+        return decision
 
     def state(self) -> list[dict[str, Any]]:
         """What the monitors remember, for a checkpoint."""
@@ -114,7 +110,7 @@ class Watch:
         return {"notes": self.notes, "figures": self.figures, "stopped": self.stopped}
 
     def restore(self, state: list[dict[str, Any]], progress: dict[str, Any], device: torch.device) -> None:
-        """What `state` and `progress` gave back in place."""
+        """Put back what `state` and `progress` returned."""
         self.memories = [_moved(memory, device) for memory in state]
         self.notes, self.figures, self.stopped = progress["notes"], progress["figures"], progress["stopped"]
 

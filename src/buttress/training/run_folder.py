@@ -66,17 +66,17 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
 
 
 def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
-    """The first setting that differs, with both values; classes are told before their settings."""
+    """The first setting that differs, with both values; classes come before their settings."""
     if not isinstance(before, dict) or not isinstance(now, dict):
         return None if before == now else (key, before, now)
     for name in sorted({*before, *now}, key=lambda name: (name != "class", name)):
-        found = _difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
-        if found is not None:
-            return found
+        difference = _difference(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+        if difference is not None:
+            return difference
     return None
 
 
-def leave_run(folder: Path) -> None:
+def release_run(folder: Path) -> None:
     """Take the claim back where nothing came of the run, so that the folder can be used again."""
     if [path.name for path in folder.iterdir()] == [MARK]:
         (folder / MARK).unlink()
@@ -98,7 +98,7 @@ def write_run(
 
 
 def read_facts(folder: str | Path) -> dict[str, Any]:
-    """What `write_run` said of the model in ``folder``.
+    """What `write_run` recorded of the model in ``folder``.
 
     Raises:
         UserError: when there is no finished run.

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TypeVar
 
 Handler = Callable[[int, FrameType | None], None]
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class Interrupted(Exception):  # noqa: N818  (not an error: the run is saved and can go on)
@@ -22,8 +22,8 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run is saved and
     """
 
     def __init__(self, step: int | None, number: int) -> None:
-        told = "stopped while preparing, which is then begun anew" if step is None else f"stopped after step {step}"
-        super().__init__(told)
+        text = "stopped while preparing, which is then begun anew" if step is None else f"stopped after step {step}"
+        super().__init__(text)
         self.step, self.signal = step, number
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int | None, int]]:
@@ -32,61 +32,61 @@ class Interrupted(Exception):  # noqa: N818  (not an error: the run is saved and
 
 
 class _AtOnce(BaseException):
-    """Ends the work where it is. No `Exception`: those who try something else after one of these must not take it."""
+    """Ends the work where it is. No `Exception`: code that handles those and goes on must not handle this."""
 
 
 @contextmanager
-def signals_noted() -> Iterator[list[int]]:
+def record_signals() -> Iterator[list[int]]:
     """Note SIGTERM and SIGINT instead of dying of them; the list holds what came."""
-    came: list[int] = []
-    with _handled(lambda number, _: came.append(number)):
-        yield came
+    signals: list[int] = []
+    with _handled(lambda number, _: signals.append(number)):
+        yield signals
 
 
-def obeying(came: list[int], work: Callable[[], Made]) -> Made:
+def stop_at_signal(signals: list[int], work: Callable[[], Result]) -> Result:
     """What ``work`` makes, which ends where it is at the first SIGTERM or SIGINT; a run that goes on begins it anew.
 
     Further signals are noted only, so that nothing disturbs what is put back on the way out.
 
     Args:
-        came: the list of `signals_noted`.
+        signals: the list of `record_signals`.
         work: what may take long.
 
     Raises:
         Interrupted: once the work has ended, also if it took no notice.
     """
-    if came:
-        raise Interrupted(None, came[0])
+    if signals:
+        raise Interrupted(None, signals[0])
     raised = False
 
     def obey(number: int, _: FrameType | None) -> None:
         nonlocal raised
-        came.append(number)
+        signals.append(number)
         if not raised:
             raised = True
             raise _AtOnce
 
     try:
         with _handled(obey):
-            made = work()
+            result = work()
     except _AtOnce:
-        raise Interrupted(None, came[0]) from None
-    if came:  # where Python lets no exception through, as in a finaliser
-        raise Interrupted(None, came[0])
-    return made
+        raise Interrupted(None, signals[0]) from None
+    if signals:  # where Python lets no exception through, as in a finaliser
+        raise Interrupted(None, signals[0])
+    return result
 
 
 @contextmanager
 def _handled(handler: Handler) -> Iterator[None]:
-    """This handler of both signals meanwhile; only the main thread has a say in that."""
+    """This handler of both signals within the context; none but the main thread may set handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        for number in before:
+        for number in handlers:
             signal.signal(number, handler)
         yield
     finally:
-        for number, known in before.items():
-            signal.signal(number, known)
+        for number, previous in handlers.items():
+            signal.signal(number, previous)

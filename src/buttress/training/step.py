@@ -16,62 +16,62 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class TrainingStep(nn.Module):
+class StepLoss(nn.Module):
     """The model and its defence as one module whose forward is the loss; attacks see the plain model inside."""
 
     def __init__(self, model: nn.Module, defence: Defence) -> None:
         super().__init__()
         self.model, self.defence = model, defence
-        self.at: StepContext | None = None
+        self.context: StepContext | None = None
         self.logs: Mapping[str, Tensor] = {}
 
     def forward(self, x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
         """The step's objective, auxiliary terms of the model included.
 
-        The batch is the one that ``at`` holds: mixed precision rounds the inputs that are handed in, and clean inputs
-        are no more to be rounded than perturbed ones.
+        The batch is that of ``context``, not the arguments: mixed precision rounds those, and clean inputs are no more
+        to be rounded than perturbed ones.
         """
-        assert self.at is not None
-        loss = self.defence.loss(self.model, self.at.batch, self.at)
+        assert self.context is not None
+        loss = self.defence.loss(self.model, self.context.batch, self.context)
         self.logs = loss.logs
-        return loss.value + sum(self.at.auxiliary) if self.at.auxiliary else loss.value
+        return loss.value + sum(self.context.auxiliary) if self.context.auxiliary else loss.value
 
 
 @dataclass
-class Do:
+class BatchStep:
     """What a `Defence.step` may do with one batch; see `buttress.defences.base.defence.Step`.
 
     Args:
         batch: the batch.
         model: the model alone.
         optimizer: of the model's and the defence's weights.
-        at: where in training this is.
-        inner: model and defence as one module.
-        module: ``inner`` as Fabric runs it.
+        context: where in training this is, and the passes of the step.
+        step_loss: model and defence as one module.
+        module: ``step_loss`` as Fabric runs it.
         fabric: runs the backward passes.
         clip: largest L2 norm of the gradient, if it has one.
         sums: of each of the epoch's figures so far the sum and the number; added to.
-        applied: called after each update of the weights.
+        after_update: called after each update of the weights.
         where: this step in words, for the error line.
     """
 
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: StepContext
-    inner: TrainingStep
+    context: StepContext
+    step_loss: StepLoss
     module: Any
     fabric: Fabric
     clip: float | None
     sums: dict[str, tuple[float, int]]
-    applied: Callable[[], None]
+    after_update: Callable[[], None]
     where: str
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
-        self.at.passes.clear()
-        self.at.auxiliary.clear()
-        return Loss(self.module(self.batch.x, self.batch.y, self.batch.ids), self.inner.logs)
+        self.context.passes.clear()
+        self.context.auxiliary.clear()
+        return Loss(self.module(self.batch.x, self.batch.y, self.batch.ids), self.step_loss.logs)
 
     def backward(self, loss: Loss) -> None:
         """Add the gradients of a loss to those of this update, and its figures to the epoch's.
@@ -93,14 +93,14 @@ class Do:
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradients of a loss for these parameters, with no part in this update; None where it has none."""
-        own = list(self.inner.parameters())
+        own = list(self.step_loss.parameters())
         before = [parameter.grad for parameter in own]
         self.optimizer.zero_grad()
         self.fabric.backward(loss.value)
-        found = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters]
         for parameter, grad in zip(own, before, strict=True):
             parameter.grad = grad
-        return found
+        return gradients
 
     def apply(self) -> None:
         """One step of the optimiser along the gradients so far, which are then dropped."""
@@ -108,7 +108,7 @@ class Do:
             self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.applied()
+        self.after_update()
 
     def update(self, loss: Loss) -> None:
         """`backward` and `apply`."""

@@ -37,7 +37,7 @@ class Validation:
 
 def default_attack(defence: Defence) -> Perturbation | None:
     """PGD-10 in the threat that the defence trains against; None for one that trains against nothing."""
-    threat = getattr(defence.attack, "threat", None)
+    threat = None if defence.attack is None else defence.attack.within().threat
     return None if threat is None else PGD(threat=threat, steps=10)
 
 
@@ -57,23 +57,23 @@ def validate(
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
     dtype = input_dtype(model)
-    right: list[Tensor] = []
-    stood: list[Tensor] = []
+    clean_parts: list[Tensor] = []
+    robust_parts: list[Tensor] = []
     for start in range(0, len(split), _BATCH):
         index = torch.arange(start, min(start + _BATCH, len(split)))
         x, y, ids = (part.to(device) for part in split.take(index))
         x = x.to(dtype)
         with preserved(model, "eval", seed, device), torch.no_grad():
-            right.append(~classification.is_adversarial(classification.read(model(x)), y).cpu())
+            clean_parts.append(~classification.is_adversarial(classification.read(model(x)), y).cpu())
         if attack is not None:
-            stood.append(~attack(model, x, y, seed=seed, ids=ids, search="first").success.cpu())
-    clean, robust = torch.cat(right), torch.cat(stood) if stood else None
+            robust_parts.append(~attack(model, x, y, seed=seed, ids=ids, search="first").success.cpu())
+    clean, robust = torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
     judged = clean if robust is None else robust
     return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
 
 
-def _share(chosen: Tensor) -> float:
-    return int(chosen.sum()) / len(chosen)
+def _share(rows: Tensor) -> float:
+    return int(rows.sum()) / len(rows)
 
 
 def _worst(right: Tensor, y: Tensor) -> float:

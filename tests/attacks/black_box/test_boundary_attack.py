@@ -174,8 +174,8 @@ def test_a_line_halves_the_way_in_l2_and_the_radius_in_linf():
     ("wrong", "message"),
     [
         ({"queries": 0}, "queries must be a whole number of 1 or more; got 0"),
-        ({"around": 0.0}, "around must be a positive number"),
-        ({"closer": math.inf}, "closer must be a positive number"),
+        ({"around": 0.0}, "around must be a finite number above 0"),
+        ({"closer": math.inf}, "closer must be a finite number above 0"),
         ({"threat": Threat(norm="linf")}, "defined in l2; got linf"),
         ({"threat": Threat(norm="l2", eps=math.inf, box=None)}, "finite eps or a box"),
     ],

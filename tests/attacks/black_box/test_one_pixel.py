@@ -161,7 +161,7 @@ def test_an_input_fares_alike_in_any_batch(nets):
     ("wrong", "message"),
     [
         ({"pixels": 0}, "pixels must be a whole number of 1 or more; got 0"),
-        ({"population": 3}, "population must be 4 or more"),
+        ({"population": 3}, "population must be a whole number of 4 or more"),
         ({"queries": 0}, "queries must be a whole number of 1 or more; got 0"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],

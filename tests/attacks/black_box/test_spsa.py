@@ -160,8 +160,8 @@ def test_a_point_outside_the_threat_is_no_success(nets):
     [
         ({"samples": 0}, "samples must be a whole number of 1 or more; got 0"),
         ({"steps": True}, "steps must be a whole number of 1 or more; got True"),
-        ({"delta": 0.0}, "delta must be a positive number"),
-        ({"lr": -1.0}, "lr must be a positive number"),
+        ({"delta": 0.0}, "delta must be a finite number above 0"),
+        ({"lr": -1.0}, "lr must be a finite number above 0"),
         ({"loss": "margn"}, "did you mean 'margin'"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],

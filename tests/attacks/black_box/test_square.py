@@ -250,9 +250,9 @@ def test_the_threat_may_be_the_box_alone(nets):
     ("settings", "message"),
     [
         ({"queries": 0}, "queries must be a whole number of 1 or more; got 0"),
-        ({"restarts": 0}, "restarts must be 1 or more"),
-        ({"p": 0.0}, "p must be a share above 0"),
-        ({"p": 1.5}, "p must be a share above 0"),
+        ({"restarts": 0}, "restarts must be a whole number of 1 or more"),
+        ({"p": 0.0}, r"p must be a number in \(0, 1\]"),
+        ({"p": 1.5}, r"p must be a number in \(0, 1\]"),
         ({"loss": "margn"}, "did you mean 'margin'"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],

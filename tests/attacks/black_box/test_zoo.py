@@ -142,9 +142,9 @@ def test_an_input_fares_alike_in_any_batch(nets):
     [
         ({"queries": 0}, "queries must be a whole number of 1 or more; got 0"),
         ({"search_steps": 0}, "search_steps must be a whole number of 1 or more; got 0"),
-        ({"c": 0.0}, "c must be a positive number"),
-        ({"h": math.nan}, "h must be a positive number"),
-        ({"confidence": -1.0}, "confidence must be a number of 0 or more"),
+        ({"c": 0.0}, "c must be a finite number above 0"),
+        ({"h": math.nan}, "h must be a finite number above 0"),
+        ({"confidence": -1.0}, "confidence must be a finite number of 0 or more"),
         ({"threat": Threat(norm="linf")}, "defined in l2; got linf"),
         ({"threat": Threat(norm="l2", eps=math.inf, box=None)}, "finite eps or a box"),
     ],

@@ -94,7 +94,7 @@ def test_each_part_takes_over_what_stood_so_far(case, norm, eps, version):
         standing = 15  # one was wrong
         for stage in result.stages:
             assert stage.entered == standing
-            standing -= stage.success
+            standing -= stage.successes
         assert standing == int((~result.success).sum())
         assert 0 < standing < 15
         assert torch.equal(result.x_adv[~result.success], x[~result.success])
@@ -211,10 +211,10 @@ def test_rand_asks_each_question_many_times():
         ({"parts": []}, "parts must be names, one or more of apgd-ce"),
         ({"parts": 3}, "parts must be names, one or more of apgd-ce"),
         ({"parts": [3]}, "there is no part 3"),
-        ({"targets": -1}, "targets must be a whole number, 0 for as published"),
-        ({"draws": -1}, "draws must be a whole number, 0 for as published"),
+        ({"targets": -1}, "targets must be a whole number of 0 or more"),
+        ({"draws": -1}, "draws must be a whole number of 0 or more"),
         ({"queries": 0}, "queries must be a whole number"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],
 )

@@ -196,7 +196,7 @@ def test_parts_of_a_composed_attack_ask_all_models_and_are_told(case, search):
     assert [stage.name for stage in result.stages] == ["bim", "pgd"]
     bim, pgd = result.stages
     assert bim.entered == int((models[0](x).argmax(1) == y).sum()) == 12
-    assert bim.entered - bim.success == pgd.entered
+    assert bim.entered - bim.successes == pgd.entered
     assert bim.backwards <= 12 * 3 * 4
     assert bim.backwards % 3 == 0
     assert int(result.backwards.sum()) == bim.backwards + pgd.backwards

@@ -157,7 +157,7 @@ def test_the_threat_is_that_of_the_attack_inside(case):
 
 
 def test_every_block_of_the_page_for_users_runs(case, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "attacks.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
     model, _, x, y = case
     names = {"model": model, "x": x, "y": y}

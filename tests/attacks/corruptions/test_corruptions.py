@@ -17,8 +17,8 @@ from buttress.attacks import (
     Rotation,
     Translation,
 )
+from buttress.attacks.corruptions.blur_and_compression import _LUMINANCE, compressed, quantised, table, transform
 from buttress.attacks.corruptions.image_operations import blurred, coloured, contrasted, displaced, turning
-from buttress.attacks.corruptions.jpeg import _LUMINANCE, compressed, quantised, table, transform
 from buttress.errors import UserError
 
 ALL = (JPEG, Brightness, Contrast, Elastic, GaussianBlur, Pixelate, Rotation, Translation)

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from buttress.attacks import Invert, Posterise, Sketch, Solarise, Texture
 from buttress.attacks.corruptions.image_operations import blurred
-from buttress.attacks.corruptions.sketch import ink
+from buttress.attacks.corruptions.stylised import ink
 from buttress.errors import UserError
 
 GRADED = (Posterise, Sketch, Solarise, Texture)

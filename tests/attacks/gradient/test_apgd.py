@@ -134,7 +134,7 @@ def test_each_target_is_tried_on_those_that_stand_and_told(nets):
         )
         assert result.success.tolist() == [False, False, False, True]
         assert [stage.name for stage in result.stages] == ["target 1", "target 2", "target 3", "target 4"]
-        assert [stage.success for stage in result.stages] == [0, 0, 1, 0]
+        assert [stage.successes for stage in result.stages] == [0, 0, 1, 0]
         assert [stage.entered for stage in result.stages] == [4, 4, 4, 3]
     clean, verdict = 1, 1
     assert result.forwards.tolist()[:3] == [clean + 4 * (4 + 1 + 1) + verdict] * 3
@@ -215,8 +215,8 @@ def test_more_restarts_never_lose_what_fewer_found():
     [
         ({"targets": -1}, "targets must be a whole number of 0 or more; got -1"),
         ({"targets": 1.5}, "targets must be a whole number"),
-        ({"rho": 1.5}, "rho must be a share from 0 to 1"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"rho": 1.5}, r"rho must be a number in \[0, 1\]"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings_, message):

@@ -87,9 +87,9 @@ def test_what_has_stopped_is_left_out_without_another_result(norm, nets):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"tau": -1}, "tau, the steps after success, must be a whole number of 0 or more; got -1"),
-        ({"tau": 1.5}, "tau, the steps after success"),
-        ({"steps": 0}, "steps must be 1 or more"),
+        ({"tau": -1}, "tau must be a whole number of 0 or more; got -1"),
+        ({"tau": 1.5}, "tau must be a whole number of 0 or more"),
+        ({"steps": 0}, "steps must be a whole number of 1 or more"),
         ({"start": "far"}, "start must be one of zero, uniform, normal; got 'far'"),
         ({"loss": "no"}, "there is no loss 'no'"),
     ],

@@ -185,12 +185,12 @@ def test_features_and_signals_are_rows_of_pixels(nets, kind):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: DIFGSM(p=1.5), "p must be a chance"),
-        (lambda: DIFGSM(smallest=0.0), "smallest must be a share"),
+        (lambda: DIFGSM(p=1.5), r"p must be a number in \[0, 1\]"),
+        (lambda: DIFGSM(smallest=0.0), r"smallest must be a number in \(0, 1\]"),
         (lambda: DIFGSM(decay=-1.0), "decay must be"),
         (lambda: TIFGSM(size=4), "size must be an odd number"),
         (lambda: TIFGSM(kernel="round"), "kernel must be one of gaussian, linear, uniform"),
-        (lambda: NIFGSM(steps=0), "steps must be 1 or more"),
+        (lambda: NIFGSM(steps=0), "steps must be a whole number of 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(make, told):

@@ -94,8 +94,8 @@ def test_a_share_of_its_budget_for_all_and_for_each(model, x):
     [
         ({"threat": Threat(norm="l2")}, "n-fgsm is defined in linf; got l2"),
         ({"threat": Threat(eps=float("inf"))}, "n-fgsm needs a finite eps; got inf"),
-        ({"k": -1.0}, "k must be 0 or more and alpha positive, multiples of eps; got -1.0 and 1.0"),
-        ({"alpha": 0.0}, "k must be 0 or more and alpha positive, multiples of eps; got 2.0 and 0.0"),
+        ({"k": -1.0}, "k must be a finite number of 0 or more; got -1.0"),
+        ({"alpha": 0.0}, "alpha must be a finite number above 0; got 0.0"),
     ],
 )
 def test_what_it_refuses(settings, line):

@@ -218,9 +218,9 @@ def test_restarts_find_what_a_run_from_the_input_cannot_see(norm, best):
     ("settings_", "message"),
     [
         ({"targets": -1}, "targets must be a whole number"),
-        ({"alpha_max": 1.5}, "alpha_max must be a share from 0 to 1"),
-        ({"beta": -0.1}, "beta must be a share from 0 to 1"),
-        ({"eta": 0.0}, "eta must be a positive number"),
+        ({"alpha_max": 1.5}, r"alpha_max must be a number in \[0, 1\]"),
+        ({"beta": -0.1}, r"beta must be a number in \[0, 1\]"),
+        ({"eta": 0.0}, "eta must be a finite number above 0"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],
 )

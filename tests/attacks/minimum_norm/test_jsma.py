@@ -144,8 +144,8 @@ def test_pairs_of_many_features_are_the_best_of_all_too():
     ("wrong", "message"),
     [
         ({"theta": 0.0}, "theta must be a finite number other than 0"),
-        ({"gamma": 0.0}, "gamma must be a share of the features"),
-        ({"gamma": 1.5}, "gamma must be a share of the features"),
+        ({"gamma": 0.0}, r"gamma must be a number in \(0, 1\]"),
+        ({"gamma": 1.5}, r"gamma must be a number in \(0, 1\]"),
         ({"steps": 0}, "steps must be a whole number of 1 or more; got 0"),
         ({"threat": Threat(eps=math.inf, box=None)}, "finite eps or a box"),
     ],

@@ -115,9 +115,9 @@ def test_its_cost(nets):
     [
         ({"threat": Threat(norm="linf", eps=0.1)}, "l2"),
         ({"steps": 0}, "steps"),
-        ({"step_size": 0.0}, "step_size must be a positive number; got 0.0"),
-        ({"kappa": math.inf}, "kappa must be a positive number; got inf"),
-        ({"candidates": 0}, "candidates must be 1 or more"),
+        ({"step_size": 0.0}, "step_size must be a finite number above 0; got 0.0"),
+        ({"kappa": math.inf}, "kappa must be a finite number above 0; got inf"),
+        ({"candidates": 0}, "candidates must be a whole number of 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing(fields, line):

@@ -8,9 +8,9 @@ from torch import nn
 
 from buttress import audits
 from buttress.attacks import PGD
-from buttress.audits.adaptive.ablations import ablations_of
 from buttress.audits.adaptive.attack_list import Jitter
 from buttress.audits.adaptive.audit import Adaptive
+from buttress.audits.adaptive.measurements import ablations_of
 from buttress.audits.base.finding import to_json
 from buttress.errors import UserError
 from buttress.models.wrapping.normalized import Normalized
@@ -105,7 +105,7 @@ def test_an_honest_network(case, cascade):
     at = {point["eps"]: point["accuracy"] for point in found["curve"]}
     assert at[EPS] == share(stands)
     assert found["total"]["forwards"] == pytest.approx(sum(row["forwards"] for row in found["rows"]))
-    assert "24 inputs stand at linf eps 0.06 under all of 8 attacks together" in finding.verdict
+    assert "Robust accuracy on 24 inputs at linf eps 0.06 is" in finding.verdict
     json.loads(to_json({"network": [finding]}, {}))
 
 
@@ -121,7 +121,7 @@ def test_a_masked_gradient_is_seen_through_by_a_variant(case):
     best = rows(finding)["PGD-10 x 2 on 'unrounded'"]
     assert best["missed"] == found["missed"]["won"] > 0
     assert best["standing"]["accuracy"] == share(stands)
-    assert "what that misses falls most to PGD-10 x 2 on 'unrounded'" in finding.verdict
+    assert "of what that misses PGD-10 x 2 on 'unrounded' finds most" in finding.verdict
     # Nobody who does not know of the variant finds that by gradients.
     blind = asked(Masked(model, offers=False), data).data
     assert blind["variants"] == []
@@ -249,7 +249,7 @@ def test_what_only_a_job_can_do_and_a_budget_of_nothing(case):
     model, data, *_ = case
     with pytest.raises(UserError, match="models must be networks here; got 'runs/twin': load it first"):
         Adaptive(models=["runs/twin"])(model, data)
-    with pytest.raises(UserError, match="adaptive asks about one budget: give PGD-10 a finite eps; got 0"):
+    with pytest.raises(UserError, match="adaptive is about one budget: give PGD-10 a finite eps; got 0"):
         Adaptive(attack=PGD(threat=Threat(eps=0.0)))(model, data)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import tasks
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import subject
@@ -151,11 +151,10 @@ def test_the_precision_is_settled_once_and_kept(line, split, tmp_path, monkeypat
     model = line[0]
     chosen = iter(["bf16", "folded"])
 
-    def choose(passes, x, gradient):
-        if passes.precision == "auto":
-            passes.precision = next(chosen)
+    def choose(oracle, gradient):
+        oracle.runner.precision = next(chosen)
 
-    monkeypatch.setattr("buttress.engine.runner.Passes.choose", choose)
+    monkeypatch.setattr("buttress.audits.base.evaluation.run.choose_precision", choose)
     first = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto")
     files_in(tmp_path / "out")[2].unlink()
     again = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto", resume=True)
@@ -238,7 +237,7 @@ def test_foreign_and_damaged_files_are_told(line, split, tmp_path):
         ({"data": []}, "at least one input"),
         ({"data": [torch.zeros(2, 3)]}, r"batches of \(inputs, labels\); got a Tensor"),
         ({"data": [(torch.zeros(2, 3), torch.zeros(3))]}, "as many inputs as labels"),
-        ({"group": 0}, "group and batch_size must be 1 or more; got 0"),
+        ({"group": 0}, "group must be a whole number of 1 or more; got 0"),
         ({"resume": True}, "resuming needs the evaluation's output folder"),
     ],
 )

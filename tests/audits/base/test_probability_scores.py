@@ -25,7 +25,7 @@ def test_ends_of_the_range_have_a_bin():
     table = scores.reliability(torch.tensor([0.0, 1.0]), torch.tensor([False, True]), 15)
     assert (table[0]["inputs"], table[14]["inputs"]) == (1, 1)
     assert scores.calibration_error(table) == 0
-    with pytest.raises(UserError, match="bins must be 1 or more"):
+    with pytest.raises(UserError, match="bins must be a whole number of 1 or more"):
         scores.reliability(torch.ones(1), torch.ones(1).bool(), 0)
 
 
@@ -42,13 +42,13 @@ def test_a_constant_predictor():
     logits, y = torch.zeros(10, 4), torch.arange(10) % 4
     assert torch.allclose(scores.negative_log_likelihood(logits, y), torch.full((10,), math.log(4)).double())
     assert torch.allclose(scores.entropy(logits), torch.full((10,), math.log(4)).double())
-    assert torch.allclose(scores.brier(logits, y), torch.full((10,), 0.75).double())
+    assert scores.brier(logits, y) == pytest.approx(0.75)
 
 
 def test_sure_answers_are_finite():
     logits, y = torch.tensor([[200.0, 0.0], [0.0, 200.0]]), torch.tensor([0, 0])
     assert scores.negative_log_likelihood(logits, y).tolist() == pytest.approx([0, 200])
-    assert scores.brier(logits, y).tolist() == pytest.approx([0, 2])
+    assert [scores.brier(logits[k : k + 1], y[k : k + 1]) for k in (0, 1)] == pytest.approx([0, 2])
     assert torch.allclose(scores.entropy(logits), torch.zeros(2).double())
 
 
@@ -57,7 +57,7 @@ def test_scores_of_scikit_learn():
     logits, y = torch.randn(50, 2, generator=random), torch.randint(2, (50,), generator=random)
     p = logits.double().softmax(1)
     assert scores.negative_log_likelihood(logits, y).mean().item() == pytest.approx(log_loss(y, p))
-    assert scores.brier(logits, y).mean().item() == pytest.approx(2 * brier_score_loss(y, p[:, 1]))
+    assert scores.brier(logits, y) == pytest.approx(2 * brier_score_loss(y, p[:, 1]))
 
 
 def test_the_area_under_the_curve_with_ties_is_scikit_learns():
@@ -67,3 +67,13 @@ def test_the_area_under_the_curve_with_ties_is_scikit_learns():
     assert scores.auroc(inside, outside) == pytest.approx(roc_auc_score(truth, torch.cat([inside, outside])))
     assert scores.auroc(torch.zeros(3), torch.ones(2)) == 1
     assert scores.auroc(torch.zeros(3), torch.zeros(2)) == 0.5
+
+
+def test_infinite_scores_have_an_area():
+    """Of four pairs the outside one is higher in two, and one is a tie."""
+    inside, outside = torch.tensor([0.0, math.inf]), torch.tensor([1.0, math.inf])
+    assert scores.auroc(inside, outside) == 2.5 / 4
+
+
+def test_the_score_of_an_output_that_is_not_finite_is_nan():
+    assert math.isnan(scores.brier(torch.tensor([[math.nan, 0.0]]), torch.tensor([0])))

@@ -110,7 +110,7 @@ from buttress.jobs import attack
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 processes.start("cpu", 2)
-rank, count = processes.place()
+rank, count = processes.rank_and_count()
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(12, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))
 random = torch.Generator().manual_seed(1)
@@ -218,9 +218,9 @@ def test_the_command_of_two_processes_writes_what_that_of_one_does(shared, run, 
 
 
 def test_alone_there_is_nobody_to_share_with():
-    assert processes.place() == (0, 1)
-    assert processes.once(lambda: 3) == 3
-    assert processes.gathered("a") == ["a"]
+    assert processes.rank_and_count() == (0, 1)
+    assert processes.on_first_process(lambda: 3) == 3
+    assert processes.gather("a") == ["a"]
     assert processes.start() == torch.device("cpu")
 
 

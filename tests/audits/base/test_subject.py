@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import audits
 from buttress.attacks.composed.autoattack import AutoAttack
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Subject, subject

@@ -101,7 +101,8 @@ def test_what_is_outside_is_rejected_counted_and_not_beaten(made, tmp_path):
     assert finding.data["robust"]["accuracy"] == stands / 200
     assert finding.severity == "warning"
     assert (
-        "9 are outside the threat, so rejected and counted as not beaten: 9 by size, by inf at most" in finding.verdict
+        "9 are outside the threat, so rejected and counted as not successful: 9 by size, by inf at most"
+        in finding.verdict
     )
     report.write(tmp_path / "report", {"net": [finding]}, {}, title="t", headline="h")
 
@@ -161,7 +162,7 @@ def test_floats_off_the_levels_are_no_eight_bit_file(pictures, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        (lambda x, y, ids: {"x_adv": x[:100]}, "holds 100 examples and no ids, asked about are 200 inputs"),
+        (lambda x, y, ids: {"x_adv": x[:100]}, "holds 100 examples and no ids for 200 inputs"),
         (lambda x, y, ids: {"x_adv": x[:150], "ids": ids[:150]}, "lacks 50 of 200 inputs, the first with id 650"),
         (lambda x, y, ids: {"x_adv": x, "ids": ids.clamp(max=690)}, "holds two examples of one id"),
         (lambda x, y, ids: {"x_adv": x, "ids": ids[:9]}, "needs ids as 200 whole numbers"),

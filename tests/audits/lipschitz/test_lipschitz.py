@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from buttress import audits, layers, models
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.base.finding import to_json
 from buttress.audits.lipschitz.audit import Lipschitz
@@ -147,7 +147,7 @@ def test_a_residual_network_and_blocks_by_name(nets):
     assert [row["name"] for row in some["blocks"]] == ["layer1.1", "layer1", "layer2.1", "layer3.1", "layer4.1"]
     assert some["chained"] is False
     verdict = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer3"], iterations=3, starts=1)(model, split).verdict
-    assert verdict.endswith("more than they passes it on, so no product bounds this.")
+    assert verdict.endswith("modules between change it too, so no product bounds this.")
     with pytest.raises(UserError, match=r"^no layer is called or matches 'layer5'; did you mean [^\n]*$"):
         Lipschitz(perturbations=[STEP], blocks=["layer5"])(model, split)
 
@@ -165,10 +165,10 @@ def test_a_network_of_one_layer(line):
     ("fields", "line"),
     [
         ({"perturbations": []}, "at least one perturbation"),
-        ({"inputs": 0}, "inputs, iterations and starts must be 1 or more"),
-        ({"starts": 0}, "inputs, iterations and starts must be 1 or more"),
-        ({"exact": -1}, "exact and tolerance_inputs 0 or more"),
-        ({"tolerance": 0.0}, "tolerance must be above 0 and below 1"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
+        ({"starts": 0}, "starts must be a whole number of 1 or more; got 0"),
+        ({"exact": -1}, "exact must be a whole number of 0 or more; got -1"),
+        ({"tolerance": 0.0}, r"tolerance must be a number in \(0, 1\); got 0.0"),
     ],
 )
 def test_settings_that_measure_nothing(fields, line):

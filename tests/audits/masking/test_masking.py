@@ -14,7 +14,7 @@ from buttress.attacks.black_box.square import Square
 from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.eot import EoT
 from buttress.attacks.composed.transfer import Transfer
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.cw import CW
@@ -24,11 +24,11 @@ from buttress.audits.masking.audit import TESTS, Masking
 from buttress.audits.masking.checks import CHECKS
 from buttress.audits.masking.checks.logit_scale import Scaled as PlainLoss
 from buttress.audits.masking.checks.paired_attacks import least_gap
-from buttress.audits.masking.checks.proposal import spelt
+from buttress.audits.masking.checks.proposal import attack_settings
 from buttress.data.dataset import Split
 from buttress.data.sets.digits import digits
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.defences.fast import Fast
+from buttress.defences.fgsm_training import Fast
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.jobs.audit import proposed
@@ -138,7 +138,7 @@ def test_a_saturated_sigmoid_is_told(split):
 def test_k_winners_are_told(split):
     """No single gradient is wrong there: it is the comparison with attacks that need none which tells."""
     model = broken.trained(broken.after(broken.network(), broken.Winners))
-    told(model, split, "black box", "inputs that the attack does not", Square, gain=0.2)
+    told(model, split, "black box", "inputs that the attack misses", Square, gain=0.2)
 
 
 RANDOM = {
@@ -156,7 +156,7 @@ def test_networks_that_draw_are_told(name, plain, split):
     finding = QUICK(model, split)
     found = checks(finding)["randomness"]
     assert finding.data["verdict"] in ("suspect", "not trustworthy")
-    assert "It draws at random" in finding.data["why"]
+    assert "The network is randomised" in finding.data["why"]
     assert found["figures"]["changed_verdicts"] > 0.1
     proposed = finding.next
     assert isinstance(proposed, EoT)
@@ -246,10 +246,10 @@ def chosen(split, count):
 
 def test_the_inputs_are_spread_over_those_of_the_audit(plain, split):
     about = subject(plain, split)
-    trial = Masking(inputs=7).trial(about)
-    assert trial.subject.ids.tolist() == about.ids[torch.linspace(0, len(about.ids) - 1, 7).round().long()].tolist()
-    assert Masking(inputs=10_000).trial(about).count == len(about.ids)
-    assert trial.subject.store is about.store
+    context = Masking(inputs=7).context(about)
+    assert context.subject.ids.tolist() == about.ids[torch.linspace(0, len(about.ids) - 1, 7).round().long()].tolist()
+    assert Masking(inputs=10_000).context(about).count == len(about.ids)
+    assert context.subject.store is about.store
 
 
 def test_what_was_crafted_for_robustness_serves_again(plain, split):
@@ -257,7 +257,7 @@ def test_what_was_crafted_for_robustness_serves_again(plain, split):
     about = subject(plain, Split(x, y, ids))
     audits.Robustness(attacks=[QUICK.audited], eps=[0.15]).ask(about)
     before = set(about.store)
-    Masking(threat=THREAT, inputs=40).trial(about).under(QUICK.audited)
+    Masking(threat=THREAT, inputs=40).context(about).robust_under(QUICK.audited)
     assert set(about.store) == before
 
 
@@ -282,9 +282,9 @@ def test_the_model_comes_back_as_it_was(nets, plain, split):
         ({"level": 0.0}, "level must be between 0 and 1; got 0.0"),
         ({"floor": 1.0}, "floor must be between 0 and 1; got 1.0"),
         ({"tolerated": -0.1}, "tolerated must be between 0 and 1"),
-        ({"inputs": 0}, "inputs must be 1 or more; got 0"),
-        ({"queries": 0}, "queries must be 1 or more"),
-        ({"draws": 0}, "draws must be 1 or more"),
+        ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
+        ({"queries": 0}, "queries must be a whole number of 1 or more"),
+        ({"draws": 0}, "draws must be a whole number of 1 or more"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(fields, told):
@@ -337,7 +337,7 @@ def test_a_proposal_is_told_as_plain_data(attack, tree):
         return innermost(tree["attack"]) if "attack" in tree else tree
 
     innermost(tree)["threat"] = {"norm": "linf", "eps": 0.15, "box": [0.0, 1.0]}
-    assert json.loads(json.dumps(spelt(attack))) == tree
+    assert json.loads(json.dumps(attack_settings(attack))) == tree
 
 
 def asked_next(attack, split, model, **settings):

@@ -18,22 +18,19 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.gradient.tpgd import TPGD
 from buttress.attacks.minimum_norm.fmn import FMN
 from buttress.audits.base.subject import subject
-from buttress.audits.masking.audit import Masking, conclude, put
+from buttress.audits.masking.audit import Masking, overall_verdict, run_check
 from buttress.audits.masking.checks import CHECKS
-from buttress.audits.masking.checks.agreement import Agreement
-from buttress.audits.masking.checks.black_box import BlackBox
 from buttress.audits.masking.checks.budget import Budget, Unbounded
 from buttress.audits.masking.checks.check import Result, through, varied
 from buttress.audits.masking.checks.effort import OtherLoss, Restarts, Steps
-from buttress.audits.masking.checks.gradients import Gradients
+from buttress.audits.masking.checks.gradient_free import BlackBox, RandomSearch
+from buttress.audits.masking.checks.gradient_health import Agreement, Gradients, Roughness
 from buttress.audits.masking.checks.logit_scale import Scale
 from buttress.audits.masking.checks.one_step import OneStep
+from buttress.audits.masking.checks.other_networks import TrainMode
 from buttress.audits.masking.checks.proposal import averaged, black_box
-from buttress.audits.masking.checks.random_points import RandomSearch
 from buttress.audits.masking.checks.randomness import Randomness
 from buttress.audits.masking.checks.raw_gradients import cosines, neighbours
-from buttress.audits.masking.checks.roughness import Roughness
-from buttress.audits.masking.checks.training_mode import TrainMode
 from buttress.losses import margin
 from buttress.threat import Threat
 
@@ -52,12 +49,12 @@ class Margin(nn.Module):
         return torch.cat([torch.zeros_like(value), value], 1)
 
 
-def trial(f, attack=None, *, x=None, **settings):
+def context(f, attack=None, *, x=None, **settings):
     """40 inputs around 0, or those given, all of class 0."""
     x = torch.linspace(-0.02, 0.02, 40)[:, None] if x is None else x
     model = f if isinstance(f, nn.Module) else Margin(f)
     about = subject(model, [(x, torch.zeros(len(x), dtype=torch.int64))], classes=("a", "b"))
-    return Masking(attack=attack or PGD(threat=ONE, steps=10), **settings).trial(about)
+    return Masking(attack=attack or PGD(threat=ONE, steps=10), **settings).context(about)
 
 
 def wave(x):
@@ -66,80 +63,80 @@ def wave(x):
 
 
 def test_half_a_step_that_beats_more_than_a_whole_one_is_told():
-    found = OneStep().ask(trial(wave))
+    found = OneStep().ask(context(wave))
     assert found.verdict == "warn"
-    assert "Half a step beats 100.0% more" in found.reason
+    assert "Half a step succeeds on 100.0% more" in found.reason
     assert found.next == PGD(threat=ONE, steps=50)
-    straight = OneStep().ask(trial(lambda x: x - 0.3))
+    straight = OneStep().ask(context(lambda x: x - 0.3))
     assert straight.verdict == "pass"
     assert all(pair.surplus <= 0 for pair in straight.comparisons)
 
 
 def test_one_step_that_beats_more_than_many_is_told():
     """The many are too short: ten steps of a hundredth reach 0.1, the border is at 0.3."""
-    found = OneStep().ask(trial(lambda x: x - 0.3, PGD(threat=ONE, steps=10, step_size=0.01, start="zero")))
+    found = OneStep().ask(context(lambda x: x - 0.3, PGD(threat=ONE, steps=10, step_size=0.01, start="zero")))
     assert found.verdict == "fail"
-    assert "One step beats 100.0% more" in found.reason
+    assert "One step succeeds on 100.0% more" in found.reason
 
 
 def test_a_budget_that_beats_less_than_half_of_it_is_told():
-    found = Budget().ask(trial(wave, FGSM(threat=ONE)))
+    found = Budget().ask(context(wave, FGSM(threat=ONE)))
     assert found.verdict == "fail"
-    assert "0.5 eps beats 100.0% more of the inputs than 1 eps" in found.reason
+    assert "0.5 eps succeeds on 100.0% more of the inputs than 1 eps" in found.reason
     assert found.figures == {"robust_at_0.5_eps": 0, "robust_at_1_eps": 1, "robust_at_2_eps": 0}
-    fine = Budget().ask(trial(lambda x: x - 0.7, FGSM(threat=ONE)))
+    fine = Budget().ask(context(lambda x: x - 0.7, FGSM(threat=ONE)))
     assert fine.figures == {"robust_at_0.5_eps": 1, "robust_at_1_eps": 0, "robust_at_2_eps": 0}
     assert fine.verdict == "pass"
 
 
 def test_a_budget_without_a_half_is_not_asked():
-    assert Budget().ask(trial(wave, PGD(threat=Threat(eps=math.inf, box=(-3, 3)), steps=2))).verdict == "not run"
-    assert Budget().ask(trial(wave, PGD(threat=Threat(eps=0.0, box=None), steps=2))).verdict == "not run"
+    assert Budget().ask(context(wave, PGD(threat=Threat(eps=math.inf, box=(-3, 3)), steps=2))).verdict == "not run"
+    assert Budget().ask(context(wave, PGD(threat=Threat(eps=0.0, box=None), steps=2))).verdict == "not run"
 
 
 def test_budgets_reach_into_an_attack_that_holds_another():
-    found = Budget().ask(trial(lambda x: x - 0.7, EoT(attack=FGSM(threat=ONE), draws=2)))
+    found = Budget().ask(context(lambda x: x - 0.7, EoT(attack=FGSM(threat=ONE), draws=2)))
     assert found.figures == {"robust_at_0.5_eps": 1, "robust_at_1_eps": 0, "robust_at_2_eps": 0}
 
 
 def test_what_stands_without_a_budget_is_told():
     """Beyond 0.99 the network loses, and its gradient leads the other way: only some random starts get there."""
     x = torch.linspace(-1, 1, 101)[:, None]
-    found = Unbounded().ask(trial(lambda x: 3.0 * (x > 0.99) - 1 - 0.1 * x, x=x))
+    found = Unbounded().ask(context(lambda x: 3.0 * (x > 0.99) - 1 - 0.1 * x, x=x))
     assert found.verdict == "fail"
     assert 0.3 < found.figures["standing"] < 1
     assert isinstance(found.next, Square)
     for threat in (ONE, Threat(eps=0.1, box=(-1.0, 1.0)), Threat(norm="l2", eps=0.1, box=None)):
-        found = Unbounded().ask(trial(lambda x: x - 0.9, PGD(threat=threat), x=x))
+        found = Unbounded().ask(context(lambda x: x - 0.9, PGD(threat=threat), x=x))
         assert (found.verdict, found.figures) == ("pass", {"standing": 0})
 
 
 def test_one_that_answers_one_class_may_stand_everywhere():
-    assert Unbounded().ask(trial(lambda x: 0.1 * torch.tanh(x) - 1)).verdict == "not run"
+    assert Unbounded().ask(context(lambda x: 0.1 * torch.tanh(x) - 1)).verdict == "not run"
 
 
 def test_an_attack_that_has_not_converged_is_told():
     """Twenty steps of a hundredth reach 0.2, a hundred reach 1; the border is at 0.5."""
     slow = PGD(threat=ONE, steps=20, step_size=0.01, start="zero")
-    found = Steps().ask(trial(lambda x: x - 0.5, slow))
+    found = Steps().ask(context(lambda x: x - 0.5, slow))
     assert found.verdict == "fail"
     assert found.next == PGD(threat=ONE, steps=100, step_size=0.01, start="zero")
-    assert Steps().ask(trial(lambda x: x - 0.1, slow)).verdict == "pass"
+    assert Steps().ask(context(lambda x: x - 0.1, slow)).verdict == "pass"
 
 
 def test_more_steps_that_are_led_astray_are_told():
     """One step of 1 leaps over the ditch at 0.3; the gradient leads those that are short back from it."""
-    ditch = trial(
+    ditch = context(
         lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), PGD(threat=ONE, steps=1, start="zero")
     )
     found = Steps().ask(ditch)
     assert found.verdict == "fail"
-    assert "PGD-100 beats 100.0% fewer of the inputs than PGD-1" in found.reason
+    assert "PGD-100 succeeds on 100.0% fewer of the inputs than PGD-1" in found.reason
 
 
 def test_the_loss_that_is_tried_is_the_other_one():
-    assert OtherLoss().changes(trial(wave)) == {"loss": "margin"}
-    assert OtherLoss().changes(trial(wave, PGD(threat=ONE, loss="margin"))) == {"loss": "cross_entropy"}
+    assert OtherLoss().changes(context(wave)) == {"loss": "margin"}
+    assert OtherLoss().changes(context(wave, PGD(threat=ONE, loss="margin"))) == {"loss": "cross_entropy"}
 
 
 def test_gradients_that_are_missing_zero_or_faint_are_told():
@@ -150,30 +147,30 @@ def test_gradients_that_are_missing_zero_or_faint_are_told():
         "next to nothing on 100%": lambda x: 1e-4 * x - 1,
     }
     for told, f in cases.items():
-        found = Gradients().ask(trial(f, PGD(threat=Threat(eps=0.5, box=(-1.0, 1.0)))))
+        found = Gradients().ask(context(f, PGD(threat=Threat(eps=0.5, box=(-1.0, 1.0)))))
         assert found.verdict == "fail"
         assert told in found.reason
         assert isinstance(found.next, Square)
-    fine = Gradients().ask(trial(lambda x: x - 1))
+    fine = Gradients().ask(context(lambda x: x - 1))
     assert (fine.verdict, fine.figures) == ("pass", {"zero": 0, "faint": 0})
 
 
 def test_an_attack_that_asks_for_no_gradient_misses_none():
     square = Square(threat=ONE, queries=30)
-    asked = trial(lambda x: x.detach() - 0.5, square)
+    asked = context(lambda x: x.detach() - 0.5, square)
     assert Gradients().ask(asked).verdict == "pass"
-    assert not asked.stands.any()
+    assert not asked.robust.any()
     assert BlackBox().ask(asked).verdict == "pass"
-    assert put(OneStep(), asked).verdict == "not run"
+    assert run_check(OneStep(), asked).verdict == "not run"
 
 
 def test_a_gradient_that_is_no_number_counts_as_none():
-    found = Gradients().ask(trial(lambda x: torch.sqrt((x - x).abs()) - 1))
+    found = Gradients().ask(context(lambda x: torch.sqrt((x - x).abs()) - 1))
     assert found.figures["zero"] == 1
 
 
 def test_a_straight_surface_is_smooth_and_its_gradient_true():
-    asked = trial(lambda x: 3 * x - 1, x=torch.linspace(-1, 1, 40)[:, None])
+    asked = context(lambda x: 3 * x - 1, x=torch.linspace(-1, 1, 40)[:, None])
     for check in (Agreement(), Roughness()):
         found = check.ask(asked)
         assert found.verdict == "pass"
@@ -189,7 +186,7 @@ def test_a_rough_surface_is_told():
     rough.forward = lambda x: torch.stack([torch.zeros(len(x)), torch.sin(x @ waves).sum(1) - 60], 1)
     x = torch.rand(100, 64, generator=random)
     about = subject(rough, [(x, torch.zeros(100, dtype=torch.int64))])
-    asked = Masking(attack=PGD(threat=Threat(eps=0.2))).trial(about)
+    asked = Masking(attack=PGD(threat=Threat(eps=0.2))).context(about)
     for check in (Agreement(), Roughness()):
         found = check.ask(asked)
         assert found.verdict == "warn"
@@ -216,7 +213,7 @@ def test_the_cosine_of_nothing_is_0():
 
 def test_random_points_are_allowed_and_the_best_is_kept():
     """On a line the corners are the two ends: the better one is found in a few draws."""
-    asked = trial(lambda x: x - 0.9)
+    asked = context(lambda x: x - 0.9)
     about = asked.subject
     result = RandomSearch(threat=ONE, count=40)(about.model, about.x, about.y)
     assert ONE.contains(result.x_adv, about.x).all()
@@ -233,32 +230,32 @@ def test_random_points_are_allowed_and_the_best_is_kept():
 
 def test_a_black_box_that_beats_what_the_gradient_misses_is_told():
     """A step at 0.5: its gradient is that of the slope before it, which leads away."""
-    steps = trial(lambda x: torch.where(x > 0.5, x * 0 + 1, -1 - 0.1 * x), PGD(threat=ONE, steps=10, start="zero"))
+    steps = context(lambda x: torch.where(x > 0.5, x * 0 + 1, -1 - 0.1 * x), PGD(threat=ONE, steps=10, start="zero"))
     found = BlackBox().ask(steps)
     assert found.verdict == "fail"
     assert found.comparisons[0].won == 40
     assert found.next == Square(threat=ONE, queries=1000)
-    assert BlackBox().ask(trial(lambda x: x - 0.5)).verdict == "pass"
+    assert BlackBox().ask(context(lambda x: x - 0.5)).verdict == "pass"
 
 
 def test_a_random_network_is_told_and_judged_by_the_mean():
     """Noise that changes the answer of a tenth of the passes hides nothing: the mean answer is the right one."""
-    asked = trial(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), PGD(threat=Threat(eps=0.1, box=None), steps=3))
+    asked = context(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), PGD(threat=Threat(eps=0.1, box=None), steps=3))
     assert asked.random
-    assert asked.right.all()
+    assert asked.correct.all()
     found = Randomness().ask(asked)
     assert found.verdict == "warn"
     assert found.figures["changed_verdicts"] > 0.1
     assert found.next == EoT(attack=PGD(threat=Threat(eps=0.1, box=None), steps=3, loss="margin"))
-    assert Randomness().ask(trial(wave)).figures == {"spread": 0, "changed_verdicts": 0}
+    assert Randomness().ask(context(wave)).figures == {"spread": 0, "changed_verdicts": 0}
 
 
 def test_an_attack_that_averages_well_is_not_told_to_run_itself():
     attack = EoT(attack=PGD(threat=Threat(eps=0.1, box=None), steps=3, loss="margin"), draws=5)
-    found = Randomness().ask(trial(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), attack))
+    found = Randomness().ask(context(lambda x: x - 2 + 4 * (torch.rand_like(x) < 0.1), attack))
     assert found.verdict == "pass"
     assert found.next is None
-    assert averaged(trial(wave, attack)) == replace(attack, draws=20)
+    assert averaged(context(wave, attack)) == replace(attack, draws=20)
 
 
 def mine(logits, y):
@@ -278,7 +275,7 @@ def test_more_draws_are_made_wherever_the_averaging_stands():
         EoT(attack=BPDA(attack=one), draws=9): EoT(attack=BPDA(attack=EoT(attack=inner, draws=20)), draws=36),
     }
     for attack, wanted in cases.items():
-        asked = trial(noisy, attack)
+        asked = context(noisy, attack)
         more = averaged(asked)
         assert more == wanted
         about = asked.subject
@@ -296,31 +293,31 @@ def innermost(attack):
 
 def test_what_a_transfer_attack_averages_are_its_surrogates_draws():
     attack = Transfer(attack=EoT(attack=PGD(threat=ONE, loss=mine), draws=3), surrogate=Margin(wave))
-    assert averaged(trial(wave, attack)) == EoT(attack=attack)
+    assert averaged(context(wave, attack)) == EoT(attack=attack)
 
 
 def test_averaging_climbs_the_margin_only_where_the_user_chose_no_loss():
     for loss in (mine, "dlr", "cross_entropy"):
         attack = PGD(threat=ONE, steps=3, loss=loss)
-        assert averaged(trial(wave, attack)) == EoT(attack=attack)
-    assert averaged(trial(wave, PGD(threat=ONE))) == EoT(attack=PGD(threat=ONE, loss="margin"))
+        assert averaged(context(wave, attack)) == EoT(attack=attack)
+    assert averaged(context(wave, PGD(threat=ONE))) == EoT(attack=PGD(threat=ONE, loss="margin"))
     climbing = BPDA(attack=PGD(threat=ONE, loss="margin"))
-    assert averaged(trial(wave, BPDA(attack=PGD(threat=ONE)))) == EoT(attack=climbing)
+    assert averaged(context(wave, BPDA(attack=PGD(threat=ONE)))) == EoT(attack=climbing)
     many = AutoAttack(threat=ONE, version="rand")
-    assert averaged(trial(wave, many)) == replace(many, draws=80)
+    assert averaged(context(wave, many)) == replace(many, draws=80)
 
 
 def test_no_black_box_is_proposed_with_fewer_queries_than_were_spent():
-    assert black_box(trial(wave, queries=50), more=2) == Square(threat=ONE, queries=100)
+    assert black_box(context(wave, queries=50), more=2) == Square(threat=ONE, queries=100)
     for attack in (Square(threat=ONE, queries=700), BPDA(attack=Square(threat=ONE, queries=700))):
-        assert black_box(trial(wave, attack, queries=50), more=2) == Square(threat=ONE, queries=1400)
-    assert black_box(trial(wave, Square(threat=ONE, queries=700), queries=5000)).queries == 5000
+        assert black_box(context(wave, attack, queries=50), more=2) == Square(threat=ONE, queries=1400)
+    assert black_box(context(wave, Square(threat=ONE, queries=700), queries=5000)).queries == 5000
 
 
 def test_another_attack_that_beats_less_tells_nothing():
     """FGSM leaps over the ditch at 0.3, PGD's many steps are led back; but PGD is not FGSM with more steps."""
-    ditch = trial(lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), FGSM(threat=ONE))
-    assert not ditch.stands.any()
+    ditch = context(lambda x: torch.where(x > 0.3, x - 0.5, 0.1 - (x - 0.1).abs() - 1), FGSM(threat=ONE))
+    assert not ditch.robust.any()
     found = Steps().ask(ditch)
     assert found.comparisons[1].stronger
     assert found.verdict == "pass"
@@ -335,21 +332,23 @@ def test_what_follows_gradients_follows_those_that_the_attack_replaces():
 
     model = nn.Sequential(Fifths(), Margin(lambda x: 3 * x - 2))
     x, attack = torch.linspace(-0.02, 0.02, 40)[:, None], PGD(threat=ONE, steps=5, start="zero")
-    plain, adaptive = (trial(model, one, x=x) for one in (attack, EoT(attack=BPDA(attack=attack, layers="0"), draws=1)))
-    assert (plain.slopes.grad == 0).all()
-    assert (adaptive.slopes.grad == 3).all()
-    assert torch.equal(plain.slopes.value, adaptive.slopes.value)
-    assert (plain.stands.all(), adaptive.stands.any()) == (True, False)
+    plain, adaptive = (
+        context(model, one, x=x) for one in (attack, EoT(attack=BPDA(attack=attack, layers="0"), draws=1))
+    )
+    assert (plain.margin_gradients.grad == 0).all()
+    assert (adaptive.margin_gradients.grad == 3).all()
+    assert torch.equal(plain.margin_gradients.value, adaptive.margin_gradients.value)
+    assert (plain.robust.all(), adaptive.robust.any()) == (True, False)
     step = OneStep().ask(adaptive)
     assert step.comparisons[0].challenger == "BPDA of FGSM"
     assert step.comparisons[0].standing == 0
-    scale = put(Scale(), adaptive)
+    scale = run_check(Scale(), adaptive)
     assert (scale.verdict, scale.comparisons[0].standing) == ("pass", 0)
     wide = torch.linspace(-1, 1.4, 40)[:, None]  # of both answers
     plain, adaptive = (replace(one, subject=replace(one.subject, x=wide, _logits=None)) for one in (plain, adaptive))
     for check in (Gradients(), Agreement(), Roughness(), Unbounded()):
-        assert put(check, plain).verdict in ("warn", "fail"), check.name
-        assert put(check, adaptive).verdict == "pass", check.name
+        assert run_check(check, plain).verdict in ("warn", "fail"), check.name
+        assert run_check(check, adaptive).verdict == "pass", check.name
     assert not model[0]._forward_hooks
     assert not model[0]._forward_pre_hooks
 
@@ -366,19 +365,19 @@ def test_what_replaces_gradients_is_all_that_goes_around_another_attack():
 def test_effort_is_that_of_the_innermost_attack():
     inner = PGD(threat=ONE, steps=3, restarts=2, loss="margin")
     for attack in (EoT(attack=inner, draws=1), BPDA(attack=EoT(attack=inner, draws=1))):
-        asked = trial(wave, attack)
+        asked = context(wave, attack)
         assert Restarts().changes(asked) == {"restarts": 10}
         assert OtherLoss().changes(asked) == {"loss": "cross_entropy"}
         assert asked.steps == 3
-    assert Restarts().changes(trial(wave, AutoAttack(threat=ONE))) == {"restarts": 5}
+    assert Restarts().changes(context(wave, AutoAttack(threat=ONE))) == {"restarts": 5}
 
 
 def test_an_attack_that_cannot_try_harder_is_not_compared_with_itself():
     class Same(Steps):
-        def changes(self, trial):
-            return {"steps": trial.steps}
+        def changes(self, context):
+            return {"steps": context.steps}
 
-    found = Same().ask(trial(wave, PGD(threat=ONE, steps=10)))
+    found = Same().ask(context(wave, PGD(threat=ONE, steps=10)))
     assert found.verdict == "not run"
     assert "nothing more of that" in found.reason
 
@@ -390,18 +389,18 @@ def test_train_mode_is_tried_and_left():
             return torch.cat([torch.zeros_like(value), value], 1)
 
     model = Shy().train()
-    found = TrainMode().ask(trial(model, PGD(threat=ONE, steps=5, start="zero")))
+    found = TrainMode().ask(context(model, PGD(threat=ONE, steps=5, start="zero")))
     assert found.verdict == "fail"
     assert found.comparisons[0].won == 40
     assert model.training
 
 
 def test_what_does_not_apply_says_why():
-    asked = trial(lambda x: x.detach() - 1)
-    assert put(Steps(), asked) == Result("not run", "The network has no gradient.")
-    boundless = trial(wave, Square(threat=ONE))
+    asked = context(lambda x: x.detach() - 1)
+    assert run_check(Steps(), asked) == Result("not run", "The network has no gradient.")
+    boundless = context(wave, Square(threat=ONE))
     boundless.attack = PGD(threat=Threat(eps=math.inf, box=None), step_size=0.1, start="zero")
-    assert put(BlackBox(), boundless) == Result(
+    assert run_check(BlackBox(), boundless) == Result(
         "not run", "Square needs a finite eps or a box; got eps inf and no box."
     )
 
@@ -428,35 +427,37 @@ def test_what_pgd_takes_over_from_an_attack_without_such_settings():
 
 
 def test_causes_are_named_before_consequences_and_the_largest_of_these():
-    asked = trial(lambda x: x - 0.5)
+    asked = context(lambda x: x - 0.5)
     asked.tolerated = 0.01
-    won = asked.judge(("all", torch.zeros(40, dtype=torch.bool)), ("none", torch.ones(40, dtype=torch.bool)))
-    half = asked.judge(("half", torch.arange(40) < 20), ("none", torch.ones(40, dtype=torch.bool)))
+    won = asked.compare_robust(("all", torch.zeros(40, dtype=torch.bool)), ("none", torch.ones(40, dtype=torch.bool)))
+    half = asked.compare_robust(("half", torch.arange(40) < 20), ("none", torch.ones(40, dtype=torch.bool)))
     first, second, third = (Square(threat=ONE, queries=q) for q in (1, 2, 3))
     consequences = [
         (Steps(), Result("fail", "Half.", {}, (half,), first)),
         (BlackBox(), Result("fail", "All.", {}, (won,), second)),
     ]
-    assert conclude(consequences, asked) == ("not trustworthy", "All. Half.", second)
+    assert overall_verdict(consequences, asked) == ("not trustworthy", "All. Half.", second)
     cause = (Roughness(), Result("warn", "Rough.", next=third))
-    assert conclude([*consequences, cause], asked) == ("not trustworthy", "Rough. All. Half.", third)
-    assert conclude([cause], asked) == ("suspect", "Rough.", third)
+    assert overall_verdict([*consequences, cause], asked) == ("not trustworthy", "Rough. All. Half.", third)
+    assert overall_verdict([cause], asked) == ("suspect", "Rough.", third)
     fine = [(check, Result("pass", "")) for check in (Gradients(), Steps(), BlackBox())]
-    assert conclude(fine, asked) == ("trustworthy", "Nothing was found that PGD-10 overlooks.", None)
+    assert overall_verdict(fine, asked) == ("trustworthy", "Nothing was found that PGD-10 overlooks.", None)
 
 
 def test_what_few_inputs_leave_to_chance_is_told():
     """Three of 40 more are beaten: more than is tolerated, and no proof."""
-    asked = trial(lambda x: x - 0.5)
+    asked = context(lambda x: x - 0.5)
     asked.tolerated = 0.01
     pair = ("Square", torch.arange(40) >= 3), ("PGD-10", torch.ones(40, dtype=torch.bool))
-    few = asked.judge(*pair, effort=True)
+    few = asked.compare_robust(*pair, effort=True)
     assert few.surplus == 3 / 40
     assert not few.stronger
     fine = [(check, Result("pass", "", {}, (few,))) for check in (Gradients(), Steps(), BlackBox())]
-    verdict, why, proposal = conclude(fine, asked)
+    verdict, why, proposal = overall_verdict(fine, asked)
     assert (verdict, proposal) == ("trustworthy", None)
-    assert why.startswith("Nothing was shown that PGD-10 overlooks; but Square beats 7.5% more than PGD-10, which 40 ")
+    assert why.startswith(
+        "Nothing was shown that PGD-10 overlooks; but Square succeeds on 7.5% more than PGD-10, which 40 "
+    )
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ def test_train_mode_is_tried_in_batches_of_the_audits_size(count, batch_size, si
             return torch.cat([torch.zeros_like(value), value], 1)
 
     x = torch.linspace(-0.02, 0.02, count)[:, None]
-    asked = trial(Norm(), PGD(threat=ONE, steps=2), x=x)
+    asked = context(Norm(), PGD(threat=ONE, steps=2), x=x)
     asked.subject.batch_size = batch_size
     found = TrainMode().ask(asked)
     assert found.figures == {"batch_size": sizes[0]}
@@ -487,10 +488,10 @@ def test_train_mode_is_tried_in_batches_of_the_audits_size(count, batch_size, si
 
 
 def test_trust_needs_a_check_of_each_kind():
-    asked = trial(lambda x: x - 2)
+    asked = context(lambda x: x - 2)
     ran, out = Result("pass", ""), Result("not run", "")
     sound, effort, blind = Gradients(), Steps(), BlackBox()
-    assert conclude([(sound, ran), (effort, ran), (blind, ran)], asked)[0] == "trustworthy"
+    assert overall_verdict([(sound, ran), (effort, ran), (blind, ran)], asked)[0] == "trustworthy"
     told = {
         "none of gradient health": (out, ran, ran),
         "none of more effort": (ran, out, ran),
@@ -499,9 +500,9 @@ def test_trust_needs_a_check_of_each_kind():
     }
     for what, results in told.items():
         answers = [*zip((sound, effort, blind), results, strict=True), (OneStep(), ran)]
-        assert conclude(answers, asked) == ("suspect", f"Too few checks ran: {what}.", None)
+        assert overall_verdict(answers, asked) == ("suspect", f"Too few checks ran: {what}.", None)
     odd = Result("fail", "Odd.")
-    assert conclude([(sound, out), (effort, odd), (blind, out)], asked)[0] == "not trustworthy"
+    assert overall_verdict([(sound, out), (effort, odd), (blind, out)], asked)[0] == "not trustworthy"
 
 
 def test_the_kinds_that_trust_needs():

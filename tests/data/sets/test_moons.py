@@ -48,10 +48,10 @@ def test_the_seed_fixes_the_draw_and_the_splits_are_independent():
 
 @pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
 def test_a_noise_that_is_none_is_refused(noise):
-    with pytest.raises(UserError, match="finite noise of at least 0"):
+    with pytest.raises(UserError, match="noise must be a finite number of 0 or more"):
         data.load("moons", noise=noise)
 
 
 def test_sizes_too_small_are_refused():
-    with pytest.raises(UserError, match="at least 2 inputs for val, got 1"):
+    with pytest.raises(UserError, match="val must be a whole number of 2 or more; got 1"):
         data.load("moons", val=1)

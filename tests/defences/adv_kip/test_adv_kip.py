@@ -10,14 +10,14 @@ from PIL import Image
 from torch import nn
 
 from buttress import data, models
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences import Batch
 from buttress.defences.adv_kip.defence import AdvKIP, normalisation, probabilities
 from buttress.defences.adv_kip.files import free_id, grid, learned, read_set, write_picture, write_set
 from buttress.defences.adv_kip.kernel_inducing_points import (
-    Recipe,
+    LearningSettings,
     balanced_rows,
     first_points,
     learn,
@@ -45,7 +45,7 @@ class Refusing(PGD):
 
 def recipe(**changes):
     usual = {"attack": ATTACK, "inner": "own", "points": 8, "steps": 6, "batch": 36, "lr": 0.02, "learn_labels": False}
-    return Recipe(**{"kernel": Kernel(), **usual, **changes})
+    return LearningSettings(**{"kernel": Kernel(), **usual, **changes})
 
 
 def learned_set(images, view=AS_IT_IS, seed=0, **changes):
@@ -201,7 +201,7 @@ def test_the_data_are_the_set_and_real_inputs_for_the_rest(network, images):
 
 @pytest.mark.parametrize("objective", ["mse", "cross_entropy"])
 @pytest.mark.parametrize("learn_labels", [False, True])
-def test_the_loss_by_hand(objective, learn_labels, network, images, at):
+def test_the_loss_by_hand(objective, learn_labels, network, images, context):
     model = network(dropout=0.0, dtype=torch.float64)
     defence = AdvKIP(ATTACK, points=8, steps=3, learn_labels=learn_labels, objective=objective)
     defence.prepare(model, images, 1)
@@ -215,7 +215,7 @@ def test_the_loss_by_hand(objective, learn_labels, network, images, at):
     else:
         shares = (labels + 0.25).clamp(min=0)
         expected = -(shares / shares.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1).mean()
-    torch.testing.assert_close(defence.loss(model, batch, at(model, batch)).value, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(defence.loss(model, batch, context(model, batch)).value, expected, rtol=1e-5, atol=0)
 
 
 def test_fixed_labels_are_one_hot_as_probabilities():
@@ -339,7 +339,7 @@ def test_files_that_do_not_fit_are_told(tmp_path, network, images):
         ({"lr": 0.0}, "lr must be"),
         ({"inner": "ce"}, "inner must be"),
         ({"objective": "ce"}, "objective must be"),
-        ({"attack": Gaussian(std=0.1), "inner": "mse"}, "cannot be told a loss"),
+        ({"attack": Gaussian(std=0.1), "inner": "mse"}, "takes no loss"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong, told):
@@ -347,7 +347,7 @@ def test_settings_that_mean_nothing_are_refused(wrong, told):
         AdvKIP(**wrong)
 
 
-def test_what_does_not_fit_is_told(network, kernel, images, at):
+def test_what_does_not_fit_is_told(network, kernel, images, context):
     with pytest.raises(UserError, match="4 classes at least; got points=3"):
         AdvKIP(points=3).prepare(network(), images, 0)
     with pytest.raises(UserError, match=r"holds points \(9, 36\), the learned set is \(8, 36\)"):
@@ -357,11 +357,11 @@ def test_what_does_not_fit_is_told(network, kernel, images, at):
     defence, other = AdvKIP(points=8, steps=0), nn.Sequential(nn.Flatten(), nn.Linear(36, 5))
     batch = Batch(*defence.prepare(network(), images, 0).train.take(torch.arange(8)))
     with pytest.raises(UserError, match="tells 5 classes apart, the learned labels 4"):
-        defence.loss(other, batch, at(other, batch))
+        defence.loss(other, batch, context(other, batch))
 
 
-def test_without_preparation_labels_are_those_of_the_classes(at, single):
+def test_without_preparation_labels_are_those_of_the_classes(context, single):
     """As when a job's time is estimated."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     expected = F.mse_loss(model(single.x), F.one_hot(single.y, 4).float() - 0.25)
-    torch.testing.assert_close(AdvKIP().loss(model, single, at(model, single)).value, expected)
+    torch.testing.assert_close(AdvKIP().loss(model, single, context(model, single)).value, expected)

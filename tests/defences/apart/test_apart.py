@@ -13,7 +13,7 @@ from torch import nn
 
 from buttress.data.augment import Augment, draws
 from buttress.data.dataset import from_arrays
-from buttress.defences.apart.defence import APART, _named
+from buttress.defences.apart.defence import APART, _layer_names
 from buttress.defences.apart.start_memory import Memory, Sizes
 from buttress.defences.awp import AWP
 from buttress.errors import UserError
@@ -141,7 +141,7 @@ def test_a_start_moves_with_its_image(images):
         assert torch.equal(own, window.flip(-1) if places[1].mirror[n] else window)
 
 
-def test_in_training_a_start_is_that_of_the_images_crop(network, images, train, at):
+def test_in_training_a_start_is_that_of_the_images_crop(network, images, train, context):
     """With x itself written as the start, what a step reads is the batch that the trainer made."""
     data = replace(images, augment=Augment(pad=1))
     memory = Memory(data, 3, "float32")
@@ -173,36 +173,36 @@ def test_sizes_climb_as_torchs_own_sgd():
     assert (sizes.values - torch.tensor([0.1, 0.2, 0.0])).abs().min() > 0.01
 
 
-def test_nothing_that_it_learns_is_the_optimisers(network, images, batch, at):
+def test_nothing_that_it_learns_is_the_optimisers(network, images, batch, context):
     model, defence = network(dropout=0.0, dtype=torch.float64), APART(THREAT, layers=("2",))
     defence.prepare(model, images, 0)
     own = replace(batch, ids=images.train.ids[:8])
-    defence.loss(model, own, at(model, own)).value.backward()
+    defence.loss(model, own, context(model, own)).value.backward()
     assert list(defence.parameters()) == []
     assert not any(buffer.requires_grad or buffer.grad is not None for buffer in defence.buffers())
     assert all(parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if name != "0.bias")
-    made = defence._made
+    made = defence._pending
     assert made.sizes.grad[0] > 0  # a step along the gradient raises the loss
     assert made.sizes.grad[1] != 0
     assert made.x_adv.grad.abs().sum() > 0
 
 
-def test_its_figures_are_in_units_of_the_budget(network, images, batch, at):
+def test_its_figures_are_in_units_of_the_budget(network, images, batch, context):
     own = replace(batch, ids=images.train.ids[:8])
     for parametrisation, unit, inner in (("scaled", 1.0, 0.02), ("paper", 10.0, 0.5)):
         model, defence = network(dropout=0.0, dtype=torch.float64), APART(THREAT, parametrisation, layers=("2",))
         defence.prepare(model, images, 0)
         defence.sizes.values.copy_(torch.tensor([0.03, 0.04, 0.5]))
-        logs = {name: float(value) for name, value in defence.loss(model, own, at(model, own)).logs.items()}
+        logs = {name: float(value) for name, value in defence.loss(model, own, context(model, own)).logs.items()}
         assert logs == pytest.approx({"alpha": 0.03 * unit, "alpha_omega": 0.04 * unit, "alpha 2": inner})
 
 
-def test_without_a_budget_it_is_standard_training_of_one_step(network, images, batch, at):
+def test_without_a_budget_it_is_standard_training_of_one_step(network, images, batch, context):
     """A share of 0, as at the beginning of a budget that grows."""
     model, defence = network(dropout=0.0, dtype=torch.float64), APART(THREAT)
     defence.prepare(model, images, 0)
     own = replace(batch, ids=images.train.ids[:8])
-    place = at(model, own)
+    place = context(model, own)
     place.scale = 0.0
     expected = F.cross_entropy(copy.deepcopy(model)(own.x), own.y)
     torch.testing.assert_close(defence.loss(model, own, place).value, expected)
@@ -244,7 +244,7 @@ def test_around_it_weights_may_be_moved(network, train):
 
 def test_residual_blocks_are_found(nets):
     model = nets.seeded(lambda: preactresnet18(classes=4, width=2))
-    found = _named(model, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), "blocks")
+    found = _layer_names(model, torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), "blocks")
     assert found == [f"layer{stage}.{block}.relu1" for stage in range(1, 5) for block in range(2)]
 
 
@@ -262,9 +262,9 @@ def test_a_network_without_blocks_is_told_so(network, images):
         ({"threat": Threat(norm="l2", eps=1.0)}, "linf threat"),
         ({"threat": Threat(eps=0.0)}, "positive, finite eps"),
         ({"parametrisation": "none"}, "parametrisation must be one of scaled, paper"),
-        ({"lr": -1.0}, "lr must be 0 or more"),
-        ({"layer_cap": float("inf")}, "layer_cap must be 0 or more"),
-        ({"momentum": 1.0}, "momentum must be in"),
+        ({"lr": -1.0}, "lr must be a finite number of 0 or more"),
+        ({"layer_cap": float("inf")}, "layer_cap must be a finite number of 0 or more"),
+        ({"momentum": 1.0}, "momentum must be a number in"),
         ({"storage": "int4"}, "storage must be one of float16, int8, float32"),
     ],
 )
@@ -273,10 +273,10 @@ def test_what_means_nothing_is_refused(settings, told):
         APART(**settings)
 
 
-def test_without_data_there_is_nothing_to_learn(network, single, at):
+def test_without_data_there_is_nothing_to_learn(network, single, context):
     model = network()
     with pytest.raises(UserError, match="call prepare with the data first"):
-        APART().loss(model, single, at(model, single))
+        APART().loss(model, single, context(model, single))
 
 
 def test_it_learns_in_one_process(images, monkeypatch):

@@ -14,7 +14,7 @@ from buttress.defences.trades import TRADES
 from buttress.models.wrapping.normalized import Normalized
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit
-from buttress.training.loop import TrainingStep
+from buttress.training.step import StepLoss
 
 THREAT = Threat(eps=0.1)
 AT = AdversarialTraining(PGD(threat=THREAT, steps=2))
@@ -53,11 +53,11 @@ def gated(nets):
     return nets.seeded(ChannelGate).train()
 
 
-def objective(model, defence, batch, at):
+def objective(model, defence, batch, context):
     """The loss as the trainer has it: the defence's and the model's own terms."""
-    step = TrainingStep(model, defence)
-    step.at = at(model, batch)
-    return step(batch.x, batch.y, batch.ids), step.at
+    step = StepLoss(model, defence)
+    step.context = context(model, batch)
+    return step(batch.x, batch.y, batch.ids), step.context
 
 
 def labelled_loss(model, x, y):
@@ -65,50 +65,50 @@ def labelled_loss(model, x, y):
     return F.cross_entropy(logits, y), auxiliary
 
 
-def test_a_labelled_pass_adds_the_models_own_term_once(gated, single, at):
+def test_a_labelled_pass_adds_the_models_own_term_once(gated, single, context):
     own, auxiliary = labelled_loss(gated, single.x, single.y)
     gated.labelled = 0
-    loss, place = objective(gated, Standard(), single, at)
+    loss, place = objective(gated, Standard(), single, context)
     torch.testing.assert_close(loss, own + auxiliary)
     assert (gated.labelled, len(place.auxiliary)) == (1, 1)
     loss.backward()
     assert gated.gate.bias.grad.abs().sum() > 0, "only the auxiliary term reaches this bias"
 
 
-def test_each_labelled_pass_has_its_term_and_the_attack_sees_the_plain_model(gated, single, at):
-    x_adv = at(gated, single).craft(TRADES(THREAT, steps=2).attack)
+def test_each_labelled_pass_has_its_term_and_the_attack_sees_the_plain_model(gated, single, context):
+    x_adv = context(gated, single).craft(TRADES(THREAT, steps=2).attack)
     (natural, first), second = labelled_loss(gated, single.x, single.y), labelled_loss(gated, x_adv, single.y)[1]
     logits = [gated.forward_with_auxiliary(x, single.y)[0].log_softmax(1) for x in (single.x, x_adv)]
     boundary = (logits[0].exp() * (logits[0] - logits[1])).sum(1).mean()
     gated.labelled = 0
-    loss, _ = objective(gated, TRADES(THREAT, steps=2, beta=3.0), single, at)
+    loss, _ = objective(gated, TRADES(THREAT, steps=2, beta=3.0), single, context)
     torch.testing.assert_close(loss, natural + 3.0 * boundary + first + second)
     assert gated.labelled == 2
 
 
 @pytest.mark.parametrize("wrap", [lambda m: m, lambda m: Normalized(m, 0.5, 0.25)])
-def test_regularisation_reads_labelled_passes_and_adds_no_term_of_its_own(wrap, gated, single, at):
+def test_regularisation_reads_labelled_passes_and_adds_no_term_of_its_own(wrap, gated, single, context):
     model = wrap(gated)
-    place = at(model, single)
+    place = context(model, single)
     x_adv = place.craft(AT.attack)
     scale = (lambda x: x) if model is gated else (lambda x: (x - 0.5) / 0.25)
     own, auxiliary = labelled_loss(gated, scale(x_adv), single.y)
     clean, perturbed = (gated.relu(gated.conv(scale(x))).flatten(1) for x in (single.x, x_adv))
     shift = ((clean - perturbed).norm(dim=1) / clean.norm(dim=1)).mean()
     defence = LayerRegularised(AT, layers=["relu"], gamma=2.0, measure="relative_error")
-    loss, _ = objective(model, defence, single, at)
+    loss, _ = objective(model, defence, single, context)
     torch.testing.assert_close(loss, own + auxiliary + 2.0 * shift)
     assert "forward" not in vars(gated), "the module's own forward is back"
 
 
-def test_the_modules_own_forward_is_back_after_an_exception(gated, single, at):
+def test_the_modules_own_forward_is_back_after_an_exception(gated, single, context):
     def forward(x):
         return gated._run(x)[0]
 
     gated.forward = forward
     wrong = Batch(single.x[:, :, :, 0], single.y, single.ids)
     with pytest.raises(RuntimeError):
-        at(gated, wrong).clean(wrong.x)
+        context(gated, wrong).clean(wrong.x)
     assert vars(gated)["forward"] is forward
 
 
@@ -118,9 +118,9 @@ def test_training_a_model_with_a_term_of_its_own(gated, images):
     assert not torch.equal(gated.gate.bias, before)
 
 
-def test_passes_are_named_and_hold_what_is_watched(network, single, at):
+def test_passes_are_named_and_hold_what_is_watched(network, single, context):
     model = network(dropout=0.0)
-    place = at(model, single)
+    place = context(model, single)
     place.watch(["2"])
     place.watch(["5", "2"])
     logits = place.clean(single.x)
@@ -130,11 +130,11 @@ def test_passes_are_named_and_hold_what_is_watched(network, single, at):
     torch.testing.assert_close(model[6:](place.passes["clean"].activations["5"]), logits)
 
 
-def test_the_draws_of_a_step_depend_on_seed_index_and_input_only(network, single, at):
+def test_the_draws_of_a_step_depend_on_seed_index_and_input_only(network, single, context):
     model = network()
 
     def draws(batch=single, **place):
-        return at(model, batch, **place).random.uniform((3,))
+        return context(model, batch, **place).random.uniform((3,))
 
     assert torch.equal(draws(), draws())
     assert torch.equal(draws(Batch(single.x[5:], single.y[5:], single.ids[5:])), draws()[5:])
@@ -144,16 +144,16 @@ def test_the_draws_of_a_step_depend_on_seed_index_and_input_only(network, single
 
 def test_a_defence_without_a_constructor_has_no_settings():
     class Bare(Defence):
-        def loss(self, model, batch, at):
-            return Loss(at.clean(batch.x).sum())
+        def loss(self, model, batch, context):
+            return Loss(context.clean(batch.x).sum())
 
     assert Bare().settings() == {}
 
 
-def test_one_logit_is_read_as_two(single, at):
+def test_one_logit_is_read_as_two(single, context):
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
     binary = Batch(single.x, single.y % 2, single.ids)
-    loss = Standard().loss(model, binary, at(model, binary)).value
+    loss = Standard().loss(model, binary, context(model, binary)).value
     torch.testing.assert_close(loss, F.binary_cross_entropy_with_logits(model(binary.x)[:, 0], binary.y.float()))
 
 
@@ -163,8 +163,8 @@ def test_modules_of_a_defence_are_trained_and_left_out_of_the_model(network, ima
             super().__init__()
             self.scale = nn.Parameter(torch.ones(()))
 
-        def loss(self, model, batch, at):
-            return Loss(F.cross_entropy(self.scale * at.clean(batch.x), batch.y))
+        def loss(self, model, batch, context):
+            return Loss(F.cross_entropy(self.scale * context.clean(batch.x), batch.y))
 
     model, defence = network(), Scaled()
     names = set(model.state_dict())

@@ -5,7 +5,8 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from buttress.defences.base.pretraining import Rows, descend, pretrain
+from buttress.defences.base.memory import Rows
+from buttress.defences.base.pretraining import descend, pretrain
 from buttress.random import derive, generator
 
 

@@ -45,30 +45,30 @@ def test_the_cost_of_both_is_counted(make, network, train):
         if output.requires_grad:
             output.register_hook(count)
 
-    def step(self, do):
-        handle = do.model.register_forward_hook(note)
-        original(self, do)
+    def step(self, step):
+        handle = step.model.register_forward_hook(note)
+        original(self, step)
         handle.remove()
-        counts["inputs"] += len(do.batch.x)
+        counts["inputs"] += len(step.batch.x)
 
     defence.step = step.__get__(defence)
     train(model, defence, epochs=1)
     assert counts["passes"] / counts["inputs"] == pytest.approx(defence.cost.crafting + defence.cost.training)
 
 
-def test_the_pass_that_layer_regularisation_adds_has_no_cost_of_its_own(network, single, at):
+def test_the_pass_that_layer_regularisation_adds_has_no_cost_of_its_own(network, single, context):
     base = LayerRegularised(AdversarialTraining(ATTACK), layers=["2"], gamma=1e-9)
-    place = at(model := network(dropout=0.0), single)
+    place = context(model := network(dropout=0.0), single)
     assert set(CostSensitive(base).loss(model, single, place).logs) == {"displacement 2", "cost adversarial"}
 
 
-def test_mixtures_are_neither_compared_with_other_ones_nor_judged_by_one_class(network, single, at):
+def test_mixtures_are_neither_compared_with_other_ones_nor_judged_by_one_class(network, single, context):
     model = network(dropout=0.0)
     with pytest.raises(UserError, match="independent=False"):
-        LayerRegularised(IAT(ATTACK), layers=["2"]).loss(model, single, at(model, single))
+        LayerRegularised(IAT(ATTACK), layers=["2"]).loss(model, single, context(model, single))
     none = LayerRegularised(IAT(PGD(threat=Threat(eps=0.0)), independent=False), layers=["2"])
-    assert none.loss(model, single, at(model, single)).logs["displacement 2"] == 0
-    LayerRegularised(IAT(ATTACK, alpha=0), layers=["2"]).loss(model, single, at(model, single))
+    assert none.loss(model, single, context(model, single)).logs["displacement 2"] == 0
+    LayerRegularised(IAT(ATTACK, alpha=0), layers=["2"]).loss(model, single, context(model, single))
     for independent in (True, False):
         with pytest.raises(UserError, match="IAT mixes inputs"):
             CostSensitive(IAT(ATTACK, independent=independent))

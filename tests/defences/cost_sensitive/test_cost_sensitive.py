@@ -117,14 +117,14 @@ def test_all_look_the_classes_up_before_training(kind, network, images):
 
 
 @pytest.mark.parametrize("on", ["clean", "adversarial", "both"])
-def test_the_wrapper_adds_the_cost_of_the_bases_own_passes(on, smooth, images, batch, at):
+def test_the_wrapper_adds_the_cost_of_the_bases_own_passes(on, smooth, images, batch, context):
     base = TRADES(threat=Threat(eps=0.05), steps=2)
     wrapped = CostSensitive(base, protected=[1], c=4.0, weight=0.7, on=on)
     wrapped.prepare(smooth, images, 0)
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     loss = wrapped.loss(smooth, batch, place)
     logits = {kind: place.passes[kind].logits for kind in ("clean", "adversarial")}
-    expected = base.loss(smooth, batch, at(smooth, batch)).value
+    expected = base.loss(smooth, batch, context(smooth, batch)).value
     for kind in logits if on == "both" else [on]:
         cost = cost_by_hand(logits[kind], batch.y, [1], 4.0)
         torch.testing.assert_close(loss.logs[f"cost {kind}"], cost.detach(), **NEAR)
@@ -132,16 +132,16 @@ def test_the_wrapper_adds_the_cost_of_the_bases_own_passes(on, smooth, images, b
     torch.testing.assert_close(loss.value, expected, **NEAR)
 
 
-def test_the_wrapper_needs_a_pass(smooth, images, batch, at):
+def test_the_wrapper_needs_a_pass(smooth, images, batch, context):
     wrapped = CostSensitive(Standard(), on="adversarial")
     wrapped.prepare(smooth, images, 0)
     with pytest.raises(UserError, match="Standard makes no adversarial pass"):
-        wrapped.loss(smooth, batch, at(smooth, batch))
+        wrapped.loss(smooth, batch, context(smooth, batch))
 
 
 @pytest.mark.parametrize("make", [lambda **k: CSA(pretrain_epochs=0, **k), lambda **k: CSE(penalties=(), **k)])
 @pytest.mark.parametrize(("mistakes", "mass"), [("missed", 2 * 3 / 4), ("false", 6 * 1 / 4)])
-def test_mistakes_of_one_kind(make, mistakes, mass, smooth, batch, at):
+def test_mistakes_of_one_kind(make, mistakes, mass, smooth, batch, context):
     """What c = 2 adds to c = 1 on uniform answers: 2 inputs are of the class, with 3 wrong quarters; 6 are not."""
     with torch.no_grad():
         smooth[7].weight.zero_()
@@ -150,7 +150,7 @@ def test_mistakes_of_one_kind(make, mistakes, mass, smooth, batch, at):
     for c in (1.0, 2.0):
         defence = make(protected=[1], c=c, mistakes=mistakes)
         defence.index = torch.tensor([1])
-        values.append(float(defence.loss(smooth, batch, at(smooth, batch)).value.detach()))
+        values.append(float(defence.loss(smooth, batch, context(smooth, batch)).value.detach()))
     passes = 2 if isinstance(defence, CSA) else 1
     assert values[1] - values[0] == pytest.approx(passes * mass / 8)
 
@@ -168,7 +168,7 @@ def csa_value(logits, y, protected, c, weight):
     return F.cross_entropy(logits, y) + weight * cost_by_hand(logits, y, protected, c)
 
 
-def test_the_objective_and_the_points_that_raise_it(smooth, images, batch, at):
+def test_the_objective_and_the_points_that_raise_it(smooth, images, batch, context):
     """With a large cost the sign of its slope differs from that of cross-entropy's, and FGSM follows it."""
     defence = CSA([1], c=30.0, weight=2.0, threat=Threat(eps=0.05), pretrain_epochs=0)
     defence.prepare(smooth, images, 0)
@@ -178,7 +178,7 @@ def test_the_objective_and_the_points_that_raise_it(smooth, images, batch, at):
     (plain,) = torch.autograd.grad(F.cross_entropy(by_hand(x), batch.y), x)
     assert (slope.sign() != plain.sign()).any()
     x_adv = (batch.x + 0.05 * slope.sign()).clamp(0, 1)
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     torch.testing.assert_close(place.craft(defence.attack), x_adv, rtol=0, atol=1e-12)
     expected = csa_value(smooth(batch.x), batch.y, [1], 30.0, 2.0) + csa_value(smooth(x_adv), batch.y, [1], 30.0, 2.0)
     torch.testing.assert_close(defence.loss(smooth, batch, place).value, expected, **NEAR)
@@ -239,9 +239,9 @@ def test_eps_in_standard_deviations_is_not_clipped(nets, images):
     assert defence.attack.threat.box is None
 
 
-def test_before_the_data_are_known_there_is_no_standard_deviation(smooth, batch, at):
+def test_before_the_data_are_known_there_is_no_standard_deviation(smooth, batch, context):
     with pytest.raises(UserError, match="prepare"):
-        CSA(space="normalized").loss(smooth, batch, at(smooth, batch))
+        CSA(space="normalized").loss(smooth, batch, context(smooth, batch))
 
 
 def test_the_network_before_is_trained_with_fgsm(network, images, same):
@@ -298,10 +298,10 @@ def test_the_penalty_is_0_for_one_weight_alone():
     assert float(l1_minus_l2(weight)) == pytest.approx(1.4 - 0.7 * math.sqrt(2))
 
 
-def test_the_objective_of_cse(smooth, images, batch, at):
+def test_the_objective_of_cse(smooth, images, batch, context):
     defence = CSE([2], c=5.0, weight=0.1, penalties=(5.0, 0.1), layers=("0", "4"), pretrain_epochs=0)
     defence.prepare(smooth, images, 0)
-    value = defence.loss(smooth, batch, at(smooth, batch)).value
+    value = defence.loss(smooth, batch, context(smooth, batch)).value
     logits = smooth(batch.x)
     expected = F.cross_entropy(logits, batch.y) + 0.1 * cost_by_hand(logits, batch.y, [2], 5.0)
     for penalty, layer in ((5.0, smooth[0]), (0.1, smooth[4])):

@@ -66,10 +66,10 @@ def terms(model, head, x, x_adv, y, end=6):
 
 @pytest.mark.parametrize(("layer", "end"), [(None, 6), ("2", 3)])
 @pytest.mark.parametrize("variant", ["ce", "kl"])
-def test_the_loss_and_where_its_gradient_goes(variant, layer, end, smooth, batch, at, prepared):
+def test_the_loss_and_where_its_gradient_goes(variant, layer, end, smooth, batch, context, prepared):
     """The head descends the domain term, the network up to the features ascends it r times, what follows ignores it."""
     defence = prepared(smooth, variant=variant, beta=3.0, lamd=0.7, head=(9,), layer=layer, schedule="continuous")
-    place, by_hand = at(smooth, batch, progress=0.2), copy.deepcopy(smooth)
+    place, by_hand = context(smooth, batch, progress=0.2), copy.deepcopy(smooth)
     head = copy.deepcopy(defence.domain_head)
     inner = "kl" if variant == "kl" else None
     attack = PGD(threat=THREAT, steps=2, start="normal", loss=inner)
@@ -94,23 +94,23 @@ def test_the_loss_and_where_its_gradient_goes(variant, layer, end, smooth, batch
         torch.testing.assert_close(own.grad, 0.7 * pull, rtol=0, atol=1e-10)
 
 
-def test_without_a_domain_term_it_is_trades(smooth, batch, at, prepared):
+def test_without_a_domain_term_it_is_trades(smooth, batch, context, prepared):
     """The same points, one clean pass: the same value, the same gradients."""
     other = copy.deepcopy(smooth)
     defence = prepared(smooth, variant="kl", beta=4.0, lamd=0.0, reversal=0.0)
-    loss = defence.loss(smooth, batch, at(smooth, batch, progress=0.5)).value
-    trades = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, at(other, batch)).value
+    loss = defence.loss(smooth, batch, context(smooth, batch, progress=0.5)).value
+    trades = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, context(other, batch)).value
     torch.testing.assert_close(loss, trades, rtol=0, atol=0)
     ours, theirs = (torch.autograd.grad(v, list(m.parameters())) for v, m in ((loss, smooth), (trades, other)))
     torch.testing.assert_close(ours, theirs, **EXACT)
 
 
-def test_without_reversal_the_network_does_not_feel_the_head(smooth, batch, at, prepared):
+def test_without_reversal_the_network_does_not_feel_the_head(smooth, batch, context, prepared):
     other = copy.deepcopy(smooth)
     defence = prepared(smooth, variant="kl", beta=4.0, lamd=5.0, reversal=0.0)
-    loss = defence.loss(smooth, batch, at(smooth, batch, progress=0.5)).value
+    loss = defence.loss(smooth, batch, context(smooth, batch, progress=0.5)).value
     loss.backward()
-    trades = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, at(other, batch)).value
+    trades = TRADES(THREAT, steps=2, beta=4.0).loss(other, batch, context(other, batch)).value
     theirs = torch.autograd.grad(trades, list(other.parameters()))
     torch.testing.assert_close([p.grad for p in smooth.parameters()], list(theirs), **EXACT)
     assert all(p.grad.abs().sum() > 0 for p in (defence.domain_head[0].weight, defence.domain_head[-1].weight))
@@ -128,18 +128,18 @@ def test_without_reversal_the_network_does_not_feel_the_head(smooth, batch, at, 
         ("continuous", 50.0, 0.5),
     ],
 )
-def test_the_strength_of_100_epochs(schedule, epoch, p, network, single, at):
-    place = at(network(), single, epoch=epoch, progress=epoch / 100)
+def test_the_strength_of_100_epochs(schedule, epoch, p, network, single, context):
+    place = context(network(), single, epoch=epoch, progress=epoch / 100)
     expected = 2 / (1 + math.exp(-10 * p)) - 1
     assert DIAL(schedule=schedule).strength(place) == pytest.approx(expected)
     assert DIAL(schedule=schedule, reversal=0.3).strength(place) == pytest.approx(0.3 * expected)
 
 
-def test_at_the_very_first_step_nothing_is_reversed(network, single, at):
-    assert DIAL().strength(at(network(), single)) == 0
-    first = DIAL().strength(at(network(), single, epochs=100))  # the first of 100 epochs, not the start of it
+def test_at_the_very_first_step_nothing_is_reversed(network, single, context):
+    assert DIAL().strength(context(network(), single)) == 0
+    first = DIAL().strength(context(network(), single, epochs=100))  # the first of 100 epochs, not the start of it
     assert first == pytest.approx(2 / (1 + math.exp(-0.1)) - 1)
-    assert DIAL(schedule="continuous").strength(at(network(), single)) == 0
+    assert DIAL(schedule="continuous").strength(context(network(), single)) == 0
 
 
 def test_the_last_linear_layer_is_found_in_order_of_execution(images):
@@ -250,7 +250,7 @@ def test_settings_that_mean_nothing(options, line):
         DIAL(**options)
 
 
-def test_places_that_are_not_there(network, images, single, at):
+def test_places_that_are_not_there(network, images, single, context):
     with pytest.raises(UserError, match="no layer is called or matches '9'"):
         DIAL(layer="9").prepare(network(), images, 0)
     with pytest.raises(UserError, match="is a pattern"):
@@ -260,4 +260,4 @@ def test_places_that_are_not_there(network, images, single, at):
     for layer in (None, "5"):
         model, defence = network(), DIAL(THREAT, steps=1, layer=layer)
         with pytest.raises(UserError, match="call that first"):
-            defence.loss(model, single, at(model, single))
+            defence.loss(model, single, context(model, single))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from buttress.defences.dial.gradient_reversal import reverse_gradient
+from buttress.defences.dial.defence import reverse_gradient
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -9,8 +9,8 @@ from torch import nn
 
 from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent
 from buttress.attacks.unrestricted.image_edits import Semantic
+from buttress.defences.base.networks import new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh
 from buttress.defences.gat.defence import GAT
 from buttress.defences.gat.generator_training import style_vae
 from buttress.errors import UserError
@@ -47,10 +47,10 @@ def drawn(place, levels):
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
-def test_it_is_the_mean_over_clean_and_attacked_images(weight, smooth, images, batch, at):
+def test_it_is_the_mean_over_clean_and_attacked_images(weight, smooth, images, batch, context):
     """Generator and attack are made again here, from the seed."""
     defence, by_hand = ready(images, smooth, legitimacy=0.0, weight=weight), copy.deepcopy(smooth)
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     made = style_vae(images.train, 4, seed=derive(5, "generator"), epochs=1, latent=4)
     attack = Latent(generator=made, level=drawn(place, LEVELS), steps=2)
     x_adv = attack.craft(smooth, batch.x, batch.y, seed=place.seed, ids=batch.ids)
@@ -64,11 +64,11 @@ def test_it_is_the_mean_over_clean_and_attacked_images(weight, smooth, images, b
     assert loss.logs["dropped"] == 0
 
 
-def test_what_the_auxiliary_classifier_doubts_is_dropped(smooth, images, batch, at):
+def test_what_the_auxiliary_classifier_doubts_is_dropped(smooth, images, batch, context):
     """Those of class 0 stay; the others are passed as they were and do not count."""
     defence, by_hand = ready(images, smooth), copy.deepcopy(smooth)
     defence._judge = [Judge()]
-    place = at(smooth, batch)
+    place = context(smooth, batch)
     kept = batch.y == 0
     x_adv = place.craft(defence._attacks[LEVELS.index(drawn(place, LEVELS))])
     x_adv = torch.where(kept[:, None, None, None], x_adv, batch.x)
@@ -83,7 +83,7 @@ def test_the_auxiliary_classifier_is_the_models_architecture_trained_on_clean_im
     model = network(dropout=0.0)
     defence = ready(images, model, judge_epochs=3)
     with torch.random.fork_rng():
-        judge = fresh(model, derive(5, "judge"))
+        judge = new_network(model, derive(5, "judge"))
         pretrain(judge, images.train, epochs=3, seed=derive(5, "judging"), batch_size=16)
     probability = judge.eval()(batch.x.float()).softmax(1).gather(1, batch.y[:, None]).squeeze(1)
     for share in (0.2, 0.25):
@@ -92,43 +92,43 @@ def test_the_auxiliary_classifier_is_the_models_architecture_trained_on_clean_im
     assert 0 < (probability >= 0.25).sum() < 8
 
 
-def test_without_steps_the_second_half_is_reconstructions(smooth, images, batch, at):
+def test_without_steps_the_second_half_is_reconstructions(smooth, images, batch, context):
     defence, by_hand = ready(images, smooth, steps=0, legitimacy=0.0, levels="all"), copy.deepcopy(smooth)
     made = defence.attack.generator
     x_rec = copy.deepcopy(made).double()(batch.x, batch.y)
-    loss = defence.loss(smooth, batch, at(smooth, batch)).value
+    loss = defence.loss(smooth, batch, context(smooth, batch)).value
     clean, again = (cross_entropy(by_hand(x), batch.y) for x in (batch.x, x_rec))
     torch.testing.assert_close(loss, (clean + again).mean() / 2, rtol=1e-9, atol=0)
     assert defence.cost.crafting == 0
 
 
-def test_each_level_is_drawn_for_a_quarter_of_the_batches(smooth, images, batch, at, monkeypatch):
+def test_each_level_is_drawn_for_a_quarter_of_the_batches(smooth, images, batch, context, monkeypatch):
     defence, seen = ready(images, smooth, legitimacy=0.0), []
     monkeypatch.setattr(Latent, "craft", lambda self, model, x, y, **_: seen.append(self.level) or x)
     for index in range(400):
-        defence.loss(smooth, batch, at(smooth, batch, index=index))
+        defence.loss(smooth, batch, context(smooth, batch, index=index))
     assert set(seen) == set(LEVELS)
     assert all(70 < seen.count(level) < 130 for level in LEVELS)
     only = ready(images, smooth, levels=["mid"])
     assert [attack.level for attack in only._attacks] == ["mid"]
 
 
-def test_gradients_reach_the_classifier_alone(network, images, single, at):
+def test_gradients_reach_the_classifier_alone(network, images, single, context):
     model = network(dropout=0.0)
     defence = ready(images, model)
     assert not list(defence.parameters())
     assert not list(defence.buffers())
     made, judge = defence.attack.generator, defence._judge[0]
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    defence.loss(model, single, at(model, single)).value.backward()
+    defence.loss(model, single, context(model, single)).value.backward()
     assert all(p.grad is None and not p.requires_grad for p in (*made.parameters(), *judge.parameters()))
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
     assert model[0].weight.grad.abs().sum() > 0
 
 
-def test_low_level_edits_need_no_generator(smooth, images, batch, at):
+def test_low_level_edits_need_no_generator(smooth, images, batch, context):
     defence = ready(images, smooth, edits="low-level", strength=0.5)
-    by_hand, place = copy.deepcopy(smooth), at(smooth, batch)
+    by_hand, place = copy.deepcopy(smooth), context(smooth, batch)
     attack = Semantic(strength=0.5, steps=2)
     assert defence.attack == attack
     x_adv = attack.craft(smooth, batch.x, batch.y, seed=place.seed, ids=batch.ids)
@@ -143,9 +143,9 @@ def test_a_resumed_run_makes_the_same_generator(network, images, same):
     same(one._judge[0].state_dict(), other._judge[0].state_dict())
 
 
-def test_settings_are_looked_at(smooth, batch, at):
+def test_settings_are_looked_at(smooth, batch, context):
     with pytest.raises(UserError, match="call that first"):
-        GAT().loss(smooth, batch, at(smooth, batch))
+        GAT().loss(smooth, batch, context(smooth, batch))
     assert GAT().attack is None
     wrong = [
         ({"edits": "pixels"}, "latent or low-level"),

@@ -59,5 +59,5 @@ def test_what_is_no_image_is_refused():
     with pytest.raises(UserError, match="needs images"):
         style_vae(flat, 2, seed=0)
     square = Split(torch.zeros(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64), torch.arange(4))
-    with pytest.raises(UserError, match="epochs, warmup and beta"):
+    with pytest.raises(UserError, match="epochs must be a whole number of 0 or more; got -1"):
         style_vae(square, 2, seed=0, epochs=-1)

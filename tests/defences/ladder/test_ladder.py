@@ -12,7 +12,7 @@ from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ladder.defence import LADDER
 from buttress.defences.ladder.directions import BoundaryDirections, ClosestDirections, fit_directions, linear, pairs
 from buttress.defences.ladder.latent_space import Encoder, fit_decoder, fit_space, latent_layer, some_of_each
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe, fit, start
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings, fit, start
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
 
@@ -40,7 +40,7 @@ def lit(images):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(36, 24), nn.ReLU(), nn.Linear(24, 4))
     pretrain(model, images.train, epochs=120, seed=0, lr=1e-2)
-    return model, fit_space(model, images.train, 4, decoder_epochs=250, recipe=Recipe(c=1.0, epochs=20))
+    return model, fit_space(model, images.train, 4, decoder_epochs=250, svm=SVMSettings(c=1.0, epochs=20))
 
 
 # -- the machines ------------------------------------------------------------------------------------------------------
@@ -78,10 +78,10 @@ def test_a_step_is_that_of_sgd_on_the_objective(machines, attention):
 
 
 def test_fitting_is_torchs_sgd_vector_by_vector():
-    recipe, z = Recipe(c=0.5, lr=0.1, epochs=2), rand(2, 4, 3, seed=5)
+    svm, z = SVMSettings(c=0.5, lr=0.1, epochs=2), rand(2, 4, 3, seed=5)
     sign = torch.tensor([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, 1.0, 0.0]], dtype=torch.float64)
-    found = fit(z, sign, recipe, 11)
-    begin = double(start(2, 3, recipe, 11))
+    found = fit(z, sign, svm, 11)
+    begin = double(start(2, 3, svm, 11))
     for p in range(2):
         leaves = AttentionSVM(*(v[p : p + 1].clone().requires_grad_() for v in vars(begin).values()))
         optimizer = torch.optim.SGD(vars(leaves).values(), lr=0.1)
@@ -135,7 +135,7 @@ def clouds():
 @pytest.mark.parametrize("kind", ["attention", "svm", "svm-noise"])
 def test_machines_tell_the_classes_and_lead_to_the_target(clouds, kind):
     z, y = clouds
-    directions, accuracy = fit_directions(kind, z, y, 3, seed=0, recipe=Recipe(c=1.0, lr=0.05, epochs=20))
+    directions, accuracy = fit_directions(kind, z, y, 3, seed=0, svm=SVMSettings(c=1.0, lr=0.05, epochs=20))
     assert accuracy > 0.95
     assert pairs(3) == [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]
     for source, target in pairs(3):
@@ -255,7 +255,7 @@ def test_the_decoder_learns_and_what_it_makes_keeps_its_label(lit, images):
 def test_fitting_is_deterministic_and_leaves_model_and_random_state(lit, images, nets, same):
     model, _ = lit
     before = nets.state(model)
-    settings = {"decoder_epochs": 2, "recipe": Recipe(epochs=1)}
+    settings = {"decoder_epochs": 2, "svm": SVMSettings(epochs=1)}
     one, two = (fit_space(model, images.train, 4, seed=3, **settings).space for _ in range(2))
     nets.assert_state(model, before)
     assert Ladder(space=one).fingerprint() == Ladder(space=two).fingerprint()

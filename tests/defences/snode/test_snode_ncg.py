@@ -195,7 +195,7 @@ def test_a_step_that_is_too_long_is_halved_and_one_that_leads_upwards_is_taken_b
     _, slope = defence._gradients(net, path, y)
     down, origin = tuple(-part for part in slope), copy.deepcopy(net.state_dict())
     best = defence.energy.along(net, path.end, y, weight_sensitivity(net, path, *down), down).best(100.0)
-    moved, then = defence._moved(net, start, y, down, 64 * best, value)
+    moved, then = defence._line_search(net, start, y, down, 64 * best, value)
     assert then < value
     step = (net.weight.detach() - origin["weight"]).norm() / down[0].norm()
     halvings = math.log2(64 * best / float(step))
@@ -203,7 +203,7 @@ def test_a_step_that_is_too_long_is_halved_and_one_that_leads_upwards_is_taken_b
     assert 1 <= round(halvings) <= 10
     torch.testing.assert_close(moved.end, net.end(start), rtol=0, atol=1e-12)
     net.load_state_dict(origin)
-    assert defence._moved(net, start, y, slope, 1.0, value) is None
+    assert defence._line_search(net, start, y, slope, 1.0, value) is None
     same(dict(net.state_dict()), dict(origin))
 
 
@@ -241,10 +241,10 @@ def test_sobolev_gradients_keep_the_weights_smooth(train):
     assert roughness(smooth.weight) < 0.5 * roughness(rough.weight)
 
 
-def test_the_loss_is_the_energy_and_has_its_gradient(images, at):
+def test_the_loss_is_the_energy_and_has_its_gradient(images, context):
     net, defence = make(), SnodeNCG(**ALL_TERMS)
     batch = Batch(*images.train.take(torch.arange(8)))
-    loss = defence.loss(net, batch, at(net, batch))
+    loss = defence.loss(net, batch, context(net, batch))
     end = net.end(net.encode(batch.x))
     assert loss.value.item() == pytest.approx(float(defence.energy.value(net, end, batch.y).detach()), rel=1e-6)
     loss.value.backward()
@@ -310,11 +310,11 @@ def test_networks_and_wrappers_that_it_does_not_go_with(network, train):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"iterations": 0}, "iterations must be 1 or more"),
+        ({"iterations": 0}, "iterations must be a whole number of 1 or more"),
         ({"gamma": "cg"}, "gamma must be one of fr, pr, fr-pr, hs, dy, none; got 'cg'"),
         ({"mu1": 0.0}, "one of the first three above 0; got 0, 0, 0, 0"),
         ({"mu4": -1.0}, "must be finite and 0 or more"),
-        ({"longest": 0.0}, "longest must be positive"),
+        ({"longest": 0.0}, "longest must be a finite number above 0"),
     ],
 )
 def test_settings_that_mean_nothing(settings, line):

@@ -136,12 +136,12 @@ def test_training_draws_end_times_and_its_step_has_the_auxiliary(name):
         logits, auxiliary = model.forward_with_auxiliary(x, y)
         other = model.forward_with_auxiliary(x, y)[0]
         torch.manual_seed(3)
-        at = StepContext(model, Batch(x, y, torch.arange(3)))
-        loss = Standard().loss(model, at.batch, at)
+        context = StepContext(model, Batch(x, y, torch.arange(3)))
+        loss = Standard().loss(model, context.batch, context)
     assert not torch.allclose(logits, other)
     assert torch.allclose(loss.value, F.cross_entropy(logits, y))
-    assert torch.allclose(at.auxiliary[0], auxiliary)
-    sum([loss.value, *at.auxiliary]).backward()
+    assert torch.allclose(context.auxiliary[0], auxiliary)
+    sum([loss.value, *context.auxiliary]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -282,8 +282,8 @@ def test_an_attack_through_a_twin_finds_what_the_usual_one_does(name):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sampling": "randm"}, "did you mean 'random'"),
-        ({"samples": 0}, "samples must be a whole number of at least 1"),
+        ({"sampling": "randm"}, "sampling must be one of .*random.*; got 'randm'"),
+        ({"samples": 0}, "samples must be a whole number of 1 or more"),
         ({"shape": 0.001}, "must exceed 0.01"),
         ({"rate": -1.0}, "rate must be a finite number above 0"),
         ({"shortest": 5.0}, "shortest must be below longest"),

@@ -12,7 +12,7 @@ from buttress.defences import Batch, StepContext
 from buttress.defences.auxiliary_from import AuxiliaryFrom
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
-from buttress.models.blocks.denoising import Denoising
+from buttress.models.blocks.ode_network import Denoising
 from buttress.threat import Threat
 
 SMALL = {"width": 4, "extractor": "small", "seed": 1}
@@ -120,13 +120,13 @@ def test_the_term_counts_from_its_epoch_on():
     batch = Batch(x, torch.arange(5), torch.arange(5))
     found = {}
     for epoch in (0.0, 4.99, 5.0, 30.0):
-        at = StepContext(model, batch, epoch=epoch)
-        found[epoch] = (AuxiliaryFrom(Standard()).loss(model, batch, at).value, len(at.auxiliary))
+        context = StepContext(model, batch, epoch=epoch)
+        found[epoch] = (AuxiliaryFrom(Standard()).loss(model, batch, context).value, len(context.auxiliary))
         plain = StepContext(model, batch)
         torch.testing.assert_close(found[epoch][0], Standard().loss(model, batch, plain).value)
         assert len(plain.auxiliary) == 1
     assert [terms for _, terms in found.values()] == [0, 0, 1, 1]
-    with pytest.raises(UserError, match="left out for 0 or more epochs; got -1"):
+    with pytest.raises(UserError, match="epochs must be a finite number of 0 or more; got -1"):
         AuxiliaryFrom(epochs=-1)
 
 
@@ -212,19 +212,19 @@ def test_the_audit_of_layers_tells_how_far_the_end_state_moves_and_what_could_no
     ("options", "line"),
     [
         ({"width": 5}, "width must be even, .* got 5"),
-        ({"width": 0}, "width must be a whole number of at least 2, not 0"),
-        ({"channels": 0}, "channels must be a whole number of at least 1, not 0"),
-        ({"classes": 1}, "classes must be a whole number of at least 2, not 1"),
-        ({"extractor": "smal"}, "there is no extractor 'smal'; did you mean 'small'"),
-        ({"denoise": "yes"}, "denoise must be True or False, not 'yes'"),
-        ({"solver": "eulr"}, "there is no solver 'eulr'; did you mean 'euler'"),
-        ({"step": -1}, "step must be a finite number above 0, not -1"),
-        ({"extractor": ["deep"]}, r"there is no extractor \['deep'\]"),
-        ({"window": "papr"}, "there is no window 'papr'; did you mean 'paper'"),
-        ({"window": [1, 2]}, r"there is no window \[1, 2\]"),
-        ({"adjoint": "no"}, "adjoint must be True or False, not 'no'"),
-        ({"weight": -1}, "weight must be a finite number of 0 or more, not -1"),
-        ({"norm": "l1"}, "norm must be mean or l2, not 'l1'"),
+        ({"width": 0}, "width must be a whole number of 2 or more; got 0"),
+        ({"channels": 0}, "channels must be a whole number of 1 or more; got 0"),
+        ({"classes": 1}, "classes must be a whole number of 2 or more; got 1"),
+        ({"extractor": "smal"}, "extractor must be one of .*small.*; got 'smal'"),
+        ({"denoise": "yes"}, "denoise must be True or False; got 'yes'"),
+        ({"solver": "eulr"}, "solver must be one of .*euler.*; got 'eulr'"),
+        ({"step": -1}, "step must be a finite number above 0; got -1"),
+        ({"extractor": ["deep"]}, r"extractor must be one of .*; got \['deep'\]"),
+        ({"window": "papr"}, "window must be one of .*paper.*; got 'papr'"),
+        ({"window": [1, 2]}, r"window must be one of .*; got \[1, 2\]"),
+        ({"adjoint": "no"}, "adjoint must be True or False; got 'no'"),
+        ({"weight": -1}, "weight must be a finite number of 0 or more; got -1"),
+        ({"norm": "l1"}, "norm must be one of mean, l2; got 'l1'"),
     ],
 )
 def test_options_that_make_no_sense_are_told(options, line):
@@ -240,5 +240,5 @@ def test_another_end_time():
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     states = late.block.states(late.extractor(x), (0.0, 0.5, 1.0))
     torch.testing.assert_close(early.classify(states[1]), early(x))
-    with pytest.raises(UserError, match="time must be a finite number above 0, not 0"):
+    with pytest.raises(UserError, match="time must be a finite number above 0; got 0"):
         models.create("odenet", width=4, time=0)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from buttress import attacks, layers, models
 from buttress.errors import UserError
-from buttress.models.architectures.vit import Attention, Convolution
+from buttress.models.blocks.transformer import Attention, Convolution
 from buttress.threat import Threat
 
 TINY = {"classes": 3, "channels": 1, "image_size": 8, "width": 8, "depth": 2, "heads": 2}
@@ -162,16 +162,16 @@ def test_copies_are_the_same_network(name, more):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"heads": 3}, "width must be a multiple of heads, not 8 for 3 heads"),
-        ({"patch": 3}, "image_size must be a multiple of patch, not 8 for patches of 3"),
-        ({"kernels": (2,)}, "kernels must be one odd size, or one for each of the 2 heads, not (2,)"),
-        ({"kernels": (1, 3, 5)}, "kernels must be one odd size, or one for each of the 2 heads, not (1, 3, 5)"),
-        ({"mixer": "pooling"}, "mixer must be one of attention, convolution, not 'pooling'"),
-        ({"stem": "none"}, "stem must be one of patch, cnn, not 'none'"),
-        ({"pool": "max"}, "pool must be one of mean, class, patches, not 'max'"),
-        ({"mlp_ratio": 0}, "mlp_ratio must be a finite number above 0, not 0"),
-        ({"mixer_bias": 1}, "mixer_bias must be True or False, not 1"),
-        ({"stem": "cnn", "patch": 1}, "with stem 'cnn' patch must be a power of 2 from 2 on, not 1"),
+        ({"heads": 3}, "width must be a multiple of heads; got 8 for 3 heads"),
+        ({"patch": 3}, "image_size must be a multiple of patch; got 8 for patches of 3"),
+        ({"kernels": (2,)}, "kernels must be one odd size, or one for each of the 2 heads; got (2,)"),
+        ({"kernels": (1, 3, 5)}, "kernels must be one odd size, or one for each of the 2 heads; got (1, 3, 5)"),
+        ({"mixer": "pooling"}, "mixer must be one of attention, convolution; got 'pooling'"),
+        ({"stem": "none"}, "stem must be one of patch, cnn; got 'none'"),
+        ({"pool": "max"}, "pool must be one of mean, class, patches; got 'max'"),
+        ({"mlp_ratio": 0}, "mlp_ratio must be a finite number above 0; got 0"),
+        ({"mixer_bias": 1}, "mixer_bias must be True or False; got 1"),
+        ({"stem": "cnn", "patch": 1}, "with stem 'cnn' patch must be a power of 2 from 2 on; got 1"),
     ],
 )
 def test_options_that_make_no_sense(options, line):

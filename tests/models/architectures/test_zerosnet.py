@@ -113,7 +113,7 @@ def test_the_negative_control_and_two_steps():
 
 def test_what_has_no_roots_is_refused():
     for a in ([], [math.nan, 1.0], [1.0, math.inf]):
-        with pytest.raises(UserError, match="has one finite coefficient or more, not"):
+        with pytest.raises(UserError, match="has one finite coefficient or more; got"):
             characteristic_roots(a)
 
 
@@ -358,14 +358,14 @@ def test_the_fast_twin_attacks_the_same_network():
             {"discretisation": 0},
             "discretisation, as the k of a three-step method, must not be 0: the formula divides by",
         ),
-        ({"discretisation": float("nan")}, "must be a finite number, not nan"),
-        ({"discretisation": [1, 2]}, r"discretisation takes four coefficients, a0, a1, a2 and b0, not \[1, 2\]"),
-        ({"discretisation": [1, 2, "x", 0]}, "a coefficient of discretisation must be a finite number, not 'x'"),
-        ({"discretisation": True}, "must be a finite number, not True"),
+        ({"discretisation": float("nan")}, "must be a finite number; got nan"),
+        ({"discretisation": [1, 2]}, r"discretisation takes four coefficients, a0, a1, a2 and b0; got \[1, 2\]"),
+        ({"discretisation": [1, 2, "x", 0]}, "a coefficient of discretisation must be a finite number; got 'x'"),
+        ({"discretisation": True}, "must be a finite number; got True"),
         ({"k": 2.0}, "k is the initial value of discretisations tra and lm; 'opt' trains none"),
         ({"discretisation": "tra", "k": 0}, "k must not be 0: the formula divides by it"),
-        ({"bottleneck": 1}, "bottleneck must be True or False, not 1"),
-        ({"blocks": 0}, "blocks must be a whole number of at least 1, not 0"),
+        ({"bottleneck": 1}, "bottleneck must be True or False; got 1"),
+        ({"blocks": 0}, "blocks must be a whole number of 1 or more; got 0"),
     ],
 )
 def test_options_that_make_no_sense_are_told_in_one_line(options, line):

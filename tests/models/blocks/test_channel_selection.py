@@ -134,11 +134,11 @@ def test_a_root_of_a_softplus_that_underflows_has_a_finite_gradient():
     ("options", "line"),
     [
         ({"mask": "softmin"}, "mask must be one of softmax, .*; got 'softmin'"),
-        ({"sharpness": 0}, "sharpness must be a finite number above 0, not 0"),
-        ({"shift": float("nan")}, "shift must be a finite number, not nan"),
-        ({"scale": "C"}, "scale, unless it is k or channels, must be a finite number above 0, not 'C'"),
+        ({"sharpness": 0}, "sharpness must be a finite number above 0; got 0"),
+        ({"shift": float("nan")}, "shift must be a finite number; got nan"),
+        ({"scale": "C"}, "scale, unless it is k or channels, must be a finite number above 0; got 'C'"),
         ({"k": 11}, "k, the classes that count, must be at most the 10 that there are; got 11"),
-        ({"beta": -1}, "beta must be a finite number of 0 or more, not -1"),
+        ({"beta": -1}, "beta must be a finite number of 0 or more; got -1"),
         ({"detach": "yes"}, "detach must be True or False; got 'yes'"),
         ({"selection": "some"}, "selection must be one of none, cifs, cas; got 'some'"),
     ],
@@ -285,11 +285,11 @@ def test_adversarial_training_minimises_the_joint_loss(batch):
     x, y = batch
     model = small().train()
     state = copy.deepcopy(model)
-    at = StepContext(model, Batch(x, y, torch.arange(5)))
-    loss = AdversarialTraining(PGD(threat=Threat(eps=0.0), steps=1)).loss(model, at.batch, at)
+    context = StepContext(model, Batch(x, y, torch.arange(5)))
+    loss = AdversarialTraining(PGD(threat=Threat(eps=0.0), steps=1)).loss(model, context.batch, context)
     final, (first, last) = state.answers(x, y)
     joint = sum(F.cross_entropy(p, y) for p in (final, first, last))
-    torch.testing.assert_close(loss.value + sum(at.auxiliary), joint)
+    torch.testing.assert_close(loss.value + sum(context.auxiliary), joint)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -108,7 +108,7 @@ def test_the_average_is_of_probabilities():
 
 
 def test_what_cannot_be():
-    with pytest.raises(UserError, match="first, a standard deviation, must be a finite number of 0 or more; got -1"):
+    with pytest.raises(UserError, match="first must be a finite number of 0 or more; got -1"):
         add_noise(two_convolutions(), -1.0)
     with pytest.raises(UserError, match="inner, a standard deviation"):
         noisy(inner=float("nan"))
@@ -116,7 +116,7 @@ def test_what_cannot_be():
         add_noise(add_noise(two_convolutions(), 0.0, 0.0))
     with pytest.raises(UserError, match="Flatten has none"):
         add_noise(nn.Flatten())
-    with pytest.raises(UserError, match="draws must be a whole number of at least 1"):
+    with pytest.raises(UserError, match="draws must be a whole number of 1 or more"):
         Averaged(two_convolutions(), 0)
     with pytest.raises(UserError, match="has no option 'depth'"):
         noisy(network="cnn", depth=3)

@@ -40,12 +40,12 @@ def test_the_callers_tensor_is_not_kept():
 @pytest.mark.parametrize(
     ("mean", "std", "line"),
     [
-        (0.0, [1.0, 0.0], "std must be positive in every channel, not [1.0, 0.0]"),
-        (0.0, -1.0, "std must be positive in every channel, not -1.0"),
-        ([0.0, float("nan")], 1.0, "mean must be a finite number or a list of one per channel, not [0.0, nan]"),
-        ([[0.0]], 1.0, "mean must be a finite number or a list of one per channel, not [[0.0]]"),
-        ([], 1.0, "mean must be a finite number or a list of one per channel, not []"),
-        ("a", 1.0, "mean must be a number or a list of one number per channel, not 'a'"),
+        (0.0, [1.0, 0.0], "std must be positive in every channel; got [1.0, 0.0]"),
+        (0.0, -1.0, "std must be positive in every channel; got -1.0"),
+        ([0.0, float("nan")], 1.0, "mean must be a finite number or a list of one per channel; got [0.0, nan]"),
+        ([[0.0]], 1.0, "mean must be a finite number or a list of one per channel; got [[0.0]]"),
+        ([], 1.0, "mean must be a finite number or a list of one per channel; got []"),
+        ("a", 1.0, "mean must be a number or a list of one number per channel; got 'a'"),
         ([0.0, 0.0], [1.0] * 3, "mean has 2 channels and std has 3: give one value for each"),
     ],
 )
@@ -66,5 +66,5 @@ def test_channels_that_do_not_fit_are_told_in_one_line(shape):
 
 
 def test_bytes_are_refused():
-    with pytest.raises(UserError, match=r"floating-point inputs in \[0, 1\], not torch.uint8"):
+    with pytest.raises(UserError, match=r"floating-point inputs in \[0, 1\]; got torch.uint8"):
         Normalized(nn.Identity(), 0.5, 0.5)(torch.zeros(2, 3, dtype=torch.uint8))

@@ -41,10 +41,10 @@ def test_the_asked_part_is_returned(output, key):
 @pytest.mark.parametrize(
     ("output", "key", "line"),
     [
-        ((logits, other), 2, "the model returns a tuple of 2: give a position from 0 to 1, not 2"),
-        ([logits, other], "logits", "the model returns a list of 2: give a position from 0 to 1, not 'logits'"),
+        ((logits, other), 2, "the model returns a tuple of 2: give a position from 0 to 1; got 2"),
+        ([logits, other], "logits", "the model returns a list of 2: give a position from 0 to 1; got 'logits'"),
         ({"a": logits, "b": other}, "c", "the model returns a dict without 'c': its keys are 'a', 'b'"),
-        (logits, 0, "output 0 was asked for, but the model returns a Tensor: leave the key out"),
+        (logits, 0, "output 0 cannot be picked, for the model returns a Tensor: leave the key out"),
         ((logits, None), 1, "output 1 of the model is a NoneType, not a tensor of logits"),
     ],
 )

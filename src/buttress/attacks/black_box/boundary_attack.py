@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +9,12 @@ from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_counts, check_positive, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import positive, whole
 
 _SEEK, _HALVE, _AROUND, _CLOSER = range(4)
 _HALVINGS = 10
@@ -44,15 +44,16 @@ class BoundaryAttack(MinimumNorm):
         closer: first step size towards the input, as a share of the distance; epsilon in the paper.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     around: float = 0.1
     closer: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries)
-        check_positive(around=self.around, closer=self.closer)
+        whole("queries", self.queries)
+        positive("around", self.around)
+        positive("closer", self.closer)
         check_threat("the Boundary Attack", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import reach
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import whole
 
 
 @attack("corners")
@@ -25,19 +26,19 @@ class Corners(Attack):
     weakest in one of them. In other norms it is the point at distance eps along a direction of random signs. An
     attack by gradients that overlooks what blind chance finds was misled by them.
 
-    Cost per input: ``queries`` forwards at most, no backwards; an input that is beaten is asked about no more.
+    Cost per input: ``queries`` forwards at most, no backwards; none after an input's first success.
 
     Args:
         threat: what is allowed; a finite eps or a box.
         queries: corners tried.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     queries: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries)
+        whole("queries", self.queries)
         check_threat("Corners", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

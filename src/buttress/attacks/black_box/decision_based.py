@@ -88,9 +88,9 @@ class Line:
             return self.x + delta.clamp(-radius, radius)
         return self.x + per_row(share, delta) * delta
 
-    def learn(self, rows: Tensor, asked: Tensor, success: Tensor) -> None:
-        """Halve the interval where ``rows`` (N,) is true: ``asked`` was `middle`, ``success`` (N,) the answer."""
+    def learn(self, rows: Tensor, points: Tensor, success: Tensor) -> None:
+        """Halve the interval where ``rows`` (N,) is true: ``points`` were `middle`, ``success`` (N,) the answer."""
         middle, nearer = (self.low + self.high) / 2, rows & success
-        self.point = torch.where(per_row(nearer, asked), asked, self.point)
+        self.point = torch.where(per_row(nearer, points), points, self.point)
         self.high = torch.where(nearer, middle, self.high)
         self.low = torch.where(rows & ~success, middle, self.low)

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.validation import whole
 
 _SEEK, _HALVE, _PROBE, _JUMP = range(4)
 _MOST_PROBES = 10_000  # for one direction, as in the authors' code
@@ -41,13 +42,14 @@ class HopSkipJump(MinimumNorm):
         probes: directions asked about in the first turn.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     probes: int = 100
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries, probes=self.probes)
+        whole("queries", self.queries)
+        whole("probes", self.probes)
         check_threat("HopSkipJump", self.threat, "l2", "linf")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -87,7 +89,7 @@ class _Hops:
     """Where each row is: what it asks next depends on its own answers only, so rows may be at different things."""
 
     def __init__(self, x: Tensor, threat: Threat, probes: int, random: Random, settled: Tensor) -> None:
-        self.x, self.threat, self.first_probes, self.random, self.asked = x, threat, probes, random, 0
+        self.x, self.threat, self.first_probes, self.random, self.query = x, threat, probes, random, 0
         self.features = x[0].numel()
         self.halvings = halvings(self.features, threat.norm)
         self.line = Line(x, threat.norm)
@@ -112,10 +114,10 @@ class _Hops:
         points = torch.where(doing == _HALVE, self.line.middle(), points)
         points = torch.where(doing == _JUMP, self.at + self.jump, points)
         if self.seeking:
-            drawn = starting_points(self.x, self.threat, self.random.fork("start", self.asked), self.asked)
+            drawn = starting_points(self.x, self.threat, self.random.fork("start", self.query), self.query)
             points = torch.where(doing == _SEEK, drawn, points)
             self.seeking = bool((self.doing == _SEEK).any())
-        self.asked += 1
+        self.query += 1
         return self.threat.clip(points)
 
     def learn(self, points: Tensor, success: Tensor) -> None:
@@ -129,9 +131,9 @@ class _Hops:
         over = self.left == 0
         self._begin_probes((halve & over) | (jump & over & ~success))
         self._begin_jump(probe & over)
-        found = (seek | jump) & success
-        self.doing = torch.where(found, _HALVE, self.doing)
-        self.left = torch.where(found, self.halvings, self.left)
+        adversarial = (seek | jump) & success
+        self.doing = torch.where(adversarial, _HALVE, self.doing)
+        self.left = torch.where(adversarial, self.halvings, self.left)
 
     def _begin_probes(self, rows: Tensor) -> None:
         self.turn = self.turn + rows.long()

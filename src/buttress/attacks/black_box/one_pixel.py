@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import whole
 
 _WEIGHT = 0.5  # of the difference that a child is moved by, F in the paper
 
@@ -41,16 +42,17 @@ class OnePixel(Attack):
         queries: questions to the model for each input, the unperturbed one included.
     """
 
-    threat: Threat = Threat(norm="linf", eps=math.inf)
+    default_threat: ClassVar[Threat] = Threat(norm="linf", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     pixels: int = 1
     population: int = 100
     queries: int = 10_000
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(pixels=self.pixels, population=self.population, queries=self.queries)
-        if self.population < 4:
-            raise UserError(f"population must be 4 or more, for a child has three other parents; got {self.population}")
+        whole("pixels", self.pixels)
+        whole("population", self.population, 4)  # a child has three other parents
+        whole("queries", self.queries)
         check_threat("the one-pixel attack", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -59,11 +61,11 @@ class OnePixel(Attack):
         best = Best(x, loss, oracle.success)
         genes = children = self._first(x, random)
         fitness = torch.full(genes.shape[:2], -torch.inf, dtype=x.dtype, device=x.device)
-        for asked in range(self.queries - 1):
+        for query in range(self.queries - 1):
             if oracle.done:
                 break
-            k = asked % self.population
-            if asked and k == 0:
+            k = query % self.population
+            if query and k == 0:
                 children = self._children(genes, random)
                 genes = genes.clone()  # parents are replaced one by one, while the children stay
             points = self._painted(x, children[:, k])

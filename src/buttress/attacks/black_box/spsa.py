@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
-from buttress.attacks.settings_checks import check_counts, check_positive, check_threat
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
 
@@ -43,7 +44,7 @@ class SPSA(Attack):
 
     strays = True  # the questions may be further away than eps
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     samples: int = 32
     delta: float = 0.01
@@ -52,8 +53,10 @@ class SPSA(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(steps=self.steps, samples=self.samples)
-        check_positive(delta=self.delta, lr=self.lr)
+        whole("steps", self.steps)
+        whole("samples", self.samples)
+        positive("delta", self.delta)
+        positive("lr", self.lr)
         check_threat("SPSA", self.threat)
         resolve(self.loss)
 

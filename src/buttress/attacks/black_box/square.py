@@ -10,14 +10,14 @@ from torch import Tensor
 
 from buttress.attacks.black_box.square_moves import Moves, moves_for
 from buttress.attacks.black_box.square_windows import share_at
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import number, whole
 
 _LOOK = 50  # queries after which the work is narrowed to the inputs that are left
 
@@ -42,7 +42,7 @@ class Square(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,).
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     queries: int = 5000
     restarts: int = 1
     p: float = 0.8
@@ -51,13 +51,10 @@ class Square(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(1, self.restarts)
-        if isinstance(self.queries, bool) or not isinstance(self.queries, int) or self.queries < 1:
-            raise UserError(f"queries must be a whole number of 1 or more; got {self.queries!r}")
-        if not 0 < self.p <= 1:
-            raise UserError(f"p must be a share above 0 and up to 1; got {self.p}")
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("Square needs a finite eps or a box; got eps inf and no box")
+        whole("restarts", self.restarts)
+        whole("queries", self.queries)
+        number("p", self.p, "(0, 1]")
+        check_threat("Square", self.threat)
         resolve(self.loss)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -82,7 +79,7 @@ class Square(Attack):
         rows = torch.arange(len(oracle.x), device=oracle.x.device)
         point = moves.start(random).view_as(oracle.x)
         loss, success = oracle.loss(point, self.loss), oracle.success | oracle.resting
-        best, asked = point.view_as(moves.x), point.clone()
+        best, points = point.view_as(moves.x), point.clone()
         for query in range(self.queries):
             if query % oracle.read_every == 0:  # a look stalls a GPU
                 _rest(oracle, success)
@@ -94,8 +91,8 @@ class Square(Attack):
                     point = point.index_copy(0, rows, best.reshape(len(rows), *point.shape[1:]))
                     rows, moves, best = rows[left], moves.only(left), best[left]
             proposed = self._proposed(moves, best, query, moves.draw(random)[rows])
-            asked.index_copy_(0, rows, proposed.view(len(rows), *asked.shape[1:]))
-            value = oracle.loss(asked, self.loss)
+            points.index_copy_(0, rows, proposed.view(len(rows), *points.shape[1:]))
+            value = oracle.loss(points, self.loss)
             taken = ~success & ((value > loss) | oracle.success)
             loss, success = torch.where(taken, value, loss), success | (taken & oracle.success)
             best = torch.where(taken[rows, None, None, None], proposed, best)
@@ -106,6 +103,6 @@ class Square(Attack):
 
 
 def _rest(oracle: Oracle, success: Tensor) -> None:
-    """Let what is beaten rest; a search for the first success lets it go by itself, once float32 has confirmed it."""
+    """Rest inputs with an adversarial example; a search for the first success drops them once float32 confirms it."""
     if oracle.search == "full":
         oracle.rest(success)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_counts, check_positive, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
 
@@ -25,7 +24,7 @@ class ZOO(MinimumNorm):
     """Zeroth-order optimisation by coordinates, with Adam (Chen et al., AISec 2017, algorithm 2), in l2.
 
     Minimises the squared distance plus c times max(-margin, -``confidence``), where the margin is positive when the
-    model is beaten. Each step asks about two points and moves one coordinate of each input. c is searched for as by
+    model is fooled. Each step asks about two points and moves one coordinate of each input. c is searched for as by
     Carlini and Wagner: down by bisection after a success, up tenfold before the first. Our choices: coordinates come in
     sweeps over all, each in an order of its own; the slope of the distance, which is known, is not estimated; at the
     edge of the box the difference is one-sided; no variable is changed for tanh, and no importance sampling or
@@ -44,7 +43,7 @@ class ZOO(MinimumNorm):
         h: half the distance between the two points asked about, in input units.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     queries: int = 10_000
     search_steps: int = 3
     c: float = 1.0
@@ -54,10 +53,12 @@ class ZOO(MinimumNorm):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(queries=self.queries, search_steps=self.search_steps)
-        check_positive(c=self.c, lr=self.lr, h=self.h)
-        if not 0 <= self.confidence < math.inf:
-            raise UserError(f"confidence must be a number of 0 or more, in logits; got {self.confidence}")
+        whole("queries", self.queries)
+        whole("search_steps", self.search_steps)
+        positive("c", self.c)
+        positive("lr", self.lr)
+        positive("h", self.h)
+        not_negative("confidence", self.confidence)
         check_threat("ZOO", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -86,8 +87,8 @@ class ZOO(MinimumNorm):
             if step % features == 0:
                 order = random.uniform((features,)).argsort(dim=1, stable=True)
             index = order[:, step % features, None]
-            slope, found = self.slope(oracle, at.view_as(x), index.squeeze(1), smallest)
-            won |= found
+            slope, success = self.slope(oracle, at.view_as(x), index.squeeze(1), smallest)
+            won |= success
             grad = 2 * (at - start).gather(1, index) - (c * slope)[:, None]
             mean.scatter_(1, index, mean.gather(1, index).lerp(grad, 1 - _MEAN))
             square.scatter_(1, index, square.gather(1, index).lerp(grad.square(), 1 - _SQUARE))

@@ -1,8 +1,7 @@
-"""AutoAttack: a suite of attacks without settings to choose, each on the inputs that withstood those before."""
+"""AutoAttack: a suite of attacks without settings to choose, each on the inputs that are robust to those before."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,14 +12,15 @@ from torch import Tensor
 from buttress.attacks.black_box.square import Square
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.minimum_norm.fab import FAB
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import whole
 
 Version = Literal["standard", "plus", "rand"]
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -38,9 +38,9 @@ PARTS: tuple[Part, ...] = get_args(Part)
 class AutoAttack(Attack):
     """The suite of Croce and Hein (ICML 2020; in l1: ICML 2021), composed as they publish it.
 
-    Each part works on the inputs that still stand, and lets one go as soon as it is beaten, whatever the search; only
-    where the model is in train mode all stay together. The point returned for an input that stands is the input
-    itself. `AttackResult.stages` tells what each part did.
+    Each part works on the inputs that are robust so far, and drops one with its first adversarial example, whatever the
+    search; only where the model is in train mode all stay together. The point returned for a robust input is the input
+    itself. `AttackResult.stages` has the figures of each part.
 
     ===========  ====================================================================================================
     "standard"   apgd-ce, apgd-t (9 targets), fab-t (9 targets), square; in l1 apgd starts in larger balls, apgd-ce
@@ -49,10 +49,10 @@ class AutoAttack(Attack):
     "rand"       apgd-ce and apgd-dlr, each answer the mean of 20 passes: for models that draw at random
     ===========  ====================================================================================================
 
-    Models of fewer classes have fewer targets, and losses that need more classes give way, with a warning (see
+    Models of fewer classes have fewer targets, and losses that need more classes are replaced, with a warning (see
     `losses.dlr`). When the attack was given a target, all parts lead there.
 
-    Cost per input that withstands "standard" in linf or l2, with 10 classes: about 7,000 forwards, 1,900 backwards.
+    Cost per input that is robust to "standard" in linf or l2, with 10 classes: about 7,000 forwards, 1,900 backwards.
 
     Args:
         threat: what is allowed; a finite eps or a box.
@@ -66,7 +66,7 @@ class AutoAttack(Attack):
         draws: passes whose mean is one answer; as published where 0.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     version: Version = "standard"
     parts: Part | Sequence[Part] | None = None
     steps: int = 100
@@ -79,11 +79,9 @@ class AutoAttack(Attack):
         """Refuse settings that mean nothing, and settle the number of draws, which the engine asks for."""
         if self.version not in get_args(Version):
             raise UserError(f"version must be one of {', '.join(get_args(Version))}; got {self.version!r}")
-        for name in ("targets", "restarts", "draws"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UserError(f"{name} must be a whole number, 0 for as published; got {value!r}")
-        check_steps(self.steps)
+        for name in ("targets", "restarts", "draws"):  # 0 for as published
+            whole(name, getattr(self, name), 0)
+        whole("steps", self.steps)
         if self.parts is not None:
             parts: object = (self.parts,) if isinstance(self.parts, str) else self.parts
             if not isinstance(parts, list | tuple) or not parts:
@@ -92,11 +90,15 @@ class AutoAttack(Attack):
                 if not isinstance(name, str) or name not in PARTS:
                     raise UserError(f"there is no part {name!r}; {nearest(str(name), list(PARTS))}")
             object.__setattr__(self, "parts", tuple(parts))
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("AutoAttack needs a finite eps or a box; got eps inf and no box")
+        check_threat("AutoAttack", self.threat)
         if not self.draws:
             object.__setattr__(self, "draws", 20 if self.version == "rand" else 1)
-        self.suite()
+        if self.threat is not NOT_GIVEN:
+            self.suite()
+
+    def label(self) -> str:
+        """The version, which names all that is as published, and what differs: "AutoAttack (standard, 20 steps)"."""
+        return f"{self._name()} ({', '.join([self.version, *self._changed()])})"
 
     def suite(self) -> list[tuple[str, Attack]]:
         """The parts by name, in order."""
@@ -105,18 +107,26 @@ class AutoAttack(Attack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What beat the model first, input by input, and the others as they were."""
-        standing = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
+        robust = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
         points, training = x.clone(), oracle.together
         for name, part in self.suite():
-            rows = (standing & oracle.alive).nonzero().squeeze(1)
+            rows = (robust & oracle.alive).nonzero().squeeze(1)
             if not len(rows):
                 break
             rows = torch.arange(len(x), device=x.device) if training else rows
-            found, won = (_together if training else staged)(oracle, part, rows, random, name)
-            won = won & standing[rows]
-            points[rows] = found.where(per_row(won, found), points[rows])
-            standing[rows] &= ~won
+            crafted, won = (_together if training else staged)(oracle, part, rows, random, name)
+            won = won & robust[rows]
+            points[rows] = crafted.where(per_row(won, crafted), points[rows])
+            robust[rows] &= ~won
         return points
+
+    def _changed(self) -> list[str]:
+        """What is not as the version has it: "20 steps"; the parts that are run by their names."""
+        usual, changed = AutoAttack(version=self.version).settings(), list[str]()
+        for name, value in self.settings().items():
+            if name != "threat" and value != usual[name]:
+                changed.append(" + ".join(value) if isinstance(value, tuple) else f"{value} {name}")
+        return changed
 
     def _part(self, name: str) -> Attack:
         threat, steps, l1 = self.threat, self.steps, self.threat.norm == "l1"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
@@ -64,20 +64,20 @@ class BPDA(WrapperAttack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""
-        ours = oracle.passes
+        ours = oracle.runner
         layers = [_layer(ours.model, name) for name in self.layers or ()]
         with ExitStack() as stack:
             for name, layer in layers:
                 stack.enter_context(_replaced(name, layer, self.backward))
             # Passes of their own: a copy of the model that was made before has no hooks.
-            oracle.passes = Runner(
+            oracle.runner = Runner(
                 ours.model, oracle.task, ours.precision, ours.batch_size, ours.draws, exact=ours.exact
             )
             try:
                 return self.attack.perturb(oracle, x, y, random)
             finally:
-                ours.precision = oracle.passes.precision
-                oracle.passes = ours
+                ours.precision = oracle.runner.precision
+                oracle.runner = ours
 
 
 class _Straight(torch.autograd.Function):

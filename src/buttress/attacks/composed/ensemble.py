@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.composed.eot import Seen, WrapperAttack
-from buttress.attacks.composed.transfer import check_module, other_passes
+from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Ensemble(WrapperAttack):
     """Another attack on the attacked model and others together (Liu et al., ICLR 2017).
 
-    The loss is the mean of the models' losses, outputs are the means of their logits, and an input counts as found
-    where all are fooled. `AttackResult.success` is about the attacked model alone; call the attack with each of the
+    The loss is the mean of the models' losses, outputs are the means of their logits, and a point is a success
+    where it fools all. `AttackResult.success` is about the attacked model alone; call the attack with each of the
     others as the model to know about those. Parts of a composed attack hand on what the attacked model withstands. (To
     attack the mean prediction of several networks, attack ``buttress.models.wrapping.mean_ensemble.Ensemble``.)
 
@@ -70,48 +70,46 @@ class Ensemble(WrapperAttack):
                     raise UserError(f"models[{i}] must be a network here; got {model!r}: load it first")
                 stack.enter_context(preserved(model, "eval", torch.initial_seed(), x.device))
                 check_inputs(model, x[rows], y[rows], self.threat.box)
-                others.append(_full(other_passes(model, oracle, self.draws), oracle, rows))
+                others.append(_full(runner_for(model, oracle, self.draws), oracle, rows))
             return self.crafted(oracle, _together(oracle, rows, others, self.inside(), oracle.search), rows, random)
 
 
 class _Together(Seen):
-    """Answers with the means over several models; a point is found where it beats all of them."""
+    """Answers with the means over several models; a point is a success where it fools all of them."""
 
     others: list[Oracle]
 
     def join(self, others: list[Oracle]) -> None:
         """Ask these, too; they are of the same inputs and write into the same books."""
         self.others, own = others, self.inside
-        self._others_beaten = torch.ones_like(self.alive)
+        self._others_fooled = torch.ones_like(self.alive)
         for other in others:
-            other.alive, other.forwards, other.backwards = self.alive, self.forwards, self.backwards
+            other.ledger.share(self.ledger)
 
-        def found(points: Tensor, x: Tensor) -> Tensor:
-            fallen = self._take(self._others_beaten)
-            return fallen if own is None else fallen & own(points, x)
+        def inside(points: Tensor, x: Tensor) -> Tensor:
+            fooled = self.ledger.take(self._others_fooled)
+            return fooled if own is None else fooled & own(points, x)
 
-        self.inside = found
+        self.inside = self.ledger.inside = inside
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) the mean of the models' logits."""
-        return _mean(self._asked_of_all(lambda model: model.logits(x), lambda: super(_Together, self).logits(x)))
+        return _mean(self._ask_all(lambda model: model.logits(x), lambda: super(_Together, self).logits(x)))
 
     def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
         """(N,) the mean of the models' losses."""
 
         def own() -> Tensor:
-            rows, output = self._rows, super(_Together, self).logits(x)
-            spec = losses.resolve(loss or self.task.loss)
-            value = self._value(output.double(), slice(None), spec, toward).to(x.dtype)
-            return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
+            rows = self.ledger.rows
+            return self._loss_of(super(_Together, self).logits(x), rows, loss, toward).to(x.dtype)
 
-        return _mean(self._asked_of_all(lambda model: model.loss(x, loss, toward), own))
+        return _mean(self._ask_all(lambda model: model.loss(x, loss, toward), own))
 
     def loss_and_grad(
         self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """(N,) the mean of the models' losses, and its gradient."""
-        pairs = self._asked_of_all(
+        pairs = self._ask_all(
             lambda model: model.loss_and_grad(x, loss, toward),
             lambda: super(_Together, self).loss_and_grad(x, loss, toward),
         )
@@ -119,26 +117,26 @@ class _Together(Seen):
 
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C) the mean of the models' logits, and of the gradients of the differences."""
-        pairs = self._asked_of_all(
+        pairs = self._ask_all(
             lambda model: model.differences(x, classes), lambda: super(_Together, self).differences(x, classes)
         )
         return _mean([output for output, _ in pairs]), _mean([grads for _, grads in pairs])
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """A part that asks all models."""
-        others = [_full(other.passes, self, rows) for other in self.others]
+        others = [_full(other.runner, self, rows) for other in self.others]
         return _together(self, rows, others, inside, search)
 
-    def _asked_of_all(self, ask: Callable[[Oracle], T], own: Callable[[], T]) -> list[T]:
-        """The others are asked first: whether a point is found hangs on them, and inputs leave after our answer."""
-        self._others_beaten = torch.ones_like(self.alive)
+    def _ask_all(self, ask: Callable[[Oracle], T], own: Callable[[], T]) -> list[T]:
+        """The others are asked first: whether a point is a success depends on them, and inputs leave after ours."""
+        self._others_fooled = torch.ones_like(self.alive)
         answers = []
         for other in self.others:
-            other._rows = self._rows
+            other.ledger.rows = self.ledger.rows
             answers.append(ask(other))
-            self._others_beaten &= other.success
+            self._others_fooled &= other.success
         mine = own()
-        self.success = self.success & self._others_beaten
+        self.success &= self._others_fooled
         return [mine, *answers]
 
 
@@ -146,15 +144,15 @@ def _kind(model: nn.Module | str) -> str:
     return "name" if isinstance(model, str) else "module"
 
 
-def _full(passes: Runner, whole: Oracle, rows: Tensor) -> Oracle:
+def _full(runner: Runner, whole: Oracle, rows: Tensor) -> Oracle:
     """One of the others, for some inputs; by itself it lets none go."""
-    return Oracle(passes, whole.x[rows], whole.y[rows], None if whole.target is None else whole.target[rows])
+    return Oracle(runner, whole.x[rows], whole.y[rows], None if whole.target is None else whole.target[rows])
 
 
 def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside | None, search: Search) -> _Together:
     target = None if whole.target is None else whole.target[rows]
     part = _Together(
-        whole.passes,
+        whole.runner,
         whole.x[rows],
         whole.y[rows],
         target,
@@ -162,7 +160,7 @@ def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside 
         inside=inside,
         read_every=whole.read_every,
     )
-    if search == "first":  # known already: what was wrong unperturbed has left
+    if search == "first":  # computed already: what was misclassified unperturbed has left
         part._clean = whole.clean[rows]
     part.join(others)
     return part
@@ -171,8 +169,8 @@ def _together(whole: Oracle, rows: Tensor, others: list[Oracle], inside: Inside 
 def _mean(answers: list[Tensor]) -> Tensor:
     shapes = {tuple(answer.shape[1:]) for answer in answers}
     if len(shapes) > 1:
-        told = " and ".join(str(shape) for shape in sorted(shapes))
+        text = " and ".join(str(shape) for shape in sorted(shapes))
         raise UserError(
-            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {told}"
+            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {text}"
         )
     return torch.stack(answers).mean(0)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.perturbation import Attack
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.losses import LossLike
 from buttress.random import Random
 from buttress.registry import attack
+from buttress.validation import whole
 
 Transform = Callable[[Tensor, Random], Tensor]
 
@@ -32,7 +33,7 @@ class Seen(Oracle):
 class WrapperAttack(Attack):
     """An attack that runs another one, its ``attack``, on a model seen differently.
 
-    The threat is the other's, and so are ``draws`` and ``exact`` where it has no such field of its own.
+    The threat and ``by_input`` are the other's; so are ``draws`` and ``exact`` where it has no such field of its own.
     """
 
     attack: Attack
@@ -41,20 +42,23 @@ class WrapperAttack(Attack):
         """Refuse what is no attack."""
         if not isinstance(self.attack, Attack):
             raise UserError(f"attack must be an attack with a threat, such as PGD(); got {self.attack!r}")
-        own = {f.name for f in fields(cast(Any, self))}
-        for name in ("threat", "draws", "exact"):
-            if name not in own:
-                object.__setattr__(self, name, getattr(self.attack, name))
+        held = self.attack
+        own = {"threat": held.threat, "by_input": held.by_input, "draws": held.draws, "exact": held.exact}
+        for name in own.keys() - self.settings().keys():
+            object.__setattr__(self, name, own[name])
 
     @property
-    def core(self) -> Attack:
-        """The innermost attack."""
-        return self.attack.core
+    def inner(self) -> Attack:
+        """The attack that this one runs."""
+        return self.attack
 
-    @property
-    def by_input(self) -> bool:
-        """Whether what becomes of an input hangs on that input alone, as it does for nearly every attack inside."""
-        return bool(getattr(self.attack, "by_input", True))
+    def with_innermost(self, attack: Attack) -> Attack:
+        """A copy that runs ``attack`` in the place of the innermost one."""
+        return cast(Attack, replace(cast(Any, self), attack=self.attack.with_innermost(attack)))
+
+    def label(self) -> str:
+        """The attack inside, too: "EoT of PGD-20"."""
+        return f"{self._name()} of {self.attack.label()}"
 
     def inside(self) -> Inside | None:
         """That of the attack inside."""
@@ -80,12 +84,11 @@ class WrapperAttack(Attack):
             )
         points = self.attack.perturb(part, part.x, part.y, random.only(rows)).detach()
         points = self.threat.project(points, part.x)
-        if part.search == "first":  # what fell early is in its books
+        if part.search == "first":  # the first adversarial examples are in its ledger
             points, _ = part.settle(points)
-        oracle.forwards[rows] += part.forwards
-        oracle.backwards[rows] += part.backwards
-        for name, stage in part.stages.items():
-            oracle.stages[name] = oracle.stages[name] + stage if name in oracle.stages else stage
+        oracle.ledger.add(part.ledger, rows)
+        for stage in part.stages.values():
+            oracle.ledger.add_stage(stage)
         whole = oracle.x.clone()
         whole[rows] = points
         return whole
@@ -98,7 +101,7 @@ class EoT(WrapperAttack):
 
     For models that draw at random each answer, the verdict's included, is the mean of ``draws`` passes. With
     ``transforms`` it is the mean over that many transformed inputs instead, each passed once: the attack inside then
-    looks for a point that beats the model under transformations, and the verdict, which is about the point itself, is
+    looks for a point that is adversarial under transformations, and the verdict, which is about the point itself, is
     the mean of ``draws`` passes as before. For a verdict over the transformations make them part of the model.
 
     Cost per input: that of the attack inside times ``draws``.
@@ -116,19 +119,18 @@ class EoT(WrapperAttack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 1:
-            raise UserError(f"draws must be a whole number of 1 or more; got {self.draws!r}")
+        whole("draws", self.draws)
         if self.transforms is not None and not callable(self.transforms):
             raise UserError(f"transforms must be a function (x, random) -> x; got {self.transforms!r}")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""
-        if self.transforms is None and oracle.passes.draws == self.draws:
+        if self.transforms is None and oracle.runner.draws == self.draws:
             return self.attack.perturb(oracle, x, y, random)
         rows = oracle.alive.nonzero().squeeze(1)
         if not len(rows):
             return x
-        ours = oracle.passes
+        ours = oracle.runner
         draws = self.draws if self.transforms is None else 1
         passes = Runner(ours.model, oracle.task, ours.precision, ours.batch_size, draws, exact=ours.exact)
         target = None if oracle.target is None else oracle.target[rows]
@@ -137,9 +139,9 @@ class EoT(WrapperAttack):
         else:
             part = _Transformed(passes, x[rows], y[rows], target)
             part.see(self.transforms, self.draws, random.only(rows).fork("transforms"))
-        found = self.crafted(oracle, part, rows, random)
+        x_adv = self.crafted(oracle, part, rows, random)
         ours.precision = passes.precision
-        return found
+        return x_adv
 
 
 class _Transformed(Seen):
@@ -167,7 +169,7 @@ class _Transformed(Seen):
             values.append(value)
             grads.append(_led_back(moved, start, grad, keep=False))
             won += self.success
-        self.success = 2 * won > self._draws
+        self.success.copy_(2 * won > self._draws)
         return torch.stack(values).mean(0), torch.stack(grads).mean(0)
 
     def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,23 +187,21 @@ class _Transformed(Seen):
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """A part that looks through the same transformations; it keeps every input, too."""
         target = None if self.target is None else self.target[rows]
-        part = _Transformed(self.passes, self.x[rows], self.y[rows], target)
+        part = _Transformed(self.runner, self.x[rows], self.y[rows], target)
         part.see(self._transform, self._draws, self._random.only(rows).fork("part", self._questions))
         return part
 
     def _judged(self, outputs: list[Tensor]) -> Tensor:
-        mean = self._take(self.task.mean(outputs))
-        won = self.task.is_adversarial(
-            mean, self._take(self.y), None if self.target is None else self._take(self.target)
-        )
-        self.success = won if self._rows is None else self.success.index_copy(0, self._rows, won)
-        return self._scatter(mean)
+        mean = self.ledger.take(self.task.mean(outputs))
+        target = None if self.target is None else self.ledger.take(self.target)
+        self.success[self.ledger.indices] = self.task.is_adversarial(mean, self.ledger.take(self.y), target)
+        return self.ledger.whole(mean)
 
     def _moved(self, x: Tensor, draw: int) -> Tensor:
         moved = self._transform(x, self._random.fork("question", self._questions, draw))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
-            told = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
-            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {told}")
+            kind = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
+            raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {kind}")
         return moved
 
     def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:

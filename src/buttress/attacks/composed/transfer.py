@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
@@ -54,18 +54,18 @@ class Transfer(WrapperAttack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the surrogate, run to its end."""
-        surrogate, rows, ours = self.surrogate, oracle.alive.nonzero().squeeze(1), oracle.passes
+        surrogate, rows, ours = self.surrogate, oracle.alive.nonzero().squeeze(1), oracle.runner
         if not isinstance(surrogate, nn.Module):
             raise UserError(f"surrogate must be a network here; got {surrogate!r}: load it first")
         if not len(rows):
             return x
-        passes = other_passes(surrogate, oracle, self.attack.draws)
+        passes = runner_for(surrogate, oracle, self.attack.draws)
         target = None if oracle.target is None else oracle.target[rows]
         with preserved(surrogate, "eval", torch.initial_seed(), x.device):
             check_inputs(surrogate, x[rows], y[rows], self.threat.box)
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the surrogate's
-        return found
+        return x_adv
 
 
 def check_module(name: str, module: object) -> None:
@@ -78,8 +78,8 @@ def check_module(name: str, module: object) -> None:
         raise UserError(f"{name} must be a torch module that takes the same inputs; got {type(module).__name__}")
 
 
-def other_passes(model: nn.Module, oracle: Oracle, draws: int = 1) -> Runner:
+def runner_for(model: nn.Module, oracle: Oracle, draws: int = 1) -> Runner:
     """Passes of another model, in the precision and batch size of the oracle's own."""
     return Runner(
-        model, oracle.task, oracle.passes.precision, oracle.passes.batch_size, draws, exact=oracle.passes.exact
+        model, oracle.task, oracle.runner.precision, oracle.runner.batch_size, draws, exact=oracle.runner.exact
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from buttress.attacks.composed.eot import WrapperAttack
-from buttress.attacks.composed.transfer import check_module, other_passes
+from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
+from buttress.models.wrapping.wrappers import network_with, rewrap
 from buttress.random import Random
 from buttress.registry import attack
 
@@ -53,21 +53,26 @@ class Variant(WrapperAttack):
         if self.missing not in get_args(Missing):
             raise UserError(f"missing must be one of {', '.join(get_args(Missing))}; got {self.missing!r}")
 
+    def label(self) -> str:
+        """The variant and the attack inside, too: "Variant 'fine' of PGD-20"."""
+        variant = "" if self.variant is None else f" {self.variant!r}"
+        return f"{self._name()}{variant} of {self.attack.label()}"
+
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the variant, run to its end."""
-        model = self.chosen(oracle.passes.model)
+        model = self.chosen(oracle.runner.model)
         if model is None:
             return self.attack.perturb(oracle, x, y, random)
-        rows, ours = oracle.alive.nonzero().squeeze(1), oracle.passes
+        rows, ours = oracle.alive.nonzero().squeeze(1), oracle.runner
         if not len(rows):
             return x
-        passes = other_passes(model, oracle, self.attack.draws)
+        passes = runner_for(model, oracle, self.attack.draws)
         target = None if oracle.target is None else oracle.target[rows]
         trains = bool(getattr(ours.model, "training", False))
         with preserved(model, "train" if trains else "eval", torch.initial_seed(), x.device):
-            found = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
+            x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the variant's
-        return found
+        return x_adv
 
     def chosen(self, model: Model) -> nn.Module | None:
         """The variant to craft on; None for the model itself.
@@ -94,7 +99,7 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
 
     They take the network's inputs, answer as it does, and are made of its own live weights. Empty where there is no
     method ``attack_variants``. Of a network inside others that hold it as ``model`` (such as
-    ``buttress.models.wrapping.normalized.Normalized``) they stand where it stands; a parallel container is left away.
+    ``buttress.models.wrapping.normalized.Normalized``) they are in its wrappers; a parallel container is left away.
 
     Raises:
         UserError: where a variant is no torch module.
@@ -103,7 +108,7 @@ def variants_of(model: Model) -> dict[str, nn.Module]:
 
 
 def optional_networks(model: Model, method: str, kind: str) -> dict[str, nn.Module]:
-    """The networks that one offers by a method without arguments, by name, made to stand where it stands.
+    """The networks that one offers by a method without arguments, by name, in its wrappers.
 
     Args:
         model: the network, or what it is in: others that hold it as ``model``, and parallel containers, which are left
@@ -114,25 +119,8 @@ def optional_networks(model: Model, method: str, kind: str) -> dict[str, nn.Modu
     Raises:
         UserError: where one is no torch module.
     """
-    around: list[nn.Module] = []
-    inner: object = model
-    while not hasattr(inner, method) and isinstance(inner, nn.Module):
-        if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            inner = inner.module
-        else:
-            around.append(inner)
-            inner = inner._modules.get("model")
-    optional_method = getattr(inner, method, None)
-    networks: dict[str, nn.Module] = dict(optional_method()) if callable(optional_method) else {}
+    owner = network_with(model, method)
+    networks: dict[str, nn.Module] = {} if owner is None else dict(getattr(owner, method)())
     for name, network in networks.items():
         check_module(f"the {kind} {name!r}", network)
-        for outer in reversed(around):
-            networks[name] = _holding(outer, networks[name])
-    return networks
-
-
-def _holding(outer: nn.Module, model: nn.Module) -> nn.Module:
-    """The same module, its buffers and hooks too, with another network in it."""
-    same = copy.copy(outer)
-    same._modules = {**outer._modules, "model": model}
-    return same
+    return {name: rewrap(model, network, owner) for name, network in networks.items()}

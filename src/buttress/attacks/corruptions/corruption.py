@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.corruptions.image_operations import check_images
-from buttress.attacks.corruptions.noise import Noise
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
@@ -18,15 +18,15 @@ from buttress.random import Random
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption(Noise):
-    """A change that images suffer on their way, without anybody's ill will, in five severities.
+    """A common corruption of images, not adversarial, in five severities.
 
     Args:
         severity: 1 to 5.
-        box: the range (low, high) that inputs live in; without one an input's own least and largest value stand for it
-            where black and white matter, and nothing is clipped.
+        box: the range (low, high) that inputs live in; without one each input's own least and largest value are
+            black and white, and nothing is clipped.
 
     Attributes:
-        levels: the strength of each severity, in the unit that the corruption's own page names.
+        levels: the strength of each severity, in the unit that the corruption's own text names.
     """
 
     severity: int = 3
@@ -45,7 +45,7 @@ class Corruption(Noise):
 
     @abstractmethod
     def corrupt(self, x: Tensor, random: Random) -> Tensor:
-        """The corrupted images of (N, C, H, W) ones; the box is looked after."""
+        """The corrupted images of (N, C, H, W) ones; clipping to the box follows."""
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The corrupted inputs."""

@@ -26,7 +26,7 @@ def check_images(name: str, x: Tensor) -> None:
 
 
 def displaced(x: Tensor, field: Tensor) -> Tensor:
-    """Images whose pixels are taken from elsewhere, in between by bilinear interpolation; the edge goes on outside.
+    """Images whose pixels are taken from elsewhere, in between by bilinear interpolation; the edge is repeated outside.
 
     A whole number of pixels gives the bits of the pixels there.
 
@@ -60,7 +60,7 @@ def turning(degrees: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """(N, C, H, W) images under a Gaussian of this standard deviation in pixels; the edge goes on outside."""
+    """(N, C, H, W) images under a Gaussian of this standard deviation in pixels; the edge is repeated outside."""
     reach = math.ceil(4 * sigma)
     if reach == 0:
         return x
@@ -82,7 +82,7 @@ def contrasted(x: Tensor, factor: float | Tensor) -> Tensor:
 def coloured(x: Tensor, turns: Tensor, factor: Tensor) -> Tensor:
     """(N, 3, H, W) images with their hues turned by (N,) shares of a circle, their saturation times (N,) a factor.
 
-    Luminance stays, as far as the box lets it.
+    Luminance stays, as far as the box allows.
     """
     mix = torch.tensor(_YIQ, device=x.device, dtype=x.dtype)
     back = torch.linalg.inv(mix.double()).to(x.dtype)

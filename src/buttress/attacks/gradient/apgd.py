@@ -12,25 +12,24 @@ from torch import Tensor
 from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
 from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle
-from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import share, whole
 
 
 def checkpoints(steps: int) -> list[int]:
     """The steps after which the step size may be halved: 22, 41, 57, 70, 80, 87, 93, 99 of 100."""
     interval, shortest, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
-    found, at = [], interval
+    marks, at = [], interval
     while at <= steps:
-        found.append(at)
+        marks.append(at)
         interval = max(interval - shrink, shortest)
         at += interval
-    return found
+    return marks
 
 
 @attack("apgd")
@@ -44,8 +43,8 @@ class APGD(Attack):
     it; where none did, the point of the highest loss.
 
     Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
-    Where there are several restarts or targets, an input that is beaten takes no part in those that follow, each costs
-    one forward more, and `AttackResult.stages` tells what each of them did.
+    Where there are several restarts or targets, an input with an adversarial example takes no part in those that
+    follow, each costs one forward more, and `AttackResult.stages` has the figures of each.
 
     Args:
         threat: what is allowed.
@@ -60,7 +59,7 @@ class APGD(Attack):
             eps, each from the best point of the last; in other norms there is no such start.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     restarts: int = 1
     loss: LossLike | None = None
@@ -70,11 +69,10 @@ class APGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts)
-        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 0:
-            raise UserError(f"targets must be a whole number of 0 or more; got {self.targets!r}")
-        if not 0 <= self.rho <= 1:
-            raise UserError(f"rho must be a share from 0 to 1; got {self.rho}")
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        whole("targets", self.targets, 0)
+        share("rho", self.rho)
         if self.loss is not None:
             resolve(self.loss)
 
@@ -133,9 +131,9 @@ class APGD(Attack):
         for times, steps in phases:
             threat = replace(self.threat, eps=times * self.threat.eps)
             point = project_l1(point, oracle.x, threat)
-            found = run_l1(oracle, threat, point, steps, loss, toward, known=True, best=times > 1)
-            point = found[0]
-        return found
+            result = run_l1(oracle, threat, point, steps, loss, toward, known=True, best=times > 1)
+            point = result[0]
+        return result
 
     def _start(self, x: Tensor, random: Random) -> Tensor:
         """On the surface of the ball: a random point of the cube, or a random direction, scaled to length eps."""

@@ -18,7 +18,7 @@ _SHORTEST = 10.0  # in l1: the shortest step is eps over this
 
 
 class Best:
-    """What a run has found so far, row by row: the point of the highest loss, and the last that beat the model.
+    """The best points of a run so far, row by row: the point of the highest loss, and the last that beat the model.
 
     Attributes:
         point: (N, ...) of the highest loss, which is ``loss`` (N,), with its gradient ``grad`` (N, ...).
@@ -122,7 +122,7 @@ def run_l1(
     """
     x, size, every = oracle.x, oracle.x[0].numel(), max(int(0.04 * steps), 1)
     loss, grad = oracle.loss_and_grad(start, loss_name, toward)
-    found, x_adv, longest = Best(oracle, start, loss, grad), start, reach(threat)
+    record, x_adv, longest = Best(oracle, start, loss, grad), start, reach(threat)
     step_size = torch.full_like(loss, longest)
     spread = _moved(start, x) if known else torch.full_like(loss, size)  # coordinates that the best point has moved
     share = spread / _SPARSER if known else torch.full_like(loss, _FIRST_SHARE * size)
@@ -134,15 +134,15 @@ def run_l1(
             loss, grad = oracle.loss_and_grad(x_adv, loss_name, toward)
         else:
             loss = oracle.loss(x_adv, loss_name, toward)
-        found.see(x_adv, loss, grad)
+        record.see(x_adv, loss, grad)
         if step % every == 0:
-            now = _moved(found.point, x)
+            now = _moved(record.point, x)
             sparser = now < 0.95 * spread
             step_size = torch.where(sparser, longest, (step_size / _SPARSER).clamp(min=longest / _SHORTEST))
-            x_adv = torch.where(per_row(sparser, x), found.point, x_adv)
-            grad = torch.where(per_row(sparser, x), found.grad, grad)
+            x_adv = torch.where(per_row(sparser, x), record.point, x_adv)
+            grad = torch.where(per_row(sparser, x), record.grad, grad)
             spread, share = now, now / _SPARSER
-    return (found.point, found.loss, found.success) if best else found.result()
+    return (record.point, record.loss, record.success) if best else record.result()
 
 
 def _moved(x_adv: Tensor, x: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import positive, whole
 
 
 @attack("bim")
@@ -30,14 +30,16 @@ class BIM(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     loss: LossLike | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if self.loss is not None:
             resolve(self.loss)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from buttress.attacks.gradient.mifgsm import MIFGSM, momentum_ascent
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import per_row
+from buttress.validation import number, share
 
 
 def plane(x: Tensor) -> tuple[int, int]:
@@ -81,10 +81,8 @@ class DIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if not 0 <= self.p <= 1:
-            raise UserError(f"p must be a chance from 0 to 1; got {self.p}")
-        if not 0 < self.smallest <= 1:
-            raise UserError(f"smallest must be a share of the sides above 0, up to 1; got {self.smallest}")
+        share("p", self.p)
+        number("smallest", self.smallest, "(0, 1]")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import reach, steepest_ascent
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 
 @attack("fgsm")
@@ -28,7 +28,7 @@ class FGSM(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     loss: LossLike | None = None
 
     def __post_init__(self) -> None:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import positive
 
 
 @attack("fgsm-rs")
@@ -26,13 +27,14 @@ class FGSMRS(Attack):
         alpha: length of the step, as a multiple of eps; above 2 it equals FGSM with noise that the clipping removes.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     alpha: float = 1.25
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if not self.alpha > 0 or not math.isfinite(self.threat.eps):
-            raise UserError(f"alpha must be positive and eps finite; got {self.alpha} and {self.threat.eps}")
+        positive("alpha", self.alpha)
+        if self.threat is not NOT_GIVEN and not math.isfinite(self.threat.eps):
+            raise UserError(f"fgsm-rs needs a finite eps; got {self.threat.eps}")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from buttress.attacks.gradient.pgd import Start
 from buttress.attacks.gradient.steepest_ascent import step_length
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import positive, whole
 
 
 @attack("friendly-pgd")
@@ -42,7 +42,7 @@ class FriendlyPGD(Attack):
             was left out, and a reading from the device at each step. In train mode BatchNorm then sees fewer inputs.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     tau: int = 0
@@ -52,9 +52,10 @@ class FriendlyPGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
-        if isinstance(self.tau, bool) or not isinstance(self.tau, int) or self.tau < 0:
-            raise UserError(f"tau, the steps after success, must be a whole number of 0 or more; got {self.tau!r}")
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
+        whole("tau", self.tau, 0)
         if self.start not in get_args(Start):
             raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
         if self.loss is not None:
@@ -87,8 +88,7 @@ class FriendlyPGD(Attack):
             part = oracle.only(rows, search="full")
             _, grad[rows] = part.loss_and_grad(x_adv[rows], self.loss)
             lost[rows] = part.success
-            oracle.forwards[rows] += part.forwards
-            oracle.backwards[rows] += part.backwards
+            oracle.ledger.add(part.ledger, rows)
         return grad, lost
 
     def _start(self, x: Tensor, random: Random) -> Tensor:

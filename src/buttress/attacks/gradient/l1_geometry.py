@@ -52,8 +52,8 @@ def _shrinkage(size: Tensor, room: Tensor, eps: float) -> Tensor:
     slope = torch.where(order < size.shape[1], 1.0, -1.0).to(size.dtype)
     slopes, heights = slope.cumsum(1), (slope * bends).cumsum(1)
     below = ((heights - bends * slopes < eps).sum(1, keepdim=True) - 1).clamp(min=0)
-    found = (heights.gather(1, below) - eps) / slopes.gather(1, below).clamp(min=1)
-    return torch.where(size.minimum(room).sum(1, keepdim=True) > eps, found.clamp(min=0), 0)
+    threshold = (heights.gather(1, below) - eps) / slopes.gather(1, below).clamp(min=1)
+    return torch.where(size.minimum(room).sum(1, keepdim=True) > eps, threshold.clamp(min=0), 0)
 
 
 def sparse_step(grad: Tensor, count: Tensor) -> Tensor:

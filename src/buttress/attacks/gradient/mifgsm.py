@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import step_length
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import not_negative, positive, whole
 
 
 @attack("mi-fgsm")
@@ -35,7 +33,7 @@ class MIFGSM(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     decay: float = 1.0
@@ -43,9 +41,10 @@ class MIFGSM(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
-        if not 0 <= self.decay < math.inf:
-            raise UserError(f"decay must be a number of 0 or more; got {self.decay}")
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
+        not_negative("decay", self.decay)
         if self.loss is not None:
             resolve(self.loss)
 

@@ -13,7 +13,8 @@ from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, positive
 
 
 @attack("n-fgsm")
@@ -33,7 +34,7 @@ class NFGSM(Perturbation):
             FGSM-RS.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     k: float = 2.0
     alpha: float = 1.0
     clip: bool = False
@@ -41,10 +42,10 @@ class NFGSM(Perturbation):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("n-fgsm", self.threat, "linf")
-        if not math.isfinite(self.threat.eps):
+        if self.threat is not NOT_GIVEN and not math.isfinite(self.threat.eps):
             raise UserError(f"n-fgsm needs a finite eps; got {self.threat.eps}")
-        if not 0 <= self.k < math.inf or not 0 < self.alpha < math.inf:
-            raise UserError(f"k must be 0 or more and alpha positive, multiples of eps; got {self.k} and {self.alpha}")
+        not_negative("k", self.k)
+        positive("alpha", self.alpha)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

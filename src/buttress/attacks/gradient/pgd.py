@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import positive, whole
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -38,7 +38,7 @@ class PGD(Attack):
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     restarts: int = 1
@@ -47,7 +47,10 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts, self.step_size)
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if self.start not in get_args(Start):
             raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
         if self.loss is not None:

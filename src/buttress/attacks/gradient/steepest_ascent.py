@@ -13,7 +13,7 @@ from buttress.threat import Threat
 
 
 def step_length(threat: Threat, step_size: float | None, steps: int) -> float:
-    """The step size asked for, or 2.5 eps / steps (Madry et al., ICLR 2018) where none was.
+    """``step_size``, or 2.5 eps / steps (Madry et al., ICLR 2018) where it is None.
 
     Raises:
         UserError: when there is none and ``eps`` is infinite without a box to take the size from.

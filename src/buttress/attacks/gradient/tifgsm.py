@@ -15,6 +15,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
+from buttress.validation import whole
 
 Kernel = Literal["gaussian", "linear", "uniform"]
 
@@ -24,7 +25,7 @@ Kernel = Literal["gaussian", "linear", "uniform"]
 class TIFGSM(MIFGSM):
     """MI-FGSM with each gradient convolved with a kernel (Dong et al., CVPR 2019, TI-MI-FGSM).
 
-    That stands for the gradients at all small shifts of the image. Beyond the edges the gradient counts as 0. Inputs
+    This approximates the gradients at all small shifts of the image. Beyond the edges the gradient counts as 0. Inputs
     that are no images are rows of pixels: for features whose neighbours have nothing in common it makes no sense.
 
     Cost per input: ``steps`` forwards and backwards.
@@ -48,8 +49,8 @@ class TIFGSM(MIFGSM):
         super().__post_init__()
         if self.kernel not in get_args(Kernel):
             raise UserError(f"kernel must be one of {', '.join(get_args(Kernel))}; got {self.kernel!r}")
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1 or self.size % 2 == 0:
-            raise UserError(f"size must be an odd number of pixels, 1 or more; got {self.size!r}")
+        if whole("size", self.size) % 2 == 0:
+            raise UserError(f"size must be an odd number of pixels; got {self.size}")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""

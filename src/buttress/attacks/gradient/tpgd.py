@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD, Start
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import number, positive
 
 
 def tempered_margin(logits: Tensor, y: Tensor, temperature: float) -> Tensor:
@@ -61,7 +60,7 @@ class TPGD(Attack):
         temperature: T; 1 gives the directions of PGD on cross-entropy, small values those of PGD on the margin.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     restarts: int = 1
@@ -70,8 +69,8 @@ class TPGD(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if not (self.temperature > 0 and math.isfinite(self.temperature) and math.isfinite(1 / self.temperature)):
-            raise UserError(f"temperature must be a positive number; got {self.temperature}")
+        positive("temperature", self.temperature)
+        number("1 / temperature", 1 / self.temperature)
         self._pgd()
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:

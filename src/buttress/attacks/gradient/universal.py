@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +12,9 @@ from torch import Tensor
 
 from buttress import losses, tasks
 from buttress.attacks.gradient.steepest_ascent import reach, step_length
-from buttress.attacks.settings_checks import check_steps
+from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
@@ -24,7 +22,8 @@ from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.tasks import Task
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import positive, whole
 
 
 @attack("universal")
@@ -49,9 +48,9 @@ class Universal(Attack):
         delta: the perturbation, of one input's shape.
     """
 
-    by_input: ClassVar[bool] = False  # without a delta, inputs of one call share what is found
+    by_input = False  # without a delta, the inputs of one call share the result
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None
     loss: LossLike | None = None
@@ -60,7 +59,9 @@ class Universal(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, step_size=self.step_size)
+        whole("steps", self.steps)
+        if self.step_size is not None:
+            positive("step_size", self.step_size)
         if math.isnan(self.ceiling):
             raise UserError(f"ceiling must be a loss; got {self.ceiling}")
         if self.loss is not None:
@@ -102,7 +103,7 @@ class Universal(Attack):
         Raises:
             UserError: for data without batches, and what an attack refuses.
         """
-        check_steps(epochs)
+        whole("epochs", epochs)
         check_call("full", "eval", precision, None)
         size = reach(threat) / 10 if step_size is None else step_size
         fitted = cls(threat=threat, step_size=size, loss=loss, ceiling=ceiling)
@@ -127,12 +128,11 @@ class Universal(Attack):
             self._check_shape(x)
             return x + self.delta.to(x)
         step_size, rows = step_length(self.threat, self.step_size, self.steps), oracle.alive.nonzero().squeeze(1)
-        part = oracle.only(rows, search="full")  # an input that has fallen still has a say
+        part = oracle.only(rows, search="full")  # adversarial examples still count in the mean
         delta = torch.zeros_like(x[:1])
         for _ in range(self.steps):
             delta = self._stepped(part, delta, step_size)
-        oracle.forwards[rows] += part.forwards
-        oracle.backwards[rows] += part.backwards
+        oracle.ledger.add(part.ledger, rows)
         return x + delta
 
     def _stepped(self, oracle: Oracle, delta: Tensor, step_size: float) -> Tensor:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import not_negative, positive, whole
 
 _INSIDE = 1 - 1e-6  # inputs at an edge of the box would lie at infinity in tanh space
 _STALLED = 0.9999  # a run is over for an input when a tenth of its steps does not bring the objective below this share
@@ -46,7 +46,7 @@ class CW(MinimumNorm):
         abort_early: whether an input's run ends when a tenth of the steps no longer lowers its objective.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 1000
     search_steps: int = 9
     c: float = 1e-3
@@ -57,13 +57,11 @@ class CW(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("CW", self.threat, "l2")
-        check_steps(self.steps)
-        if self.search_steps < 1:
-            raise UserError(f"search_steps must be 1 or more; got {self.search_steps}")
-        if not (0 < self.c < math.inf and 0 < self.lr < math.inf):
-            raise UserError(f"c and lr must be positive numbers; got {self.c} and {self.lr}")
-        if not 0 <= self.confidence < math.inf:
-            raise UserError(f"confidence must be a number of 0 or more; got {self.confidence}")
+        whole("steps", self.steps)
+        whole("search_steps", self.search_steps)
+        positive("c", self.c)
+        positive("lr", self.lr)
+        not_negative("confidence", self.confidence)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that beats the model by ``confidence``."""

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import number, positive, whole
 
 
 @attack("ddn")
@@ -23,8 +24,8 @@ class DDN(MinimumNorm):
     """Decoupled direction and norm (Rony et al., CVPR 2019, algorithm 1), in l2.
 
     A gradient step of the task's loss turns the perturbation; then it is given a radius that shrinks by ``gamma``
-    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths fall from 1 to 0.01
-    along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
+    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths decrease from 1 to
+    0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     beats the model unperturbed costs the clean one only.
@@ -38,7 +39,7 @@ class DDN(MinimumNorm):
             in the paper with 256. None, the default, does not round.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     gamma: float = 0.05
     radius: float = 1.0
@@ -47,13 +48,12 @@ class DDN(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("DDN", self.threat, "l2")
-        check_steps(self.steps)
-        check_gamma(self.gamma)
-        if not 0 < self.radius < math.inf:
-            raise UserError(f"radius must be a positive number; got {self.radius}")
-        if self.levels is not None and self.levels < 2:
-            raise UserError(f"levels must be 2 or more, or none for no rounding; got {self.levels}")
-        if self.levels is not None and self.threat.box is None:
+        whole("steps", self.steps)
+        number("gamma", self.gamma, "(0, 1)")  # else a radius would end at once
+        positive("radius", self.radius)
+        if self.levels is not None:
+            whole("levels", self.levels, 2)
+        if self.levels is not None and self.threat is not NOT_GIVEN and self.threat.box is None:
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -98,16 +98,6 @@ def directed(delta: Tensor) -> Tensor:
 def cosine(first: float, last: float, step: int, steps: int) -> float:
     """A setting's value at ``step`` of ``steps``, on half a cosine from ``first`` towards ``last``."""
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def check_gamma(gamma: float) -> None:
-    """Refuse shares that would end a radius at once.
-
-    Raises:
-        UserError: naming the value.
-    """
-    if not 0 < gamma < 1:
-        raise UserError(f"gamma must be a share between 0 and 1; got {gamma}")
 
 
 def width(threat: Threat) -> float:

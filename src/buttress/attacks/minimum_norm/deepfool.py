@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.validation import not_negative, whole
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
@@ -40,7 +40,7 @@ class DeepFool(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     overshoot: float = 0.02
     candidates: int | None = 10
@@ -48,11 +48,10 @@ class DeepFool(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("DeepFool", self.threat, "l2", "linf")
-        check_steps(self.steps)
-        if not 0 <= self.overshoot < math.inf:
-            raise UserError(f"overshoot must be a number of 0 or more; got {self.overshoot}")
-        if self.candidates is not None and self.candidates < 1:
-            raise UserError(f"candidates must be 1 or more, or none for all classes; got {self.candidates}")
+        whole("steps", self.steps)
+        not_negative("overshoot", self.overshoot)
+        if self.candidates is not None:
+            whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first point on the way that beats the model; the input itself where there was none."""
@@ -60,15 +59,15 @@ class DeepFool(MinimumNorm):
         rivals = self._rivals(oracle.clean, y)
         total, x_adv = torch.zeros_like(x), x
         for _ in range(self.steps):
-            oracle.rest(best.found)
+            oracle.rest(best.successful)
             if oracle.done:
                 break
             step = self._step(oracle, x_adv, rivals)
             best.offer(x_adv)
             total = total + step
             x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
-            x_adv = torch.where(per_row(best.found, x), best.point, x_adv)
-        oracle.rest(best.found)
+            x_adv = torch.where(per_row(best.successful, x), best.point, x_adv)
+        oracle.rest(best.successful)
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()

@@ -12,12 +12,12 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_steps
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import positive, share, whole
 
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left
 
@@ -35,7 +35,7 @@ class FAB(MinimumNorm):
     are as many times the number of classes less one. An input that beats the model unperturbed costs one forward.
 
     Args:
-        threat: the norm and the box; with a finite eps, what counts as found, and how far restarts start.
+        threat: the norm and the box; with a finite eps, what counts as successful, and how far restarts start.
         steps: of each restart.
         restarts: independent runs; the first starts at the input, the others within half of the smallest size so far.
         targets: how many classes to look for a boundary with, one after the other in the order of the clean logits,
@@ -46,7 +46,7 @@ class FAB(MinimumNorm):
         beta: how much of its perturbation is left to an iterate that beat the model.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     restarts: int = 1
     targets: int = 0
@@ -56,16 +56,13 @@ class FAB(MinimumNorm):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_steps(self.steps, self.restarts)
-        if isinstance(self.targets, bool) or not isinstance(self.targets, int) or self.targets < 0:
-            raise UserError(f"targets must be a whole number of 0 or more; got {self.targets!r}")
-        for name, value in (("alpha_max", self.alpha_max), ("beta", self.beta)):
-            if not 0 <= value <= 1:
-                raise UserError(f"{name} must be a share from 0 to 1; got {value}")
-        if not 0 < self.eta < math.inf:
-            raise UserError(f"eta must be a positive number, 1 for no overshooting; got {self.eta}")
-        if math.isinf(self.threat.eps) and self.threat.box is None:
-            raise UserError("FAB needs a finite eps or a box; got eps inf and no box")
+        whole("steps", self.steps)
+        whole("restarts", self.restarts)
+        whole("targets", self.targets, 0)
+        share("alpha_max", self.alpha_max)
+        share("beta", self.beta)
+        positive("eta", self.eta)
+        check_threat("FAB", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation found."""
@@ -104,29 +101,29 @@ class FAB(MinimumNorm):
         return self.threat.clip((x.double() + way).to(x.dtype))
 
     def _run(self, oracle: Oracle, smallest: Smallest, start: Tensor, classes: Tensor) -> None:
-        """One run; what it finds goes into the book."""
-        asked, rows = start, torch.arange(len(start), device=start.device)
+        """One run; what it finds is recorded."""
+        query, rows = start, torch.arange(len(start), device=start.device)
         for step in range(self.steps):
             if oracle.done:
                 return
             if step % _LOOK == 0:
                 rows = (oracle.alive & ~oracle.resting).nonzero().squeeze(1)
-            output, grads = oracle.differences(asked, classes)
-            smallest.offer(asked)
-            drawn = torch.where(per_row(oracle.success, asked), oracle.x + self.beta * (asked - oracle.x), asked)
+            output, grads = oracle.differences(query, classes)
+            smallest.offer(query)
+            drawn = torch.where(per_row(oracle.success, query), oracle.x + self.beta * (query - oracle.x), query)
             output = output.double()
             value = output.gather(1, classes) - output.gather(1, oracle.y[:, None])
-            moved = self._step(oracle.x[rows], asked[rows], drawn[rows], value[rows], grads[rows])
-            asked = asked.index_copy(0, rows, moved)
+            moved = self._step(oracle.x[rows], query[rows], drawn[rows], value[rows], grads[rows])
+            query = query.index_copy(0, rows, moved)
         if not oracle.done:
-            oracle.logits(asked)
-            smallest.offer(asked)
+            oracle.logits(query)
+            smallest.offer(query)
 
-    def _step(self, x: Tensor, asked: Tensor, drawn: Tensor, value: Tensor, grads: Tensor) -> Tensor:
-        """(M, ...) the next iterates: from ``drawn``, along the planes met at ``asked``."""
+    def _step(self, x: Tensor, query: Tensor, drawn: Tensor, value: Tensor, grads: Tensor) -> Tensor:
+        """(M, ...) the next iterates: from ``drawn``, along the planes met at ``query``."""
         norm, box = self.threat.norm, self.threat.box
         slopes = grads.flatten(2).double()
-        centre, at, from_ = (points.flatten(1).double() for points in (x, asked, drawn))
+        centre, at, from_ = (points.flatten(1).double() for points in (x, query, drawn))
         there = value + (slopes * (from_ - at)[:, None]).sum(2)  # what the planes say of the iterate drawn back
         nearest = plane_distance(there, slopes, norm).argmin(1)
         each = torch.arange(len(x), device=x.device)

@@ -71,8 +71,8 @@ def _together(rate: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
 def _greedy(rate: Tensor, room: Tensor, gain: Tensor) -> Tensor:
     """(N, D) the steepest coordinates go all the way, one goes as far as is needed, the others stay."""
     steepest, order = rate.sort(dim=1, descending=True)
-    optional_method = torch.where(steepest > 0, steepest * room.gather(1, order), 0)
-    before = torch.nn.functional.pad(optional_method.cumsum(1)[:, :-1], (1, 0))
-    asked = (gain - before).clamp(min=0).minimum(optional_method)
-    moved = torch.where(steepest > 0, asked / steepest.where(steepest > 0, 1), 0)
+    most = torch.where(steepest > 0, steepest * room.gather(1, order), 0)
+    before = torch.nn.functional.pad(most.cumsum(1)[:, :-1], (1, 0))
+    need = (gain - before).clamp(min=0).minimum(most)
+    moved = torch.where(steepest > 0, need / steepest.where(steepest > 0, 1), 0)
     return torch.zeros_like(rate).scatter_(1, order, moved)

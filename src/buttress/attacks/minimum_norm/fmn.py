@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from buttress.attacks.minimum_norm.ddn import check_gamma, corner, cosine, directed, width
+from buttress.attacks.minimum_norm.ddn import corner, cosine, directed, width
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.validation import number, positive, whole
 
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
-_LAST_GAMMA = 0.001  # what gamma falls to, as published
+_LAST_GAMMA = 0.001  # what gamma decreases to, as published
 _BEYOND = 1e-4  # of a width of the box: a ball that only touches the boundary of a linear model would never cross it
 
 
@@ -29,9 +29,9 @@ class FMN(MinimumNorm):
     Steps along the margin's gradient, scaled to l2 length 1, each projected onto a ball of the threat's norm. Before
     the first success the ball reaches to the boundary of the linearised model; after that it shrinks by ``gamma``
     after a point that beat the model (to the smallest found at most), and grows by ``gamma`` after one that did not.
-    Step size and gamma fall along a cosine, to a hundredth of ``step_size`` and to 0.001. Our choice: before the first
-    success, too, the ball grows by ``gamma`` at least; as published it comes to rest inside of the boundary where the
-    box cuts much of the perturbation off, and nothing is found.
+    Step size and gamma decrease along a cosine, to a hundredth of ``step_size`` and to 0.001. Our choice: before the
+    first success, too, the ball grows by ``gamma`` at least; as published it comes to rest inside of the boundary where
+    the box cuts much of the perturbation off, and nothing is found.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     beats the model unperturbed costs the clean one only.
@@ -43,7 +43,7 @@ class FMN(MinimumNorm):
         gamma: by what share the radius changes in the first step.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 100
     step_size: float = 1.0
     gamma: float = 0.05
@@ -51,8 +51,9 @@ class FMN(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("FMN", self.threat, "l1", "l2", "linf")
-        check_steps(self.steps, step_size=self.step_size)
-        check_gamma(self.gamma)
+        whole("steps", self.steps)
+        positive("step_size", self.step_size)
+        number("gamma", self.gamma, "(0, 1)")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that beats the model."""
@@ -70,7 +71,7 @@ class FMN(MinimumNorm):
             to_boundary = norms(x_adv - x, norm) + gap.abs() / slope + _BEYOND * unit
             # What the box cuts off a perturbation must not keep the ball small for ever.
             to_boundary = torch.maximum(to_boundary, radius * (1 + gamma))
-            searching = torch.where(best.found, radius * (1 + gamma), to_boundary)
+            searching = torch.where(best.successful, radius * (1 + gamma), to_boundary)
             shrunk = torch.minimum(radius * (1 - gamma), best.distance.to(radius.dtype))
             radius = torch.minimum(torch.where(oracle.success, shrunk, searching), farthest)
             length = unit * cosine(self.step_size, self.step_size / 100, step, self.steps)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from buttress.attacks.settings_checks import check_counts, check_threat
+from buttress.attacks.settings_checks import check_threat
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.validation import number, whole
 
 _CANDIDATES = 128  # features whose pairs are looked at
 _ROWS = 256  # inputs whose pairs are held at once
@@ -43,18 +45,18 @@ class JSMA(Attack):
         steps: pairs changed at most.
     """
 
-    threat: Threat = Threat(norm="linf", eps=math.inf)
+    default_threat: ClassVar[Threat] = Threat(norm="linf", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     theta: float = 1.0
     gamma: float = 0.1
     steps: int = 200
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        check_counts(steps=self.steps)
+        whole("steps", self.steps)
         if not 0 < abs(self.theta) < math.inf:
             raise UserError(f"theta must be a finite number other than 0, in input units; got {self.theta}")
-        if not 0 < self.gamma <= 1:
-            raise UserError(f"gamma must be a share of the features, above 0 and up to 1; got {self.gamma}")
+        number("gamma", self.gamma, "(0, 1]")
         check_threat("JSMA", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -62,23 +64,23 @@ class JSMA(Attack):
         x_adv, most = x, max(2, int(self.gamma * x[0].numel()))
         sign = math.copysign(1.0, self.theta)
         limit = self._limit(x)
-        standing = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        active = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
-            oracle.rest(~standing)
+            oracle.rest(~active)
             if oracle.done:
                 break
             slopes = oracle.gradients(x_adv, (_WANTED, _OTHERS))
-            standing = standing & ~oracle.success
-            rows = standing.nonzero().squeeze(1)
+            active = active & ~oracle.success
+            rows = active.nonzero().squeeze(1)
             if not len(rows):
                 break
             wanted, others = (sign * slope[rows].flatten(1) for slope in slopes)
             changed, free = ((x_adv[rows] != end[rows]).flatten(1) for end in (x, limit))
-            pair, found = best_pairs(wanted, others, free, changed, most - changed.sum(1))
-            standing[rows] = found
+            pair, exists = best_pairs(wanted, others, free, changed, most - changed.sum(1))
+            active[rows] = exists
             move = torch.zeros_like(wanted).scatter_(1, pair, self.theta).view_as(x[rows])
             moved = self.threat.project(x_adv[rows] + move, x[rows])
-            x_adv = x_adv.index_copy(0, rows, torch.where(per_row(found, moved), moved, x_adv[rows]))
+            x_adv = x_adv.index_copy(0, rows, torch.where(per_row(exists, moved), moved, x_adv[rows]))
         oracle.wake()
         return x_adv
 
@@ -108,15 +110,15 @@ def best_pairs(wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, ro
     new = (~changed).gather(1, candidates).long()
     up, down = wanted.gather(1, candidates), others.gather(1, candidates)
     apart = ~torch.eye(count, dtype=torch.bool, device=wanted.device)
-    pairs, found = [], []
+    pairs, exists = [], []
     for part in (slice(start, start + _ROWS) for start in range(0, len(wanted), _ROWS)):
         rise, fall = _sums(up[part]), _sums(down[part])
         fits = _both(usable[part]) & apart & (_sums(new[part]) <= room[part, None, None])
         score = torch.where(fits & (rise > 0) & (fall < 0), -rise * fall, 0).flatten(1)
         best, index = score.max(1)
         pairs.append(torch.stack([index // count, index % count], 1))
-        found.append(best > 0)
-    return candidates.gather(1, torch.cat(pairs)), torch.cat(found)
+        exists.append(best > 0)
+    return candidates.gather(1, torch.cat(pairs)), torch.cat(exists)
 
 
 def _sums(values: Tensor) -> Tensor:

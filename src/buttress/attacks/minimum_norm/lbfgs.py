@@ -1,4 +1,4 @@
-"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of being told apart."""
+"""The first attack on deep networks: L-BFGS in the box, on the distance plus the loss of a successful example."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import positive, whole
 
 _MEMORY = 5  # steps that the curvature is learnt from
 _DESCENT = 1e-4  # Armijo's constant: the share of the promised descent that a step must bring
@@ -60,7 +60,7 @@ class LBFGS(MinimumNorm):
         c: the first one; 1 fits inputs in [0, 1].
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 50
     search_steps: int = 9
     c: float = 1.0
@@ -68,11 +68,9 @@ class LBFGS(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("LBFGS", self.threat, "l2")
-        check_steps(self.steps)
-        if self.search_steps < 1:
-            raise UserError(f"search_steps must be 1 or more; got {self.search_steps}")
-        if not 0 < self.c < math.inf:
-            raise UserError(f"c must be a positive number; got {self.c}")
+        whole("steps", self.steps)
+        whole("search_steps", self.search_steps)
+        positive("c", self.c)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that beats the model."""
@@ -129,7 +127,7 @@ class _Descent:
         return won
 
     def _ask(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(N,) float64 objective, its gradient, and whether the model is beaten there."""
+        """(N,) float64 objective, its gradient, and whether the point is adversarial."""
         gain, grad = self.oracle.loss_and_grad(point, _SUCCESS)
         success = self.oracle.success.clone()
         self.best.offer(point, success)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_steps, check_threat
+from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.validation import positive, whole
 
 
 @attack("sensitivity")
@@ -42,7 +42,7 @@ class Sensitivity(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all, as published.
     """
 
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
     steps: int = 30
     step_size: float = 0.03
     kappa: float = 0.975
@@ -51,12 +51,11 @@ class Sensitivity(MinimumNorm):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         check_threat("sensitivity", self.threat, "l2")
-        check_steps(self.steps)
+        whole("steps", self.steps)
         for name in ("step_size", "kappa"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be a positive number; got {getattr(self, name)}")
-        if self.candidates is not None and self.candidates < 1:
-            raise UserError(f"candidates must be 1 or more, or none for all classes; got {self.candidates}")
+            positive(name, getattr(self, name))
+        if self.candidates is not None:
+            whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest point on the way that beats the model; the input itself where there was none."""
@@ -93,9 +92,9 @@ class Sensitivity(MinimumNorm):
         tiny = torch.finfo(lengths.dtype).tiny
         distances = torch.where(lengths > tiny, gaps / lengths.clamp(min=tiny), math.inf)
         nearest = distances.argmin(1, keepdim=True)
-        found = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
+        way = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
         length = lengths.gather(1, nearest).squeeze(1)
-        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), found) * found
+        return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), way) * way
 
 
 def _own(output: Tensor, y: Tensor) -> Tensor:

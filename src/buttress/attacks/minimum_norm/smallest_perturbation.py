@@ -1,29 +1,31 @@
-"""Minimum-norm attacks: what they share is a book of the smallest perturbation that beat the model, input by input."""
+"""Minimum-norm attacks: they share a record of the smallest successful perturbation of each input."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
-from buttress.threat import Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 
 
 @dataclass(frozen=True, kw_only=True)
 class MinimumNorm(Attack):
     """An attack that looks for the smallest perturbation that beats the model, rather than for any within a budget.
 
-    Its threat's ``eps`` is infinite unless given; `Attacked.beaten` then tells where one was found, and
-    `AttackResult.distance` its size. With a finite ``eps`` the smallest one counts where it is within.
+    Its threat's ``eps`` is infinite unless given; `AttackResult.success` then says where one was found, and
+    `AttackResult.distance` how large it is. With a finite ``eps`` the smallest one counts where it is within.
     """
 
     strays = True
-    exact = True  # its best points lie on the boundary, where bf16 cannot tell the sides apart
-    threat: Threat = Threat(norm="l2", eps=math.inf)
+    exact = True  # its best points lie on the boundary, where bf16 cannot separate the sides
+    default_threat: ClassVar[Threat] = Threat(norm="l2", eps=math.inf)
+    threat: Threat = NOT_GIVEN
 
 
 class Smallest:
@@ -45,8 +47,8 @@ class Smallest:
         return self.distance == 0
 
     @property
-    def found(self) -> Tensor:
-        """(N,) bool, where one was found."""
+    def successful(self) -> Tensor:
+        """(N,) bool, the inputs with a successful perturbation."""
         return self.distance.isfinite()
 
     def offer(self, points: Tensor, success: Tensor | None = None) -> Tensor:

@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from buttress.attacks.corruptions.noise import Noise, check_strength
-from buttress.attacks.settings_checks import check_positive
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import per_row
+from buttress.validation import not_negative, positive, whole
 
 Level = Literal["high", "mid", "low", "all"]
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -125,13 +125,13 @@ class Latent(Noise):
         if self.generator is not None and not isinstance(self.generator, nn.Module):
             raise UserError(f"generator must be a torch module that makes images; got {type(self.generator).__name__}")
         if self.level not in LEVELS or self.noises not in ("zero", "normal"):
-            told = f"{self.level!r} and {self.noises!r}"
-            raise UserError(f"level must be one of {', '.join(LEVELS)}, noises zero or normal; got {told}")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise UserError(f"steps must be a whole number of 0 or more; got {self.steps!r}")
-        check_positive(style_step=self.style_step, noise_step=self.noise_step)
-        check_strength("style_limit", self.style_limit)
-        check_strength("noise_limit", self.noise_limit)
+            values = f"{self.level!r} and {self.noises!r}"
+            raise UserError(f"level must be one of {', '.join(LEVELS)}, noises zero or normal; got {values}")
+        whole("steps", self.steps, 0)
+        positive("style_step", self.style_step)
+        positive("noise_step", self.noise_step)
+        not_negative("style_limit", self.style_limit)
+        not_negative("noise_limit", self.noise_limit)
         if self.loss is not None:
             resolve(self.loss)
 
@@ -197,17 +197,17 @@ class Latent(Noise):
 
     def _maker(self, x: Tensor) -> Generator:
         """The generator where the inputs are, in their type, its weights out of reach of any gradient."""
-        found = Pyramid() if self.generator is None else self.generator
-        missing = [name for name in ("invert", "generate", "spread") if not hasattr(found, name)]
+        generator = Pyramid() if self.generator is None else self.generator
+        missing = [name for name in ("invert", "generate", "spread") if not hasattr(generator, name)]
         if missing:
             raise UserError(
-                f"generator must have {', '.join(missing)}; {type(found).__name__} makes no images of styles"
+                f"generator must have {', '.join(missing)}; {type(generator).__name__} makes no images of styles"
             )
-        weight = next(found.parameters(), None)
-        flags = any(module.training for module in found.modules())
+        weight = next(generator.parameters(), None)
+        flags = any(module.training for module in generator.modules())
         if flags or (weight is not None and (weight.dtype, weight.device) != (x.dtype, x.device)):
-            found = copy.deepcopy(found).to(x).eval()
-        needing = [p for p in found.parameters() if p.requires_grad]
+            generator = copy.deepcopy(generator).to(x).eval()
+        needing = [p for p in generator.parameters() if p.requires_grad]
         if needing:
-            found = copy.deepcopy(found).requires_grad_(False)
-        return cast(Generator, found)
+            generator = copy.deepcopy(generator).requires_grad_(False)
+        return cast(Generator, generator)

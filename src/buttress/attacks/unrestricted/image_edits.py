@@ -18,14 +18,14 @@ from buttress.attacks.corruptions.image_operations import (
     displaced,
     turning,
 )
-from buttress.attacks.corruptions.noise import Noise, check_strength
-from buttress.attacks.settings_checks import check_positive
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import per_row
+from buttress.validation import not_negative, positive, whole
 
 Edit = Literal["brightness", "contrast", "hue", "saturation", "blur", "rotation", "translation", "elastic"]
 EDITS: tuple[Edit, ...] = get_args(Edit)
@@ -71,12 +71,11 @@ class Semantic(Noise):
         if not edits or any(edit not in EDITS for edit in edits):
             raise UserError(f"edits must be some of {', '.join(EDITS)}; got {self.edits!r}")
         object.__setattr__(self, "edits", edits)
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 0:
-            raise UserError(f"steps must be a whole number of 0 or more; got {self.steps!r}")
+        whole("steps", self.steps, 0)
         if self.start not in ("zero", "uniform"):
             raise UserError(f"start must be zero or uniform; got {self.start!r}")
-        check_positive(step=self.step)
-        check_strength("strength", self.strength)
+        positive("step", self.step)
+        not_negative("strength", self.strength)
         if self.loss is not None:
             resolve(self.loss)
 

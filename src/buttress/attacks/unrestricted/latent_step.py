@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks.corruptions.noise import Noise, check_strength
+from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import norms, per_row
+from buttress.validation import not_negative, whole
 
 
 class Directions(nn.Module, ABC):
@@ -135,10 +136,9 @@ class Ladder(Noise):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        check_strength("eps", self.eps)
-        check_strength("limit", self.limit)
-        if isinstance(self.tries, bool) or not isinstance(self.tries, int) or self.tries < 1:
-            raise UserError(f"tries must be 1 or more; got {self.tries!r}")
+        not_negative("eps", self.eps)
+        not_negative("limit", self.limit)
+        whole("tries", self.tries)
         if self.space is not None and not isinstance(self.space, nn.Module):
             raise UserError(f"space must be a LatentSpace; got {type(self.space).__name__}")
 

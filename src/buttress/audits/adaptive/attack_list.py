@@ -1,4 +1,4 @@
-"""The attacks of somebody who knows how a network is made, listed for one network."""
+"""The attacks of an attacker who knows how a network is made, listed for one network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Effort:
     Attributes:
         steps: of each attack by gradients.
         restarts: of PGD.
-        targets: classes to lead each input to; all others unless given.
+        targets: classes to move each input towards; all others unless given.
         jitters: noisy copies whose mean gradient is followed.
         jitter: their noise, as a share of eps.
         queries: of Square.
@@ -90,11 +90,11 @@ class Effort:
 def attacks_on(
     classes: int, variants: Sequence[str], surrogates: Sequence[nn.Module], reference: Attack, effort: Effort
 ) -> Iterator[Entry]:
-    """The attacks, the one that they are compared with first, the cheap ones before the dear.
+    """The attacks, the reference first, cheap ones before expensive ones.
 
     Args:
         classes: of the network.
-        variants: names of what it offers to craft on.
+        variants: names of the networks that it offers to craft on.
         surrogates: other networks for the same inputs and classes.
         reference: whose threat is that of all.
         effort: how much is spent.
@@ -102,26 +102,26 @@ def attacks_on(
     yield Entry(reference, REFERENCE, describe(reference))
     threat = reference.threat
     steps, restarts = effort.steps, effort.restarts
-    both = [PGD(threat=threat, steps=steps, restarts=restarts, loss=loss) for loss in (None, "margin")]
-    yield from (Entry(one, WHITE, describe(one)) for one in both)
+    pgds = [PGD(threat=threat, steps=steps, restarts=restarts, loss=loss) for loss in (None, "margin")]
+    yield from (Entry(pgd, WHITE, describe(pgd)) for pgd in pgds)
     for name in variants:
-        yield from (Entry(Variant(attack=one, variant=name), VARIANT, f"{describe(one)} on {name!r}") for one in both)
+        yield from (Entry(Variant(attack=pgd, variant=name), VARIANT, f"{describe(pgd)} on {name!r}") for pgd in pgds)
     for number, surrogate in enumerate(surrogates, start=1):
-        for one in both:
-            label = f"{describe(one)} on surrogate {number}"
-            yield Entry(Transfer(attack=one, surrogate=surrogate), TRANSFER, label)
+        for pgd in pgds:
+            label = f"{describe(pgd)} on surrogate {number}"
+            yield Entry(Transfer(attack=pgd, surrogate=surrogate), TRANSFER, label)
     targets = classes - 1 if effort.targets is None else min(effort.targets, classes - 1)
     if targets:
-        led = APGD(threat=threat, steps=steps, targets=targets, loss="margin")
-        yield Entry(led, WHITE, describe(led))
+        targeted = APGD(threat=threat, steps=steps, targets=targets, loss="margin")
+        yield Entry(targeted, WHITE, describe(targeted))
     if effort.jitters:
         inner = PGD(threat=threat, steps=steps, loss="margin")
-        mean = EoT(attack=inner, draws=effort.jitters, transforms=Jitter(threat, effort.jitter))
-        yield Entry(mean, WHITE, f"{describe(inner)}, mean over {effort.jitters} jitters")
-    yield from _blind(threat, effort)
+        averaged = EoT(attack=inner, draws=effort.jitters, transforms=Jitter(threat, effort.jitter))
+        yield Entry(averaged, WHITE, f"{describe(inner)}, mean over {effort.jitters} jitters")
+    yield from _gradient_free(threat, effort)
 
 
-def _blind(threat: Threat, effort: Effort) -> Iterator[Entry]:
+def _gradient_free(threat: Threat, effort: Effort) -> Iterator[Entry]:
     if effort.corners:
         corners = Corners(threat=threat, queries=effort.corners)
         yield Entry(corners, BLACK, describe(corners), effort.corner_inputs)

@@ -1,11 +1,11 @@
-"""One attack at all budgets: every input at each of them, only those that stand so far, or all budgets from one run."""
+"""One attack at all budgets: every input at each of them, only those robust so far, or all budgets from one run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ class Cost:
     stages: tuple[Stage, ...] = ()
 
     def __add__(self, other: Cost) -> Cost:
-        """Both together; the parts are not told of a sum."""
-        spent = self.forwards + other.forwards, self.backwards + other.backwards
-        return Cost(*spent, self.seconds + other.seconds)
+        """Both together; a sum has no parts."""
+        passes = self.forwards + other.forwards, self.backwards + other.backwards
+        return Cost(*passes, self.seconds + other.seconds)
 
     def each(self, count: int) -> dict[str, float]:
         """The mean over ``count`` inputs."""
@@ -44,17 +44,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of one attack.
+    """The result of one attack at all budgets.
 
     Attributes:
-        stands: by budget, (N,) bool, the inputs that were right and still are.
+        robust: by budget, (N,) bool, the inputs that are classified correctly, under the attack too.
         costs: by budget, where something was attacked for it.
-        reused: by budget, how many inputs were known to be beaten from a smaller one.
-        distance: (N,) float64, of a minimum-norm attack, the size of the smallest perturbation that was found for each
+        reused: by budget, for how many inputs the attack was successful at a smaller one already.
+        distance: (N,) float64, of a minimum-norm attack, the size of the smallest successful perturbation of each
             input: 0 where none is needed, infinite where none was found.
     """
 
-    stands: dict[float, Tensor]
+    robust: dict[float, Tensor]
     costs: dict[float, Cost] = field(default_factory=dict)
     reused: dict[float, int] = field(default_factory=dict)
     distance: Tensor | None = None
@@ -67,49 +67,46 @@ class Sweep:
 
 def at_budget(attack: Attack, eps: float) -> Attack:
     """The same attack under another eps; an explicit step size keeps its proportion, a wrapped attack takes the eps."""
-    inside = getattr(attack, "attack", None)
-    if isinstance(inside, Attack):
-        return cast(Attack, replace(cast(Any, attack), attack=at_budget(inside, eps)))
-    changes: dict[str, Any] = {"threat": replace(attack.threat, eps=eps)}
-    step = getattr(attack, "step_size", None)
-    if step is not None and math.isfinite(attack.threat.eps) and math.isfinite(eps) and attack.threat.eps > 0:
-        changes["step_size"] = step * eps / attack.threat.eps
-    return cast(Attack, replace(cast(Any, attack), **changes))
+    threat, step = attack.threat, attack.innermost.settings().get("step_size")
+    changes: dict[str, Any] = {"threat": replace(threat, eps=eps)}
+    if step is not None and math.isfinite(threat.eps) and math.isfinite(eps) and threat.eps > 0:
+        changes["step_size"] = step * eps / threat.eps
+    return attack.varied(**changes)
 
 
 def runs(attack: Attack, budgets: Sequence[float]) -> list[Attack]:
     """The attack as it is run for these budgets: once for each, or once for all if it looks for the smallest."""
-    if isinstance(attack.core, MinimumNorm):
+    if isinstance(attack.innermost, MinimumNorm):
         return [at_budget(attack, math.inf)]
     return [at_budget(attack, eps) for eps in budgets if eps > 0]
 
 
-def sweep(subject: Subject, attack: Attack, budgets: Sequence[float], right: Tensor, *, reuse: bool) -> Sweep:
+def sweep(subject: Subject, attack: Attack, budgets: Sequence[float], correct: Tensor, *, reuse: bool) -> Sweep:
     """Attack at every budget.
 
     Args:
-        subject: whom and on what.
+        subject: the network and its inputs.
         attack: its own eps does not matter.
-        budgets: rising; at 0 what is right stands.
-        right: (N,) bool, the inputs that the network gets right.
-        reuse: whether what fell at a smaller budget counts as fallen at a larger one: the same point is allowed there.
+        budgets: rising; at 0 the correct inputs are robust.
+        correct: (N,) bool, the inputs that the network classifies correctly.
+        reuse: whether a success at a smaller budget counts at a larger one as well: the same point is allowed there.
     """
-    if isinstance(attack.core, MinimumNorm):
-        return _smallest(subject, attack, budgets, right)
-    found, standing = Sweep({}), right
+    if isinstance(attack.innermost, MinimumNorm):
+        return _sweep_by_distance(subject, attack, budgets, correct)
+    result, robust_so_far = Sweep({}), correct
     for eps in budgets:
         if eps > 0:
-            # The first time all are asked, so that other questions can share the answer.
-            rows = standing.nonzero().squeeze(1) if reuse and found.costs else None
-            success, found.costs[eps] = _beaten(subject, at_budget(attack, eps), rows)
-            found.reused[eps] = 0 if rows is None else int((right & ~standing).sum())
-            standing = (standing if reuse else right) & ~success
-        found.stands[eps] = standing
-    return found
+            # The first time all are attacked, so that other audits can share the result.
+            rows = robust_so_far.nonzero().squeeze(1) if reuse and result.costs else None
+            success, result.costs[eps] = _success_at(subject, at_budget(attack, eps), rows)
+            result.reused[eps] = 0 if rows is None else int((correct & ~robust_so_far).sum())
+            robust_so_far = (robust_so_far if reuse else correct) & ~success
+        result.robust[eps] = robust_so_far
+    return result
 
 
-def _beaten(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[Tensor, Cost]:
-    """(N,) bool, which of ``rows`` (or of all inputs) the attack beats, and what that cost."""
+def _success_at(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[Tensor, Cost]:
+    """(N,) bool, for which of ``rows`` (or of all inputs) the attack is successful, and what that cost."""
     if rows is None:
         timed = subject.attacked(attack, search="first")
         return timed.outcome.success, cost(timed)
@@ -121,13 +118,13 @@ def _beaten(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[Tens
     return success, cost(timed)
 
 
-def _smallest(subject: Subject, attack: Attack, budgets: Sequence[float], right: Tensor) -> Sweep:
-    """One run without a limit says for every budget who stands: those whose distance is larger."""
+def _sweep_by_distance(subject: Subject, attack: Attack, budgets: Sequence[float], correct: Tensor) -> Sweep:
+    """One run without a limit gives the robust inputs at every budget: those with a larger distance."""
     timed = subject.attacked(at_budget(attack, math.inf), search="first")
     outcome = timed.outcome
-    distance = torch.where(outcome.success, outcome.distance.double(), math.inf).masked_fill(~right, 0.0)
-    stands = {eps: right & ((distance > eps) | ~distance.isfinite()) for eps in budgets}
-    return Sweep(stands, {math.inf: cost(timed)}, {}, distance)
+    distance = torch.where(outcome.success, outcome.distance.double(), math.inf).masked_fill(~correct, 0.0)
+    robust = {eps: correct & ((distance > eps) | ~distance.isfinite()) for eps in budgets}
+    return Sweep(robust, {math.inf: cost(timed)}, {}, distance)
 
 
 def cost(timed: Timed) -> Cost:
@@ -136,15 +133,15 @@ def cost(timed: Timed) -> Cost:
     return Cost(int(outcome.forwards.sum()), int(outcome.backwards.sum()), timed.seconds, outcome.stages)
 
 
-def distances(distance: Tensor, right: Tensor, seed: int) -> dict[str, Any]:
-    """Of (N,) distances: their median over the inputs that were right, how many were found, and the whole curve.
+def distances(distance: Tensor, correct: Tensor, seed: int) -> dict[str, Any]:
+    """Of (N,) distances: their median over the correct inputs, how many were found, and the whole curve.
 
     The curve has the accuracy just after each of at most 100 distances, over all inputs.
     """
-    needed = distance[right]
-    found = needed[needed.isfinite()].sort().values
-    steps = found[torch.linspace(0, max(0, len(found) - 1), min(_POINTS, len(found))).long().to(found.device)]
+    needed = distance[correct]
+    finite = needed[needed.isfinite()].sort().values
+    steps = finite[torch.linspace(0, max(0, len(finite) - 1), min(_POINTS, len(finite))).long().to(finite.device)]
     points = [0.0, *dict.fromkeys(eps for eps in steps.tolist() if eps > 0)]
-    curve = [{"eps": eps, **accuracy(right & (distance > eps))} for eps in points]
-    told = {"found": len(found), "right": len(needed), "curve": curve}
-    return {**told, **median(needed, seed)} if len(needed) else told
+    curve = [{"eps": eps, **accuracy(correct & (distance > eps))} for eps in points]
+    summary = {"found": len(finite), "right": len(needed), "curve": curve}
+    return {**summary, **median(needed, seed)} if len(needed) else summary

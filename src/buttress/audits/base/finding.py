@@ -1,4 +1,4 @@
-"""What an audit answers with: plain data that survives JSON, one sentence, and how serious it is."""
+"""The result of an audit: plain data that survives JSON, one sentence, and how serious it is."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one question about one network.
+    """The result of one audit of one network.
 
     Attributes:
-        kind: what was asked, which is also how it is drawn: "robustness", "layers", "examples", "boundary" ...
+        kind: the audit, which is also how it is drawn: "robustness", "layers", "examples", "boundary" ...
         title: a heading of a few words.
         verdict: one sentence in plain words.
         severity: "good", "info", "warning" or "bad".
         data: figures, as plain numbers, texts, lists and dictionaries.
-        next: the attack to run next, where the audit proposes one; for whoever asked, and in no file.
+        next: the attack to run next, where the audit proposes one; for the caller, and in no file.
     """
 
     kind: str
@@ -39,27 +39,27 @@ class Finding:
 
 def to_json(networks: Mapping[str, Iterable[Finding]], facts: Mapping[str, Any]) -> str:
     """Findings by network, and facts about the run, as the text of ``findings.json``."""
-    plain = {name: [_plain(finding) for finding in found] for name, found in networks.items()}
+    plain = {name: [_plain(finding) for finding in findings] for name, findings in networks.items()}
     content = {"facts": dict(facts), "networks": plain}
-    return json.dumps(_writable(content, "findings"), indent=1, allow_nan=False)
+    return json.dumps(_json_value(content, "findings"), indent=1, allow_nan=False)
 
 
 def _plain(finding: Finding) -> dict[str, Any]:
-    found = asdict(replace(finding, next=None))
-    del found["next"]
-    return found
+    plain = asdict(replace(finding, next=None))
+    del plain["next"]
+    return plain
 
 
-def _writable(value: Any, where: str) -> Any:
+def _json_value(value: Any, where: str) -> Any:
     """Plain data with what JSON has no number for: an infinite budget as the text "inf", NaN as null.
 
     Raises:
         UserError: for what is no plain data, naming its place.
     """
     if isinstance(value, Mapping):
-        return {str(key): _writable(part, f"{where}.{key}") for key, part in value.items()}
+        return {str(key): _json_value(part, f"{where}.{key}") for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_writable(part, where) for part in value]
+        return [_json_value(part, where) for part in value]
     if isinstance(value, float) and value == math.inf:
         return "inf"
     if isinstance(value, float) and not math.isfinite(value):
@@ -71,7 +71,7 @@ def _writable(value: Any, where: str) -> Any:
     )
 
 
-def _budgets(tree: dict[str, Any]) -> dict[str, Any]:
+def _with_infinite_budgets(tree: dict[str, Any]) -> dict[str, Any]:
     for key in _BUDGETS & set(tree):
         if tree[key] == "inf":
             tree[key] = math.inf
@@ -85,14 +85,14 @@ def read(path: str | Path) -> tuple[dict[str, list[Finding]], dict[str, Any]]:
         UserError: when the file is missing or is something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_budgets)
-        networks = {name: [Finding(**f) for f in found] for name, found in content["networks"].items()}
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_with_infinite_budgets)
+        networks = {name: [Finding(**f) for f in findings] for name, findings in content["networks"].items()}
         facts = dict(content["facts"])
     except FileNotFoundError:
         raise UserError(f"there is no {path}: audit the network first") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no findings.json of buttress ({type(error).__name__}: {error})") from None
-    if any(f.severity not in get_args(Severity) for found in networks.values() for f in found):
+    if any(f.severity not in get_args(Severity) for findings in networks.values() for f in findings):
         raise UserError(
             f"{path} is no findings.json of buttress: a severity is none of {', '.join(get_args(Severity))}"
         )

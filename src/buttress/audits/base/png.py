@@ -24,12 +24,12 @@ def png(image: ArrayLike) -> str:
     """
     from PIL import Image
 
-    found = np.asarray(image)
-    fits = found.ndim == 2 or (found.ndim == 3 and found.shape[2] == 3)
-    if not fits or found.size == 0 or found.dtype != np.uint8:
-        raise UserError(f"an image is (H, W) or (H, W, 3) uint8; got {found.shape} {found.dtype}")
+    array = np.asarray(image)
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if not fits or array.size == 0 or array.dtype != np.uint8:
+        raise UserError(f"an image is (H, W) or (H, W, 3) uint8; got {array.shape} {array.dtype}")
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(found)).save(file, "PNG", optimize=True)
+    Image.fromarray(np.ascontiguousarray(array)).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

@@ -1,17 +1,18 @@
-"""How sure a figure is: exact intervals of shares, paired differences, medians; every draw from a seed."""
+"""How certain a figure is: exact intervals of shares, paired differences, medians; every draw from a seed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from buttress.random import generator
 
 INTERVAL = "exact binomial, 95 %"
-TIMES = 2000  # resamplings of a bootstrap
+RESAMPLES = 2000  # resamplings of a bootstrap
 _AT_ONCE = 1 << 22  # indices drawn at once
 
 
@@ -23,15 +24,18 @@ def interval(successes: int, count: int) -> tuple[float, float]:
     return float(bounds.low), float(bounds.high)
 
 
-def accuracy(found: Tensor) -> dict[str, float]:
+def accuracy(hits: Tensor) -> dict[str, float]:
     """Of (N,) bool: the share that is true, with its exact interval."""
-    successes, count = int(found.sum()), len(found)
+    successes, count = int(hits.sum()), len(hits)
     low, high = interval(successes, count)
     return {"accuracy": successes / count, "low": low, "high": high}
 
 
 def bootstrap(count: int, statistic: Callable[[Tensor], Tensor], seed: int) -> tuple[float, float]:
     """The percentile interval at 95 % of a statistic over resampled inputs (Efron, 1979).
+
+    By hand: `scipy.stats.bootstrap` interpolates between resamples, which has no meaning between a number and
+    infinity (the distance of an input for which no adversarial example was found), and has no stream of our seeds.
 
     Args:
         count: inputs, N.
@@ -40,12 +44,11 @@ def bootstrap(count: int, statistic: Callable[[Tensor], Tensor], seed: int) -> t
     """
     random, step = generator(seed, "bootstrap"), max(1, _AT_ONCE // count)
     parts = [
-        statistic(torch.randint(count, (min(step, TIMES - start), count), generator=random))
-        for start in range(0, TIMES, step)
+        statistic(torch.randint(count, (min(step, RESAMPLES - start), count), generator=random))
+        for start in range(0, RESAMPLES, step)
     ]
     values = torch.cat(parts).double().sort().values
-    # Order statistics, not interpolated: between a number and infinity there is nothing to be told.
-    return float(values[round(0.025 * (TIMES - 1))]), float(values[round(0.975 * (TIMES - 1))])
+    return float(values[round(0.025 * (RESAMPLES - 1))]), float(values[round(0.975 * (RESAMPLES - 1))])
 
 
 def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
 
     Returns:
         ``difference``, the second share minus the first, with its bootstrap interval ``low`` to ``high`` over inputs,
-        both staying together; ``gained`` and ``lost``, how many inputs only the second and only the first has; ``p``
+        both resampled together; ``gained`` and ``lost``, how many inputs only the second and only the first has; ``p``
         of McNemar's exact test, 1 where no input differs.
     """
     from scipy.stats import binomtest
@@ -69,10 +72,5 @@ def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
 def median(values: Tensor, seed: int) -> dict[str, float]:
     """The median of (N,) values, some perhaps infinite, with its bootstrap interval: ``median``, ``low``, ``high``."""
     values = values.detach().cpu().double()
-
-    def middle(rows: Tensor) -> Tensor:
-        rows, half = rows.sort(-1).values, rows.shape[-1] // 2
-        return rows[..., half] if rows.shape[-1] % 2 else (rows[..., half - 1] + rows[..., half]) / 2
-
-    low, high = bootstrap(len(values), lambda index: middle(values[index]), seed)
-    return {"median": float(middle(values)), "low": low, "high": high}
+    low, high = bootstrap(len(values), lambda index: torch.from_numpy(np.median(values[index], axis=1)), seed)
+    return {"median": float(np.median(values)), "low": low, "high": high}

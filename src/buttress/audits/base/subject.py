@@ -1,13 +1,13 @@
-"""What all audits share: the network and the data they ask about, and the examples that have been crafted already."""
+"""What all audits share: the network, the data, and the examples that have been crafted already."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,32 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.attacks import AttackResult, Perturbation
 from buttress.audits.base.attack_label import describe as describe
-from buttress.audits.base.evaluation import settings_of, settle
-from buttress.audits.base.evaluation.groups import GROUP, Data, Work, batch, crafted, cut, on
+from buttress.audits.base.evaluation import search_precision, settings_of
+from buttress.audits.base.evaluation.groups import (
+    GROUP,
+    Data,
+    GroupAttack,
+    attack_groups,
+    batch,
+    split_tensors,
+    to_device,
+)
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
 from buttress.data.dataset import Split
+from buttress.engine.attack_result import concatenated
 from buttress.engine.digests import digest as digest
 from buttress.engine.digests import digest_of
 from buttress.engine.oracle import Search
-from buttress.engine.perturbation import concatenated
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision
+from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
 from buttress.tasks import Task
+from buttress.threat import Threat
+from buttress.validation import whole
 
 _GROUP = GROUP
 
@@ -44,7 +55,7 @@ class Timed:
 
 @dataclass
 class Subject:
-    """One network under audit, and the inputs it is asked about.
+    """One network under audit, and its inputs.
 
     Attributes:
         model: the network.
@@ -55,7 +66,7 @@ class Subject:
         seed: of all attacks.
         precision: of the attacks' search; verdicts are float32.
         batch_size: inputs computed at once.
-        folder: where what is crafted is kept group by group, so that an audit that was stopped can go on; nowhere
+        folder: where crafted examples are stored group by group, so that an audit that was stopped can go on; nowhere
             unless given.
     """
 
@@ -97,26 +108,30 @@ class Subject:
         return self.store[key]
 
     def _attack(self, attack: Perturbation, search: Search, rows: Tensor | None, key: str) -> Timed:
-        about = (self.x, self.y, self.ids)
-        x, y, ids = about if rows is None else (values[rows] for values in about)
-        named = ("model", "task", "seed", "precision", "batch_size")
-        settings: dict[str, Any] = {name: getattr(self, name) for name in named}
-        work = Work(attack=attack, search=search, device=x.device, **settings)
+        tensors = (self.x, self.y, self.ids)
+        x, y, ids = tensors if rows is None else (values[rows] for values in tensors)
+        shared = ("model", "task", "seed", "precision", "batch_size")
+        settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        attack_group = GroupAttack(attack=attack, search=search, device=x.device, **settings)
         folder = None if self.folder is None else self.folder / key[:16]
-        chosen = open_folder(folder, partial(_known, work), True, partial(settle, work, x, y))
-        self.precision = chosen if self.precision == "auto" else self.precision
+        precision = open_folder(
+            folder, partial(_identity, attack_group), True, partial(search_precision, attack_group, x, y)
+        )
+        self.precision = precision if self.precision == "auto" else self.precision
         parts, seconds = [], 0.0
-        for group in crafted(cut(x, y, ids, _GROUP), replace(work, precision=chosen), folder):
-            parts.append(on(x.device, group.outcome))
+        for group in attack_groups(
+            split_tensors(x, y, ids, _GROUP), replace(attack_group, precision=precision), folder
+        ):
+            parts.append(to_device(x.device, group.outcome))
             seconds += group.seconds
             if self.watch is not None:
                 self.watch(describe(attack), min(1.0, (group.index + 1) * _GROUP / len(x)))
         return Timed(concatenated(parts), seconds)
 
 
-def _known(work: Work) -> dict[str, Any]:
-    """What a kept outcome is recognised by. Not the precision: what was crafted in any is good for all."""
-    return {name: value for name, value in settings_of(work, _GROUP).items() if name != "precision"}
+def _identity(attack_group: GroupAttack) -> dict[str, Any]:
+    """What a stored outcome is recognised by. Not the precision: examples crafted in any serve all."""
+    return {name: value for name, value in settings_of(attack_group, _GROUP).items() if name != "precision"}
 
 
 @dataclass(frozen=True)
@@ -133,21 +148,28 @@ class Stored(Perturbation):
 
 
 class Audit(ABC):
-    """A question put to a trained network: a frozen dataclass of plain fields, answering with a `Finding`."""
+    """A question about a trained network: a frozen dataclass of plain fields that returns a `Finding`."""
 
     def check(self, subject: Subject) -> None:  # noqa: B027  # most audits are for any network
-        """Refuse a network of which this cannot be asked; all audits of a run do so before the first is asked.
+        """Refuse a network that this audit does not apply to; all audits of a run do so before the first begins.
 
         Raises:
             UserError: saying what network it needs.
         """
 
+    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
+        """A copy with every threat filled in that was not given; see `resolve_threats`."""
+        members: Any = fields(self) if is_dataclass(self) else ()
+        values = {f.name: getattr(self, f.name) for f in members}
+        changes = resolved_settings(values, {f.name: f.default for f in members}, threat, usual)
+        return cast(Self, replace(cast(Any, self), **changes)) if changes else self
+
     @abstractmethod
     def ask(self, subject: Subject) -> Finding:
-        """Answer for this network; crafted examples come from ``subject.attacked``."""
+        """Audit this network; crafted examples come from ``subject.attacked``."""
 
     def __call__(self, model: nn.Module, data: Data, **settings: Any) -> Finding:
-        """Ask one network; settings as for `subject`."""
+        """Audit one network; settings as for `subject`."""
         return run(model, data, [self], **settings)[0]
 
 
@@ -168,7 +190,7 @@ def subject(
     watch: Callable[[str, float], None] | None = None,
     folder: Path | None = None,
 ) -> Subject:
-    """Gather a network and its inputs, on the network's device.
+    """A network and its inputs, on the network's device.
 
     Raises:
         UserError: when there are no inputs.
@@ -189,8 +211,7 @@ def subject(
         raise UserError("an audit needs at least one input; the data is empty")
     device = next((p.device for p in model.parameters()), x.device)
     names = tuple(classes) if classes is not None else tuple(str(c) for c in range(int(y.max()) + 1))
-    if batch_size < 1:
-        raise UserError(f"batch_size must be 1 or more; got {batch_size}")
+    whole("batch_size", batch_size)
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
@@ -202,15 +223,15 @@ def run(
     audits: Sequence[Audit],
     **settings: Any,
 ) -> list[Finding]:
-    """Put each audit to ``model``; examples crafted for one serve the others.
+    """Run each audit on ``model``; examples crafted for one serve the others.
 
     Args:
         model: the network; it comes back as it was.
         data: a split of a data set, or any iterable of (x, y) batches.
-        audits: what to ask.
+        audits: what to run.
         **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
     """
-    about = subject(model, data, **settings)
+    shared_subject, audits = subject(model, data, **settings), resolve_threats(list(audits))
     for audit in audits:
-        audit.check(about)
-    return [audit.ask(about) for audit in audits]
+        audit.check(shared_subject)
+    return [audit.ask(shared_subject) for audit in audits]

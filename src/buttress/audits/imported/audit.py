@@ -1,4 +1,4 @@
-"""How good are examples that others made: a file of adversarial inputs, held against a threat and scored."""
+"""Robust accuracy against adversarial examples from a file, checked against a threat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.audits.imported.tensor_file import Examples, read
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, budget_text, norms, per_row
 
 _TOLERANCE = 1e-6  # a file's float32 may round an input at the very edge outwards
 _HALF_LEVEL = 0.5 / 255
@@ -26,9 +26,9 @@ _HALF_LEVEL = 0.5 / 255
 class Imported(Audit):
     """Robust accuracy against adversarial examples from a file; those outside the threat are rejected, and counted.
 
-    Each example belongs to the input of its id; without ids in the file, to the one at its place. An input whose
-    example is rejected counts as not beaten: it stands if the network gets it right unperturbed. So the figure is the
-    accuracy under what the file shows within the threat, and with many rejected it says little.
+    Each example belongs to the input of its id; without ids in the file, to the one at its position. For an input whose
+    example is rejected the attack counts as not successful. So the figure is the accuracy under the examples within
+    the threat, and with many rejected it means little.
 
     Args:
         file: .safetensors, .pt or .pth, .npz or .npy with x_adv, and perhaps ids and y; NCHW images in the box, or
@@ -37,41 +37,42 @@ class Imported(Audit):
     """
 
     file: Path
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def ask(self, subject: Subject) -> Finding:
-        """Read the file, find each input's example, reject what is not allowed, score the rest.
+        """Read the file, find each input's example, reject those outside the threat, evaluate the rest.
 
         Raises:
             UserError: when the file cannot be read or its examples do not belong to these inputs.
         """
         examples = read(self.file)
-        given = _aligned(examples, subject, self.file).to(subject.x)
-        allowed = self.threat.contains(given, subject.x, _TOLERANCE)
-        x_adv = torch.where(per_row(allowed, given), given, subject.x)
-        right = ~subject.task.is_adversarial(subject.logits, subject.y)
+        candidates = _aligned(examples, subject, self.file).to(subject.x)
+        allowed = self.threat.contains(candidates, subject.x, _TOLERANCE)
+        x_adv = torch.where(per_row(allowed, candidates), candidates, subject.x)
+        correct = ~subject.task.is_adversarial(subject.logits, subject.y)
         success = subject.task.is_adversarial(subject.output(x_adv), subject.y)
-        stands, count = right & ~(allowed & success), int(allowed.sum())
-        rejected = self._rejected(given[~allowed], subject.x[~allowed], examples.eight_bit)
-        robust, clean = accuracy(stands), accuracy(right)
+        robust_rows, count = correct & ~(allowed & success), int(allowed.sum())
+        rejected = self._rejected(candidates[~allowed], subject.x[~allowed], examples.eight_bit)
+        robust, clean = accuracy(robust_rows), accuracy(correct)
         data = {
             "file": str(self.file),
-            "inputs": len(right),
+            "inputs": len(correct),
             "norm": self.threat.norm,
             "eps": self.threat.eps,
             "interval": INTERVAL,
             "clean": clean,
             "robust": robust,
             "accepted": count,
-            "beaten": int((right & success & allowed).sum()),
+            "beaten": int((correct & success & allowed).sum()),
             "rejected": rejected,
             "eight_bit": examples.eight_bit,
             "same_inputs": same_inputs(subject),
         }
         verdict = (
-            f"{robust['accuracy']:.1%} ({robust['low']:.1%} to {robust['high']:.1%}) of {len(right)} inputs stand "
-            f"against the examples of {Path(self.file).name} in {self.threat.norm} eps {budget_text(self.threat.eps)}, "
-            f"{clean['accuracy']:.1%} unperturbed{_told(rejected)}."
+            f"Robust accuracy on {len(correct)} inputs is {robust['accuracy']:.1%} ({robust['low']:.1%} to "
+            f"{robust['high']:.1%}) under the examples of {Path(self.file).name} in {self.threat.norm} eps "
+            f"{budget_text(self.threat.eps)}, "
+            f"{clean['accuracy']:.1%} unperturbed{_rejection_text(rejected)}."
         )
         return Finding("imported", "Imported examples", verdict, self._severity(rejected, clean, robust), data)
 
@@ -84,9 +85,11 @@ class Imported(Audit):
             rows = torch.nan_to_num(x_adv.double(), nan=torch.inf).flatten(1)
             outside = torch.maximum(low - rows, rows - high).amax(1).clamp(min=0)
         # What rounding adds at most: half a level in every value.
-        room = float(norms(torch.full((1, x[0:1].numel() or 1), _HALF_LEVEL, dtype=torch.float64), self.threat.norm))
+        half_level = float(
+            norms(torch.full((1, x[0:1].numel() or 1), _HALF_LEVEL, dtype=torch.float64), self.threat.norm)
+        )
         excess = size - self.threat.eps
-        rounding = (excess <= room + _TOLERANCE) & (outside <= _TOLERANCE)
+        rounding = (excess <= half_level + _TOLERANCE) & (outside <= _TOLERANCE)
         return {
             "count": len(size),
             "over_eps": int((excess > _TOLERANCE).sum()),
@@ -102,10 +105,10 @@ class Imported(Audit):
         return "bad" if robust["accuracy"] < 0.1 * clean["accuracy"] else "info"
 
 
-def _told(rejected: dict[str, Any]) -> str:
+def _rejection_text(rejected: dict[str, Any]) -> str:
     if not rejected["count"]:
         return "; all are inside the threat"
-    text = f"; {rejected['count']} are outside the threat, so rejected and counted as not beaten"
+    text = f"; {rejected['count']} are outside the threat, so rejected and counted as not successful"
     if rejected["over_eps"]:
         text += f": {rejected['over_eps']} by size, by {rejected['largest_excess']:.3g} at most"
     if rejected["outside_box"]:
@@ -126,31 +129,31 @@ def _aligned(examples: Examples, subject: Subject, file: Path) -> Tensor:
     """
     x_adv, ids, y, count = examples.x_adv, examples.ids, examples.y, len(subject.x)
     if x_adv.shape[1:] != subject.x.shape[1:]:
-        turned = x_adv.dim() == 4 and x_adv.permute(0, 3, 1, 2).shape[1:] == subject.x.shape[1:]
-        hint = ": put the channels first, (N, C, H, W)" if turned else ""
+        channels_last = x_adv.dim() == 4 and x_adv.permute(0, 3, 1, 2).shape[1:] == subject.x.shape[1:]
+        hint = ": put the channels first, (N, C, H, W)" if channels_last else ""
         raise UserError(f"{file} holds examples of {_shape(x_adv)}, the inputs are {_shape(subject.x)}{hint}")
     if ids is None:
         if len(x_adv) != count:
             raise UserError(
-                f"{file} holds {len(x_adv)} examples and no ids, asked about are {count} inputs: ask about as many, "
-                "in the file's order, or add ids"
+                f"{file} holds {len(x_adv)} examples and no ids for {count} inputs: give as many inputs, in "
+                "the file's order, or add ids"
             )
-        place = torch.arange(count)
+        position = torch.arange(count)
     else:
         order = ids.argsort()
-        known, wanted = ids[order], subject.ids.cpu()
-        if bool((known.diff() == 0).any()):
+        sorted_ids, wanted = ids[order], subject.ids.cpu()
+        if bool((sorted_ids.diff() == 0).any()):
             raise UserError(f"{file} holds two examples of one id: keep one of each")
-        at = torch.searchsorted(known, wanted).clamp(max=max(0, len(known) - 1))
-        missing = known[at] != wanted if len(known) else torch.ones_like(wanted, dtype=torch.bool)
+        index = torch.searchsorted(sorted_ids, wanted).clamp(max=max(0, len(sorted_ids) - 1))
+        missing = sorted_ids[index] != wanted if len(sorted_ids) else torch.ones_like(wanted, dtype=torch.bool)
         if bool(missing.any()):
             which = int(wanted[missing][0])
             raise UserError(f"{file} lacks {int(missing.sum())} of {count} inputs, the first with id {which}")
-        place = order[at]
-    if y is not None and not torch.equal(y[place], subject.y.cpu()):
-        wrong = int((y[place] != subject.y.cpu()).sum())
+        position = order[index]
+    if y is not None and not torch.equal(y[position], subject.y.cpu()):
+        wrong = int((y[position] != subject.y.cpu()).sum())
         raise UserError(f"{file} gives {wrong} of {count} inputs another label: is it of other data or another order?")
-    return x_adv[place]
+    return x_adv[position]
 
 
 def _shape(x: Tensor) -> str:

@@ -53,20 +53,20 @@ def read(file: str | Path) -> Examples:
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     try:
-        found = _load(path)
-        entries = {str(k): _plain(v) for k, v in found.items() if isinstance(v, Tensor | np.ndarray)}
+        content = _load(path)
+        entries = {str(k): _plain(v) for k, v in content.items() if isinstance(v, Tensor | np.ndarray)}
     except pickle.UnpicklingError:
         raise UserError(f"{path} holds more than tensors, which could run code: save a dict of tensors") from None
     except Exception as error:  # a damaged file makes its reader raise anything
         reason = str(error).partition("\n")[0]
-        told = isinstance(error, SafetensorError | OSError | RuntimeError | ValueError)
-        if not reason or "pickle" in reason or not told:  # advice that is unsafe, or no sentence
+        readable = isinstance(error, SafetensorError | OSError | RuntimeError | ValueError)
+        if not reason or "pickle" in reason or not readable:  # advice that is unsafe, or no sentence
             reason = "damaged, or no file of plain tensors"
         raise UserError(f"{path} cannot be read ({reason})") from None
     x_adv = _entry(entries, _EXAMPLES)
     if x_adv is None or x_adv.dim() < 2 or not (x_adv.is_floating_point() or x_adv.dtype == torch.uint8):
-        held = ", ".join(f"{name} {tuple(v.shape)} {v.dtype}".replace("torch.", "") for name, v in entries.items())
-        raise UserError(f"{path} needs x_adv, (N, ...) floats or uint8; it holds {held or 'no tensors'}")
+        names = ", ".join(f"{name} {tuple(v.shape)} {v.dtype}".replace("torch.", "") for name, v in entries.items())
+        raise UserError(f"{path} needs x_adv, (N, ...) floats or uint8; it holds {names or 'no tensors'}")
     ids, y = _entry(entries, _IDS), _entry(entries, _LABELS)
     for name, values in (("ids", ids), ("y", y)):
         if values is not None and (values.is_floating_point() or values.shape != x_adv.shape[:1]):
@@ -85,13 +85,13 @@ def _load(path: Path) -> Mapping[Any, Any]:
     if path.suffix == ".safetensors":
         return load_file(path)
     if path.suffix in (".pt", ".pth"):
-        found = torch.load(path, weights_only=True, map_location="cpu")
+        content = torch.load(path, weights_only=True, map_location="cpu")
     else:
         with path.open("rb") as handle:  # numpy leaves a broken file open
-            found = np.load(handle, allow_pickle=False)
+            content = np.load(handle, allow_pickle=False)
             if path.suffix == ".npz":
-                return dict(found)
-    return found if isinstance(found, Mapping) else {"x_adv": found}
+                return dict(content)
+    return content if isinstance(content, Mapping) else {"x_adv": content}
 
 
 def _plain(value: Any) -> Tensor:

@@ -11,20 +11,20 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.attacks.corruptions.gaussian import Gaussian
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Audit, Stored, Subject, describe
-from buttress.audits.lipschitz.block_measures import Measured, Settings, measure
+from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
+from buttress.layers.blocks import block_names
+from buttress.layers.correlation import spearman
 from buttress.layers.profile import to_lists
-from buttress.layers.route import route
 from buttress.layers.select import user_module
-from buttress.layers.tolerance import spearman
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat
+from buttress.validation import number, whole
 
 _TITLE = "Growth of small changes"
 
@@ -42,19 +42,19 @@ class Lipschitz(Audit):
     of the points; of a branch three times as many.
 
     Args:
-        perturbations: whose growth is measured; the first gives the second point and is what the verdict speaks of.
+        perturbations: whose growth is measured; the first gives the second point and is the one in the verdict.
         blocks: names or globs of submodules; the network's children unless given, sequences of blocks taken apart.
         inputs: inputs measured, spread evenly over the data.
         branches: whether the residual branches of blocks that have such are measured.
         iterations: products with J^T J, at most, from each start.
         tolerance: relative, of the singular values.
         starts: random start vectors.
-        exact: inputs for which full Jacobians are made as well (slow): exact singular value, and the upper bound
+        exact: inputs for which full Jacobians are computed as well (slow): exact singular value, and the upper bound
             sqrt(||J||_1 ||J||_inf). Blocks with Jacobians of more than 4 million numbers are left out.
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
-    perturbations: Sequence[Perturbation] = (PGD(threat=Threat(), steps=20), Gaussian(std=0.1))
+    perturbations: Sequence[Perturbation] = (PGD(steps=20), Gaussian(std=0.1))
     blocks: str | Sequence[str] | None = None
     inputs: int = 64
     branches: bool = True
@@ -68,59 +68,58 @@ class Lipschitz(Audit):
         """Refuse what measures nothing."""
         if not self.perturbations:
             raise UserError("the audit lipschitz needs at least one perturbation; got none")
-        if min(self.inputs, self.iterations, self.starts) < 1 or min(self.exact, self.tolerance_inputs) < 0:
-            asked = f"{self.inputs}, {self.iterations}, {self.starts}, {self.exact} and {self.tolerance_inputs}"
-            least = "inputs, iterations and starts must be 1 or more, exact and tolerance_inputs 0 or more"
-            raise UserError(f"{least}; got {asked}")
-        if not 0 < self.tolerance < 1:
-            raise UserError(f"tolerance must be above 0 and below 1; got {self.tolerance}")
+        for name in ("inputs", "iterations", "starts"):
+            whole(name, getattr(self, name))
+        for name in ("exact", "tolerance_inputs"):
+            whole(name, getattr(self, name), 0)
+        number("tolerance", self.tolerance, "(0, 1)")
 
     def check(self, subject: Subject) -> None:
         """Refuse blocks that the network does not have."""
-        route(subject.model, subject.x[:1], self.blocks)
+        block_names(subject.model, subject.x[:1], self.blocks)
 
     def ask(self, subject: Subject) -> Finding:
         """Measure each block at the inputs and at the perturbed ones."""
         count = min(self.inputs, len(subject.x))
         rows = torch.linspace(0, len(subject.x) - 1, count).long().to(subject.x.device)
         x, y, ids = subject.x[rows], subject.y[rows], subject.ids[rows]
-        crafted = {}
+        results = {}
         for perturbation in self.perturbations:
             name = registered_attacks.name_of(perturbation).rpartition(":")[2]
-            while name in crafted:
+            while name in results:
                 name += "'"
-            crafted[name] = subject.attacked(perturbation, rows=rows).outcome
-        moved = {name: outcome.x_adv for name, outcome in crafted.items()}
-        names = route(subject.model, x[:1], self.blocks)
-        parts: list[Measured] = []
+            results[name] = subject.attacked(perturbation, rows=rows).outcome
+        perturbed = {name: outcome.x_adv for name, outcome in results.items()}
+        names = block_names(subject.model, x[:1], self.blocks)
+        parts: list[NetworkMeasures] = []
         size = min(subject.batch_size, count)
-        for at in torch.split(torch.arange(count, device=x.device), size):
-            part = {name: points[at] for name, points in moved.items()}
+        for batch in torch.split(torch.arange(count, device=x.device), size):
+            part = {name: points[batch] for name, points in perturbed.items()}
             exact = max(0, self.exact - len(parts) * size)
             settings = Settings(self.iterations, self.tolerance, self.starts, self.branches, exact, subject.seed)
-            parts.append(measure(subject.model, x[at], part, ids[at], names, settings))
+            parts.append(measure(subject.model, x[batch], part, ids[batch], names, settings))
             if subject.watch is not None:
                 subject.watch("lipschitz", min(1.0, len(parts) * size / count))
-        found = Measured.concatenated(parts)
-        success = crafted[next(iter(crafted))].success
+        measures = NetworkMeasures.concatenated(parts)
+        success = results[next(iter(results))].success
         main = describe(self.perturbations[0])
-        blocks = found.blocks()
-        stored = {name: Stored(ids, points) for name, points in moved.items()}
+        blocks = measures.to_dicts()
+        stored = {name: Stored(ids, points) for name, points in perturbed.items()}
         for entry, more in zip(blocks, self._profile(subject, x, y, ids, names, stored), strict=True):
             entry |= more
         places = _places(subject, blocks)
         data: dict[str, Any] = {
             "inputs": count,
             "seed": subject.seed,
-            "perturbations": list(moved),
+            "perturbations": list(perturbed),
             "main": main,
-            "chained": found.chained,
+            "chained": measures.chain,
             "exact_inputs": min(self.exact, count),
             "tolerance_inputs": min(self.tolerance_inputs, count),
             "blocks": blocks,
             "places": places,
-            "bounds": found.bounds(),
-            "correlation": _correlations(found, success),
+            "bounds": measures.bounds(),
+            "correlation": _correlations(measures, success),
         }
         return Finding("lipschitz", _TITLE, _verdict(data), "info", data)
 
@@ -134,16 +133,16 @@ class Lipschitz(Audit):
         settings: dict[str, Any] = {"seed": subject.seed, "task": subject.task}
         profile = sustainability(subject.model, data, stored, names, batch_size=subject.batch_size, **settings)
         main = next(iter(stored))
-        at = [profile.layers.index(name) for name in names]
-        mean, gain = to_lists(profile.mean[0, at]), to_lists(profile.gain(main)[at])
+        order = [profile.layers.index(name) for name in names]
+        mean, gain = to_lists(profile.mean[0, order]), to_lists(profile.gain(main)[order])
         rows = [{"cm": cm, "gain": g} for cm, g in zip(mean, gain, strict=True)]
         if self.tolerance_inputs:
             some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
             few = _Batches(x[some], y[some], ids[some], subject.batch_size)
             searched = tolerance(subject.model, few, stored[main], names, steps=10, bisections=6, **settings)
-            stated, at = searched.to_dict(), [searched.layers.index(name) for name in names]
-            for row, k in zip(rows, at, strict=True):
-                row |= {"tolerance": stated["tolerance"][k], "margin": stated["margin"][k]}
+            figures, order = searched.to_dict(), [searched.layers.index(name) for name in names]
+            for row, k in zip(rows, order, strict=True):
+                row |= {"tolerance": figures["tolerance"][k], "margin": figures["margin"][k]}
         return rows
 
 
@@ -160,7 +159,7 @@ class _Batches:
 def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
     """The largest singular values of the first, the inner and the last of the blocks that are of one kind.
 
-    Those are the modules with parts of their own whose class is met most often, or, where no class is met twice, all
+    Those are the modules with parts of their own whose class occurs most often, or, where no class occurs twice, all
     that have weights.
     """
     modules = dict(user_module(subject.model).named_modules())
@@ -198,11 +197,11 @@ def _ends(sigmas: list[float]) -> dict[str, float | None]:
     }
 
 
-def _correlations(found: Measured, success: Tensor) -> dict[str, float | None]:
-    """Rank correlations over the inputs: of the bound with the growth that was measured, and with being beaten."""
-    bound, grown = found.product().log(), found.grown(0).log()
+def _correlations(measures: NetworkMeasures, success: Tensor) -> dict[str, float | None]:
+    """Rank correlations over the inputs: of the bound with the measured growth, and with the attack's success."""
+    bound, growth = measures.product().log(), measures.growth(0).log()
     values = {
-        "bound_growth": spearman(bound, grown.where(grown.isfinite(), torch.nan)),
+        "bound_growth": spearman(bound, growth.where(growth.isfinite(), torch.nan)),
         "bound_beaten": spearman(bound, success.to(bound)),
     }
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
@@ -218,12 +217,12 @@ def _verdict(data: dict[str, Any]) -> str:
     if count > 2:
         text += " (first {:.3g}, mean of those between {:.3g}, last {:.3g})".format(*others)
     main = next(iter(data["perturbations"]))
-    if (grown := bounds["measured"].get(main)) is not None:
-        text += f". Under {data['main']} a change grows {grown:.3g}-fold"
+    if (growth := bounds["measured"].get(main)) is not None:
+        text += f". Under {data['main']} a change grows {growth:.3g}-fold"
         if data["chained"]:
             text += f", where the product of the blocks' values is {bounds['product']:.3g}"
         else:
             text += (
-                " from the first of these blocks to the last; more than they passes it on, so no product bounds this"
+                " from the first of these blocks to the last; modules between change it too, so no product bounds this"
             )
     return text + "."

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
+from buttress.layers.blocks import BlockCall, block_calls, is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
-from buttress.layers.route import Passed, branches, chained, passes
 from buttress.layers.select import user_module
 from buttress.random import Random, derive
 
@@ -20,7 +20,7 @@ _LARGEST = 2**22  # numbers in a full Jacobian
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is measured: see the audit's arguments."""
+    """How blocks are measured: see the audit's arguments."""
 
     iterations: int
     tolerance: float
@@ -56,22 +56,22 @@ class Block:
 
 
 def measure(
-    model: nn.Module, x: Tensor, moved: Mapping[str, Tensor], ids: Tensor, names: Sequence[str], settings: Settings
-) -> Measured:
+    model: nn.Module, x: Tensor, perturbed: Mapping[str, Tensor], ids: Tensor, names: Sequence[str], settings: Settings
+) -> NetworkMeasures:
     """All figures of a batch.
 
     Args:
         model: the network; it comes back as it was.
         x: (N, ...) inputs.
-        moved: by perturbation, the same inputs perturbed; the first is the second point.
+        perturbed: by perturbation, the same inputs perturbed; the first is the second point.
         ids: (N,) of the inputs.
         names: of the blocks, in order.
         settings: how.
     """
-    clean = passes(model, x, names, settings.seed)
-    others = {name: passes(model, points, names, settings.seed) for name, points in moved.items()}
+    clean = block_calls(model, x, names, settings.seed)
+    others = {name: block_calls(model, points, names, settings.seed) for name, points in perturbed.items()}
     points = {"clean": clean, "adversarial": next(iter(others.values()))}
-    found: list[Block] = []
+    blocks: list[Block] = []
     modules = dict(user_module(model).named_modules())
     first = names[0]
     with preserved(model, "eval", settings.seed, x.device):
@@ -79,28 +79,28 @@ def measure(
             module = modules[name]
             block = Block(name, type(module).__name__)
             direction = torch.empty(0)
-            for point, passed in points.items():
-                at = passed[name]
+            for point, calls in points.items():
+                call = calls[name]
                 random = Random(derive(settings.seed, "lipschitz", name), ids)
-                one, figures = _stretched(at.function, at.z, random, settings, residual=False)
+                stretched, figures = _measure_function(call.function, call.z, random, settings, residual=False)
                 block.points[point] = figures
-                direction = one.direction if point == "clean" else direction
-                for branch, (function, z) in (branches(module, at) if settings.branches else {}).items():
-                    fresh = random.fork("branch", branch)
-                    block.parts.setdefault(branch, {})[point] = _stretched(function, z, fresh, settings, residual=True)[
-                        1
-                    ]
+                direction = stretched.direction if point == "clean" else direction
+                for branch, (function, z) in (residual_branches(module, call) if settings.branches else {}).items():
+                    branch_random = random.fork("branch", branch)
+                    block.parts.setdefault(branch, {})[point] = _measure_function(
+                        function, z, branch_random, settings, residual=True
+                    )[1]
             for perturbation, other in others.items():
                 start = _norm(other[first].z - clean[first].z)
                 block.growth[perturbation] = _growth(clean[name], other[name], start, direction)
-            found.append(block)
-    return Measured(found, chained(clean))
+            blocks.append(block)
+    return NetworkMeasures(blocks, is_chain(clean))
 
 
-def _stretched(
+def _measure_function(
     function: Callable[[Tensor], Tensor], z: Tensor, random: Random, settings: Settings, *, residual: bool
 ) -> tuple[Stretch, dict[str, Tensor]]:
-    one = stretch(
+    stretched = stretch(
         function,
         z,
         random,
@@ -109,15 +109,15 @@ def _stretched(
         tolerance=settings.tolerance,
         starts=settings.starts,
     )
-    figures = {"sigma": one.sigma, "converged": one.converged}
-    if one.residual is not None and one.log_norm is not None:
-        figures |= {"residual": one.residual, "log_norm": one.log_norm}
+    figures = {"sigma": stretched.sigma, "converged": stretched.converged}
+    if stretched.residual is not None and stretched.log_norm is not None:
+        figures |= {"residual": stretched.residual, "log_norm": stretched.log_norm}
     if settings.exact:
         jacobian = Jacobian(function, z[: settings.exact])
         if jacobian.z[:1].numel() * jacobian.out[:1].numel() <= _LARGEST:
             matrix = jacobian.matrix()
             figures |= {"exact": exact_singular_value(matrix), "upper": upper_bound(matrix)}
-    return one, {name: values.double().cpu() for name, values in figures.items()}
+    return stretched, {name: values.double().cpu() for name, values in figures.items()}
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -125,54 +125,54 @@ def _norm(values: Tensor) -> Tensor:
     return norms
 
 
-def _over(a: Tensor, b: Tensor) -> Tensor:
+def _quotient(a: Tensor, b: Tensor) -> Tensor:
     """The quotient on the CPU, NaN where it is not defined."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1), torch.nan).cpu()
 
 
-def _growth(clean: Passed, other: Passed, start: Tensor, direction: Tensor) -> dict[str, Tensor]:
+def _growth(clean: BlockCall, other: BlockCall, start: Tensor, direction: Tensor) -> dict[str, Tensor]:
     before, after = other.z - clean.z, _norm(other.out - clean.out)
     along = (before.double().flatten(1) * direction.double()).sum(1).abs()
     return {
-        "block": _over(after, _norm(before)),
-        "start": _over(after, start),
-        "relative": _over(after, _norm(clean.out)),
-        "alignment": _over(along, _norm(before)),
+        "block": _quotient(after, _norm(before)),
+        "start": _quotient(after, start),
+        "relative": _quotient(after, _norm(clean.out)),
+        "alignment": _quotient(along, _norm(before)),
     }
 
 
 @dataclass
-class Measured:
-    """Figures of all blocks, in order, and whether there is nothing between or beside them."""
+class NetworkMeasures:
+    """Figures of all blocks, in order, and whether they are a chain: nothing between or beside them."""
 
-    found: list[Block]
-    chained: bool
+    blocks: list[Block]
+    chain: bool
 
     @classmethod
-    def concatenated(cls, parts: Sequence[Measured]) -> Measured:
-        """One of several batches'. A branch or figure that a batch lacks is left out."""
+    def concatenated(cls, parts: Sequence[NetworkMeasures]) -> NetworkMeasures:
+        """The measures of several batches as one. A branch or figure that a batch lacks is left out."""
         blocks = []
-        for same in zip(*(part.found for part in parts), strict=True):
-            first = same[0]
-            names = [name for name in first.parts if all(name in block.parts for block in same)]
+        for parts_of_block in zip(*(part.blocks for part in parts), strict=True):
+            first = parts_of_block[0]
+            names = [name for name in first.parts if all(name in block.parts for block in parts_of_block)]
             blocks.append(
                 Block(
                     first.name,
                     first.kind,
-                    _columns([block.points for block in same]),
-                    {name: _columns([block.parts[name] for block in same]) for name in names},
-                    _columns([block.growth for block in same]),
+                    _columns([block.points for block in parts_of_block]),
+                    {name: _columns([block.parts[name] for block in parts_of_block]) for name in names},
+                    _columns([block.growth for block in parts_of_block]),
                 )
             )
-        return cls(blocks, all(part.chained for part in parts))
+        return cls(blocks, all(part.chain for part in parts))
 
     def product(self) -> Tensor:
         """(N,) the product of the blocks' largest singular values, the larger of the points'."""
-        return torch.stack([block.sigma() for block in self.found]).prod(0)
+        return torch.stack([block.sigma() for block in self.blocks]).prod(0)
 
-    def grown(self, perturbation: int) -> Tensor:
+    def growth(self, perturbation: int) -> Tensor:
         """(N,) the change of the last block's output over that of the first one's input; NaN where there is none."""
-        return list(self.found[-1].growth.values())[perturbation]["start"]
+        return list(self.blocks[-1].growth.values())[perturbation]["start"]
 
     def bounds(self) -> dict[str, Any]:
         """Geometric means of the bounds and of the growth measured; and on how many inputs the product bounds it.
@@ -182,34 +182,36 @@ class Measured:
         need not bound theirs.
         """
         product = self.product()
-        measured = {name: self.grown(k) for k, name in enumerate(self.found[0].growth)}
+        measured = {name: self.growth(k) for k, name in enumerate(self.blocks[0].growth)}
         main = next(iter(measured.values()))
         defined = ~main.isnan()
-        held = (main <= product * (1 + 1e-6))[defined]
+        holds = (main <= product * (1 + 1e-6))[defined]
         return {
             "product": _geometric(product),
             "exponential": _geometric(self._exponential("sigma")),
             "log_norm": _geometric(self._exponential("log_norm")),
             "measured": {name: _geometric(values) for name, values in measured.items()},
-            "held": float(held.double().mean()) if len(held) else None,
+            "held": float(holds.double().mean()) if len(holds) else None,
         }
 
     def _exponential(self, figure: str) -> Tensor:
         factors = []
-        for block in self.found:
-            sums = [torch.stack([at[figure] for at in part.values()]).amax(0) for part in block.parts.values()]
+        for block in self.blocks:
+            sums = [
+                torch.stack([figures[figure] for figures in part.values()]).amax(0) for part in block.parts.values()
+            ]
             factors.append(torch.stack(sums).sum(0).exp() if sums else block.sigma())
         return torch.stack(factors).prod(0)
 
-    def blocks(self) -> list[dict[str, Any]]:
+    def to_dicts(self) -> list[dict[str, Any]]:
         """Plain data of each block."""
         return [
             {
                 "name": block.name,
                 "kind": block.kind,
-                **{point: _stated(figures) for point, figures in block.points.items()},
+                **{point: _summary(figures) for point, figures in block.points.items()},
                 "branches": {
-                    name: {point: _stated(figures) for point, figures in part.items()}
+                    name: {point: _summary(figures) for point, figures in part.items()}
                     for name, part in block.parts.items()
                 },
                 "growth": {
@@ -217,7 +219,7 @@ class Measured:
                     for name, figures in block.growth.items()
                 },
             }
-            for block in self.found
+            for block in self.blocks
         ]
 
 
@@ -228,14 +230,14 @@ def _columns(parts: Sequence[Mapping[str, Mapping[str, Tensor]]]) -> dict[str, d
     }
 
 
-def _stated(figures: Mapping[str, Tensor]) -> dict[str, Any]:
-    stated: dict[str, Any] = {"converged": _mean(figures["converged"])}
+def _summary(figures: Mapping[str, Tensor]) -> dict[str, Any]:
+    summary: dict[str, Any] = {"converged": _mean(figures["converged"])}
     for name in ("sigma", "residual", "log_norm", "exact", "upper"):
         if name in figures:
             values = figures[name]
             spread = float(values.std(correction=0))
-            stated[name] = {"mean": float(values.mean()), "sd": spread, "max": float(values.max())}
-    return stated
+            summary[name] = {"mean": float(values.mean()), "sd": spread, "max": float(values.max())}
+    return summary
 
 
 def _mean(values: Tensor) -> float | None:

@@ -1,4 +1,4 @@
-"""Can the figure be trusted: does the attack beat what can be beaten, or do the gradients mislead it?"""
+"""Can the robust accuracy be trusted: is the attack as successful as it could be, or do gradients mislead it?"""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.attack_label import describe
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import Audit, Subject
-from buttress.audits.masking.checks import CHECKS, Check, Result, Trial
+from buttress.audits.masking.checks import CHECKS, Check, CheckContext, Result
 from buttress.audits.masking.checks.check import Kind
 from buttress.audits.masking.checks.paired_attacks import least_gap
-from buttress.audits.masking.checks.proposal import spelt
+from buttress.audits.masking.checks.proposal import attack_settings
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import NOT_GIVEN, Threat, budget_text
+from buttress.validation import whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
 _SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
@@ -37,17 +38,17 @@ class Masking(Audit):
     an effect as well as for significance. The level is shared by all tests of all checks (Bonferroni), so that a
     network whose attacks are as strong as they should be is called otherwise with a probability of at most ``level``.
 
-    "trustworthy" when nothing was found; "suspect" when gradients look as if they misled, or too few checks ran; "not
-    trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. `Finding.next` is the
-    attack to run then, and ``data["next"]`` tells it. The verdict is about the figure: a network that hides nothing may
-    still be attacked by too few steps or the wrong loss. A check that means nothing here, or cannot run, is told as
-    such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient
-    health (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without
-    gradients (random points, black box). What is trustworthy also tells ``data["least_gap"]``, the smallest lead of a
-    stronger attack that so few ``inputs`` can show; with more of them it shrinks towards ``tolerated``.
+    "trustworthy" when no check raised an alarm; "suspect" when gradients look as if they misled, or too few checks ran;
+    "not trustworthy" when an attack is shown to be overlooked, or there is no gradient to go by. `Finding.next` is the
+    attack to run then, and ``data["next"]`` describes it. The verdict is about the figure: a network that hides nothing
+    may still be attacked by too few steps or the wrong loss. A check that means nothing here, or cannot run, is listed
+    as such; ``data["checks_run"]`` counts the others. For "trustworthy" there must be one at least of gradient health
+    (gradients, agreement, roughness), of more effort (more steps, more restarts, other loss), and without gradients
+    (random points, black box). What is trustworthy also has ``data["least_gap"]``, the smallest lead of a stronger
+    attack that so few ``inputs`` can show; with more of them it shrinks towards ``tolerated``.
 
     Where the attack replaces gradients of layers (`BPDA`), all that follows a gradient here follows the replaced one:
-    the figure of an adaptive attack stands or falls with the gradient that it used, not with the network's own.
+    the robust accuracy under an adaptive attack depends on the gradient that it used, not on the network's own.
 
     Args:
         threat: what the attacker may do, where ``attack`` is not given.
@@ -62,7 +63,7 @@ class Masking(Audit):
         draws: random points tried, per input.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     attack: Attack | None = None
     surrogate: nn.Module | str | None = None
     level: float = 0.01
@@ -80,8 +81,7 @@ class Masking(Audit):
         if self.attack is not None and not isinstance(self.attack, Attack):
             raise UserError(f"masking questions an attack within a budget; got {self.attack!r}")
         for name in ("inputs", "queries", "draws"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be 1 or more; got {getattr(self, name)}")
+            whole(name, getattr(self, name))
 
     @property
     def audited(self) -> Attack:
@@ -89,7 +89,7 @@ class Masking(Audit):
         return self.attack or PGD(threat=self.threat, steps=20)
 
     def ask(self, subject: Subject) -> Finding:
-        """Put all checks, causes first.
+        """Run all checks, causes first.
 
         Raises:
             UserError: when the surrogate is a name: only a job knows how to load one.
@@ -97,93 +97,95 @@ class Masking(Audit):
         if isinstance(self.surrogate, str):
             raise UserError(f"surrogate must be a network here; got {self.surrogate!r}: load it first")
         eps = self.audited.threat.eps
-        if eps == 0 or (math.isinf(eps) and isinstance(self.audited.core, MinimumNorm)):
-            raise UserError(f"masking asks about a figure at a budget: give {describe(self.audited)} an eps; got {eps}")
-        trial = self.trial(subject)
-        results = [(check, put(check, trial)) for check in CHECKS]
-        verdict, why, proposal = conclude(results, trial)
+        if eps == 0 or (math.isinf(eps) and isinstance(self.audited.innermost, MinimumNorm)):
+            raise UserError(
+                f"masking is about robust accuracy at a budget: give {describe(self.audited)} an eps; got {eps}"
+            )
+        context = self.context(subject)
+        results = [(check, run_check(check, context)) for check in CHECKS]
+        verdict, why, proposal = overall_verdict(results, context)
         data = {
             "verdict": verdict,
             "why": why,
-            "attack": describe(trial.attack),
-            "norm": trial.attack.threat.norm,
-            "eps": trial.attack.threat.eps,
-            "inputs": trial.count,
+            "attack": describe(context.attack),
+            "norm": context.attack.threat.norm,
+            "eps": context.attack.threat.eps,
+            "inputs": context.count,
             "seed": subject.seed,
-            "random": trial.random,
-            "clean": float(trial.right.double().mean()),
-            "robust": float(trial.stands.double().mean()) if not trial.lost else None,
+            "random": context.random,
+            "clean": float(context.correct.double().mean()),
+            "robust": float(context.robust.double().mean()) if not context.lacks_gradient else None,
             "tests": TESTS,
             "level": self.level,
-            "level_of_each": trial.level,
+            "level_of_each": context.level,
             "floor": self.floor,
             "tolerated": self.tolerated,
-            "least_gap": least_gap(trial.count, level=trial.level, floor=self.floor, tolerated=self.tolerated),
+            "least_gap": least_gap(context.count, level=context.level, floor=self.floor, tolerated=self.tolerated),
             "checks_run": sum(result.verdict != "not run" for _, result in results),
             "checks": [_plain(check, result) for check, result in results],
-            "next": None if proposal is None else spelt(proposal),
+            "next": None if proposal is None else attack_settings(proposal),
             "next_label": None if proposal is None else describe(proposal),
         }
         return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data, proposal)
 
-    def trial(self, subject: Subject) -> Trial:
-        """The network on trial, on as many inputs as asked for."""
+    def context(self, subject: Subject) -> CheckContext:
+        """What the checks share, on ``inputs`` of the subject's inputs."""
         count = len(subject.y)
         some = torch.linspace(0, count - 1, min(self.inputs, count), device=subject.y.device).round().long()
         about = replace(subject, x=subject.x[some], y=subject.y[some], ids=subject.ids[some], _logits=None)
         about.task.check(about.logits, about.y)
         surrogate = self.surrogate if isinstance(self.surrogate, nn.Module) else None
         level = self.level / TESTS
-        return Trial(about, self.audited, level, self.floor, self.tolerated, self.queries, self.draws, surrogate)
+        return CheckContext(about, self.audited, level, self.floor, self.tolerated, self.queries, self.draws, surrogate)
 
 
 TESTS = sum(check.tests for check in CHECKS)
 
 
-def put(check: Check, trial: Trial) -> Result:
-    """One check's answer; "not run" where it means nothing for this network or this attack, with the reason."""
-    if check.needs_gradient and trial.slopes is None:
+def run_check(check: Check, context: CheckContext) -> Result:
+    """One check's result; "not run" where it means nothing for this network or this attack, with the reason."""
+    if check.needs_gradient and context.margin_gradients is None:
         return Result("not run", "The network has no gradient.")
     try:
-        return check.ask(trial)
+        return check.ask(context)
     except UserError as reason:
         return Result("not run", f"{str(reason)[:1].upper()}{str(reason)[1:]}.")
 
 
-def conclude(results: list[tuple[Check, Result]], trial: Trial) -> tuple[str, str, Attack | None]:
+def overall_verdict(results: list[tuple[Check, Result]], context: CheckContext) -> tuple[str, str, Attack | None]:
     """The verdict, why, and what to run next: the first cause's proposal, else that of the largest consequence."""
     ranked = sorted(results, key=lambda pair: (not pair[0].cause, 0 if pair[0].cause else -pair[1].surplus))
-    odd = [result for _, result in ranked if result.verdict in ("warn", "fail")]
-    proposal = next((result.next for result in odd if result.next is not None), None)
-    if odd:
-        verdict = NOT if any(result.verdict == "fail" for result in odd) else SUSPECT
-        return verdict, " ".join(result.reason for result in odd), proposal
-    needed, right = math.ceil(-math.log2(trial.level)), int(trial.right.sum())
-    if right < needed:
+    alarms = [result for _, result in ranked if result.verdict in ("warn", "fail")]
+    proposal = next((result.next for result in alarms if result.next is not None), None)
+    if alarms:
+        verdict = NOT if any(result.verdict == "fail" for result in alarms) else SUSPECT
+        return verdict, " ".join(result.reason for result in alarms), proposal
+    needed, correct = math.ceil(-math.log2(context.level)), int(context.correct.sum())
+    if correct < needed:
         return (
             SUSPECT,
-            f"Only {right} inputs are classified correctly: nothing can be shown on fewer than {needed}.",
+            f"Only {correct} inputs are classified correctly: nothing can be shown on fewer than {needed}.",
             None,
         )
     ran = {check.kind for check, result in results if result.verdict != "not run"}
     missing = [kind for kind in get_args(Kind) if kind not in ran and kind != "other"]
     if missing:
         return SUSPECT, f"Too few checks ran: none of {' and none of '.join(missing)}.", None
-    return TRUSTWORTHY, _resolved(results, trial), None
+    return TRUSTWORTHY, _no_alarm(results, context), None
 
 
-def _resolved(results: list[tuple[Check, Result]], trial: Trial) -> str:
-    """That nothing was found; and what more was beaten than is tolerated, where so few inputs leave it to chance."""
-    seen = [c for _, result in results for c in result.comparisons if c.surplus > c.tolerated]
-    if not seen:
-        return f"Nothing was found that {describe(trial.attack)} overlooks."
-    most = max(seen, key=lambda comparison: comparison.surplus)
-    told = f"{most.challenger} beats {most.surplus:.1%} more than {most.reference}"
-    rest = f"which {most.inputs} inputs leave to chance: ask about more"
-    return f"Nothing was shown that {describe(trial.attack)} overlooks; but {told}, {rest}."
+def _no_alarm(results: list[tuple[Check, Result]], context: CheckContext) -> str:
+    """That no check raised an alarm; and a larger gap than is tolerated, where so few inputs leave it to chance."""
+    gaps = [c for _, result in results for c in result.comparisons if c.surplus > c.tolerated]
+    if not gaps:
+        return f"Nothing was found that {describe(context.attack)} overlooks."
+    most = max(gaps, key=lambda comparison: comparison.surplus)
+    text = f"{most.challenger} succeeds on {most.surplus:.1%} more than {most.reference}"
+    rest = f"which {most.inputs} inputs leave to chance: use more"
+    return f"Nothing was shown that {describe(context.attack)} overlooks; but {text}, {rest}."
 
 
-def _unseen(data: dict[str, Any]) -> str:
+def _undetectable(data: dict[str, Any]) -> str:
     """Which gap to an attack that tries harder no check could have shown, for so few inputs."""
     least, inputs = data["least_gap"], data["inputs"]
     if least is None:
@@ -205,9 +207,9 @@ def _plain(check: Check, result: Result) -> dict[str, Any]:
 
 def _sentence(data: dict[str, Any]) -> str:
     at = f"{data['attack']} at {data['norm']} eps {budget_text(data['eps'])} on {data['inputs']} inputs"
-    robust = "no figure" if data["robust"] is None else f"{data['robust']:.1%}"
+    robust = "No robust accuracy" if data["robust"] is None else f"Robust accuracy {data['robust']:.1%}"
     first = data["why"].split(". ")[0].rstrip(".")
     ran = f"{data['checks_run']} of {len(data['checks'])} checks ran"
-    told = f"{robust} under {at} is {data['verdict']} ({ran}). {first}."
-    told += _unseen(data) if data["verdict"] == TRUSTWORTHY else ""
-    return told + (f" Run next: {data['next_label']}." if data["next_label"] else "")
+    text = f"{robust} under {at} is {data['verdict']} ({ran}). {first}."
+    text += _undetectable(data) if data["verdict"] == TRUSTWORTHY else ""
+    return text + (f" Run next: {data['next_label']}." if data["next_label"] else "")

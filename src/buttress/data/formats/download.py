@@ -73,10 +73,10 @@ class ResumableDownload:
             cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             total, reason = -1, str(cause)
         if total is not None and self._size() != total:
-            kept = (
+            progress = (
                 f"{self._size()} bytes are kept in {self.part}, ask again to go on" if self._size() else "nothing came"
             )
-            raise UserError(f"{url}: the download failed ({reason}); {kept}, or give the files by data_dir")
+            raise UserError(f"{url}: the download failed ({reason}); {progress}, or give the files by data_dir")
         self.part.replace(output_file)
 
     def _size(self) -> int:

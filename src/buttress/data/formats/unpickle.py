@@ -1,7 +1,7 @@
-"""CIFAR's Python batches without running what a pickle may ask for.
+"""CIFAR's Python batches read without running the code that a pickle may hold.
 
-A pickle is a program: it can call anything that can be imported. Here every name it asks for is looked up in a short
-table of stand-ins that only take notes, so neither numpy nor anything else is called by the file.
+A pickle is a program: it can call anything that can be imported. Here every name in it is looked up in a short table of
+replacements that only record their arguments, so the file calls neither numpy nor anything else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from buttress.errors import UserError
 
 
 class _Dtype:
-    """Stands in for ``numpy.dtype``: remembers the type's code."""
+    """Replaces ``numpy.dtype``: records the type's code."""
 
     def __init__(self, code: str | bytes, *_: object) -> None:
         self.code = code.decode("ascii") if isinstance(code, bytes) else code
@@ -28,7 +28,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``: remembers shape, type and bytes."""
+    """Replaces ``numpy.ndarray``: records shape, type and bytes."""
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, self.shape, self.dtype, self.fortran, self.raw = state
@@ -50,7 +50,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {
+_REPLACEMENTS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy", "ndarray"): _Array,
@@ -65,11 +65,11 @@ class _Unpickler(pickle.Unpickler):
         self.where = where
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _STAND_INS:
+        if (module, name) not in _REPLACEMENTS:
             raise UserError(
                 f"{self.where}: expected a pickle of arrays only, got one that asks for {module}.{name}; refused"
             )
-        return _STAND_INS[module, name]
+        return _REPLACEMENTS[module, name]
 
 
 def read_pickle(raw: bytes, where: str, images: str, labels: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from buttress.data.augment import Augment
 from buttress.data.dataset import Dataset, check_labels, from_arrays
 from buttress.data.formats.download import cache_folder, fetch
-from buttress.data.formats.locate import members_of_archive, members_of_folder, missing, places
+from buttress.data.formats.find_files import candidate_folders, missing_files, read_archive, read_folder
 from buttress.data.formats.unpickle import read_pickle
 from buttress.errors import UserError
 from buttress.registry import dataset
@@ -131,7 +131,7 @@ def _cifar(
     if data_dir is None:
         layout = layouts[0]
         archive = fetch(_BASE + layout.archive, md5, cache_folder() / name)
-        contents: Mapping[str, bytes] = members_of_archive(archive, layout.files)
+        contents: Mapping[str, bytes] = read_archive(archive, layout.files)
         where, state = archive, f"downloaded from {_BASE}, published md5 verified"
     else:
         layout, where, contents = _find(name, layouts, data_dir)
@@ -154,14 +154,14 @@ def _cifar(
 
 def _find(name: str, layouts: tuple[_Layout, ...], data_dir: str | Path) -> tuple[_Layout, Path, dict[str, bytes]]:
     for layout in layouts:
-        for place in places(data_dir, (layout.folder,)):
-            contents = members_of_folder(place, layout.files)
+        for folder in candidate_folders(data_dir, (layout.folder,)):
+            contents = read_folder(folder, layout.files)
             if contents is not None:
-                return layout, place, contents
-            archive = place / layout.archive
+                return layout, folder, contents
+            archive = folder / layout.archive
             if archive.is_file():
-                return layout, archive, members_of_archive(archive, layout.files)
-    raise missing(name, data_dir, " or ".join(f"{layout.folder}/, {layout.archive}" for layout in layouts))
+                return layout, archive, read_archive(archive, layout.files)
+    raise missing_files(name, data_dir, " or ".join(f"{layout.folder}/, {layout.archive}" for layout in layouts))
 
 
 def _read(raw: bytes, where: str, layout: _Layout, classes: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from buttress.data.dataset import Dataset, check_labels, from_arrays
 from buttress.data.formats.download import cache_folder, fetch
+from buttress.data.formats.find_files import candidate_folders, missing_files
 from buttress.data.formats.idx import read_idx
-from buttress.data.formats.locate import missing, places
 from buttress.errors import UserError
 from buttress.registry import dataset
 
@@ -99,8 +99,8 @@ def _load(
 def _find(name: str, data_dir: str | Path, folders: tuple[str, ...], file: str) -> Path:
     plain = file.removesuffix(".gz")
     dotted = plain.replace("-idx", ".idx")  # the name that some unpackers give
-    for place in places(data_dir, folders):
+    for folder in candidate_folders(data_dir, folders):
         for spelling in (plain, file, dotted, f"{dotted}.gz"):
-            if (place / spelling).is_file():
-                return place / spelling
-    raise missing(name, data_dir, f"{plain} or {file}")
+            if (folder / spelling).is_file():
+                return folder / spelling
+    raise missing_files(name, data_dir, f"{plain} or {file}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from buttress.data.dataset import Dataset, Split, as_split
-from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import dataset
+from buttress.validation import not_negative, whole
 
 
 @dataset("moons")
@@ -27,11 +27,9 @@ def moons(
         UserError: for sizes below 2 or a noise that is negative or not finite.
     """
     sizes = {"train": samples, "val": 500 if val is None else val, "test": test}
-    for part, size in sizes.items():
-        if size < 2:
-            raise UserError(f"moons: expected at least 2 inputs for {part}, got {size}")
-    if not 0 <= noise < float("inf"):
-        raise UserError(f"moons: expected a finite noise of at least 0, got {noise}")
+    for option, size in (("samples", samples), ("val", sizes["val"]), ("test", test)):
+        whole(option, size, 2)
+    not_negative("noise", noise)
     first, splits = 0, []
     for part, size in sizes.items():
         splits.append(_draw(size, noise, derive(seed, "moons", part), first))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from buttress.data.augment import Augment
 from buttress.data.dataset import Dataset, check_labels, from_arrays
 from buttress.data.formats.download import cache_folder, fetch
-from buttress.data.formats.locate import missing, places
+from buttress.data.formats.find_files import candidate_folders, missing_files
 from buttress.errors import UserError
 from buttress.registry import dataset
 
@@ -77,7 +77,7 @@ def read_mat(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _find(data_dir: str | Path, file: str) -> Path:
-    for place in places(data_dir, ("svhn", "SVHN")):
-        if (place / file).is_file():
-            return place / file
-    raise missing("svhn", data_dir, file)
+    for folder in candidate_folders(data_dir, ("svhn", "SVHN")):
+        if (folder / file).is_file():
+            return folder / file
+    raise missing_files("svhn", data_dir, file)

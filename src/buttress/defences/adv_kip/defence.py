@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,16 +14,15 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.adv_kip.files import as_split, check_fits, free_id, read_set, write_picture, write_set
-from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, Recipe, View, learn
+from buttress.defences.adv_kip.kernel_inducing_points import Inner, Learned, LearningSettings, View, learn
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.models.blocks.kernel_regression import Kernel, KernelRegression, centred
-from buttress.models.option_checks import whole
 from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.validation import positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -80,7 +78,7 @@ class AdvKIP(Defence):
 
     def __init__(
         self,
-        attack: Perturbation = PGD(threat=Threat(), steps=10),
+        attack: Perturbation = PGD(steps=10),
         inner: Inner = "own",
         points: int = 100,
         steps: int | None = None,
@@ -96,15 +94,14 @@ class AdvKIP(Defence):
         whole("batch", batch, 1)
         if steps is not None:
             whole("steps", steps, 0)
-        if not 0 < lr < math.inf:
-            raise UserError(f"lr must be a positive number; got {lr}")
+        positive("lr", lr)
         if objective not in get_args(Objective):
             raise UserError(f"objective must be one of {', '.join(get_args(Objective))}; got {objective!r}")
         self._attack, self.inner, self.points, self.steps, self.batch = attack, inner, points, steps, batch
         self.lr, self.learn_labels, self.kernel, self.objective = lr, learn_labels, kernel, objective
         self.dataset = dataset
         self._box: tuple[float, float] | None = None
-        self._recipe(kernel)
+        self._learning_settings(kernel)
         self._keep(Learned(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0)), 0)
 
     @property
@@ -127,35 +124,35 @@ class AdvKIP(Defence):
         like = next(model.parameters())
         if self.dataset is None:
             kernel = inner.kernel if isinstance(inner, KernelRegression) else self.kernel
-            recipe, classes = self._recipe(kernel), len(data.classes)
+            settings, classes = self._learning_settings(kernel), len(data.classes)
             seed = derive(seed, "adv-kip")
-            found = learn(data.train, classes, recipe, box=data.box, view=view, seed=seed, device=like.device)
+            result = learn(data.train, classes, settings, box=data.box, view=view, seed=seed, device=like.device)
         else:
             images, labels = read_set(self.dataset)
             check_fits(images, labels, data, self.dataset)
-            found = Learned(images, labels, torch.zeros(0))
+            result = Learned(images, labels, torch.zeros(0))
         if isinstance(inner, KernelRegression):
-            _fill(inner, view(found.images.to(like.device)), found.labels)
-        self._keep(found, free_id(data))
+            _fill(inner, view(result.images.to(like.device)), result.labels)
+        self._keep(result, free_id(data))
         self._box = data.box
         return replace(data, train=as_split(self.learned, self.targets, int(self.first)), augment=None)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The objective at the clean inputs.
 
         Raises:
             UserError: when the network tells another number of classes apart than the labels.
         """
-        logits = at.clean(batch.x)
+        logits = context.clean(batch.x)
         labels = self.labels(batch, logits.shape[1])
         if self.objective == "mse":
             return Loss(F.mse_loss(logits, labels.to(logits)))
         return Loss(F.cross_entropy(logits, probabilities(labels).to(logits)))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update; of a kernel regression none, since it holds the set already."""
-        if not isinstance(normalisation(do.model)[1], KernelRegression):
-            super().step(do)
+        if not isinstance(normalisation(step.model)[1], KernelRegression):
+            super().step(step)
 
     def labels(self, batch: Batch, classes: int) -> Tensor:
         """(N, C) float64 labels of a batch: the learned set's by id; of other inputs, one-hot minus 1 / C."""
@@ -165,8 +162,8 @@ class AdvKIP(Defence):
         if self.targets.shape[1] != classes:
             raise UserError(f"the network tells {classes} classes apart, the learned labels {self.targets.shape[1]}")
         rows = batch.ids - self.first
-        known = (rows >= 0) & (rows < len(self.targets))
-        return torch.where(known[:, None], self.targets[rows.clamp(0, len(self.targets) - 1)].double(), own)
+        is_learned = (rows >= 0) & (rows < len(self.targets))
+        return torch.where(is_learned[:, None], self.targets[rows.clamp(0, len(self.targets) - 1)].double(), own)
 
     def save(self, folder: str | Path) -> None:
         """Write the learned set into a folder: dataset.safetensors, and dataset.png where it is images.
@@ -188,8 +185,8 @@ class AdvKIP(Defence):
         """
         write_picture(path, self.learned, self._box)
 
-    def _recipe(self, kernel: Kernel) -> Recipe:
-        return Recipe(
+    def _learning_settings(self, kernel: Kernel) -> LearningSettings:
+        return LearningSettings(
             kernel=kernel,
             attack=self._attack,
             inner=self.inner,
@@ -200,20 +197,20 @@ class AdvKIP(Defence):
             learn_labels=self.learn_labels,
         )
 
-    def _keep(self, found: Learned, first: int) -> None:
-        self.register_buffer("learned", found.images)
-        self.register_buffer("targets", found.labels)
-        self.register_buffer("outer", found.outer)
+    def _keep(self, result: Learned, first: int) -> None:
+        self.register_buffer("learned", result.images)
+        self.register_buffer("targets", result.labels)
+        self.register_buffer("outer", result.outer)
         self.register_buffer("first", torch.tensor(first))
 
 
 def normalisation(model: nn.Module) -> tuple[View, nn.Module]:
     """What a model does to its inputs first, and the network behind it."""
-    while isinstance(model, Output | FromProbabilities):
-        model = model.model
-    if isinstance(model, Normalized):
-        return Normalized(nn.Identity(), model.mean, model.std), model.model
-    return nn.Identity(), model
+    *wrappers, network = nested(model)
+    for wrapper in wrappers:
+        if isinstance(wrapper, Normalized):
+            return Normalized(nn.Identity(), wrapper.mean, wrapper.std), network
+    return nn.Identity(), network
 
 
 def probabilities(labels: Tensor) -> Tensor:
@@ -225,9 +222,9 @@ def probabilities(labels: Tensor) -> Tensor:
 def _fill(model: KernelRegression, support: Tensor, labels: Tensor) -> None:
     """Give a kernel regression its support set."""
     if len(support) != len(model.support) or support[0].numel() != model.support[0].numel():
-        wanted, got = tuple(model.support.shape), tuple(support.flatten(1).shape)
+        expected, got = tuple(model.support.shape), tuple(support.flatten(1).shape)
         raise UserError(
-            f"the kernel regression holds points {wanted}, the learned set is {got}: make it of these sizes"
+            f"the kernel regression holds points {expected}, the learned set is {got}: make it of these sizes"
         )
     if labels.shape[1] != model.labels.shape[1]:
         raise UserError(f"the kernel regression tells {model.labels.shape[1]} classes apart, not {labels.shape[1]}")

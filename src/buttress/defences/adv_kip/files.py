@@ -42,14 +42,16 @@ def read_set(file: str | Path) -> tuple[Tensor, Tensor]:
     """
     path = Path(file)
     try:
-        found = load(path.read_bytes())
+        tensors = load(path.read_bytes())
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else "damaged, or no safetensors file"
         raise UserError(f"{path}: expected a learned set, the dataset.safetensors of a run, but: {reason}") from None
-    x, labels = found.get("x"), found.get("labels")
+    x, labels = tensors.get("x"), tensors.get("labels")
     if x is None or labels is None or labels.dim() != 2 or len(labels) != len(x) or not len(x):
-        held = ", ".join(f"{name} {tuple(value.shape)}" for name, value in found.items())
-        raise UserError(f"{path}: expected a learned set, x (M, ...) with labels (M, C); it holds {held or 'nothing'}")
+        contents = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
+        raise UserError(
+            f"{path}: expected a learned set, x (M, ...) with labels (M, C); it holds {contents or 'nothing'}"
+        )
     return x.float(), labels.float()
 
 
@@ -84,8 +86,8 @@ def learned(*, data_dir: str | Path | None = None, real: str = "fashion-mini", s
     whole = data.load(real, seed=seed)
     check_fits(images, labels, whole, str(data_dir))
     train = as_split(images, labels, free_id(whole))
-    told = f"learned from {real} by adv-kip, file {data_dir}; validation and test: {whole.provenance}"
-    return replace(whole, name=f"{whole.name}, learned", train=train, provenance=told, augment=None)
+    provenance = f"learned from {real} by adv-kip, file {data_dir}; validation and test: {whole.provenance}"
+    return replace(whole, name=f"{whole.name}, learned", train=train, provenance=provenance, augment=None)
 
 
 def check_fits(images: Tensor, labels: Tensor, dataset: Dataset, where: str) -> None:
@@ -94,10 +96,10 @@ def check_fits(images: Tensor, labels: Tensor, dataset: Dataset, where: str) -> 
     Raises:
         UserError: naming ``where`` it is from, what was expected and what came.
     """
-    wanted = (dataset.shape, len(dataset.classes))
+    expected = (dataset.shape, len(dataset.classes))
     got = (tuple(images.shape[1:]), labels.shape[1])
-    if wanted != got:
-        raise UserError(f"{where}: expected inputs {wanted[0]} of {wanted[1]} classes, got {got[0]} of {got[1]}")
+    if expected != got:
+        raise UserError(f"{where}: expected inputs {expected[0]} of {expected[1]} classes, got {got[0]} of {got[1]}")
 
 
 def write_picture(file: str | Path, images: Tensor, box: tuple[float, float] | None = (0.0, 1.0)) -> None:

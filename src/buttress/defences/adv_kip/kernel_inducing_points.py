@@ -36,7 +36,7 @@ class Learned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class LearningSettings:
     """How a training set is learned; see `buttress.defences.adv_kip.defence.AdvKIP`, whose arguments these are.
 
     Raises:
@@ -56,13 +56,13 @@ class Recipe:
         """Refuse an inner loss that there is not."""
         if self.inner not in get_args(Inner):
             raise UserError(f"inner must be one of {', '.join(get_args(Inner))}; got {self.inner!r}")
-        if self.inner == "mse" and "loss" not in getattr(self.attack, "__dataclass_fields__", ()):
-            raise UserError(f"{type(self.attack).__name__} cannot be told a loss: leave inner at own, or give PGD")
+        if self.inner == "mse" and "loss" not in self.attack.settings():
+            raise UserError(f"{type(self.attack).__name__} takes no loss: leave inner at own, or give PGD")
 
     @property
     def inner_attack(self) -> Perturbation | None:
         """What perturbs the real inputs; None where its budget is 0, which is KIP."""
-        threat = self.attack.threat
+        threat = self.attack.within().threat
         if threat is not None and threat.eps == 0:
             return None
         if self.inner == "own":
@@ -126,8 +126,8 @@ def first_points(split: Split, classes: int, points: int, seed: int) -> Tensor:
     """
     if points < classes:
         raise UserError(f"a learned set needs a point for each of {classes} classes at least; got points={points}")
-    wanted = [points // classes + (label < points % classes) for label in range(classes)]
-    return torch.cat([rows[:count] for rows, count in zip(_by_class(split.y, classes, seed), wanted, strict=True)])
+    counts = [points // classes + (label < points % classes) for label in range(classes)]
+    return torch.cat([rows[:count] for rows, count in zip(_by_class(split.y, classes, seed), counts, strict=True)])
 
 
 def balanced_rows(y: Tensor, classes: int, size: int, seed: int) -> Tensor:
@@ -137,7 +137,7 @@ def balanced_rows(y: Tensor, classes: int, size: int, seed: int) -> Tensor:
         y: (N,) classes of the training split.
         classes: that there are.
         size: of the batch, at most, where it can be divided by the classes; no class gives more than the largest has,
-            and a smaller one than is asked for gives rows repeatedly.
+            and a class with fewer inputs repeats them.
         seed: decides which rows.
 
     Returns:
@@ -151,14 +151,14 @@ def balanced_rows(y: Tensor, classes: int, size: int, seed: int) -> Tensor:
 def learn(
     split: Split,
     classes: int,
-    recipe: Recipe,
+    settings: LearningSettings,
     *,
     box: tuple[float, float] | None,
     view: View,
     seed: int,
     device: torch.device | None = None,
 ) -> Learned:
-    """Minimise `outer_loss` over the set by Adam, at inputs perturbed against the regression as it stands.
+    """Minimise `outer_loss` over the set by Adam, at inputs perturbed against the regression on the present set.
 
     The perturbation is a constant in the gradient. The set is kept in float64 and clipped to the box after each step;
     the same seed gives the same bits.
@@ -169,7 +169,7 @@ def learn(
     Args:
         split: real inputs.
         classes: that there are.
-        recipe: how.
+        settings: how.
         box: the range of the inputs, or None.
         view: see `outer_loss`.
         seed: of what the set begins as, of target batches and of the attack.
@@ -178,20 +178,20 @@ def learn(
     Raises:
         UserError: for a class without inputs, and when the set's kernel can no longer be inverted.
     """
-    rows = first_points(split, classes, recipe.points, derive(seed, "points"))
+    rows = first_points(split, classes, settings.points, derive(seed, "points"))
     images, own, _ = (values.to(device or values.device) for values in split.take(rows))
     images = images.double().requires_grad_()
-    labels = centred(own, classes).requires_grad_(recipe.learn_labels)
-    optimizer = torch.optim.Adam([images, labels] if recipe.learn_labels else [images], lr=recipe.lr)
-    attack, outer = recipe.inner_attack, []
-    for step in range(recipe.step_count(len(split))):
-        chosen = balanced_rows(split.y, classes, recipe.batch, derive(seed, "target", step))
-        x, y, ids = (values.to(images.device) for values in split.take(chosen))
+    labels = centred(own, classes).requires_grad_(settings.learn_labels)
+    optimizer = torch.optim.Adam([images, labels] if settings.learn_labels else [images], lr=settings.lr)
+    attack, outer = settings.inner_attack, []
+    for step in range(settings.step_count(len(split))):
+        rows = balanced_rows(split.y, classes, settings.batch, derive(seed, "target", step))
+        x, y, ids = (values.to(images.device) for values in split.take(rows))
         if attack is not None:
             with torch.no_grad():
-                model = predictor(recipe.kernel, images, labels, view)
+                model = predictor(settings.kernel, images, labels, view)
             x = attack.craft(model, x, y, seed=derive(seed, "attack", step), ids=ids)
-        loss = outer_loss(recipe.kernel, images, labels, view, x, y)
+        loss = outer_loss(settings.kernel, images, labels, view, x, y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch's own
         optimizer.step()
@@ -199,8 +199,8 @@ def learn(
             with torch.no_grad():
                 images.clamp_(*box)
         outer.append(loss.detach().float())
-    found = torch.stack(outer) if outer else torch.zeros(0)
-    return Learned(images.detach().float(), labels.detach().float(), found)
+    objectives = torch.stack(outer) if outer else torch.zeros(0)
+    return Learned(images.detach().float(), labels.detach().float(), objectives)
 
 
 def _by_class(y: Tensor, classes: int, seed: int) -> list[Tensor]:

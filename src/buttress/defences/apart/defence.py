@@ -23,7 +23,8 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative, number
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -32,7 +33,7 @@ _TINY = 1e-7  # added to alpha_omega where it divides
 
 
 @dataclass
-class _Made:
+class _Pending:
     """What a loss leaves for the end of its step: leaves whose gradients its backward pass fills, and the start."""
 
     sizes: Tensor
@@ -76,7 +77,7 @@ class APART(Defence):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         parametrisation: Parametrisation = "scaled",
         lr: float | None = None,
         decay: float | None = None,
@@ -88,26 +89,27 @@ class APART(Defence):
         mode: Mode = "train",
     ) -> None:
         super().__init__()
-        if threat.norm != "linf" or not 0 < threat.eps < math.inf:
-            raise UserError(f"apart needs a linf threat with a positive, finite eps; got {threat.norm}, {threat.eps}")
+        self.threat = threat
+        norm, eps = self.threat.norm, self.threat.eps
+        if norm != "linf" or not 0 < eps < math.inf:
+            raise UserError(f"apart needs a linf threat with a positive, finite eps; got {norm}, {eps}")
         if parametrisation not in get_args(Parametrisation):
             raise UserError(
                 f"parametrisation must be one of {', '.join(get_args(Parametrisation))}; got {parametrisation!r}"
             )
         for name, value in (("lr", lr), ("decay", decay), ("first", first), ("layer_cap", layer_cap)):
-            if value is not None and not 0 <= value < math.inf:
-                raise UserError(f"{name} must be 0 or more, or none; got {value}")
-        if not 0 <= momentum < 1:
-            raise UserError(f"momentum must be in [0, 1); got {momentum}")
+            if value is not None:
+                not_negative(name, value)
+        number("momentum", momentum, "[0, 1)")
         check_storage(storage)
-        self.threat, self.parametrisation, self.lr, self.decay, self.first = threat, parametrisation, lr, decay, first
+        self.parametrisation, self.lr, self.decay, self.first = parametrisation, lr, decay, first
         self.momentum, self.layer_cap, self.storage, self.mode = momentum, layer_cap, storage, mode
-        named = (layers,) if isinstance(layers, str) else tuple(layers)
-        self.layers: Sequence[str] = "blocks" if named == ("blocks",) else named
+        names = (layers,) if isinstance(layers, str) else tuple(layers)
+        self.layers: Sequence[str] = "blocks" if names == ("blocks",) else names
         self.names: list[str] = []  # of the layers, once the model is known
         self.memory: Memory | None = None
         self.sizes: Sizes | None = None
-        self._made: _Made | None = None
+        self._pending: _Pending | None = None
 
     @property
     def attack(self) -> Perturbation:
@@ -131,41 +133,43 @@ class APART(Defence):
             if processes > 1:
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
         x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-        self.names = _named(model, x.to(next(model.parameters(), x)), self.layers)
+        self.names = _layer_names(model, x.to(next(model.parameters(), x)), self.layers)
         usual = zip((self.lr, self.decay, self.first), _USUAL[self.parametrisation], strict=True)
         lr, decay, first = (own if value is None else value for value, own in usual)
         self.memory = Memory(data, seed, self.storage)
         self.sizes = Sizes([first, first] + [0.0] * len(self.names), lr, self.momentum, decay)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the perturbed points."""
-        memory, kept = self._learned()
-        x, eps, unit = at.batch.x, at.scale * self.threat.eps, at.scale * self._unit
-        sizes = kept.values.detach().to(x.dtype, copy=True).requires_grad_()
-        start = memory.read(batch.ids, int(at.epoch)).to(x.dtype)
+        memory, step_sizes = self._learned()
+        x, eps, unit = context.batch.x, context.scale * self.threat.eps, context.scale * self._unit
+        sizes = step_sizes.values.detach().to(x.dtype, copy=True).requires_grad_()
+        start = memory.read(batch.ids, int(context.epoch)).to(x.dtype)
         first = (unit * sizes[1] * start).clamp(-eps, eps)
         place = self.threat.clip(x + first.detach())
-        slope, inner = at.once("apart", lambda: self._slopes(model, place, batch.y, at))
+        slope, inner = context.once("apart", lambda: self._slopes(model, place, batch.y, context))
         x_adv = self.threat.clip(x + (first + unit * sizes[0] * slope.sign()).clamp(-eps, eps))
         if x_adv.requires_grad:  # not where gradients are off
             x_adv.retain_grad()
         with self._perturbed(model, inner, sizes):
-            logits = at.adversarial(x_adv)
-        self._made = _Made(sizes, x_adv, start)
+            logits = context.adversarial(x_adv)
+        self._pending = _Pending(sizes, x_adv, start)
         return Loss(F.cross_entropy(logits, batch.y), self._figures(sizes.detach()))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One update of the weights, then of what is learned beside them."""
-        do.update(do.loss())
-        made, self._made = self._made, None
-        if made is None or made.x_adv.grad is None or made.sizes.grad is None:
+        step.update(step.loss())
+        pending, self._pending = self._pending, None
+        if pending is None or pending.x_adv.grad is None or pending.sizes.grad is None:
             return  # whoever wrapped the step took the gradient elsewhere
-        memory, kept = self._learned()
-        alpha, alpha_omega = (self._unit * made.sizes.detach()[:2]).unbind()
+        memory, step_sizes = self._learned()
+        alpha, alpha_omega = (self._unit * pending.sizes.detach()[:2]).unbind()
         ratio = (alpha / (alpha_omega + _TINY)).nan_to_num(0.0).clamp(-2, 2)  # omega spans 2: further is no further
-        memory.write(do.batch.ids, int(do.at.epoch), (made.start + ratio * made.x_adv.grad.sign()).clamp(-1, 1))
-        kept.climb(made.sizes.grad, do.at.progress)
+        memory.write(
+            step.batch.ids, int(step.context.epoch), (pending.start + ratio * pending.x_adv.grad.sign()).clamp(-1, 1)
+        )
+        step_sizes.climb(pending.sizes.grad, step.context.progress)
 
     @property
     def _unit(self) -> float:
@@ -184,7 +188,7 @@ class APART(Defence):
         layers = {f"alpha {name}": size for name, size in zip(self.names, inner, strict=True)}
         return {"alpha": alpha, "alpha_omega": alpha_omega, **layers}
 
-    def _slopes(self, model: nn.Module, x: Tensor, y: Tensor, at: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+    def _slopes(self, model: nn.Module, x: Tensor, y: Tensor, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Gradients of the loss at ``x`` for the inputs and for the layers; the model is left as it was."""
         points, offsets = x.detach().clone().requires_grad_(), dict[str, Tensor]()
 
@@ -192,8 +196,8 @@ class APART(Defence):
             offsets[name] = torch.zeros_like(value, requires_grad=True)
             return value + offsets[name]
 
-        with preserved(model, self.mode, at.seed, x.device), self._seen(model, see):
-            output = at.task.read(model(points)).double()  # a saturated softmax keeps its gradient
+        with preserved(model, self.mode, context.seed, x.device), self._seen(model, see):
+            output = context.task.read(model(points)).double()  # a saturated softmax keeps its gradient
             value = losses.cross_entropy(output, y).sum()
             slope, *inner = torch.autograd.grad(value, [points, *offsets.values()], materialize_grads=True)
         return slope, dict(zip(offsets, inner, strict=True))
@@ -218,7 +222,7 @@ class APART(Defence):
         return capture(model, self.names, replace=see) if self.names else nullcontext()
 
 
-def _named(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str]:
+def _layer_names(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str]:
     """The layers' names in order of execution."""
     if layers != "blocks":
         return layer_names(model, x, list(layers)) if layers else []
@@ -226,7 +230,7 @@ def _named(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str
     kinds = {path: type(module).__name__.lower() for path, module in user_module(model).named_modules() if path}
     blocks = [path for path, kind in kinds.items() if kind.endswith(("block", "bottleneck"))]
     first = [next((name for name in activations if name.startswith(f"{path}.")), None) for path in blocks]
-    found = [name for name in activations if name in first]
-    if not found:
+    names = [name for name in activations if name in first]
+    if not names:
         raise UserError("layers: blocks finds no class called Block or Bottleneck; name the activations instead")
-    return found
+    return names

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from buttress.data.augment import Geometry, draws
 from buttress.data.dataset import Dataset
-from buttress.defences.base.pretraining import Rows
+from buttress.defences.base.memory import Rows
 from buttress.errors import UserError
 from buttress.random import generator
 
@@ -53,15 +53,15 @@ class Memory(nn.Module):
 
     def read(self, ids: Tensor, epoch: int) -> Tensor:
         """(N, ...) float32 values of these inputs, or finer, cropped and mirrored as their images are in that epoch."""
-        kept, geometry = self._unpacked(self.values[self.rows(ids)]), self._geometry(ids, epoch)
-        return kept if geometry is None else geometry.cut(kept, (self.shape[1], self.shape[2]))
+        stored, geometry = self._unpacked(self.values[self.rows(ids)]), self._geometry(ids, epoch)
+        return stored if geometry is None else geometry.cut(stored, (self.shape[1], self.shape[2]))
 
     def write(self, ids: Tensor, epoch: int, values: Tensor) -> None:
         """Keep values of the inputs as they are in that epoch; what lies outside of their crops stays."""
         rows, geometry = self.rows(ids), self._geometry(ids, epoch)
         if geometry is not None:
-            kept = self._unpacked(self.values[rows])
-            values = geometry.put(values.to(kept.dtype), kept)
+            stored = self._unpacked(self.values[rows])
+            values = geometry.put(values.to(stored.dtype), stored)
         self.values[rows] = _packed(values, self.values)
 
     def _unpacked(self, values: Tensor) -> Tensor:

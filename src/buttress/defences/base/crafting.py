@@ -1,16 +1,22 @@
-"""What defences share that craft their examples by one attack."""
+"""What defences share that craft their examples by one attack: the attack, and what crafting costs."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.attacks.composed.eot import WrapperAttack
+from buttress.attacks.composed.variant import Variant
 from buttress.defences.base.defence import Cost, Defence
 from buttress.engine.preserved_model import Mode
+from buttress.errors import UserError
 
 
-class Crafting(Defence):
+class CraftingDefence(Defence):
     """A defence with one attack, kept in ``_attack``, with which it crafts once a step.
 
     Attributes:
@@ -32,3 +38,48 @@ class Crafting(Defence):
         """The attack's passes, and those of the objective."""
         crafting = crafting_passes(self.attack, self.mode)
         return None if crafting is None else Cost(crafting, self.trained)
+
+
+class _Counting(nn.Module):
+    """A linear network that counts the inputs that pass through it, forwards and backwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("weight", torch.randn(3, 64, generator=generator))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes += len(x)
+        logits: Tensor = x.flatten(1) @ self.get_buffer("weight").T
+        if logits.requires_grad:
+            logits.register_hook(lambda grad: self._back(len(grad)))  # type: ignore[no-untyped-call]  # torch's own
+        return logits
+
+    def _back(self, count: int) -> None:
+        self.passes += count
+
+
+def crafting_passes(attack: Perturbation | None, mode: Mode = "eval") -> float | None:
+    """Passes, forward and backward, that crafting one input takes; None for an attack that the toy is too small for."""
+    if attack is None:
+        return 0.0
+    threat = attack.within().threat
+    box = (None if threat is None else threat.box) or (0.0, 1.0)
+    x = torch.full((2, 1, 8, 8), (box[0] + box[1]) / 2)
+    model = _Counting()
+    try:
+        _on_itself(attack).craft(model, x, torch.tensor([0, 1]), mode=mode)
+    except (UserError, RuntimeError):
+        return None
+    return model.passes / len(x)
+
+
+def _on_itself(attack: Perturbation) -> Perturbation:
+    """The attack with what it would craft on variants crafted on the network itself: the toy has none."""
+    if isinstance(attack, Variant):
+        attack = replace(attack, missing="itself")
+    if isinstance(attack, WrapperAttack):
+        changed: Perturbation = replace(cast(Any, attack), attack=_on_itself(attack.attack))
+        return changed
+    return attack

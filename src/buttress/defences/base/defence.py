@@ -1,4 +1,4 @@
-"""What all training methods share: a step's objective, what it costs, and the moments at which a method is asked."""
+"""The interface of all training methods: a step's objective, its cost, and hooks before, during and after training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from buttress import registry
 from buttress.attacks import Perturbation
 from buttress.defences.base.step_context import Batch as Batch
 from buttress.defences.base.step_context import Pass as Pass
 from buttress.defences.base.step_context import StepContext as StepContext
+from buttress.engine.threat_resolution import resolved_settings
+from buttress.threat import NOT_GIVEN, Threat
 
 if TYPE_CHECKING:
     from buttress.data.dataset import Dataset
@@ -76,7 +79,7 @@ class Step(Protocol):
     batch: Batch
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    at: StepContext
+    context: StepContext
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -123,6 +126,17 @@ class Defence(nn.Module, ABC):
     paper: ClassVar[str] = ""
     reconstruction: ClassVar[str] = ""
 
+    _threat: Threat = NOT_GIVEN
+
+    @property
+    def threat(self) -> Threat:
+        """What the attacker may do, for methods with a ``threat`` of their own: the usual one where none was given."""
+        return Threat() if self._threat is NOT_GIVEN else self._threat
+
+    @threat.setter
+    def threat(self, threat: Threat) -> None:
+        self._threat = threat
+
     # Properties, so that a method can say otherwise by a plain attribute, or for each instance by a property.
     @property
     def preparation(self) -> str:
@@ -159,12 +173,12 @@ class Defence(nn.Module, ABC):
         return data
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
-        """The objective of one step; passes that train go through ``at.clean`` and ``at.adversarial``."""
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
+        """The objective of one step; passes that train go through ``context.clean`` and ``context.adversarial``."""
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """One batch: by default one objective and one update. Methods with several updates a batch say otherwise."""
-        do.update(do.loss())
+        step.update(step.loss())
 
     @property
     def attack(self) -> Perturbation | None:
@@ -188,10 +202,23 @@ class Defence(nn.Module, ABC):
 
     @property
     def cost(self) -> Cost | None:
-        """Passes that an input costs whenever it is trained on; None where nobody has said."""
+        """Passes that an input costs whenever it is trained on; None where it is not known."""
         return None
 
     def settings(self) -> dict[str, Any]:
         """The constructor's arguments, which every defence keeps under their own names."""
         parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
-        return {p.name: getattr(self, p.name) for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        return {name: self._threat if name == "threat" else getattr(self, name) for name in names}
+
+    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
+        """A fresh copy with every threat filled in that was not given; see `resolve_threats`."""
+        defaults = {p.name: p.default for p in inspect.signature(type(self).__init__).parameters.values()}
+        settings = self.settings()
+        return type(self)(**settings | resolved_settings(settings, defaults, threat, usual))
+
+    def label(self) -> str:
+        """Its registered name (a user's own: the class's), with the methods inside: "awp(eps-warmup(at))"."""
+        name = registry.defence.name_of(self).rpartition(":")[2]
+        inside = [value.label() for value in self.settings().values() if isinstance(value, Defence)]
+        return f"{name}({', '.join(inside)})" if inside else name

@@ -55,7 +55,7 @@ def descend(
             optimizer.step()
             total += float(value.detach())
         history.append(total / len(parts))
-    optimizer.zero_grad()  # nothing of it is left for whoever trains next
+    optimizer.zero_grad()  # no gradient is left for the training that follows
     return history
 
 
@@ -70,28 +70,7 @@ def pretrain(
     def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
         return F.cross_entropy(model(x.to(first.dtype)), y)
 
-    wanted = [p for p in model.parameters() if p.requires_grad]
-    descend(wanted, objective, split, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, device=first.device)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    descend(trainable, objective, split, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, device=first.device)
     for module, flag in flags:
         module.training = flag
-
-
-class Rows(nn.Module):
-    """Which row of the training split an input is, by its id: for methods that remember something of each example.
-
-    Args:
-        split: the training split.
-    """
-
-    ids: Tensor
-    order: Tensor
-
-    def __init__(self, split: Split) -> None:
-        super().__init__()
-        ids, order = split.ids.sort()
-        self.register_buffer("ids", ids, persistent=False)
-        self.register_buffer("order", order, persistent=False)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """(N,) positions in the split of the inputs with these ids."""
-        return self.order[torch.searchsorted(self.ids, ids)]

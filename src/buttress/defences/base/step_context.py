@@ -14,13 +14,12 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
-from buttress.models.wrapping.normalized import Normalized
-from buttress.models.wrapping.outputs import FromProbabilities, Output
+from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
 from buttress.threat import RowThreat
 
-_Made = TypeVar("_Made")
+_Result = TypeVar("_Result")
 Kind = Literal["clean", "adversarial", "added"]
 
 
@@ -107,13 +106,13 @@ class StepContext:
 
         Args:
             attack: what perturbs.
-            mode: the model's mode meanwhile.
+            mode: the model's mode while crafting.
             target: (N,) classes wanted by a targeted attack.
             scale: (N,) share of the attack's budget that each input has, on top of ``self.scale``.
         """
-        known: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
-        if known is not None:
-            return known
+        earlier: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
+        if earlier is not None:
+            return earlier
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
         precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
@@ -132,17 +131,17 @@ class StepContext:
             self._crafted[id(attack), mode] = x_adv
         return x_adv
 
-    def once(self, key: str, make: Callable[[], _Made]) -> _Made:
-        """What ``make`` gives; within `crafts_kept` it is asked once, for methods that craft without `craft`."""
+    def once(self, key: str, make: Callable[[], _Result]) -> _Result:
+        """The result of ``make``, which within `craft_once` is called once: for methods that craft without `craft`."""
         if self._crafted is None:
             return make()
         if key not in self._crafted:
             self._crafted[key] = make()
-        return cast(_Made, self._crafted[key])
+        return cast(_Result, self._crafted[key])
 
     @contextmanager
-    def crafts_kept(self) -> Iterator[None]:
-        """Within this context an attack crafts once; asked again it gives the same points, whatever the weights are."""
+    def craft_once(self) -> Iterator[None]:
+        """Within this context an attack crafts once; later calls return the same points, whatever the weights are."""
         before = self._crafted
         self._crafted = {} if before is None else before
         try:
@@ -157,7 +156,7 @@ class StepContext:
         """
         if "clean" in self.passes:
             return self.passes["clean"].activations
-        if "added" not in self.passes:  # not "clean": what asks for the objective's own passes shall not find it
+        if "added" not in self.passes:  # not "clean": that is a pass of the objective itself
             with preserved(self.model, "train", self.seed, self.batch.x.device):
                 self._pass("added", self.batch.x, keep_auxiliary=False)
         return self.passes["added"].activations
@@ -171,10 +170,8 @@ class StepContext:
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
-        inner = self.model
-        while isinstance(inner, Normalized | Output | FromProbabilities):
-            inner = inner.model
-        labelled = getattr(inner, "forward_with_auxiliary", None)
+        network = inner(self.model)
+        labelled = getattr(network, "forward_with_auxiliary", None)
         if labelled is None:
             return self.model(x)
 
@@ -185,14 +182,14 @@ class StepContext:
             return output
 
         # In place of the module's own forward for this one call: wrappers and hooks, capture's too, see a usual pass.
-        own = vars(inner).get("forward")
-        vars(inner)["forward"] = forward
+        own = vars(network).get("forward")
+        vars(network)["forward"] = forward
         try:
             return self.model(x)
         finally:
-            del vars(inner)["forward"]
+            del vars(network)["forward"]
             if own is not None:
-                vars(inner)["forward"] = own
+                vars(network)["forward"] = own
 
 
 def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) -> Perturbation:
@@ -205,15 +202,15 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
     """
     if share == 1 and scale is None:
         return attack
-    changed: Any = attack
-    threat = attack.threat
-    if threat is None or "threat" not in getattr(attack, "__dataclass_fields__", ()):
+    attack = attack.within()
+    threat, settings = attack.threat, attack.settings()
+    if threat is None or "threat" not in settings:
         raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
     changes: dict[str, Any] = {}
     if scale is not None:
         changes["threat"] = RowThreat(norm=threat.norm, eps=threat.eps, box=threat.box, scale=share * scale)
     else:
         changes["threat"] = replace(threat, eps=share * threat.eps)
-        if share > 0 and getattr(attack, "step_size", None) is not None:
-            changes["step_size"] = share * changed.step_size
-    return cast(Perturbation, replace(changed, **changes))
+        if share > 0 and settings.get("step_size") is not None:
+            changes["step_size"] = share * settings["step_size"]
+    return cast(Perturbation, replace(cast(Any, attack), **changes))

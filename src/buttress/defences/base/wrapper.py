@@ -1,4 +1,4 @@
-"""What defences around another one share: all that they do not change is the base's."""
+"""Defences that wrap another one, their base: whatever they do not override is the base's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, St
 
 
 class WrapperDefence(Defence):
-    """A defence around another one, `AdversarialTraining` unless given; a subclass overrides what it changes.
+    """A defence that wraps a base, `AdversarialTraining` unless given; a subclass overrides what it changes.
 
     Args:
         base: the training method underneath.
@@ -67,13 +67,13 @@ class WrapperDefence(Defence):
         """As the base does."""
         return self.base.prepare(model, data, seed)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss."""
-        return self.base.loss(model, batch, at)
+        return self.base.loss(model, batch, context)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """As the base does."""
-        self.base.step(do)
+        self.base.step(step)
 
     def end_epoch(self, epoch: Epoch) -> None:
         """As the base does."""

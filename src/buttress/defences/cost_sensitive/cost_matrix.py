@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.validation import not_negative, positive, whole
 
 ClassName = int | str
 Mistakes = Literal["both", "missed", "false"]
@@ -19,44 +19,43 @@ Mistakes = Literal["both", "missed", "false"]
 def check_protected(
     protected: ClassName | Sequence[ClassName], c: float, mistakes: Mistakes = "both"
 ) -> tuple[ClassName, ...]:
-    """The protected classes as a tuple; one alone need not stand in a list.
+    """The protected classes as a tuple; a single one need not be in a list.
 
     Raises:
         UserError: for no class, for what is neither a name nor an index, for a cost that is no number of 0 or more,
             for an unknown kind of mistake.
     """
-    wanted = (protected,) if isinstance(protected, int | str) else tuple(protected)
-    if not wanted or any(isinstance(name, bool) or not isinstance(name, int | str) for name in wanted):
+    names = tuple(protected) if isinstance(protected, Sequence) and not isinstance(protected, str) else (protected,)
+    if not names or any(isinstance(name, bool) or not isinstance(name, int | str) for name in names):
         raise UserError(f"protected names one class or more, by name or index; got {protected!r}")
-    if not 0 <= c < math.inf:
-        raise UserError(f"the cost c of a mistake about a protected class must be 0 or more; got {c}")
+    not_negative("c", c)
     if mistakes not in get_args(Mistakes):
         raise UserError(f"mistakes must be one of {', '.join(get_args(Mistakes))}; got {mistakes!r}")
-    return wanted
+    return names
 
 
-def class_indices(wanted: Sequence[ClassName], classes: Sequence[str]) -> list[int]:
+def class_indices(names: Sequence[ClassName], classes: Sequence[str]) -> list[int]:
     """Positions of classes given by name or by index; a text that is no name but a number is an index.
 
     Args:
-        wanted: names or indices.
+        names: names or indices.
         classes: the data's names, in the order of the labels.
 
     Raises:
         UserError: for a class that the data do not have, with the nearest name.
     """
-    found = []
-    for name in wanted:
+    indices = []
+    for name in names:
         if isinstance(name, str) and name in classes:
-            found.append(list(classes).index(name))
+            indices.append(list(classes).index(name))
             continue
         number = int(name) if isinstance(name, int) or name.isdecimal() else -1
         if isinstance(name, str) and number < 0:
             raise UserError(f"there is no class {name!r}; {nearest(name, list(classes))}")
         if not 0 <= number < len(classes):
             raise UserError(f"classes are numbered 0 to {len(classes) - 1}; got {name!r}")
-        found.append(number)
-    return list(dict.fromkeys(found))
+        indices.append(number)
+    return list(dict.fromkeys(indices))
 
 
 def cost_matrix(classes: int, protected: Tensor | Sequence[int], c: float, mistakes: Mistakes = "both") -> Tensor:
@@ -98,6 +97,6 @@ def check_weights(weight: float, pretrain_epochs: int, pretrain_lr: float) -> No
     Raises:
         UserError: naming all three.
     """
-    if not 0 <= weight < math.inf or not 0 < pretrain_lr < math.inf or pretrain_epochs < 0:
-        told = f"{weight}, {pretrain_epochs} and {pretrain_lr}"
-        raise UserError(f"weight and pretrain_epochs must be 0 or more, pretrain_lr positive, all finite; got {told}")
+    not_negative("weight", weight)
+    whole("pretrain_epochs", pretrain_epochs, 0)
+    positive("pretrain_lr", pretrain_lr)

@@ -14,7 +14,7 @@ from buttress import losses
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting_cost import crafting_passes
+from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.pretraining import descend
 from buttress.defences.cost_sensitive.cost_matrix import (
@@ -26,12 +26,12 @@ from buttress.defences.cost_sensitive.cost_matrix import (
     cost_matrix,
     expected_cost,
 )
+from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.engine.perturbation import Attack
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 Space = Literal["pixels", "normalized"]
 
@@ -46,7 +46,7 @@ class StandardisedFGSM(Attack):
         loss: what is raised.
     """
 
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
     share: Tensor = field(default_factory=lambda: torch.ones(1))
     loss: losses.LossLike | None = None
 
@@ -98,7 +98,7 @@ class CSA(Defence):
         c: float = 10.0,
         mistakes: Mistakes = "both",
         weight: float = 1.0,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         space: Space = "pixels",
         updates: Literal[1, 2] = 2,
         pretrain_epochs: int = 30,
@@ -108,9 +108,10 @@ class CSA(Defence):
         check_weights(weight, pretrain_epochs, pretrain_lr)
         if space not in get_args(Space) or updates not in (1, 2):
             raise UserError(f"space must be pixels or normalized and updates 1 or 2; got {space!r} and {updates}")
-        if space == "normalized" and threat.norm != "linf":
-            raise UserError(f"eps in standard deviations needs the norm linf; got {threat.norm}")
-        self.protected, self.c, self.weight, self.threat = check_protected(protected, c, mistakes), c, weight, threat
+        self.threat = threat
+        if space == "normalized" and self.threat.norm != "linf":
+            raise UserError(f"eps in standard deviations needs the norm linf; got {self.threat.norm}")
+        self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight
         self.space, self.updates, self.mistakes = space, updates, mistakes
         self.pretrain_epochs, self.pretrain_lr = pretrain_epochs, pretrain_lr
         self.register_buffer("index", torch.zeros(0, dtype=torch.int64))
@@ -146,28 +147,28 @@ class CSA(Defence):
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
         return losses.cross_entropy(logits, y) + self.weight * expected_cost(logits, y, costs)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean objective at the clean inputs, at FGSM's points, or, outside of a step, the sum of both."""
         if self._attack is None:
             raise UserError("eps in standard deviations needs those of the data: call prepare before loss")
         terms = {}
         if self._phase != "adversarial":
-            terms["clean objective"] = self.objective(at.clean(batch.x), batch.y).mean()
+            terms["clean objective"] = self.objective(context.clean(batch.x), batch.y).mean()
         if self._phase != "clean":
-            x_adv = at.craft(self._attack)
-            terms["adversarial objective"] = self.objective(at.adversarial(x_adv), batch.y).mean()
-        # Figures are averaged over updates, so those that only every other update has are not told.
+            x_adv = context.craft(self._attack)
+            terms["adversarial objective"] = self.objective(context.adversarial(x_adv), batch.y).mean()
+        # Figures are averaged over updates, so those that only every other update has are not logged.
         logs = {name: term.detach() for name, term in terms.items()} if self._phase is None else {}
         return Loss(torch.stack([*terms.values()]).sum(), logs)
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """Two updates, the second from points crafted after the first; or one."""
         if self.updates == 1:
-            return super().step(do)
+            return super().step(step)
         try:
             for phase in ("clean", "adversarial"):
                 self._phase = phase
-                do.update(do.loss())
+                step.update(step.loss())
         finally:
             self._phase = None
 

@@ -23,6 +23,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence, nearest
+from buttress.validation import not_negative
 
 SMALL = 1e-2  # a weight below is next to nothing
 
@@ -62,7 +63,7 @@ class CSE(Defence):
     Shen, Chen, Wang and Wang (arXiv 2101.12372), by the authors' code: from a naturally trained network on,
     cross-entropy plus a weighted expected cost plus, for each penalised layer, a weight times the L1 norm minus the L2
     norm of its kernel, which is 0 for a kernel of one weight. No example is attacked; whether what is found to resist
-    FGSM resists stronger attacks is for an audit to tell. The authors' weights are 1 and (1, 0) on MNIST, 0.1 and
+    FGSM resists stronger attacks is for an audit to measure. The authors' weights are 1 and (1, 0) on MNIST, 0.1 and
     (5, 0.1) on Fashion-MNIST, 1 and (0.05, 0.05) with c = 5 on CIFAR-10.
 
     Cost: that of standard training, and ``pretrain_epochs`` of it before.
@@ -99,8 +100,8 @@ class CSE(Defence):
     ) -> None:
         super().__init__()
         check_weights(weight, pretrain_epochs, pretrain_lr)
-        if any(not 0 <= penalty < math.inf for penalty in penalties):
-            raise UserError(f"penalties must be 0 or more; got {tuple(penalties)}")
+        for penalty in penalties:
+            not_negative("penalties", penalty)
         if layers is not None and len(layers) != len(penalties):
             raise UserError(f"{len(layers)} layers need as many penalties; got {len(penalties)}")
         self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight
@@ -128,25 +129,27 @@ class CSE(Defence):
         Raises:
             UserError: for a name that is no layer with a weight; for a network without convolutions and no names.
         """
-        known = {
+        weights = {
             name: module.weight
             for name, module in model.named_modules()
             if isinstance(getattr(module, "weight", None), Tensor) and module.weight.dim() > 1
         }
         if self.layers is not None:
             for name in self.layers:
-                if name not in known:
-                    raise UserError(f"there is no layer {name!r} with a kernel to penalise; {nearest(name, [*known])}")
-            return {name: known[name] for name in self.layers}
+                if name not in weights:
+                    raise UserError(
+                        f"there is no layer {name!r} with a kernel to penalise; {nearest(name, [*weights])}"
+                    )
+            return {name: weights[name] for name in self.layers}
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         first = [name for name, module in model.named_modules() if isinstance(module, kinds)][: len(self.penalties)]
         if not first and self.penalties:
-            raise UserError(f"the network has no convolution to penalise; name layers of it: {', '.join(known)}")
-        return {name: known[name] for name in first}
+            raise UserError(f"the network has no convolution to penalise; name layers of it: {', '.join(weights)}")
+        return {name: weights[name] for name in first}
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Cross-entropy, expected cost and penalty."""
-        logits = at.clean(batch.x)
+        logits = context.clean(batch.x)
         costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
         cost = expected_cost(logits, batch.y, costs).mean()
         value = F.cross_entropy(logits, batch.y) + self.weight * cost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -23,8 +22,9 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence
+from buttress.validation import not_negative
 
-Runner = Literal["clean", "adversarial", "both"]
+Passes = Literal["clean", "adversarial", "both"]
 
 
 @defence("cost-sensitive")
@@ -56,13 +56,12 @@ class CostSensitive(WrapperDefence):
         c: float = 10.0,
         mistakes: Mistakes = "both",
         weight: float = 1.0,
-        on: Runner = "both",
+        on: Passes = "both",
     ) -> None:
         super().__init__(base)
-        if not 0 <= weight < math.inf:
-            raise UserError(f"weight must be 0 or more; got {weight}")
-        if on not in get_args(Runner):
-            raise UserError(f"on must be one of {', '.join(get_args(Runner))}; got {on!r}")
+        not_negative("weight", weight)
+        if on not in get_args(Passes):
+            raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
         if not self.base.own_classes:
             raise UserError(f"{type(self.base).__name__} mixes inputs: its predictions are of no class that could cost")
         self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on
@@ -75,20 +74,20 @@ class CostSensitive(WrapperDefence):
         self.index = torch.tensor(class_indices(self.protected, data.classes), device=self.index.device)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean cost of each pass.
 
         Raises:
-            UserError: where the base makes none of the passes asked for.
+            UserError: where the base makes none of the passes in ``on``.
         """
-        base = self.base.loss(model, batch, at)
-        wanted: tuple[Kind, ...] = ("clean", "adversarial")
-        kinds = [kind for kind in wanted if kind in at.passes and self.on in (kind, "both")]
+        base = self.base.loss(model, batch, context)
+        both: tuple[Kind, ...] = ("clean", "adversarial")
+        kinds = [kind for kind in both if kind in context.passes and self.on in (kind, "both")]
         if not kinds:
             raise UserError(f"{type(self.base).__name__} makes no {self.on} pass whose predictions could have a cost")
         value, logs = base.value, dict(base.logs)
         for kind in kinds:
-            logits = at.passes[kind].logits
+            logits = context.passes[kind].logits
             costs = cost_matrix(logits.shape[1], self.index.to(logits.device), self.c, self.mistakes)
             cost = expected_cost(logits, batch.y, costs).mean()
             value = value + self.weight * cost

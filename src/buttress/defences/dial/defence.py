@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
-from buttress.defences.base.crafting import Crafting
+from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
-from buttress.defences.dial.gradient_reversal import reverse_gradient
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
+from buttress.validation import not_negative
 
 Variant = Literal["ce", "kl"]
 Schedule = Literal["stepwise", "continuous"]
@@ -31,7 +31,7 @@ LAMD: dict[Variant, float] = {"ce": 0.1, "kl": 2.0}
 
 
 @defence("dial")
-class DIAL(Crafting):
+class DIAL(CraftingDefence):
     """Adversarial training whose features do not tell clean from perturbed inputs (Levi et al., TMLR 2022).
 
     A small head learns to tell the two from the network's features; its gradient is reversed on the way into the
@@ -54,7 +54,7 @@ class DIAL(Crafting):
         lamd: weight of the domain term, of the head's own loss and of the reversed gradient alike. Unless given 0.1
             with "ce" (the authors' for MNIST) and 2 with "kl" (for SVHN; 4 for CIFAR-100, 6 for CIFAR-10).
         schedule: of the reversal.
-        reversal: factor on r; 0 lets the head learn and leaves the features alone.
+        reversal: factor on r; with 0 the head learns and the features do not change for it.
         layer: name of the layer whose output the head reads; unless given, what enters the last linear layer.
         head: units of the head's hidden layers; may be empty. (100,) for MNIST and wide ResNets in the paper.
         batch_norm: whether the head normalises after each hidden layer; not in the paper's heads for CIFAR-100.
@@ -66,7 +66,7 @@ class DIAL(Crafting):
 
     def __init__(
         self,
-        threat: Threat = Threat(),
+        threat: Threat = NOT_GIVEN,
         steps: int = 10,
         step_size: float | None = None,
         variant: Variant = "ce",
@@ -79,12 +79,11 @@ class DIAL(Crafting):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        for name, value, known in (("variant", variant, Variant), ("schedule", schedule, Schedule)):
-            if value not in get_args(known):
-                raise UserError(f"{name} must be one of {', '.join(get_args(known))}; got {value!r}")
+        for name, value, allowed in (("variant", variant, Variant), ("schedule", schedule, Schedule)):
+            if value not in get_args(allowed):
+                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
         for name, weight in (("beta", beta), ("lamd", lamd or 0.0), ("reversal", reversal)):
-            if not 0 <= weight < math.inf:
-                raise UserError(f"{name} must be a finite number of 0 or more; got {weight}")
+            not_negative(name, weight)
         if not isinstance(head, list | tuple) or any(not isinstance(u, int) or u < 1 for u in head):
             raise UserError(f"head must be a list of whole numbers, the units of its hidden layers; got {head!r}")
         self.threat, self.steps, self.step_size = threat, steps, step_size
@@ -117,23 +116,23 @@ class DIAL(Crafting):
         self.domain_head = head.to(like)
         return data
 
-    def strength(self, at: StepContext) -> float:
+    def strength(self, context: StepContext) -> float:
         """How strongly the gradient is reversed at a step."""
-        p = at.progress
-        epochs = at.epochs or (at.epoch / p if p else 0)
+        p = context.progress
+        epochs = context.epochs or (context.epoch / p if p else 0)
         if self.schedule == "stepwise" and epochs:
-            p = min(1.0, (math.floor(at.epoch) + 1) / epochs)
+            p = min(1.0, (math.floor(context.epoch) + 1) / epochs)
         return self.reversal * (2 / (1 + math.exp(-10 * p)) - 1)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The clean, the robust and the domain term."""
-        x_adv = at.craft(self.attack)
-        clean, clean_features = self._with_features(model, at.clean, batch.x)
-        adversarial, adversarial_features = self._with_features(model, at.adversarial, x_adv)
+        x_adv = context.craft(self.attack)
+        clean, clean_features = self._with_features(model, context.clean, batch.x)
+        adversarial, adversarial_features = self._with_features(model, context.adversarial, x_adv)
         natural = F.cross_entropy(clean, batch.y)
         divergence = self.variant == "kl"
         robust = losses.kl(adversarial, clean).mean() if divergence else F.cross_entropy(adversarial, batch.y)
-        strength = self.strength(at)
+        strength = self.strength(context)
         domains = [self._domain(clean_features, 0, strength), self._domain(adversarial_features, 1, strength)]
         domain = domains[0][0] + domains[1][0]
         logs = {
@@ -154,19 +153,19 @@ class DIAL(Crafting):
         return F.cross_entropy(logits, labels), (logits.argmax(1) == label).float().mean()
 
     def _with_features(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``run``, one pass of ``model``, says of ``x``, and (N, D) the features on the way."""
+        """The logits of ``run``, one pass of ``model``, for ``x``, and (N, D) the features on the way."""
         if self.layer is None:
-            seen: list[Tensor] = []
+            inputs: list[Tensor] = []
             linear = user_module(model).get_submodule(self._last)
-            handle = linear.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+            handle = linear.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
             try:
                 output = run(x)
             finally:
                 handle.remove()
-            return output, seen[-1].flatten(1)
-        with capture(model, [self.layer]) as held:
+            return output, inputs[-1].flatten(1)
+        with capture(model, [self.layer]) as activations:
             output = run(x)
-        return output, held[self.layer].flatten(1)
+        return output, activations[self.layer].flatten(1)
 
 
 def domain_head(features: int, hidden: Sequence[int], batch_norm: bool = True) -> nn.Sequential:
@@ -213,3 +212,27 @@ def last_linear(model: nn.Module, x: Tensor) -> str:
     if not ran:
         raise UserError("the model has no linear layer whose input could be the features: name a layer")
     return ran[-1]
+
+
+class _Reversal(torch.autograd.Function):
+    """The identity, whose gradient comes back multiplied by a negative number."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * grads[0], None
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """``x`` itself, whose gradient is multiplied by ``-strength`` on the way back (Ganin et al., JMLR 2016).
+
+    Args:
+        x: any tensor.
+        strength: 0 stops the gradient, 1 reverses it.
+    """
+    reversed_: Tensor = _Reversal.apply(x, strength)  # type: ignore[no-untyped-call]  # torch's own
+    return reversed_

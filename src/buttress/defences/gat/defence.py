@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,12 +14,13 @@ from buttress.attacks.unrestricted.generator_styles import LEVELS, Latent, Level
 from buttress.attacks.unrestricted.image_edits import Semantic
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
+from buttress.defences.base.networks import freeze, new_network
 from buttress.defences.base.pretraining import pretrain
-from buttress.defences.ensemble_at import fresh, frozen
 from buttress.defences.gat.generator_training import style_vae, usual_batch
 from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
+from buttress.validation import not_negative, number, whole
 
 
 @defence("gat")
@@ -88,25 +88,27 @@ class GAT(Defence):
         judge_epochs: int = 10,
     ) -> None:
         super().__init__()
-        named = tuple(level for level in LEVELS if level == levels) if isinstance(levels, str) else tuple(levels)
+        names = tuple(level for level in LEVELS if level == levels) if isinstance(levels, str) else tuple(levels)
         if edits not in ("latent", "low-level"):
             raise UserError(f"edits must be latent or low-level; got {edits!r}")
-        if not named or any(level not in LEVELS for level in named):
+        if not names or any(level not in LEVELS for level in names):
             raise UserError(f"levels must be some of {', '.join(LEVELS)}; got {levels!r}")
-        if edits == "low-level" and steps == 0:
+        if whole("steps", steps, 0) == 0 and edits == "low-level":
             raise UserError("steps=0 trains on a generator's reconstructions, which low-level edits have none of")
-        if not all(0 <= value < math.inf for value in (weight, beta or 0)) or not 0 <= (legitimacy or 0) < 1:
-            told = f"{weight}, {beta} and {legitimacy}"
-            raise UserError(f"weight and beta must be 0 or more, legitimacy a share below 1; got {told}")
-        for name, count in {"epochs": epochs, "latent": latent, "judge_epochs": judge_epochs}.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < (name == "latent"):
-                raise UserError(f"{name} must be a whole number, epochs of 0 and latent of 1 or more; got {count!r}")
-        self.edits, self.levels, self.steps = edits, named, steps
+        not_negative("weight", weight)
+        if beta is not None:
+            not_negative("beta", beta)
+        if legitimacy is not None:
+            number("legitimacy", legitimacy, "[0, 1)")
+        whole("epochs", epochs, 0)
+        whole("latent", latent)
+        whole("judge_epochs", judge_epochs, 0)
+        self.edits, self.levels, self.steps = edits, names, steps
         self.style_step, self.style_limit, self.noise_step = style_step, style_limit, noise_step
         self.noise_limit, self.strength, self.stop, self.residue = noise_limit, strength, stop, residue
         self.weight, self.legitimacy, self.epochs, self.latent = weight, legitimacy, epochs, latent
         self.beta, self.judge_epochs = beta, judge_epochs
-        self._attacks: list[Perturbation] = [self._made(level, None, (0.0, 1.0)) for level in named]  # or refused
+        self._attacks: list[Perturbation] = [self._attack_on(level, None, (0.0, 1.0)) for level in names]  # or refused
         self._ready = False
         self._judge: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint
 
@@ -139,37 +141,37 @@ class GAT(Defence):
                 box=data.box,
                 device=next(model.parameters(), torch.zeros(())).device,
             )
-        self._attacks = [self._made(level, maker, data.box) for level in self.levels]
+        self._attacks = [self._attack_on(level, maker, data.box) for level in self.levels]
         self._judge = []
         if self.share > 0:
-            judge = fresh(model, derive(seed, "judge"))
+            judge = new_network(model, derive(seed, "judge"))
             batch_size, judging = usual_batch(len(data.train)), derive(seed, "judging")
             pretrain(judge, data.train, epochs=self.judge_epochs, seed=judging, batch_size=batch_size)
-            self._judge = [frozen(judge)]
+            self._judge = [freeze(judge)]
         self._ready = True
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean over clean images and those attacked ones that are still what they were."""
         if not self._ready:
             raise UserError("GAT trains its generator in prepare(model, data, seed): call that first")
-        chosen = int(torch.randint(len(self.levels), (), generator=generator(derive(at.seed, "level"))))
-        x_adv = at.craft(self._attacks[chosen])
-        kept = self.legitimate(x_adv, batch.y)
-        x_adv = torch.where(kept[:, None, None, None], x_adv, batch.x)  # nor does BatchNorm see what was dropped
-        natural = F.cross_entropy(at.clean(batch.x), batch.y, reduction="none")
-        attacked = F.cross_entropy(at.adversarial(x_adv), batch.y, reduction="none")
-        share = self.weight * kept.to(attacked)
+        level = int(torch.randint(len(self.levels), (), generator=generator(derive(context.seed, "level"))))
+        x_adv = context.craft(self._attacks[level])
+        legitimate = self.legitimate(x_adv, batch.y)
+        x_adv = torch.where(legitimate[:, None, None, None], x_adv, batch.x)  # nor does BatchNorm see what was dropped
+        natural = F.cross_entropy(context.clean(batch.x), batch.y, reduction="none")
+        attacked = F.cross_entropy(context.adversarial(x_adv), batch.y, reduction="none")
+        share = self.weight * legitimate.to(attacked)
         value = (natural.sum() + (share * attacked).sum()) / (len(natural) + share.sum())
         logs = {
             "natural": natural.detach().mean(),
-            "adversarial": (kept * attacked).detach().sum() / kept.sum().clamp(min=1),
-            "dropped": 1 - kept.double().mean(),
+            "adversarial": (legitimate * attacked).detach().sum() / legitimate.sum().clamp(min=1),
+            "dropped": 1 - legitimate.double().mean(),
         }
         return Loss(value, logs)
 
     def legitimate(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N,) bool: whether the auxiliary classifier gives the class at least the probability asked for."""
+        """(N,) bool: whether the auxiliary classifier gives the class at least the required probability."""
         if not self._judge:
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         judge = self._judge[0].to(x.device, x.dtype)
@@ -177,7 +179,7 @@ class GAT(Defence):
             probability: Tensor = judge(x).softmax(1).gather(1, y[:, None]).squeeze(1)
         return probability >= self.share
 
-    def _made(self, level: Level, maker: nn.Module | None, box: tuple[float, float] | None) -> Perturbation:
+    def _attack_on(self, level: Level, maker: nn.Module | None, box: tuple[float, float] | None) -> Perturbation:
         if self.edits == "low-level":
             return Semantic(strength=self.strength, steps=self.steps, stop=self.stop, box=box)
         return Latent(

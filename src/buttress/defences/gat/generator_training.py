@@ -10,6 +10,7 @@ from buttress.defences.base.pretraining import descend
 from buttress.errors import UserError
 from buttress.models.blocks.style_vae import StyleVAE, divergence, reconstruction
 from buttress.random import derive, generator, seed_torch
+from buttress.validation import not_negative, whole
 
 
 def style_vae(
@@ -36,7 +37,7 @@ def style_vae(
 
     Args:
         split: images, in the box.
-        classes: that the generator is told; 0 for none.
+        classes: that the generator is conditioned on; 0 for none.
         seed: of weights, order and draws; torch's global random state is left as it was.
         epochs: over the split.
         warmup: epochs over which the weight of the divergence rises from 0.
@@ -53,13 +54,15 @@ def style_vae(
     """
     if split.x.dim() != 4:
         raise UserError(f"a generator of styles needs images (N, C, H, W); got inputs {tuple(split.x.shape)}")
-    if not isinstance(epochs, int) or epochs < 0 or not warmup >= 0 or not (beta or 0) >= 0:
-        raise UserError(f"epochs, warmup and beta must be 0 or more; got {epochs}, {warmup} and {beta}")
+    whole("epochs", epochs, 0)
+    not_negative("warmup", warmup)
+    if beta is not None:
+        not_negative("beta", beta)
     low, high = box or (0.0, 1.0)
     weight = min(1.0, split.x[0].numel() / 784) if beta is None else beta
     batch_size = usual_batch(len(split)) if batch_size is None else batch_size
     random = generator(seed, "draws of the generator")
-    steps, done = max(1, -(-len(split) // batch_size)), 0
+    steps, step = max(1, -(-len(split) // batch_size)), 0
     with torch.random.fork_rng():
         seed_torch(derive(seed, "weights of the generator"))
         model = StyleVAE(tuple(split.x.shape[1:]), classes, latent)
@@ -67,9 +70,9 @@ def style_vae(
             model.to(device)
 
         def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-            nonlocal done
-            rise = 1.0 if warmup == 0 else min(1.0, done / (warmup * steps))
-            done += 1
+            nonlocal step
+            rise = 1.0 if warmup == 0 else min(1.0, step / (warmup * steps))
+            step += 1
             return bound(model, (x - low) / (high - low), y, random, weight * rise)
 
         descend(

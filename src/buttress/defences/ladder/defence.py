@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
@@ -12,15 +11,17 @@ from torch import Tensor, nn
 from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
-from buttress.defences.base.pretraining import Rows, pretrain
+from buttress.defences.base.memory import Rows
+from buttress.defences.base.pretraining import pretrain
 from buttress.defences.ladder.directions import Direction, check_direction
 from buttress.defences.ladder.latent_space import fit_space, some_of_each
-from buttress.defences.ladder.support_vector_machines import Attention, Recipe
+from buttress.defences.ladder.support_vector_machines import Attention, SVMSettings
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import norms
+from buttress.validation import not_negative, whole
 
 _BATCH = 256
 
@@ -38,7 +39,7 @@ class LADDER(Defence):
     The moved inputs are not bounded in any norm, and ``eps`` is in units of the latent space and of w, which say
     nothing about pixels: the log has the mean linf and l2 size of the change (decoding alone makes one) and the share
     of inputs whose class changes for the classifier that they were made with. Labels can be wrong at a large ``eps``.
-    No threat is trained against, so validation attacks nothing unless told to; robustness has to be measured.
+    No threat is trained against, so validation runs no attack by default; robustness has to be measured.
 
     Unlike the authors' code: inputs reach the classifier in its own units throughout, targets are uniform, and each
     ordered pair keeps an attention of its own.
@@ -94,16 +95,16 @@ class LADDER(Defence):
         svm_lr: float = 0.01,
     ) -> None:
         super().__init__()
-        if not 0 <= eps < math.inf:
-            raise UserError(f"eps must be a finite number of 0 or more, in units of the latent space; got {eps}")
+        not_negative("eps", eps)
         check_direction(direction)
-        counts = {"pretrain_epochs": (pretrain_epochs, 0), "decoder_epochs": (decoder_epochs, 0)}
-        counts |= {"per_class": (1 if per_class is None else per_class, 1), "decoder_width": (decoder_width, 1)}
-        counts |= {"svm_inputs": (svm_inputs, 2)}
-        for name, (count, least) in counts.items():
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                raise UserError(f"{name} must be a whole number of {least} or more; got {count!r}")
-        self.recipe = Recipe(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
+        whole("pretrain_epochs", pretrain_epochs, 0)
+        whole("decoder_epochs", decoder_epochs, 0)
+        if per_class is not None:
+            whole("per_class", per_class)
+        whole("decoder_width", decoder_width)
+        whole("svm_inputs", svm_inputs, 2)
+        whole("svm_epochs", svm_epochs, 0)
+        self.svm = SVMSettings(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
         self.eps, self.adaptive, self.direction, self.attention = eps, adaptive, direction, attention
         self.normalize_w, self.layer, self.per_class = normalize_w, layer, per_class
         self.pretrain_epochs, self.decoder_epochs, self.decoder_width = pretrain_epochs, decoder_epochs, decoder_width
@@ -125,25 +126,25 @@ class LADDER(Defence):
         classes = len(data.classes)
         pretrain(model, data.train, epochs=self.pretrain_epochs, seed=derive(seed, "pretraining"))
         model.zero_grad()
-        fitted = fit_space(
+        result = fit_space(
             model,
             data.train,
             classes,
             seed=derive(seed, "space"),
             layer=self.layer,
             direction=self.direction,
-            recipe=self.recipe,
+            svm=self.svm,
             normalize=self.normalize_w,
             per_class=self.svm_inputs,
             decoder_epochs=self.decoder_epochs,
             decoder_width=self.decoder_width,
             box=data.box,
         )
-        object.__setattr__(self, "space", fitted.space)
-        chosen = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
-        train = data.train.subset(chosen)
+        object.__setattr__(self, "space", result.space)
+        rows = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
+        train = data.train.subset(rows)
         self._make(model, train, self.perturbation(data.box), derive(seed, "making"))
-        self.accuracy.fill_(fitted.accuracy or 0.0)
+        self.accuracy.fill_(result.accuracy or 0.0)
         self.rows = Rows(train).to(self.made.device)
         return replace(data, train=train)
 
@@ -160,17 +161,17 @@ class LADDER(Defence):
             raise UserError("LADDER fits its latent space in prepare(model, data, seed): call that first")
         return Ladder(eps=self.eps, adaptive=self.adaptive, space=self.space, box=box)
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Half the cross-entropy of the originals, half that of the moved inputs, with the same labels (stage 5).
 
         Raises:
             UserError: for inputs that `prepare` has not moved.
         """
         rows = self._positions(batch.ids)
-        moved = self.made[rows]
-        moved = moved.to(batch.x.dtype) / 255 if moved.dtype == torch.uint8 else moved.to(batch.x.dtype)
-        natural = F.cross_entropy(at.clean(batch.x), batch.y)
-        boundary = F.cross_entropy(at.adversarial(moved), batch.y)
+        x_adv = self.made[rows]
+        x_adv = x_adv.to(batch.x.dtype) / 255 if x_adv.dtype == torch.uint8 else x_adv.to(batch.x.dtype)
+        natural = F.cross_entropy(context.clean(batch.x), batch.y)
+        boundary = F.cross_entropy(context.adversarial(x_adv), batch.y)
         linf, l2 = self.sizes[rows].mean(0)
         logs = {"natural": natural.detach(), "boundary": boundary.detach(), "pixel linf": linf, "pixel l2": l2}
         logs["flipped"] = self.flipped[rows].mean()
@@ -196,13 +197,13 @@ class LADDER(Defence):
         for index in torch.split(torch.arange(len(split)), _BATCH):
             x, y, ids = split.take(index)
             x = x.to(like)
-            moved = attack.craft(model, x, y.to(x.device), seed=seed, ids=ids.to(x.device))
-            stored = (moved * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else moved.float()
-            seen = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
+            x_adv = attack.craft(model, x, y.to(x.device), seed=seed, ids=ids.to(x.device))
+            stored = (x_adv * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else x_adv.float()
+            read_back = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
             with preserved(model, "eval", seed, x.device), torch.no_grad():
-                flips.append(model(seen).argmax(1) != model(x).argmax(1))
+                flips.append(model(read_back).argmax(1) != model(x).argmax(1))
             parts.append(stored)
-            sizes.append(torch.stack([norms(seen - x, "linf"), norms(seen - x, "l2")], 1))
+            sizes.append(torch.stack([norms(read_back - x, "linf"), norms(read_back - x, "l2")], 1))
         where = self.made.device
         self.made, self.sizes = torch.cat(parts).to(where), torch.cat(sizes).float().to(where)
         self.flipped = torch.cat(flips).float().to(where)

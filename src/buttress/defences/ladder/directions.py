@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from buttress.attacks.unrestricted.latent_step import Directions, RandomDirections, unit
-from buttress.defences.ladder.support_vector_machines import AttentionSVM, Recipe, attention, fit
+from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings, attention, fit
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
 
@@ -111,7 +111,7 @@ def fit_directions(
     classes: int,
     *,
     seed: int,
-    recipe: Recipe = Recipe(),
+    svm: SVMSettings = SVMSettings(),
     normalize: bool = False,
     held_out: float = 0.33,
 ) -> tuple[Directions, float | None]:
@@ -128,7 +128,7 @@ def fit_directions(
         y: (N,) their classes.
         classes: how many classes there are.
         seed: of starts, orders and the split.
-        recipe: of the attention machines.
+        svm: of the attention machines.
         normalize: whether directions are scaled to length 1 (attention: w is, before it).
         held_out: share of each class's vectors that machines are judged on.
 
@@ -145,18 +145,18 @@ def fit_directions(
     if kind == "closest":
         return ClosestDirections(z, y, normalize), None
     learn, judge = _parts(y, classes, held_out, seed)
-    found = [_pair(learn, y, *pair) for pair in pairs(classes)]
+    samples = [_pair(learn, y, *pair) for pair in pairs(classes)]
     if kind == "attention":
-        rows, signs = (pad_sequence(list(part), batch_first=True) for part in zip(*found, strict=True))
-        machines = fit(z[rows], signs, recipe, derive(seed, "machines"))
+        rows, signs = (pad_sequence(list(part), batch_first=True) for part in zip(*samples, strict=True))
+        machines = fit(z[rows], signs, svm, derive(seed, "machines"))
     else:
-        machines = _linear_machines(z, found, classes, derive(seed, "svc") % 2**31)
-    right = []
+        machines = _linear_machines(z, samples, classes, derive(seed, "svc") % 2**31)
+    accuracies = []
     for index, pair in enumerate(pairs(classes)):
         rows, signs = _pair(judge, y, *pair)
-        right.append(float((one(machines, index).score(z[rows][None])[0] * signs > 0).double().mean()))
+        accuracies.append(float((one(machines, index).score(z[rows][None])[0] * signs > 0).double().mean()))
     noise = 0.01 if kind == "svm-noise" else 0.0
-    return BoundaryDirections(machines, classes, normalize, noise), sum(right) / len(right)
+    return BoundaryDirections(machines, classes, normalize, noise), sum(accuracies) / len(accuracies)
 
 
 def one(machines: AttentionSVM, index: int) -> AttentionSVM:
@@ -191,17 +191,19 @@ def linear(z: Tensor, sign: Tensor, seed: int) -> AttentionSVM:
     """
     from sklearn.svm import LinearSVC
 
-    found = LinearSVC(C=1.0, random_state=seed, max_iter=100_000).fit(z.cpu().double().numpy(), sign.cpu().numpy())
-    return AttentionSVM(torch.from_numpy(found.coef_).to(z), torch.from_numpy(found.intercept_).to(z))
+    machine = LinearSVC(C=1.0, random_state=seed, max_iter=100_000).fit(z.cpu().double().numpy(), sign.cpu().numpy())
+    return AttentionSVM(torch.from_numpy(machine.coef_).to(z), torch.from_numpy(machine.intercept_).to(z))
 
 
-def _linear_machines(z: Tensor, found: list[tuple[Tensor, Tensor]], classes: int, seed: int) -> AttentionSVM:
+def _linear_machines(z: Tensor, samples: list[tuple[Tensor, Tensor]], classes: int, seed: int) -> AttentionSVM:
     """One machine for both orders of two classes, with opposite signs."""
-    made: dict[tuple[int, int], AttentionSVM] = {}
-    for (source, target), (rows, signs) in zip(pairs(classes), found, strict=True):
-        known = made.get((target, source))
-        made[source, target] = linear(z[rows], signs, seed) if known is None else AttentionSVM(-known.w, -known.bias)
-    machines = made.values()
+    by_pair: dict[tuple[int, int], AttentionSVM] = {}
+    for (source, target), (rows, signs) in zip(pairs(classes), samples, strict=True):
+        opposite = by_pair.get((target, source))
+        by_pair[source, target] = (
+            linear(z[rows], signs, seed) if opposite is None else AttentionSVM(-opposite.w, -opposite.bias)
+        )
+    machines = by_pair.values()
     return AttentionSVM(torch.cat([m.w for m in machines]), torch.cat([m.bias for m in machines]))
 
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from buttress.attacks.unrestricted.latent_step import LatentSpace
 from buttress.data.dataset import Split
-from buttress.defences.base.pretraining import Rows, descend
+from buttress.defences.base.memory import Rows
+from buttress.defences.base.pretraining import descend
 from buttress.defences.ladder.directions import Direction, fit_directions
-from buttress.defences.ladder.support_vector_machines import Recipe
+from buttress.defences.ladder.support_vector_machines import SVMSettings
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
@@ -41,8 +42,8 @@ class Encoder(nn.Module):
         name = layer.removesuffix(_INPUT)
         modules = dict(user_module(self.model).named_modules())
         if not name or name not in modules:
-            known = ", ".join(list(modules)[1:13])
-            raise UserError(f"the latent layer must be a module of the network, such as {known}; got {layer!r}")
+            names = ", ".join(list(modules)[1:13])
+            raise UserError(f"the latent layer must be a module of the network, such as {names}; got {layer!r}")
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,19 +52,19 @@ class Encoder(nn.Module):
         Raises:
             UserError: when the layer does not run, or gives no tensor.
         """
-        seen: list[Any] = []
+        outputs: list[Any] = []
         part = user_module(self.model).get_submodule(self.layer.removesuffix(_INPUT))
         if self.layer.endswith(_INPUT):
-            handle = part.register_forward_pre_hook(lambda module, args: seen.append(args[0] if args else None))
+            handle = part.register_forward_pre_hook(lambda module, args: outputs.append(args[0] if args else None))
         else:
-            handle = part.register_forward_hook(lambda module, args, output: seen.append(output))
+            handle = part.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
             self.model(x)
         finally:
             handle.remove()
-        if not seen or not isinstance(seen[-1], Tensor):
+        if not outputs or not isinstance(outputs[-1], Tensor):
             raise UserError(f"layer {self.layer!r} gives no tensor in a pass of the network: name another one")
-        return seen[-1].flatten(1)
+        return outputs[-1].flatten(1)
 
     def get_extra_state(self) -> dict[str, str]:
         """The layer, which is part of what the encoder is."""
@@ -179,7 +180,7 @@ def fit_space(
     seed: int = 0,
     layer: str | None = None,
     direction: Direction = "attention",
-    recipe: Recipe = Recipe(),
+    svm: SVMSettings = SVMSettings(),
     normalize: bool = False,
     per_class: int = 200,
     decoder_epochs: int = 100,
@@ -197,7 +198,7 @@ def fit_space(
         seed: of all draws.
         layer: the latent layer, see `Encoder`; `latent_layer` finds one unless given.
         direction: see `fit_directions`.
-        recipe: of the attention machines.
+        svm: of the attention machines.
         normalize: whether directions are scaled to length 1.
         per_class: latent vectors of each class that the directions learn from, at most.
         decoder_epochs: passes over the split.
@@ -213,10 +214,10 @@ def fit_space(
     name = layer if layer is not None else latent_layer(model, split.take(torch.arange(1))[0].to(like))
     encoder = Encoder(model, name)
     decoder, mse = fit_decoder(encoder, split, epochs=decoder_epochs, seed=seed, width=decoder_width, box=box)
-    chosen = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
-    settings: dict[str, Any] = {"seed": derive(seed, "directions"), "recipe": recipe, "normalize": normalize}
+    sample = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
+    settings: dict[str, Any] = {"seed": derive(seed, "directions"), "svm": svm, "normalize": normalize}
     directions, accuracy = fit_directions(
-        direction, encoded(encoder, chosen).to(like.device), chosen.y, classes, **settings
+        direction, encoded(encoder, sample).to(like.device), sample.y, classes, **settings
     )
     space = LatentSpace(encoder, decoder, directions, classes).to(like.device)
     return Fitted(space, mse, accuracy)

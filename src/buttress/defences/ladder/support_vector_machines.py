@@ -11,12 +11,13 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.random import generator
+from buttress.validation import not_negative, whole
 
 Attention = Literal["pairwise", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class SVMSettings:
     """How a machine is trained.
 
     Args:
@@ -36,10 +37,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what trains nothing."""
-        if not all(0 <= value < math.inf for value in (self.c, self.lr)):
-            raise UserError(f"c and lr of the SVM must be finite numbers of 0 or more; got {self.c} and {self.lr}")
-        if isinstance(self.epochs, bool) or not isinstance(self.epochs, int) or self.epochs < 0:
-            raise UserError(f"epochs of the SVM must be 0 or more; got {self.epochs!r}")
+        not_negative("the SVM's c", self.c)
+        not_negative("the SVM's lr", self.lr)
+        whole("the SVM's epochs", self.epochs, 0)
         if self.attention not in get_args(Attention):
             raise UserError(f"attention must be one of {', '.join(get_args(Attention))}; got {self.attention!r}")
 
@@ -119,43 +119,43 @@ def attention(z: Tensor, A: Tensor, b: Tensor) -> Tensor:
     return bounded.softmax(-1).exp()
 
 
-def start(pairs: int, size: int, recipe: Recipe, seed: int) -> AttentionSVM:
+def start(pairs: int, size: int, svm: SVMSettings, seed: int) -> AttentionSVM:
     """Machines before training: all numbers uniform in +-1/sqrt(d), as torch's linear layers begin.
 
     Args:
         pairs: P, how many machines.
         size: d, the length of a vector.
-        recipe: whether there is an attention.
+        svm: whether there is an attention.
         seed: of the numbers.
     """
     draws, reach = generator(seed, "svm"), 1 / math.sqrt(size)
 
-    def drawn(*shape: int) -> Tensor:
+    def draw(*shape: int) -> Tensor:
         return (2 * torch.rand(shape, generator=draws) - 1) * reach
 
-    machines = AttentionSVM(drawn(pairs, size), drawn(pairs))
-    if recipe.attention == "pairwise":
-        machines.A, machines.b = drawn(pairs, size, size), drawn(pairs, size)
+    machines = AttentionSVM(draw(pairs, size), draw(pairs))
+    if svm.attention == "pairwise":
+        machines.A, machines.b = draw(pairs, size, size), draw(pairs, size)
     return machines
 
 
-def fit(z: Tensor, sign: Tensor, recipe: Recipe, seed: int) -> AttentionSVM:
-    """Machines for the vectors of P pairs: plain SGD, one vector of each pair a step, in an order that the seed says.
+def fit(z: Tensor, sign: Tensor, svm: SVMSettings, seed: int) -> AttentionSVM:
+    """Machines for the vectors of P pairs: plain SGD, one vector of each pair a step, in an order drawn from the seed.
 
     Cost: ``epochs * N`` steps of P d^2 operations, on the device of ``z``.
 
     Args:
         z: (P, N, d) vectors.
         sign: (P, N) -1 for a pair's source class, 1 for its target, 0 for what fills up a pair with fewer vectors.
-        recipe: how.
+        svm: how.
         seed: of the start and the order.
     """
     (pairs, count, size), each = z.shape, torch.arange(len(z), device=z.device)
-    machines = start(pairs, size, recipe, seed)
+    machines = start(pairs, size, svm, seed)
     for name, value in vars(machines).items():
         setattr(machines, name, None if value is None else value.to(z))
-    for epoch in range(recipe.epochs):
+    for epoch in range(svm.epochs):
         order = torch.rand(pairs, count, generator=generator(seed, "order", epoch)).argsort(1).to(z.device)
         for rows in order.T:
-            machines.step(z[each, rows], sign[each, rows], recipe.c, recipe.lr)
+            machines.step(z[each, rows], sign[each, rows], svm.c, svm.lr)
     return machines

@@ -16,6 +16,7 @@ from buttress.errors import UserError
 from buttress.models.architectures.snode import SNODE
 from buttress.models.blocks.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
 from buttress.registry import defence
+from buttress.validation import number, positive, whole
 
 
 @defence("snode-ncg")
@@ -69,16 +70,17 @@ class SnodeNCG(Defence):
         halvings: int = 10,
     ) -> None:
         super().__init__()
-        if iterations < 1 or halvings < 0:
-            raise UserError(f"iterations must be 1 or more and halvings 0 or more; got {iterations} and {halvings}")
+        whole("iterations", iterations)
+        whole("halvings", halvings, 0)
         if gamma not in RULES:
             raise UserError(f"gamma must be one of {', '.join(RULES)}; got {gamma!r}")
         shares = (mu1, mu2, mu3, mu4)
         if any(not 0 <= mu < math.inf for mu in shares) or not mu1 + mu2 + mu3 > 0:
-            told = ", ".join(f"{mu:g}" for mu in shares)
-            raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {told}")
-        if not 0 < longest < math.inf or not (math.isfinite(low) and math.isfinite(high)):
-            raise UserError(f"longest must be positive, low and high numbers; got {longest:g}, {low:g} and {high:g}")
+            text = ", ".join(f"{mu:g}" for mu in shares)
+            raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {text}")
+        positive("longest", longest)
+        number("low", low)
+        number("high", high)
         self.iterations, self.sobolev, self.gamma = iterations, sobolev, gamma
         self.mu1, self.mu2, self.mu3, self.mu4 = mu1, mu2, mu3, mu4
         self.low, self.high, self.longest, self.halvings = low, high, longest, halvings
@@ -102,12 +104,12 @@ class SnodeNCG(Defence):
         _parts(model)
         return data
 
-    def loss(self, model: nn.Module, batch: Batch, at: StepContext) -> Loss:
+    def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """E, which can be differentiated as usual."""
         view, net = _parts(model)
         return Loss(self.energy.value(net, net.end(net.encode(view(batch.x))), batch.y))
 
-    def step(self, do: Step) -> None:
+    def step(self, step: Step) -> None:
         """All iterations on one batch.
 
         Raises:
@@ -116,13 +118,13 @@ class SnodeNCG(Defence):
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         if together and torch.distributed.get_world_size() > 1:
             raise UserError("snode-ncg searches for its step on whole batches: train in one process")
-        view, net = _parts(do.model)
-        loss = do.loss()
+        view, net = _parts(step.model)
+        loss = step.loss()
         # For the log, and the check that it is finite; there is nothing to differentiate.
-        do.backward(Loss(loss.value.detach().requires_grad_(), loss.logs))
-        self.descend(net, net.encode(view(do.batch.x)).detach(), do.batch.y)
-        do.optimizer.zero_grad()  # so that the optimiser leaves the weights where they are
-        do.apply()
+        step.backward(Loss(loss.value.detach().requires_grad_(), loss.logs))
+        self.descend(net, net.encode(view(step.batch.x)).detach(), step.batch.y)
+        step.optimizer.zero_grad()  # so that the optimiser leaves the weights where they are
+        step.apply()
 
     def descend(self, net: SNODE, start: Tensor, y: Tensor) -> list[float]:
         """Conjugate gradients on one batch, in place; E before, and after each iteration that lowered it.
@@ -147,25 +149,25 @@ class SnodeNCG(Defence):
             before = slope
             xi = weight_sensitivity(net, path, *direction)
             length = self.energy.along(net, path.end, y, xi, direction).best(self.longest)
-            found = self._moved(net, start, y, direction, length, values[-1])
-            if found is None:
+            result = self._line_search(net, start, y, direction, length, values[-1])
+            if result is None:
                 break
-            path, value = found
+            path, value = result
             values.append(value)
         return values
 
     def _gradients(self, net: SNODE, path: Trajectory, y: Tensor) -> tuple[Direction, Direction]:
         """Of E, in L2 and in the space that is searched; 0 for frozen weights."""
         terminal = self.energy.terminal(net, path.end, y).to(path.end.dtype)
-        found = adjoint(net, path, terminal)
-        weight = (found.weight + self.mu4 * net.weight.detach()) * net.weight.requires_grad
-        bias = (found.bias + self.mu4 * net.bias.detach()) * net.bias.requires_grad
+        gradients = adjoint(net, path, terminal)
+        weight = (gradients.weight + self.mu4 * net.weight.detach()) * net.weight.requires_grad
+        bias = (gradients.bias + self.mu4 * net.bias.detach()) * net.bias.requires_grad
         if not self.sobolev:
             return (weight, bias), (weight, bias)
         smooth = sobolev_matrix(net.steps, net.time).to(weight)
         return (weight, bias), (torch.tensordot(smooth, weight, dims=1), smooth @ bias)
 
-    def _moved(
+    def _line_search(
         self, net: SNODE, start: Tensor, y: Tensor, direction: Direction, length: float, value: float
     ) -> tuple[Trajectory, float] | None:
         """Go along a direction, halving the length while E rises; None, and back, where it always does."""

@@ -21,8 +21,8 @@ from buttress.models.blocks.channel_selection import (
     Selection,
 )
 from buttress.models.blocks.channel_selection_training import Selective
-from buttress.models.option_checks import number, probability, whole
 from buttress.registry import model
+from buttress.validation import not_negative, number, one_of, switch, whole
 
 SelectionName = Literal["none", "cifs", "cas"]
 
@@ -112,8 +112,8 @@ class SelectiveCNN(Selective):
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    """What the factories' options say about the selections."""
+class _SelectionOptions:
+    """The factories' options for the selections."""
 
     selection: SelectionName
     hidden: int = 128
@@ -125,12 +125,10 @@ class _Chosen:
     scale: Scale = 1.0
     detach: bool = True
 
-    def made(self, channels: Sequence[int], classes: int) -> list[Selection]:
+    def build(self, channels: Sequence[int], classes: int) -> list[Selection]:
         """One selection for each number of channels: the last has the linear probe, those before the nonlinear one."""
-        if self.selection not in get_args(SelectionName):
-            raise UserError(f"selection must be one of {', '.join(get_args(SelectionName))}; got {self.selection!r}")
-        if not isinstance(self.detach, bool):
-            raise UserError(f"detach must be True or False; got {self.detach!r}")
+        one_of("selection", self.selection, get_args(SelectionName))
+        switch("detach", self.detach)
         if self.selection == "none":
             return []
         if self.selection == "cas":
@@ -182,9 +180,9 @@ def cifs_resnet18(
         detach: whether masks give no gradient to the features, as published.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
+    options = _SelectionOptions("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
     return SelectiveResNet(
-        classes, channels, width, chosen.made([8 * width] * 2, classes), number("beta", beta, at_least=0)
+        classes, channels, width, options.build([8 * width] * 2, classes), not_negative("beta", beta)
     )
 
 
@@ -201,8 +199,8 @@ def cas_resnet18(*, classes: int = 10, channels: int = 3, width: int = 64, beta:
         beta: weight of the probes in training.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    selections = _Chosen("cas").made([8 * width] * 2, classes)
-    return SelectiveResNet(classes, channels, width, selections, number("beta", beta, at_least=0))
+    selections = _SelectionOptions("cas").build([8 * width] * 2, classes)
+    return SelectiveResNet(classes, channels, width, selections, not_negative("beta", beta))
 
 
 @model("cifs-wrn")
@@ -243,12 +241,12 @@ def cifs_wrn(
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     if (whole("depth", depth, 10) - 4) % 6:
-        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
-    chosen = _Chosen("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
+        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...); got {depth}")
+    options = _SelectionOptions("cifs", hidden, k, mask, sharpness, shift, power, scale, detach)
     inputs = 64 * width if depth > 10 else 32 * width  # of the last block; with one block a stage, the stage before's
-    selections = chosen.made([inputs, 64 * width], classes)
+    selections = options.build([inputs, 64 * width], classes)
     return SelectiveWideResNet(
-        depth, width, classes, channels, probability("dropout", dropout), selections, number("beta", beta, at_least=0)
+        depth, width, classes, channels, number("dropout", dropout, "[0, 1)"), selections, not_negative("beta", beta)
     )
 
 
@@ -287,7 +285,7 @@ def cifs_cnn(
         detach: whether masks give no gradient to the features.
     """
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    chosen = _Chosen(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
+    options = _SelectionOptions(selection, hidden, k, mask, sharpness, shift, power, scale, detach)
     return SelectiveCNN(
-        classes, channels, width, chosen.made([4 * width, 8 * width], classes), number("beta", beta, at_least=0)
+        classes, channels, width, options.build([4 * width, 8 * width], classes), not_negative("beta", beta)
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.models.option_checks import whole
 from buttress.registry import model
+from buttress.validation import whole
 
 
 class CNN(nn.Module):

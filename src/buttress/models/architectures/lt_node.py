@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.architectures.odenet import Dynamics, feature_extractor
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.latent_time import EndTimes, LatentTimeNet, Sampling
 from buttress.models.blocks.ode import ODEBlock
-from buttress.models.option_checks import number, positive, whole
+from buttress.models.blocks.ode_network import Dynamics, feature_extractor
 from buttress.registry import model
+from buttress.validation import not_negative, positive, whole
 
 _LEAST = 0.01  # of shape and rate
 
@@ -110,9 +110,9 @@ def _gamma(values: Tensor) -> Gamma:
 def _parts(
     classes: int, channels: int, width: int, extractor: str, denoise: bool, solver: str, step: float, **how: Any
 ) -> tuple[nn.Module, ODEBlock, int, int]:
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     return (
-        made,
+        features,
         ODEBlock(Dynamics(width, timed=True), solver=solver, step=step, **how),
         width,
         whole("classes", classes, 2),
@@ -154,7 +154,7 @@ def lt_node(
     The defence ``auxiliary-from`` leaves the divergence out at first; the loss is then the cross-entropy of the mean
     log-probabilities.
 
-    Predictions are deterministic unless asked otherwise, so that users get the same answer twice; attack random ones
+    Predictions are deterministic by default, so that users get the same answer twice; attack random ones
     with ``eot``. Each of them is then made with one set of end times for the whole batch.
 
     Args:
@@ -182,7 +182,7 @@ def lt_node(
         shortest: end times are set to at least this (and then have no gradient).
         longest: and to at most this.
     """
-    kl_weight = number("kl_weight", kl_weight, at_least=0)
+    kl_weight = not_negative("kl_weight", kl_weight)
     ends = EndTimes(
         (prior_shape, prior_rate),
         kl_weight / whole("examples", examples, 1),
@@ -224,7 +224,7 @@ def alt_node(
     divergence of every input, undivided, which soon outweighs a small cross-entropy: ``kl_weight`` matters here.
 
     Args:
-        classes: see `lt_node`, unless said otherwise.
+        classes: see `lt_node`, and so all that are not explained here.
         channels: channels of the images.
         width: channels of all feature maps, even.
         extractor: convolutions before the equation.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import one_of, whole
 from buttress.registry import model
+from buttress.validation import one_of, whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -52,7 +52,7 @@ def mlp(
     """
     one_of("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, list | tuple):
-        raise UserError(f"hidden must be a list of whole numbers, not {hidden!r}")
+        raise UserError(f"hidden must be a list of whole numbers; got {hidden!r}")
     units = [whole("hidden", units, 1) for units in hidden]
     sizes = [whole("features", features, 1), *units, whole("classes", classes, 2)]
     return MLP(sizes, ACTIVATIONS[activation])

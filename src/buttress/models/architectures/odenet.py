@@ -2,120 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor, nn
 
-from buttress.errors import UserError
-from buttress.models.blocks.denoising import Denoising
-from buttress.models.blocks.ode import ADAPTIVE, ODEBlock
+from buttress.models.blocks.ode import ODEBlock
+from buttress.models.blocks.ode_network import BlockNet, Dynamics, ODENet, Residual, feature_extractor
 from buttress.models.blocks.steady_state import WINDOWS, SteadyBlock
-from buttress.models.option_checks import number, one_of, positive, switch, whole
 from buttress.registry import model
+from buttress.validation import not_negative, one_of, positive, whole
 
 Norm = Literal["mean", "l2"]
 
-# Of each convolution: kernel, stride, padding.
-EXTRACTORS: dict[str, tuple[tuple[int, int, int], ...]] = {
-    "published": ((3, 1, 0), (4, 2, 1)),
-    "small": ((3, 1, 1), (4, 2, 1)),
-    "deep": ((3, 1, 0), (4, 2, 1), (4, 2, 1)),
-}
-
-
-class Dynamics(nn.Module):
-    """dz/dt, or the branch of a residual block: two 3x3 convolutions, each with group normalisation and ReLU after it.
-
-    Args:
-        width: channels of the state, an even number.
-        timed: whether each convolution sees the time, as one more channel before the others, and has a bias.
-    """
-
-    def __init__(self, width: int, timed: bool) -> None:
-        super().__init__()
-        self.timed = timed
-        self.conv1 = nn.Conv2d(width + timed, width, 3, padding=1, bias=timed)
-        self.norm1 = nn.GroupNorm(width // 2, width)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(width + timed, width, 3, padding=1, bias=timed)
-        self.norm2 = nn.GroupNorm(width // 2, width)
-        self.relu2 = nn.ReLU()
-
-    def forward(self, t: Tensor, z: Tensor) -> Tensor:
-        """(N, width, H, W), nowhere negative, at time ``t`` and state ``z`` (N, width, H, W)."""
-        h = self.relu1(self.norm1(self.conv1(self._at(t, z))))
-        out: Tensor = self.relu2(self.norm2(self.conv2(self._at(t, h))))
-        return out
-
-    def _at(self, t: Tensor, z: Tensor) -> Tensor:
-        return torch.cat([t.to(z).expand(z.shape[0], 1, *z.shape[2:]), z], 1) if self.timed else z
-
-
-class Residual(nn.Module):
-    """z + func(z): what stands where the ODE does in the matched CNN, and one Euler step of length 1."""
-
-    def __init__(self, func: nn.Module) -> None:
-        super().__init__()
-        self.func = func
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Features of the shape of ``z``."""
-        out: Tensor = z + self.func(z.new_zeros(()), z)
-        return out
-
-
-class BlockNet(nn.Module):
-    """Convolutions, a block that keeps the shape, the mean over all positions, and a linear layer.
-
-    Args:
-        extractor: inputs -> the block's start, (N, width, H, W).
-        block: keeps that shape.
-        width: channels.
-        classes: number of classes.
-    """
-
-    def __init__(self, extractor: nn.Module, block: nn.Module, width: int, classes: int) -> None:
-        super().__init__()
-        self.extractor, self.block = extractor, block
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(width, classes)
-
-    def classify(self, z: Tensor) -> Tensor:
-        """Logits (N, classes) of the block's end."""
-        logits: Tensor = self.fc(self.pool(z).flatten(1))
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, channels, H, W)."""
-        return self.classify(self.block(self.extractor(x)))
-
-
-class ODENet(BlockNet):
-    """A `BlockNet` whose block is an ODE (Yan et al., ICLR 2020)."""
-
-    block: ODEBlock
-
-    def attack_variants(self) -> dict[str, nn.Module]:
-        """This network, on its own weights, with its ODE solved more exactly or in another way.
-
-        Examples that beat one of these and not the network itself would show that its solver hides gradients.
-        """
-        block, variants = self.block, dict[str, ODEBlock]()
-        if block.solver in ADAPTIVE:
-            variants["tighter tolerance"] = block.altered(rtol=block.rtol / 10, atol=block.atol / 10, adjoint=False)
-            variants["fixed steps"] = block.altered(solver="rk4", adjoint=False)
-        else:
-            variants["finer solver"] = block.altered(step=block.step / 2, adjoint=False)
-            if block.solver != "rk4":
-                variants["rk4"] = block.altered(solver="rk4", adjoint=False)
-        if block.adjoint:
-            variants["not adjoint"] = block.altered(adjoint=False)
-        return {name: _Variant(self, variant) for name, variant in variants.items()}
-
 
 class TisODE(ODENet):
-    """An `ODENet` whose dynamics do not know the time, and are trained to stand still after it (Yan et al., ICLR 2020).
+    """An `ODENet` whose dynamics do not know the time, and are trained to keep still after it (Yan et al., ICLR 2020).
 
     Args:
         extractor: as of `BlockNet`, this and the last two.
@@ -132,42 +33,17 @@ class TisODE(ODENet):
         self, extractor: nn.Module, block: SteadyBlock, width: int, classes: int, weight: float, norm: Norm
     ) -> None:
         super().__init__(extractor, block, width, classes)
-        if norm not in ("mean", "l2"):
-            raise UserError(f"norm must be mean or l2, not {norm!r}")
-        self.weight, self.norm = number("weight", weight, at_least=0), norm
+        one_of("norm", norm, get_args(Norm))
+        self.weight, self.norm = not_negative("weight", weight), norm
 
     def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and the weighted steady-state term, to be added to the loss."""
         if not self.weight:
             logits = self(x)
             return logits, logits.new_zeros(())
-        end, moved = self.block(self.extractor(x), steady=True)
-        size = moved.mean() if self.norm == "mean" else moved.flatten(1).norm(dim=1).mean()
+        end, movement = self.block(self.extractor(x), steady=True)
+        size = movement.mean() if self.norm == "mean" else movement.flatten(1).norm(dim=1).mean()
         return self.classify(end), self.weight * size
-
-
-class _Variant(nn.Module):
-    """A network with another solver for its equation; its weights are the network's own."""
-
-    def __init__(self, network: ODENet, block: ODEBlock) -> None:
-        super().__init__()
-        self.network, self.block = network, block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits as of the network."""
-        return self.network.classify(self.block(self.network.extractor(x)))
-
-
-def feature_extractor(name: str, channels: int, width: int, denoise: bool) -> nn.Sequential:
-    """Convolutions with bias, each with group normalisation (2 channels a group) and ReLU after it."""
-    if whole("width", width, 2) % 2:
-        raise UserError(f"width must be even, since channels are normalised two by two; got {width}")
-    switch("denoise", denoise)
-    inputs, layers = whole("channels", channels, 1), list[nn.Module]()
-    for kernel, stride, padding in EXTRACTORS[one_of("extractor", name, EXTRACTORS)]:
-        layers += [nn.Conv2d(inputs, width, kernel, stride, padding), nn.GroupNorm(width // 2, width), nn.ReLU()]
-        inputs = width
-    return nn.Sequential(*layers, *([Denoising(width)] if denoise else []))
 
 
 @model("odenet-cnn")
@@ -183,8 +59,8 @@ def odenet_cnn(
         extractor: see `odenet`.
         denoise: see `odenet`.
     """
-    made, block = feature_extractor(extractor, channels, width, denoise), Residual(Dynamics(width, timed=False))
-    return BlockNet(made, block, width, whole("classes", classes, 2))
+    features, block = feature_extractor(extractor, channels, width, denoise), Residual(Dynamics(width, timed=False))
+    return BlockNet(features, block, width, whole("classes", classes, 2))
 
 
 @model("odenet")
@@ -222,10 +98,10 @@ def odenet(
         adjoint: gradients by the adjoint equation; attack the network with False.
         time: where the block ends, 1 as published.
     """
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
     block = ODEBlock(Dynamics(width, timed=True), t1=positive("time", time), **how)
-    return ODENet(made, block, width, whole("classes", classes, 2))
+    return ODENet(features, block, width, whole("classes", classes, 2))
 
 
 @model("tisode")
@@ -267,6 +143,6 @@ def tisode(
             our reading of the paper's formula.
     """
     how: dict[str, Any] = {"solver": solver, "step": step, "rtol": rtol, "atol": atol, "adjoint": adjoint}
-    made = feature_extractor(extractor, channels, width, denoise)
+    features = feature_extractor(extractor, channels, width, denoise)
     block = SteadyBlock(Dynamics(width, timed=False), WINDOWS[one_of("window", window, WINDOWS)], **how)
-    return TisODE(made, block, width, whole("classes", classes, 2), weight, norm)
+    return TisODE(features, block, width, whole("classes", classes, 2), weight, norm)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.models.option_checks import switch, whole
 from buttress.registry import model
+from buttress.validation import switch, whole
 
 
 class PreActBlock(nn.Module):

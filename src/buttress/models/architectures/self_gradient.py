@@ -1,4 +1,4 @@
-"""Self-gradient networks: a second pass that is shown the gradient of the first one's loss."""
+"""Self-gradient networks: a second pass that sees the gradient of the first one's loss."""
 
 from __future__ import annotations
 
@@ -16,40 +16,21 @@ from buttress.models.blocks.two_pass_trunks import (
     ACTIVATIONS,
     NORMS,
     TRUNKS,
+    Correction,
     Trunk,
-    activated,
     cnn_trunk,
-    groups,
     resnet_trunk,
     smoothed,
 )
-from buttress.models.option_checks import number, one_of, switch, whole
 from buttress.registry import model
+from buttress.validation import not_negative, number, one_of, switch, whole
 
 VARIANTS = ("input", "feature", "residual")
 GRADIENTS = ("own", "none")
 NORMALISATIONS = ("max", "l2", "sign")
 SCORES = ("cross-entropy", "entropy")
 _TINY = 1e-12
-_SOFT = 0.1  # of the largest entry: where the tanh that stands for the sign turns over
-
-
-class Correction(nn.Module):
-    """What the gradient adds to features: 1x1 convolutions of both, 2k -> k -> k, the last of them zero at first."""
-
-    def __init__(self, features: int, activation: str) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(2 * features, features, 1)
-        self.norm = nn.GroupNorm(groups(features), features)
-        self.relu = activated(activation)
-        self.conv2 = nn.Conv2d(features, features, 1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # there is one
-
-    def forward(self, h: Tensor, flow: Tensor) -> Tensor:
-        """(N, features, H, W) to be added to ``h``, given its gradient ``flow``, both of that shape."""
-        out: Tensor = self.conv2(self.relu(self.norm(self.conv1(torch.cat([h, flow], 1)))))
-        return out
+_SOFT = 0.1  # of the largest entry: where the tanh in the place of the sign turns over
 
 
 class SelfGradient(nn.Module):
@@ -98,7 +79,7 @@ class SelfGradient(nn.Module):
         super().__init__()
         self.trunk, self.variant, self.gradient, self.channels = trunk, variant, gradient, channels
         self.normalise, self.score, self.detach, self.auxiliary = normalise, score, detach, auxiliary
-        self.soft, self.given = False, ""  # of variants and ablations alone
+        self.soft, self.replacement = False, ""  # of variants and ablations alone
         if variant == "feature":
             self.corrections = nn.ModuleList([Correction(features, activation) for features in trunk.widths])
         if variant == "residual" and gradient == "own":
@@ -108,16 +89,16 @@ class SelfGradient(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, channels, H, W)."""
-        return self._both(x)[1]
+        return self._both_passes(x)[1]
 
     def first_pass(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of the first pass, without the gradient."""
         self._check(x)
-        return self._passed(x, 0, None)[0]
+        return self._run(x, 0, None)[0]
 
     def forward_with_auxiliary(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, and what is added to the loss: the first pass's cross-entropy, weighted; 0 where there is none."""
-        first, second = self._both(x)
+        first, second = self._both_passes(x)
         if first is None or not self.auxiliary:
             return second, second.new_zeros(())
         return second, self.auxiliary * F.cross_entropy(first, y)
@@ -138,22 +119,25 @@ class SelfGradient(nn.Module):
         return {other: self._altered(detach=not self.detach), "first pass": _FirstPass(self), "smooth": smooth}
 
     def ablations(self) -> dict[str, nn.Module]:
-        """The same weights shown no gradient, or noise for it: where nothing gets worse, it is of no use."""
+        """The same weights with zeros or noise for the gradient: where nothing gets worse, it is of no use."""
         if self.gradient == "none":
             return {}
-        return {"zero gradient": self._altered(given="zero"), "noise for the gradient": self._altered(given="noise")}
+        return {
+            "zero gradient": self._altered(replacement="zero"),
+            "noise for the gradient": self._altered(replacement="noise"),
+        }
 
     def _altered(self, **changes: Any) -> SelfGradient:
         same = copy.copy(self)
         vars(same).update(changes)
         return same
 
-    def _both(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _both_passes(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Logits of the first pass, if there is one, and the answer."""
         self._check(x)
         if self.gradient == "none":
-            return None, self._passed(x, 1, [])[0]
-        traced = torch.is_grad_enabled()  # asked first: leaving inference mode turns gradients on
+            return None, self._run(x, 1, [])[0]
+        traced = torch.is_grad_enabled()  # before anything else: leaving inference mode turns gradients on
         outside = torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
         with outside:
             x = x.clone() if x.is_inference() else x
@@ -162,31 +146,31 @@ class SelfGradient(nn.Module):
             with torch.enable_grad():
                 first, flows = self._flows(start, traced)
             with torch.set_grad_enabled(traced):
-                return first, self._passed(start, 1, flows)[0]
+                return first, self._run(start, 1, flows)[0]
 
     def _flows(self, start: Tensor, traced: bool) -> tuple[Tensor, list[Tensor]]:
         """First-pass logits, and the scaled gradients of their score by the input or by the features of each stage."""
-        first, seen = self._passed(start, 0, None)
+        first, features = self._run(start, 0, None)
         logits = first.float() if first.dtype in (torch.bfloat16, torch.float16) else first
         if self.score == "entropy":
             log = logits.log_softmax(1)
             score = -(log.exp() * log).sum()
         else:
             score = F.cross_entropy(logits, logits.detach().argmax(1), reduction="sum")
-        wanted = seen if self.variant == "feature" else [start]
+        variables = features if self.variant == "feature" else [start]
         # The graph is kept for the first pass's own part of the loss, too.
-        found = torch.autograd.grad(
-            score, wanted, create_graph=traced and not self.detach, retain_graph=traced, materialize_grads=True
+        gradients = torch.autograd.grad(
+            score, variables, create_graph=traced and not self.detach, retain_graph=traced, materialize_grads=True
         )
-        return first, [self._scaled(self._shown(flow)) for flow in found]
+        return first, [self._normalised(self._replaced(flow)) for flow in gradients]
 
-    def _shown(self, flow: Tensor) -> Tensor:
-        if self.given:
-            return torch.zeros_like(flow) if self.given == "zero" else torch.randn_like(flow)
+    def _replaced(self, flow: Tensor) -> Tensor:
+        if self.replacement:
+            return torch.zeros_like(flow) if self.replacement == "zero" else torch.randn_like(flow)
         return flow
 
-    def _scaled(self, flow: Tensor) -> Tensor:
-        """Each input's gradient by itself, so that an answer does not hang on the batch."""
+    def _normalised(self, flow: Tensor) -> Tensor:
+        """Each input's gradient by itself, so that an answer does not depend on the batch."""
         rows = flow.flatten(1)
         if self.normalise == "l2":
             rows = rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + _TINY) * math.sqrt(rows.shape[1])
@@ -198,20 +182,20 @@ class SelfGradient(nn.Module):
             rows = rows.sign()
         return rows.view_as(flow)
 
-    def _passed(self, x: Tensor, turn: int, flows: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    def _run(self, x: Tensor, turn: int, flows: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         """Logits and the features after each stage; ``flows`` is None in a first pass, and empty without gradient."""
         self.trunk.turn(turn)
-        h, seen = self._entered(x, flows), list[Tensor]()
+        h, features = self._first_input(x, flows), list[Tensor]()
         for k, stage in enumerate(self.trunk.stages):
             h = stage(h)
-            seen.append(h)
+            features.append(h)
             if self.variant == "feature" and flows is not None:
                 h = h + self.corrections[k](h, flows[k] if flows else h)
         logits: Tensor = self.trunk.head(h)
-        return logits, seen
+        return logits, features
 
-    def _entered(self, x: Tensor, flows: list[Tensor] | None) -> Tensor:
-        """What the first stage is given."""
+    def _first_input(self, x: Tensor, flows: list[Tensor] | None) -> Tensor:
+        """The input of the first stage."""
         if self.variant == "input":
             beside = torch.zeros_like(x) if flows is None else flows[0] if flows else x
             return torch.cat([x, beside], 1)
@@ -223,10 +207,10 @@ class SelfGradient(nn.Module):
         if x.dim() == 4 and x.shape[1] == self.channels and (not size or x.shape[2:] == (size, size)):
             return
         takes = f"{self.channels} channel{'s' * (self.channels > 1)} of images"
-        made = f" of {size}x{size} pixels" if size else ""
+        pixels = f" of {size}x{size} pixels" if size else ""
         raise UserError(
             f"{type(self).__name__} cannot take inputs of shape {'x'.join(map(str, x.shape))}: its first layer, "
-            f"beside the gradient, takes {takes}{made}; give such inputs, or a model made for these"
+            f"beside the gradient, takes {takes}{pixels}; give such inputs, or a model made for these"
         )
 
 
@@ -292,17 +276,17 @@ def self_gradient(
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
     inputs, twice = channels * (1 + (variant == "input")), gradient == "own"
     if one_of("trunk", trunk, TRUNKS) == "cnn":
-        made = cnn_trunk(inputs, classes, width, whole("image_size", image_size, 4), activation, norm, twice)
+        stages = cnn_trunk(inputs, classes, width, whole("image_size", image_size, 4), activation, norm, twice)
     else:
-        made = resnet_trunk(inputs, classes, width, activation, norm, twice)
+        stages = resnet_trunk(inputs, classes, width, activation, norm, twice)
     return SelfGradient(
-        made,
+        stages,
         variant=variant,
         gradient=gradient,
         normalise=normalise,
         score=score,
         detach=detach,
-        auxiliary=number("auxiliary", auxiliary, at_least=0),
+        auxiliary=not_negative("auxiliary", auxiliary),
         channels=channels,
         activation=activation,
         eta=number("eta", eta),

@@ -6,8 +6,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from buttress.models.option_checks import probability, whole
 from buttress.registry import model
+from buttress.validation import number, whole
 
 
 class SmallCNN(nn.Module):
@@ -71,4 +71,4 @@ def smallcnn(*, classes: int = 10, channels: int = 1, image_size: int = 28, drop
         dropout: rate of dropout after the first linear layer.
     """
     classes, channels = whole("classes", classes, 2), whole("channels", channels, 1)
-    return SmallCNN(classes, channels, whole("image_size", image_size, 16), probability("dropout", dropout))
+    return SmallCNN(classes, channels, whole("image_size", image_size, 16), number("dropout", dropout, "[0, 1)"))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.architectures.mlp import ACTIVATIONS
-from buttress.models.option_checks import one_of, positive, whole
 from buttress.registry import model
+from buttress.validation import one_of, positive, whole
 
 
 class SNODE(nn.Module):
@@ -62,9 +62,9 @@ class SNODE(nn.Module):
         """Draw W and b anew: normal with standard deviation 1 / d at each whole time, a cubic spline in between."""
         spline = spline_matrix(self.time, self.resolution).to(self.weight)
         for parameter in (self.weight, self.bias):
-            drawn = torch.randn(spline.shape[1], *parameter.shape[1:], dtype=parameter.dtype) / self.size
+            values = torch.randn(spline.shape[1], *parameter.shape[1:], dtype=parameter.dtype) / self.size
             with torch.no_grad():
-                parameter.copy_(torch.tensordot(spline, drawn.to(parameter), dims=1))
+                parameter.copy_(torch.tensordot(spline, values.to(parameter), dims=1))
 
     def encode(self, x: Tensor) -> Tensor:
         """(N, d) the states at time 0 of images (N, channels, height, width).
@@ -74,9 +74,9 @@ class SNODE(nn.Module):
         """
         if x.shape[1:] != self.shape:
             channels, height, width = self.shape
-            told, taken = "x".join(map(str, x.shape)), f"{channels} channel" + "s" * (channels > 1)
+            shape, content = "x".join(map(str, x.shape)), f"{channels} channel" + "s" * (channels > 1)
             raise UserError(
-                f"SNODE cannot take inputs of shape {told}: its first layer, the state at time 0, takes {taken} of "
+                f"SNODE cannot take inputs of shape {shape}: its first layer, the state at time 0, takes {content} of "
                 f"{height}x{width} pixels; give such inputs, or a model made for these"
             )
         pixels: Tensor = self.pool(x)
@@ -165,7 +165,7 @@ def snode(
         background: pixel value of an empty image, 0 or 1. It becomes 0 in the state, and the other end -1.
     """
     if background not in (0, 1) or isinstance(background, bool):
-        raise UserError(f"background must be 0 or 1, not {background!r}")
+        raise UserError(f"background must be 0 or 1; got {background!r}")
     steps = whole("resolution", resolution, 1) * positive("time", time)
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
         raise UserError(f"time {time:g} at resolution {resolution} makes {steps:g} steps: give a whole number of them")

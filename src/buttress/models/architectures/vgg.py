@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from buttress.errors import UserError
-from buttress.models.option_checks import whole
 from buttress.registry import model
+from buttress.validation import number, whole
 
 # Filters of the 16 convolutions, stage by stage; a maximum over 2x2 pixels ends each stage.
 VGG19 = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
@@ -47,7 +46,6 @@ def vgg19(*, classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Mod
         channels: channels of the images.
         width: what the number of filters of every layer is multiplied by; 0.25 gives a network for the CPU.
     """
-    if not isinstance(width, int | float) or isinstance(width, bool) or not 1 / 64 <= width <= 64:
-        raise UserError(f"width must be a number from 1/64 to 64, not {width!r}")
+    number("width", width, "[0.015625, 64]")
     stages = tuple(tuple(round(filters * width) for filters in stage) for stage in VGG19)
     return VGG(stages, whole("classes", classes, 2), whole("channels", channels, 1))

@@ -7,8 +7,8 @@ import math
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import probability, whole
 from buttress.registry import model
+from buttress.validation import number, whole
 
 
 class WideBlock(nn.Module):
@@ -95,6 +95,6 @@ def wrn(*, depth: int = 28, width: int = 10, classes: int = 10, channels: int = 
         dropout: rate of dropout between the two convolutions of a block.
     """
     if (whole("depth", depth, 10) - 4) % 6:
-        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...), not {depth}")
+        raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...); got {depth}")
     classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
-    return WideResNet(depth, width, classes, channels, probability("dropout", dropout))
+    return WideResNet(depth, width, classes, channels, number("dropout", dropout, "[0, 1)"))

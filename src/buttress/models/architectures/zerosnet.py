@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from buttress.models.blocks.multistep import ORDINARY, Discretisation
 from buttress.models.blocks.multistep import discretisation as scheme_of
-from buttress.models.option_checks import switch, whole
 from buttress.registry import model
+from buttress.validation import switch, whole
 
 Shape = tuple[int, int]  # of a state: channels, and how often the image's side was halved
 _EXPANSION = 4  # of a bottleneck's planes

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import number, positive, whole
+from buttress.validation import number, positive, whole
 
 MaskName = Literal["softmax", "softmax-sum", "softmax-abs", "sigmoid", "softplus", "relu"]
 ProbeName = Literal["linear", "nonlinear"]
@@ -168,7 +168,7 @@ class ChannelSelection(Selection):
         hidden: width of the nonlinear probe.
         k: classes that count.
         mask: turns relevances into weights.
-        detach: False lets the mask give gradients to the features too.
+        detach: False for gradients through the mask to the features, too.
 
     Raises:
         UserError: for values that make no sense.
@@ -222,5 +222,5 @@ class ChannelSuppression(Selection):
 
     def mask(self, pooled: Tensor, logits: Tensor, y: Tensor | None, detach: bool) -> Tensor:
         """(N, C) a row of the probe's weights for each input."""
-        chosen = logits.argmax(1) if y is None else y
-        return self.probe.relevance(pooled, chosen[:, None]).squeeze(1)
+        labels = logits.argmax(1) if y is None else y
+        return self.probe.relevance(pooled, labels[:, None]).squeeze(1)

@@ -10,9 +10,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from buttress.errors import UserError
-from buttress.models.blocks.arc_cosine import angle_of
 
 _AT_ONCE = 1 << 17  # pairs of pixels computed together: a MB for each intermediate value, which caches still hold
+
+# Nearer to 1 than this, the cosine of two inputs counts as 1: arccos has no finite slope there, and would turn the last
+# digit of a cosine into the eighth of an angle.
+_EDGE = 1e-12
+
+
+def angle_of(cosine: Tensor) -> Tensor:
+    """The arccos of cosines, in radians; constant within 1e-12 of its ends, where its slope is taken to be 0."""
+    edge = cosine.abs() >= 1 - _EDGE
+    ends = (1 - cosine.detach().sign()) * math.pi / 2
+    return torch.where(edge, ends, cosine.masked_fill(edge, 0.0).acos())
 
 
 def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias_variance: float = 0.01) -> Tensor:
@@ -43,8 +53,8 @@ def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0,
         UserError: for inputs that are no images, or images of different shapes.
     """
     if a.dim() != 4 or a.shape[1:] != b.shape[1:]:
-        told = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise UserError(f"the convolutional kernel compares images (N, C, H, W) of one shape; got {told}")
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise UserError(f"the convolutional kernel compares images (N, C, H, W) of one shape; got {shapes}")
     rows, columns = a.double(), b.double()
     each = max(1, _AT_ONCE // max(1, len(columns) * math.prod(columns.shape[2:])))
     settings = (depth, weight_variance, bias_variance)
@@ -52,11 +62,11 @@ def conv_ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0,
         return _block(rows, columns, *settings)
     parts, saving = [], torch.is_grad_enabled() and (rows.requires_grad or columns.requires_grad)
     for part in torch.split(rows, each):
-        given = (part, columns, *settings)
+        arguments = (part, columns, *settings)
         if saving:
-            parts.append(checkpoint(_block, *given, use_reentrant=False, preserve_rng_state=False))
+            parts.append(checkpoint(_block, *arguments, use_reentrant=False, preserve_rng_state=False))
         else:
-            parts.append(_block(*given))
+            parts.append(_block(*arguments))
     return torch.cat(parts)
 
 

@@ -48,13 +48,13 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(N, *shape) inputs of (N, latent) vectors."""
-        made: Tensor = self.layers(z)
+        out: Tensor = self.layers(z)
         if len(self.shape) == 3:
-            made = made[..., : self.shape[1], : self.shape[2]]
+            out = out[..., : self.shape[1], : self.shape[2]]
         if self.box is None:
-            return made
+            return out
         low, high = self.box
-        return low + (high - low) * torch.sigmoid(made)
+        return low + (high - low) * torch.sigmoid(out)
 
 
 def _mnist(latent: int) -> nn.Sequential:

@@ -49,8 +49,8 @@ class Gamma:
     def draw(self, count: int) -> Tensor:
         """(count, ...) draws from torch's global random state."""
         # Not validated: where the shape is no number the draw is none either, which is told where losses are checked.
-        drawn = torch.distributions.Gamma(self.shape.detach(), 1.0, validate_args=False).sample((count,))
-        return attached(self.shape.expand_as(drawn), drawn.clamp(min=1e-300)) / self.rate
+        sample = torch.distributions.Gamma(self.shape.detach(), 1.0, validate_args=False).sample((count,))
+        return attached(self.shape.expand_as(sample), sample.clamp(min=1e-300)) / self.rate
 
     def quantiles(self, count: int) -> Tensor:
         """(count, ...) the quantiles at (k - 1/2) / count for k = 1 .. count: nodes of equal weight."""
@@ -70,11 +70,11 @@ def quantile(shape: Tensor, level: Tensor) -> Tensor:
         shape: float64, from 0.01 on.
         level: in (0, 1), of a shape that fits.
     """
-    s, wanted = shape.log() + torch.zeros_like(level), level.log()
+    s, target = shape.log() + torch.zeros_like(level), level.log()
     for _ in range(_NEWTON):
         below = torch.special.gammainc(shape, s.exp())
         slope = (shape * s - s.exp() - torch.lgamma(shape)).exp() / below
-        change = (wanted - below.log()) / slope
+        change = (target - below.log()) / slope
         s = s + change
         if bool((change.abs() <= _ENOUGH * (1 + s.abs())).all()):
             break

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.blocks.arc_cosine import angle_of
-from buttress.models.blocks.conv_kernel import conv_ntk
-from buttress.models.option_checks import whole
+from buttress.models.blocks.conv_kernel import angle_of, conv_ntk
+from buttress.validation import not_negative, one_of, positive, whole
 
 Kind = Literal["fc", "conv"]
 
@@ -83,14 +82,11 @@ class Kernel:
 
     def __post_init__(self) -> None:
         """Refuse what is no kernel."""
-        if self.kind not in get_args(Kind):
-            raise UserError(f"the kind of a kernel must be one of {', '.join(get_args(Kind))}; got {self.kind!r}")
+        one_of("kernel", self.kind, get_args(Kind))
         whole("depth", self.depth, 0)
-        if not 0 < self.weight_variance < math.inf or not 0 <= self.bias_variance < math.inf:
-            told = f"{self.weight_variance} and {self.bias_variance}"
-            raise UserError(f"weight_variance must be positive and bias_variance 0 or more, both finite; got {told}")
-        if not 0 <= self.ridge < math.inf:
-            raise UserError(f"ridge must be a finite number of 0 or more; got {self.ridge}")
+        positive("weight_variance", self.weight_variance)
+        not_negative("bias_variance", self.bias_variance)
+        not_negative("ridge", self.ridge)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, M) float64 kernel of inputs (N, ...) with inputs (M, ...)."""
@@ -142,13 +138,13 @@ class KernelRegression(nn.Module):
     def __init__(self, support: Tensor, labels: Tensor, kernel: Kernel = Kernel()) -> None:
         super().__init__()
         if support.dim() < 2 or labels.dim() != 2 or len(support) != len(labels) or not len(support):
-            told = f"{tuple(support.shape)} and {tuple(labels.shape)}"
-            raise UserError(f"a support set is (M, ...) inputs with (M, C) labels, M of 1 or more; got {told}")
+            shapes = f"{tuple(support.shape)} and {tuple(labels.shape)}"
+            raise UserError(f"a support set is (M, ...) inputs with (M, C) labels, M of 1 or more; got {shapes}")
         self.support = nn.Parameter(support.detach().clone())
         self.labels = nn.Parameter(labels.detach().clone())
         self.kernel = kernel
         # The kernel, copies of support and labels, and the coefficients.
-        self._kept: tuple[Kernel, Tensor, Tensor, Tensor] | None = None
+        self._cache: tuple[Kernel, Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) outputs for inputs (N, ...), in their dtype."""
@@ -163,13 +159,13 @@ class KernelRegression(nn.Module):
 
     def _constant(self, support: Tensor, labels: Tensor) -> Tensor:
         """The coefficients of this support, those of the last call where it is the same."""
-        if self._kept is not None:
-            kernel, points, values, known = self._kept
+        if self._cache is not None:
+            kernel, points, values, coefficients = self._cache
             if kernel == self.kernel and _same(points, support) and _same(values, labels):
-                return known
-        with torch.inference_mode(False), torch.no_grad():  # what is kept may meet gradients later
+                return coefficients
+        with torch.inference_mode(False), torch.no_grad():  # the cache may be used with gradients later
             coefficients = self.kernel.coefficients(support, labels)
-            self._kept = (self.kernel, support.clone(), labels.clone(), coefficients)
+            self._cache = (self.kernel, support.clone(), labels.clone(), coefficients)
         return coefficients
 
     def extra_repr(self) -> str:
@@ -177,10 +173,10 @@ class KernelRegression(nn.Module):
         return f"{tuple(self.support.shape)}, classes={self.labels.shape[1]}, {self.kernel}"
 
 
-def _same(kept: Tensor, now: Tensor) -> bool:
+def _same(cached: Tensor, now: Tensor) -> bool:
     """Whether two tensors have the same numbers, of one kind, on one device."""
-    alike = (kept.shape, kept.dtype, kept.device) == (now.shape, now.dtype, now.device)
-    return alike and torch.equal(kept, now)
+    alike = (cached.shape, cached.dtype, cached.device) == (now.shape, now.dtype, now.device)
+    return alike and torch.equal(cached, now)
 
 
 def centred(y: Tensor, classes: int) -> Tensor:

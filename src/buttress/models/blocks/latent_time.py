@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.architectures.odenet import ODENet
 from buttress.models.blocks.gamma import Gamma
 from buttress.models.blocks.ode import FIXED, ODEBlock
-from buttress.models.option_checks import number, one_of, positive, whole
+from buttress.models.blocks.ode_network import ODENet
+from buttress.validation import not_negative, one_of, positive, whole
 
 Sampling = Literal["quadrature", "random", "mean"]
 Average = Literal["probabilities", "logits"]
@@ -48,7 +48,7 @@ class EndTimes:
         """Refuse settings that mean nothing."""
         positive("the prior's shape", self.prior[0])
         positive("the prior's rate", self.prior[1])
-        number("kl_weight", self.kl_weight, at_least=0)
+        not_negative("kl_weight", self.kl_weight)
         whole("samples", self.samples, 1)
         whole("train_samples", self.train_samples, 1)
         one_of("sampling", self.sampling, get_args(Sampling))
@@ -98,7 +98,7 @@ class LatentTimeNet(ODENet):
         samples: int | None = None,
         average: Average = "probabilities",
     ) -> Tensor:
-        """The prediction, made in another way where that is asked for.
+        """The prediction, by default as in ``forward``.
 
         Args:
             x: inputs.
@@ -192,9 +192,9 @@ class LatentTimeNet(ODENet):
 
     def _times(self, posterior: Gamma, sampling: Sampling | None = None, samples: int | None = None) -> Tensor:
         ends = self.end_times
-        chosen: Sampling = "random" if self.training else ends.sampling
+        default: Sampling = "random" if self.training else ends.sampling
         count = ends.train_samples if self.training else ends.samples
-        return ends.times(posterior, sampling or chosen, samples or count)
+        return ends.times(posterior, sampling or default, samples or count)
 
 
 class _Answer(nn.Module):
@@ -229,18 +229,18 @@ def states_at(block: ODEBlock, z: Tensor, times: Tensor) -> Tensor:
         (S, N, ...) the states; NaN at a time that is NaN, as where weights or inputs are no numbers.
     """
     times, step = times.expand(len(times), len(z)), block.step
-    known = times.detach().nan_to_num(nan=0.0)
-    count = max(1, math.ceil(float(known.max()) / step - _SLACK))
+    values = times.detach().nan_to_num(nan=0.0)
+    count = max(1, math.ceil(float(values.max()) / step - _SLACK))
     states = block.states(z, [k * step for k in range(count + 1)])
-    left = (known / step).floor().long().clamp(max=count - 1)
+    left = (values / step).floor().long().clamp(max=count - 1)
     rows = torch.arange(len(z), device=z.device)
     start = states[left, rows]
     late = (times - left * step).to(z.dtype).view(*times.shape, *[1] * (z.dim() - 1))
     if block.solver == "euler":
         return start + late * ((states[left + 1, rows] - start) / step)
-    begun = (left * step).to(z.dtype).view(late.shape)
+    left_time = (left * step).to(z.dtype).view(late.shape)
     shortened = FIXED.get(block.solver, FIXED["rk4"])
-    return shortened(block.func, begun.flatten(0, 1), late.flatten(0, 1), start.flatten(0, 1)).view_as(start)
+    return shortened(block.func, left_time.flatten(0, 1), late.flatten(0, 1), start.flatten(0, 1)).view_as(start)
 
 
 def entropy(logs: Tensor) -> Tensor:

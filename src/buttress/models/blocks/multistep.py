@@ -16,8 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.models.option_checks import number
 from buttress.registry import nearest
+from buttress.validation import number
 
 Scalar = TypeVar("Scalar", float, Tensor)
 Coefficients = tuple[float, float, float, float]
@@ -81,40 +81,40 @@ _TRAINED: dict[str, tuple[Any, int, tuple[int, ...], float]] = {
 }
 
 
-def discretisation(asked: object, k: float | None = None) -> Discretisation:
+def discretisation(setting: object, k: float | None = None) -> Discretisation:
     """The way of stepping of this name, of this k of `three_step`, or with these coefficients (a0, a1, a2, b0).
 
     Args:
-        asked: "opt", "resnet", "leapfrog", "unstable" (coefficients 1, 1, 1, 1), "tra" (a k of `three_step` trained in
-            each block), "lm" (likewise of `two_step`); a number; or four numbers.
+        setting: "opt", "resnet", "leapfrog", "unstable" (coefficients 1, 1, 1, 1), "tra" (a k of `three_step` trained
+            in each block), "lm" (likewise of `two_step`); a number; or four numbers.
         k: initial value of what is trained; 1 for "tra" and 0, an ordinary residual block, for "lm" unless given.
 
     Raises:
         UserError: for what is none of these, for k = 0 where the formula has none, and for a k that nothing trains.
     """
-    if k is not None and asked not in ("tra", "lm"):
-        raise UserError(f"k is the initial value of discretisations tra and lm; {asked!r} trains none")
-    if isinstance(asked, str):
-        if asked in _TRAINED:
-            rule, start, reads, usual = _TRAINED[asked]
-            first = _number("k", usual if k is None else k, may_be_zero=asked == "lm")
+    if k is not None and setting not in ("tra", "lm"):
+        raise UserError(f"k is the initial value of discretisations tra and lm; {setting!r} trains none")
+    if isinstance(setting, str):
+        if setting in _TRAINED:
+            rule, start, reads, usual = _TRAINED[setting]
+            first = _number("k", usual if k is None else k, may_be_zero=setting == "lm")
             return Discretisation(rule(first), start, reads, rule, first)
-        if asked in _FIXED:
-            return _FIXED[asked]
-        raise UserError(f"there is no discretisation {asked!r}; {nearest(asked, [*_FIXED, *_TRAINED])}")
-    if isinstance(asked, Sequence):
-        if len(asked) != 4:
-            raise UserError(f"discretisation takes four coefficients, a0, a1, a2 and b0, not {list(asked)}")
-        a0, a1, a2, b0 = (_number("a coefficient of discretisation", value, may_be_zero=True) for value in asked)
+        if setting in _FIXED:
+            return _FIXED[setting]
+        raise UserError(f"there is no discretisation {setting!r}; {nearest(setting, [*_FIXED, *_TRAINED])}")
+    if isinstance(setting, Sequence):
+        if len(setting) != 4:
+            raise UserError(f"discretisation takes four coefficients, a0, a1, a2 and b0; got {list(setting)}")
+        a0, a1, a2, b0 = (_number("a coefficient of discretisation", value, may_be_zero=True) for value in setting)
         return fixed((a0, a1, a2, b0))
-    return fixed(three_step(_number("discretisation, as the k of a three-step method,", asked)))
+    return fixed(three_step(_number("discretisation, as the k of a three-step method,", setting)))
 
 
 def _number(name: str, value: object, may_be_zero: bool = False) -> float:
-    found = number(name, value)
-    if found == 0 and not may_be_zero:
+    result = number(name, value)
+    if result == 0 and not may_be_zero:
         raise UserError(f"{name} must not be 0: the formula divides by it")
-    return found
+    return result
 
 
 def family_parameter(coefficients: Sequence[float]) -> float | None:
@@ -123,8 +123,8 @@ def family_parameter(coefficients: Sequence[float]) -> float | None:
     if a1 == 0 or not math.isfinite(a1):
         return None
     k = -1 / a1
-    given = zip(three_step(k), coefficients, strict=True)
-    return k if all(abs(own - other) <= TOLERANCE * (1 + abs(other)) for own, other in given) else None
+    pairs = zip(three_step(k), coefficients, strict=True)
+    return k if all(abs(own - other) <= TOLERANCE * (1 + abs(other)) for own, other in pairs) else None
 
 
 def consistency_order(a: Sequence[float], b0: float, most: int = 6) -> int:
@@ -151,7 +151,7 @@ def characteristic_roots(a: Sequence[float]) -> list[complex]:
         UserError: for coefficients that are not finite, or none.
     """
     if not a or not all(math.isfinite(value) for value in a):
-        raise UserError(f"a multistep method has one finite coefficient or more, not {list(a)}")
+        raise UserError(f"a multistep method has one finite coefficient or more; got {list(a)}")
     polynomial = np.array([1.0, *(-value for value in a)])
     if abs(sum(a) - 1) > TOLERANCE:
         return _sorted(polynomial)

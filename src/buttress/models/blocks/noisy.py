@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress import registry
 from buttress.errors import UserError
 from buttress.models.create import create, spec_of
-from buttress.models.option_checks import whole
+from buttress.validation import not_negative, whole
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -54,8 +54,7 @@ def add_noise(model: nn.Module, first: float = 0.2, inner: float = 0.1) -> nn.Mo
         UserError: for deviations that are negative or not finite, a network without such layers, or with noise already.
     """
     for name, std in (("first", first), ("inner", inner)):
-        if isinstance(std, bool) or not isinstance(std, int | float) or not 0 <= std < math.inf:
-            raise UserError(f"{name}, a standard deviation, must be a finite number of 0 or more; got {std!r}")
+        not_negative(name, std)
     if is_noisy(model):
         raise UserError("the network has noise layers already: make a new one to change them")
     places: list[nn.Module] = [m for m in model.modules() if isinstance(m, CONVOLUTIONS)]
@@ -95,18 +94,18 @@ def noisy(
         network: the architecture's name.
         first: standard deviation before the first convolution.
         inner: before all others.
-        classes: what the data tell, this and the next three; left to the architecture where it is not given, and
-            dropped where the architecture does not ask for it.
+        classes: of the data, this and the next three; left to the architecture where it is not given, and
+            dropped where the architecture does not take it.
         channels: of the images.
         image_size: their side in pixels.
         features: numbers per input.
         **options: the architecture's own.
     """
-    told = {"classes": classes, "channels": channels, "image_size": image_size, "features": features}
+    data = {"classes": classes, "channels": channels, "image_size": image_size, "features": features}
     timm = network.startswith("timm:")
-    asked = {"classes", "channels"} if timm else set(inspect.signature(registry.model.get(network)).parameters)
-    known: dict[str, Any] = {name: value for name, value in told.items() if value is not None and name in asked}
-    return add_noise(create(network, **known, **options), first, inner)
+    accepted = {"classes", "channels"} if timm else set(inspect.signature(registry.model.get(network)).parameters)
+    shape: dict[str, Any] = {name: value for name, value in data.items() if value is not None and name in accepted}
+    return add_noise(create(network, **shape, **options), first, inner)
 
 
 class Averaged(nn.Module):

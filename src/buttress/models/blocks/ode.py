@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import one_of, positive, switch
+from buttress.validation import one_of, positive, switch
 
 Field = Callable[[Tensor, Tensor], Tensor]
 Time = float | Tensor
@@ -84,7 +84,7 @@ class ODEBlock(nn.Module):
 
     Args:
         func: a module (t, z) -> dz/dt.
-        t0: where the state that comes in stands.
+        t0: time of the state that comes in.
         t1: where the state is read.
         solver: see `integrate`, this and the next four.
         step: length of a fixed step.

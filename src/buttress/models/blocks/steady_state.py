@@ -16,7 +16,7 @@ WINDOWS: dict[str, tuple[float, float]] = {"release": (0.9, 1.5), "paper": (1.0,
 class SteadyBlock(ODEBlock):
     """An ODE that can also tell how far the state still moves around and after its end.
 
-    With S the integral of |func| over the window, a start that stands a little later on the same curve ends within S of
+    With S the integral of |func| over the window, a start a little later on the same curve ends within S of
     this one's end, element by element, if the dynamics do not know the time (Yan et al., ICLR 2020, section 4).
 
     Args:
@@ -34,7 +34,7 @@ class SteadyBlock(ODEBlock):
             raise UserError(f"window must begin between 0 and 1 and end above 1, in shares of T; got {window!r}")
         self.window = window
 
-    def forward(self, z: Tensor, steady: bool = False) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]  # a pair where asked for
+    def forward(self, z: Tensor, steady: bool = False) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]  # a pair with steady
         """z(t1), of the shape of ``z``; with ``steady`` also S, the sum of h |func| over the window, in that shape."""
         if not steady:
             return super().forward(z)
@@ -44,8 +44,8 @@ class SteadyBlock(ODEBlock):
         split = z.shape[1]
 
         def both(t: Tensor, pair: Tensor) -> Tensor:
-            moved: Tensor = self.func(t, pair[:, :split])
-            return torch.cat([moved, moved.abs()], 1)
+            velocity: Tensor = self.func(t, pair[:, :split])
+            return torch.cat([velocity, velocity.abs()], 1)
 
         marks = (begin, self.t1, end) if begin < self.t1 else (begin, end)
         # By autograd, for the weights of what is no module are unknown to the adjoint equation.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.models.option_checks import whole
+from buttress.validation import whole
 
 _POOLED = 8  # the largest side of the map that the encoder's linear layer sees
 
@@ -46,7 +46,7 @@ class StyleVAE(nn.Module):
 
     Args:
         shape: (channels, height, width) of the images, whose values are in [0, 1].
-        classes: that the generator is told; 0 for none.
+        classes: that the generator is conditioned on; 0 for none.
         latent: dimensions of the code.
         widths: channels of the coarse, the middle and the fine block.
         hidden: width of the encoder's linear layer.
@@ -99,24 +99,24 @@ class StyleVAE(nn.Module):
 
     @property
     def spread(self) -> list[Tensor]:
-        """By level, the (S,) standard deviation of each style within a class; 1 until `measure` is told codes."""
+        """By level, the (S,) standard deviation of each style within a class; 1 before `measure`."""
         return [self.get_buffer(f"spread_{level}") for level in self.levels]
 
     def encode(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """(N, latent) mean and logarithm of the variance of the code of (N, C, H, W) images of classes (N,).
 
         Raises:
-            UserError: for images of another shape and classes that it has not been told.
+            UserError: for images of another shape and unknown classes.
         """
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"the generator makes images of shape {self.shape}; got inputs {tuple(x.shape[1:])}")
-        mean, logvar = self.code(self.joint(torch.cat([self.encoder(x), self._told(x, y)], 1))).chunk(2, dim=1)
+        mean, logvar = self.code(self.joint(torch.cat([self.encoder(x), self._one_hot(x, y)], 1))).chunk(2, dim=1)
         return mean, logvar
 
     def styles(self, code: Tensor, y: Tensor) -> list[Tensor]:
         """By level, the (N, S) styles of (N, latent) codes in the classes (N,): first scales, then shifts."""
-        told = torch.cat([code, self._told(code, y)], 1)
-        return [affine(told) for affine in self.affine]
+        conditioned = torch.cat([code, self._one_hot(code, y)], 1)
+        return [affine(conditioned) for affine in self.affine]
 
     def noises(self, like: Tensor) -> list[Tensor]:
         """By level, (N, 1, h, w) noise images of zeros for as many inputs."""
@@ -133,7 +133,7 @@ class StyleVAE(nn.Module):
         return whole_image[:, :, : self.shape[1], : self.shape[2]]
 
     def invert(self, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The styles and noises that stand for images: those of the mean code, and no noise."""
+        """The styles and noises of images: those of the mean code, and no noise."""
         return self.styles(self.encode(x, y)[0], y), self.noises(x)
 
     def generate(self, styles: Sequence[Tensor], noises: Sequence[Tensor]) -> Tensor:
@@ -152,7 +152,7 @@ class StyleVAE(nn.Module):
             count = torch.bincount(group).clamp(min=1).to(values)[:, None]
             spread.copy_((values - (sums / count)[group]).square().mean(0).sqrt())
 
-    def _told(self, like: Tensor, y: Tensor) -> Tensor:
+    def _one_hot(self, like: Tensor, y: Tensor) -> Tensor:
         if not self.classes:
             return like.new_zeros(len(like), 0)
         if len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.classes:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.architectures.resnet import resnet18
-from buttress.models.swaps import SMOOTH
+from buttress.models.surgery import SMOOTH
 
 TRUNKS = ("cnn", "resnet18")
 NORMS = ("none", "batch", "group")
@@ -63,6 +63,24 @@ class Trunk(nn.Module):
         for module in self.modules():
             if isinstance(module, PassNorm):
                 module.turn = number
+
+
+class Correction(nn.Module):
+    """What the gradient adds to features: 1x1 convolutions of both, 2k -> k -> k, the last of them zero at first."""
+
+    def __init__(self, features: int, activation: str) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2 * features, features, 1)
+        self.norm = nn.GroupNorm(groups(features), features)
+        self.relu = activated(activation)
+        self.conv2 = nn.Conv2d(features, features, 1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]  # there is one
+
+    def forward(self, h: Tensor, flow: Tensor) -> Tensor:
+        """(N, features, H, W) to be added to ``h``, given its gradient ``flow``, both of that shape."""
+        out: Tensor = self.conv2(self.relu(self.norm(self.conv1(torch.cat([h, flow], 1)))))
+        return out
 
 
 def cnn_trunk(

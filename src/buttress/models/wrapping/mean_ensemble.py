@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.validation import one_of
 
 Mean = Literal["logits", "probabilities"]
 
 
 class Ensemble(nn.Module):
-    """Networks that take the same inputs and know the same classes, answering with their mean.
+    """Networks that take the same inputs and have the same classes, combined by the mean of their outputs.
 
     Args:
         models: the networks; kept as ``.models``.
@@ -32,8 +33,7 @@ class Ensemble(nn.Module):
         members = list(models) if isinstance(models, Iterable) else []
         if not members or not all(isinstance(model, nn.Module) for model in members):
             raise UserError(f"an ensemble needs a list of torch modules, one at least; got {type(models).__name__}")
-        if mean not in get_args(Mean):
-            raise UserError(f"mean must be one of {', '.join(get_args(Mean))}; got {mean!r}")
+        one_of("mean", mean, get_args(Mean))
         self.models, self.mean = nn.ModuleList(members), mean
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,8 +41,8 @@ class Ensemble(nn.Module):
         outputs: list[Tensor] = [model(x) for model in self.models]
         shapes = {tuple(output.shape) for output in outputs}
         if len(shapes) > 1:
-            told = " and ".join(str(shape) for shape in sorted(shapes))
-            raise UserError(f"the networks of an ensemble must know the same classes; their outputs have shapes {told}")
+            text = " and ".join(str(shape) for shape in sorted(shapes))
+            raise UserError(f"the networks of an ensemble must have the same classes; their outputs have shapes {text}")
         logits = torch.stack(outputs)
         if self.mean == "logits":
             return logits.mean(0)

@@ -36,14 +36,14 @@ class Normalized(nn.Module):
         self.register_buffer("mean", _statistic("mean", mean))
         self.register_buffer("std", _statistic("std", std))
         if not (self.std > 0).all():
-            raise UserError(f"std must be positive in every channel, not {self.std.tolist()}")
+            raise UserError(f"std must be positive in every channel; got {self.std.tolist()}")
         if self.mean.ndim and self.std.ndim and len(self.mean) != len(self.std):
             raise UserError(f"mean has {len(self.mean)} channels and std has {len(self.std)}: give one value for each")
 
     def forward(self, x: Tensor) -> Tensor:
         """The model's output for inputs of shape (N, channels, ...), (N, features) included."""
         if not x.is_floating_point():
-            raise UserError(f"Normalized takes floating-point inputs in [0, 1], not {x.dtype}: convert and scale them")
+            raise UserError(f"Normalized takes floating-point inputs in [0, 1]; got {x.dtype}: convert and scale them")
         shape = (-1,) + (1,) * (x.ndim - 2)
         for statistic in (self.mean, self.std):
             if statistic.ndim and (x.ndim < 2 or x.shape[1] != len(statistic)):
@@ -60,7 +60,7 @@ def _statistic(name: str, value: float | Sequence[float] | Tensor) -> Tensor:
     try:
         tensor = torch.as_tensor(value, dtype=torch.float32).detach().clone()
     except (TypeError, ValueError, RuntimeError):
-        raise UserError(f"{name} must be a number or a list of one number per channel, not {value!r}") from None
+        raise UserError(f"{name} must be a number or a list of one number per channel; got {value!r}") from None
     if tensor.ndim > 1 or tensor.numel() == 0 or not tensor.isfinite().all():
-        raise UserError(f"{name} must be a finite number or a list of one per channel, not {value!r}")
+        raise UserError(f"{name} must be a finite number or a list of one per channel; got {value!r}")
     return tensor

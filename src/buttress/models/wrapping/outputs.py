@@ -31,28 +31,28 @@ class Output(nn.Module):
         """The chosen part of the model's output."""
         output = self.model(*args, **kwargs)
         if isinstance(output, Mapping):
-            found = self._of_mapping(output)
+            part = self._of_mapping(output)
         elif isinstance(output, tuple | list):
-            found = self._of_sequence(output)
+            part = self._of_sequence(output)
         else:
             name = type(output).__name__
-            raise UserError(f"output {self.key!r} was asked for, but the model returns a {name}: leave the key out")
-        if not isinstance(found, Tensor):
-            raise UserError(f"output {self.key!r} of the model is a {type(found).__name__}, not a tensor of logits")
-        return found
+            raise UserError(f"output {self.key!r} cannot be picked, for the model returns a {name}: leave the key out")
+        if not isinstance(part, Tensor):
+            raise UserError(f"output {self.key!r} of the model is a {type(part).__name__}, not a tensor of logits")
+        return part
 
     def _of_mapping(self, output: Mapping[Any, Any]) -> Any:
         for key in (self.key, _position(self.key)):
             if key is not None and key in output:
                 return output[key]
-        known = ", ".join(repr(key) for key in output)
-        raise UserError(f"the model returns a dict without {self.key!r}: its keys are {known}")
+        keys = ", ".join(repr(key) for key in output)
+        raise UserError(f"the model returns a dict without {self.key!r}: its keys are {keys}")
 
     def _of_sequence(self, output: tuple[Any, ...] | list[Any]) -> Any:
         position = _position(self.key)
         if position is None or not -len(output) <= position < len(output):
             what = f"a {type(output).__name__} of {len(output)}"
-            raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}, not {self.key!r}")
+            raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}; got {self.key!r}")
         return output[position]
 
 

@@ -1,6 +1,6 @@
 """What all monitors share: what they see, and what they may answer.
 
-Annotations are evaluated here: as texts they would be looked up in the files of subclasses, which need not know them.
+Annotations are evaluated here: as texts they would be looked up in the files of subclasses, which need not import them.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Action:
     """A monitor's answer.
 
     Args:
-        kind: "note" only tells; "stop" ends the training; "rollback" ends it with the weights of ``snapshot``.
+        kind: "note" only reports; "stop" ends the training; "rollback" ends it with the weights of ``snapshot``.
         text: what fired and what follows, one sentence without a full stop.
         snapshot: where a rollback goes back to.
     """

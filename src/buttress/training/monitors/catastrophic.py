@@ -12,6 +12,7 @@ from buttress.registry import monitor
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Kind, Moment, Monitor
 from buttress.training.monitors.probe import Probe, accuracy, pgd
+from buttress.validation import number, whole
 
 Restore = Literal["previous", "best-on-train"]
 _ERRORS = 3  # standard errors of the difference between two batches that chance may make
@@ -21,7 +22,7 @@ _WAYS = {"previous": "of the epoch before", "best-on-train": "that were most rob
 @monitor("catastrophic-overfitting")
 @dataclass(frozen=True, kw_only=True)
 class CatastrophicOverfitting(Monitor):
-    """Watches for catastrophic overfitting by three detectors, each of which is told by name when it fires.
+    """Watches for catastrophic overfitting by three detectors, each of which is reported by name when it fires.
 
     In single-step adversarial training, accuracy under several steps can fall to 0 within an epoch while accuracy under
     the single step rises. A detector that has fired is silent until what it saw is over.
@@ -39,7 +40,7 @@ class CatastrophicOverfitting(Monitor):
     diagnostics: on the same inputs at the epoch's end, accuracy under FGSM is more than ``gap`` above that under
     PGD-10, which has fallen by more than ``drop`` from its best; or the mean cosine between the gradients at an input
     and at a random point of its threat (their local linearity) has shrunk below ``shrink`` times that of the epoch
-    before. The cosine between the perturbations of FGSM and PGD is told, too, and decides nothing. The figures are
+    before. The cosine between the perturbations of FGSM and PGD is logged, too, and decides nothing. The figures are
     those of GradAlign's authors, the rule is ours. Cost: 3 more gradients per epoch, and those of best-on-train.
 
     All attacks step by eps/4 from random starts. The history has ``first_batch_robust``, ``train_robust``,
@@ -81,10 +82,9 @@ class CatastrophicOverfitting(Monitor):
             if getattr(self, name) not in get_args(kinds):
                 raise UserError(f"{name} must be one of {', '.join(get_args(kinds))}; got {getattr(self, name)!r}")
         for name in ("fall", "gap", "drop", "shrink"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must be a share in (0, 1); got {getattr(self, name)}")
-        if self.every < 1 or self.inputs < 1:
-            raise UserError(f"every and inputs must be 1 or more; got {self.every} and {self.inputs}")
+            number(name, getattr(self, name), "(0, 1)")
+        whole("every", self.every)
+        whole("inputs", self.inputs)
         if not (self.first_batch or self.best_on_train or self.diagnostics):
             raise UserError("at least one of first_batch, best_on_train and diagnostics must be on")
         if self.then == "rollback" and self.restore == "best-on-train" and not self.best_on_train:
@@ -113,16 +113,16 @@ class CatastrophicOverfitting(Monitor):
 
     def after_epoch(self, moment: Moment) -> Action | None:
         """Ask all detectors, and remember the epoch's weights."""
-        found = []
+        texts = []
         if self.first_batch:
-            found.append(self._first_batch(moment))
+            texts.append(self._first_batch(moment))
         if self.best_on_train or self.diagnostics:
             probe = self._probe(moment)
             if self.diagnostics:  # first: it compares with the best so far
-                found.append(self._diagnostics(moment, probe))
+                texts.append(self._diagnostics(moment, probe))
             if self.best_on_train:
-                found.append(self._best_on_train(moment, probe))
-        action = self._answer(moment, found)
+                texts.append(self._best_on_train(moment, probe))
+        action = self._answer(moment, texts)
         if self.then == "rollback" and self.restore == "previous":
             moment.memory["previous"] = moment.snapshot()
         return action
@@ -133,10 +133,10 @@ class CatastrophicOverfitting(Monitor):
         now = accuracy(pgd(threat, 5), moment.model, batch, moment.seed)
         before = memory.get("first_batch", now)
         moment.figures["first_batch_robust"] = memory["first_batch"] = now
-        told = f"accuracy under PGD-5 on the epoch's first batch fell from {before:.1%} to {now:.1%}"
+        text = f"accuracy under PGD-5 on the epoch's first batch fell from {before:.1%} to {now:.1%}"
         middle = (before + now) / 2
         chance = _ERRORS * math.sqrt(2 * middle * (1 - middle) / len(batch.y))
-        return self._fired(moment, "first-batch", before - now > max(self.fall, chance), told)
+        return self._fired(moment, "first-batch", before - now > max(self.fall, chance), text)
 
     def _best_on_train(self, moment: Moment, probe: Probe) -> str:
         memory, now = moment.memory, probe.robust
@@ -146,8 +146,8 @@ class CatastrophicOverfitting(Monitor):
             memory["best_on_train"] = now
             if self.then == "rollback":
                 memory["best"] = moment.snapshot()
-        told = f"accuracy under PGD-10 on training inputs is {now:.1%}, its best was {best:.1%}"
-        return self._fired(moment, "best-on-train", best - now > self.fall, told)
+        text = f"accuracy under PGD-10 on training inputs is {now:.1%}, its best was {best:.1%}"
+        return self._fired(moment, "best-on-train", best - now > self.fall, text)
 
     def _diagnostics(self, moment: Moment, probe: Probe) -> str:
         memory, robust = moment.memory, probe.robust
@@ -158,21 +158,21 @@ class CatastrophicOverfitting(Monitor):
         moment.figures.update(train_robust=robust, train_fgsm=single)
         moment.figures.update(gradient_cosine=linearity, perturbation_cosine=alike)
         apart = single - robust > self.gap and best - robust > self.drop
-        told = f"accuracy on training inputs is {single:.1%} under FGSM, {robust:.1%} under PGD-10 and was {best:.1%}"
+        text = f"accuracy on training inputs is {single:.1%} under FGSM, {robust:.1%} under PGD-10 and was {best:.1%}"
         if not apart:
-            told = f"the cosine of gradients at an input and near it fell from {before:.2f} to {linearity:.2f}"
-        return self._fired(moment, "diagnostics", apart or (before > 0 and linearity < self.shrink * before), told)
+            text = f"the cosine of gradients at an input and near it fell from {before:.2f} to {linearity:.2f}"
+        return self._fired(moment, "diagnostics", apart or (before > 0 and linearity < self.shrink * before), text)
 
-    def _fired(self, moment: Moment, name: str, there: bool, told: str) -> str:
-        """What to tell of a detector: nothing where it found nothing, or nothing new."""
+    def _fired(self, moment: Moment, name: str, there: bool, text: str) -> str:
+        """A detector's report: empty where it has not fired, or had fired before."""
         key = f"fired_{name.replace('-', '_')}"
         new = there and not moment.memory.get(key, False)
         moment.memory[key] = there
         moment.figures[key] = float(there)
-        return f"{name} ({told})" if new else ""
+        return f"{name} ({text})" if new else ""
 
-    def _answer(self, moment: Moment, found: list[str]) -> Action | None:
-        fired = [text for text in found if text]
+    def _answer(self, moment: Moment, texts: list[str]) -> Action | None:
+        fired = [text for text in texts if text]
         if not fired:
             return None
         text, memory = f"catastrophic overfitting by {' and '.join(fired)}", moment.memory

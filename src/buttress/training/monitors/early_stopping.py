@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from buttress.errors import UserError
 from buttress.registry import monitor
 from buttress.training.monitors.base import Action, Moment, Monitor
+from buttress.validation import number, whole
 
 
 @monitor("early-stopping")
@@ -28,10 +28,8 @@ class EarlyStopping(Monitor):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if self.patience < 1 or not 0 <= self.least < 1:
-            raise UserError(
-                f"patience must be 1 epoch or more and least an accuracy in [0, 1); got {self.patience}, {self.least}"
-            )
+        whole("patience", self.patience)
+        number("least", self.least, "[0, 1)")
 
     def after_epoch(self, moment: Moment) -> Action | None:
         """Compare with the best epoch so far."""

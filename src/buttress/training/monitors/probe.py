@@ -23,9 +23,9 @@ def pgd(threat: Threat, steps: int) -> PGD:
 
 
 def accuracy(attack: Perturbation, model: nn.Module, batch: Batch, seed: int) -> float:
-    """The share of a batch that an attack does not beat."""
-    found = attack(model, batch.x, batch.y, seed=seed, ids=batch.ids, search="first")
-    return 1 - int(found.success.sum()) / len(batch.y)
+    """Robust accuracy: the share of a batch that is right under an attack."""
+    result = attack(model, batch.x, batch.y, seed=seed, ids=batch.ids, search="first")
+    return 1 - int(result.success.sum()) / len(batch.y)
 
 
 def mean_cosine(one: Tensor, other: Tensor) -> float:
@@ -77,5 +77,5 @@ class Probe:
         return single, linearity, mean_cosine(moved - self.x, self.moved - self.x)
 
     def _under(self, attack: Perturbation) -> tuple[Tensor, float]:
-        found = attack(self.model, self.x, self.y, seed=self.seed, ids=self.ids)
-        return found.x_adv, 1 - int(found.success.sum()) / len(self.y)
+        result = attack(self.model, self.x, self.y, seed=self.seed, ids=self.ids)
+        return result.x_adv, 1 - int(result.success.sum()) / len(self.y)

@@ -1,5 +1,5 @@
-"""One attack on any number of inputs: group by group, kept as they come, resumed, dealt to several processes."""
+"""One attack on any number of inputs: group by group, stored as they finish, resumed, shared between processes."""
 
-from buttress.audits.base.evaluation.run import Evaluation, evaluate, settings_of, settle
+from buttress.audits.base.evaluation.run import Evaluation, evaluate, search_precision, settings_of
 
-__all__ = ["Evaluation", "evaluate", "settings_of", "settle"]
+__all__ = ["Evaluation", "evaluate", "search_precision", "settings_of"]

@@ -32,7 +32,7 @@ _TENSORS = ("x_adv", "loss", "distance", "forwards", "backwards")
 
 
 @dataclass(frozen=True)
-class Given:
+class InputGroup:
     """The inputs of one group: its number, (M, ...) inputs, (M,) labels and ids."""
 
     index: int
@@ -48,7 +48,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Group:
-    """What became of one group.
+    """The result of attacking one group.
 
     Attributes:
         index: its number, from 0.
@@ -68,8 +68,8 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What is done to every group: the attack, the network, and the settings of the call."""
+class GroupAttack:
+    """How every group is attacked: the attack, the network, and the settings of the call."""
 
     model: Model
     attack: Perturbation
@@ -80,47 +80,47 @@ class Work:
     batch_size: int
     device: torch.device
 
-    def __call__(self, given: Given) -> Group:
+    def __call__(self, inputs: InputGroup) -> Group:
         """Attack one group."""
-        x, y, ids = (values.to(self.device) for values in (given.x, given.y, given.ids))
+        x, y, ids = (values.to(self.device) for values in (inputs.x, inputs.y, inputs.ids))
         named = ("task", "seed", "search", "precision", "batch_size")
         settings: dict[str, Any] = {name: getattr(self, name) for name in named}
         start = time.perf_counter()
         outcome = self.attack(self.model, x, y, ids=ids, **settings)
-        return Group(given.index, y, ids, outcome, time.perf_counter() - start, given.digest)
+        return Group(inputs.index, y, ids, outcome, time.perf_counter() - start, inputs.digest)
 
 
-def cut(x: Tensor, y: Tensor, ids: Tensor, size: int) -> Iterator[Given]:
+def split_tensors(x: Tensor, y: Tensor, ids: Tensor, size: int) -> Iterator[InputGroup]:
     """Tensors in groups of ``size`` rows, the last one smaller."""
     for index, start in enumerate(range(0, len(x), size)):
         rows = slice(start, start + size)
-        yield Given(index, x[rows], y[rows], ids[rows])
+        yield InputGroup(index, x[rows], y[rows], ids[rows])
 
 
-def grouped(data: Data, size: int) -> Iterator[Given]:
+def grouped(data: Data, size: int) -> Iterator[InputGroup]:
     """Any data in groups of ``size`` inputs, whatever batches they come in; no more than that is held at once.
 
-    The ids are a split's own; inputs of other data are known by their position.
+    The ids are a split's own; of other data they are the positions.
 
     Raises:
         UserError: when an item of ``data`` is no batch.
     """
     if isinstance(data, Split):
         for index, start in enumerate(range(0, len(data), size)):
-            yield Given(index, *data.take(torch.arange(start, min(start + size, len(data)))))
+            yield InputGroup(index, *data.take(torch.arange(start, min(start + size, len(data)))))
         return
-    held: list[tuple[Tensor, Tensor]] = []
+    pending: list[tuple[Tensor, Tensor]] = []
     index = 0
     for item in data:
-        held.append(batch(item))
-        while sum(len(y) for _, y in held) >= size:
-            x, y = (torch.cat(parts) for parts in zip(*held, strict=True))
+        pending.append(batch(item))
+        while sum(len(y) for _, y in pending) >= size:
+            x, y = (torch.cat(parts) for parts in zip(*pending, strict=True))
             # Copies, so that no group keeps the whole of a larger batch alive.
-            yield Given(index, x[:size].clone(), y[:size].clone(), torch.arange(index * size, (index + 1) * size))
-            held, index = ([(x[size:].clone(), y[size:].clone())] if len(y) > size else []), index + 1
-    if sum(len(y) for _, y in held):
-        x, y = (torch.cat(parts) for parts in zip(*held, strict=True))
-        yield Given(index, x, y, torch.arange(index * size, index * size + len(y)))
+            yield InputGroup(index, x[:size].clone(), y[:size].clone(), torch.arange(index * size, (index + 1) * size))
+            pending, index = ([(x[size:].clone(), y[size:].clone())] if len(y) > size else []), index + 1
+    if sum(len(y) for _, y in pending):
+        x, y = (torch.cat(parts) for parts in zip(*pending, strict=True))
+        yield InputGroup(index, x, y, torch.arange(index * size, index * size + len(y)))
 
 
 def batch(item: Any) -> tuple[Tensor, Tensor]:
@@ -137,28 +137,30 @@ def batch(item: Any) -> tuple[Tensor, Tensor]:
     return x, (y if y.is_floating_point() else y.long())
 
 
-def crafted(given: Iterable[Given], work: Callable[[Given], Group], folder: Path | None) -> Iterator[Group]:
-    """What becomes of each group: read from its file in ``folder`` where it is finished, else attacked and written.
+def attack_groups(
+    groups: Iterable[InputGroup], attack_group: Callable[[InputGroup], Group], folder: Path | None
+) -> Iterator[Group]:
+    """The result of each group: read from its file in ``folder`` where it is finished, else attacked and written.
 
     Raises:
         UserError: when a file is about other inputs or cannot be read, and when the disk is full.
     """
-    for part in given:
+    for inputs_of_group in groups:
         if folder is None:
-            yield work(part)
+            yield attack_group(inputs_of_group)
             continue
-        path = file_of(folder, part.index)
+        path = file_of(folder, inputs_of_group.index)
         if path.exists():
             group = read_group(path)
-            if group.inputs != part.digest:
+            if group.inputs != inputs_of_group.digest:
                 raise UserError(f"{path} is about other inputs than now: give the same data, or another folder")
         else:
-            group = work(part)
+            group = attack_group(inputs_of_group)
             _write_group(path, group)
         yield group
 
 
-def on(device: torch.device, outcome: AttackResult) -> AttackResult:
+def to_device(device: torch.device, outcome: AttackResult) -> AttackResult:
     """An outcome with its tensors on another device."""
     tensors = {f.name: value for f in fields(outcome) if isinstance(value := getattr(outcome, f.name), Tensor)}
     changes: dict[str, Any] = {name: value.to(device) for name, value in tensors.items()}
@@ -176,10 +178,10 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def tensors_of(group: Group) -> dict[str, Tensor]:
-    """What is kept of each input: x_adv, y, ids, beaten (uint8), loss, distance, forwards, backwards."""
-    found = {"y": group.y, "ids": group.ids, "success": group.outcome.success.to(torch.uint8)}
-    found |= {name: getattr(group.outcome, name) for name in _TENSORS}
-    return {name: value.detach().cpu().contiguous() for name, value in found.items()}
+    """What is kept of each input: x_adv, y, ids, success (uint8), loss, distance, forwards, backwards."""
+    tensors = {"y": group.y, "ids": group.ids, "success": group.outcome.success.to(torch.uint8)}
+    tensors |= {name: getattr(group.outcome, name) for name in _TENSORS}
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
 
 def _write_group(path: Path, group: Group) -> None:
@@ -209,8 +211,10 @@ def read_group(path: Path) -> Group:
             facts = json.loads(file.metadata()["group"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
         stages = tuple(Stage(**stage) for stage in facts["stages"])
-        moved = {name: tensors[name] for name in _TENSORS}
-        outcome = AttackResult(**moved, success=tensors["success"].bool(), precision=facts["precision"], stages=stages)
+        outcome_tensors = {name: tensors[name] for name in _TENSORS}
+        outcome = AttackResult(
+            **outcome_tensors, success=tensors["success"].bool(), precision=facts["precision"], stages=stages
+        )
         index = int(path.stem.removeprefix("group-"))
         return Group(index, tensors["y"], tensors["ids"], outcome, facts["seconds"], facts["inputs"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""An evaluation's folder: how it is claimed, recognised when resumed, and left."""
+"""An evaluation's folder: how it is claimed, recognised when resumed, and released."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def open_folder(
 
     Args:
         folder: where the groups are to be kept; None keeps nothing, and nothing is claimed.
-        settings: gives what the outcome depends on; not asked without a folder.
+        settings: gives what the outcome depends on; not called without a folder.
         resume: whether an evaluation that is there may go on.
-        choose: settles the precision of one that begins.
+        choose: gives the precision of one that begins.
 
     Raises:
         UserError: when it holds something else, an evaluation that is not to be resumed, or one with other settings.
@@ -35,30 +35,30 @@ def open_folder(
         if not resume:
             raise UserError(f"{folder} holds an evaluation already: resume it, or choose another output folder")
         try:
-            kept = json.loads(mark.read_text(encoding="utf-8"))
-            before, chosen = dict(kept["settings"]), kept["search precision"]
+            content = json.loads(mark.read_text(encoding="utf-8"))
+            recorded, precision = dict(content["settings"]), content["search precision"]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
-        check_same(before, settings(), folder)
-        return cast(Precision, chosen)
+        check_same(recorded, settings(), folder)
+        return cast(Precision, precision)
     # The half-written mark of an evaluation that was killed as it began is ours.
     if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
         raise UserError(f"{folder} exists and holds no evaluation of ours: choose an empty or new output folder")
-    chosen = choose()
-    write_text(mark, json.dumps({"settings": settings(), "search precision": chosen}, indent=1))
-    return chosen
+    precision = choose()
+    write_text(mark, json.dumps({"settings": settings(), "search precision": precision}, indent=1))
+    return precision
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def check_same(recorded: dict[str, Any], current: dict[str, Any], folder: Path) -> None:
     """Refuse to go on with other settings than an evaluation began with.
 
     Raises:
         UserError: naming the first that differs.
     """
-    for key, value in json.loads(json.dumps(now)).items():
-        if before.get(key) != value:
+    for key, value in json.loads(json.dumps(current)).items():
+        if recorded.get(key) != value:
             raise UserError(
-                f"{folder} holds an evaluation with {key} {_short(before.get(key))}, asked for is {_short(value)}: "
+                f"{folder} holds an evaluation with {key} {_short(recorded.get(key))}, asked for is {_short(value)}: "
                 "resume with the same settings, or choose another output folder"
             )
 

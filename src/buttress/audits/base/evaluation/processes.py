@@ -1,4 +1,4 @@
-"""Several processes at one work, by ``torch.distributed`` where it has been set up; alone otherwise."""
+"""Several processes that share an evaluation, by ``torch.distributed`` where it has been set up; alone otherwise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def start(accelerator: str = "cpu", devices: int = 1) -> torch.device:
-    """Set up as many processes as asked for, by Lightning Fabric; where this one computes.
+    """Set up as many processes as asked for, by Lightning Fabric; the device of this one.
 
     Args:
         accelerator: of Fabric: "cpu", "cuda", "auto" ...
@@ -30,47 +30,47 @@ def start(accelerator: str = "cpu", devices: int = 1) -> torch.device:
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # Fabric refuses in all of these
-        asked = f"accelerator {accelerator!r}, devices {devices}"
-        raise UserError(f"{asked} cannot be had: {' '.join(str(error).split())}") from None
+        requested = f"accelerator {accelerator!r}, devices {devices}"
+        raise UserError(f"{requested} cannot be had: {' '.join(str(error).split())}") from None
     if devices > 1:
         fabric.launch()
     return fabric.device
 
 
-def place() -> tuple[int, int]:
+def rank_and_count() -> tuple[int, int]:
     """This process's number, from 0, and how many there are."""
     if not distributed.is_available() or not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def once(work: Callable[[], Result]) -> Result:
-    """Have the first process do ``work``; its result, plain data, for all.
+def on_first_process(work: Callable[[], Result]) -> Result:
+    """Run ``work`` in the first process; its result, plain data, for all.
 
     Raises:
         UserError: in every process, when the work raised one; else the others would wait for ever.
     """
-    rank, count = place()
+    rank, count = rank_and_count()
     if count == 1:
         return work()
-    told: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]
     if rank == 0:
         try:
-            told[0] = work()
+            outcome[0] = work()
         except UserError as error:
-            told[1] = str(error)
-    distributed.broadcast_object_list(told)
-    if told[1] is not None:
-        raise UserError(told[1])
-    result: Result = told[0]
+            outcome[1] = str(error)
+    distributed.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise UserError(outcome[1])
+    result: Result = outcome[0]
     return result
 
 
-def gathered(value: Result) -> list[Result]:
+def gather(value: Result) -> list[Result]:
     """Every process's ``value``, plain data, in the order of their numbers; all wait here for each other."""
-    _, count = place()
+    _, count = rank_and_count()
     if count == 1:
         return [value]
-    found: list[Any] = [None] * count
-    distributed.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * count
+    distributed.all_gather_object(values, value)
+    return values

@@ -1,4 +1,4 @@
-"""Evaluation of any number of inputs: group by group, in memory that does not grow, in several processes, resumable."""
+"""Evaluation of any number of inputs: group by group, in constant memory, in several processes, resumable."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from buttress.audits.base.evaluation import processes
 from buttress.audits.base.evaluation.groups import (
     GROUP,
     Data,
-    Given,
     Group,
-    Work,
-    crafted,
+    GroupAttack,
+    InputGroup,
+    attack_groups,
     files_in,
     grouped,
     read_group,
@@ -33,21 +33,23 @@ from buttress.data.dataset import Split
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.digests import digest
 from buttress.engine.fingerprint import plain
-from buttress.engine.oracle import Search, Stage
+from buttress.engine.oracle import Oracle, Search, Stage
+from buttress.engine.precision_choice import choose_precision
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
 from buttress.tasks import Task
+from buttress.validation import whole
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of an evaluation: sums over all inputs, earlier runs and other processes included.
+    """The result of an evaluation: sums over all inputs, earlier runs and other processes included.
 
     Attributes:
         inputs: how many there were.
-        success: how many the attack beats, those that the network gets wrong unperturbed among them.
-        wrong: how many it gets wrong unperturbed; None after a full search, which does not look.
+        successes: for how many the attack is successful, including those misclassified unperturbed.
+        wrong: how many are misclassified unperturbed; None after a full search, which does not count them.
         forwards: passes spent; ``backwards`` likewise.
         seconds: spent on attacks, those of all processes added up.
         groups: how many there were.
@@ -71,7 +73,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """The share of all inputs that stands."""
+        """Robust accuracy: the share of all inputs for which the attack is not successful."""
         return 1 - self.successes / self.inputs
 
     @property
@@ -116,7 +118,7 @@ def evaluate(
     each: Callable[[Group], None] | None = None,
     watch: Callable[[str, float], None] | None = None,
 ) -> Evaluation:
-    """Attack every input of ``data`` and count what stands.
+    """Robust accuracy: attack every input of ``data`` and count.
 
     One group of inputs is in memory at a time. With ``out`` each is written there as soon as it is finished, so that
     an evaluation that was stopped, or killed, goes on with ``resume`` and ends with the same result. Where
@@ -128,30 +130,30 @@ def evaluate(
         data: a split, or any iterable of (x, y) batches, of any sizes and however many; a resumed evaluation, and
             every process, must be given the same ones in the same order.
         attack: or a noise.
-        out: a folder for the groups: group-NNNNNN.safetensors with x_adv, y, ids, beaten, loss, distance, forwards and
+        out: a folder for the groups: group-NNNNNN.safetensors with x_adv, y, ids, success, loss, distance, forwards and
             backwards, and manifest.json, by which a resumed evaluation is known to be the same. Without it only counts
             are kept.
         resume: go on with the evaluation in ``out``; where there is none yet, start it.
         group: inputs per group, by position; part of what a resumed evaluation must share.
         task: what the output is for.
         seed: of all draws, which depend on it and the inputs' ids alone.
-        search: "first" lets an input go as soon as it is beaten; "full" does not.
-        precision: of the search; "auto" is settled once, before the first group, and kept in the manifest.
+        search: "first" stops for an input at its first success; "full" does not.
+        precision: of the search; "auto" is chosen once, before the first group, and kept in the manifest.
         batch_size: inputs computed at once.
-        each: is told of every finished group of this process, those of earlier runs too, in order.
-        watch: is told the attack and the share that is done, for a split.
+        each: called with every finished group of this process, those of earlier runs too, in order.
+        watch: called with the attack's name and the share that is done, for a split.
 
     Raises:
         UserError: when ``out`` holds something else, an evaluation with other settings or of other inputs, when there
             are no inputs, and for whatever the attack refuses.
     """
-    if group < 1 or batch_size < 1:
-        raise UserError(f"group and batch_size must be 1 or more; got {group} and {batch_size}")
+    whole("group", group)
+    whole("batch_size", batch_size)
     if resume and out is None:
         raise UserError("resuming needs the evaluation's output folder; got none")
-    first, given = _begin(grouped(data, group))
+    first, groups = _with_first(grouped(data, group))
     folder, device = None if out is None else Path(out), _device(model, first.x)
-    work = Work(
+    attack_group = GroupAttack(
         model=model,
         attack=attack,
         task=task,
@@ -161,34 +163,36 @@ def evaluate(
         batch_size=batch_size,
         device=device,
     )
-    if processes.place()[1] > 1 and len(set(processes.gathered(digest(model)))) > 1:
+    if processes.rank_and_count()[1] > 1 and len(set(processes.gather(digest(model)))) > 1:
         raise UserError("the processes hold different networks: load the same weights in each")
 
     def begin() -> tuple[Precision, int]:
-        asked = partial(settings_of, work, group)
-        chosen = open_folder(folder, asked, resume, lambda: settle(work, first.x, first.y))
+        settings = partial(settings_of, attack_group, group)
+        chosen = open_folder(folder, settings, resume, lambda: search_precision(attack_group, first.x, first.y))
         return chosen, 0 if folder is None else len(files_in(folder))
 
-    settled, before = processes.once(begin)
+    chosen_precision, finished = processes.on_first_process(begin)
     try:
-        found, last = _run(given, replace(work, precision=settled), folder, each, _told(watch, attack, data))
+        result, last_index = _attack_share(
+            groups, replace(attack_group, precision=chosen_precision), folder, each, _progress(watch, attack, data)
+        )
     except BaseException:
-        if folder is not None and processes.place() == (0, 1):
+        if folder is not None and processes.rank_and_count() == (0, 1):
             leave_folder(folder)
         raise
-    parts = processes.gathered(found)
-    whole = sum(parts[1:], start=parts[0])
-    if folder is not None and len(files_in(folder)) > last + 1:
-        raise UserError(f"{folder} holds groups beyond the {whole.inputs} inputs there are now: give the same data")
-    return replace(whole, reused=before, wrong=whole.wrong if search == "first" else None)
+    parts = processes.gather(result)
+    total = sum(parts[1:], start=parts[0])
+    if folder is not None and len(files_in(folder)) > last_index + 1:
+        raise UserError(f"{folder} holds groups beyond the {total.inputs} inputs there are now: give the same data")
+    return replace(total, reused=finished, wrong=total.wrong if search == "first" else None)
 
 
-def _begin(given: Iterator[Given]) -> tuple[Given, Iterator[Given]]:
+def _with_first(groups: Iterator[InputGroup]) -> tuple[InputGroup, Iterator[InputGroup]]:
     """The first group, and all of them."""
-    first = next(given, None)
+    first = next(groups, None)
     if first is None:
         raise UserError("an evaluation needs at least one input; the data is empty")
-    return first, itertools.chain([first], given)
+    return first, itertools.chain([first], groups)
 
 
 def _device(model: Model, x: Tensor) -> torch.device:
@@ -196,40 +200,40 @@ def _device(model: Model, x: Tensor) -> torch.device:
     return x.device if weights is None else weights.device
 
 
-def _told(watch: Callable[[str, float], None] | None, attack: Perturbation, data: Data) -> Callable[[int], None]:
-    """Tells ``watch`` of so many inputs done, where it is known how many there are."""
+def _progress(watch: Callable[[str, float], None] | None, attack: Perturbation, data: Data) -> Callable[[int], None]:
+    """Calls ``watch`` with the share of inputs done, where the number of inputs is known."""
     if watch is None or not isinstance(data, Split):
         return lambda done: None
-    told, name, count = watch, describe(attack), len(data)
-    return lambda done: told(name, min(1.0, done / count))
+    call, name, count = watch, describe(attack), len(data)
+    return lambda done: call(name, min(1.0, done / count))
 
 
-def _run(
-    given: Iterable[Given],
-    work: Work,
+def _attack_share(
+    groups: Iterable[InputGroup],
+    attack_group: GroupAttack,
     folder: Path | None,
     each: Callable[[Group], None] | None,
-    told: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> tuple[Evaluation, int]:
     """This process's share of the groups, added up, and the number of the last group of all."""
-    rank, count = processes.place()
-    found, last, seen = Evaluation(precision=work.precision, folder=folder), -1, 0
+    rank, count = processes.rank_and_count()
+    result, last_index, done = Evaluation(precision=attack_group.precision, folder=folder), -1, 0
 
-    def mine() -> Iterator[Given]:
-        nonlocal last, seen
-        for part in given:
-            last, seen = part.index, seen + len(part.y)
+    def own_groups() -> Iterator[InputGroup]:
+        nonlocal last_index, done
+        for part in groups:
+            last_index, done = part.index, done + len(part.y)
             if part.index % count == rank:
                 yield part
 
-    for group in crafted(mine(), work, folder):
-        if found.precision == work.precision:  # told is what ran, where that is another than was asked for
-            found = replace(found, precision=group.outcome.precision)
-        found = found + _sums(group)
+    for group in attack_groups(own_groups(), attack_group, folder):
+        if result.precision == attack_group.precision:  # what ran, where that is not what was requested
+            result = replace(result, precision=group.outcome.precision)
+        result = result + _sums(group)
         if each is not None:
             each(group)
-        told(seen)
-    return found, last
+        progress(done)
+    return result, last_index
 
 
 def _sums(group: Group) -> Evaluation:
@@ -246,30 +250,41 @@ def _sums(group: Group) -> Evaluation:
     )
 
 
-def settings_of(work: Work, group: int) -> dict[str, Any]:
+def settings_of(attack_group: GroupAttack, group: int) -> dict[str, Any]:
     """What the outcome of an evaluation depends on, inputs aside, as plain data."""
     return {
-        "attack": describe(work.attack),
-        "fingerprint": work.attack.fingerprint(),
-        "model": digest(work.model),
-        "task": plain(work.task),
-        "seed": work.seed,
-        "search": work.search,
-        "precision": work.precision,
+        "attack": describe(attack_group.attack),
+        "fingerprint": attack_group.attack.fingerprint(),
+        "model": digest(attack_group.model),
+        "task": plain(attack_group.task),
+        "seed": attack_group.seed,
+        "search": attack_group.search,
+        "precision": attack_group.precision,
         "group": group,
     }
 
 
-def settle(work: Work, x: Tensor, y: Tensor) -> Precision:
+def search_precision(attack_group: GroupAttack, x: Tensor, y: Tensor) -> Precision:
     """The precision of the search: "auto" times them on some inputs; that is not counted."""
-    if work.precision != "auto":
-        return work.precision
-    x, y = x.to(work.device), y.to(work.device)
-    check_inputs(work.model, x, y, None)
-    passes = Runner(work.model, work.task, "auto", work.batch_size, work.attack.draws, exact=work.attack.exact)
-    with preserved(work.model, "eval", work.seed, work.device):
+    if attack_group.precision != "auto":
+        return attack_group.precision
+    x, y = x.to(attack_group.device), y.to(attack_group.device)
+    check_inputs(attack_group.model, x, y, None)
+    with preserved(attack_group.model, "eval", attack_group.seed, attack_group.device):
         try:
-            passes.choose(x, gradient=True)
+            return _fastest(attack_group, x, y, gradient=True)
         except UserError:  # a model without a gradient, for an attack that needs none
-            passes.choose(x, gradient=False)
-    return passes.precision
+            return _fastest(attack_group, x, y, gradient=False)
+
+
+def _fastest(attack_group: GroupAttack, x: Tensor, y: Tensor, *, gradient: bool) -> Precision:
+    runner = Runner(
+        attack_group.model,
+        attack_group.task,
+        "auto",
+        attack_group.batch_size,
+        attack_group.attack.draws,
+        exact=attack_group.attack.exact,
+    )
+    choose_precision(Oracle(runner, x, y), gradient=gradient)
+    return runner.precision

@@ -1,12 +1,12 @@
-"""What all checks share: the network on trial, its attacks compared, and the form of an answer."""
+"""What all checks share: the network and the attack in question, comparisons of attacks, and the form of a result."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,24 +18,24 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.attack_label import describe
 from buttress.audits.base.subject import Subject
 from buttress.audits.masking.checks.paired_attacks import Comparison, compare
-from buttress.audits.masking.checks.raw_gradients import Slopes, slopes
+from buttress.audits.masking.checks.raw_gradients import MarginGradients, margin_gradients
 from buttress.engine.oracle import Oracle
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random, derive
-from buttress.threat import Threat
+from buttress.threat import NOT_GIVEN, Threat
 
 Verdict = Literal["pass", "warn", "fail", "not run"]
 Kind = Literal["gradient health", "more effort", "gradient-free", "other"]
-_REPEATS = 5  # passes in which a network must answer the same (AutoAttack's flag of randomised defences)
+_PASSES = 5  # passes in which the outputs must be the same (AutoAttack's flag of randomised defences)
 _SPREAD = 1e-4  # largest distance of their outputs, each of length 1, that rounding explains (likewise)
-_JUDGES = 32  # fresh passes whose mean judges an input of a randomised network
+_MEAN_PASSES = 32  # fresh passes whose mean output decides on an input of a randomised network
 
 
 @dataclass(frozen=True)
 class Result:
-    """The answer of one check.
+    """The result of one check.
 
     Attributes:
         verdict: "pass"; "warn" where the network looks as if gradients misled; "fail" where the attack is shown to
@@ -59,8 +59,8 @@ class Result:
 
 
 @dataclass
-class Trial:
-    """A network, the attack whose figure is in question, and what the checks need to question it.
+class CheckContext:
+    """A network, the attack whose robust accuracy is in question, and what the checks need besides.
 
     Attributes:
         subject: the network and the inputs of the audit.
@@ -89,88 +89,89 @@ class Trial:
 
     @cached_property
     def outputs(self) -> Tensor:
-        """(passes, N, C) what the network answers when it is asked the same several times."""
-        return self._answers(self.subject.x, _REPEATS)
+        """(passes, N, C) the outputs for the same inputs in several passes."""
+        return self._outputs(self.subject.x, _PASSES)
 
     @cached_property
     def spread(self) -> float:
-        """The largest distance between answers to one input, each scaled to length 1."""
+        """The largest distance between outputs for one input, each scaled to length 1."""
         unit = self.outputs / self.outputs.norm(dim=2, keepdim=True).clamp(min=1e-30)
         return float((unit - unit[:1]).norm(dim=2).max())
 
     @cached_property
     def random(self) -> bool:
-        """Whether the network draws at random: answers to the same input differ."""
+        """Whether the network is randomised: outputs for the same input differ."""
         verdicts = self.outputs.argmax(2)
         return self.spread > _SPREAD or bool((verdicts != verdicts[:1]).any())
 
     @cached_property
-    def slopes(self) -> Slopes | None:
+    def margin_gradients(self) -> MarginGradients | None:
         """The margin and its gradient at the inputs; None where there is no gradient at all."""
-        return self.slopes_at(self.subject.x)
+        return self.gradients_at(self.subject.x)
 
-    def slopes_at(self, x: Tensor) -> Slopes | None:
+    def gradients_at(self, x: Tensor) -> MarginGradients | None:
         """The same at (N, ...) points: as the attack in question sees them, where it replaces gradients (`BPDA`)."""
-        found: list[Slopes | None] = []
+        measured: list[MarginGradients | None] = []
         about, threat = self.subject, self.attack.threat
-        measured = _Measured(threat=threat, work=lambda: found.append(slopes(about, x)))
-        self.through(measured).craft(about.model, about.x, about.y, task=about.task, seed=about.seed, ids=about.ids)
-        return found[0]
+        core = _ProbeAttack(threat=threat, work=lambda: measured.append(margin_gradients(about, x)))
+        probe = self.with_replaced_gradients(core)
+        probe.craft(about.model, about.x, about.y, task=about.task, seed=about.seed, ids=about.ids)
+        return measured[0]
 
-    def through(self, core: Attack) -> Attack:
+    def with_replaced_gradients(self, core: Attack) -> Attack:
         """``core`` with the gradients replaced that the attack in question replaces."""
         return through(self.attack, core)
 
     @cached_property
-    def right(self) -> Tensor:
+    def correct(self) -> Tensor:
         """(N,) bool, the inputs classified correctly."""
-        return ~self._judge(self.subject.x)
+        return ~self._is_adversarial(self.subject.x)
 
     @cached_property
-    def blind(self) -> bool:
-        """Whether the attack in question asks for no gradient."""
+    def gradient_free(self) -> bool:
+        """Whether the attack in question uses no gradient."""
         try:
             return not bool(self._attacked(self.attack).backwards.any())
         except UserError:
             return False
 
     @property
-    def lost(self) -> bool:
-        """Whether the attack in question asks for a gradient, and there is none."""
-        return self.slopes is None and not self.blind
+    def lacks_gradient(self) -> bool:
+        """Whether the attack in question needs a gradient, and there is none."""
+        return self.margin_gradients is None and not self.gradient_free
 
     @cached_property
-    def stands(self) -> Tensor:
-        """(N,) bool, the inputs that stand under the attack in question; all right ones where that cannot run."""
-        return self.right if self.lost else self.under(self.attack)
+    def robust(self) -> Tensor:
+        """(N,) bool, robust under the attack in question; all correct ones where that cannot run."""
+        return self.correct if self.lacks_gradient else self.robust_under(self.attack)
 
-    def under(self, attack: Attack) -> Tensor:
-        """(N,) bool, the inputs that are right and stand under ``attack``.
+    def robust_under(self, attack: Attack) -> Tensor:
+        """(N,) bool, the inputs that are classified correctly under ``attack``.
 
-        A randomised network is judged by the mean of fresh passes at the attack's own points: one lucky pass during
+        A randomised network is evaluated by the mean of fresh passes at the attack's own points: one lucky pass during
         the search, or an unlucky one at the end, proves nothing.
         """
         if self.random:
-            return self.right & ~self._judge(self._attacked(attack).x_adv)
-        return self.right & ~self._attacked(attack).success
+            return self.correct & ~self._is_adversarial(self._attacked(attack).x_adv)
+        return self.correct & ~self._attacked(attack).success
 
-    def moved(self, x_adv: Tensor) -> Tensor:
-        """(N,) bool, the inputs that are right and stand at these points."""
-        return self.right & ~self._judge(x_adv)
+    def robust_at(self, x_adv: Tensor) -> Tensor:
+        """(N,) bool, the inputs that are classified correctly at their own and at these points."""
+        return self.correct & ~self._is_adversarial(x_adv)
 
     def compare(
         self, challenger: Attack, reference: Attack | None = None, *, floor: float | None = None, effort: bool = False
     ) -> Comparison:
         """An attack against another, the one in question unless given."""
-        other = self.attack if reference is None else reference
-        return self.judge(
-            (describe(challenger), self.under(challenger)),
-            (describe(other), self.stands if reference is None else self.under(other)),
+        reference_attack = self.attack if reference is None else reference
+        return self.compare_robust(
+            (describe(challenger), self.robust_under(challenger)),
+            (describe(reference_attack), self.robust if reference is None else self.robust_under(reference_attack)),
             floor=floor,
             effort=effort,
         )
 
-    def judge(
+    def compare_robust(
         self,
         challenger: tuple[str, Tensor],
         reference: tuple[str, Tensor] | None = None,
@@ -178,10 +179,10 @@ class Trial:
         floor: float | None = None,
         effort: bool = False,
     ) -> Comparison:
-        """Compare which inputs stand, at this trial's level, floor and tolerance."""
+        """Compare robust inputs under two attacks, at this audit's level, floor and tolerance."""
         return compare(
             challenger,
-            (describe(self.attack), self.stands) if reference is None else reference,
+            (describe(self.attack), self.robust) if reference is None else reference,
             level=self.level,
             floor=self.floor if floor is None else floor,
             tolerated=self.tolerated,
@@ -195,17 +196,18 @@ class Trial:
     @property
     def steps(self) -> int:
         """Gradient steps of the attack; 20 where it has another notion of them or takes one."""
-        return int(getattr(self.attack.core, "steps", 20))
+        return int(self.attack.innermost.settings().get("steps", 20))
 
     def _attacked(self, attack: Attack) -> AttackResult:
         return self.subject.attacked(attack, search="full" if self.random else "first").outcome
 
-    def _judge(self, x: Tensor) -> Tensor:
-        """(N,) bool, beaten at these points by the network's answer, or by the mean answer of one that draws."""
-        output = self.subject.output(x) if not self.random else self.subject.task.mean(list(self._answers(x, _JUDGES)))
-        return self.subject.task.is_adversarial(output, self.subject.y)
+    def _is_adversarial(self, x: Tensor) -> Tensor:
+        """(N,) bool, misclassified at these points; by the mean output of several passes where it is randomised."""
+        task = self.subject.task
+        output = task.mean(list(self._outputs(x, _MEAN_PASSES))) if self.random else self.subject.output(x)
+        return task.is_adversarial(output, self.subject.y)
 
-    def _answers(self, x: Tensor, passes: int) -> Tensor:
+    def _outputs(self, x: Tensor, passes: int) -> Tensor:
         about = self.subject
         seed = derive(about.seed, "masking")
         with preserved(about.model, "eval", seed, x.device), torch.no_grad():
@@ -217,11 +219,11 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Measured(Attack):
-    """Moves nothing; does some work where an attack would search."""
+class _ProbeAttack(Attack):
+    """Moves nothing; calls a function where an attack would search."""
 
     work: Callable[[], None]
-    threat: Threat = Threat()
+    threat: Threat = NOT_GIVEN
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The inputs."""
@@ -231,10 +233,9 @@ class _Measured(Attack):
 
 def through(attack: Attack, core: Attack) -> Attack:
     """``core`` inside every `BPDA` that stands in an attack on the network itself."""
-    inside = None if isinstance(attack, Transfer) else getattr(attack, "attack", None)
-    if not isinstance(inside, Attack):
+    if attack.inner is None or isinstance(attack, Transfer):
         return core
-    held = through(inside, core)
+    held = through(attack.inner, core)
     return replace(attack, attack=held) if isinstance(attack, BPDA) else held
 
 
@@ -244,26 +245,25 @@ def varied(attack: Attack, changes: Mapping[str, Any], steps: int) -> Attack:
     Where it has no such settings, PGD with them, with the attack's own loss, and with what else means the same in both:
     has the same name and the same default.
     """
-    inside = getattr(attack, "attack", None)
-    if isinstance(inside, Attack):
-        return cast(Attack, replace(cast(Any, attack), attack=varied(inside, changes, steps)))
-    if set(changes) <= {f.name for f in fields(cast(Any, attack))}:
-        return cast(Attack, replace(cast(Any, attack), **changes))
-    usual = {f.name: f.default for f in fields(PGD)}
-    own = [f for f in fields(cast(Any, attack)) if f.name == "loss" or f.default == usual.get(f.name, MISSING)]
-    settings: dict[str, Any] = {f.name: getattr(attack, f.name) for f in own if f.name in usual}
-    return PGD(**{**settings, "threat": attack.threat, "steps": steps, **changes})
+    core = attack.innermost
+    settings, defaults, usual = core.settings(), core.defaults(), PGD().defaults()
+    if changes.keys() <= settings.keys():
+        return attack.varied(**changes)
+    same = {
+        name: settings[name] for name in usual if name in defaults and (name == "loss" or defaults[name] == usual[name])
+    }
+    return attack.with_innermost(PGD(**{**same, "threat": core.threat, "steps": steps, **changes}))
 
 
 class Check(ABC):
-    """One question to a network on trial.
+    """One question about a network and the attack in question.
 
     Attributes:
         name: short, as in the report.
-        question: what is asked, in a few words.
+        question: in a few words.
         kind: what it contributes; a verdict of "trustworthy" needs one that ran of each kind but "other".
         cause: whether it looks for what misleads gradients, rather than for the consequence.
-        tests: significance tests made; they share the level of the audit.
+        tests: number of significance tests; they share the level of the audit.
         needs_gradient: whether it means nothing for a network without one.
     """
 
@@ -275,5 +275,5 @@ class Check(ABC):
     needs_gradient: ClassVar[bool] = True
 
     @abstractmethod
-    def ask(self, trial: Trial) -> Result:
-        """Measure, judge, and say what to do next."""
+    def ask(self, context: CheckContext) -> Result:
+        """Measure, give a verdict, and propose what to run next."""

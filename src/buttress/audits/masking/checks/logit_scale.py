@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.check import Check, CheckContext, Result
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Scale(Check):
     """PGD on the cross-entropy in float32, with the logits as they are and brought to a median margin of 1.
 
     Large logits (a factor in front of them, distillation at a high temperature) saturate the softmax: its gradient
-    rounds to zero, and the common attack stands still (Carlini and Wagner, 2016). Attacks here compute losses in
-    float64 and mend that, so a difference says that figures from elsewhere cannot be trusted, not this attack's.
+    rounds to zero, and the common attack stays where it is (Carlini and Wagner, 2016). Attacks here compute losses in
+    float64 and avoid that, so a difference means that figures from elsewhere cannot be trusted, not this attack's.
     """
 
     name = "scale"
@@ -36,27 +36,28 @@ class Scale(Check):
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
-    def ask(self, trial: Trial) -> Result:
+    def ask(self, context: CheckContext) -> Result:
         """Warn where the rescaled network is shown to be weaker."""
-        assert trial.slopes is not None
-        size = float(trial.slopes.value.abs().median())
+        assert context.margin_gradients is not None
+        size = float(context.margin_gradients.value.abs().median())
         figures = {"median_margin": size}
         if size == 0:
             return Result("pass", "The median margin is 0.", figures)
-        threat, steps = trial.attack.threat, trial.steps
+        threat, steps = context.attack.threat, context.steps
         raw, rescaled = (
-            trial.through(PGD(threat=threat, steps=steps, loss=Scaled(factor))) for factor in (1.0, 1 / size)
+            context.with_replaced_gradients(PGD(threat=threat, steps=steps, loss=Scaled(factor)))
+            for factor in (1.0, 1 / size)
         )
-        found = trial.judge(
-            ("PGD on rescaled logits", trial.under(rescaled)),
-            ("PGD on logits as they are", trial.under(raw)),
+        pair = context.compare_robust(
+            ("PGD on rescaled logits", context.robust_under(rescaled)),
+            ("PGD on logits as they are", context.robust_under(raw)),
             effort=True,
         )
-        if not found.stronger:
-            return Result("pass", "The common attack finds the same with rescaled logits.", figures, (found,))
-        told = (
+        if not pair.stronger:
+            return Result("pass", "The common attack is as successful with rescaled logits.", figures, (pair,))
+        reason = (
             f"The scale of the logits (median margin {size:.3g}) misleads the common float32 cross-entropy: "
-            f"rescaling them lets it beat {found.surplus:.1%} more of the inputs."
+            f"with rescaled logits it succeeds on {pair.surplus:.1%} more of the inputs."
         )
-        attack = trial.through(PGD(threat=threat, steps=steps, loss="margin"))
-        return Result("warn", told, figures, (found,), attack)
+        attack = context.with_replaced_gradients(PGD(threat=threat, steps=steps, loss="margin"))
+        return Result("warn", reason, figures, (pair,), attack)

@@ -7,41 +7,44 @@ from typing import ClassVar
 
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.masking.checks.check import Check, Result, Trial
+from buttress.audits.masking.checks.check import Check, CheckContext, Result
 from buttress.audits.robustness import at_budget
 
 
 class OneStep(Check):
     """FGSM against the attack, and against itself with half the budget.
 
-    One step must not beat more than many. And where half the step beats more than the whole one, the network has
-    learnt to send the whole step astray: catastrophic overfitting to one-step training (Wong et al., ICLR 2020).
+    One step must not succeed more often than many. And where half the step succeeds more often than the whole one, the
+    network has learnt to send the whole step astray: catastrophic overfitting to one-step training (Wong et al., ICLR
+    2020).
     """
 
     name = "one step"
     question = "Is one step no better than many, and a whole one no worse than half?"
     tests: ClassVar[int] = 4
 
-    def ask(self, trial: Trial) -> Result:
-        """Fail where one step beats more than the attack, warn where half a step beats more than a whole one."""
-        whole = trial.through(FGSM(threat=trial.attack.threat))
-        found = trial.compare(whole)
-        if found.stronger:
+    def ask(self, context: CheckContext) -> Result:
+        """Fail where one step is more successful than the attack, warn where half a step is than a whole one."""
+        whole = context.with_replaced_gradients(FGSM(threat=context.attack.threat))
+        whole_step = context.compare(whole)
+        if whole_step.stronger:
             longer = PGD(threat=whole.threat, steps=100, restarts=5)
-            told = f"One step beats {found.surplus:.1%} more of the inputs than {found.reference}."
-            return Result("fail", told, {}, (found,), trial.through(longer))
+            reason = f"One step succeeds on {whole_step.surplus:.1%} more of the inputs than {whole_step.reference}."
+            return Result("fail", reason, {}, (whole_step,), context.with_replaced_gradients(longer))
         if math.isinf(whole.threat.eps):
-            return Result("pass", "One step is no better than the attack.", {}, (found,))
-        half = trial.judge(
-            ("FGSM at half the budget", trial.under(at_budget(whole, whole.threat.eps / 2))),
-            ("FGSM", trial.under(whole)),
-            floor=trial.tolerated,
+            return Result("pass", "One step is no better than the attack.", {}, (whole_step,))
+        half = context.compare_robust(
+            ("FGSM at half the budget", context.robust_under(at_budget(whole, whole.threat.eps / 2))),
+            ("FGSM", context.robust_under(whole)),
+            floor=context.tolerated,
         )
         if half.stronger:
-            longer = PGD(threat=whole.threat, steps=5 * trial.steps)
-            told = (
-                f"Half a step beats {half.surplus:.1%} more of the inputs than a whole one: one-step figures mean "
-                "nothing here, as after catastrophic overfitting."
+            longer = PGD(threat=whole.threat, steps=5 * context.steps)
+            reason = (
+                f"Half a step succeeds on {half.surplus:.1%} more of the inputs than a whole one: one-step figures "
+                "mean nothing here, as after catastrophic overfitting."
             )
-            return Result("warn", told, {}, (found, half), trial.through(longer))
-        return Result("pass", "One step is no better than many, and half a step no better than one.", {}, (found, half))
+            return Result("warn", reason, {}, (whole_step, half), context.with_replaced_gradients(longer))
+        return Result(
+            "pass", "One step is no better than many, and half a step no better than one.", {}, (whole_step, half)
+        )

@@ -1,4 +1,4 @@
-"""Two attacks on the same inputs: which of them beats more, told by exact tests and not by luck."""
+"""Two attacks on the same inputs: which of them is successful more often, by exact tests and not by luck."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Comparison:
         challenger: a few words.
         reference: likewise.
         inputs: how many were attacked.
-        standing: inputs right and unbeaten under the challenger; ``reference_standing`` under the reference.
-        won: inputs that only the challenger beats; ``lost`` those that only the reference beats.
+        standing: inputs classified correctly under the challenger; ``reference_standing`` under the reference.
+        won: inputs on which only the challenger is successful; ``lost`` those on which only the reference is.
         p: of the one-sided exact test that both are equally strong (McNemar, 1947): won of won + lost fair coins.
-        p_missed: of the exact test that the reference misses at most a share ``tolerated`` of the inputs which the
-            challenger beats.
+        p_missed: of the exact test that the reference misses at most a share ``tolerated`` of the inputs on
+            which the challenger is successful.
         level: of each test, corrected for their number.
         floor: the smallest surplus (won - lost) / inputs that counts.
         tolerated: a share of the inputs.
@@ -57,8 +57,8 @@ class Comparison:
     def stronger(self) -> bool:
         """Whether the challenger is shown to be stronger than it may be.
 
-        One that costs more may win up to the tolerated share; one that knows or tries less must not win at all beyond
-        the floor, nor beat more than the tolerated share of inputs that the reference misses, whatever it loses.
+        One that costs more may win up to the tolerated share; a weaker one must not win at all beyond the floor,
+        nor be successful on more than the tolerated share of inputs that the reference misses, whatever it loses.
         """
         missed = self.p_missed <= self.level
         ahead = self.p <= self.level and self.surplus >= self.floor
@@ -72,7 +72,7 @@ class Comparison:
 def least_gap(inputs: int, *, level: float, floor: float, tolerated: float) -> float | None:
     """The smallest surplus, as a share of so many inputs, that a costlier attack can be shown to have; None for none.
 
-    Where it beats all that the reference beats: with fewer won the exact tests leave a gap to chance, however real.
+    Where it is successful on all that the reference is: with fewer won the exact tests leave a gap to chance.
     """
     for won in range(1, inputs + 1):
         tests = at_least(won, won, 0.5), at_least(won, inputs, tolerated)
@@ -90,19 +90,19 @@ def compare(
     tolerated: float,
     effort: bool = False,
 ) -> Comparison:
-    """Compare two attacks, each a name and (N,) bool, which inputs still stand under it."""
-    (name, stands), (other, others) = challenger, reference
-    won, lost = int((others & ~stands).sum()), int((stands & ~others).sum())
+    """Compare two attacks, each a name and (N,) bool, the inputs that are robust under it."""
+    (name, robust), (other_name, other_robust) = challenger, reference
+    won, lost = int((other_robust & ~robust).sum()), int((robust & ~other_robust).sum())
     return Comparison(
         name,
-        other,
-        len(stands),
-        int(stands.sum()),
-        int(others.sum()),
+        other_name,
+        len(robust),
+        int(robust.sum()),
+        int(other_robust.sum()),
         won,
         lost,
         at_least(won, won + lost, 0.5),
-        at_least(won, len(stands), tolerated),
+        at_least(won, len(robust), tolerated),
         level,
         floor,
         tolerated,

@@ -16,7 +16,7 @@ from buttress.threat import Threat, norms, per_row
 
 
 @dataclass(frozen=True)
-class Slopes:
+class MarginGradients:
     """The margin (best other logit minus the true one) at some points, and its gradient.
 
     Attributes:
@@ -28,7 +28,7 @@ class Slopes:
     grad: Tensor
 
 
-def slopes(subject: Subject, x: Tensor) -> Slopes | None:
+def margin_gradients(subject: Subject, x: Tensor) -> MarginGradients | None:
     """Margins and gradients at ``x``; None where autograd finds no path from the output to the input.
 
     A network that draws at random makes the same draws in every call of the same shape.
@@ -36,17 +36,17 @@ def slopes(subject: Subject, x: Tensor) -> Slopes | None:
     values, grads = [], []
     with preserved(subject.model, "eval", subject.seed, x.device):
         for part, y in zip(*(torch.split(t, subject.batch_size) for t in (x, subject.y)), strict=True):
-            start = part.detach().clone().requires_grad_()
-            output = subject.task.read(forward_checked(subject.model, start))
+            point = part.detach().clone().requires_grad_()
+            output = subject.task.read(forward_checked(subject.model, point))
             if not output.requires_grad:
                 return None
             value = margin(output.double(), y)
-            (grad,) = torch.autograd.grad(value.sum(), start, allow_unused=True)
+            (grad,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
             if grad is None:
                 return None
             values.append(value.detach())
             grads.append(grad)
-    return Slopes(torch.cat(values), torch.cat(grads))
+    return MarginGradients(torch.cat(values), torch.cat(grads))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,84 @@
+"""A data set from the function behind a name, called with the arguments that it takes."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.data.dataset import Dataset, from_arrays
+from buttress.errors import UserError
+from buttress.registry import nearest
+
+
+def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any]) -> Dataset:
+    """The data set that ``function`` returns.
+
+    Args:
+        name: as the user wrote it, for error messages.
+        function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
+            (N, features), or floats (N, C, H, W) in [0, 1]; val is then split off here.
+        seed: passed on if the function takes it.
+        val: passed on if the function takes it and it is not None.
+        arguments: all other arguments; the function must take all of these.
+
+    Raises:
+        UserError: for an argument that the function does not take, and for a result of another kind.
+    """
+    if not callable(function):
+        raise UserError(f"{name!r}: expected a function that returns a Dataset, got {type(function).__name__}")
+    parameters = inspect.signature(function).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for argument in arguments:
+        if argument not in parameters and not open_ended:
+            hint = nearest(argument, list(parameters)) if parameters else "it takes none"
+            raise UserError(f"data set {name!r} takes no {argument!r}; {hint}")
+    call_arguments = dict(arguments)
+    if "seed" in parameters:
+        call_arguments["seed"] = seed
+    if "val" in parameters and val is not None:
+        call_arguments["val"] = val
+    result = function(**call_arguments)
+    if isinstance(result, Dataset):
+        if val is not None and "val" not in parameters:
+            raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
+        return result
+    train, test = _train_and_test(name, result)
+    images = train[0].ndim == 4
+    return from_arrays(
+        name,
+        train,
+        test,
+        classes=[str(label) for label in range(int(train[1].max()) + 1)],
+        box=(0, 1) if images else None,
+        provenance=f"made by {name}.",
+        val=val,
+        seed=seed,
+    )
+
+
+def _train_and_test(
+    name: str, result: Any
+) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
+    expected = f"{name!r}: expected a Dataset or ((x, y), (x_test, y_test)) arrays"
+    try:
+        (x, y), (x_test, y_test) = result
+    except (TypeError, ValueError):
+        raise UserError(f"{expected}, got {type(result).__name__}") from None
+    train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
+    for part, (inputs, labels) in (("train", train), ("test", test)):
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or inputs.ndim < 2 or len(inputs) != len(labels):
+            raise UserError(
+                f"{expected} with one integer label for each input, got x {inputs.shape} and y {labels.dtype} "
+                f"{labels.shape} for {part}"
+            )
+        if not len(labels):
+            raise UserError(f"{expected} with at least 2 inputs, got none for {part}")
+    return train, test
+
+
+def _inputs(x: Any) -> NDArray[Any]:
+    array = np.asarray(x)
+    return array if array.dtype == np.uint8 else array.astype(np.float32)

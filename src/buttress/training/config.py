@@ -1,0 +1,119 @@
+"""How to train: every setting of a training but the network, the data and the defence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+from buttress.attacks import Perturbation
+from buttress.defences.base.defence import Defence
+from buttress.engine.runner import CraftPrecision
+from buttress.errors import UserError
+from buttress.registry import nearest
+from buttress.training.averaging import Average, average_of
+from buttress.training.monitors.base import Monitor
+from buttress.training.optimiser import Optimiser
+from buttress.training.schedule import Schedule
+from buttress.training.validation import default_attack
+from buttress.validation import number, one_of, whole
+
+Precision = Literal["32-true", "bf16-mixed", "64-true"]
+Keep = Literal["best", "last"]
+_SHORT = {"precision": "train_precision"}  # what `fit` accepts as well; a job has other precisions beside it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How to train.
+
+    Args:
+        epochs: passes over the training data.
+        batch_size: inputs per step, over all devices.
+        optimiser: how weights are updated.
+        schedule: of the learning rate.
+        clip: largest L2 norm of the gradient.
+        average: of the weights, which is then what is validated and kept: a moving average's decay per step, or EMA,
+            SWA or FAWA with options of their own.
+        monitors: that watch the training, and may stop it; a run that one has stopped is finished.
+        train_precision: 32-true, bf16-mixed (passes, crafting included, in bf16 where that is safe) or 64-true.
+        search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); that of
+            train_precision unless given.
+        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
+        devices: processes; with more than one, start the command with torchrun.
+        keep: best (by robust accuracy on the validation split) or last.
+        validate_with: the attack for the robust accuracy, or none; auto is PGD-10 in the defence's threat.
+        validate_on: inputs of the validation split that are used, at most, stratified.
+        checkpoint_seconds: time between checkpoints inside an epoch; there is one after every epoch anyway.
+
+    Raises:
+        UserError: for settings that mean nothing.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    schedule: Schedule = field(default_factory=Schedule)
+    clip: float | None = None
+    average: float | Average | None = None
+    monitors: list[Monitor] = field(default_factory=list)
+    train_precision: Precision = "32-true"
+    search_precision: CraftPrecision | None = None
+    accelerator: str = "cpu"
+    devices: int = 1
+    keep: Keep = "best"
+    validate_with: Perturbation | Literal["auto", "none"] = field(default="auto", repr=False)  # no option of a job
+    validate_on: int = 500
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        whole("epochs", self.epochs)
+        whole("batch_size", self.batch_size)
+        if self.clip is not None:
+            number("clip", self.clip, "(0, inf]")
+        one_of("keep", self.keep, get_args(Keep))
+        if self.search_precision not in (None, *get_args(CraftPrecision)):
+            choices = ", ".join(get_args(CraftPrecision))
+            raise UserError(f"search_precision must be one of {choices}; got {self.search_precision!r}")
+        if isinstance(self.validate_with, str) and self.validate_with not in ("auto", "none"):
+            raise UserError(f"validate_with must be an attack, auto or none; got {self.validate_with!r}")
+        for name, kind in (("optimiser", Optimiser), ("schedule", Schedule)):
+            if not isinstance(getattr(self, name), kind):
+                value = getattr(self, name)
+                raise UserError(f"{name} must be made by {kind.__name__}(name=...); got {value!r}")
+        average_of(self.average)
+        if not isinstance(self.monitors, list | tuple):
+            raise UserError(f"monitors must be a list of monitors; got {self.monitors!r}")
+        for monitor in self.monitors:
+            if not isinstance(monitor, Monitor):
+                raise UserError(f"monitors must be a list of monitors; got {monitor!r}")
+
+    def validation_attack(self, defence: Defence) -> Perturbation | None:
+        """The attack for the robust accuracy on the validation split of a network trained by ``defence``."""
+        if isinstance(self.validate_with, str):
+            return default_attack(defence) if self.validate_with == "auto" else None
+        return self.validate_with
+
+
+def training_config(
+    config: TrainingConfig | None, settings: Mapping[str, Any], others: Iterable[str] = ()
+) -> TrainingConfig:
+    """A config with some of its settings changed; the defaults unless it is given.
+
+    Args:
+        config: the config.
+        settings: new values by name.
+        others: further names that the user may have meant by one that is unknown.
+
+    Raises:
+        UserError: for a setting that there is not, with the nearest name.
+    """
+    if config is not None and not isinstance(config, TrainingConfig):
+        raise UserError(f"config must be a TrainingConfig; got {config!r}: give settings by name, as in epochs=5")
+    changes = {_SHORT.get(name, name): value for name, value in settings.items()}
+    names = [f.name for f in fields(TrainingConfig)]
+    for name in changes:
+        if name not in names:
+            raise UserError(f"fit has no setting {name!r}; {nearest(name, [*names, *others])}")
+    return replace(config or TrainingConfig(), **changes)

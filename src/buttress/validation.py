@@ -1,0 +1,106 @@
+"""Checks of settings, each with its one-line error: the setting's name, what it must be, and what came.
+
+They return the value, so that a constructor checks and keeps it in one line. A setting that may be ``None`` is checked
+where it is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from buttress.errors import UserError
+
+_FINITE = "(-inf, inf)"
+
+
+def whole(name: str, value: object, at_least: int = 1) -> int:
+    """The value, when it is a whole number of ``at_least`` or more.
+
+    Raises:
+        UserError: for anything else, True and False included.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise UserError(f"{name} must be a whole number of {at_least} or more; got {value!r}")
+    return value
+
+
+def number(name: str, value: object, interval: str = _FINITE) -> float:
+    """The value, when it is a number in the interval.
+
+    Args:
+        name: of the setting.
+        value: the setting's.
+        interval: written as in mathematics, a round bracket for an end that does not belong to it: "[0, 1)".
+
+    Raises:
+        UserError: for anything else, True, False and NaN included.
+    """
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low <= value <= high
+        or (value == low and interval[0] == "(")
+        or (value == high and interval[-1] == ")")
+    ):
+        raise UserError(f"{name} must be {_description(interval, low, high)}; got {value!r}")
+    return float(value)
+
+
+def _description(interval: str, low: float, high: float) -> str:
+    if high < math.inf:
+        return f"a number in {interval}"
+    finite = "a finite number" if interval[-1] == ")" else "a number"
+    if low == -math.inf:
+        return finite
+    return f"{finite} above {low:g}" if interval[0] == "(" else f"{finite} of {low:g} or more"
+
+
+def positive(name: str, value: object) -> float:
+    """The value, when it is a finite number above 0.
+
+    Raises:
+        UserError: for anything else.
+    """
+    return number(name, value, "(0, inf)")
+
+
+def not_negative(name: str, value: object) -> float:
+    """The value, when it is a finite number of 0 or more.
+
+    Raises:
+        UserError: for anything else.
+    """
+    return number(name, value, "[0, inf)")
+
+
+def share(name: str, value: object) -> float:
+    """The value, when it is a number from 0 to 1, both included.
+
+    Raises:
+        UserError: for anything else.
+    """
+    return number(name, value, "[0, 1]")
+
+
+def switch(name: str, value: object) -> bool:
+    """The value, when it is True or False.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be True or False; got {value!r}")
+    return value
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> str:
+    """The value, when it is one of the choices.
+
+    Raises:
+        UserError: for anything else, naming them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return value
