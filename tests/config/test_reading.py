@@ -176,6 +176,14 @@ def test_things_of_the_users_are_found_at_any_depth_of_a_member(tmp_path):
     assert read(str, f"{file}:measure", ("data",)) == f"{file}:measure"
 
 
+def test_annotations_that_cannot_be_read_are_the_users_mistake(tmp_path):
+    file = tmp_path / "late.py"
+    text = "from __future__ import annotations\nfrom buttress.defences.standard import Standard\n"
+    file.write_text(f"{text}class Late(Standard):\n    def __init__(self, by: Attak = None):\n        self.by = by\n")
+    with pytest.raises(UserError, match="the options of Late cannot be read: its annotations name 'Attak', which"):
+        build(Defence, f"{file}:Late")
+
+
 @pytest.mark.parametrize(
     ("text", "own"),
     [("a.b:C", True), ("dir/a.py:C", True), ("C", False), ("http://x:80", False), ("a b:c", False), ("a:", False)],

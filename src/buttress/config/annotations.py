@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.config.roles import role_of
+from buttress.errors import UserError
 
 REQUIRED = inspect.Parameter.empty
 _LISTS: tuple[Any, ...] = (list, Sequence, Collection, Iterable)
@@ -49,10 +50,12 @@ def parameters(kind: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
-    if is_dataclass(kind):
-        return typing.get_type_hints(kind)
     constructor = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]  # of the class as it is
-    return typing.get_type_hints(constructor)
+    try:
+        return typing.get_type_hints(kind if is_dataclass(kind) else constructor)
+    except NameError as error:
+        reason = f"its annotations name {error.name!r}, which its file does not import at run time"
+        raise UserError(f"the options of {kind.__name__} cannot be read: {reason}") from None
 
 
 def alternatives(annotation: Any) -> list[Any]:

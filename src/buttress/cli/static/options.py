@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from buttress.cli.commands import JOBS
 from buttress.cli.static.annotations import Kind, kind_of
-from buttress.cli.static.source import Place, Source, source
+from buttress.cli.static.source import Place, Source, annotated, docstring, source
 from buttress.cli.static.values import default_text
 from buttress.config import FROM_THE_COMMAND_LINE
 
@@ -75,9 +75,7 @@ def job_options(name: str) -> list[Option]:
             value = default_text(where, default)
             options.append(Option(parameter.arg, kind, value, default is None, text, "", positional))
         elif _is_flat(kind.group):
-            assert isinstance(kind.group.node, ast.ClassDef)
-            title = (ast.get_docstring(kind.group.node) or "").splitlines()[0].rstrip(".")
-            options += _fields(kind.group, "", title)
+            options += _fields(kind.group, "", docstring(kind.group).partition("\n")[0].rstrip("."))
         else:
             options += _with_defaults(_fields(kind.group, f"{parameter.arg}.", _title(text)), where, default)
     return [option for option in options if option.name not in hidden]
@@ -93,26 +91,22 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr |
 
 
 def _is_flat(group: Place) -> bool:
-    assert isinstance(group.node, ast.ClassDef)
-    return any(isinstance(n, ast.AnnAssign) and getattr(n.target, "id", "") == "flat" for n in group.node.body)
+    return "flat" in annotated(group)
 
 
 def _fields(group: Place, prefix: str, title: str) -> list[Option]:
-    assert isinstance(group.node, ast.ClassDef)
-    meanings = entries(ast.get_docstring(group.node) or "")
+    meanings = entries(docstring(group))
     options: list[Option] = []
-    for node in group.node.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        name, default = node.target.id, node.value
+    for name, (where, node) in annotated(group).items():
+        default = node.value
         if "ClassVar" in ast.unparse(node.annotation) or _is_internal(default):
             continue
-        kind, text = kind_of(group.source, node.annotation), meanings.get(name, "")
+        kind, text = kind_of(where, node.annotation), meanings.get(name, "")
         if kind.group is not None:
             inner = _fields(kind.group, f"{prefix}{name}.", _title(text))
-            options += _with_defaults(inner, group.source, default)
+            options += _with_defaults(inner, where, default)
         else:
-            value = default_text(group.source, default)
+            value = default_text(where, default)
             options.append(Option(prefix + name, kind, value, default is None, text, title))
     return options
 
