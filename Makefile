@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: install demo test lint bench clean
+# One torch thread per test process: two threads beside another busy process are far slower than one. A process keeps the
+# files that it began with, and so their fixtures, until the other has nothing left to do.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
+
+.PHONY: install demo test test-full lint bench clean
 
 install: .venv/installed
 
@@ -17,9 +21,12 @@ demo: install
 	rm -rf $(DEMO)
 	$(BIN)/buttress harden --config src/buttress/recipes/demo.yaml --out $(DEMO)
 
-# One torch thread per test process: two threads beside another busy process are far slower than one.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	$(PYTEST)
+
+# Every case where `test` runs representatives, and all examples of the property tests.
+test-full: lint
+	$(PYTEST) --full
 
 lint: install
 	$(BIN)/python scripts/write_stubs.py

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 
 from buttress import data, models
 from buttress.attacks.gradient.pgd import PGD
-from buttress.claims.seed_statistics import paired
+from buttress.claims.seed_statistics import paired_difference
 from buttress.data.dataset import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat
@@ -158,7 +158,7 @@ def robustness(chosen):
             robust.append(100 - 100 * float(attacked.success.float().mean()))
             print(f"seed {seed}  {way:15} clean {clean:6.1%}  PGD-20 {robust[-1]:5.1f}%  {taken:8.0f} s", flush=True)
         differences.append(robust[1] - robust[0])
-    told = paired(differences)
+    told = paired_difference(differences)
     spread = "" if told["low"] is None else f" ({told['low']:+.1f} to {told['high']:+.1f})"
     print(f"twin and bf16 less the plain loop, paired by seed: {told['mean']:+.1f} points{spread}")
 

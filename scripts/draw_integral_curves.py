@@ -12,13 +12,13 @@ import argparse
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from buttress.models.blocks.ode import crossings, integrate
-from buttress.report.stills.svg import FAINT, Canvas, Plot
+from buttress.report.stills.picture import style, to_svg
 
 STEPS, WIDTH, CURVES = 10, 16, 21
-LEFT, TOP, SIDE, GAP = 60.0, 50.0, 300.0, 90.0
 
 
 def network(inputs):
@@ -67,27 +67,23 @@ def trained(make, rounds=1500):
 
 
 def draw(panels):
-    title = "Integral curves of a neural ODE and of residual blocks"
-    canvas = Canvas(LEFT + 2 * (SIDE + GAP), TOP + SIDE + 50, title)
-    reach = 1.05 * max(float(states.abs().max()) for _, states, _ in panels)
-    for column, (title, states, loss) in enumerate(panels):
-        left = LEFT + column * (SIDE + GAP)
-        plot = Plot(canvas, (left, TOP, SIDE, SIDE), (0, 1), (-reach, reach))
-        plot.axes("time, or share of the blocks", "x", grid=False)
-        canvas.text(left, 20, title, bold=True, size=13)
-        told = f"{crossings(states)} neighbours change places; mean squared error {loss:.2g}"
-        canvas.text(left, 38, told, fill=FAINT)
-        for index, curve in enumerate(states.T.tolist()):
-            shade = index / (CURVES - 1)
-            colour = f"#{round(40 + 180 * shade):02x}{90:02x}{round(200 - 160 * shade):02x}"
-            canvas.line([plot.at(step / STEPS, value) for step, value in enumerate(curve)], colour, 1.3)
-    return canvas.render()
+    with style():
+        figure = Figure(figsize=(9.5, 4.8), layout="constrained")
+        for axes, (name, states, loss) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
+            changes = f"{crossings(states)} neighbours change places; mean squared error {loss:.2g}"
+            axes.set(title=name, xlim=(0, 1), xlabel=f"time, or share of the blocks\n{changes}", ylabel="x")
+            axes.tick_params(labelleft=True)
+            for index, curve in enumerate(states.T.tolist()):
+                shade = index / (CURVES - 1)
+                colour = ((40 + 180 * shade) / 255, 90 / 255, (200 - 160 * shade) / 255)
+                axes.plot([step / STEPS for step in range(STEPS + 1)], curve, color=colour, linewidth=1.2)
+        return to_svg(figure, "Integral curves of a neural ODE and of residual blocks")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="where the picture is written")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     starts, panels = torch.linspace(-1, 1, CURVES)[:, None], []
     for title, make in (("Neural ODE", Equation), (f"{STEPS} residual blocks", Blocks)):
         model, loss = trained(make)
@@ -95,7 +91,7 @@ def main():
             states = model(starts).squeeze(-1)
         panels.append((title, states, loss))
         print(f"{title}: {crossings(states)} neighbours change places, mean squared error {loss:.3g}")
-    chosen.file.write_text(draw(panels))
+    arguments.file.write_text(draw(panels))
 
 
 if __name__ == "__main__":

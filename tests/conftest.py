@@ -1,12 +1,55 @@
-"""What all tests share: one torch thread per process, a guard of torch's global settings, and tiny models."""
+"""What all tests share: the thinned run, one torch thread per process, a guard of torch's settings, tiny models."""
 
 import copy
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 torch.set_num_threads(1)
+
+settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("full", max_examples=100, deadline=None, derandomize=True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="every member where representatives do, and all examples")
+
+
+def pytest_configure(config):
+    line = "representatives(parameter=values): the cases that run without --full"
+    config.addinivalue_line("markers", line)
+    settings.load_profile("full" if config.getoption("full") else "fast")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --full, leave out a function's other cases where a representative of it was collected too."""
+    if config.getoption("full"):
+        return
+    represented = {_function(item) for item in items if _is_representative(item)}
+    kept, left_out = [], []
+    for item in items:
+        (kept if _is_representative(item) or _function(item) not in represented else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _function(item):
+    return item.nodeid.partition("[")[0]
+
+
+def _is_representative(item):
+    marks = [mark.kwargs for mark in item.iter_markers("representatives")]
+    return all(item.callspec.params[name] in values for kwargs in marks for name, values in kwargs.items())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk():
+    """What is written is there for every process, and for one that was killed; only a power cut would tell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
 
 
 def _settings():

@@ -6,16 +6,21 @@ import pytest
 
 from buttress.claims import write_document
 from buttress.claims.document import MARK
-from buttress.claims.layer_findings import gains_in_words, in_words, points, profiles_in_words
-from buttress.claims.sections import checks, number, table
-from buttress.claims.seed_statistics import paired, spread, verdict
+from buttress.claims.document_tables import checks, number, table
+from buttress.claims.layer_findings import gain_summary, points, profile_summary, regularisation_summary
+from buttress.claims.seed_statistics import paired_difference, spread, verdict
 from buttress.errors import UserError
 
 UP, DOWN, EVEN = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5]
 
 
 def pair(row, measure, fgsm, pgd):
-    return {"row": row, "base": "AT", "measure": measure, "under": {"FGSM": paired(fgsm), "PGD": paired(pgd)}}
+    return {
+        "row": row,
+        "base": "AT",
+        "measure": measure,
+        "under": {"FGSM": paired_difference(fgsm), "PGD": paired_difference(pgd)},
+    }
 
 
 def claim(pairs=(), name="lsa-x"):
@@ -24,7 +29,10 @@ def claim(pairs=(), name="lsa-x"):
         {
             "statement": "LR better than AT (R&G)",
             "published": 20.25,
-            "under": {label: {**paired(UP), "verdict": verdict(paired(UP), 20.25)} for label in ("FGSM", "PGD")},
+            "under": {
+                label: {**paired_difference(UP), "verdict": verdict(paired_difference(UP), 20.25)}
+                for label in ("FGSM", "PGD")
+            },
         }
     ]
     return {
@@ -124,7 +132,7 @@ def test_a_file_that_is_no_claim_is_named(tmp_path, text):
     ],
 )
 def test_the_judgement_follows_from_the_intervals(values, judgement):
-    told = in_words(claim([pair(f"LR{i}", "relative_error", v, EVEN) for i, v in enumerate(values)]))
+    told = regularisation_summary(claim([pair(f"LR{i}", "relative_error", v, EVEN) for i, v in enumerate(values)]))
     assert "speak of are +6.0 points under FGSM and +6.0 points under PGD; published: +20.2." in told
     if UP in values:
         assert "Above: LR0 (+6.0)" in told
@@ -147,7 +155,7 @@ def test_the_judgement_follows_from_the_intervals(values, judgement):
 )
 def test_the_centred_measure_is_judged_under_the_strongest_attack(centred, said):
     pairs = [pair("LR", "relative_error", UP, [0.6, 0.5, 0.2]), pair("LR (centred)", "centred", EVEN, centred)]
-    assert said in in_words(claim(pairs))
+    assert said in regularisation_summary(claim(pairs))
 
 
 def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
@@ -156,7 +164,7 @@ def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
         {"gain": 16.35, "recipe": "r", "found": [], "nearest": [near]},
         {"gain": 16.3, "recipe": "r", "found": [near], "nearest": [near]},
     ]
-    told = gains_in_words({"cells": cells})
+    told = gain_summary({"cells": cells})
     assert "+16.35 (r): it is no difference of two cells of a column. Nearest: a less b at eps 0.5 (+16.30)." in told
     assert "+16.3 (r): the published table gives it as a less b at eps 0.5 (+16.30)." in told
 
@@ -164,7 +172,7 @@ def test_cells_that_give_a_gain_are_told_from_those_that_come_near():
 def test_the_most_displaced_layer_is_named():
     values = {"pgd": [spread([0.1]), spread([0.9])], "salt": [spread([0.3]), spread([0.2])]}
     found = {"layers": ["relu1", "relu2"], "displacement": {"relative_error": values}, "published": {}}
-    assert "- A, relative error: relu1 under salt; relu2 under pgd." in profiles_in_words({"profiles": {"A": found}})
+    assert "- A, relative error: relu1 under salt; relu2 under pgd." in profile_summary({"profiles": {"A": found}})
 
 
 def test_numbers_and_tables():

@@ -4,9 +4,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from buttress.claims import jobs
+from buttress.claims.document_tables import figures
 from buttress.claims.jobs import run_job
 from buttress.claims.recipe import Claim
-from buttress.claims.sections import figures
 from buttress.claims.table import Table
 from buttress.errors import UserError
 

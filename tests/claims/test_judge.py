@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from buttress.claims import find
-from buttress.claims.judge import judged_again
+from buttress.claims.judge import judge_again
 from buttress.claims.reproduce import reproduce
 from buttress.claims.result_files import read_result
 from buttress.errors import UserError
@@ -91,7 +91,7 @@ def test_what_is_kept_is_what_the_recipe_says_of_these_rows(path):
     claim = find(kept["recipe"]).claim
     assert kept["recipe"] == path.stem
     if claim.kind == "table":
-        assert rounded(judged_again(kept, claim)) == rounded(kept)
+        assert rounded(judge_again(kept, claim)) == rounded(kept)
     else:
         assert (kept["kind"], kept["statement"], kept["silent"]) == (claim.kind, claim.statement, claim.silent)
 

@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from buttress.audits.base.png import png
+from buttress.claims.document_tables import pictures
 from buttress.claims.experiment import Figure
-from buttress.claims.history import of_history
+from buttress.claims.figures import figure_of_history
 from buttress.claims.jobs import run_job
 from buttress.claims.pictures import Pictures, place, slug
 from buttress.claims.recipe import Claim
 from buttress.claims.reproduce import reproduce
-from buttress.claims.sections import pictures
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import key_of
 from buttress.errors import UserError
@@ -129,7 +129,7 @@ def test_pictures_that_are_no_mapping_are_a_mistake(tmp_path):
 def test_names_of_files_are_safe(tmp_path):
     assert slug("../Über: maps (2)") == "ber-maps-2"
     assert place(tmp_path, "mini", "A/B") == tmp_path / "mini.a-b.svg"
-    assert list(Pictures({"x": HISTORY}, ROWS).asked) == ["x"]
+    assert list(Pictures({"x": HISTORY}, ROWS).pictures) == ["x"]
 
 
 def test_the_page_links_to_the_files():
@@ -219,9 +219,9 @@ def test_a_history_is_that_of_the_training():
 @pytest.mark.parametrize(("path", "value"), [("last", 30.0), ("best", 50.0), ("drop", 20.0)])
 def test_figures_of_a_history(path, value):
     epochs = [{"robust": 0.2}, {"loss": 1.0}, {"robust": 0.5}, {"robust": 0.3}]
-    assert of_history(Figure(history="robust", path=path, times=100), epochs) == pytest.approx(value)
+    assert figure_of_history(Figure(history="robust", path=path, times=100), epochs) == pytest.approx(value)
     with pytest.raises(UserError, match="no 'robbed' in the history; did you mean 'robust'"):
-        of_history(Figure(history="robbed", path=path), epochs)
+        figure_of_history(Figure(history="robbed", path=path), epochs)
 
 
 @pytest.mark.parametrize(

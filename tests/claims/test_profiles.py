@@ -6,7 +6,7 @@ import torch
 from buttress import Threat, attacks, data, fit, layers
 from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim
-from buttress.claims.worker_pool import working
+from buttress.claims.worker_pool import open_work
 from buttress.errors import UserError
 from buttress.jobs.settings import Network, Reporter
 
@@ -62,7 +62,7 @@ def test_what_was_not_published_is_none():
 
 
 def test_a_real_profile_is_that_of_sustainability(tmp_path):
-    with working(tmp_path, None, 0, Reporter()) as work:
+    with open_work(tmp_path, None, 0, Reporter()) as work:
         found = run_profiles(claim(), SETTINGS, 1, work)
     moons = data.load("moons", samples=64, val=16, test=40, seed=0)
     model = Network(model="lsa-a", model_args={"width": 8}).create(moons, 0)

@@ -10,7 +10,7 @@ from buttress.attacks import Attack, Perturbation
 from buttress.audits import Audit
 from buttress.claims import find, recipes
 from buttress.claims.build import build
-from buttress.claims.recipe import blanks, filled, merged
+from buttress.claims.recipe import blanks, fill_blanks, merge
 from buttress.claims.table import Table
 from buttress.cli.listing import listing
 from buttress.data import from_arrays
@@ -59,12 +59,12 @@ def test_every_row_of_a_table_can_be_built(name, scale):
         if "sources" not in entry:  # a transfer, which `Table` has built
             build(Attack, entry["attack"])
     for setup in settings["setups"].values():
-        setup = filled(setup, {"noise": 0.2})
+        setup = fill_blanks(setup, {"noise": 0.2})
         build(Training, setup["training"])
         assert build(Source, setup["source"]).data == setup["source"]["data"]
     first = {}
     for row in table.rows:
-        tree = filled(filled(row.defence, first), {name: values[0] for name, values in row.choose.items()})
+        tree = fill_blanks(fill_blanks(row.defence, first), {name: values[0] for name, values in row.choose.items()})
         assert not blanks(tree)
         built = build(Defence, tree)
         first[row.name] = tree
@@ -104,7 +104,7 @@ def test_the_perturbations_of_the_profiles_can_be_built():
 
 def test_merging_goes_into_mappings_and_replaces_the_rest():
     tree = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
-    found = merged(tree, {"a": {"c": [9]}, "e": {"f": 1}, "d": {"g": 2}})
+    found = merge(tree, {"a": {"c": [9]}, "e": {"f": 1}, "d": {"g": 2}})
     assert found == {"a": {"b": 1, "c": [9]}, "d": {"g": 2}, "e": {"f": 1}}
     assert tree == {"a": {"b": 1, "c": [1, 2]}, "d": 3}
 
@@ -112,7 +112,7 @@ def test_merging_goes_into_mappings_and_replaces_the_rest():
 def test_blanks_are_whole_texts_that_begin_with_a_dollar():
     tree = {"base": "$AT", "layers": ["x", "$layer"], "gamma": "$g", "note": "costs 3$"}
     assert blanks(tree) == {"AT", "layer", "g"}
-    assert filled(tree, {"AT": {"name": "at"}, "g": 0.5}) == {
+    assert fill_blanks(tree, {"AT": {"name": "at"}, "g": 0.5}) == {
         "base": {"name": "at"},
         "layers": ["x", "$layer"],
         "gamma": 0.5,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.claims.seed_statistics import DIRECTION, NOT, REPRODUCED, overall, paired, spread, verdict
+from buttress.claims.seed_statistics import DIRECTION, NOT, REPRODUCED, overall, paired_difference, spread, verdict
 
 # Student's t at 97.5 % for 1, 2 and 4 degrees of freedom, as printed in any table.
 QUANTILE = {2: 12.706, 3: 4.303, 5: 2.776}
@@ -17,7 +17,7 @@ def test_the_interval_is_students(values):
     count, mean = len(values), sum(values) / len(values)
     sd = math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1))
     half = QUANTILE[count] * sd / math.sqrt(count)
-    found = paired(values)
+    found = paired_difference(values)
     assert found["mean"] == pytest.approx(mean)
     assert found["sd"] == pytest.approx(sd)
     assert found["low"] == pytest.approx(mean - half, rel=1e-3)
@@ -27,8 +27,8 @@ def test_the_interval_is_students(values):
 
 def test_one_seed_has_no_spread_and_no_interval():
     assert spread([3.0]) == {"mean": 3.0, "sd": None, "seeds": [3.0]}
-    assert paired([3.0])["low"] is None
-    assert verdict(paired([3.0]), 1.0) == DIRECTION
+    assert paired_difference([3.0])["low"] is None
+    assert verdict(paired_difference([3.0]), 1.0) == DIRECTION
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_one_seed_has_no_spread_and_no_interval():
     ],
 )
 def test_the_verdict_rule(values, published, expected):
-    assert verdict(paired(values), published) == expected
+    assert verdict(paired_difference(values), published) == expected
 
 
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=8), st.floats(0, 20))
 def test_a_reproduced_check_is_never_so_with_its_sign_turned(values, published):
-    if verdict(paired(values), published) == REPRODUCED:
-        assert verdict(paired([-v for v in values]), published) == NOT
+    if verdict(paired_difference(values), published) == REPRODUCED:
+        assert verdict(paired_difference([-v for v in values]), published) == NOT
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_differences_that_cancel_have_no_direction():
 def test_values_that_are_not_finite_have_no_interval():
     """Such as the median distance of networks that an attack mostly fails on."""
     inf, nan = math.inf, math.nan
-    once = paired([inf, 0.1, 0.2])
+    once = paired_difference([inf, 0.1, 0.2])
     assert (once["mean"], once["sd"], once["low"], verdict(once, None)) == (inf, None, None, "direction only")
-    assert verdict(paired([-inf, 0.1, 0.2]), None) == "not reproduced"
+    assert verdict(paired_difference([-inf, 0.1, 0.2]), None) == "not reproduced"
     for values in ([inf, -inf, 0.1], [nan, 0.1, 0.2]):
-        both = paired(values)
+        both = paired_difference(values)
         assert math.isnan(both["mean"])
         assert (both["low"], verdict(both, None)) == (None, "not reproduced")

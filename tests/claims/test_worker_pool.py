@@ -11,11 +11,11 @@ PARENT = """
 import os, sys, time
 from concurrent.futures import wait
 from pathlib import Path
-from buttress.claims.worker_pool import working
+from buttress.claims.worker_pool import open_work
 from buttress.jobs.settings import Say
 
 if __name__ == "__main__":
-    with working(Path(sys.argv[1]), None, 1, Say()) as work:
+    with open_work(Path(sys.argv[1]), None, 1, Say()) as work:
         print(work.pool.submit(os.getpid).result(), flush=True)
         wait([work.pool.submit(time.sleep, 600)])
 """

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS":
 
 def test_a_terminal_shows_accuracies_and_time_left(tmp_path):
     leader, follower = pty.openpty()
-    words = [*COMMAND, "train", "run", *TRAIN, "--epochs", "12"]
+    words = [*COMMAND, "train", "run", *TRAIN, "--defence.attack.steps", "3", "--epochs", "8"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=follower, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
         os.close(follower)
         shown = b""
@@ -50,6 +50,7 @@ def test_nobody_is_shown_a_bar_in_a_pipe(done, tmp_path, monkeypatch):
     done(["train", "run", *TRAIN, "--epochs", "1"])  # fails when anything is on standard error
 
 
+@pytest.mark.representatives(number=[signal.SIGINT])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_run_and_resuming_gives_the_same_weights(tmp_path, number, run, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -155,6 +155,7 @@ class Half(WrapperDefence):
 ATTACKING = [name for name in registry.defence.names() if registry.defence.get(name)().attack]
 
 
+@pytest.mark.representatives(name=["adv-kip", "apart", "at", "awp", "free", "iat", "trades"])
 @pytest.mark.parametrize("name", [name for name in ATTACKING if name != "eps-warmup"])  # which sets the share itself
 def test_whose_steps_attack_can_be_told_from_what_half_the_budget_changes(name, network, train):
     base = registry.defence.get(name)()

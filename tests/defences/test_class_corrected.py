@@ -54,6 +54,7 @@ def brute_force(data):
     return max(found)
 
 
+@pytest.mark.representatives(first_step=[1.0])
 @pytest.mark.parametrize("bias", [3.0, 0.7, -1.9])
 @pytest.mark.parametrize("first_step", [1.0, 0.3])
 def test_biases_of_two_classes_are_the_best(bias, first_step, nets, line):

@@ -12,13 +12,16 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from buttress import registry
+from buttress.attacks.gradient.pgd import PGD
 from buttress.defences import Batch, Defence
+from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Training
+from buttress.threat import Threat
 from buttress.training import Interrupted
 from buttress.training.monitors import EarlyStopping
 from buttress.training.run_settings import describe
@@ -26,9 +29,21 @@ from buttress.training.run_settings import describe
 ALL = registry.defence.names()
 NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of network only: see test_snode_ncg.py
 
+# Preparations and corrections that are short.
+QUICK = {
+    "adv-kip": {"steps": 5},
+    "class-corrected": {"rounds": 3},
+    "csa": {"pretrain_epochs": 3},
+    "gat": {"epochs": 3, "judge_epochs": 2},
+    "ladder": {"pretrain_epochs": 3, "decoder_epochs": 10},
+}
+
 
 def make(name):
-    return registry.defence.get(name)()
+    """The member with settings that are quick: short attacks, and what `QUICK` has."""
+    member, attack = registry.defence.get(name), PGD(threat=Threat(), steps=3)
+    wanted = {"steps": 3, "attack": attack, "base": AdversarialTraining(attack), **QUICK.get(name, {})}
+    return member(**{key: value for key, value in wanted.items() if key in inspect.signature(member).parameters})
 
 
 def prepared(name, model, images):
@@ -60,6 +75,7 @@ def test_it_names_its_source(name):
     assert registry.defence.get(name).paper
 
 
+@pytest.mark.representatives(name=["at", "gat"])
 @pytest.mark.parametrize("name", NAMES)
 def test_its_time_is_estimated_or_said_not_to_be(name, nets, network, images):
     """The estimate prepares a copy of what needs preparing, and leaves the network and the method alone."""
@@ -203,6 +219,7 @@ def test_stopped_and_resumed_it_gives_the_same_bits(name, network, images, train
     assert set(load_file(tmp_path / "run" / "model.safetensors")) == set(network().state_dict())
 
 
+@pytest.mark.representatives(name=["adv-kip", "apart", "at", "free", "gat", "standard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_with_moved_weights_an_average_and_a_monitor_it_resumes_too(name, network, train, same, tmp_path):
     count = []
@@ -224,6 +241,7 @@ def test_with_moved_weights_an_average_and_a_monitor_it_resumes_too(name, networ
     same(again.history, whole.history)
 
 
+@pytest.mark.representatives(name=["at", "free", "gat", "j-sigr", "ladder", "standard"])
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_in_bf16(name, network, train):
     trained = train(network(), make(name), epochs=1, precision="bf16-mixed")
@@ -231,6 +249,7 @@ def test_it_trains_in_bf16(name, network, train):
     assert trained.history[-1]["loss"] == trained.history[-1]["loss"]
 
 
+@pytest.mark.representatives(name=["alp", "at", "free", "gat", "iat", "mart", "standard", "trades"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("rise", [{"gamma": 0.0}, {"gamma": 0.5, "warmup": 4.0, "epochs": 1, "batch_size": 1000}])
 def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network, train, same):

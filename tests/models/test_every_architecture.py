@@ -106,6 +106,7 @@ def test_it_is_trained_kept_and_loaded(name, trained):
     assert logits.shape == (6, 3)
 
 
+@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "mlp", "resnet18", "snode"])
 @every_model
 def test_adversarial_training_stopped_and_resumed_is_as_if_never_stopped(name, tmp_path):
     defence = AdversarialTraining(pgd(name, steps=1))
@@ -131,6 +132,7 @@ def test_verdicts_are_the_same_with_a_twin(name, trained):
         assert pgd(name).threat.contains(found.x_adv, x).all()
 
 
+@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "mlp", "resnet18", "vit"])
 @every_model
 def test_it_is_audited(name, trained):
     model, kinds = trained(name)[0], ["robustness", "masking"]

@@ -63,6 +63,7 @@ def wait(browser, condition):
     return WebDriverWait(browser, 20, 0.05).until(lambda driver: driver.execute_script(condition))
 
 
+@pytest.mark.representatives(opened=["two"])
 @BOTH
 def test_every_line_is_drawn(opened):
     networks = 2 if opened.execute_script("return document.querySelectorAll('.card .network').length") else 1

@@ -41,7 +41,7 @@ def test_every_check_is_a_row(finding):
     assert f"Run next: {finding.data['next_label']}" in html
     pair = next(check for check in finding.data["checks"] if check["name"] == "black box")["comparisons"][0]
     assert pair["won"] > 10
-    assert f"only the first beats {pair['won']}, only the second {pair['lost']} (p = " in html
+    assert f"only the first is successful on {pair['won']}, only the second on {pair['lost']} (p = " in html
     assert "60 inputs, seed 0; 30 exact one-sided tests share a level of 0.01" in html
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from buttress.audits.base.finding import Finding
 from buttress.report.kinds import share_key
-from buttress.report.page import groups, page, told_once, worst
+from buttress.report.page import groups, page, without_duplicates, worst
 
 EVIL = """<script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
 
@@ -144,10 +144,10 @@ def test_key_figures_are_told_once_only_where_they_agree():
     fewer, fuller = share_key("Clean", {"a": 0.9}, note), share_key("Clean", {"a": 0.9, "b": 0.8, "c": 0.7}, note)
     other, elsewhere = share_key("Clean", {"a": 0.9, "b": 0.7}, note), share_key("Clean", {"b": 0.8, "a": 0.9}, "else")
     robust = share_key("Robust", {"a": 0.9, "b": 0.8}, note)
-    assert told_once([clean, robust, clean, fewer]) == [clean, robust]
-    assert told_once([fewer, robust, clean, fuller]) == [fuller, robust]
-    assert told_once([clean, other, elsewhere]) == [clean, other, elsewhere]
-    assert told_once([other, fewer, clean]) == [other, clean]
+    assert without_duplicates([clean, robust, clean, fewer]) == [clean, robust]
+    assert without_duplicates([fewer, robust, clean, fuller]) == [fuller, robust]
+    assert without_duplicates([clean, other, elsewhere]) == [clean, other, elsewhere]
+    assert without_duplicates([other, fewer, clean]) == [other, clean]
 
 
 def test_findings_of_one_kind_are_paired(two):

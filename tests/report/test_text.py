@@ -34,7 +34,7 @@ from buttress.report import text
         (text.seconds(None), "–"),
         (text.some(["a", "b", "c", "d"], 3), "a, b, c and 1 more"),
         (text.some([]), "none"),
-        (text.plotted("<b>&"), "&lt;b&gt;&amp;"),
+        (text.escape_label("<b>&"), "&lt;b&gt;&amp;"),
     ],
 )
 def test_known_texts(said, wanted):

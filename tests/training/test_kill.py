@@ -78,6 +78,7 @@ print(json.dumps(found))
 '''
 
 
+@pytest.mark.representatives(options=["ends of epochs"])
 @pytest.mark.parametrize("options", ["moving average", "ends of epochs", "fair"])
 def test_killed_at_ten_random_moments_the_run_ends_with_the_same_bits(options, tmp_path, same):
     """A checkpoint after every step, so that many of the kills strike while one is written."""

@@ -57,6 +57,7 @@ def make(kind, attack):
     return {"at": None, "headed": Headed(), "regularised": regularised}[kind]
 
 
+@pytest.mark.representatives(step=[5, 6])
 @pytest.mark.parametrize(
     ("kind", "setup"), [("at", "sgd"), ("headed", "adam"), ("regularised", "adamw"), ("at", "swa"), ("at", "fawa")]
 )

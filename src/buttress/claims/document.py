@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from buttress.claims.layer_findings import gains_in_words, in_words, profiles_in_words
+from buttress.claims.document_tables import checks, choices, errors, figures, pictures, profiles, rows, table
+from buttress.claims.layer_findings import gain_summary, profile_summary, regularisation_summary
+from buttress.claims.outcome_summary import outcome_summary
 from buttress.claims.result_files import read_result
-from buttress.claims.sections import checks, choices, errors, figures, pictures, profiles, rows, table
 from buttress.claims.seed_statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
-from buttress.claims.survival import what_survives
 from buttress.errors import UserError
 from buttress.safe_files import write_text
 
@@ -86,23 +86,23 @@ def readable(out: Path, document: Path) -> list[dict[str, Any]]:
 def _overview(claims: list[dict[str, Any]]) -> str:
     lines = []
     for claim in claims:
-        held = {label: [c["under"][label]["verdict"] for c in claim["checks"]] for label in claim["verdicts"]}
-        counts = "; ".join(f"{label}: {_counts(found)}" for label, found in held.items())
+        verdicts = {label: [c["under"][label]["verdict"] for c in claim["checks"]] for label in claim["verdicts"]}
+        counts = "; ".join(f"{label}: {_counts(texts)}" for label, texts in verdicts.items())
         link = f"[{claim['recipe']}](#{claim['recipe']})"
         lines.append([link, claim["scale"], str(claim["seeds"]), f"**{claim['verdict']}**", counts])
     hours = sum(claim["job_seconds"] for claim in claims) / 3600
-    told = f"All of them took {hours:.1f} hours of one worker process, on the machines named below.\n\n"
-    return "## All claims\n\n" + told + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
+    hours_text = f"All of them took {hours:.1f} hours of one worker process, on the machines named below.\n\n"
+    return "## All claims\n\n" + hours_text + table(["claim", "scale", "seeds", "verdict", "checks that hold"], lines)
 
 
 def _counts(verdicts: list[str]) -> str:
-    held, directed, empty = (verdicts.count(kind) for kind in (REPRODUCED, DIRECTION, CANNOT_FAIL))
-    told = f"{held} of {len(verdicts) - empty} reproduced, {directed} in {DIRECTION}"
-    return told + (f", {empty} that cannot fail" if empty else "")
+    reproduced, in_direction, empty = (verdicts.count(kind) for kind in (REPRODUCED, DIRECTION, CANNOT_FAIL))
+    text = f"{reproduced} of {len(verdicts) - empty} reproduced, {in_direction} in {DIRECTION}"
+    return text + (f", {empty} that cannot fail" if empty else "")
 
 
 def _section(claim: Mapping[str, Any], folder: str) -> str:
-    others = [f"{label}: {found}" for label, found in claim["verdicts"].items() if label != claim["verdict_under"]]
+    others = [f"{label}: {verdict}" for label, verdict in claim["verdicts"].items() if label != claim["verdict_under"]]
     parts = [
         f"## {claim['recipe']}",
         f"{claim['source']}. *{claim['statement']}*",
@@ -110,10 +110,10 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
         + (f" (under {'; under '.join(others)})" if others else "")
         + f". Scale {claim['scale']}, {claim['seeds']} seeds.",
         claim["note"],
-        *([what_survives(claim)] if claim["kind"] == "table" else []),
-        *([in_words(claim)] if claim["kind"] == "table" else []),
-        *([gains_in_words(claim)] if claim["kind"] == "gains" else []),
-        *([profiles_in_words(claim)] if claim["kind"] == "profiles" else []),
+        *([outcome_summary(claim)] if claim["kind"] == "table" else []),
+        *([regularisation_summary(claim)] if claim["kind"] == "table" else []),
+        *([gain_summary(claim)] if claim["kind"] == "gains" else []),
+        *([profile_summary(claim)] if claim["kind"] == "profiles" else []),
         "### Checks\n\n" + checks(claim),
         *([rows(claim)] if claim["kind"] == "table" else []),
         *([errors(claim)] if any("errors" in row for row in claim.get("rows", [])) else []),
@@ -130,11 +130,11 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
 
 
 def _origin(claim: Mapping[str, Any]) -> str:
-    made, judged = claim["versions"], claim.get("judged")
+    versions, judged = claim["versions"], claim.get("judged")
     again = f" Judged again on {judged['date']} by the recipe of commit {judged['commit']}." if judged else ""
-    machine = made["machine"].partition(",")[0]
+    machine = versions["machine"].partition(",")[0]
     return (
-        f"Made on {claim['date']} from commit {claim['commit']} with buttress {made['buttress']}, "
-        f"torch {made['torch']}, Python {made['python']} on {machine} with {claim['cpus']} CPUs, "
+        f"Made on {claim['date']} from commit {claim['commit']} with buttress {versions['buttress']}, "
+        f"torch {versions['torch']}, Python {versions['python']} on {machine} with {claim['cpus']} CPUs, "
         f"in {claim['job_seconds'] / 60:.0f} minutes of one worker process.{again}"
     )

@@ -21,12 +21,12 @@ def split(accuracy: Mapping[str, Mapping[str, Any]], eps: Sequence[float]) -> di
         eps: the budgets, 0 among them.
     """
     clean, robust = (str(next(e for e in eps if e == wanted)) for wanted in (0, max(eps)))
-    found = {}
+    errors = {}
     for label, columns in accuracy.items():
         pairs = list(zip(columns[clean]["seeds"], columns[robust]["seeds"], strict=True))
         parts = ([100 - c for c, _ in pairs], [c - r for c, r in pairs], [100 - r for _, r in pairs])
-        found[label] = {name: spread(values) for name, values in zip(PARTS, parts, strict=True)}
-    return found
+        errors[label] = {name: spread(values) for name, values in zip(PARTS, parts, strict=True)}
+    return errors
 
 
 def refuse_wrong(eps: Sequence[float]) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from buttress.claims.passes import cost
 from buttress.claims.recipe import Claim
 from buttress.claims.seed_statistics import overall
 from buttress.claims.table import Table
+from buttress.claims.training_cost import cost
 from buttress.claims.worker_pool import Work
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 
 
-def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
+def judge_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
     """A table's ``result`` with texts, published numbers, passes, checks and verdicts of ``claim``.
 
     What was measured stays as it was. A check that was not there before is marked as one that came ``later``.
@@ -36,24 +36,24 @@ def judged_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
     setups = {row.name: result["setups"][row.setup or next(iter(result["setups"]))] for row in table.rows}
     rows = []
     for row in result["rows"]:
-        known = {"published": claim.published.get(row["name"]), "cost": cost(setups[row["name"]], row["defence"])}
-        rows.append({**row, **known})
+        changes = {"published": claim.published.get(row["name"]), "cost": cost(setups[row["name"]], row["defence"])}
+        rows.append({**row, **changes})
     before = {check["statement"]: check for check in result["checks"]}
     checks = []
-    for check in table.checks.judged(rows):
+    for check in table.checks.judge(rows):
         same = before.get(check["statement"])
         later = same is None or same.get("later", False)
         checks.append({**check, **({"later": True} if later else {})})
-    told = {"source": claim.source, "statement": claim.statement, "note": note, "silent": claim.silent}
-    return {**result, **told, **verdicts(claim, checks), "rows": rows, "checks": checks}
+    texts = {"source": claim.source, "statement": claim.statement, "note": note, "silent": claim.silent}
+    return {**result, **texts, **verdicts(claim, checks), "rows": rows, "checks": checks}
 
 
 def verdicts(claim: Claim, checks: list[dict[str, Any]]) -> dict[str, Any]:
     """The claim's verdict under each attack, and that under the attack of the source."""
     labels = list(checks[0]["under"])
-    found = {label: overall([check["under"][label]["verdict"] for check in checks]) for label in labels}
-    main = claim.attack if claim.attack in found else labels[0]
-    return {"verdict": found[main], "verdict_under": main, "verdicts": found}
+    by_label = {label: overall([check["under"][label]["verdict"] for check in checks]) for label in labels}
+    main = claim.attack if claim.attack in by_label else labels[0]
+    return {"verdict": by_label[main], "verdict_under": main, "verdicts": by_label}
 
 
 def refuse_another(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:

@@ -13,7 +13,7 @@ def points(value: float) -> str:
     return f"{round(value, 1) + 0.0:+.1f}"
 
 
-def in_words(claim: Mapping[str, Any]) -> str:
+def regularisation_summary(claim: Mapping[str, Any]) -> str:
     """What the regularised rows of a table did against their bases, by measure and attack."""
     pairs = claim["regularised"]
     measures = [m for m in _MEASURES if any(pair["measure"] == m for pair in pairs)]
@@ -24,7 +24,7 @@ def in_words(claim: Mapping[str, Any]) -> str:
     for measure in measures:
         mine = [pair for pair in pairs if pair["measure"] == measure]
         for label in mine[0]["under"]:
-            bullets.append(f"- {_MEASURES[measure]}, under {label}: {_told(mine, label)}")
+            bullets.append(f"- {_MEASURES[measure]}, under {label}: {_judgement(mine, label)}")
     lines.append("\n".join(bullets))
     lines.append(_sizes(claim["checks"]))
     if set(measures) == set(_MEASURES):
@@ -32,9 +32,9 @@ def in_words(claim: Mapping[str, Any]) -> str:
     return "\n\n".join(line for line in lines if line)
 
 
-def _told(pairs: Sequence[Mapping[str, Any]], label: str) -> str:
+def _judgement(pairs: Sequence[Mapping[str, Any]], label: str) -> str:
     """One sentence of counts, and a judgement that follows from them."""
-    above, below = _decided(pairs, label)
+    above, below = _clear_differences(pairs, label)
     means = [pair["under"][label]["mean"] for pair in pairs]
     average = sum(means) / len(means)
     rest = len(pairs) - len(above) - len(below)
@@ -60,15 +60,15 @@ def _sizes(checks: Sequence[Mapping[str, Any]]) -> str:
     if not checks:
         return ""
     published = sum(check["published"] for check in checks) / len(checks)
-    told = [
+    means = [
         f"{points(sum(check['under'][label]['mean'] for check in checks) / len(checks))} points under {label}"
         for label in checks[0]["under"]
     ]
-    measured = " and ".join(told)
+    measured = " and ".join(means)
     return f"On average the differences that the checks below speak of are {measured}; published: {points(published)}."
 
 
-def _decided(pairs: Sequence[Mapping[str, Any]], label: str) -> tuple[list[str], list[str]]:
+def _clear_differences(pairs: Sequence[Mapping[str, Any]], label: str) -> tuple[list[str], list[str]]:
     """The rows above and below their bases by an interval that excludes 0, each with its mean difference."""
     above, below = [], []
     for pair in pairs:
@@ -83,48 +83,48 @@ def _decided(pairs: Sequence[Mapping[str, Any]], label: str) -> tuple[list[str],
 def _centred(pairs: Sequence[Mapping[str, Any]]) -> str:
     """Whether the centred measure does better than the published one, under the strongest attack of the table."""
     label = list(pairs[0]["under"])[-1]
-    found = {}
+    results = {}
     for measure in _MEASURES:
         mine = [pair for pair in pairs if pair["measure"] == measure]
-        above, below = _decided(mine, label)
-        found[measure] = (len(above), len(below), sum(p["under"][label]["mean"] for p in mine) / len(mine))
-    (_, _, published), (gains, harms, centred) = found["relative_error"], found["centred"]
+        above, below = _clear_differences(mine, label)
+        results[measure] = (len(above), len(below), sum(p["under"][label]["mean"] for p in mine) / len(mine))
+    (_, _, published), (gains, harms, centred) = results["relative_error"], results["centred"]
     if gains and not harms:
-        said = f"The centred measure helps in {gains} rows and harms in none"
+        conclusion = f"The centred measure helps in {gains} rows and harms in none"
     elif gains:
-        said = f"The centred measure helps in {gains} rows and harms in {harms}"
+        conclusion = f"The centred measure helps in {gains} rows and harms in {harms}"
     elif harms:
-        said = f"The centred measure does not help either, and harms in {harms} rows"
+        conclusion = f"The centred measure does not help either, and harms in {harms} rows"
     else:
-        said = "The centred measure shows neither gain nor harm that so few seeds can tell from 0"
+        conclusion = "The centred measure shows neither gain nor harm that so few seeds can tell from 0"
     better = "better" if centred > published else "worse" if centred < published else "as well"
     return (
-        f"**{said}** (under {label}); on average it does {better} than the published measure "
+        f"**{conclusion}** (under {label}); on average it does {better} than the published measure "
         f"({points(centred)} against {points(published)} points of R&G over the base)."
     )
 
 
-def profiles_in_words(claim: Mapping[str, Any]) -> str:
+def profile_summary(claim: Mapping[str, Any]) -> str:
     """Which layer is displaced furthest, by network, measure and perturbation."""
     lines = []
-    for name, found in claim["profiles"].items():
-        for measure, by_perturbation in found["displacement"].items():
-            by_layer: dict[str, list[str]] = {layer: [] for layer in found["layers"]}
+    for name, profile in claim["profiles"].items():
+        for measure, by_perturbation in profile["displacement"].items():
+            by_layer: dict[str, list[str]] = {layer: [] for layer in profile["layers"]}
             for perturbation, values in by_perturbation.items():
                 means = [value["mean"] for value in values]
-                by_layer[found["layers"][means.index(max(means))]].append(perturbation)
-            told = "; ".join(f"{layer} under {', '.join(names)}" for layer, names in by_layer.items() if names)
-            lines.append(f"- {name}, {measure.replace('_', ' ')}: {told}.")
+                by_layer[profile["layers"][means.index(max(means))]].append(perturbation)
+            text = "; ".join(f"{layer} under {', '.join(names)}" for layer, names in by_layer.items() if names)
+            lines.append(f"- {name}, {measure.replace('_', ' ')}: {text}.")
     return "### Which layer is displaced furthest?\n\n" + "\n".join(lines)
 
 
-def gains_in_words(claim: Mapping[str, Any]) -> str:
+def gain_summary(claim: Mapping[str, Any]) -> str:
     """Which cells of the published tables give the gains that were announced."""
     lines = []
     for cell in claim["cells"]:
-        told = [_cell(entry) for entry in cell["found"]]
-        if told:
-            text = f"{cell['gain']:+g} ({cell['recipe']}): the published table gives it as {'; '.join(told)}."
+        cells = [_cell(entry) for entry in cell["found"]]
+        if cells:
+            text = f"{cell['gain']:+g} ({cell['recipe']}): the published table gives it as {'; '.join(cells)}."
         else:
             near = "; ".join(_cell(entry) for entry in cell["nearest"])
             text = (

@@ -11,13 +11,13 @@ from buttress.audits import Audit
 from buttress.audits.base.finding import Finding
 from buttress.claims.build import build
 from buttress.claims.experiment import Picture
-from buttress.claims.history import History
-from buttress.claims.recipe import typed
+from buttress.claims.figures import History
+from buttress.claims.recipe import from_mapping
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.report.stills.curves import curves
 from buttress.report.stills.findings import STILLS, still
-from buttress.report.stills.svg import MARK
+from buttress.report.stills.picture import MARK
 from buttress.safe_files import write_text
 from buttress.validation import whole
 
@@ -31,27 +31,27 @@ class Pictures:
     """The pictures that a table asks for.
 
     Args:
-        asked: by name, see `Picture`.
+        trees: by name, see `Picture`.
         rows: names of the table's rows.
 
     Raises:
         UserError: for what could not be drawn once the networks are trained.
     """
 
-    def __init__(self, asked: Mapping[str, Any], rows: Sequence[str]) -> None:
-        if not isinstance(asked, Mapping):
-            raise UserError(f"{_WHERE}: a mapping from names to pictures was expected; got {asked!r}")
-        self.asked = {str(name): typed(Picture, tree, f"{_WHERE}: {name}") for name, tree in asked.items()}
-        for name, picture in self.asked.items():
+    def __init__(self, trees: Mapping[str, Any], rows: Sequence[str]) -> None:
+        if not isinstance(trees, Mapping):
+            raise UserError(f"{_WHERE}: a mapping from names to pictures was expected; got {trees!r}")
+        self.pictures = {str(name): from_mapping(Picture, tree, f"{_WHERE}: {name}") for name, tree in trees.items()}
+        for name, picture in self.pictures.items():
             _check(picture, rows, f"{_WHERE}: {name}")
-        slugs = [slug(name) for name in self.asked]
-        for name, short in zip(self.asked, slugs, strict=True):
+        slugs = [slug(name) for name in self.pictures]
+        for name, short in zip(self.pictures, slugs, strict=True):
             if not short or slugs.count(short) > 1:
                 raise UserError(f"{_WHERE}: {name!r} makes no file name of its own: name it by other letters or digits")
 
     def wants_history(self, row: str) -> bool:
         """Whether a curve of this row is drawn."""
-        return any(picture.history and row in (picture.rows or [row]) for picture in self.asked.values())
+        return any(picture.history and row in (picture.rows or [row]) for picture in self.pictures.values())
 
     def draw(
         self,
@@ -74,25 +74,25 @@ class Pictures:
         Raises:
             UserError: for a figure that the training does not write, and where a finding holds nothing to draw.
         """
-        found = {}
-        for name, picture in self.asked.items():
-            chosen = {row: networks[row] for row in picture.rows or networks}
+        drawings = {}
+        for name, picture in self.pictures.items():
+            selection = {row: networks[row] for row in picture.rows or networks}
             if picture.history:
-                svg, told = _curves(picture, {row: histories[row] for row in chosen}, name)
+                svg, text = _curves(picture, {row: histories[row] for row in selection}, name)
             else:
-                svg, told = _still(picture, chosen, eps, work, name)
-            told = f"{picture.caption} {told}".strip()
-            found[name] = {"svg": svg, "rows": list(chosen), "told": told}
-        return found
+                svg, text = _still(picture, selection, eps, work, name)
+            text = f"{picture.caption} {text}".strip()
+            drawings[name] = {"svg": svg, "rows": list(selection), "told": text}
+        return drawings
 
 
 def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
     if bool(picture.audit) == bool(picture.history):
         raise UserError(f"{where}: either audit or history is needed")
-    named = picture.rows
-    if not isinstance(named, list) or len({str(row) for row in named}) < len(named):
-        raise UserError(f"{where}: rows must be a list of different rows; got {named!r}")
-    for row in named:
+    names = picture.rows
+    if not isinstance(names, list) or len({str(row) for row in names}) < len(names):
+        raise UserError(f"{where}: rows must be a list of different rows; got {names!r}")
+    for row in names:
         if row not in rows:
             raise UserError(f"{where}: there is no row {row!r}; {nearest(str(row), list(rows))}")
     if picture.history:
@@ -113,8 +113,8 @@ def _check(picture: Picture, rows: Sequence[str], where: str) -> None:
 def _still(
     picture: Picture, networks: Mapping[str, Mapping[str, Any]], eps: float, work: Work, name: str
 ) -> tuple[str, str]:
-    asked = {"audit": picture.audit, "inputs": picture.inputs, "eps": eps}
-    jobs = [_job(network, 0, asked) for network in networks.values()]
+    question = {"audit": picture.audit, "inputs": picture.inputs, "eps": eps}
+    jobs = [_job(network, 0, question) for network in networks.values()]
     results = work.run(jobs, f"picture: {name}")
     findings = {row: Finding(**result["picture"]["finding"]) for row, result in zip(networks, results, strict=True)}
     return still(findings, f"{name}: {', '.join(networks)}"), "Networks of the first seed."
@@ -123,18 +123,18 @@ def _still(
 def _curves(picture: Picture, histories: Mapping[str, Sequence[History]], name: str) -> tuple[str, str]:
     lines: dict[str, dict[str, list[list[float | None]]]] = {}
     for row, runs in histories.items():
-        known = sorted({key for epoch in runs[0] for key in epoch})
+        keys = sorted({key for epoch in runs[0] for key in epoch})
         for key in picture.history.values():
-            if key not in known:
-                raise UserError(f"{_WHERE}: {name}: no {key!r} in the history of {row}; {nearest(key, known)}")
+            if key not in keys:
+                raise UserError(f"{_WHERE}: {name}: no {key!r} in the history of {row}; {nearest(key, keys)}")
         lines[row] = {label: [[e.get(key) for e in run] for run in runs] for label, key in picture.history.items()}
     seeds = len(next(iter(histories.values())))
-    told = f"Mean over {seeds} seeds; the band goes from the least to the greatest." if seeds > 1 else "One seed."
-    return curves(lines, f"{name}: {', '.join(histories)}"), told
+    text = f"Mean over {seeds} seeds; the band goes from the least to the greatest." if seeds > 1 else "One seed."
+    return curves(lines, f"{name}: {', '.join(histories)}"), text
 
 
-def _job(network: Mapping[str, Any], seed: int, asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {**network, "seed": seed, "split": "test", "picture": dict(asked)}
+def _job(network: Mapping[str, Any], seed: int, picture: Mapping[str, Any]) -> dict[str, Any]:
+    return {**network, "seed": seed, "split": "test", "picture": dict(picture)}
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -171,9 +171,9 @@ def write_pictures(pictures: Mapping[str, Mapping[str, Any]], out: Path, recipe:
     Raises:
         UserError: when the disk is full.
     """
-    found = {}
+    entries = {}
     for name, picture in pictures.items():
         path = place(out, recipe, name)
         write_text(path, picture["svg"])
-        found[name] = {"file": path.name, **{key: value for key, value in picture.items() if key != "svg"}}
-    return found
+        entries[name] = {"file": path.name, **{key: value for key, value in picture.items() if key != "svg"}}
+    return entries

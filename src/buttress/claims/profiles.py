@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from buttress.claims.recipe import Claim, typed
-from buttress.claims.seed_statistics import paired, spread, verdict
+from buttress.claims.recipe import Claim, from_mapping
+from buttress.claims.seed_statistics import paired_difference, spread, verdict
 from buttress.claims.worker_pool import Work
 from buttress.errors import UserError
 from buttress.registry import nearest
@@ -39,17 +39,17 @@ def run_profiles(claim: Claim, settings: Mapping[str, Any], seeds: int, work: Wo
     ``perturbation``: the layer at that position (from 0; -1 is the last) is displaced furthest; its value is the
     difference from the next.
     """
-    experiment = typed(Experiment, settings, "claim: experiment")
+    experiment = from_mapping(Experiment, settings, "claim: experiment")
     for check in claim.checks:
         _refuse_wrong(check, experiment)
     names = list(experiment.setups)
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     jobs = []
     for name in names:
         setup = dict(experiment.setups[name])
-        asked = {"eps": setup.pop("eps"), "perturbations": setup.pop("perturbations")}
-        asked |= {"measures": experiment.measures, "inputs": experiment.inputs}
-        whole = {"setup": setup, "defence": "standard", "split": "test", "profile": asked}
+        profile_job = {"eps": setup.pop("eps"), "perturbations": setup.pop("perturbations")}
+        profile_job |= {"measures": experiment.measures, "inputs": experiment.inputs}
+        whole = {"setup": setup, "defence": "standard", "split": "test", "profile": profile_job}
         jobs += [{**whole, "seed": seed} for seed in range(seeds)]
     results = work.run(jobs, "profiles")
     profiles = {name: [r["profile"] for r in results[i * seeds : (i + 1) * seeds]] for i, name in enumerate(names)}
@@ -63,16 +63,16 @@ def run_profiles(claim: Claim, settings: Mapping[str, Any], seeds: int, work: Wo
             }
             for measure in experiment.measures
         }
-        found[name] = {
+        entries[name] = {
             "layers": runs[0]["layers"],
             "displacement": by_measure,
             "published": claim.published.get(name, {}),
         }
-    checks = [_judged(check, profiles[check["setup"]], claim) for check in claim.checks]
-    return {"setups": experiment.setups, "profiles": found, "checks": checks}
+    checks = [_judge(check, profiles[check["setup"]], claim) for check in claim.checks]
+    return {"setups": experiment.setups, "profiles": entries, "checks": checks}
 
 
-def _judged(check: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], claim: Claim) -> dict[str, Any]:
+def _judge(check: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], claim: Claim) -> dict[str, Any]:
     setup, published = check["setup"], claim.published.get(check["setup"], {})
     if "peak" in check:
         name = check["perturbation"]
@@ -85,9 +85,9 @@ def _judged(check: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], claim: 
         above, over = check["above"], check["over"]
         statement = f"{setup}: {' and '.join(above)} above {', '.join(over)} in every layer"
         values = [_smallest(run[_PUBLISHED], above, over) for run in runs]
-        known = all(name in published for name in (*above, *over))
-        theirs = _smallest(published, above, over) if known else None
-    difference = paired(values)
+        has_published = all(name in published for name in (*above, *over))
+        theirs = _smallest(published, above, over) if has_published else None
+    difference = paired_difference(values)
     return {
         "statement": statement,
         "published": theirs,

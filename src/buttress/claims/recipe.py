@@ -58,7 +58,7 @@ class Claim:
             raise UserError(f"the recipe has no scale {scale!r}; {nearest(scale, sorted(self.scales))}")
         changes = dict(self.scales[scale])
         note = str(changes.pop("note", ""))
-        return merged(self.experiment, changes), note
+        return merge(self.experiment, changes), note
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def find(name: str) -> Recipe:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
-        known = [file.stem for file in sorted(FOLDER.glob("*.yaml"))]
-        raise UserError(f"there is no recipe {name!r}; {nearest(name, known)}")
+        names = [file.stem for file in sorted(FOLDER.glob("*.yaml"))]
+        raise UserError(f"there is no recipe {name!r}; {nearest(name, names)}")
     return _read(path)
 
 
@@ -96,13 +96,13 @@ def _read(path: Path) -> Recipe:
         raise UserError(f"the recipe {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
         raise UserError(f"the recipe {path} must map options to values; got a {type(tree).__name__}")
-    claim = None if "claim" not in tree else typed(Claim, tree["claim"], f"{path.name}: claim")
+    claim = None if "claim" not in tree else from_mapping(Claim, tree["claim"], f"{path.name}: claim")
     if claim is not None and claim.kind not in KINDS:
         raise UserError(f"{path.name}: claim: there is no kind {claim.kind!r}; {nearest(claim.kind, list(KINDS))}")
     return Recipe(path.stem, str(tree.get("summary", "")), claim, path)
 
 
-def typed(kind: type[T], tree: Any, where: str) -> T:
+def from_mapping(kind: type[T], tree: Any, where: str) -> T:
     """A dataclass from a mapping.
 
     Raises:
@@ -110,10 +110,10 @@ def typed(kind: type[T], tree: Any, where: str) -> T:
     """
     if not isinstance(tree, Mapping):
         raise UserError(f"{where}: a mapping of {', '.join(_names(kind))} was expected; got {tree!r}")
-    known = _names(kind)
+    names = _names(kind)
     for key in tree:
-        if key not in known:
-            raise UserError(f"{where}: there is no entry {key!r}; {nearest(str(key), known)}")
+        if key not in names:
+            raise UserError(f"{where}: there is no entry {key!r}; {nearest(str(key), names)}")
     try:
         return kind(**tree)
     except TypeError as error:
@@ -124,29 +124,29 @@ def _names(kind: Any) -> list[str]:
     return [f.name for f in fields(kind)]
 
 
-def merged(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``tree`` with ``changes`` laid over it, mapping by mapping; both are left as they were."""
     result = copy.deepcopy(dict(tree))
     for key, value in changes.items():
         before = result.get(key)
         both = isinstance(before, dict) and isinstance(value, Mapping)
-        result[key] = merged(before, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]  # both are mappings
+        result[key] = merge(before, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]  # both are mappings
     return result
 
 
-def filled(tree: Any, values: Mapping[str, Any]) -> Any:
+def fill_blanks(tree: Any, values: Mapping[str, Any]) -> Any:
     """``tree`` with every text ``$name`` replaced by the value of that name; others stay as they are."""
     if isinstance(tree, Mapping):
-        return {key: filled(part, values) for key, part in tree.items()}
+        return {key: fill_blanks(part, values) for key, part in tree.items()}
     if isinstance(tree, list):
-        return [filled(part, values) for part in tree]
+        return [fill_blanks(part, values) for part in tree]
     if isinstance(tree, str) and tree.startswith("$") and tree[1:] in values:
         return copy.deepcopy(values[tree[1:]])
     return tree
 
 
 def blanks(tree: Any) -> set[str]:
-    """The names that `filled` would replace."""
+    """The names that `fill_blanks` would replace."""
     if isinstance(tree, Mapping):
         return set().union(*(blanks(part) for part in tree.values()))
     if isinstance(tree, list):

@@ -9,15 +9,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.announced_gains import run_gains
 from buttress.claims.document import readable, write_document
-from buttress.claims.gains import run_gains
-from buttress.claims.judge import judged_again, verdicts
+from buttress.claims.judge import judge_again, verdicts
 from buttress.claims.pictures import refuse_foreign, write_pictures
 from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim, find, recipes
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
-from buttress.claims.worker_pool import working
+from buttress.claims.worker_pool import open_work
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
@@ -64,8 +64,8 @@ def reproduce(
     """
     recipe = find(name)
     if recipe.claim is None:
-        known = ", ".join(other.name for other in recipes() if other.claim is not None)
-        raise UserError(f"the recipe {name!r} holds no claim; these do: {known}")
+        names = ", ".join(other.name for other in recipes() if other.claim is not None)
+        raise UserError(f"the recipe {name!r} holds no claim; these do: {names}")
     whole("seeds", seeds)
     claim, start = recipe.claim, time.perf_counter()
     document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
@@ -73,28 +73,28 @@ def reproduce(
         raise UserError("claim: checks: at least one is needed")
     if judge:
         readable(out, document)
-        return _finish(_judged(recipe.name, claim, out), out, document, reporter)
+        return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if folder.exists() and any(folder.iterdir()) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
     readable(out, document)  # now, not after an hour
-    asked = settings.get("pictures")
-    refuse_foreign(asked if isinstance(asked, dict) else (), out, recipe.name)  # a table refuses all else
-    found = _found(claim, settings, seeds, folder, data_dir, workers, out, reporter)
-    if "pictures" in found:
-        found["pictures"] = write_pictures(found["pictures"], out, recipe.name)
+    pictures = settings.get("pictures")
+    refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
+    measurements = _measure(claim, settings, seeds, folder, data_dir, workers, out, reporter)
+    if "pictures" in measurements:
+        measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
         "recipe": recipe.name,
         "source": claim.source,
         "statement": claim.statement,
         "kind": claim.kind,
-        **verdicts(claim, found["checks"]),
+        **verdicts(claim, measurements["checks"]),
         "scale": scale,
         "seeds": seeds,
         "note": note,
         "silent": claim.silent,
-        **found,
+        **measurements,
         # Without the folders of this machine, which mean nothing elsewhere.
         "command": f"buttress reproduce {recipe.name} --scale {scale} --seeds {seeds}",
         "commit": commit(),
@@ -107,14 +107,14 @@ def reproduce(
     return _finish(result, out, document, reporter)
 
 
-def _judged(name: str, claim: Claim, out: Path) -> dict[str, Any]:
+def _judge_stored(name: str, claim: Claim, out: Path) -> dict[str, Any]:
     path = out / f"{name}.json"
     if not path.is_file():
         raise UserError(f"there is no {path} to judge: leave --judge out to measure first")
     result = read_result(path)
     if result["recipe"] != name:
         raise UserError(f"{path} is a result of {result['recipe']}, not of {name}")
-    return {**judged_again(result, claim), "judged": {"commit": commit(), "date": _today()}}
+    return {**judge_again(result, claim), "judged": {"commit": commit(), "date": _today()}}
 
 
 def _finish(result: dict[str, Any], out: Path, document: Path, reporter: Reporter) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _today() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
 
 
-def _found(
+def _measure(
     claim: Claim,
     settings: dict[str, Any],
     seeds: int,
@@ -143,12 +143,12 @@ def _found(
 ) -> dict[str, Any]:
     if claim.kind == "gains":
         return {**run_gains(claim, out), "job_seconds": 0.0}
-    with working(folder, data_dir, workers, reporter) as work:
+    with open_work(folder, data_dir, workers, reporter) as work:
         if claim.kind == "profiles":
-            found = run_profiles(claim, settings, seeds, work)
+            result = run_profiles(claim, settings, seeds, work)
         else:
-            found = Table(claim, settings, seeds, work).run()
-    return {**found, "job_seconds": round(work.seconds, 1)}
+            result = Table(claim, settings, seeds, work).run()
+    return {**result, "job_seconds": round(work.seconds, 1)}
 
 
 def commit() -> str:

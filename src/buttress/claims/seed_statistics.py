@@ -25,46 +25,46 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": mean, "sd": sd, "seeds": list(values)}
 
 
-def paired(values: Sequence[float]) -> dict[str, Any]:
+def paired_difference(values: Sequence[float]) -> dict[str, Any]:
     """`spread` of paired differences, with the 95 % interval of their mean by Student's t.
 
     The interval is None without a deviation, and where that is 0: a few seeds that agree to the digit, such as a
     monitor that fires in all, do not tell how far others would be.
     """
-    found = spread(values)
+    summary = spread(values)
     low = high = None
-    if found["sd"]:
+    if summary["sd"]:
         from scipy.stats import t
 
-        half = float(t.ppf(0.975, len(values) - 1)) * found["sd"] / math.sqrt(len(values))
-        low, high = found["mean"] - half, found["mean"] + half
-    return {**found, "low": low, "high": high}
+        half = float(t.ppf(0.975, len(values) - 1)) * summary["sd"] / math.sqrt(len(values))
+        low, high = summary["mean"] - half, summary["mean"] + half
+    return {**summary, "low": low, "high": high}
 
 
-def certain(value: float, seeds: int) -> dict[str, Any]:
-    """As `paired`, of a difference that is known and the same for every seed."""
-    return {**paired([value] * seeds), "low": value, "high": value}
+def certain_difference(value: float, seeds: int) -> dict[str, Any]:
+    """As `paired_difference`, of a difference that is known and the same for every seed."""
+    return {**paired_difference([value] * seeds), "low": value, "high": value}
 
 
-def summed(values: Sequence[float | str]) -> dict[str, Any]:
+def summarise(values: Sequence[float | str]) -> dict[str, Any]:
     """A figure over seeds: `spread` of numbers, and the list of texts."""
     numbers = [value for value in values if not isinstance(value, str)]
     return spread(numbers) if len(numbers) == len(values) else {"values": [str(value) for value in values]}
 
 
-def shifted(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
+def shift(difference: Mapping[str, Any], by: float) -> dict[str, Any]:
     """A paired difference with so much added to it."""
     return {key: None if difference[key] is None else difference[key] + by for key in ("mean", "low", "high")}
 
 
-def differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
+def row_differences(better: Mapping[str, Any], than: Mapping[str, Any], column: str) -> dict[str, Any]:
     """Label of each attack -> paired differences of two rows in one column, seed by seed."""
-    found = {}
+    by_label = {}
     for label, values in better["accuracy"].items():
         pairs = zip(values[column]["seeds"], than["accuracy"][label][column]["seeds"], strict=True)
         # Rounded, so that equal sums of accuracies differ by 0 and not by the rounding of floats.
-        found[label] = paired([round(mine - other, 9) for mine, other in pairs])
-    return found
+        by_label[label] = paired_difference([round(mine - other, 9) for mine, other in pairs])
+    return by_label
 
 
 _ROUNDING = 1e-9  # points: a smaller mean is what is left of differences that cancel
@@ -88,8 +88,8 @@ def overall(verdicts: Sequence[str]) -> str:
 
     Checks that cannot fail are not counted; with no others, nothing is reproduced.
     """
-    counted = [v for v in verdicts if v != CANNOT_FAIL]
-    if counted and all(v == REPRODUCED for v in counted):
+    informative = [v for v in verdicts if v != CANNOT_FAIL]
+    if informative and all(v == REPRODUCED for v in informative):
         return REPRODUCED
-    directed = sum(v != NOT for v in counted)
-    return NOT if 2 * directed <= len(counted) else DIRECTION
+    in_direction = sum(v != NOT for v in informative)
+    return NOT if 2 * in_direction <= len(informative) else DIRECTION

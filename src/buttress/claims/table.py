@@ -8,17 +8,15 @@ from typing import Any
 
 from buttress.audits import Audit
 from buttress.claims import error_split as errors
-from buttress.claims import passes as spending
-from buttress.claims import sources
+from buttress.claims import training_cost, transfer_sources
 from buttress.claims.build import build
-from buttress.claims.checks import Checks
 from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
-from buttress.claims.history import PARTS
-from buttress.claims.jobs import FIRED
-from buttress.claims.passes import PASSES
+from buttress.claims.figures import FIRED, HISTORY_PATHS
 from buttress.claims.pictures import Pictures
-from buttress.claims.recipe import Claim, blanks, filled, typed
-from buttress.claims.seed_statistics import R_AND_G, differences, spread, summed
+from buttress.claims.recipe import Claim, blanks, fill_blanks, from_mapping
+from buttress.claims.seed_statistics import R_AND_G, row_differences, spread, summarise
+from buttress.claims.table_checks import TableChecks
+from buttress.claims.training_cost import PASSES
 from buttress.claims.worker_pool import Job, Work
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
@@ -40,8 +38,8 @@ class Table:
 
     def __init__(self, claim: Claim, settings: Mapping[str, Any], seeds: int, work: Work) -> None:
         self.claim, self.settings, self.seeds, self.work = claim, dict(settings), seeds, work
-        self.experiment = typed(Experiment, settings, "claim: experiment")
-        self.rows = [typed(Row, row, "claim: experiment: rows") for row in self.experiment.rows]
+        self.experiment = from_mapping(Experiment, settings, "claim: experiment")
+        self.rows = [from_mapping(Row, row, "claim: experiment: rows") for row in self.experiment.rows]
         self.names = [row.name for row in self.rows]
         for name in self.names:
             if not isinstance(name, str):
@@ -49,7 +47,7 @@ class Table:
         self.sweeps: list[dict[str, Any]] = []
         self.setups = dict(self.experiment.setups)
         self.pictures = Pictures(self.experiment.pictures, self.names)
-        self.checks = Checks(claim, self.experiment, self.rows, seeds)
+        self.checks = TableChecks(claim, self.experiment, self.rows, seeds)
         self._check()
 
     def run(self) -> dict[str, Any]:
@@ -71,8 +69,8 @@ class Table:
             "setups": self.setups,
             "sweeps": self.sweeps,
             "rows": rows,
-            "checks": self.checks.judged(rows),
-            "regularised": self._regularised(rows),
+            "checks": self.checks.judge(rows),
+            "regularised": self._compare_with_bases(rows),
             **({"pictures": pictures} if pictures else {}),
         }
 
@@ -81,52 +79,52 @@ class Table:
     def _match(self) -> None:
         if self.experiment.match is None:
             return
-        match = typed(Match, self.experiment.match, "claim: experiment: match")
+        match = from_mapping(Match, self.experiment.match, "claim: experiment: match")
         row = self.rows[self._index(match.row)]
         if row.name not in self.claim.published:
             raise UserError(f"claim: experiment: match: the row {row.name!r} has no published numbers to come near to")
         published = self.claim.published[row.name]
         blank, attacks = self.setups, [{"attack": match.attack}]
-        tried = []
+        scores = []
         for value in match.values:
-            self.setups = filled(blank, {match.name: value})
+            self.setups = fill_blanks(blank, {match.name: value})
             jobs = [self._job(row, row.defence, seed, "val", attacks) for seed in self._sweep_seeds()]
-            found = [next(iter(r["accuracy"].values())) for r in self.work.run(jobs, f"{match.name} {value}")]
-            columns = [sum(values) / len(values) for values in zip(*found, strict=True)]
+            accuracies = [next(iter(r["accuracy"].values())) for r in self.work.run(jobs, f"{match.name} {value}")]
+            columns = [sum(values) / len(values) for values in zip(*accuracies, strict=True)]
             away = [abs(mine - theirs) for mine, theirs in zip(columns, published, strict=False)]
-            tried.append({"choice": {match.name: value}, "score": -sum(away) / len(away)})
-        best = max(tried, key=lambda entry: entry["score"])
-        self.setups = filled(blank, best["choice"])
-        self.sweeps.append({"row": match.row, "by": "distance to the published row", "tried": tried, "chosen": best})
+            scores.append({"choice": {match.name: value}, "score": -sum(away) / len(away)})
+        best = max(scores, key=lambda entry: entry["score"])
+        self.setups = fill_blanks(blank, best["choice"])
+        self.sweeps.append({"row": match.row, "by": "distance to the published row", "tried": scores, "chosen": best})
 
     def _choose(self) -> dict[str, Any]:
         """The defence of each row with its blanks filled; rows wait for the rows that they build on."""
-        chosen: dict[str, Any] = {}
-        while len(chosen) < len(self.rows):
+        defences: dict[str, Any] = {}
+        while len(defences) < len(self.rows):
             ready = [
                 row
                 for row in self.rows
-                if row.name not in chosen and blanks(row.defence) & set(self.names) <= set(chosen)
+                if row.name not in defences and blanks(row.defence) & set(self.names) <= set(defences)
             ]
             if not ready:
                 raise UserError("claim: experiment: rows build on each other in a circle")
-            chosen |= self._best({row.name: filled(row.defence, chosen) for row in ready})
-        return chosen
+            defences |= self._best({row.name: fill_blanks(row.defence, defences) for row in ready})
+        return defences
 
     def _best(self, defences: Mapping[str, Any]) -> dict[str, Any]:
         """Each of these rows' best defence, among its choices."""
         options = {name: _combinations(self.rows[self._index(name)].choose) for name in defences}
         open_ = [name for name in defences if len(options[name]) > 1]
-        best = {name: filled(defences[name], options[name][0]) for name in defences}
+        best = {name: fill_blanks(defences[name], options[name][0]) for name in defences}
         if not open_:
             return best
         if self.experiment.sweep is None:
             raise UserError(f"claim: experiment: row {open_[0]!r} has a choice, but no sweep says how to make it")
-        sweep = typed(Sweep, self.experiment.sweep, "claim: experiment: sweep")
+        sweep = from_mapping(Sweep, self.experiment.sweep, "claim: experiment: sweep")
         attacks = [{"attack": sweep.attack, "inputs": sweep.inputs}]
         tasks = [(name, choice, seed) for name in open_ for choice in options[name] for seed in self._sweep_seeds()]
         jobs = [
-            self._job(self.rows[self._index(name)], filled(defences[name], choice), seed, "val", attacks)
+            self._job(self.rows[self._index(name)], fill_blanks(defences[name], choice), seed, "val", attacks)
             for name, choice, seed in tasks
         ]
         results = iter(self.work.run(jobs, "choices on validation data"))
@@ -136,12 +134,14 @@ class Table:
                 scores = [sum(next(iter(next(results)["accuracy"].values()))) for _ in self._sweep_seeds()]
                 tried.append({"choice": choice, "score": sum(scores) / len(scores), "seeds": scores})
             top = max(tried, key=lambda entry: entry["score"])
-            best[name] = filled(defences[name], top["choice"])
+            best[name] = fill_blanks(defences[name], top["choice"])
             self.sweeps.append({"row": name, "by": f"{R_AND_G} on validation data", "tried": tried, "chosen": top})
         return best
 
     def _sweep_seeds(self) -> range:
-        count = typed(Sweep, self.experiment.sweep, "claim: experiment: sweep").seeds if self.experiment.sweep else 1
+        count = (
+            from_mapping(Sweep, self.experiment.sweep, "claim: experiment: sweep").seeds if self.experiment.sweep else 1
+        )
         return range(_SWEEP_SEED, _SWEEP_SEED + count)
 
     def _job(
@@ -165,7 +165,7 @@ class Table:
 
     def _pictures(self, defences: Mapping[str, Any], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
         histories = {
-            name: [result["history"] for result in found] for name, found in results.items() if "history" in found[0]
+            name: [result["history"] for result in runs] for name, runs in results.items() if "history" in runs[0]
         }
         first = next(iter(self.setups))
         networks = {
@@ -174,16 +174,18 @@ class Table:
         return self.pictures.draw(networks, histories, max(self.experiment.eps), self.work)
 
     def _attacks(self, defences: Mapping[str, Any], seed: int) -> list[Mapping[str, Any]]:
-        return [sources.resolved(entry, self.setups, defences, seed) for entry in self.experiment.attacks]
+        return [
+            transfer_sources.resolve_sources(entry, self.setups, defences, seed) for entry in self.experiment.attacks
+        ]
 
     def _figures(self, row: Row) -> dict[str, Any]:
         """What is measured of this row beside its accuracy."""
-        asked = self.experiment.figures
-        return {name: figure for name, figure in asked.items() if row.name in (figure.get("rows") or [row.name])}
+        figures = self.experiment.figures
+        return {name: figure for name, figure in figures.items() if row.name in (figure.get("rows") or [row.name])}
 
     def _setup(self, row: Row) -> dict[str, Any]:
-        found: dict[str, Any] = self.setups[row.setup or next(iter(self.setups))]
-        return found
+        setup: dict[str, Any] = self.setups[row.setup or next(iter(self.setups))]
+        return setup
 
     # -- results -----------------------------------------------------------------------------------------------------
 
@@ -197,7 +199,7 @@ class Table:
             }
             accuracy[label] = {**columns, R_AND_G: spread([sum(run) for run in runs])}
         names = list(results[0].get("figures", {}))
-        figures = {name: summed([result["figures"][name] for result in results]) for name in names}
+        figures = {name: summarise([result["figures"][name] for result in results]) for name in names}
         return {
             **({"figures": figures} if figures else {}),
             "name": row.name,
@@ -206,27 +208,27 @@ class Table:
             "accuracy": accuracy,
             **({"errors": errors.split(accuracy, self.experiment.eps)} if self.experiment.errors else {}),
             "seconds": spread([result["seconds"]["training"] for result in results]),
-            "cost": spending.cost(self._setup(row), defence),
+            "cost": training_cost.cost(self._setup(row), defence),
             "parameters": results[0].get("parameters"),  # not in results of earlier versions
         }
 
-    def _regularised(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _compare_with_bases(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Each row that regularises layers of another row's training, compared with that row."""
-        found = []
+        comparisons = []
         for row, measured in zip(self.rows, rows, strict=True):
             regularises = isinstance(row.defence, dict) and row.defence.get("name") == "layer-regularised"
             base = row.defence.get("base") if regularises else None
             if not (isinstance(base, str) and base[1:] in self.names):
                 continue
-            found.append(
+            comparisons.append(
                 {
                     "row": row.name,
                     "base": base[1:],
                     "measure": row.defence.get("measure", "centred"),
-                    "under": differences(measured, rows[self._index(base[1:])], R_AND_G),
+                    "under": row_differences(measured, rows[self._index(base[1:])], R_AND_G),
                 }
             )
-        return found
+        return comparisons
 
     def _index(self, name: str) -> int:
         if name not in self.names:
@@ -237,25 +239,24 @@ class Table:
         """Refuse before the first training what would fail after the last."""
         figures: object = self.experiment.figures
         if not isinstance(figures, Mapping):
-            told = f"a mapping from names to figures was expected; got {figures!r}"
-            raise UserError(f"claim: experiment: figures: {told}")
+            problem = f"a mapping from names to figures was expected; got {figures!r}"
+            raise UserError(f"claim: experiment: figures: {problem}")
         for name, figure in self.experiment.figures.items():
-            asked = typed(Figure, figure, f"claim: experiment: figures: {name}")
-            if not isinstance(asked.history, str):
-                raise UserError(f"claim: experiment: figures: {name}: history must be a text; got {asked.history!r}")
-            if (asked.audit is None) != bool(asked.history):
+            spec = from_mapping(Figure, figure, f"claim: experiment: figures: {name}")
+            if not isinstance(spec.history, str):
+                raise UserError(f"claim: experiment: figures: {name}: history must be a text; got {spec.history!r}")
+            if (spec.audit is None) != bool(spec.history):
                 raise UserError(f"claim: experiment: figures: {name}: either audit or history is needed")
-            if asked.history and asked.path not in PARTS:
-                raise UserError(
-                    f"claim: experiment: figures: {name}: of a history path is {', '.join(PARTS)}; got {asked.path!r}"
-                )
-            if not isinstance(asked.path, str):
-                raise UserError(f"claim: experiment: figures: {name}: path must be a text; got {asked.path!r}")
-            for only in asked.rows:
+            if spec.history and spec.path not in HISTORY_PATHS:
+                paths = ", ".join(HISTORY_PATHS)
+                raise UserError(f"claim: experiment: figures: {name}: of a history path is {paths}; got {spec.path!r}")
+            if not isinstance(spec.path, str):
+                raise UserError(f"claim: experiment: figures: {name}: path must be a text; got {spec.path!r}")
+            for only in spec.rows:
                 self._index(only)
             if name in (FIRED, PASSES):
                 raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
-        sources.refuse_wrong(self.experiment, self.names)
+        transfer_sources.refuse_wrong(self.experiment, self.names)
         if self.experiment.errors:
             errors.refuse_wrong(self.experiment.eps)
         match = self.experiment.match or {}
@@ -278,7 +279,7 @@ class Table:
     def _build_all(self) -> None:
         """Build what jobs will build, so that a wrong name or setting is told now."""
         for row in self.rows:
-            build(Defence, spending.first_choice(row.name, self.rows))
+            build(Defence, training_cost.first_choice(row.name, self.rows))
             build(Training, self._setup(row).get("training", {}))
         for figure in self.experiment.figures.values():
             if figure.get("audit") is not None:

@@ -47,24 +47,24 @@ class Work:
     ) -> None:
         self.folder, self.pool, self.reporter = folder, pool, reporter
         self.data_dir = None if data_dir is None else str(data_dir.resolve())
-        self.seconds = 0.0  # of all jobs asked for, those done before included
+        self.seconds = 0.0  # of all jobs, those done before included
 
     def run(self, jobs: Sequence[Job], title: str) -> list[Result]:
         """The results of ``jobs``, in their order; those in the folder already are not run again."""
         keys = [key_of(job) for job in jobs]
-        found = {key: result for key in keys if (result := self._kept(key)) is not None}
-        missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in found}
-        self.reporter.line(f"{title}: {len(set(keys))} jobs, {len(found)} of them done before")
+        results = {key: result for key in keys if (result := self._stored(key)) is not None}
+        missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in results}
+        self.reporter.line(f"{title}: {len(set(keys))} jobs, {len(results)} of them done before")
         progress = self.reporter.watch(title)
         for key, result in self._results(missing):
             write_text(self.folder / f"{key}.json", json.dumps({"job": missing[key], "result": result}))
-            found[key] = result
+            results[key] = result
             if progress is not None:
-                progress(len(found) / len(set(keys)), {})
-        self.seconds += sum(sum(found[key]["seconds"].values()) for key in set(keys))
-        return [found[key] for key in keys]
+                progress(len(results) / len(set(keys)), {})
+        self.seconds += sum(sum(results[key]["seconds"].values()) for key in set(keys))
+        return [results[key] for key in keys]
 
-    def _kept(self, key: str) -> Result | None:
+    def _stored(self, key: str) -> Result | None:
         try:
             result: Result = json.loads((self.folder / f"{key}.json").read_text())["result"]
         except (OSError, ValueError, KeyError):
@@ -107,7 +107,7 @@ def _end_with(sentinel: int) -> None:
 
 
 @contextmanager
-def working(folder: Path, data_dir: Path | None, workers: int, reporter: Reporter) -> Iterator[Work]:
+def open_work(folder: Path, data_dir: Path | None, workers: int, reporter: Reporter) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
     whole("workers", workers, 0)
     if workers == 0:

@@ -42,13 +42,13 @@ def write(
     """
     if not networks:
         raise UserError("a report needs the findings of at least one network; got none")
-    shown = {"title": title, "headline": headline, "severity": severity}
-    facts = {**facts, **{name: value for name, value in shown.items() if value is not None}}
+    headings = {"title": title, "headline": headline, "severity": severity}
+    facts = {**facts, **{name: value for name, value in headings.items() if value is not None}}
     text = to_json(networks, facts)
     path = Path(folder) / "findings.json"
     if path.exists():
         read(path)
-    return _put(path.with_name("report.html"), page(networks, facts), {path: text})
+    return _write_files(path.with_name("report.html"), page(networks, facts), {path: text})
 
 
 def rewrite(findings: str | Path) -> Path:
@@ -58,10 +58,10 @@ def rewrite(findings: str | Path) -> Path:
         UserError: when the file is missing or is something else.
     """
     networks, facts = read(findings)
-    return _put(Path(findings).with_name("report.html"), page(networks, facts), {})
+    return _write_files(Path(findings).with_name("report.html"), page(networks, facts), {})
 
 
-def _put(path: Path, html: str, others: Mapping[Path, str]) -> Path:
+def _write_files(path: Path, html: str, others: Mapping[Path, str]) -> Path:
     """Replace the files, each in one step, once it is sure that the page there is ours."""
     if path.exists() and MARK.encode() not in path.read_bytes()[:2000]:
         raise UserError(f"{path} was not written by buttress: move it away or choose another folder")

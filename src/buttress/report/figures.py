@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from buttress.report.text import plotted
+from buttress.report.text import escape_label
 
 # Told apart by colour-blind readers too, and of a lightness that stands on white and on near-black.
 COLOURS = ("#2f7ed8", "#e07b1a", "#1a9e82", "#b457c9", "#d9486e", "#8a7f2d", "#5b6ee1", "#6f7885")
@@ -39,7 +39,7 @@ def fill(template: str, **values: Any) -> str:
 
 
 def figure(traces: Sequence[Trace], layout: Mapping[str, Any], label: str, height: int = 400) -> str:
-    """HTML of a figure; texts in it are `plotted` already.
+    """HTML of a figure; texts in it are escaped by `escape_label` already.
 
     Args:
         traces: plotly traces as plain data.
@@ -64,4 +64,4 @@ def rgba(colour: str, alpha: float) -> str:
 
 def line_name(network: str, what: str, several: bool) -> str:
     """A legend entry: the network is named only where there are several."""
-    return plotted(f"{network} · {what}" if several else what)
+    return escape_label(f"{network} · {what}" if several else what)

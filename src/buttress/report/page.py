@@ -20,12 +20,12 @@ _PLACED = ("title", "headline", "severity", "command", "versions")
 
 def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]]:
     """Findings that answer one question, by network: of one kind, and of one title where a network has several."""
-    counts = [Counter(f.kind for f in found) for found in networks.values()]
+    counts = [Counter(f.kind for f in findings) for findings in networks.values()]
     several = {kind for count in counts for kind, times in count.items() if times > 1}
     grouped: dict[tuple[str, str, int], dict[str, Finding]] = {}
-    for name, found in networks.items():
+    for name, findings in networks.items():
         seen: Counter[tuple[str, str]] = Counter()
-        for finding in found:
+        for finding in findings:
             key = finding.kind, finding.title if finding.kind in several else ""
             seen[key] += 1
             grouped.setdefault((*key, seen[key]), {})[name] = finding
@@ -35,25 +35,25 @@ def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]
 def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
     """The most serious severity found in the last network, which is where a comparison arrives; "info" for none."""
     order = get_args(Severity)
-    found = [order.index(f.severity) for findings in list(networks.values())[-1:] for f in findings]
-    severity: Severity = order[max(found)] if found else "info"
+    severities = [order.index(f.severity) for findings in list(networks.values())[-1:] for f in findings]
+    severity: Severity = order[max(severities)] if severities else "info"
     return severity
 
 
-def told_once(keys: Sequence[Key]) -> list[Key]:
+def without_duplicates(keys: Sequence[Key]) -> list[Key]:
     """Without figures that others with the same label and note hold already, as two kinds tell clean accuracy."""
-    kept: list[Key] = []
+    unique: list[Key] = []
     for key in keys:
-        alike = [i for i, known in enumerate(kept) if (known.label, known.note) == (key.label, key.note)]
-        if any(_within(key, kept[i]) for i in alike):
+        alike = [i for i, other in enumerate(unique) if (other.label, other.note) == (key.label, key.note)]
+        if any(_within(key, unique[i]) for i in alike):
             continue
-        within = [i for i in alike if _within(kept[i], key)]
+        within = [i for i in alike if _within(unique[i], key)]
         if within:  # the fuller one, in the place of the first that it holds
-            kept[within[0]] = key
-            kept = [known for i, known in enumerate(kept) if i not in within[1:]]
+            unique[within[0]] = key
+            unique = [other for i, other in enumerate(unique) if i not in within[1:]]
         else:
-            kept.append(key)
-    return kept
+            unique.append(key)
+    return unique
 
 
 def _within(one: Key, other: Key) -> bool:
@@ -68,11 +68,11 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         facts: as for `buttress.report.write`, with "title", "headline" and perhaps "severity".
     """
     grouped = groups(networks)
-    drawn = [draw(group) for group in grouped]
-    keys = told_once([key for section in drawn for key in section.keys])
+    sections = [draw(group) for group in grouped]
+    keys = without_duplicates([key for section in sections for key in section.keys])
     plain = {k: v for k, v in facts.items() if k not in _PLACED and not isinstance(v, Mapping | list | tuple)}
     folded = {k: nested(v) for k, v in facts.items() if k not in _PLACED and isinstance(v, Mapping | list | tuple)}
-    plots = any('class="plot"' in section.html for section in drawn)
+    plots = any('class="plot"' in section.html for section in sections)
     return fill(
         "page.html",
         mark=MARK,
@@ -81,7 +81,7 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         severity=facts.get("severity") or worst(networks),
         words=_WORDS,
         networks=list(networks),
-        sections=list(zip(grouped, drawn, strict=True)),
+        sections=list(zip(grouped, sections, strict=True)),
         keys=keys,
         many=_MANY,
         command=facts.get("command"),

@@ -52,6 +52,6 @@ def some(names: Sequence[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + more if names else "none"
 
 
-def plotted(text: str) -> str:
+def escape_label(text: str) -> str:
     """A text for a figure, whose labels know some tags: these lose their meaning."""
     return html.escape(str(text), quote=False)

@@ -72,6 +72,7 @@ HONEST = {
 }
 
 
+@pytest.mark.representatives(name=["standard", "PGD-AT"])
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_networks_raise_no_alarm(name, split):
     model = broken.trained(broken.network(seed=2), HONEST[name](), optimiser=Optimiser(lr=3e-3))
@@ -103,6 +104,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.representatives(name=["quantised input", "detached input", "rounding in use only", "made-up gradient"])
 @pytest.mark.parametrize("name", BROKEN)
 def test_wrapped_networks_are_told(name, plain, split):
     defend, check, reason, attack = BROKEN[name]
@@ -149,6 +151,7 @@ RANDOM = {
 }
 
 
+@pytest.mark.representatives(name=["stochastic activation pruning"])
 @pytest.mark.parametrize("name", RANDOM)
 def test_networks_that_draw_are_told(name, plain, split):
     """Both attacks are judged by the mean of fresh passes at their points: a lucky pass proves nothing."""

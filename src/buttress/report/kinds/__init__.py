@@ -54,5 +54,5 @@ def share_key(label: str, shares: Mapping[str, float], note: str = "") -> Key:
 def draw(findings: Mapping[str, Finding]) -> Section:
     """Draw the findings of one kind, by network, with that kind's renderer or else as tables."""
     kind = next(iter(findings.values())).kind
-    drawn: Section = renderer.get(kind if kind in renderer.names() else "table")(findings)
-    return drawn
+    section: Section = renderer.get(kind if kind in renderer.names() else "table")(findings)
+    return section

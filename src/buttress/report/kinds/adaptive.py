@@ -1,4 +1,4 @@
-"""What remains against an attacker who knows the network: each attack, the worst case, ablations, a curve."""
+"""Robust accuracy against an attacker who knows the network: each attack, the worst case, ablations, a curve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, SYMBOLS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
-from buttress.report.text import interval, number, percent, plotted, seconds
+from buttress.report.text import escape_label, interval, number, percent, seconds
 from buttress.threat import budget_text
 
 
@@ -16,13 +16,13 @@ from buttress.threat import budget_text
 def adaptive(findings: Mapping[str, Finding]) -> Section:
     """Networks below each other, each with a table of its attacks; one figure for all."""
     data = {name: finding.data for name, finding in findings.items() if finding.data}
-    parts = {name: _part(found) for name, found in data.items()}
+    parts = {name: _part(entry) for name, entry in data.items()}
     html = fill("adaptive.html", parts=parts, several=len(data) > 1, curve=_curve(data))
     keys = []
-    for entry, label in (("worst", "Worst case of adaptive attacks"), ("reference", "The usual attack alone")):
-        shares = {name: found[entry]["accuracy"] for name, found in data.items() if found.get(entry)}
+    for key, label in (("worst", "Worst case of adaptive attacks"), ("reference", "The usual attack alone")):
+        shares = {name: entry[key]["accuracy"] for name, entry in data.items() if entry.get(key)}
         if shares:
-            keys.append(share_key(label, shares, "inputs that are right and stand"))
+            keys.append(share_key(label, shares, "inputs classified correctly before and after the attack"))
     return Section(html if parts else "", tuple(keys))
 
 
@@ -31,7 +31,7 @@ def _part(data: Mapping[str, Any]) -> dict[str, Any]:
         "rows": [_row(row) for row in data.get("rows", [])],
         "worst": _share(data.get("worst")),
         "ablations": [
-            [row["label"], *_share(row.get("clean")), *_share(row.get("reference"))] for row in _ablated(data)
+            [row["label"], *_share(row.get("clean")), *_share(row.get("reference"))] for row in _ablations(data)
         ],
         "not_run": [(row["label"], row["reason"]) for row in data.get("not_run", [])],
         "facts": _facts(data),
@@ -40,11 +40,11 @@ def _part(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ablated(data: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _ablations(data: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """The network itself, and its ablations, where it offers such."""
-    found: Sequence[Mapping[str, Any]] = data.get("ablations", [])
+    rows: Sequence[Mapping[str, Any]] = data.get("ablations", [])
     itself = {"label": "the network itself", "clean": data.get("clean"), "reference": data.get("reference")}
-    return [itself, *found] if found else []
+    return [itself, *rows] if rows else []
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,50 +53,50 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"label": row["label"], "cells": [*cells, seconds(row.get("seconds"))], "marked": row.get("missed", 0) > 0}
 
 
-def _share(found: Mapping[str, Any] | None) -> tuple[str, str]:
+def _share(result: Mapping[str, Any] | None) -> tuple[str, str]:
     """A share and its interval, as text."""
-    if found is None:
+    if result is None:
         return "–", ""
-    return percent(found["accuracy"]), interval(found.get("low"), found.get("high"))
+    return percent(result["accuracy"]), interval(result.get("low"), result.get("high"))
 
 
 def _facts(data: Mapping[str, Any]) -> str:
-    told = [f"{data['norm']} ε = {budget_text(data['eps'])}"] if "eps" in data else []
-    told += [f"{data['inputs']:,} inputs"] if "inputs" in data else []
-    told += [f"seed {data['seed']}"] if "seed" in data else []
+    facts = [f"{data['norm']} ε = {budget_text(data['eps'])}"] if "eps" in data else []
+    facts += [f"{data['inputs']:,} inputs"] if "inputs" in data else []
+    facts += [f"seed {data['seed']}"] if "seed" in data else []
     total = data.get("total") or {}
     if "forwards" in total:
         passes = f"{number(total['forwards'])} forward and {number(total['backwards'])} backward passes"
-        told += [f"all attacks together {passes} an input"]
-    told += ["the network draws at random: judged by the mean of fresh passes"] if data.get("random") else []
-    return ", ".join(told)
+        facts += [f"all attacks together {passes} an input"]
+    facts += ["the network draws at random: judged by the mean of fresh passes"] if data.get("random") else []
+    return ", ".join(facts)
 
 
 def _curve(data: Mapping[str, Mapping[str, Any]]) -> str:
     """Accuracy over budgets, and the worst case at the one in question."""
     traces: list[Trace] = []
     label = ""
-    for i, (name, found) in enumerate(data.items()):
-        points = found.get("curve") or []
+    for i, (name, entry) in enumerate(data.items()):
+        points = entry.get("curve") or []
         if not points:
             continue
-        label = found.get("curve_label", "")
+        label = entry.get("curve_label", "")
         colour = pick(COLOURS, i)
         curve: Trace = {
             "type": "scatter",
             "mode": "lines+markers",
             "x": [point["eps"] for point in points],
             "y": [point["accuracy"] for point in points],
-            "name": plotted(name),
+            "name": escape_label(name),
             "line": {"color": colour},
             "marker": {"symbol": pick(SYMBOLS, i), "size": 6},
         }
         worst: Trace = {
             "type": "scatter",
             "mode": "markers",
-            "x": [found.get("eps")],
-            "y": [(found.get("worst") or {}).get("accuracy")],
-            "name": plotted(f"{name}, worst case"),
+            "x": [entry.get("eps")],
+            "y": [(entry.get("worst") or {}).get("accuracy")],
+            "name": escape_label(f"{name}, worst case"),
             "marker": {"symbol": "x", "size": 11, "color": colour},
         }
         traces += [curve, worst]

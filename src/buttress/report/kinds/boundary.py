@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
-from buttress.report.text import plotted
+from buttress.report.text import escape_label
 
 _SCALE = [[0.0, "#6ea8e6"], [0.5, "#e9eaec"], [1.0, "#eda25c"]]
 _INK = "#20242b"  # the plane is light in light and dark pages alike
@@ -23,7 +23,7 @@ def boundary(findings: Mapping[str, Finding]) -> Section:
 
 def _panel(network: str, data: Mapping[str, Any]) -> str:
     classes = [str(c) for c in data.get("classes", [])]
-    last = plotted(classes[-1]) if classes else "the last class"
+    last = escape_label(classes[-1]) if classes else "the last class"
     plane: Trace = {"type": "contour", "x": data["x"], "y": data["y"], "z": data["probability"], "hoverinfo": "skip"}
     shade: Trace = {
         **plane,
@@ -58,22 +58,22 @@ def _panel(network: str, data: Mapping[str, Any]) -> str:
 def _inputs(points: Mapping[str, Any], classes: list[str]) -> list[Trace]:
     """The inputs, a trace for each class."""
     labels = sorted(set(points.get("label") or []), key=str)
-    known = {label: isinstance(label, int) and 0 <= label < len(classes) for label in labels}
-    return scattered(points, {label: classes[label] if known[label] else str(label) for label in labels})
+    has_name = {label: isinstance(label, int) and 0 <= label < len(classes) for label in labels}
+    return scatter_traces(points, {label: classes[label] if has_name[label] else str(label) for label in labels})
 
 
-def scattered(points: Mapping[str, Any], names: Mapping[Any, str]) -> list[Trace]:
+def scatter_traces(points: Mapping[str, Any], names: Mapping[Any, str]) -> list[Trace]:
     """Inputs on a plane, a trace for each label of ``names``, which says what it is called."""
     labels = points.get("label") or []
     traces = []
     for i, (label, name) in enumerate(names.items()):
-        rows = [row for row, known in enumerate(labels) if known == label]
+        rows = [row for row, other in enumerate(labels) if other == label]
         trace: Trace = {
             "type": "scatter",
             "mode": "markers",
             "x": [points["x"][row] for row in rows],
             "y": [points["y"][row] for row in rows],
-            "name": plotted(name),
+            "name": escape_label(name),
             "hoverinfo": "x+y+name",
             "marker": {"color": pick(COLOURS, i), "size": 6, "line": {"color": _INK, "width": 0.8}},
         }

@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, GREY, SYMBOLS, Trace, figure, fill, pick
 from buttress.report.kinds import Key, Section, renderer
-from buttress.report.text import interval, number, percent, plotted
+from buttress.report.text import escape_label, interval, number, percent
 
 Data = Mapping[str, Any]
 
@@ -30,13 +30,13 @@ def calibration(findings: Mapping[str, Finding]) -> Section:
         "calibration.html",
         reliability=_reliability(data),
         budgets=[plot for what in ("nll", "ece") if (plot := _budgets(data, what))],
-        parts={name: [table for table in (_scores(found), _outside(found)) if table] for name, found in data.items()},
+        parts={name: [table for table in (_scores(entry), _outside(entry)) if table] for name, entry in data.items()},
         several=len(findings) > 1,
     )
     keys = [
-        Key("Calibration error", {name: percent(found["clean"]["ece"]) for name, found in data.items()}, {}, "ECE"),
+        Key("Calibration error", {name: percent(entry["clean"]["ece"]) for name, entry in data.items()}, {}, "ECE"),
         Key(
-            "Negative log-likelihood", {name: number(found["clean"]["nll"]) for name, found in data.items()}, {}, "nats"
+            "Negative log-likelihood", {name: number(entry["clean"]["nll"]) for name, entry in data.items()}, {}, "nats"
         ),
     ]
     return Section(html, tuple(keys))
@@ -53,8 +53,8 @@ def _reliability(data: Mapping[str, Data]) -> str:
             "line": {"color": GREY, "dash": "dot"},
         }
     ]
-    for n, (network, found) in enumerate(data.items()):
-        bins = [row for row in found.get("reliability", []) if row["inputs"]]
+    for n, (network, entry) in enumerate(data.items()):
+        bins = [row for row in entry.get("reliability", []) if row["inputs"]]
         traces.append(
             {
                 "type": "scatter",
@@ -62,7 +62,7 @@ def _reliability(data: Mapping[str, Data]) -> str:
                 "x": [row["confidence"] for row in bins],
                 "y": [row["accuracy"] for row in bins],
                 "text": [f"{row['inputs']} inputs" for row in bins],
-                "name": plotted(network),
+                "name": escape_label(network),
                 "line": {"color": pick(COLOURS, n)},
                 "marker": {"symbol": pick(SYMBOLS, n)},
             }
@@ -77,16 +77,16 @@ def _reliability(data: Mapping[str, Data]) -> str:
 def _budgets(data: Mapping[str, Data], what: str) -> str:
     """A figure against eps, from 0 on; empty where no network was attacked."""
     traces: list[Trace] = []
-    for n, (network, found) in enumerate(data.items()):
-        rows = [row for row in found.get("conditions", []) if row.get("kind") == "attack"]
+    for n, (network, entry) in enumerate(data.items()):
+        rows = [row for row in entry.get("conditions", []) if row.get("kind") == "attack"]
         if rows:
             traces.append(
                 {
                     "type": "scatter",
                     "mode": "lines+markers",
                     "x": [0, *(row["eps"] for row in rows)],
-                    "y": [found["clean"][what], *(row[what] for row in rows)],
-                    "name": plotted(network),
+                    "y": [entry["clean"][what], *(row[what] for row in rows)],
+                    "name": escape_label(network),
                     "line": {"color": pick(COLOURS, n)},
                     "marker": {"symbol": pick(SYMBOLS, n)},
                 }
@@ -114,11 +114,11 @@ def _scores(data: Data) -> dict[str, Any]:
 
 
 def _outside(data: Data) -> dict[str, Any] | None:
-    found = data.get("outside") or []
-    if not found:
+    sources = data.get("outside") or []
+    if not sources:
         return None
-    areas = {key: name for key, name in _AREAS.items() if f"{key}_auroc" in found[0]}
-    extra = _extra(found[0])
+    areas = {key: name for key, name in _AREAS.items() if f"{key}_auroc" in sources[0]}
+    extra = _extra(sources[0])
     rows = [
         {
             "marked": row.get("confidence_auroc", 1.0) < 0.5,
@@ -131,7 +131,7 @@ def _outside(data: Data) -> dict[str, Any] | None:
                 *(number(row.get(key)) for key in extra),
             ],
         }
-        for row in found
+        for row in sources
     ]
     names = ["Strange inputs", "Inputs", *(f"AUROC, {name}" for name in areas.values()), "Confidence", "Entropy"]
     note = "AUROC: how well they are told from the inputs by that score; 0.5 is chance, and below it they seem surer."

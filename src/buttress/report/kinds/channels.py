@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, Trace, figure, fill
 from buttress.report.kinds import Key, Section, renderer
-from buttress.report.text import interval, number, percent, plotted
+from buttress.report.text import escape_label, interval, number, percent
 
 _COLUMNS = (
     *("Class", "Inputs", "Clean", "Under attack", "Interval", "Against it, clean", "Against it, attacked"),
@@ -27,11 +27,11 @@ def channels(findings: Mapping[str, Finding]) -> Section:
     data = {name: finding.data for name, finding in findings.items() if finding.data.get("classes")}
     several = len(findings) > 1
     plots = "".join(_curves(name, curve, several) for name, d in data.items() for curve in d.get("curves", []))
-    rows = fill("rows.html", parts={name: [_table(found)] for name, found in data.items()}, several=several)
-    shares = {name: found.get("mean", {}).get("negative_attacked") for name, found in data.items()}
-    known = {name: percent(share) for name, share in shares.items() if share is not None}
+    rows = fill("rows.html", parts={name: [_table(entry)] for name, entry in data.items()}, several=several)
+    shares = {name: entry.get("mean", {}).get("negative_attacked") for name, entry in data.items()}
+    texts = {name: percent(share) for name, share in shares.items() if share is not None}
     note = "of the activation under attack, mean over classes"
-    return Section(plots + rows, (Key("In channels against the class", known, {}, note),) if known else ())
+    return Section(plots + rows, (Key("In channels against the class", texts, {}, note),) if texts else ())
 
 
 def _curves(network: str, curve: Mapping[str, Any], several: bool) -> str:
@@ -60,7 +60,7 @@ def _curves(network: str, curve: Mapping[str, Any], several: bool) -> str:
     }
     title = f"{network} · {curve['class']}" if several else str(curve["class"])
     layout = {
-        "title": {"text": plotted(title)},
+        "title": {"text": escape_label(title)},
         "xaxis": {"title": {"text": "channels, by clean activation"}},
         "yaxis": {"title": {"text": "mean activation"}},
     }

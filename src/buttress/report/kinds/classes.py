@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
-from buttress.report.text import interval, number, percent, plotted
+from buttress.report.text import escape_label, interval, number, percent
 
 Data = Mapping[str, Any]
 _COLUMNS = ("Class", "Inputs", "Clean", "Under attack", "Interval", "Most taken for", "Weight norm")
@@ -32,14 +32,14 @@ def classes(findings: Mapping[str, Finding]) -> Section:
 
 def _bars(data: Mapping[str, Data]) -> str:
     traces: list[Trace] = []
-    for n, (network, found) in enumerate(data.items()):
-        rows = found["classes"]
+    for n, (network, entry) in enumerate(data.items()):
+        rows = entry["classes"]
         shares = [row["accuracy"] for row in rows]
         bar: Trace = {
             "type": "bar",
-            "x": [plotted(row["class"]) for row in rows],
+            "x": [escape_label(row["class"]) for row in rows],
             "y": shares,
-            "name": plotted(network),
+            "name": escape_label(network),
             "marker": {"color": pick(COLOURS, n)},
             "error_y": {
                 "type": "data",
@@ -60,8 +60,8 @@ def _bars(data: Mapping[str, Data]) -> str:
 def _confusion(network: str, data: Data) -> str:
     shade: Trace = {
         "type": "heatmap",
-        "x": [plotted(str(name)) for name in data.get("predicted") or range(len(data["confusion"][0]))],
-        "y": [plotted(row["class"]) for row in data["classes"]],
+        "x": [escape_label(str(name)) for name in data.get("predicted") or range(len(data["confusion"][0]))],
+        "y": [escape_label(row["class"]) for row in data["classes"]],
         "z": data["confusion"],
         "zmin": 0,
         "zmax": 1,
@@ -107,10 +107,10 @@ def _note(data: Data) -> str:
     if data.get("mcd") is not None and data.get("cv") is not None:
         parts.append(f"Between the best and the worst class: {percent(data['mcd'])}. Variance: {number(data['cv'])}.")
     if data.get("pearson") is not None and data.get("spearman") is not None:
-        found = f"Pearson {number(data['pearson'])}, Spearman {number(data['spearman'])}"
-        parts.append(f"Correlation of robust accuracy with the norm of the class's last weights: {found}.")
+        correlations = f"Pearson {number(data['pearson'])}, Spearman {number(data['spearman'])}"
+        parts.append(f"Correlation of robust accuracy with the norm of the class's last weights: {correlations}.")
     groups = data.get("groups") or {}
     if groups.get("within") is not None:
-        told = [f"{name} {percent(share)}" for name, share in groups["by_group"].items() if share is not None]
-        parts.append(f"Mistakes that stay within their group: {percent(groups['within'])} ({', '.join(told)}).")
+        shares = [f"{name} {percent(share)}" for name, share in groups["by_group"].items() if share is not None]
+        parts.append(f"Mistakes that stay within their group: {percent(groups['within'])} ({', '.join(shares)}).")
     return " ".join(parts)

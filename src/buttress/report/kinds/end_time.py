@@ -26,10 +26,10 @@ def end_time(findings: Mapping[str, Finding]) -> Section:
     """One figure per network and a table of all."""
     data = {name: finding.data for name, finding in findings.items() if finding.data.get("times")}
     several = len(findings) > 1
-    plots = "".join(_curves(name, found, several) for name, found in data.items())
+    plots = "".join(_curves(name, entry, several) for name, entry in data.items())
     table = {
         "names": [*_COLUMNS, *_FIGURES],
-        "rows": [_row(name, found) for name, found in data.items()],
+        "rows": [_row(name, entry) for name, entry in data.items()],
         "note": _NOTE,
     }
     return Section(plots + fill("rows.html", parts={"": [table]}, several=False) if data else "")

@@ -33,7 +33,7 @@ def examples(findings: Mapping[str, Finding]) -> Section:
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:
-    shown = {
+    answers = {
         what: {
             "label": item[what]["label"],
             "confidence": percent(item[what].get("confidence")),
@@ -41,11 +41,11 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any]:
         }
         for what in ("clean", "adversarial")
     }
-    images = {what: embedded(item.get("images", {}).get(what)) for what in ("clean", "adversarial", "difference")}
-    return {"truth": item["truth"], "images": images, **shown}
+    images = {what: embedded_png(item.get("images", {}).get(what)) for what in ("clean", "adversarial", "difference")}
+    return {"truth": item["truth"], "images": images, **answers}
 
 
-def embedded(address: object) -> dict[str, Any] | None:
+def embedded_png(address: object) -> dict[str, Any] | None:
     """An embedded PNG and whether it is small; None for anything else, so that no page of ours fetches a thing."""
     if not isinstance(address, str) or not address.startswith(_PNG):
         return None

@@ -8,9 +8,9 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import Trace, figure, fill
 from buttress.report.kinds import Section, renderer
-from buttress.report.kinds.boundary import scattered
-from buttress.report.kinds.examples import embedded
-from buttress.report.text import percent, plotted
+from buttress.report.kinds.boundary import scatter_traces
+from buttress.report.kinds.examples import embedded_png
+from buttress.report.text import escape_label, percent
 
 _SCALE = [[0.0, "#6ea8e6"], [0.5, "#e9eaec"], [1.0, "#eda25c"]]
 _INK = "#20242b"  # the plane is light in light and dark pages alike
@@ -31,7 +31,7 @@ def _panel(network: str, data: Mapping[str, Any]) -> dict[str, Any]:
             "label": item.get("label", ""),
             "confidence": percent(item.get("confidence")),
             "target": item.get("label") == names[1],
-            "image": embedded(item.get("image")),
+            "image": embedded_png(item.get("image")),
         }
         for item in data.get("items") or []
     ]
@@ -48,7 +48,7 @@ def _panel(network: str, data: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plot(network: str, data: Mapping[str, Any], names: list[str]) -> str:
     plane: Trace = {"type": "contour", "x": data["x"], "y": data["y"], "z": data["probability"], "hoverinfo": "skip"}
-    bar = {"title": {"text": plotted(f"P({names[1]}) of the two"), "side": "right"}, "tickformat": ".0%"}
+    bar = {"title": {"text": escape_label(f"P({names[1]}) of the two"), "side": "right"}, "tickformat": ".0%"}
     shade: Trace = {
         **plane,
         "zmin": 0,
@@ -70,5 +70,5 @@ def _plot(network: str, data: Mapping[str, Any], names: list[str]) -> str:
         "xaxis": {"title": {"text": "along a ∘ w"}, **axis},
         "yaxis": {"title": {"text": "across"}, **axis},
     }
-    traces = [shade, edge, *scattered(data.get("points") or {}, {name: name for name in names})]
+    traces = [shade, edge, *scatter_traces(data.get("points") or {}, {name: name for name in names})]
     return figure(traces, layout, f"Latent boundary of {network}", height=420)

@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, SYMBOLS, Trace, figure, fill, line_name, pick
 from buttress.report.kinds import Key, Section, renderer
-from buttress.report.text import number, plotted, some
+from buttress.report.text import escape_label, number, some
 
 Data = Mapping[str, Any]
 Rows = Sequence[Sequence[float | None]]
@@ -31,8 +31,8 @@ MEANINGS = {
 @renderer("layers")
 def layers(findings: Mapping[str, Finding]) -> Section:
     """A line per network and perturbation, thresholds of the most vulnerable layers, and a table per network."""
-    known = {name: {k: v for k, v in f.data.items() if v is not None} for name, f in findings.items()}
-    data = {name: found for name, found in known.items() if found.get("layers")}
+    entries = {name: {k: v for k, v in f.data.items() if v is not None} for name, f in findings.items()}
+    data = {name: entry for name, entry in entries.items() if entry.get("layers")}
     if not data:
         return Section("")
     first = next(iter(data.values()))
@@ -42,7 +42,7 @@ def layers(findings: Mapping[str, Finding]) -> Section:
         if second:
             plots[measure] = _profile(second, measure)
     tables = {name: _table(d) for name, d in data.items()}
-    columns = {column for shown in tables.values() for row in shown["rows"] for column in row}
+    columns = {column for content in tables.values() for row in content["rows"] for column in row}
     html = fill(
         "layers.html",
         plots=plots,
@@ -71,8 +71,8 @@ def _main(data: Data) -> str | None:
 
 
 def _mvl(data: Data) -> list[str]:
-    found: list[str] = data.get("mvl", {}).get(_main(data), [])
-    return found
+    names: list[str] = data.get("mvl", {}).get(_main(data), [])
+    return names
 
 
 def _threshold(data: Data) -> float | None:
@@ -87,17 +87,17 @@ def _profile(data: Mapping[str, Data], measure: str) -> str:
     """Networks by colour and perturbations by dash; with one network, perturbations by colour."""
     several = len(data) > 1
     traces, lines = [], []
-    for n, (network, found) in enumerate(data.items()):
-        for i, perturbation in enumerate(found["perturbations"]):
+    for n, (network, entry) in enumerate(data.items()):
+        for i, perturbation in enumerate(entry["perturbations"]):
             colour = pick(COLOURS, n if several else i)
             name = line_name(network, perturbation, several)
-            trace = _line(found, i, name, colour, "solid" if not several else pick(DASHES, i))
+            trace = _line(entry, i, name, colour, "solid" if not several else pick(DASHES, i))
             # Two networks under many noises are a thicket: a click in the legend brings the others in.
             traces.append({**trace, "visible": True if not several or i < 2 else "legendonly"})
-        if (threshold := _threshold(found)) is not None:
-            text = line_name(network, f"threshold, μ + {found['eta']:.3g} σ", several)
+        if (threshold := _threshold(entry)) is not None:
+            text = line_name(network, f"threshold, μ + {entry['eta']:.3g} σ", several)
             lines.append(_threshold_line(text, threshold, pick(COLOURS, n if several else 0)))
-    names = list(dict.fromkeys(plotted(layer) for found in data.values() for layer in found["layers"]))
+    names = list(dict.fromkeys(escape_label(layer) for entry in data.values() for layer in entry["layers"]))
     layout = {
         "xaxis": {
             "type": "category",
@@ -106,7 +106,7 @@ def _profile(data: Mapping[str, Data], measure: str) -> str:
             "range": [-0.4, len(names) - 0.6],
             "title": {"text": "layer, in order of execution"},
         },
-        "yaxis": {"title": {"text": plotted(measure)}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": escape_label(measure)}, "rangemode": "tozero"},
         "shapes": lines,
     }
     return figure(traces, layout, f"Layer profile: {measure} of each layer under each perturbation", height=440)
@@ -134,7 +134,7 @@ def _line(data: Data, index: int, name: str, colour: str, dash: str) -> Trace:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "x": [plotted(layer) for layer in data["layers"]],
+        "x": [escape_label(layer) for layer in data["layers"]],
         "y": list(data["mean"][index]),
         "name": name,
         "hoverinfo": "text",
@@ -150,7 +150,7 @@ def _line(data: Data, index: int, name: str, colour: str, dash: str) -> Trace:
 
 
 def _hover(data: Data, index: int, place: int, name: str, vulnerable: bool) -> str:
-    lines = [f"<b>{plotted(data['layers'][place])}</b>", name, f"mean {number(data['mean'][index][place])}"]
+    lines = [f"<b>{escape_label(data['layers'][place])}</b>", name, f"mean {number(data['mean'][index][place])}"]
     if data.get("std"):
         lines[-1] += f", sd {number(data['std'][index][place])}"
     for share, rows in (data.get("quantiles") or {}).items():
@@ -162,8 +162,8 @@ def _hover(data: Data, index: int, place: int, name: str, vulnerable: bool) -> s
 
 
 def _ranks(values: Sequence[float | None], *, largest_first: bool) -> list[str]:
-    known = sorted((v for v in values if v is not None), reverse=largest_first)
-    return ["–" if v is None else str(1 + known.index(v)) for v in values]
+    ranked = sorted((v for v in values if v is not None), reverse=largest_first)
+    return ["–" if v is None else str(1 + ranked.index(v)) for v in values]
 
 
 def _table(data: Data) -> dict[str, Any]:
@@ -179,8 +179,8 @@ def _table(data: Data) -> dict[str, Any]:
     for i, name in enumerate(names):
         deviations = data.get("std") or []
         # One spread is enough for a table; those of the other perturbations are a hover away.
-        known = bool(deviations) and change[i] is not None
-        spread = [f" ± {number(deviations[0][i], 2)}" if known else "", *[""] * len(means)]
+        has_spread = bool(deviations) and change[i] is not None
+        spread = [f" ± {number(deviations[0][i], 2)}" if has_spread else "", *[""] * len(means)]
         row: dict[str, Any] = {
             "layer": name,
             "vulnerable": name in _mvl(data),

@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, Trace, figure, fill, line_name, pick
 from buttress.report.kinds import Key, Section, renderer
-from buttress.report.text import number, percent, plotted
+from buttress.report.text import escape_label, number, percent
 
 Data = Mapping[str, Any]
 
@@ -119,7 +119,7 @@ def _plot(known: Mapping[str, Data]) -> str:
     several, traces = len(known) > 1, list[Trace]()
     for n, (network, data) in enumerate(known.items()):
         main = next(iter(data.get("perturbations") or ()), None)
-        names = [plotted(row["name"] or "network") for row in data["blocks"]]
+        names = [escape_label(row["name"] or "network") for row in data["blocks"]]
         lines = {
             f"σ {place}": [((row.get(point) or {}).get("sigma") or {}).get("mean") for row in data["blocks"]]
             for point, place in _POINTS.items()

@@ -19,17 +19,17 @@ _WORDS = {"pass": "Pass", "warn": "Warning", "fail": "Fail", "not run": "Not run
 def masking(findings: Mapping[str, Finding]) -> Section:
     """A table of checks for each network; findings of this kind that hold no checks' verdicts as plain tables."""
     data = {name: finding.data for name, finding in findings.items()}
-    if not all("verdict" in found and "checks" in found for found in data.values()):
+    if not all("verdict" in entry and "checks" in entry for entry in data.values()):
         return table(findings)
-    tables = {name: [_row(check) for check in found["checks"]] for name, found in data.items()}
+    tables = {name: [_row(check) for check in entry["checks"]] for name, entry in data.items()}
     html = fill("masking.html", tables=tables, facts={n: _facts(d) for n, d in data.items()}, several=len(findings) > 1)
     return Section(html, tuple(_keys(data)))
 
 
 def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
     """The verdict on the figure, in words."""
-    verdicts = {name: str(found["verdict"]) for name, found in data.items()}
-    attacks = list(dict.fromkeys(str(found["attack"]) for found in data.values()))
+    verdicts = {name: str(entry["verdict"]) for name, entry in data.items()}
+    attacks = list(dict.fromkeys(str(entry["attack"]) for entry in data.values()))
     return [Key("The figure is", verdicts, {}, f"robust accuracy under {' and '.join(attacks)}")]
 
 
@@ -40,16 +40,17 @@ def _row(check: Mapping[str, Any]) -> dict[str, Any]:
         "mood": _MOODS[check["verdict"]],
         "word": _WORDS[check["verdict"]],
         "figures": ", ".join(figures),
-        "comparisons": [_compared(found) for found in check["comparisons"]],
+        "comparisons": [_comparison_text(comparison) for comparison in check["comparisons"]],
     }
 
 
-def _compared(found: Mapping[str, Any]) -> str:
+def _comparison_text(comparison: Mapping[str, Any]) -> str:
     """Both accuracies, and the inputs in which they differ."""
-    shares = [percent(found[key] / found["inputs"]) for key in ("standing", "reference_standing")]
+    shares = [percent(comparison[key] / comparison["inputs"]) for key in ("standing", "reference_standing")]
     return (
-        f"{found['challenger']} leaves {shares[0]}, {found['reference']} {shares[1]}; "
-        f"only the first beats {found['won']}, only the second {found['lost']} (p = {number(found['p'])})"
+        f"{comparison['challenger']} leaves {shares[0]}, {comparison['reference']} {shares[1]}; "
+        f"only the first is successful on {comparison['won']}, only the second on {comparison['lost']} "
+        f"(p = {number(comparison['p'])})"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
-from buttress.report.text import interval, number, percent, plotted, points
+from buttress.report.text import escape_label, interval, number, percent, points
 
 
 @renderer("perturbations")
@@ -23,7 +23,7 @@ def perturbations(findings: Mapping[str, Finding]) -> Section:
 
 
 def _figures(data: Mapping[str, Any]) -> list[str]:
-    accuracies = [_told(percent(row["accuracy"]), row) for row in data["attacks"]]
+    accuracies = [_figure_text(percent(row["accuracy"]), row) for row in data["attacks"]]
     gap, cosine = data.get("gap", {}), data.get("cosine", {})
     span = [gap.get("low"), gap.get("high")]
     between = (
@@ -31,13 +31,13 @@ def _figures(data: Mapping[str, Any]) -> list[str]:
         if None in span
         else f" ({points(span[0]).removesuffix(' points')} to {points(span[1]).removesuffix(' points')})"
     )
-    told = "–" if gap.get("difference") is None else points(gap["difference"]) + between
+    difference = "–" if gap.get("difference") is None else points(gap["difference"]) + between
     ends = [cosine.get("low"), cosine.get("high")]
     around = "" if None in ends else f" ({number(ends[0])} to {number(ends[1])})"
-    return [*accuracies, told, number(cosine.get("mean")) + around, number(cosine.get("undefined"))]
+    return [*accuracies, difference, number(cosine.get("mean")) + around, number(cosine.get("undefined"))]
 
 
-def _told(text: str, row: Mapping[str, Any]) -> str:
+def _figure_text(text: str, row: Mapping[str, Any]) -> str:
     between = interval(row.get("low"), row.get("high"))
     return f"{text} ({between})" if between else text
 
@@ -53,7 +53,7 @@ def _plot(known: Mapping[str, Mapping[str, Any]]) -> str:
             "mode": "lines",
             "x": [(low + high) / 2 for low, high in pairwise(edges)],
             "y": [count / sum(counts) for count in counts],
-            "name": plotted(name),
+            "name": escape_label(name),
             "line": {"color": pick(COLOURS, i), "dash": pick(DASHES, i), "shape": "hvh"},
         }
         traces.append(trace)

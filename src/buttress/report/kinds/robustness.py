@@ -10,7 +10,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, GREY, SYMBOLS, Trace, figure, fill, line_name, pick, rgba
 from buttress.report.kinds import Key, Section, renderer, share_key
-from buttress.report.text import interval, number, percent, plotted, points, seconds
+from buttress.report.text import escape_label, interval, number, percent, points, seconds
 from buttress.threat import budget_text
 
 Point = Mapping[str, Any]
@@ -26,19 +26,19 @@ def robustness(findings: Mapping[str, Finding]) -> Section:
     plots = [_curves(data, norm, together=len(norms) == 1) for norm in norms]
     tables = {name: _rows(d) for name, d in data.items() if d.get("attacks")}
     below = {name: _below(d) for name, d in data.items()}
-    told = {"facts": _facts(data), "several": len(data) > 1, "below": {k: v for k, v in below.items() if any(v)}}
-    return Section(fill("robustness.html", plots=plots, tables=tables, **told), tuple(_keys(data)))
+    values = {"facts": _facts(data), "several": len(data) > 1, "below": {k: v for k, v in below.items() if any(v)}}
+    return Section(fill("robustness.html", plots=plots, tables=tables, **values), tuple(_keys(data)))
 
 
 def worst(data: Mapping[str, Any]) -> Sequence[Point]:
     """Accuracy under all attacks together; without such figures, the lowest of the attacks' at each budget."""
     if data.get("worst"):
-        found: Sequence[Point] = data["worst"]
-        return found
+        curve: Sequence[Point] = data["worst"]
+        return curve
     lowest: dict[float, Point] = {}
     for point in (p for attack in data.get("attacks", []) for p in attack["curve"]):
-        known = lowest.get(point["eps"])
-        if known is None or point["accuracy"] < known["accuracy"]:
+        lowest_point = lowest.get(point["eps"])
+        if lowest_point is None or point["accuracy"] < lowest_point["accuracy"]:
             lowest[point["eps"]] = point
     return [lowest[eps] for eps in sorted(lowest)]
 
@@ -48,7 +48,7 @@ def _at(curve: Sequence[Point], eps: float | None) -> Point | None:
 
 
 def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
-    """Clean and robust accuracy; no change is told between networks that were attacked with different budgets."""
+    """Clean and robust accuracy; no change between networks that were attacked with different budgets."""
     curves = {name: worst(d) for name, d in data.items()}
     clean = {name: _at(curve, 0.0) for name, curve in curves.items()}
     robust = {name: _at(curve, data[name].get("main_eps")) for name, curve in curves.items()}
@@ -68,40 +68,40 @@ def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
 
 def _median_keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
     """The median of the smallest distances that any attack found; there is no telling of a change to infinity."""
-    medians = {name: found for name, d in data.items() if (found := _median(d)) is not None}
+    medians = {name: median for name, d in data.items() if (median := _median(d)) is not None}
     if not medians:
         return []
     rows = [attack for d in data.values() for attack in d.get("attacks", []) if attack.get("distances")]
     labels = " and ".join(dict.fromkeys(attack["label"] for attack in rows))
     norms = ", ".join(dict.fromkeys(attack.get("norm", "") for attack in rows))
-    told = {name: number(found) for name, found in medians.items()}
-    return [Key(f"Median distance ({norms})", told, {}, f"to an input that beats the network, at most; by {labels}")]
+    texts = {name: number(median) for name, median in medians.items()}
+    return [Key(f"Median distance ({norms})", texts, {}, f"to an input that beats the network, at most; by {labels}")]
 
 
-def _median(found: Mapping[str, Any]) -> float | None:
+def _median(entry: Mapping[str, Any]) -> float | None:
     """The median distance of a finding or of one attack in it; infinity comes back from a file as a text."""
-    return _figure(found.get("distances") or {}, "median")
+    return _figure(entry.get("distances") or {}, "median")
 
 
-def _figure(found: Mapping[str, Any], key: str) -> float | None:
-    return None if found.get(key) is None else float(found[key])
+def _figure(entry: Mapping[str, Any], key: str) -> float | None:
+    return None if entry.get(key) is None else float(entry[key])
 
 
 def _curves(data: Mapping[str, Mapping[str, Any]], norm: str, *, together: bool) -> str:
     traces: list[Trace] = []
-    for n, (network, found) in enumerate(data.items()):
-        attacks = [a for a in found.get("attacks", []) if a.get("norm", "") == norm]
-        # A minimum-norm attack knows who stands at every budget, not only at those asked about.
+    for n, (network, entry) in enumerate(data.items()):
+        attacks = [a for a in entry.get("attacks", []) if a.get("norm", "") == norm]
+        # A minimum-norm attack gives robust accuracy at every budget, not only at those of the audit.
         lines = [(a["label"], (a.get("distances") or {}).get("curve") or a["curve"]) for a in attacks]
         colour, several = pick(COLOURS, n), len(data) > 1
         if together and len(lines) > 1:
-            traces += _line(line_name(network, _ALL, several), worst(found), colour, index=None)
+            traces += _line(line_name(network, _ALL, several), worst(entry), colour, index=None)
         for i, (label, curve) in enumerate(lines):
             traces += _line(line_name(network, label, several), curve, colour, i)
     mains = sorted({d["main_eps"] for d in data.values() if d.get("main_eps") and math.isfinite(d["main_eps"])})
     layout = {
         "xaxis": {
-            "title": {"text": plotted(f"budget ε ({norm})" if norm else "budget ε")},
+            "title": {"text": escape_label(f"budget ε ({norm})" if norm else "budget ε")},
             "rangemode": "tozero",
             **_ticks(data),
         },
@@ -125,8 +125,12 @@ def _caption(eps: float) -> dict[str, Any]:
 def _ticks(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The budgets as people write them, unless there are too many for an axis."""
     points = (p for d in data.values() for attack in d.get("attacks", []) for p in attack["curve"])
-    found = {p["eps"] for p in points if math.isfinite(p["eps"])}
-    return {"tickvals": sorted(found), "ticktext": [budget_text(e) for e in sorted(found)]} if len(found) <= 10 else {}
+    budgets = {p["eps"] for p in points if math.isfinite(p["eps"])}
+    return (
+        {"tickvals": sorted(budgets), "ticktext": [budget_text(e) for e in sorted(budgets)]}
+        if len(budgets) <= 10
+        else {}
+    )
 
 
 def _line(name: str, curve: Sequence[Point], colour: str, index: int | None) -> list[Trace]:
@@ -209,9 +213,9 @@ def _row(
 def _below(data: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
     """Rows of three smaller tables: distances, paired differences, and the parts of composed attacks."""
     distances = [
-        [attack["label"], number(_median(attack)), _between(found), f"{found['found']:,} of {found['right']:,}"]
+        [attack["label"], number(_median(attack)), _between(entry), f"{entry['found']:,} of {entry['right']:,}"]
         for attack in data.get("attacks", [])
-        if (found := attack.get("distances"))
+        if (entry := attack.get("distances"))
     ]
     pairs = [
         [
@@ -236,15 +240,19 @@ def _below(data: Mapping[str, Any]) -> tuple[list[list[str]], list[list[str]], l
     return distances, pairs, stages
 
 
-def _between(found: Mapping[str, Any]) -> str:
-    return f"{number(_figure(found, 'low'))} to {number(_figure(found, 'high'))}"
+def _between(entry: Mapping[str, Any]) -> str:
+    return f"{number(_figure(entry, 'low'))} to {number(_figure(entry, 'high'))}"
 
 
 def _facts(data: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(data.values()))
-    told = [f"{first['inputs']:,} inputs"] if "inputs" in first else []
-    told += [f"seed {first['seed']}"] if "seed" in first else []
-    told += [f"search in {first['precision']}, verdicts in float32"] if "precision" in first else []
-    told += [f"intervals: {first['interval']}"] if "interval" in first else []
-    told += ["what fell at a smaller budget is not attacked again at a larger one"] if first.get("reuse") else []
-    return ", ".join(told)
+    facts = [f"{first['inputs']:,} inputs"] if "inputs" in first else []
+    facts += [f"seed {first['seed']}"] if "seed" in first else []
+    facts += [f"search in {first['precision']}, verdicts in float32"] if "precision" in first else []
+    facts += [f"intervals: {first['interval']}"] if "interval" in first else []
+    facts += (
+        ["inputs with an adversarial example at a smaller budget are not attacked again at a larger one"]
+        if first.get("reuse")
+        else []
+    )
+    return ", ".join(facts)

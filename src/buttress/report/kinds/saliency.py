@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import fill
 from buttress.report.kinds import Section, renderer
-from buttress.report.kinds.examples import embedded
+from buttress.report.kinds.examples import embedded_png
 from buttress.report.text import number
 
 _LABELS = {
@@ -48,12 +48,12 @@ def _figure(measure: Mapping[str, Any]) -> str:
     if measure.get("mean") is None:
         return "–"
     interval = [measure.get("low"), measure.get("high")]
-    told = "" if None in interval else f" ({number(interval[0])} to {number(interval[1])})"
-    return number(measure["mean"]) + told
+    text = "" if None in interval else f" ({number(interval[0])} to {number(interval[1])})"
+    return number(measure["mean"]) + text
 
 
 def _item(item: Mapping[str, Any]) -> dict[str, Any]:
-    images = {what: embedded(item.get("images", {}).get(what)) for what in _PICTURES}
+    images = {what: embedded_png(item.get("images", {}).get(what)) for what in _PICTURES}
     return {
         "truth": item["truth"],
         "answer": item["answer"],

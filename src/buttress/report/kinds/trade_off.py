@@ -9,7 +9,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, GREY, SYMBOLS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
-from buttress.report.text import interval, number, percent, plotted, seconds
+from buttress.report.text import escape_label, interval, number, percent, seconds
 from buttress.threat import budget_text
 
 _NAMED = 2  # of those that are as good or better, in the table
@@ -23,7 +23,7 @@ def trade_off(findings: Mapping[str, Finding]) -> Section:
     robust = f"robust accuracy ({first['norm']}, ε = {budget_text(first['eps'])})"
     layout = {
         "xaxis": {"title": {"text": "clean accuracy"}, "tickformat": "~%"},
-        "yaxis": {"title": {"text": plotted(robust)}, "tickformat": "~%"},
+        "yaxis": {"title": {"text": escape_label(robust)}, "tickformat": "~%"},
     }
     traces = [_front(data), *(_point(name, row, n, data) for n, (name, row) in enumerate(data.items()))]
     plot = figure(traces, layout, "Clean against robust accuracy", height=440 + 20 * math.ceil(len(data) / 4))
@@ -33,12 +33,12 @@ def trade_off(findings: Mapping[str, Finding]) -> Section:
 def _front(data: Mapping[str, Mapping[str, Any]]) -> Trace:
     """The line through the networks that no other beats in both accuracies."""
     points = [(row["clean"], row["robust"]) for row in data.values()]
-    kept = sorted({p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)})
+    front = sorted({p for p in points if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in points)})
     return {
         "type": "scatter",
         "mode": "lines",
-        "x": [p[0] for p in kept],
-        "y": [p[1] for p in kept],
+        "x": [p[0] for p in front],
+        "y": [p[1] for p in front],
         "name": "front of both accuracies",
         "line": {"color": GREY, "width": 1.5, "dash": "dash", "shape": "hv"},
         "hoverinfo": "skip",
@@ -50,7 +50,7 @@ def _point(name: str, row: Mapping[str, Any], index: int, data: Mapping[str, Map
     size = 10 + (14 * math.sqrt(row["passes"] / most) if most and row["passes"] else 0)
     line = {"width": 2 if row["front"] else 0, "color": "#111827" if row["front"] else GREY}
     cost = "" if row["passes"] is None else f"<br>{number(row['passes'])} passes per training input"
-    hover = f"<b>{plotted(name)}</b><br>clean {percent(row['clean'])}<br>robust {percent(row['robust'])}{cost}"
+    hover = f"<b>{escape_label(name)}</b><br>clean {percent(row['clean'])}<br>robust {percent(row['robust'])}{cost}"
     low, high, colour = row["low"], row["high"], pick(COLOURS, index)
     bars = {} if low is None else {"error_y": _bar(row["robust"], low, high, colour)}
     return {
@@ -58,7 +58,7 @@ def _point(name: str, row: Mapping[str, Any], index: int, data: Mapping[str, Map
         "mode": "markers",
         "x": [row["clean"]],
         "y": [row["robust"]],
-        "name": plotted(name),
+        "name": escape_label(name),
         "marker": {
             "size": size,
             "color": pick(COLOURS, index),

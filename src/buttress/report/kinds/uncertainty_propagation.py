@@ -8,7 +8,7 @@ from typing import Any
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, GREY, SYMBOLS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
-from buttress.report.text import number, percent, plotted
+from buttress.report.text import escape_label, number, percent
 
 Data = Mapping[str, Any]
 
@@ -81,7 +81,7 @@ def _clouds(points: Mapping[str, tuple[list[float], list[float]]], size: int) ->
             "mode": "markers",
             "x": x,
             "y": y,
-            "name": plotted(name),
+            "name": escape_label(name),
             "marker": {"color": pick(COLOURS, i), "symbol": pick(SYMBOLS, i), "size": size, "opacity": 0.6},
             "showlegend": len(points) > 1,
         }

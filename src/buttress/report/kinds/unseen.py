@@ -44,15 +44,15 @@ def _rows(data: Mapping[str, Any], severities: list[int]) -> list[dict[str, Any]
     """The inputs as they are, every corruption and style and their means, every attack."""
     blank = ["–"] * len(severities)
     rows = [_row("as they are", "–", data["clean"], blank)] if data.get("clean") else []
-    found = data.get("rows", [])
+    entries = data.get("rows", [])
     for kind in _FAMILIES:
-        for row in found:
+        for row in entries:
             at = {point["severity"]: percent(point["accuracy"]) for point in row.get("severities", [])}
             if row["kind"] == kind:
                 rows.append(_row(row["label"], kind, row, [at.get(s, "–") for s in severities]))
         if data.get(f"mean_{kind}"):
             rows.append(_row(f"all {kind}s", "mean", data[f"mean_{kind}"], blank))
-    for row in found:
+    for row in entries:
         if row["kind"] not in _FAMILIES:
             budget = f" ({row['norm']}, ε = {budget_text(row['eps'])})" if "norm" in row else ""
             rows.append(_row(f"{row['label']}{budget}", row["kind"], row, blank))
@@ -72,7 +72,7 @@ def _row(label: str, kind: str, figure: Mapping[str, Any], severities: list[str]
 
 def _facts(data: Mapping[str, Mapping[str, Any]]) -> str:
     first: Mapping[str, Any] = next(iter(data.values()), {})
-    told = [f"{first['inputs']:,} inputs"] if "inputs" in first else []
-    told += [f"seed {first['seed']}"] if "seed" in first else []
-    told += [f"intervals: {first['interval']}"] if "interval" in first else []
-    return ", ".join(told)
+    facts = [f"{first['inputs']:,} inputs"] if "inputs" in first else []
+    facts += [f"seed {first['seed']}"] if "seed" in first else []
+    facts += [f"intervals: {first['interval']}"] if "interval" in first else []
+    return ", ".join(facts)

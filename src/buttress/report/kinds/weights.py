@@ -21,8 +21,8 @@ _NOTE = (
 def weights(findings: Mapping[str, Finding]) -> Section:
     """A table of layers per network; the layer of the highest kurtosis is marked."""
     data = {name: finding.data for name, finding in findings.items() if finding.data.get("layers")}
-    parts = {name: [_table(found["layers"])] for name, found in data.items()}
-    shares = {name: percent(found["small"]) for name, found in data.items() if found.get("small") is not None}
+    parts = {name: [_table(entry["layers"])] for name, entry in data.items()}
+    shares = {name: percent(entry["small"]) for name, entry in data.items() if entry.get("small") is not None}
     keys = (Key("Weights below 0.01", shares, {}, "in size, of all layers"),) if shares else ()
     return Section(fill("rows.html", parts=parts, several=len(findings) > 1), keys)
 

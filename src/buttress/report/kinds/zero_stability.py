@@ -10,7 +10,7 @@ from buttress.audits.base.finding import Finding
 from buttress.models.blocks.multistep import parasitic_modulus, three_step
 from buttress.report.figures import COLOURS, DASHES, GREY, SYMBOLS, Trace, figure, fill, line_name, pick, rgba
 from buttress.report.kinds import Key, Section, renderer
-from buttress.report.text import number, plotted
+from buttress.report.text import escape_label, number
 
 _COLUMNS = ("Block", "a0", "a1", "a2", "b0", "k", "Order", "Parasitic modulus", "Zero-stable")
 _SPAN = 6.0  # of k, at least
@@ -57,9 +57,9 @@ def _region(known: Mapping[str, Mapping[str, Any]]) -> str:
             "mode": "markers",
             "x": [row["k"] for row in rows],
             "y": [row["modulus"] for row in rows],
-            "text": [plotted(row["block"]) for row in rows],
+            "text": [escape_label(row["block"]) for row in rows],
             "hoverinfo": "x+y+text",
-            "name": plotted(name),
+            "name": escape_label(name),
             "marker": {"color": pick(COLOURS, i), "symbol": pick(SYMBOLS, i), "size": 9},
         }
         traces.append(trace)
@@ -118,9 +118,9 @@ def _circle(known: Mapping[str, Mapping[str, Any]]) -> str:
             "mode": "markers",
             "x": [root[0] for _, root in roots],
             "y": [root[1] for _, root in roots],
-            "text": [plotted(block) for block, _ in roots],
+            "text": [escape_label(block) for block, _ in roots],
             "hoverinfo": "x+y+text",
-            "name": plotted(name),
+            "name": escape_label(name),
             "marker": {"color": pick(COLOURS, i), "symbol": pick(SYMBOLS, i), "size": 8, "opacity": 0.75},
         }
         traces.append(trace)
@@ -138,8 +138,8 @@ def _states(known: Mapping[str, Mapping[str, Any]], several: bool) -> str:
     for i, (name, data) in enumerate(known.items()):
         curves: list[tuple[str, Sequence[float]]] = [("state", data.get("norms") or [])]
         for kind in ("noise", "attack"):
-            found = data.get(kind) or {}
-            curves.append((f"difference, {found.get('label', kind)}", found.get("differences") or []))
+            entry = data.get(kind) or {}
+            curves.append((f"difference, {entry.get('label', kind)}", entry.get("differences") or []))
         for j, (what, values) in enumerate(curves):
             trace: Trace = {
                 "type": "scatter",

@@ -1,23 +1,21 @@
-"""Planes that a network's answers divide, as still pictures: shades, the edge, inputs, side by side."""
+"""Planes that a network's answers divide, as still pictures: shades, the boundary, inputs, side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from buttress.audits.base.png import png
 from buttress.report.figures import COLOURS, pick
-from buttress.report.stills.svg import FAINT, INK, LINE, Box, Canvas, Plot, wide
+from buttress.report.stills.picture import FAINT, INK, show_image
 
-_WIDTH, _HEIGHT, _COLUMNS = 340.0, 280.0, 2
-_SHADES = ((0x6E, 0xA8, 0xE6), (0xE9, 0xEA, 0xEC), (0xED, 0xA2, 0x5C))  # for 0, 1/2 and 1; those of the page
-_BAND = 0.05  # of probability that has one shade
-_FINER = 6  # pixels from one value to the next
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
 
-Place = tuple[float, float]
+SHADES = ("#6ea8e6", "#e9eaec", "#eda25c")  # for 0, 1/2 and 1; those of the page
+_COLUMNS = 2
+_WRONG = "#b3261e"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Plane:
         classes: names of the two.
         inputs: places and names of inputs.
         note: a line below.
-        strip: draws what lies above, in a box.
+        images: above it, each with a caption, an embedded image and its answer.
     """
 
     x: Sequence[float]
@@ -42,118 +40,69 @@ class Plane:
     classes: Sequence[str]
     inputs: Sequence[tuple[float, float, str]] = ()
     note: str = ""
-    strip: Callable[[Canvas, Box], None] | None = None
+    images: Sequence[tuple[str, object, str]] = ()
 
 
-def planes(networks: Mapping[str, Plane], title: str, strip: tuple[float, float] = (0.0, 0.0)) -> str:
-    """SVG of a plane for each network.
-
-    Args:
-        networks: by name.
-        title: what the picture shows.
-        strip: width and height of what is above each plane.
-    """
-    left, gap, head = 58.0, 18.0, 34.0
-    width, above = max(_WIDTH, strip[0]), strip[1]
-    across, down = left + width + gap, head + above + _HEIGHT + 96
+def draw_planes(figure: Figure, networks: Mapping[str, Plane]) -> None:
+    """Draw a plane for each network, by name."""
     columns = min(_COLUMNS, len(networks))
-    canvas = Canvas(columns * across, -(-len(networks) // columns) * down, title)
-    for index, (name, plane) in enumerate(networks.items()):
-        x, top = left + index % columns * across, index // columns * down
-        canvas.text(x, top + 20, name, bold=True, size=13)
-        if plane.strip is not None:
-            plane.strip(canvas, (x, top + head, width, above))
-        box = (x, top + head + above, width, _HEIGHT)
-        _plane(canvas, box, plane)
-        canvas.text(x, box[1] + _HEIGHT + 54, plane.note, fill=FAINT, size=11)
-        _legend(canvas, x, box[1] + _HEIGHT + 78, plane)
-    return canvas.render()
+    rows = -(-len(networks) // columns)
+    most = max(len(plane.images) for plane in networks.values())
+    figure.set_size_inches(columns * max(5.4, 0.6 * most + 0.9), rows * (5.3 if most else 4.3))
+    parts = figure.subfigures(rows, columns, squeeze=False).flat
+    for part, (network, plane) in zip(parts, networks.items(), strict=False):
+        part.suptitle(network, x=0.02, ha="left", fontweight="bold", fontsize=10)
+        _draw(part, plane)
 
 
-def _plane(canvas: Canvas, box: Box, plane: Plane) -> None:
-    plot = Plot(canvas, box, (plane.x[0], plane.x[-1]), (plane.y[0], plane.y[-1]))
-    canvas.image(png(_pixels(plane.probability)), box, smooth=True)
-    pieces = [(plot.at(*start), plot.at(*end)) for start, end in edge(plane.x, plane.y, plane.probability)]
-    path = " ".join(f"M{a:.1f} {b:.1f}L{c:.1f} {d:.1f}" for (a, b), (c, d) in pieces)
-    canvas.put("path", d=path, stroke=INK, stroke_width=1.8, stroke_linecap="round", fill="none")
-    for x, y, name in plane.inputs:
-        if plane.x[0] <= x <= plane.x[-1] and plane.y[0] <= y <= plane.y[-1]:
-            _mark(canvas, *plot.at(x, y), _names(plane).index(name))
-    plot.axes(*plane.axes, grid=False)
+def _draw(part: SubFigure, plane: Plane) -> None:
+    count = max(len(plane.images), 1)
+    grid = part.add_gridspec(2, count, height_ratios=(1, 5)) if plane.images else part.add_gridspec(1, 1)
+    for column, (caption, image, answer) in enumerate(plane.images):
+        axes = part.add_subplot(grid[0, column])
+        show_image(axes, image)
+        axes.set_title(caption, loc="center", fontsize=7.5, fontweight="normal", color=FAINT)
+        axes.set_xlabel(answer, color=_WRONG if answer == plane.classes[-1] else INK)
+    axes = part.add_subplot(grid[-1, :])
+    shade(part, axes, plane)
+    mark_inputs(axes, plane)
+    axes.set(xlabel=f"{plane.axes[0]}\n{plane.note}", ylabel=plane.axes[1])
 
 
-def _pixels(probability: Sequence[Sequence[float]]) -> torch.Tensor:
-    """(H, W, 3) colours, the first row at the bottom; the outermost values lie on the outermost pixels."""
-    grid = torch.tensor(probability, dtype=torch.float64).flip(0)[None, None]
-    size = [_FINER * (length - 1) + 1 for length in grid.shape[2:]]
-    fine = torch.nn.functional.interpolate(grid, size, mode="bilinear", align_corners=True)[0, 0].clamp(0, 1)
-    middle = ((fine / _BAND).floor() * _BAND + _BAND / 2).clamp(max=1 - _BAND / 2)
-    return shade(middle)
+def shade(part: SubFigure, axes: Axes, plane: Plane) -> None:
+    """Bands of probability, a bar that explains them, and the boundary, where both classes have one half."""
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.ticker import PercentFormatter
+
+    values = np.clip(np.asarray(plane.probability, float), 0, 1)
+    shades = LinearSegmentedColormap.from_list("probability", SHADES)
+    levels = np.linspace(0, 1, 21)
+    bands = axes.contourf(plane.x, plane.y, values, levels, cmap=shades, vmin=0, vmax=1, antialiased=False)
+    bands.set_rasterized(True)
+    bar = part.colorbar(bands, ax=axes, format=PercentFormatter(1), ticks=[0, 0.25, 0.5, 0.75, 1], aspect=25)
+    bar.set_label(f"P({plane.classes[-1]})")
+    if values.min() < 0.5 <= values.max():
+        axes.contour(plane.x, plane.y, values, [0.5], colors=INK, linewidths=1.6)
 
 
-def shade(probability: torch.Tensor) -> torch.Tensor:
-    """(..., 3) uint8 colours of probabilities in [0, 1], by way of the colour for one half."""
-    low, half, high = (torch.tensor(colour, dtype=torch.float64) for colour in _SHADES)
-    share = 2 * probability.double()[..., None]
-    colours = torch.where(share < 1, low + share * (half - low), half + (share - 1) * (high - half))
-    return colours.round().to(torch.uint8)
-
-
-def edge(
-    x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]], at: float = 0.5
-) -> list[tuple[Place, Place]]:
-    """Straight pieces of the line where values on a grid are ``at``, by marching squares.
-
-    Args:
-        x: places of the columns.
-        y: places of the rows.
-        z: the values, by row.
-        at: the value of the line.
-    """
-    pieces = []
-    for row, (low, high) in enumerate(pairwise(y)):
-        for column, (left, right) in enumerate(pairwise(x)):
-            corners = [(left, low), (right, low), (right, high), (left, high)]
-            values = [z[row][column], z[row][column + 1], z[row + 1][column + 1], z[row + 1][column]]
-            crossed = [
-                _between(corners[i], corners[i - 3], (values[i] - at) / (values[i] - values[i - 3]))
-                for i in range(4)
-                if (values[i] >= at) != (values[i - 3] >= at)
-            ]
-            # Four are a saddle: which two belong together depends on the side that the middle is on.
-            if len(crossed) == 4 and (sum(values) / 4 >= at) != (values[0] >= at):
-                crossed = [crossed[3], *crossed[:3]]
-            pieces += [(crossed[i], crossed[i + 1]) for i in range(0, len(crossed), 2)]
-    return pieces
-
-
-def _between(one: Place, other: Place, share: float) -> Place:
-    return one[0] + share * (other[0] - one[0]), one[1] + share * (other[1] - one[1])
-
-
-def _names(plane: Plane) -> list[str]:
-    """The names that inputs have: the two classes first, so that their marks are the same in all panels."""
-    return list(dict.fromkeys([*plane.classes, *(name for _, _, name in plane.inputs)]))
-
-
-def _mark(canvas: Canvas, x: float, y: float, index: int) -> None:
-    """An input: a disc for the first class, a square for others."""
-    look: dict[str, object] = {"fill": pick(COLOURS, index), "stroke": INK, "stroke_width": 0.7}
-    if index == 0:
-        canvas.put("circle", cx=x, cy=y, r=3, **look)
-    else:
-        canvas.put("rect", x=x - 2.7, y=y - 2.7, width=5.4, height=5.4, **look)
-
-
-def _legend(canvas: Canvas, x: float, y: float, plane: Plane) -> None:
-    """The marks' names, and the shades' probabilities."""
-    right = x + _WIDTH
-    for name in dict.fromkeys(name for _, _, name in plane.inputs):
-        _mark(canvas, x + 4, y - 4, _names(plane).index(name))
-        canvas.text(x + 12, y, name, fill=FAINT)
-        x += wide(name) + 28
-    bar: Box = (right - 130, y - 10, 100, 10)
-    canvas.image(png(shade(torch.linspace(0, 1, 101)).expand(2, -1, -1)), bar, smooth=True)
-    canvas.put("rect", x=bar[0], y=bar[1], width=bar[2], height=bar[3], fill="none", stroke=LINE)
-    canvas.text(bar[0] - 5, y - 1, f"P({plane.classes[-1]})  0%", anchor="end", fill=FAINT, size=11)
-    canvas.text(bar[0] + 105, y - 1, "100%", fill=FAINT, size=11)
+def mark_inputs(axes: Axes, plane: Plane) -> None:
+    """The inputs on the plane: discs for the first class, squares for others; and a legend of them."""
+    # The two classes first, so that their marks are the same in all panels.
+    names = list(dict.fromkeys([*plane.classes, *(name for _, _, name in plane.inputs)]))
+    left, right, bottom, top = plane.x[0], plane.x[-1], plane.y[0], plane.y[-1]
+    look: dict[str, Any] = {"linestyle": "", "markersize": 5, "markeredgecolor": INK, "markeredgewidth": 0.7}
+    for index, name in enumerate(names):
+        places = [(x, y) for x, y, other in plane.inputs if other == name]
+        if places:
+            inside = [(x, y) for x, y in places if left <= x <= right and bottom <= y <= top]
+            marker = "s" if index else "o"
+            axes.plot(
+                *zip(*inside, strict=True) if inside else ([], []),
+                marker=marker,
+                label=name,
+                color=pick(COLOURS, index),
+                **look,
+            )
+    if plane.inputs:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handletextpad=0.2)

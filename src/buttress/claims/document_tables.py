@@ -48,22 +48,22 @@ def checks(claim: Mapping[str, Any]) -> str:
     besides = [_beside(check, claim) for check in claim["checks"]]
     lines = []
     for check, beside in zip(claim["checks"], besides, strict=True):
-        found = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
-        if len(set(found)) == 1:  # of a figure, which no attack of the table changes
-            found[1:] = [(_SAME, "")] * (len(found) - 1)
+        outcomes = [(interval(check["under"][label]), check["under"][label]["verdict"]) for label in labels]
+        if len(set(outcomes)) == 1:  # of a figure, which no attack of the table changes
+            outcomes[1:] = [(_SAME, "")] * (len(outcomes) - 1)
         line = [
             check["statement"] + LATER * bool(check.get("later")),
             number(check["published"], signed=True),
-            *(p for pair in found for p in pair),
+            *(p for pair in outcomes for p in pair),
         ]
         lines.append(line + [beside] * any(besides))
     if not any(besides):
         return table(head, lines)
-    told = (
+    note = (
         "Beside: how much more accurate the first row is without an attack, on the inputs of the attack that was asked "
         "about most, and how many times as large.\n\n"
     )
-    return told + table([*head, "beside"], lines)
+    return note + table([*head, "beside"], lines)
 
 
 def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
@@ -74,10 +74,10 @@ def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
     return dict(zip(labels, counts if len(counts) == len(labels) else [math.inf] * len(labels), strict=True))
 
 
-def most_asked(claim: Mapping[str, Any]) -> str:
+def attack_with_most_inputs(claim: Mapping[str, Any]) -> str:
     """Label of the attack that was asked about most inputs, the first of several; its clean accuracies tell most."""
-    asked = inputs_by_attack(claim)
-    return max(asked, key=lambda label: asked[label])
+    counts = inputs_by_attack(claim)
+    return max(counts, key=lambda label: counts[label])
 
 
 def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
@@ -86,7 +86,7 @@ def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
     pair = [rows[name] for name in check.get("rows", ())]
     if not pair:
         return ""
-    label = most_asked(claim)
+    label = attack_with_most_inputs(claim)
     accuracies = [row["accuracy"][label].get("0") for row in pair]
     parts = []
     if None not in accuracies:
@@ -100,24 +100,30 @@ def _beside(check: Mapping[str, Any], claim: Mapping[str, Any]) -> str:
 def rows(claim: Mapping[str, Any]) -> str:
     """Accuracy of every row, one table for each attack."""
     parts = list[str]()
-    columns, known = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
-    told, counted = any("cost" in row for row in claim["rows"]), any(row.get("parameters") for row in claim["rows"])
+    columns, has_published = [str(eps) for eps in claim["eps"]], any(row["published"] for row in claim["rows"])
+    has_cost, has_size = (
+        any("cost" in row for row in claim["rows"]),
+        any(row.get("parameters") for row in claim["rows"]),
+    )
     for label in claim["rows"][0]["accuracy"]:
         head = ["training", *columns]
-        head += [R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"] if known else []
+        head += [R_AND_G, f"published {R_AND_G} ({claim['verdict_under']})"] if has_published else []
         lines = []
         for row in claim["rows"]:
-            found = row["accuracy"][label]
-            line = [row["name"], *(_spread(found[column]) for column in columns)]
-            if known:
-                line += [_spread(found[R_AND_G]), "-" if row["published"] is None else f"{sum(row['published']):.1f}"]
+            accuracy = row["accuracy"][label]
+            line = [row["name"], *(_spread(accuracy[column]) for column in columns)]
+            if has_published:
+                line += [
+                    _spread(accuracy[R_AND_G]),
+                    "-" if row["published"] is None else f"{sum(row['published']):.1f}",
+                ]
             line.append(_spread(row["seconds"]) if "seconds" in row else "-")
-            line += [_passes(row.get("cost", {}))] * told
-            lines.append(line + [f"{row['parameters']:,}" if row.get("parameters") else "-"] * counted)
+            line += [_passes(row.get("cost", {}))] * has_cost
+            lines.append(line + [f"{row['parameters']:,}" if row.get("parameters") else "-"] * has_size)
         parts.append(
             f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
-            + (_PASSES if told and not parts else "")
-            + table([*head, "seconds of training", *["passes"] * told, *["parameters"] * counted], lines)
+            + (_PASSES if has_cost and not parts else "")
+            + table([*head, "seconds of training", *["passes"] * has_cost, *["parameters"] * has_size], lines)
         )
     return "\n\n".join(parts)
 
@@ -131,7 +137,7 @@ def errors(claim: Mapping[str, Any]) -> str:
     """Robust error in its two parts, one table for each attack."""
     parts = []
     for label, first in claim["rows"][0]["errors"].items():
-        lines = [[row["name"], *(_spread(found) for found in row["errors"][label].values())] for row in claim["rows"]]
+        lines = [[row["name"], *(_spread(part) for part in row["errors"][label].values())] for row in claim["rows"]]
         parts.append(
             f"### Natural and boundary error in percent under {label}\n\n"
             f"Boundary error: right at eps 0 and not at {max(claim['eps'])}. Mean over seeds; ± is the standard "
@@ -140,9 +146,9 @@ def errors(claim: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _spread(found: Mapping[str, Any]) -> str:
+def _spread(values: Mapping[str, Any]) -> str:
     """A mean with its standard deviation, one digit each."""
-    return f"{found['mean']:.1f}" + ("" if found["sd"] is None else f" ± {found['sd']:.1f}")
+    return f"{values['mean']:.1f}" + ("" if values["sd"] is None else f" ± {values['sd']:.1f}")
 
 
 def figures(claim: Mapping[str, Any]) -> str:
@@ -152,13 +158,13 @@ def figures(claim: Mapping[str, Any]) -> str:
     return "### Other figures\n\nMean over seeds; ± is the standard deviation.\n\n" + table(["training", *names], lines)
 
 
-def _figure(found: Mapping[str, Any] | None) -> str:
-    if found is None:
+def _figure(figure: Mapping[str, Any] | None) -> str:
+    if figure is None:
         return "-"
-    if "values" in found:
-        said: list[str] = found["values"]
-        return ", ".join(f"{text} ({said.count(text)} of {len(said)})" for text in dict.fromkeys(said))
-    return number(found["mean"]) + ("" if found["sd"] is None else f" ± {number(found['sd'])}")
+    if "values" in figure:
+        texts: list[str] = figure["values"]
+        return ", ".join(f"{text} ({texts.count(text)} of {len(texts)})" for text in dict.fromkeys(texts))
+    return number(figure["mean"]) + ("" if figure["sd"] is None else f" ± {number(figure['sd'])}")
 
 
 def pictures(claim: Mapping[str, Any], folder: str) -> str:
@@ -175,29 +181,29 @@ def choices(claim: Mapping[str, Any]) -> str:
     """What was chosen on validation data, and among what."""
     lines = []
     for sweep in claim["sweeps"]:
-        tried = ", ".join(f"{_said(entry['choice'])}: {entry['score']:.1f}" for entry in sweep["tried"])
-        lines.append([sweep["row"], sweep["by"], _said(sweep["chosen"]["choice"]), tried])
+        scores = ", ".join(f"{_choice_text(entry['choice'])}: {entry['score']:.1f}" for entry in sweep["tried"])
+        lines.append([sweep["row"], sweep["by"], _choice_text(sweep["chosen"]["choice"]), scores])
     head = ["row", "chosen by", "chosen", "all scores (higher is better)"]
     return "### Choices on validation data\n\n" + table(head, lines)
 
 
-def _said(choice: Mapping[str, Any]) -> str:
+def _choice_text(choice: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in choice.items())
 
 
 def profiles(claim: Mapping[str, Any]) -> str:
     """Mean displacement of every layer, one table for each network and measure; published numbers in brackets."""
     parts = []
-    for name, found in claim["profiles"].items():
-        for measure, by_perturbation in found["displacement"].items():
+    for name, profile in claim["profiles"].items():
+        for measure, by_perturbation in profile["displacement"].items():
             lines = []
             for perturbation, values in by_perturbation.items():
-                published = found["published"].get(perturbation) if measure == "relative_error" else None
+                published = profile["published"].get(perturbation) if measure == "relative_error" else None
                 cells = [f"{v['mean']:.2f}" + ("" if v["sd"] is None else f" ± {v['sd']:.2f}") for v in values]
                 if published is not None:
                     cells = [f"{cell} [{theirs:.2f}]" for cell, theirs in zip(cells, published, strict=True)]
                 lines.append([perturbation, *cells])
             title = f"### {name}: {measure.replace('_', ' ')} by layer\n\nMean over seeds; ± is the standard deviation"
-            title += "; [published].\n\n" if found["published"] and measure == "relative_error" else ".\n\n"
-            parts.append(title + table(["perturbation", *found["layers"]], lines))
+            title += "; [published].\n\n" if profile["published"] and measure == "relative_error" else ".\n\n"
+            parts.append(title + table(["perturbation", *profile["layers"]], lines))
     return "\n\n".join(parts)

@@ -10,11 +10,11 @@ from buttress.attacks.composed.transfer import Transfer
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import run
 from buttress.audits.robustness import Robustness
-from buttress.claims import sources
+from buttress.claims import transfer_sources
 from buttress.claims.jobs import run_job
 from buttress.claims.recipe import Claim
+from buttress.claims.setup_training import train
 from buttress.claims.table import Table
-from buttress.claims.train_rows import trained
 from buttress.claims.worker_pool import key_of
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -83,16 +83,16 @@ def test_jobs_without_sources_are_called_as_they_were():
 
 def test_points_are_made_on_each_source_and_judged_by_the_network():
     job = asked()[0]
-    sources._network.cache_clear()
+    transfer_sources._network.cache_clear()
     cold = run_job(job, None)["accuracy"]
     assert list(cold) == ["PGD-3", "PGD-3 from twin", "PGD-3 from deep"]
     assert run_job(job, None)["accuracy"] == cold  # from the networks that this process remembers
-    assert sources._network.cache_info().hits == 2
+    assert transfer_sources._network.cache_info().hits == 2
     dataset = data.load("moons", **MOONS["data_args"], seed=0)
-    victim = trained(SETUPS["A"], "standard", dataset, 0)[0].model
+    victim = train(SETUPS["A"], "standard", dataset, 0)[0].model
     threat = Threat(eps=0.2, box=dataset.box)
     for name, setup, defence, seed in (("twin", "A", "standard", 1000), ("deep", "B", AT, 5)):
-        other = trained(SETUPS[setup], defence, dataset, seed)[0].model
+        other = train(SETUPS[setup], defence, dataset, seed)[0].model
         moved = Transfer(attack=PGD(steps=3, threat=threat), surrogate=other)
         question = Robustness(attacks=[moved], eps=[0, 0.2], reuse=False)
         (finding,) = run(victim, dataset.test, [question], classes=dataset.classes, seed=0)
@@ -151,6 +151,6 @@ def test_two_sources_of_one_label_are_refused():
 def test_a_transfer_alone_is_a_transfer_of_the_usual_attack():
     jobs = asked(attacks=[{"attack": "transfer", "sources": {"twin": {"setup": "A"}}}])
     dataset = data.load("moons", **MOONS["data_args"], seed=0)
-    ((label, attack),) = sources.attacks_of(jobs[0]["accuracy"]["attacks"][0], dataset, 0, None)
+    ((label, attack),) = transfer_sources.attacks_of(jobs[0]["accuracy"]["attacks"][0], dataset, 0, None)
     assert label == f"PGD-{PGD().steps} from twin"
     assert isinstance(attack.surrogate, torch.nn.Module)

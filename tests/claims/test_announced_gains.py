@@ -5,9 +5,9 @@ import json
 import pytest
 
 from buttress.claims import find
-from buttress.claims.gains import nearest_cells, run_gains
+from buttress.claims.announced_gains import nearest_cells, run_gains
 from buttress.claims.recipe import Claim
-from buttress.claims.seed_statistics import differences, spread
+from buttress.claims.seed_statistics import row_differences, spread
 from buttress.errors import UserError
 
 MNIST = find("lsa-table3-mnist").claim
@@ -76,4 +76,4 @@ def test_equal_sums_differ_by_nothing():
         {"accuracy": {"FGSM": {"R&G": spread([sum(parts)])}}} for parts in ([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
     )
     assert sum([0.1, 0.2, 0.3]) != sum([0.3, 0.2, 0.1])
-    assert differences(ours, theirs, "R&G")["FGSM"]["mean"] == 0
+    assert row_differences(ours, theirs, "R&G")["FGSM"]["mean"] == 0

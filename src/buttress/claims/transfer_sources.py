@@ -15,19 +15,19 @@ from buttress.attacks.composed.transfer import Transfer
 from buttress.audits.base.attack_label import describe
 from buttress.claims.build import build
 from buttress.claims.experiment import AttackSpec, Experiment, Origin
-from buttress.claims.recipe import blanks, filled, typed
-from buttress.claims.train_rows import load, trained
+from buttress.claims.recipe import blanks, fill_blanks, from_mapping
+from buttress.claims.setup_training import load, train
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
 from buttress.registry import nearest
 
 _AWAY = 1000  # of a source's seed from the job's, unless it has its own
-_KEPT = 8  # networks a process remembers: rows of one seed, which are trained one after the other, share theirs
+_CACHE_SIZE = 8  # networks a process remembers: rows of one seed, which are trained one after the other, share theirs
 _WHERE = "claim: experiment: attacks"
 
 
-def resolved(
+def resolve_sources(
     entry: Mapping[str, Any], setups: Mapping[str, Any], defences: Mapping[str, Any], seed: int
 ) -> Mapping[str, Any]:
     """An entry of a table's attacks with all that its sources hang on; one without sources stays as it is.
@@ -40,15 +40,15 @@ def resolved(
     """
     if "sources" not in entry:
         return entry
-    found = {}
+    sources = {}
     for name, tree in entry["sources"].items():
-        origin = typed(Origin, tree, f"{_WHERE}: sources: {name}")
-        found[name] = {
+        origin = from_mapping(Origin, tree, f"{_WHERE}: sources: {name}")
+        sources[name] = {
             "setup": setups[origin.setup],
-            "defence": filled(origin.defence, defences),
+            "defence": fill_blanks(origin.defence, defences),
             "seed": seed + _AWAY if origin.seed is None else origin.seed,
         }
-    return {**entry, "sources": found}
+    return {**entry, "sources": sources}
 
 
 def attacks_of(
@@ -57,7 +57,7 @@ def attacks_of(
     """The attacks of one resolved entry: itself, or one from each of its sources, which are trained here.
 
     Args:
-        entry: see `resolved`.
+        entry: see `resolve_sources`.
         dataset: what is attacked.
         seed: of the job; sources see the data that it gives, so that none is trained on what is attacked.
         data_dir: where original data files are.
@@ -85,14 +85,14 @@ def label(attack: Transfer, name: str) -> str:
 
 def labels(experiment: Experiment) -> list[str]:
     """What the accuracies under an experiment's attacks will be called."""
-    found: list[str] = []
+    names: list[str] = []
     for entry in experiment.attacks:
         if "sources" in entry:
             attack = _transfer(entry)
-            found += [label(attack, name) for name in entry["sources"]]
+            names += [label(attack, name) for name in entry["sources"]]
         else:
-            found.append(describe(build(Attack, entry["attack"])))
-    return found
+            names.append(describe(build(Attack, entry["attack"])))
+    return names
 
 
 def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
@@ -104,14 +104,14 @@ def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
     """
     seen: set[str] = set()
     for entry in experiment.attacks:
-        typed(AttackSpec, entry, _WHERE)
+        from_mapping(AttackSpec, entry, _WHERE)
         if "sources" not in entry:
             continue
         if not isinstance(entry["sources"], Mapping) or not entry["sources"]:
             raise UserError(f"{_WHERE}: sources must map names to networks; got {entry['sources']!r}")
         attack = _transfer(entry)
         for name, tree in entry["sources"].items():
-            origin = typed(Origin, tree, f"{_WHERE}: sources: {name}")
+            origin = from_mapping(Origin, tree, f"{_WHERE}: sources: {name}")
             if not isinstance(name, str):
                 raise UserError(f"{_WHERE}: sources: a name must be a text; got {name!r}")
             if not isinstance(origin.setup, str) or origin.setup not in experiment.setups:
@@ -128,18 +128,18 @@ def refuse_wrong(experiment: Experiment, rows: list[str]) -> None:
 def _transfer(entry: Mapping[str, Any]) -> Transfer:
     """The transfer of an entry, whose surrogate is to come."""
     tree = entry["attack"]
-    named = tree.get("name") if isinstance(tree, Mapping) else tree
-    if named != "transfer" or (isinstance(tree, Mapping) and "surrogate" in tree):
+    name = tree.get("name") if isinstance(tree, Mapping) else tree
+    if name != "transfer" or (isinstance(tree, Mapping) and "surrogate" in tree):
         raise UserError(f"{_WHERE}: sources are for {{name: transfer, attack: ...}} without a surrogate; got {tree!r}")
     options = tree if isinstance(tree, Mapping) else {"name": tree}
-    made: Attack = build(Attack, {**options, "surrogate": "source"})
-    assert isinstance(made, Transfer)
-    return made
+    attack: Attack = build(Attack, {**options, "surrogate": "source"})
+    assert isinstance(attack, Transfer)
+    return attack
 
 
-@functools.lru_cache(maxsize=_KEPT)
+@functools.lru_cache(maxsize=_CACHE_SIZE)
 def _network(origin: str, data_seed: int, data_dir: str | None) -> nn.Module:
     """The network that this JSON text describes; nobody changes it, since a transfer gives it back as it was."""
     tree = json.loads(origin)
     dataset = load(tree["setup"]["source"], data_dir, data_seed)
-    return trained(tree["setup"], tree["defence"], dataset, tree["seed"])[0].model
+    return train(tree["setup"], tree["defence"], dataset, tree["seed"])[0].model

@@ -4,8 +4,7 @@ import pytest
 
 from buttress.audits.masking.audit import TESTS
 from buttress.audits.masking.checks.paired_attacks import least_gap
-from buttress.claims.seed_statistics import CANNOT_FAIL, paired, spread, verdict
-from buttress.claims.survival import (
+from buttress.claims.outcome_summary import (
     ALIKE,
     ALWAYS,
     CHANCE,
@@ -13,8 +12,9 @@ from buttress.claims.survival import (
     NEVER,
     REFUTED,
     SOMETIMES,
-    what_survives,
+    outcome_summary,
 )
+from buttress.claims.seed_statistics import CANNOT_FAIL, paired_difference, spread, verdict
 
 UP, HIGH, DOWN = [5.0, 6.0, 7.0], [6.0, 7.0, 8.0], [-5.0, -6.0, -7.0]
 EVEN, WORSE = [-4.0, 5.0, 0.5], [4.0, -5.0, -0.5]
@@ -25,7 +25,8 @@ def check(name, **under):
         "statement": name,
         "rows": ["A", "B"],
         "under": {
-            label: {**paired(values), "verdict": verdict(paired(values), None)} for label, values in under.items()
+            label: {**paired_difference(values), "verdict": verdict(paired_difference(values), None)}
+            for label, values in under.items()
         },
     }
 
@@ -42,7 +43,7 @@ def claim(checks=(), rows=None, **more):
 
 
 def lines(claim):
-    return what_survives(claim).splitlines()[2:]
+    return outcome_summary(claim).splitlines()[2:]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_where_no_accuracy_stands_above_under_every_attack_that_comes_first():
 def test_what_cannot_fail_is_not_told():
     empty = check("it", FGSM=UP)
     empty["under"]["FGSM"]["verdict"] = CANNOT_FAIL
-    assert "it" not in what_survives(claim([empty])).replace("with", "")
+    assert "it" not in outcome_summary(claim([empty])).replace("with", "")
 
 
 def test_unmatched_clean_accuracy_is_told_by_its_largest_difference():

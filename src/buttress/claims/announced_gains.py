@@ -9,7 +9,7 @@ from typing import Any
 
 from buttress.claims.recipe import Claim, find
 from buttress.claims.result_files import from_text
-from buttress.claims.seed_statistics import R_AND_G, differences, verdict
+from buttress.claims.seed_statistics import R_AND_G, row_differences, verdict
 from buttress.errors import UserError
 
 _CLOSE = 0.005  # half of the last printed digit
@@ -37,7 +37,7 @@ def run_gains(claim: Claim, out: Path) -> dict[str, Any]:
         what = R_AND_G if column == R_AND_G else f"accuracy at eps {column}"
         under = {
             label: {**difference, "verdict": verdict(difference, check["gain"])}
-            for label, difference in differences(rows[check["better"]], rows[check["than"]], column).items()
+            for label, difference in row_differences(rows[check["better"]], rows[check["than"]], column).items()
         }
         statement = f"{name}: {check['better']} better than {check['than']} ({what})"
         checks.append({"statement": statement, "published": check["gain"], "under": under})
@@ -59,12 +59,12 @@ def run_gains(claim: Claim, out: Path) -> dict[str, Any]:
 def nearest_cells(published: Mapping[str, Sequence[float]], eps: Sequence[float], gain: float) -> list[dict[str, Any]]:
     """Differences of two rows of a published table in one column, those nearest to ``gain`` first."""
     columns = [*map(str, eps), R_AND_G]
-    found = []
+    cells = []
     for better, than in itertools.permutations(published, 2):
         one, other = ([*published[name], sum(published[name])] for name in (better, than))
         for column, high, low in zip(columns, one, other, strict=True):
-            found.append({"better": better, "than": than, "at": column, "difference": round(high - low, 2)})
-    return sorted(found, key=lambda cell: (round(abs(cell["difference"] - gain), 4), cell["better"], cell["than"]))
+            cells.append({"better": better, "than": than, "at": column, "difference": round(high - low, 2)})
+    return sorted(cells, key=lambda cell: (round(abs(cell["difference"] - gain), 4), cell["better"], cell["than"]))
 
 
 def _results(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:

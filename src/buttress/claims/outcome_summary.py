@@ -7,7 +7,7 @@ from typing import Any
 
 from buttress.audits.masking.audit import TESTS, TRUSTWORTHY, Masking
 from buttress.audits.masking.checks.paired_attacks import least_gap
-from buttress.claims.sections import inputs_by_attack, most_asked
+from buttress.claims.document_tables import attack_with_most_inputs, inputs_by_attack
 from buttress.claims.seed_statistics import CANNOT_FAIL, NOT, REPRODUCED
 
 _SHOWN = 3  # rows of which it is told how much PGD leaves that another attack takes
@@ -21,7 +21,7 @@ NEVER = "Not even the claimed sign"
 REFUTED = "Refuted, by an interval that is wholly on the other side"
 
 
-def what_survives(claim: Mapping[str, Any]) -> str:
+def outcome_summary(claim: Mapping[str, Any]) -> str:
     """What is left of a claim, in a few sentences that follow from its results alone.
 
     Args:
@@ -36,34 +36,38 @@ def _by_outcome(checks: Sequence[Mapping[str, Any]]) -> list[str]:
     outcomes = (ALWAYS, FIGURES, SOMETIMES, ALIKE, CHANCE, NEVER, REFUTED)
     groups: dict[str, list[str]] = {outcome: [] for outcome in outcomes}
     for check in checks:
-        counted = {label: found for label, found in check["under"].items() if found["verdict"] != CANNOT_FAIL}
-        if counted:
-            outcome, told = _outcome(counted, check.get("by", 0.0))
-            groups[outcome].append(check["statement"] + told)
-    said = [f"{outcome}: {'; '.join(names)}." for outcome, names in groups.items() if names]
-    return said if groups[ALWAYS] else ["No accuracy is above another under every attack, as claimed.", *said]
+        differences = {
+            label: difference for label, difference in check["under"].items() if difference["verdict"] != CANNOT_FAIL
+        }
+        if differences:
+            outcome, addition = _outcome(differences, check.get("by", 0.0))
+            groups[outcome].append(check["statement"] + addition)
+    lines = [f"{outcome}: {'; '.join(names)}." for outcome, names in groups.items() if names]
+    return lines if groups[ALWAYS] else ["No accuracy is above another under every attack, as claimed.", *lines]
 
 
 def _outcome(under: Mapping[str, Mapping[str, Any]], by: float) -> tuple[str, str]:
     """One of the outcomes of a difference that is held to exceed ``by``, and what there is to add."""
-    held = [label for label, found in under.items() if found["verdict"] == REPRODUCED]
-    refuted = [label for label, found in under.items() if found["high"] is not None and found["high"] < by]
-    same = len(under) > 1 and len({(found["mean"], found["high"]) for found in under.values()}) == 1
-    if len(held) == len(under):
+    reproduced = [label for label, difference in under.items() if difference["verdict"] == REPRODUCED]
+    refuted = [
+        label for label, difference in under.items() if difference["high"] is not None and difference["high"] < by
+    ]
+    same = len(under) > 1 and len({(difference["mean"], difference["high"]) for difference in under.values()}) == 1
+    if len(reproduced) == len(under):
         return (FIGURES if same else ALWAYS), ""
     where = f"wholly on the other side under {', '.join(refuted)}"
-    if held:
-        return SOMETIMES, f" under {', '.join(held)}" + (f", and {where}" if refuted else "")
+    if reproduced:
+        return SOMETIMES, f" under {', '.join(reproduced)}" + (f", and {where}" if refuted else "")
     if refuted:
         return REFUTED, "" if same else f" under {', '.join(refuted)}" * (len(refuted) < len(under))
-    if all(found["verdict"] == NOT for found in under.values()):
+    if all(difference["verdict"] == NOT for difference in under.values()):
         return NEVER, ""
-    return (ALIKE if all(found["low"] is None for found in under.values()) else CHANCE), ""
+    return (ALIKE if all(difference["low"] is None for difference in under.values()) else CHANCE), ""
 
 
 def _unmatched(claim: Mapping[str, Any]) -> list[str]:
     """How far rows that are compared are apart in clean accuracy, at the most."""
-    label = most_asked(claim)
+    label = attack_with_most_inputs(claim)
     clean = {row["name"]: row["accuracy"][label].get("0") for row in claim["rows"]}
     pairs = [check["rows"] for check in claim["checks"] if "rows" in check]
     apart = {
@@ -84,21 +88,21 @@ def _appearance(claim: Mapping[str, Any]) -> list[str]:
     reference = next((label for label in labels if label.startswith("PGD") and " from " not in label), None)
     if reference is None or len(labels) == 1 or 0 not in claim["eps"]:
         return []
-    eps, found, asked = str(max(claim["eps"])), [], inputs_by_attack(claim)
-    labels = [label for label in labels if asked[label] >= asked[reference] / 2]  # fewer would add their own chance
+    eps, gaps, counts = str(max(claim["eps"])), [], inputs_by_attack(claim)
+    labels = [label for label in labels if counts[label] >= counts[reference] / 2]  # fewer would add their own chance
     for row in claim["rows"]:
         accuracy = {label: row["accuracy"][label] for label in labels}
         taken = {label: columns["0"]["mean"] - columns[eps]["mean"] for label, columns in accuracy.items()}
         strongest = max(taken, key=lambda label: taken[label])
-        found.append((taken[strongest] - taken[reference], row["name"], taken[reference], taken[strongest], strongest))
-    worst = [one for one in sorted(found, key=lambda one: -one[0])[:_SHOWN] if round(one[0], 1) > 0]
+        gaps.append((taken[strongest] - taken[reference], row["name"], taken[reference], taken[strongest], strongest))
+    worst = [one for one in sorted(gaps, key=lambda one: -one[0])[:_SHOWN] if round(one[0], 1) > 0]
     if not worst:
         return [f"No attack of the table takes more accuracy at eps {float(eps):.3g} than {reference}."]
-    told = "; ".join(f"{name} {low:.1f} and {high:.1f} ({label})" for _, name, low, high, label in worst)
+    text = "; ".join(f"{name} {low:.1f} and {high:.1f} ({label})" for _, name, low, high, label in worst)
     here = f"{reference} takes at eps {float(eps):.3g}"
     return [
         f"Points of accuracy that {here}, and that the table's strongest attack takes from its own inputs, where they "
-        f"are furthest apart: {told}."
+        f"are furthest apart: {text}."
     ]
 
 
@@ -106,19 +110,17 @@ def _masking(claim: Mapping[str, Any]) -> list[str]:
     """What the masking verdicts of a table found, and which gaps so few inputs could not show."""
     lines = []
     for name, figure in claim.get("experiment", {}).get("figures", {}).items():
-        audit = figure.get("audit")
-        options: dict[str, Any] = {"name": audit} if isinstance(audit, str) else dict(audit or {})
+        tree = figure.get("audit")
+        options: dict[str, Any] = {"name": tree} if isinstance(tree, str) else dict(tree or {})
         if options.get("name") != "masking" or figure["path"] != "verdict":
             continue
-        asked = Masking(**{key: options[key] for key in ("level", "floor", "tolerated", "inputs") if key in options})
-        inputs = min(asked.inputs, figure.get("inputs") or asked.inputs)
-        gap = least_gap(inputs, level=asked.level / TESTS, floor=asked.floor, tolerated=asked.tolerated)
-        shown = "no gap at all" if gap is None else f"no gap below {100 * gap:.0f} points"
-        doubted = [
-            f"{row['name']} ({sum(said != TRUSTWORTHY for said in row['figures'][name]['values'])} of {claim['seeds']})"
-            for row in claim["rows"]
-            if any(said != TRUSTWORTHY for said in row["figures"].get(name, {}).get("values", ()))
-        ]
-        found = f"doubts {', '.join(doubted)}" if doubted else "doubts no row"
-        lines.append(f'The verdict "{name}", on {inputs} inputs, {found}; it can show {shown} to a costlier attack.')
+        audit = Masking(**{key: options[key] for key in ("level", "floor", "tolerated", "inputs") if key in options})
+        inputs = min(audit.inputs, figure.get("inputs") or audit.inputs)
+        gap = least_gap(inputs, level=audit.level / TESTS, floor=audit.floor, tolerated=audit.tolerated)
+        visible = "no gap at all" if gap is None else f"no gap below {100 * gap:.0f} points"
+        verdicts = {row["name"]: row["figures"].get(name, {}).get("values", ()) for row in claim["rows"]}
+        counts = {row: sum(verdict != TRUSTWORTHY for verdict in values) for row, values in verdicts.items()}
+        doubted = [f"{row} ({count} of {claim['seeds']})" for row, count in counts.items() if count]
+        doubts = f"doubts {', '.join(doubted)}" if doubted else "doubts no row"
+        lines.append(f'The verdict "{name}", on {inputs} inputs, {doubts}; it can show {visible} to a costlier attack.')
     return lines

@@ -33,7 +33,7 @@ def load(tree: Mapping[str, Any], data_dir: str | None, seed: int) -> Dataset:
     return source.load(seed)[0]
 
 
-def trained(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
+def train(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
     """A network and the seconds that its training took.
 
     Args:

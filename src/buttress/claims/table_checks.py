@@ -6,14 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from buttress.claims import passes as spending
-from buttress.claims import sources
+from buttress.claims import training_cost, transfer_sources
 from buttress.claims.build import build
 from buttress.claims.experiment import Experiment, Row
-from buttress.claims.jobs import FIRED, fired
-from buttress.claims.passes import PASSES
-from buttress.claims.recipe import Claim, typed
-from buttress.claims.seed_statistics import CANNOT_FAIL, R_AND_G, certain, differences, paired, shifted, verdict
+from buttress.claims.figures import FIRED, detector_figure
+from buttress.claims.recipe import Claim, from_mapping
+from buttress.claims.seed_statistics import (
+    CANNOT_FAIL,
+    R_AND_G,
+    certain_difference,
+    paired_difference,
+    row_differences,
+    shift,
+    verdict,
+)
+from buttress.claims.training_cost import PASSES
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.registry import nearest
@@ -65,26 +72,28 @@ class Check:
         pair = bool(self.better and self.than) and (self.at is None) != (not self.figure) and self.above is None
         alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
         figure = alone and bool(self.figure) and self.at is None and not self.attacks
-        stands = alone and not self.figure and self.at is not None and (self.attacks == [] or self._two_attacks)
-        single = stands or figure or (pair and not self.row and not self.attacks)
+        accuracy = alone and not self.figure and self.at is not None and (self.attacks == [] or self._two_attacks)
+        single = accuracy or figure or (pair and not self.row and not self.attacks)
         if self.under and not (pair and self.at is not None):
             raise UserError(f"claim: checks: under is for the accuracies of better and than; got {self.under!r}")
         if not (self._correlates if self.across or self.rises else single):
-            told = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
-            raise UserError(f"claim: checks: each needs {_FORMS}; got {told}")
+            settings = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
+            raise UserError(f"claim: checks: each needs {_FORMS}; got {settings}")
 
     @property
     def _two_attacks(self) -> bool:
-        named = self.attacks
-        return isinstance(named, list) and len(named) == 2 and all(isinstance(one, str) for one in named)
+        labels = self.attacks
+        return isinstance(labels, list) and len(labels) == 2 and all(isinstance(one, str) for one in labels)
 
     @property
     def _correlates(self) -> bool:
         rows = self.across
-        named = isinstance(rows, list) and len(set(map(str, rows))) >= 3 and all(isinstance(one, str) for one in rows)
+        valid_rows = (
+            isinstance(rows, list) and len(set(map(str, rows))) >= 3 and all(isinstance(one, str) for one in rows)
+        )
         others = (self.better, self.than, self.row, self.by, self.attacks)
         unset = self.at is None and self.above is None and not any(others)
-        return named and bool(self.figure and self.rises) and unset
+        return valid_rows and bool(self.figure and self.rises) and unset
 
     @property
     def rows(self) -> list[str]:
@@ -92,7 +101,7 @@ class Check:
         return self.across or ([self.row] if self.row else [self.better, self.than])
 
 
-class Checks:
+class TableChecks:
     """The checks of one claim.
 
     Args:
@@ -104,7 +113,7 @@ class Checks:
 
     def __init__(self, claim: Claim, experiment: Experiment, rows: Sequence[Row], seeds: int) -> None:
         self.published, self.experiment, self.seeds = claim.published, experiment, seeds
-        self.all = [typed(Check, tree, "claim: checks") for tree in claim.checks]
+        self.all = [from_mapping(Check, tree, "claim: checks") for tree in claim.checks]
         self.rows = {row.name: row for row in rows}
 
     # -- before the first training -----------------------------------------------------------------------------------
@@ -126,9 +135,9 @@ class Checks:
                     self._refuse_figure(figure, self.rows[name], setups)
             if not check.figure and str(check.at) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.at!r}")
-            if named := [*check.attacks, *([check.under] if check.under else [])]:
-                labels = labels or sources.labels(self.experiment)
-                for label in named:
+            if attacks := [*check.attacks, *([check.under] if check.under else [])]:
+                labels = labels or transfer_sources.labels(self.experiment)
+                for label in attacks:
                     if label not in labels:
                         raise UserError(f"claim: checks: there is no attack {label!r}; {nearest(label, labels)}")
 
@@ -136,32 +145,34 @@ class Checks:
         """Refuse a figure that this row will not have."""
         setup = setups.get(row.setup or next(iter(setups)), {})
         monitors = build(Training, setup.get("training", {})).monitors
-        told = [FIRED, *(fired(name) for monitor in monitors for name in monitor.detectors)] if monitors else []
-        known = [*self.experiment.figures, *told, PASSES]
+        monitor_names = (
+            [FIRED, *(detector_figure(name) for monitor in monitors for name in monitor.detectors)] if monitors else []
+        )
+        names = [*self.experiment.figures, *monitor_names, PASSES]
         if figure == FIRED and not monitors:
             raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {row.name!r}: give it monitors")
-        if figure not in known:
-            raise UserError(f"claim: there is no figure {figure!r}; {nearest(figure, known)}")
+        if figure not in names:
+            raise UserError(f"claim: there is no figure {figure!r}; {nearest(figure, names)}")
         if figure == PASSES:
-            choice = spending.first_choice(row.name, list(self.rows.values()))
-            spending.known(row.name, spending.cost(setup, choice))
+            choice = training_cost.first_choice(row.name, list(self.rows.values()))
+            training_cost.known_passes(row.name, training_cost.cost(setup, choice))
         only = self.experiment.figures.get(figure, {}).get("rows")
         if only and row.name not in only:
-            named = ", ".join(only)
-            raise UserError(f"claim: checks: {figure!r} is not measured of {row.name!r}: its rows are {named}")
+            row_names = ", ".join(only)
+            raise UserError(f"claim: checks: {figure!r} is not measured of {row.name!r}: its rows are {row_names}")
 
     # -- after the last ----------------------------------------------------------------------------------------------
 
-    def judged(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def judge(self, measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """By check the ``statement``, the ``published`` difference if any, and what was found ``under`` each attack.
 
         Of two rows that are compared, their names (``rows``), so that what else differs can be told beside, and by how
         much (``by``) the first must exceed the second, where that is not 0.
         """
         rows = {row["name"]: row for row in measured}
-        return [self._judge(check)(check, rows) for check in self.all]
+        return [self._method(check)(check, rows) for check in self.all]
 
-    def _judge(self, check: Check) -> Callable[[Check, Mapping[str, Mapping[str, Any]]], dict[str, Any]]:
+    def _method(self, check: Check) -> Callable[[Check, Mapping[str, Mapping[str, Any]]], dict[str, Any]]:
         if check.across:
             return self._across
         return self._alone if check.row else self._pair
@@ -170,26 +181,28 @@ class Checks:
         better, than = rows[check.better], rows[check.than]
         what, published, empty = check.figure, None, set[str]()
         if what == PASSES:
-            found = dict.fromkeys(better["accuracy"], spending.difference(better, than, self.seeds))
-            empty = {label for label in found if found[label]["mean"] > check.by}
+            by_label = dict.fromkeys(better["accuracy"], training_cost.difference(better, than, self.seeds))
+            empty = {label for label in by_label if by_label[label]["mean"] > check.by}
         elif what:
             pairs = zip(_numbers(better, what), _numbers(than, what), strict=True)
-            found = dict.fromkeys(better["accuracy"], paired([round(mine - theirs, 9) for mine, theirs in pairs]))
+            by_label = dict.fromkeys(
+                better["accuracy"], paired_difference([round(mine - theirs, 9) for mine, theirs in pairs])
+            )
         else:
             column = str(check.at)
             what = _where(column) + (f", {check.under}" if check.under else "")
-            found = differences(better, than, column)
+            by_label = row_differences(better, than, column)
             ours, theirs = (self._published(name, column) for name in check.rows)
             published = None if ours is None or theirs is None else ours - theirs
-            empty = {label for label in found if than["accuracy"][label][column]["mean"] < -check.by}  # at the floor
+            empty = {label for label in by_label if than["accuracy"][label][column]["mean"] < -check.by}  # at the floor
             if check.under:
-                empty = set(found) if check.under in empty else set()
-                found = dict.fromkeys(found, found[check.under])
+                empty = set(by_label) if check.under in empty else set()
+                by_label = dict.fromkeys(by_label, by_label[check.under])
         size = None if check.by else published
         under = {}
-        for label, difference in found.items():
-            said = CANNOT_FAIL if label in empty else verdict(shifted(difference, -check.by), size)
-            under[label] = {**difference, "verdict": said}
+        for label, difference in by_label.items():
+            conclusion = CANNOT_FAIL if label in empty else verdict(shift(difference, -check.by), size)
+            under[label] = {**difference, "verdict": conclusion}
         words = _words(bool(check.figure), check.by)
         statement = f"{check.better} {words} {check.than} ({what})"
         least = {"by": check.by} if check.by else {}
@@ -210,10 +223,10 @@ class Checks:
             figures, what = self._figures(row, check.figure), check.figure
             values = {label: figures for label in row["accuracy"]}
         under = {}
-        for label, found in values.items():
-            beyond = [round(value - least, 9) for value in found]
+        for label, numbers in values.items():
+            beyond = [round(value - least, 9) for value in numbers]
             certainly = check.figure == PASSES
-            difference = certain(beyond[0], self.seeds) if certainly else paired(beyond)
+            difference = certain_difference(beyond[0], self.seeds) if certainly else paired_difference(beyond)
             empty = beyond[0] > 0 if certainly else not (check.figure or check.attacks) and least < 0
             under[label] = {**difference, "verdict": CANNOT_FAIL if empty else verdict(difference, None)}
         statement = f"{check.row} above {least:g} ({what}; differences are from that)"
@@ -221,18 +234,17 @@ class Checks:
 
     def _across(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Spearman's correlation of two figures over rows, by seed; 0 where one of them is the same in all rows."""
-        from scipy.stats import rankdata
+        from scipy.stats import spearmanr
 
-        found, columns = list[float](), [self._columns(check, rows, figure) for figure in (check.figure, check.rises)]
+        correlations, columns = [], [self._columns(check, rows, figure) for figure in (check.figure, check.rises)]
         for first, second in zip(*columns, strict=True):
-            a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (first, second))
-            size = float((a @ a) * (b @ b)) ** 0.5
-            found.append(round(float(a @ b) / size, 9) if size else 0.0)
-        told = paired(found)
-        told = {**told, "verdict": verdict(told, None)}
+            constant = len(set(first)) == 1 or len(set(second)) == 1
+            correlations.append(0.0 if constant else round(float(spearmanr(first, second).statistic), 9))
+        difference = paired_difference(correlations)
+        outcome = {**difference, "verdict": verdict(difference, None)}
         statement = f"{check.rises} rises with {check.figure} (rank correlation over {len(check.across)} rows)"
         labels = rows[check.across[0]]["accuracy"]
-        return {"statement": statement, "published": None, "under": dict.fromkeys(labels, told)}
+        return {"statement": statement, "published": None, "under": dict.fromkeys(labels, outcome)}
 
     def _columns(self, check: Check, rows: Mapping[str, Mapping[str, Any]], figure: str) -> list[tuple[float, ...]]:
         """By seed, the figure of each of the rows."""
@@ -241,7 +253,7 @@ class Checks:
     def _figures(self, row: Mapping[str, Any], figure: str) -> list[float]:
         """One of a row's figures, its passes included, seed by seed."""
         if figure == PASSES:
-            return [spending.known(row["name"], row["cost"])] * self.seeds
+            return [training_cost.known_passes(row["name"], row["cost"])] * self.seeds
         return _numbers(row, figure)
 
     def _published(self, name: str, column: str) -> float | None:
@@ -257,10 +269,10 @@ def _where(column: str) -> str:
 
 def _numbers(row: Mapping[str, Any], figure: str) -> list[float]:
     """One of a row's figures, seed by seed."""
-    found = row["figures"][figure]
-    if "seeds" not in found:
+    numbers = row["figures"][figure]
+    if "seeds" not in numbers:
         raise UserError(f"claim: checks: {figure!r} is no number but a text, and cannot be compared")
-    values: list[float] = found["seeds"]
+    values: list[float] = numbers["seeds"]
     return values
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from buttress.claims.layer_findings import in_words
+from buttress.claims.document_tables import errors, rows
+from buttress.claims.layer_findings import regularisation_summary
 from buttress.claims.recipe import Claim
-from buttress.claims.sections import errors, rows
 from buttress.claims.table import Table
 from buttress.errors import UserError
 
@@ -116,7 +116,7 @@ def test_only_layer_regularisation_is_told_as_such():
     found = judge(rows=[*ROWS, *around])
     assert [(pair["row"], pair["base"]) for pair in found["regularised"]] == [("layer-regularised", "PGD-10")]
     assert judge(rows=[*ROWS, around[0]])["regularised"] == []
-    told = in_words(found)
+    told = regularisation_summary(found)
     assert "Of 1 rows" in told
     assert "published: " not in told, "no number was published for these checks"
 

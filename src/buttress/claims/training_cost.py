@@ -7,8 +7,8 @@ from typing import Any
 
 from buttress.claims.build import build
 from buttress.claims.experiment import Row
-from buttress.claims.recipe import blanks, filled
-from buttress.claims.seed_statistics import certain
+from buttress.claims.recipe import blanks, fill_blanks
+from buttress.claims.seed_statistics import certain_difference
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
@@ -46,22 +46,22 @@ def first_choice(name: str, rows: Sequence[Row], within: tuple[str, ...] = ()) -
     row = next(row for row in rows if row.name == name)
     below = blanks(row.defence) & {other.name for other in rows}
     bases = {other: first_choice(other, rows, (*within, name)) for other in below}
-    return filled(row.defence, {**bases, **{blank: values[0] for blank, values in row.choose.items()}})
+    return fill_blanks(row.defence, {**bases, **{blank: values[0] for blank, values in row.choose.items()}})
 
 
-def known(name: str, told: Mapping[str, float | None]) -> float:
+def known_passes(name: str, cost: Mapping[str, float | None]) -> float:
     """The passes of a row.
 
     Raises:
         UserError: where they are unknown.
     """
-    found = told[PASSES]
-    if found is None:
+    passes = cost[PASSES]
+    if passes is None:
         raise UserError(f"claim: checks: the passes of {name!r} are unknown, so no check can be made of them")
-    return found
+    return passes
 
 
 def difference(better: Mapping[str, Any], than: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     """How many passes more one row has than another: the same for every seed, and therefore known for one, too."""
-    more = known(better["name"], better["cost"]) - known(than["name"], than["cost"])
-    return certain(more, seeds)
+    more = known_passes(better["name"], better["cost"]) - known_passes(than["name"], than["cost"])
+    return certain_difference(more, seeds)
