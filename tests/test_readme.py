@@ -49,7 +49,7 @@ def test_the_method_of_the_readme_attacks(tmp_path, monkeypatch):
     from buttress.registry import attack
 
     model, x = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(5, 1, 2, 2)
-    nudge = attack.get("mine.py:Nudge")()
+    nudge = attack.get("mine.py:Nudge")().within()
     result = nudge(model, x, torch.zeros(5, dtype=torch.int64))
     assert nudge.threat.contains(result.x_adv, x).all()
     assert result.distance.max() > nudge.threat.eps / 3

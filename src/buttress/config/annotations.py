@@ -45,7 +45,10 @@ def parameters(kind: Callable[..., Any]) -> dict[str, Parameter]:
         elif p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             factory: Any = factories.get(p.name, MISSING)
             default = p.default if factory is MISSING else factory()
-            result[p.name] = Parameter(hints.get(p.name, Any), default, p.kind is p.POSITIONAL_OR_KEYWORD)
+            annotation = hints.get(p.name, Any)
+            if default is None and not accepts_none(annotation):  # what a class fills in itself
+                annotation = annotation | None
+            result[p.name] = Parameter(annotation, default, p.kind is p.POSITIONAL_OR_KEYWORD)
     return result
 
 
