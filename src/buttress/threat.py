@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.validation import one_of
 
 if TYPE_CHECKING:
     from buttress.random import Random
@@ -71,8 +72,7 @@ class Threat:
 
     def __post_init__(self) -> None:
         """Refuse what no input could satisfy."""
-        if self.norm not in get_args(Norm):
-            raise UserError(f"norm must be one of {', '.join(get_args(Norm))}; got {self.norm!r}")
+        one_of("norm", self.norm, get_args(Norm))
         if isinstance(self.eps, bool) or not isinstance(self.eps, int | float) or not self.eps >= 0:
             raise UserError(f"eps must be a number of 0 or more, in input units such as 8/255; got {self.eps!r}")
         if self.box is not None:

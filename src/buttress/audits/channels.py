@@ -23,6 +23,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
 from buttress.threat import budget_text
+from buttress.validation import one_of
 
 Unit = Literal["each", "clean"]
 _ACTIVE = 0.01  # of the largest value of the layer, above which a channel counts as active
@@ -72,8 +73,7 @@ class Channels(Audit):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        if self.unit not in get_args(Unit):
-            raise UserError(f"unit must be one of {', '.join(get_args(Unit))}; got {self.unit!r}")
+        one_of("unit", self.unit, get_args(Unit))
 
     def check(self, subject: Subject) -> None:
         """Refuse a network without a linear layer at its end where no layer is named, and unknown names."""

@@ -18,7 +18,7 @@ from buttress.defences.base.memory import ClassCounts
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative
+from buttress.validation import not_negative, one_of
 
 Method = Literal["at", "trades"]
 
@@ -67,8 +67,7 @@ class CFA(CraftingDefence):
         start: float = 10.0,
     ) -> None:
         super().__init__()
-        if method not in get_args(Method):
-            raise UserError(f"method must be one of {', '.join(get_args(Method))}; got {method!r}")
+        one_of("method", method, get_args(Method))
         numbers = {"lambda_eps": lambda_eps or 0.0, "lambda_beta": lambda_beta, "beta": beta, "start": start}
         for name, value in numbers.items():
             not_negative(name, value)

@@ -19,7 +19,7 @@ from buttress.errors import UserError
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import classification
-from buttress.validation import positive, whole
+from buttress.validation import one_of, positive, whole
 
 Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
@@ -97,8 +97,7 @@ class ClassCorrected(WrapperDefence):
         validate_on: int = 1000,
     ) -> None:
         super().__init__(base)
-        if kind not in get_args(Correction):
-            raise UserError(f"kind must be one of {', '.join(get_args(Correction))}; got {kind!r}")
+        one_of("kind", kind, get_args(Correction))
         whole("rounds", rounds)
         whole("validate_on", validate_on)
         positive("first_step", first_step)

@@ -21,7 +21,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.validation import not_negative
+from buttress.validation import not_negative, one_of
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -93,8 +93,7 @@ class IAT(CraftingDefence):
         mode: Mode = "eval",
     ) -> None:
         super().__init__()
-        if variant not in get_args(Variant):
-            raise UserError(f"variant must be one of {', '.join(get_args(Variant))}; got {variant!r}")
+        one_of("variant", variant, get_args(Variant))
         layers = (layers,) if isinstance(layers, str) else tuple(layers)
         if (variant == "manifold") != bool(layers):
             raise UserError(f"layers are named for the variant manifold, and only there; got {variant} and {layers}")

@@ -19,7 +19,7 @@ from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
 from buttress.random import Random
 from buttress.registry import defence
-from buttress.validation import not_negative, number, share, whole
+from buttress.validation import not_negative, number, one_of, share, whole
 
 Penalty = Literal["l1", "squared"]
 
@@ -85,8 +85,7 @@ class JSIGR(Defence):
         whole("every", every)
         share("threshold", threshold)
         number("label_smoothing", label_smoothing, "[0, 1)")
-        if penalty not in get_args(Penalty):
-            raise UserError(f"penalty must be one of {', '.join(get_args(Penalty))}; got {penalty!r}")
+        one_of("penalty", penalty, get_args(Penalty))
         check_window(window, stride, fill)
         self._attack, self.jacobian, self.selective, self.projections = attack, jacobian, selective, projections
         self.threshold, self.penalty, self.window, self.stride, self.fill = threshold, penalty, window, stride, fill

@@ -18,11 +18,10 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
-from buttress.errors import UserError
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import number
+from buttress.validation import number, one_of
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
 TrainOn = Literal["masked", "unmasked"]
@@ -67,8 +66,7 @@ class MaskedFGSM(CraftingDefence):
         number("rate", rate, "[0, 1)")
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
         for name, value, allowed in choices:
-            if value not in get_args(allowed):
-                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
+            one_of(name, value, get_args(allowed))
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
         self.start, self.alpha, self.mode = start, alpha, mode
         self._attack = self._step_of(threat)

@@ -14,7 +14,7 @@ from buttress import tasks
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.tasks import Task
-from buttress.validation import whole
+from buttress.validation import one_of, whole
 
 Fill = Literal["blur", "zero"]
 
@@ -33,8 +33,7 @@ def check_window(window: int | None, stride: int, fill: str) -> None:
     whole("stride", stride)
     if window is not None and whole("window", window) % 2 == 0:
         raise UserError(f"window must be an odd number of pixels; got {window}")
-    if fill not in get_args(Fill):
-        raise UserError(f"fill must be one of {', '.join(get_args(Fill))}; got {fill!r}")
+    one_of("fill", fill, get_args(Fill))
 
 
 def check_images(x: Tensor) -> None:

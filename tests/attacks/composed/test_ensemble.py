@@ -164,7 +164,7 @@ def test_what_are_no_models_is_refused(case, nets):
         def perturb(self, oracle, x, y, random):
             return oracle.logits(x)
 
-    with pytest.raises(UserError, match=r"must know the same classes; .* shapes \(4,\) and \(6,\)"):
+    with pytest.raises(UserError, match=r"must have the same classes; .* shapes \(4,\) and \(6,\)"):
         Ensemble(attack=Logits(), models=[fewer])(models[0], x, y)
 
 
@@ -232,7 +232,7 @@ def test_networks_of_one_logit_as_one(nets, flat):
         (lambda: Together(nn.Linear(1, 1)), "needs a list of torch modules"),
         (lambda: Together([nn.Linear(1, 1), 3]), "needs a list of torch modules"),
         (lambda: Together([nn.Linear(1, 1)], mean="votes"), "mean must be one of logits, probabilities; got 'votes'"),
-        (lambda: Together([nn.Linear(1, 2), nn.Linear(1, 3)])(torch.ones(4, 1)), "must know the same classes"),
+        (lambda: Together([nn.Linear(1, 2), nn.Linear(1, 3)])(torch.ones(4, 1)), "must have the same classes"),
     ],
 )
 def test_networks_that_cannot_be_one_are_refused(make, told):

@@ -228,7 +228,7 @@ def test_ablations_show_nothing_or_noise():
     noisy = found["noise for the gradient"](x)
     assert not torch.allclose(noisy, net(x), atol=1e-3)
     assert not torch.allclose(noisy, net.first_pass(x), atol=1e-3)
-    assert net.given == ""
+    assert net.replacement == ""
 
 
 def test_the_residual_trunk_for_images_of_any_size():

@@ -110,7 +110,7 @@ def test_the_average_is_of_probabilities():
 def test_what_cannot_be():
     with pytest.raises(UserError, match="first must be a finite number of 0 or more; got -1"):
         add_noise(two_convolutions(), -1.0)
-    with pytest.raises(UserError, match="inner, a standard deviation"):
+    with pytest.raises(UserError, match="inner must be a finite number of 0 or more; got nan"):
         noisy(inner=float("nan"))
     with pytest.raises(UserError, match="has noise layers already"):
         add_noise(add_noise(two_convolutions(), 0.0, 0.0))

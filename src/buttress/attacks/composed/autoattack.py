@@ -20,7 +20,7 @@ from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
 from buttress.threat import NOT_GIVEN, Threat, per_row
-from buttress.validation import whole
+from buttress.validation import one_of, whole
 
 Version = Literal["standard", "plus", "rand"]
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
@@ -77,11 +77,11 @@ class AutoAttack(Attack):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing, and settle the number of draws, which the engine asks for."""
-        if self.version not in get_args(Version):
-            raise UserError(f"version must be one of {', '.join(get_args(Version))}; got {self.version!r}")
+        one_of("version", self.version, get_args(Version))
         for name in ("targets", "restarts", "draws"):  # 0 for as published
             whole(name, getattr(self, name), 0)
         whole("steps", self.steps)
+        whole("queries", self.queries)
         if self.parts is not None:
             parts: object = (self.parts,) if isinstance(self.parts, str) else self.parts
             if not isinstance(parts, list | tuple) or not parts:

@@ -41,7 +41,7 @@ class Ensemble(WrapperAttack):
 
     Args:
         attack: what asks the questions; its threat is this one's.
-        models: the others; they take the same inputs and know the same classes, in the same order. In a job, runs'
+        models: the others; they take the same inputs and have the same classes, in the same order. In a job, runs'
             folders.
     """
 
@@ -171,6 +171,6 @@ def _mean(answers: list[Tensor]) -> Tensor:
     if len(shapes) > 1:
         text = " and ".join(str(shape) for shape in sorted(shapes))
         raise UserError(
-            f"the models of an ensemble must know the same classes; outputs or gradients have shapes {text}"
+            f"the models of an ensemble must have the same classes; outputs or gradients have shapes {text}"
         )
     return torch.stack(answers).mean(0)

@@ -18,6 +18,7 @@ from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import network_with, rewrap
 from buttress.random import Random
 from buttress.registry import attack
+from buttress.validation import one_of
 
 Missing = Literal["refuse", "itself"]
 
@@ -50,8 +51,7 @@ class Variant(WrapperAttack):
         super().__post_init__()
         if self.variant is not None and (not isinstance(self.variant, str) or not self.variant):
             raise UserError(f"variant must be the name of one of the model's variants; got {self.variant!r}")
-        if self.missing not in get_args(Missing):
-            raise UserError(f"missing must be one of {', '.join(get_args(Missing))}; got {self.missing!r}")
+        one_of("missing", self.missing, get_args(Missing))
 
     def label(self) -> str:
         """The variant and the attack inside, too: "Variant 'fine' of PGD-20"."""

@@ -12,12 +12,11 @@ from buttress.attacks.gradient.pgd import Start
 from buttress.attacks.gradient.steepest_ascent import step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, per_row
-from buttress.validation import positive, whole
+from buttress.validation import one_of, positive, whole
 
 
 @attack("friendly-pgd")
@@ -56,8 +55,7 @@ class FriendlyPGD(Attack):
         if self.step_size is not None:
             positive("step_size", self.step_size)
         whole("tau", self.tau, 0)
-        if self.start not in get_args(Start):
-            raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
+        one_of("start", self.start, get_args(Start))
         if self.loss is not None:
             resolve(self.loss)
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, per_row
-from buttress.validation import positive, whole
+from buttress.validation import one_of, positive, whole
 
 Start = Literal["zero", "uniform", "normal"]
 
@@ -51,8 +50,7 @@ class PGD(Attack):
         whole("restarts", self.restarts)
         if self.step_size is not None:
             positive("step_size", self.step_size)
-        if self.start not in get_args(Start):
-            raise UserError(f"start must be one of {', '.join(get_args(Start))}; got {self.start!r}")
+        one_of("start", self.start, get_args(Start))
         if self.loss is not None:
             resolve(self.loss)
 

@@ -15,7 +15,7 @@ from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.validation import whole
+from buttress.validation import one_of, whole
 
 Kernel = Literal["gaussian", "linear", "uniform"]
 
@@ -47,8 +47,7 @@ class TIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if self.kernel not in get_args(Kernel):
-            raise UserError(f"kernel must be one of {', '.join(get_args(Kernel))}; got {self.kernel!r}")
+        one_of("kernel", self.kernel, get_args(Kernel))
         if whole("size", self.size) % 2 == 0:
             raise UserError(f"size must be an odd number of pixels; got {self.size}")
 

@@ -22,7 +22,7 @@ from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.validation import positive, whole
+from buttress.validation import one_of, positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -95,8 +95,7 @@ class AdvKIP(Defence):
         if steps is not None:
             whole("steps", steps, 0)
         positive("lr", lr)
-        if objective not in get_args(Objective):
-            raise UserError(f"objective must be one of {', '.join(get_args(Objective))}; got {objective!r}")
+        one_of("objective", objective, get_args(Objective))
         self._attack, self.inner, self.points, self.steps, self.batch = attack, inner, points, steps, batch
         self.lr, self.learn_labels, self.kernel, self.objective = lr, learn_labels, kernel, objective
         self.dataset = dataset

@@ -15,6 +15,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.models.blocks.kernel_regression import Kernel, centred
 from buttress.random import derive, generator
+from buttress.validation import one_of
 
 View = Callable[[Tensor], Tensor]
 Inner = Literal["own", "mse"]
@@ -54,8 +55,7 @@ class LearningSettings:
 
     def __post_init__(self) -> None:
         """Refuse an inner loss that there is not."""
-        if self.inner not in get_args(Inner):
-            raise UserError(f"inner must be one of {', '.join(get_args(Inner))}; got {self.inner!r}")
+        one_of("inner", self.inner, get_args(Inner))
         if self.inner == "mse" and "loss" not in self.attack.settings():
             raise UserError(f"{type(self.attack).__name__} takes no loss: leave inner at own, or give PGD")
 

@@ -24,7 +24,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, number
+from buttress.validation import not_negative, number, one_of
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -93,10 +93,7 @@ class APART(Defence):
         norm, eps = self.threat.norm, self.threat.eps
         if norm != "linf" or not 0 < eps < math.inf:
             raise UserError(f"apart needs a linf threat with a positive, finite eps; got {norm}, {eps}")
-        if parametrisation not in get_args(Parametrisation):
-            raise UserError(
-                f"parametrisation must be one of {', '.join(get_args(Parametrisation))}; got {parametrisation!r}"
-            )
+        one_of("parametrisation", parametrisation, get_args(Parametrisation))
         for name, value in (("lr", lr), ("decay", decay), ("first", first), ("layer_cap", layer_cap)):
             if value is not None:
                 not_negative(name, value)

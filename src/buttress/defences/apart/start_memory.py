@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from buttress.data.augment import Geometry, draws
 from buttress.data.dataset import Dataset
 from buttress.defences.base.memory import Rows
-from buttress.errors import UserError
 from buttress.random import generator
+from buttress.validation import one_of
 
 Storage = Literal["float16", "int8", "float32"]
 
@@ -25,8 +25,7 @@ def check_storage(storage: str) -> None:
     Raises:
         UserError: naming those there are.
     """
-    if storage not in get_args(Storage):
-        raise UserError(f"storage must be one of {', '.join(get_args(Storage))}; got {storage!r}")
+    one_of("storage", storage, get_args(Storage))
 
 
 class Memory(nn.Module):

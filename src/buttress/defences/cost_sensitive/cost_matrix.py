@@ -10,7 +10,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.registry import nearest
-from buttress.validation import not_negative, positive, whole
+from buttress.validation import not_negative, one_of, positive, whole
 
 ClassName = int | str
 Mistakes = Literal["both", "missed", "false"]
@@ -29,8 +29,7 @@ def check_protected(
     if not names or any(isinstance(name, bool) or not isinstance(name, int | str) for name in names):
         raise UserError(f"protected names one class or more, by name or index; got {protected!r}")
     not_negative("c", c)
-    if mistakes not in get_args(Mistakes):
-        raise UserError(f"mistakes must be one of {', '.join(get_args(Mistakes))}; got {mistakes!r}")
+    one_of("mistakes", mistakes, get_args(Mistakes))
     return names
 
 

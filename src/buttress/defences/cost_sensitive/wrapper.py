@@ -22,7 +22,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.validation import not_negative
+from buttress.validation import not_negative, one_of
 
 Passes = Literal["clean", "adversarial", "both"]
 
@@ -60,8 +60,7 @@ class CostSensitive(WrapperDefence):
     ) -> None:
         super().__init__(base)
         not_negative("weight", weight)
-        if on not in get_args(Passes):
-            raise UserError(f"on must be one of {', '.join(get_args(Passes))}; got {on!r}")
+        one_of("on", on, get_args(Passes))
         if not self.base.own_classes:
             raise UserError(f"{type(self.base).__name__} mixes inputs: its predictions are of no class that could cost")
         self.protected, self.c, self.weight, self.on = check_protected(protected, c, mistakes), c, weight, on

@@ -23,7 +23,7 @@ from buttress.layers.select import user_module
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative
+from buttress.validation import not_negative, one_of
 
 Variant = Literal["ce", "kl"]
 Schedule = Literal["stepwise", "continuous"]
@@ -80,8 +80,7 @@ class DIAL(CraftingDefence):
     ) -> None:
         super().__init__()
         for name, value, allowed in (("variant", variant, Variant), ("schedule", schedule, Schedule)):
-            if value not in get_args(allowed):
-                raise UserError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
+            one_of(name, value, get_args(allowed))
         for name, weight in (("beta", beta), ("lamd", lamd or 0.0), ("reversal", reversal)):
             not_negative(name, weight)
         if not isinstance(head, list | tuple) or any(not isinstance(u, int) or u < 1 for u in head):

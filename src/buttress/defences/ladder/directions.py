@@ -12,6 +12,7 @@ from buttress.attacks.unrestricted.latent_step import Directions, RandomDirectio
 from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings, attention, fit
 from buttress.errors import UserError
 from buttress.random import Random, derive, generator
+from buttress.validation import one_of
 
 Direction = Literal["attention", "svm", "closest", "random", "svm-noise"]
 
@@ -177,8 +178,7 @@ def check_direction(kind: str) -> None:
     Raises:
         UserError: naming those there are.
     """
-    if kind not in get_args(Direction):
-        raise UserError(f"direction must be one of {', '.join(get_args(Direction))}; got {kind!r}")
+    one_of("direction", kind, get_args(Direction))
 
 
 def linear(z: Tensor, sign: Tensor, seed: int) -> AttentionSVM:

@@ -9,9 +9,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from buttress.errors import UserError
 from buttress.random import generator
-from buttress.validation import not_negative, whole
+from buttress.validation import not_negative, one_of, whole
 
 Attention = Literal["pairwise", "none"]
 
@@ -40,8 +39,7 @@ class SVMSettings:
         not_negative("the SVM's c", self.c)
         not_negative("the SVM's lr", self.lr)
         whole("the SVM's epochs", self.epochs, 0)
-        if self.attention not in get_args(Attention):
-            raise UserError(f"attention must be one of {', '.join(get_args(Attention))}; got {self.attention!r}")
+        one_of("attention", self.attention, get_args(Attention))
 
 
 @dataclass

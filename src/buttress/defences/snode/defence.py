@@ -16,7 +16,7 @@ from buttress.errors import UserError
 from buttress.models.architectures.snode import SNODE
 from buttress.models.blocks.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
 from buttress.registry import defence
-from buttress.validation import number, positive, whole
+from buttress.validation import number, one_of, positive, whole
 
 
 @defence("snode-ncg")
@@ -72,8 +72,7 @@ class SnodeNCG(Defence):
         super().__init__()
         whole("iterations", iterations)
         whole("halvings", halvings, 0)
-        if gamma not in RULES:
-            raise UserError(f"gamma must be one of {', '.join(RULES)}; got {gamma!r}")
+        one_of("gamma", gamma, RULES)
         shares = (mu1, mu2, mu3, mu4)
         if any(not 0 <= mu < math.inf for mu in shares) or not mu1 + mu2 + mu3 > 0:
             text = ", ".join(f"{mu:g}" for mu in shares)

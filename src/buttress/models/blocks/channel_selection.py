@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
-from buttress.validation import number, positive, whole
+from buttress.validation import number, one_of, positive, whole
 
 MaskName = Literal["softmax", "softmax-sum", "softmax-abs", "sigmoid", "softplus", "relu"]
 ProbeName = Literal["linear", "nonlinear"]
@@ -46,8 +46,7 @@ class Mask(nn.Module):
         scale: Scale = 1.0,
     ) -> None:
         super().__init__()
-        if name not in get_args(MaskName):
-            raise UserError(f"mask must be one of {', '.join(get_args(MaskName))}; got {name!r}")
+        one_of("mask", name, get_args(MaskName))
         self.name, self.shift = name, number("shift", shift)
         self.sharpness, self.power = positive("sharpness", sharpness), positive("power", power)
         self.scale: Scale = (
@@ -188,8 +187,7 @@ class ChannelSelection(Selection):
         super().__init__()
         if whole("k", k, 1) > classes:
             raise UserError(f"k, the classes that count, must be at most the {classes} that there are; got {k}")
-        if probe not in get_args(ProbeName):
-            raise UserError(f"probe must be one of {', '.join(get_args(ProbeName))}; got {probe!r}")
+        one_of("probe", probe, get_args(ProbeName))
         linear = probe == "linear"
         self.probe = (
             LinearProbe(channels, classes) if linear else NonlinearProbe(channels, classes, whole("hidden", hidden, 1))

@@ -12,7 +12,7 @@ from buttress.registry import monitor
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Kind, Moment, Monitor
 from buttress.training.monitors.probe import Probe, accuracy, pgd
-from buttress.validation import number, whole
+from buttress.validation import number, one_of, whole
 
 Restore = Literal["previous", "best-on-train"]
 _ERRORS = 3  # standard errors of the difference between two batches that chance may make
@@ -79,8 +79,7 @@ class CatastrophicOverfitting(Monitor):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         for name, kinds in (("then", Kind), ("restore", Restore)):
-            if getattr(self, name) not in get_args(kinds):
-                raise UserError(f"{name} must be one of {', '.join(get_args(kinds))}; got {getattr(self, name)!r}")
+            one_of(name, getattr(self, name), get_args(kinds))
         for name in ("fall", "gap", "drop", "shrink"):
             number(name, getattr(self, name), "(0, 1)")
         whole("every", self.every)
