@@ -17,7 +17,11 @@ def test_quiet_jobs_write_nothing(here, runs, done):
 
 def test_errors_are_written_all_the_same(here, run):
     result = run(f"train run {MOONS} --quiet --epochs 0")
-    assert (result.status, result.out, result.err) == (2, "", "buttress: epochs must be 1 or more; got 0\n")
+    assert (result.status, result.out, result.err) == (
+        2,
+        "",
+        "buttress: epochs must be a whole number of 1 or more; got 0\n",
+    )
 
 
 @pytest.mark.parametrize("quiet", ["", " --quiet"])

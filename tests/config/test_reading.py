@@ -114,6 +114,8 @@ def test_a_member_that_is_named_starts_from_its_own_defaults(name):
 def test_what_was_printed_is_read_again():
     path = "buttress.attacks.gradient.pgd.PGD"
     assert build(Attack, {"class_path": path, "init_args": {"steps": 3}}) == PGD(steps=3)
+    assert build(Attack, {"class_path": "PGD"}) == PGD()
+    assert build(Average, {"class_path": "SWA", "init_args": {"start": 0.25}}).start == 0.25
     with pytest.raises(UserError, match=r"there is no 'buttress\.attacks\.gradient\.pgd\.PDG'"):
         build(Attack, {"class_path": "buttress.attacks.gradient.pgd.PDG"})
 
@@ -125,7 +127,7 @@ def test_averages_are_named_or_a_number(name):
     assert build(annotation, {"name": name, "start": 0.25}).start == 0.25
     assert build(annotation, 0.9) == 0.9
     assert build(annotation, "1/2") == 0.5
-    assert averages.names() == ["ema", "fawa", "swa"]
+    assert averages.names() == ["ema", "swa", "fawa"]
     with pytest.raises(UserError, match=r"no average 'swag' of the weights; did you mean 'swa'\?, or a number"):
         build(annotation, "swag")
 
@@ -172,6 +174,14 @@ def test_things_of_the_users_are_found_at_any_depth_of_a_member(tmp_path):
     assert defence.how is registry.import_thing(f"{file}:measure")
     assert defence.part.size == 3
     assert read(str, f"{file}:measure", ("data",)) == f"{file}:measure"
+
+
+def test_annotations_that_cannot_be_read_are_the_users_mistake(tmp_path):
+    file = tmp_path / "late.py"
+    text = "from __future__ import annotations\nfrom buttress.defences.standard import Standard\n"
+    file.write_text(f"{text}class Late(Standard):\n    def __init__(self, by: Attak = None):\n        self.by = by\n")
+    with pytest.raises(UserError, match="the options of Late cannot be read: its annotations name 'Attak', which"):
+        build(Defence, f"{file}:Late")
 
 
 @pytest.mark.parametrize(

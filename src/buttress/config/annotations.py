@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.config.roles import role_of
+from buttress.errors import UserError
 
 REQUIRED = inspect.Parameter.empty
 _LISTS: tuple[Any, ...] = (list, Sequence, Collection, Iterable)
@@ -44,15 +45,20 @@ def parameters(kind: Callable[..., Any]) -> dict[str, Parameter]:
         elif p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL):
             factory: Any = factories.get(p.name, MISSING)
             default = p.default if factory is MISSING else factory()
-            result[p.name] = Parameter(hints.get(p.name, Any), default, p.kind is p.POSITIONAL_OR_KEYWORD)
+            annotation = hints.get(p.name, Any)
+            if default is None and not accepts_none(annotation):  # what a class fills in itself
+                annotation = annotation | None
+            result[p.name] = Parameter(annotation, default, p.kind is p.POSITIONAL_OR_KEYWORD)
     return result
 
 
 def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
-    if is_dataclass(kind):
-        return typing.get_type_hints(kind)
     constructor = kind.__init__ if isinstance(kind, type) else kind  # type: ignore[misc]  # of the class as it is
-    return typing.get_type_hints(constructor)
+    try:
+        return typing.get_type_hints(kind if is_dataclass(kind) else constructor)
+    except NameError as error:
+        reason = f"its annotations name {error.name!r}, which its file does not import at run time"
+        raise UserError(f"the options of {kind.__name__} cannot be read: {reason}") from None
 
 
 def alternatives(annotation: Any) -> list[Any]:

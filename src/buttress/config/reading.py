@@ -162,7 +162,7 @@ def _member(base: Any, value: Any, path: OptionPath) -> Spec:
         name, options = _name_and_options(value)
         if name is None:
             raise UnnamedMemberError(path, base.__name__.lower())
-        kind = _imported(name) if "class_path" in value else role.get(name)
+        kind = _by_class(role, name) if "class_path" in value else role.get(name)
     elif isinstance(value, str):
         kind = role.get(value)
     else:
@@ -183,6 +183,13 @@ def _name_and_options(tree: Mapping[str, Any]) -> tuple[str | None, Mapping[str,
     if "class_path" in tree:
         return str(tree["class_path"]), tree.get("init_args") or {}
     return str(tree["name"]) if "name" in tree else None, {key: part for key, part in tree.items() if key != "name"}
+
+
+def _by_class(role: registry.Registry, name: str) -> Any:
+    """A class by its import path, or by its name alone where it is registered."""
+    if "." in name or ":" in name:
+        return _imported(name)
+    return next((kind for kind in map(role.get, role.names()) if kind.__name__ == name), None) or role.get(name)
 
 
 def _imported(name: str) -> Any:

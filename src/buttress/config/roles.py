@@ -20,6 +20,11 @@ class _Averages(Registry):
     def _discover(self) -> None:
         self._members = {kind.__name__.lower(): kind for kind in Average.__subclasses__()}
 
+    def names(self) -> list[str]:
+        """The names, in the order in which the classes are written."""
+        self._discover()
+        return list(self._members)
+
     def get(self, name: str) -> Any:
         """An average by its name, in small letters or large."""
         if ":" in name or name.lower() in self.names():

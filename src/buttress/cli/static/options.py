@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from buttress.cli.commands import JOBS
 from buttress.cli.static.annotations import Kind, kind_of
-from buttress.cli.static.source import Place, Source, lineage, source
+from buttress.cli.static.source import Place, Source, annotated, docstring, source
 from buttress.cli.static.values import default_text
 from buttress.config import FROM_THE_COMMAND_LINE
 
@@ -75,7 +75,7 @@ def job_options(name: str) -> list[Option]:
             value = default_text(where, default)
             options.append(Option(parameter.arg, kind, value, default is None, text, "", positional))
         elif _is_flat(kind.group):
-            options += _fields(kind.group, "", _docstring(kind.group).splitlines()[0].rstrip("."))
+            options += _fields(kind.group, "", docstring(kind.group).partition("\n")[0].rstrip("."))
         else:
             options += _with_defaults(_fields(kind.group, f"{parameter.arg}.", _title(text)), where, default)
     return [option for option in options if option.name not in hidden]
@@ -91,32 +91,24 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[ast.arg, ast.expr |
 
 
 def _is_flat(group: Place) -> bool:
-    assert isinstance(group.node, ast.ClassDef)
-    return any(isinstance(n, ast.AnnAssign) and getattr(n.target, "id", "") == "flat" for n in group.node.body)
-
-
-def _docstring(group: Place) -> str:
-    """Of a class, or of the nearest one above it that has one."""
-    return next((doc for one in reversed(lineage(group)) if (doc := ast.get_docstring(one.node))), "")
+    return "flat" in annotated(group)
 
 
 def _fields(group: Place, prefix: str, title: str) -> list[Option]:
-    meanings, options = entries(_docstring(group)), dict[str, list[Option]]()
-    for one in lineage(group):  # a field of a class above keeps its place
-        for node in one.node.body:
-            if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-                continue
-            name, default = node.target.id, node.value
-            if "ClassVar" in ast.unparse(node.annotation) or _is_internal(default):
-                continue
-            kind, text = kind_of(one.source, node.annotation), meanings.get(name, "")
-            if kind.group is not None:
-                inner = _fields(kind.group, f"{prefix}{name}.", _title(text))
-                options[name] = _with_defaults(inner, one.source, default)
-            else:
-                value = default_text(one.source, default)
-                options[name] = [Option(prefix + name, kind, value, default is None, text, title)]
-    return [option for field in options.values() for option in field]
+    meanings = entries(docstring(group))
+    options: list[Option] = []
+    for name, (where, node) in annotated(group).items():
+        default = node.value
+        if "ClassVar" in ast.unparse(node.annotation) or _is_internal(default):
+            continue
+        kind, text = kind_of(where, node.annotation), meanings.get(name, "")
+        if kind.group is not None:
+            inner = _fields(kind.group, f"{prefix}{name}.", _title(text))
+            options += _with_defaults(inner, where, default)
+        else:
+            value = default_text(where, default)
+            options.append(Option(prefix + name, kind, value, default is None, text, title))
+    return options
 
 
 def _is_internal(default: ast.expr | None) -> bool:

@@ -59,13 +59,21 @@ def source(module: str) -> Source:
     for node in ast.parse(path_of(module).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             result.definitions[node.name] = node
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            result.definitions[node.targets[0].id] = node.value
+        elif isinstance(node, ast.Assign):
+            result.definitions |= _assigned(node.targets[0], node.value)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             result.definitions[node.target.id] = node.value
         elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "buttress":
             result.imports |= {name.asname or name.name: (node.module or "", name.name) for name in node.names}
     return result
+
+
+def _assigned(target: ast.expr, value: ast.expr) -> dict[str, Definition]:
+    """The names that an assignment gives values, in ``a, b = 1, 2`` too."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        pairs = zip(target.elts, value.elts, strict=False)
+        return {name.id: part for name, part in pairs if isinstance(name, ast.Name)}
+    return {target.id: value} if isinstance(target, ast.Name) else {}
 
 
 def resolve(where: Source, name: str) -> Place | None:
@@ -81,25 +89,38 @@ def resolve(where: Source, name: str) -> Place | None:
         return None
 
 
-@dataclass(frozen=True)
-class ClassPlace(Place):
-    """The definition of a class."""
-
-    node: ast.ClassDef
-
-
-def lineage(place: Place) -> list[ClassPlace]:
-    """A class and all the package's classes above it, those first."""
-    if not isinstance(place.node, ast.ClassDef):
-        return []
-    above = [resolve(place.source, base.id) for base in place.node.bases if isinstance(base, ast.Name)]
-    chain = [one for base in above if base is not None for one in lineage(base)]
-    return [*chain, ClassPlace(place.source, place.node)]
+def _above(place: Place) -> Iterator[Place]:
+    """The package's own classes that a class names as its bases."""
+    if isinstance(place.node, ast.ClassDef):
+        for base in place.node.bases:
+            above = resolve(place.source, base.id) if isinstance(base, ast.Name) else None
+            if above is not None:
+                yield above
 
 
 def bases(place: Place) -> Iterator[str]:
     """The names of a class and of all the package's classes above it."""
-    return (one.node.name for one in reversed(lineage(place)))
+    if isinstance(place.node, ast.ClassDef):
+        yield place.node.name
+        for above in _above(place):
+            yield from bases(above)
+
+
+def annotated(place: Place) -> dict[str, tuple[Source, ast.AnnAssign]]:
+    """The annotated names in a class and above it, in the order of a dataclass's fields, each with its module."""
+    names: dict[str, tuple[Source, ast.AnnAssign]] = {}
+    for above in reversed(list(_above(place))):
+        names |= annotated(above)
+    for node in place.node.body if isinstance(place.node, ast.ClassDef) else ():
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.target.id] = (place.source, node)
+    return names
+
+
+def docstring(place: Place) -> str:
+    """A class's docstring, or the one above it."""
+    own = ast.get_docstring(place.node) if isinstance(place.node, ast.ClassDef) else None
+    return own or next((text for text in map(docstring, _above(place)) if text), "")
 
 
 def is_dataclass(place: Place) -> bool:

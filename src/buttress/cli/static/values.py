@@ -8,7 +8,7 @@ from buttress.cli.static.source import Source, resolve
 
 
 def default_text(where: Source, default: ast.expr | None) -> str:
-    """A default as typed: "8/255", "0,1", "true"; empty for None, false, and what is empty or made by a call."""
+    """A default as typed: "8/255", "0,1", "true"; empty for None, false, and what a call makes."""
     if default is None:
         return ""
     if isinstance(default, ast.Constant):
@@ -23,9 +23,11 @@ def default_text(where: Source, default: ast.expr | None) -> str:
     if isinstance(default, ast.Name):
         place = resolve(where, default.id)
         return default_text(place.source, place.node) if place and isinstance(place.node, ast.expr) else ""
-    if isinstance(default, ast.Call) and isinstance(default.func, ast.Name) and default.func.id == "Path":
+    if not isinstance(default, ast.Call) or not isinstance(default.func, ast.Name):
+        return ""
+    if default.func.id == "Path":
         return default_text(where, default.args[0])
-    return ""
+    return default_text(where, next((word.value for word in default.keywords if word.arg == "default"), None))
 
 
 def _number(part: ast.expr) -> str:
