@@ -123,6 +123,20 @@ def test_every_member_is_defined_for_some_threat_and_finds_something_there(nets,
     assert any(attack is not None and bool(attack(model, x, y).success.any()) for attack in attacks)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if issubclass(registry.attack.get(name), Attack)])
+def test_a_search_for_the_first_success_ends_with_it(nets, name):
+    """On a model that nearly any step beats: no gradient more is computed, and no success is missed."""
+    weight = 50 * torch.randn(3, 36, generator=torch.Generator().manual_seed(0))
+    model = nets.linear(weight, weight.sum(1) * -0.5)
+    x = 0.5 + 0.05 * torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+    for norm in ("linf", "l2", "l1"):
+        attack = made(name, Threat(norm=norm, eps=30.0), model, queries=200, steps=20)
+        if attack is not None:
+            first, full = (attack(model, x, model(x).argmax(1), search=search) for search in ("first", "full"))
+            assert torch.equal(first.success, full.success)
+            assert (first.backwards <= full.backwards).all()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_without_eps_and_box_it_says_what_is_missing_or_does_without(nets, name):
     if issubclass(registry.attack.get(name), Attack):

@@ -29,6 +29,7 @@ def plain_run(model, x, y, c, steps, lr, low, high, sign=1.0):
     return smallest
 
 
+@pytest.mark.representatives(box=[(-0.5, 2.0)])
 @pytest.mark.parametrize("box", [(0.0, 1.0), (-0.5, 2.0)])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_one_value_of_c_is_what_adam_does(nets, box, targeted):
