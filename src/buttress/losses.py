@@ -72,6 +72,18 @@ def dlr_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return lead / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
+def ranked(clean: Tensor, y: Tensor, count: int) -> Tensor:
+    """(N, K) the classes other than ``y`` by falling clean logit; K is ``count``, or all that there are.
+
+    Args:
+        clean: (N, C) outputs for the unperturbed inputs.
+        y: (N,) the truth.
+        count: how many at most.
+    """
+    others = clean.scatter(1, y[:, None], float("-inf"))
+    return others.topk(min(count, clean.shape[1] - 1), dim=1).indices
+
+
 def kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
     """KL divergence of the softmax of ``logits`` from the softmax of ``clean_logits``, the reference."""
     return F.kl_div(logits.log_softmax(1), clean_logits.log_softmax(1), reduction="none", log_target=True).sum(1)

@@ -226,3 +226,22 @@ class RowThreat(Threat):
     def ascend(self, x_adv: Tensor, grad: Tensor, step_size: float | Tensor) -> Tensor:
         """One step of length ``step_size`` times the input's scale in the steepest direction of this norm."""
         return super().ascend(x_adv, grad, step_size * self.scale.to(x_adv.dtype))
+
+
+def check_threat(name: str, threat: Threat, *known: Norm) -> None:
+    """Refuse a threat without any limit, and a norm that the attack ``name`` is not defined in.
+
+    Args:
+        name: of the attack, for the message.
+        threat: the attack's; one that is not given yet is checked once it is.
+        known: the norms it is defined in; all unless given.
+
+    Raises:
+        UserError: saying what came and what would do.
+    """
+    if threat is NOT_GIVEN:
+        return
+    if math.isinf(threat.eps) and threat.box is None:
+        raise UserError(f"{name} needs a finite eps or a box; got eps inf and no box")
+    if threat.norm not in (known or get_args(Norm)):
+        raise UserError(f"{name} is defined in {' and '.join(known)}; got {threat.norm}")

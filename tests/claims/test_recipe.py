@@ -9,10 +9,10 @@ from buttress import layers, registry
 from buttress.attacks import Attack, Perturbation
 from buttress.audits import Audit
 from buttress.claims import find, recipes
-from buttress.claims.build import build
 from buttress.claims.recipe import blanks, fill_blanks, merge
 from buttress.claims.table import Table
 from buttress.cli.listing import listing
+from buttress.config.reading import build
 from buttress.data import from_arrays
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError

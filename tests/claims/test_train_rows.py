@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch
-
-from buttress.claims.build import build
 from buttress.claims.train_rows import load, trained
+
+from buttress.config.reading import build
 from buttress.defences import Defence
 from buttress.jobs import Network, Source, Training, train
 

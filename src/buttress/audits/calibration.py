@@ -16,7 +16,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
@@ -103,7 +103,7 @@ class Calibration(Audit):
         if self.attack is not None:
             for share in sorted(set(self.shares)):
                 eps = share * self.attack.threat.eps
-                name = f"{describe(self.attack)} at {self.attack.threat.norm} eps {budget_text(eps)}"
+                name = f"{self.attack.label()} at {self.attack.threat.norm} eps {budget_text(eps)}"
                 conditions.append((rescaled(self.attack, share), name, eps))
         return conditions
 
@@ -214,7 +214,7 @@ def _label(perturbation: Perturbation) -> str:
     """A label that distinguishes noises of one kind, too: "gaussian (std 0.1)"."""
     settings = perturbation.settings().items()
     numbers = [f"{name} {v:g}" for name, v in settings if isinstance(v, int | float) and not isinstance(v, bool)]
-    label = describe(perturbation)
+    label = perturbation.label()
     return label if perturbation.threat is not None or not numbers else f"{label} ({', '.join(numbers)})"
 
 

@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
@@ -103,7 +103,7 @@ class Channels(Audit):
             shown = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
         threat = self.attack.threat
         data: dict[str, Any] = {
-            "attack": describe(self.attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat else ""),
+            "attack": self.attack.label() + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat else ""),
             "layer": features.name,
             "inputs": len(correct),
             "channels": clean.shape[1],

@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
@@ -100,7 +100,7 @@ class Classes(Audit):
 
 def _attack_text(attack: Perturbation) -> str:
     threat = attack.threat
-    return describe(attack) + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat is not None else "")
+    return attack.label() + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat is not None else "")
 
 
 def _row(k: int, subject: Subject, clean: Tensor, robust: Tensor) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.registry import audit
 from buttress.validation import positive, whole
 
@@ -65,10 +65,8 @@ class Examples(Audit):
             for i in rows.tolist()
         ]
         count, total = int(success.sum()), int(correct.sum())
-        verdict = (
-            f"{describe(self.attack)} is successful on {count} of the {total} inputs that are classified correctly."
-        )
-        facts = {"classes": list(subject.classes), "attack": describe(self.attack), "magnification": scale}
+        verdict = f"{self.attack.label()} is successful on {count} of the {total} inputs that are classified correctly."
+        facts = {"classes": list(subject.classes), "attack": self.attack.label(), "magnification": scale}
         return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})
 
 

@@ -14,7 +14,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Stored, Subject, describe
+from buttress.audits.base.subject import Audit, Stored, Subject
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
@@ -92,7 +92,7 @@ class Layers(Audit):
         second = self.profile(subject, other)
         searched = self._tolerance(subject)
         eta, names = self.most_vulnerable(profile)
-        main = describe(self.perturbations[0])
+        main = self.perturbations[0].label()
         figures = profile.to_dict()
         data: dict[str, Any] = {
             **{

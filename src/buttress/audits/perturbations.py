@@ -13,7 +13,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.registry import audit
 from buttress.threat import budget_text
 from buttress.validation import share
@@ -52,7 +52,7 @@ class Perturbations(Audit):
         robust = [correct & ~outcome.success for outcome in (step, many)]
         gap = paired(robust[1], robust[0], subject.seed)
         cosine = _mean(cosines, subject.seed)
-        names = [describe(single), describe(self.attack)]
+        names = [single.label(), self.attack.label()]
         accuracies = [accuracy(rows) for rows in robust]
         data = {
             "inputs": len(correct),

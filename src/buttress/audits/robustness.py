@@ -19,7 +19,7 @@ from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
-from buttress.audits.base.subject import Audit, Subject, describe, same_inputs
+from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -57,7 +57,7 @@ class Robustness(Audit):
             raise UserError("a robustness audit needs at least one attack; got none")
         for attack in self.attacks:
             if not isinstance(attack, Attack):
-                raise UserError(f"{describe(attack)} has no threat, so no budget: list it under noises")
+                raise UserError(f"{attack.label()} has no threat, so no budget: list it under noises")
         for eps in self.eps or ():
             number("eps", eps, "[0, inf]")
 
@@ -168,13 +168,12 @@ class Robustness(Audit):
     def _paired(self, sweeps: Sequence[Sweep], seed: int) -> list[dict[str, Any]]:
         """Every attack against the first, input by input at the main budget."""
         first, *others = (
-            (describe(attack), result.robust[self.main_eps])
-            for attack, result in zip(self.attacks, sweeps, strict=True)
+            (attack.label(), result.robust[self.main_eps]) for attack, result in zip(self.attacks, sweeps, strict=True)
         )
         return [{"first": first[0], "second": name, **paired(first[1], robust, seed)} for name, robust in others]
 
     def _verdict(self, clean: dict[str, float], main: dict[str, float], count: int) -> str:
-        *before, last = (describe(attack) for attack in self.attacks)
+        *before, last = (attack.label() for attack in self.attacks)
         names = f"{', '.join(before)} and {last}" if before else last
         threat = self.attacks[0].threat
         return (
@@ -207,7 +206,7 @@ def _unlimited(attack: Attack) -> bool:
 
 
 def _name_and_label(attack: Perturbation) -> dict[str, Any]:
-    return {"name": registered_attacks.name_of(attack), "label": describe(attack)}
+    return {"name": registered_attacks.name_of(attack), "label": attack.label()}
 
 
 def _severity(clean: dict[str, float], main: dict[str, float]) -> Severity:

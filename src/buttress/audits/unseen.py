@@ -18,7 +18,7 @@ from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import Audit, Subject, describe, same_inputs
+from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -142,7 +142,7 @@ def _attacked(attack: Perturbation, robust_rows: Tensor, seen: bool) -> dict[str
 
 
 def _name_and_label(attack: Perturbation, kind: str) -> dict[str, Any]:
-    return {"kind": kind, "name": registered_attacks.name_of(attack), "label": describe(attack)}
+    return {"kind": kind, "name": registered_attacks.name_of(attack), "label": attack.label()}
 
 
 def _norm(attack: Perturbation) -> str:

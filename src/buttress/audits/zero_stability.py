@@ -14,7 +14,7 @@ from buttress.attacks import Attack, Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Subject, describe
+from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
@@ -69,7 +69,7 @@ class ZeroStability(Audit):
         for kind, perturbation in (("noise", self.noise), ("attack", self.attack)):
             points = subject.attacked(perturbation).outcome.x_adv
             norms, differences = _growth(subject, list(blocks.values()), points)
-            growth[kind] = {"label": describe(perturbation), "differences": differences, **_factors(differences)}
+            growth[kind] = {"label": perturbation.label(), "differences": differences, **_factors(differences)}
         data: dict[str, Any] = {
             "inputs": len(subject.x),
             "seed": subject.seed,

@@ -9,9 +9,9 @@ from typing import Any
 
 from buttress import audits
 from buttress.audits import Audit, Finding
-from buttress.claims.build import build
 from buttress.claims.experiment import Figure
 from buttress.claims.recipe import from_mapping
+from buttress.config.reading import build
 from buttress.data.dataset import Split
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError

@@ -14,10 +14,10 @@ from buttress.attacks import Perturbation
 from buttress.audits import Audit
 from buttress.audits.base.finding import to_json
 from buttress.audits.robustness import Robustness
-from buttress.claims.build import build
 from buttress.claims.figures import finite_history, measure_figures, monitor_figures
 from buttress.claims.setup_training import load, train
 from buttress.claims.transfer_sources import attacks_of
+from buttress.config.reading import build
 from buttress.data.dataset import Dataset, Split
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from buttress.audits import Audit
 from buttress.audits.base.finding import Finding
-from buttress.claims.build import build
 from buttress.claims.experiment import Picture
 from buttress.claims.figures import History
 from buttress.claims.recipe import from_mapping
+from buttress.config.reading import build
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.report.stills.curves import curves

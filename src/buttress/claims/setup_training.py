@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress import registry
-from buttress.claims.build import build
+from buttress.config.reading import build
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.jobs.settings import Network, Source, Training

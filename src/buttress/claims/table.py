@@ -9,7 +9,6 @@ from typing import Any
 from buttress.audits import Audit
 from buttress.claims import error_split as errors
 from buttress.claims import training_cost, transfer_sources
-from buttress.claims.build import build
 from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.claims.figures import FIRED, HISTORY_PATHS
 from buttress.claims.pictures import Pictures
@@ -18,6 +17,7 @@ from buttress.claims.seed_statistics import R_AND_G, row_differences, spread, su
 from buttress.claims.table_checks import TableChecks
 from buttress.claims.training_cost import PASSES
 from buttress.claims.worker_pool import Job, Work
+from buttress.config.reading import build
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.jobs.settings import Training

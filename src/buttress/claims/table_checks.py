@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from buttress.claims import training_cost, transfer_sources
-from buttress.claims.build import build
 from buttress.claims.experiment import Experiment, Row
 from buttress.claims.figures import FIRED, detector_figure
 from buttress.claims.recipe import Claim, from_mapping
@@ -21,6 +20,7 @@ from buttress.claims.seed_statistics import (
     verdict,
 )
 from buttress.claims.training_cost import PASSES
+from buttress.config.reading import build
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.registry import nearest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.claims.build import build
 from buttress.claims.experiment import Row
 from buttress.claims.recipe import blanks, fill_blanks
 from buttress.claims.seed_statistics import certain_difference
+from buttress.config.reading import build
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError
 from buttress.jobs.settings import Training

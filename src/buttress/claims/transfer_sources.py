@@ -12,11 +12,10 @@ from torch import nn
 
 from buttress.attacks import Attack
 from buttress.attacks.composed.transfer import Transfer
-from buttress.audits.base.attack_label import describe
-from buttress.claims.build import build
 from buttress.claims.experiment import AttackSpec, Experiment, Origin
 from buttress.claims.recipe import blanks, fill_blanks, from_mapping
 from buttress.claims.setup_training import load, train
+from buttress.config.reading import build
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
@@ -80,7 +79,7 @@ def attacks_of(
 
 def label(attack: Transfer, name: str) -> str:
     """How the accuracy under an attack from a source is called: "PGD-40 from mlp"."""
-    return f"{describe(attack.attack)} from {name}"
+    return f"{attack.attack.label()} from {name}"
 
 
 def labels(experiment: Experiment) -> list[str]:
@@ -91,7 +90,7 @@ def labels(experiment: Experiment) -> list[str]:
             attack = _transfer(entry)
             names += [label(attack, name) for name in entry["sources"]]
         else:
-            names.append(describe(build(Attack, entry["attack"])))
+            names.append(build(Attack, entry["attack"]).label())
     return names
 
 

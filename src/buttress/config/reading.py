@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import yaml
 
@@ -25,10 +25,11 @@ from buttress.config.annotations import (
 )
 from buttress.config.option_errors import OptionPath, UnnamedMemberError, WrongMemberError, WrongValueError, flag
 from buttress.config.roles import role_of
-from buttress.config.spec import Spec, is_built, new_spec
+from buttress.config.spec import Spec, built, is_built, new_spec
 from buttress.config.typed_parser import RefusedError, parsed_data, parsed_text
 from buttress.errors import UserError
 
+T = TypeVar("T")
 _OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
 _FRACTION = re.compile(r"(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?")
@@ -237,4 +238,19 @@ def _own(kinds: list[Any], name: str, options: Mapping[str, Any], path: OptionPa
     classes = tuple(kind for kind in kinds if isinstance(kind, type))
     if isinstance(thing, type) and issubclass(thing, classes):
         return with_options(new_spec(thing, path), options)
+    return thing
+
+
+def build(kind: Callable[..., T], tree: Any) -> T:
+    """An object of ``kind`` from plain data, its types checked.
+
+    Args:
+        kind: a dataclass, or the base class of a role, which may be abstract: members are made of subclasses.
+        tree: its settings; a member of a role as its name, or as a mapping with ``name`` and its options.
+
+    Raises:
+        UserError: in one line, for what does not fit.
+    """
+    role = role_of(kind)
+    thing: T = built(read(kind, tree, (kind.__name__.lower() if role is None else role.role,)))
     return thing

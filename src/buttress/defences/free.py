@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.attacks.settings_checks import check_threat
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence
-from buttress.threat import NOT_GIVEN, Threat
+from buttress.threat import NOT_GIVEN, Threat, check_threat
 from buttress.validation import positive, whole
 
 

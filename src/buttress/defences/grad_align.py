@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.attacks.settings_checks import check_threat
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.engine.oracle import Oracle
@@ -19,7 +18,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import defence
-from buttress.threat import NOT_GIVEN, Threat
+from buttress.threat import NOT_GIVEN, Threat, check_threat
 from buttress.validation import not_negative
 
 _LARGEST = 16 / 255  # up to here the authors used their rule for the weight

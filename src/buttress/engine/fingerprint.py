@@ -1,4 +1,4 @@
-"""What identifies an attack: every field as plain data, weights by their digest, functions by what they do."""
+"""What identifies attacks, networks and tensors: settings as plain data, weights by digests, functions by their code."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from buttress.engine.preserved_model import Model
+
 
 def plain(value: Any) -> Any:
-    """A field's value as JSON; weights are told by their digest."""
+    """A field's value as JSON; weights by their digest."""
     if isinstance(value, nn.Module):
         value = value.state_dict()
     if isinstance(value, Tensor):
@@ -55,3 +57,23 @@ def _body(code: CodeType) -> Any:
     """What a function does, as far as its code tells: two lambdas of one place differ here."""
     constants = [_body(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts]
     return [hashlib.sha256(code.co_code).hexdigest(), list(code.co_names), list(code.co_varnames), constants]
+
+
+def digest(model: Model) -> str:
+    """A digest of a network: its class and all weights and buffers; of another callable what it does."""
+    if not isinstance(model, nn.Module):
+        return hashlib.sha256(repr(plain(model)).encode()).hexdigest()
+    result = hashlib.sha256(type(model).__qualname__.encode())
+    for name, value in model.state_dict().items():
+        result.update(name.encode() + digest_of(value).encode())
+    return result.hexdigest()
+
+
+def digest_of(*values: object) -> str:
+    """The same for tensors, by their bytes; of several values one digest of all in this order."""
+    if len(values) != 1:
+        return hashlib.sha256("".join(map(digest_of, values)).encode()).hexdigest()
+    (value,) = values
+    if not isinstance(value, Tensor):  # what a module keeps as extra state
+        return repr(value)
+    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -17,10 +17,8 @@ from buttress.audits.base.evaluation import Evaluation, evaluate, processes
 from buttress.audits.base.evaluation.groups import GROUP, Group
 from buttress.audits.base.evaluation.joining import save_file
 from buttress.audits.base.evaluation.manifest import check_same
-from buttress.audits.base.subject import describe
 from buttress.data.dataset import Split
-from buttress.engine.digests import digest, digest_of
-from buttress.engine.fingerprint import plain
+from buttress.engine.fingerprint import digest, digest_of, plain
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
@@ -119,7 +117,7 @@ def attack(
         write_text(out / "examples.json", json.dumps({**facts, "versions": versions()}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
-        told = f"{describe(chosen)} beats the network on {result.successes} of {result.inputs} inputs"
+        told = f"{chosen.label()} beats the network on {result.successes} of {result.inputs} inputs"
         reporter.line(f"{told}; written to {path}")
     processes.on_first_process(lambda: None)  # nobody leaves before all is written
     return path
@@ -157,7 +155,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
 
 def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int, precision: Precision) -> dict[str, Any]:
     return {
-        "attack": describe(chosen),
+        "attack": chosen.label(),
         "fingerprint": chosen.fingerprint(),
         "model": digest(model),
         "inputs": len(split),
@@ -169,7 +167,7 @@ def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int, p
 
 def _facts(result: Evaluation, chosen: Perturbation) -> dict[str, Any]:
     return {
-        "attack": describe(chosen),
+        "attack": chosen.label(),
         "fingerprint": chosen.fingerprint(),
         "settings": plain(chosen),
         "precision": result.precision,

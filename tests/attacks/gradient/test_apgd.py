@@ -10,9 +10,8 @@ from torch import nn
 
 from buttress.attacks import APGD
 from buttress.attacks.gradient.l1_geometry import project_l1, sparse_step
-from buttress.attacks.minimum_norm.target_classes import ranked
 from buttress.errors import UserError
-from buttress.losses import dlr_toward
+from buttress.losses import dlr_toward, ranked
 from buttress.threat import Threat
 
 

@@ -12,7 +12,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Subject, subject
-from buttress.audits.base.subject import Stored, describe, digest, same_inputs
+from buttress.audits.base.subject import Stored, digest, same_inputs
 from buttress.audits.channels import Channels
 from buttress.audits.end_time import EndTime
 from buttress.audits.examples import Examples
@@ -208,11 +208,11 @@ def test_the_same_inputs_are_known_by_their_values_labels_ids_and_order(line):
     ],
 )
 def test_attacks_are_described_in_a_few_words(attack, text):
-    assert describe(attack) == text
+    assert attack.label() == text
 
 
 def test_a_users_attack_keeps_its_own_name(counted):
-    assert describe(counted) == "Counted"
+    assert counted.label() == "Counted"
 
 
 @pytest.mark.parametrize("wrong", [ZeroStability(), EndTime(), Channels(classes=["x"]), Lipschitz(blocks=["nowhere"])])

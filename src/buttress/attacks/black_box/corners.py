@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.steepest_ascent import reach
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import whole
 
 

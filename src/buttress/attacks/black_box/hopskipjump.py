@@ -10,11 +10,10 @@ from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
 from buttress.validation import whole
 
 _SEEK, _HALVE, _PROBE, _JUMP = range(4)

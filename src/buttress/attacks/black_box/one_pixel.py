@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat
+from buttress.threat import NOT_GIVEN, Threat, check_threat
 from buttress.validation import whole
 
 _WEIGHT = 0.5  # of the difference that a child is moved by, F in the paper

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.decision_based import Best
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from buttress.attacks.black_box.square_moves import Moves, moves_for
 from buttress.attacks.black_box.square_windows import share_at
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import number, whole
 
 _LOOK = 50  # queries after which the work is narrowed to the inputs that are left

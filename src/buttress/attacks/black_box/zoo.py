@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat
+from buttress.threat import NOT_GIVEN, Threat, check_threat
 from buttress.validation import not_negative, positive, whole
 
 _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays

@@ -12,14 +12,13 @@ from torch import Tensor
 from buttress.attacks.black_box.square import Square
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.minimum_norm.fab import FAB
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
-from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import one_of, whole
 
 Version = Literal["standard", "plus", "rand"]

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
 from buttress.attacks.gradient.l1_geometry import project_l1
-from buttress.attacks.minimum_norm.target_classes import ranked
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle
-from buttress.losses import Loss, LossLike, margin, margin_toward, resolve
+from buttress.losses import Loss, LossLike, margin, margin_toward, ranked, resolve
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, norms, per_row

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat
+from buttress.threat import NOT_GIVEN, Threat, check_threat
 from buttress.validation import not_negative, positive
 
 

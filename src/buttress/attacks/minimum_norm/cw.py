@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import not_negative, positive, whole
 
 _INSIDE = 1 - 1e-6  # inputs at an edge of the box would lie at infinity in tanh space

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
 from buttress.validation import not_negative, whole
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.minimum_norm.target_classes import ranked
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
+from buttress.losses import ranked
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import positive, share, whole
 
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.ddn import corner, cosine, directed, width
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Norm, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
 from buttress.validation import number, positive, whole
 
 _DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}

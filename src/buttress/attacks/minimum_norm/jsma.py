@@ -9,14 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import number, whole
 
 _CANDIDATES = 128  # features whose pairs are looked at

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
-from buttress.attacks.settings_checks import check_threat
 from buttress.engine.oracle import Oracle
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import positive, whole
 
 _MEMORY = 5  # steps that the curvature is learnt from

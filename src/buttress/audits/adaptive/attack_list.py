@@ -17,7 +17,6 @@ from buttress.attacks.composed.transfer import Transfer
 from buttress.attacks.composed.variant import Variant
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.base.attack_label import describe
 from buttress.random import Random
 from buttress.threat import Threat
 
@@ -99,35 +98,35 @@ def attacks_on(
         reference: whose threat is that of all.
         effort: how much is spent.
     """
-    yield Entry(reference, REFERENCE, describe(reference))
+    yield Entry(reference, REFERENCE, reference.label())
     threat = reference.threat
     steps, restarts = effort.steps, effort.restarts
     pgds = [PGD(threat=threat, steps=steps, restarts=restarts, loss=loss) for loss in (None, "margin")]
-    yield from (Entry(pgd, WHITE, describe(pgd)) for pgd in pgds)
+    yield from (Entry(pgd, WHITE, pgd.label()) for pgd in pgds)
     for name in variants:
-        yield from (Entry(Variant(attack=pgd, variant=name), VARIANT, f"{describe(pgd)} on {name!r}") for pgd in pgds)
+        yield from (Entry(Variant(attack=pgd, variant=name), VARIANT, f"{pgd.label()} on {name!r}") for pgd in pgds)
     for number, surrogate in enumerate(surrogates, start=1):
         for pgd in pgds:
-            label = f"{describe(pgd)} on surrogate {number}"
+            label = f"{pgd.label()} on surrogate {number}"
             yield Entry(Transfer(attack=pgd, surrogate=surrogate), TRANSFER, label)
     targets = classes - 1 if effort.targets is None else min(effort.targets, classes - 1)
     if targets:
         targeted = APGD(threat=threat, steps=steps, targets=targets, loss="margin")
-        yield Entry(targeted, WHITE, describe(targeted))
+        yield Entry(targeted, WHITE, targeted.label())
     if effort.jitters:
         inner = PGD(threat=threat, steps=steps, loss="margin")
         averaged = EoT(attack=inner, draws=effort.jitters, transforms=Jitter(threat, effort.jitter))
-        yield Entry(averaged, WHITE, f"{describe(inner)}, mean over {effort.jitters} jitters")
+        yield Entry(averaged, WHITE, f"{inner.label()}, mean over {effort.jitters} jitters")
     yield from _gradient_free(threat, effort)
 
 
 def _gradient_free(threat: Threat, effort: Effort) -> Iterator[Entry]:
     if effort.corners:
         corners = Corners(threat=threat, queries=effort.corners)
-        yield Entry(corners, BLACK, describe(corners), effort.corner_inputs)
+        yield Entry(corners, BLACK, corners.label(), effort.corner_inputs)
     if effort.queries:
         square = Square(threat=threat, queries=effort.queries)
-        yield Entry(square, BLACK, describe(square))
+        yield Entry(square, BLACK, square.label())
     if effort.decisions and threat.norm != "l1":  # it is defined in the others
         decision = HopSkipJump(threat=threat, queries=effort.decisions)
-        yield Entry(decision, BLACK, describe(decision))
+        yield Entry(decision, BLACK, decision.label())

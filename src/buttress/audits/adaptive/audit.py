@@ -16,7 +16,6 @@ from buttress.attacks.composed.variant import variants_of
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.adaptive.attack_list import Effort, attacks_on
 from buttress.audits.adaptive.measurements import AttackRun, ablation_rows, accuracy_curve, run_all
-from buttress.audits.base.attack_label import describe
 from buttress.audits.base.budget_sweep import Cost
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy
@@ -124,7 +123,7 @@ class Adaptive(Audit):
         """
         reference, threat = self.reference, self.reference.threat
         if threat.eps == 0 or math.isinf(threat.eps):
-            raise UserError(f"adaptive is about one budget: give {describe(reference)} a finite eps; got {threat.eps}")
+            raise UserError(f"adaptive is about one budget: give {reference.label()} a finite eps; got {threat.eps}")
         named = next((model for model in self.models if not isinstance(model, nn.Module)), None)
         if named is not None:
             raise UserError(f"models must be networks here; got {named!r}: load it first")
@@ -139,7 +138,7 @@ class Adaptive(Audit):
         data = self._data(context, runs)
         attack = PGD(threat=threat, steps=self.steps, loss="margin")
         data["curve"], reason = accuracy_curve(context, attack) if self.curve else ([], "")
-        data["curve_label"] = describe(attack) if self.curve else ""
+        data["curve_label"] = attack.label() if self.curve else ""
         data["ablations"] = ablation_rows(subset, points)
         data["not_run"] = [{"label": run.entry.label, "reason": run.reason} for run in runs if run.reason]
         data["not_run"] += [{"label": "accuracy over budgets", "reason": reason}] if reason else []

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import AttackResult, Perturbation
-from buttress.audits.base.attack_label import describe as describe
 from buttress.audits.base.evaluation import search_precision, settings_of
 from buttress.audits.base.evaluation.groups import (
     GROUP,
@@ -29,8 +28,8 @@ from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
 from buttress.data.dataset import Split
 from buttress.engine.attack_result import concatenated
-from buttress.engine.digests import digest as digest
-from buttress.engine.digests import digest_of
+from buttress.engine.fingerprint import digest as digest
+from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision
@@ -133,7 +132,7 @@ class Subject:
             parts.append(to_device(x.device, group.outcome))
             seconds += group.seconds
             if self.watch is not None:
-                self.watch(describe(attack), min(1.0, (group.index + 1) * _GROUP / len(x)))
+                self.watch(attack.label(), min(1.0, (group.index + 1) * _GROUP / len(x)))
         return Timed(concatenated(parts), seconds)
 
 

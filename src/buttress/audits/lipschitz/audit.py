@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Stored, Subject, describe
+from buttress.audits.base.subject import Audit, Stored, Subject
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
@@ -102,7 +102,7 @@ class Lipschitz(Audit):
                 subject.watch("lipschitz", min(1.0, len(parts) * size / count))
         measures = NetworkMeasures.concatenated(parts)
         success = results[next(iter(results))].success
-        main = describe(self.perturbations[0])
+        main = self.perturbations[0].label()
         blocks = measures.to_dicts()
         stored = {name: Stored(ids, points) for name, points in perturbed.items()}
         for entry, more in zip(blocks, self._profile(subject, x, y, ids, names, stored), strict=True):

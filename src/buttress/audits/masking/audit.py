@@ -11,7 +11,6 @@ from torch import nn
 from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
-from buttress.audits.base.attack_label import describe
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import Audit, Subject
 from buttress.audits.masking.checks import CHECKS, Check, CheckContext, Result
@@ -98,7 +97,7 @@ class Masking(Audit):
         eps = self.audited.threat.eps
         if eps == 0 or (math.isinf(eps) and isinstance(self.audited.innermost, MinimumNorm)):
             raise UserError(
-                f"masking is about robust accuracy at a budget: give {describe(self.audited)} an eps; got {eps}"
+                f"masking is about robust accuracy at a budget: give {self.audited.label()} an eps; got {eps}"
             )
         context = self.context(subject)
         results = [(check, run_check(check, context)) for check in CHECKS]
@@ -106,7 +105,7 @@ class Masking(Audit):
         data = {
             "verdict": verdict,
             "why": why,
-            "attack": describe(context.attack),
+            "attack": context.attack.label(),
             "norm": context.attack.threat.norm,
             "eps": context.attack.threat.eps,
             "inputs": context.count,
@@ -123,7 +122,7 @@ class Masking(Audit):
             "checks_run": sum(result.verdict != "not run" for _, result in results),
             "checks": [_plain(check, result) for check, result in results],
             "next": None if proposal is None else attack_settings(proposal),
-            "next_label": None if proposal is None else describe(proposal),
+            "next_label": None if proposal is None else proposal.label(),
         }
         return Finding("masking", "Can the figure be trusted?", _sentence(data), _SEVERITY[verdict], data, proposal)
 
@@ -176,11 +175,11 @@ def _no_alarm(results: list[tuple[Check, Result]], context: CheckContext) -> str
     """That no check raised an alarm; and a larger gap than is tolerated, where so few inputs leave it to chance."""
     gaps = [c for _, result in results for c in result.comparisons if c.surplus > c.tolerated]
     if not gaps:
-        return f"Nothing was found that {describe(context.attack)} overlooks."
+        return f"Nothing was found that {context.attack.label()} overlooks."
     most = max(gaps, key=lambda comparison: comparison.surplus)
     text = f"{most.challenger} succeeds on {most.surplus:.1%} more than {most.reference}"
     rest = f"which {most.inputs} inputs leave to chance: use more"
-    return f"Nothing was shown that {describe(context.attack)} overlooks; but {text}, {rest}."
+    return f"Nothing was shown that {context.attack.label()} overlooks; but {text}, {rest}."
 
 
 def _undetectable(data: dict[str, Any]) -> str:
@@ -199,7 +198,7 @@ def _plain(check: Check, result: Result) -> dict[str, Any]:
         "reason": result.reason,
         "figures": result.figures,
         "comparisons": [comparison.plain() for comparison in result.comparisons],
-        "next": None if result.next is None else describe(result.next),
+        "next": None if result.next is None else result.next.label(),
     }
 
 

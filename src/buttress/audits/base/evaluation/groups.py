@@ -18,7 +18,7 @@ from torch import Tensor
 
 from buttress.attacks import AttackResult, Perturbation
 from buttress.data.dataset import Split
-from buttress.engine.digests import digest_of
+from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search, Stage
 from buttress.engine.preserved_model import Model
 from buttress.engine.runner import Precision

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
-from buttress.audits.base.attack_label import describe
 from buttress.audits.base.evaluation import processes
 from buttress.audits.base.evaluation.groups import (
     GROUP,
@@ -31,8 +30,7 @@ from buttress.audits.base.evaluation.manifest import leave_folder, open_folder
 from buttress.audits.base.statistics import interval
 from buttress.data.dataset import Split
 from buttress.engine.call_checks import check_inputs
-from buttress.engine.digests import digest
-from buttress.engine.fingerprint import plain
+from buttress.engine.fingerprint import digest, plain
 from buttress.engine.oracle import Oracle, Search, Stage
 from buttress.engine.precision_choice import choose_precision
 from buttress.engine.preserved_model import Model, preserved
@@ -204,7 +202,7 @@ def _progress(watch: Callable[[str, float], None] | None, attack: Perturbation, 
     """Calls ``watch`` with the share of inputs done, where the number of inputs is known."""
     if watch is None or not isinstance(data, Split):
         return lambda done: None
-    call, name, count = watch, describe(attack), len(data)
+    call, name, count = watch, attack.label(), len(data)
     return lambda done: call(name, min(1.0, done / count))
 
 
@@ -253,7 +251,7 @@ def _sums(group: Group) -> Evaluation:
 def settings_of(attack_group: GroupAttack, group: int) -> dict[str, Any]:
     """What the outcome of an evaluation depends on, inputs aside, as plain data."""
     return {
-        "attack": describe(attack_group.attack),
+        "attack": attack_group.attack.label(),
         "fingerprint": attack_group.attack.fingerprint(),
         "model": digest(attack_group.model),
         "task": plain(attack_group.task),

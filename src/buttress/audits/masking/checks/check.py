@@ -15,7 +15,6 @@ from buttress.attacks import Attack, AttackResult
 from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.transfer import Transfer
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.base.attack_label import describe
 from buttress.audits.base.subject import Subject
 from buttress.audits.masking.checks.paired_attacks import Comparison, compare
 from buttress.audits.masking.checks.raw_gradients import MarginGradients, margin_gradients
@@ -165,8 +164,8 @@ class CheckContext:
         """An attack against another, the one in question unless given."""
         reference_attack = self.attack if reference is None else reference
         return self.compare_robust(
-            (describe(challenger), self.robust_under(challenger)),
-            (describe(reference_attack), self.robust if reference is None else self.robust_under(reference_attack)),
+            (challenger.label(), self.robust_under(challenger)),
+            (reference_attack.label(), self.robust if reference is None else self.robust_under(reference_attack)),
             floor=floor,
             effort=effort,
         )
@@ -182,7 +181,7 @@ class CheckContext:
         """Compare robust inputs under two attacks, at this audit's level, floor and tolerance."""
         return compare(
             challenger,
-            (describe(self.attack), self.robust) if reference is None else reference,
+            (self.attack.label(), self.robust) if reference is None else reference,
             level=self.level,
             floor=self.floor if floor is None else floor,
             tolerated=self.tolerated,

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from buttress.attacks import Attack
-from buttress.audits.base.attack_label import describe
 from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Result
 
 
@@ -42,7 +41,7 @@ class _MoreEffort(Check, ABC):
         """Fail where more effort wins more than is tolerated, or loses."""
         attack = context.varied(**self.changes(context))
         if attack.fingerprint() == context.attack.fingerprint():
-            return Result("not run", f"{describe(attack)} has nothing more of that to give.")
+            return Result("not run", f"{attack.label()} has nothing more of that to give.")
         return more_effort(context, attack, self.what)
 
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 
 from buttress.attacks.composed.transfer import Transfer
-from buttress.audits.base.attack_label import describe
 from buttress.audits.masking.checks.check import Check, CheckContext, Result
 from buttress.audits.masking.checks.proposal import black_box
 
@@ -41,7 +40,7 @@ class TrainMode(Check):
             ]
         )
         figures = {"batch_size": float(len(batches[0][0]))}
-        pair = context.compare_robust((f"{describe(attack)} in train mode", context.robust_at(x_adv)))
+        pair = context.compare_robust((f"{attack.label()} in train mode", context.robust_at(x_adv)))
         if pair.stronger:
             reason = f"Examples crafted in train mode succeed on {pair.surplus:.1%} more: eval mode hides its gradient."
             return Result("fail", reason, figures, (pair,), black_box(context))
@@ -65,7 +64,7 @@ class Transferred(Check):
                 "--audits masking --audits.surrogate FOLDER (of a run) on the command line.",
             )
         attack = Transfer(attack=context.attack, surrogate=context.surrogate)
-        pair = context.compare_robust((f"{describe(context.attack)} on the surrogate", context.robust_under(attack)))
+        pair = context.compare_robust((f"{context.attack.label()} on the surrogate", context.robust_under(attack)))
         if not pair.stronger:
             return Result("pass", f"They succeed on {pair.won} inputs that the attack misses.", {}, (pair,))
         reason = f"The surrogate's examples succeed on {pair.won} inputs that the attack misses, of {pair.inputs}."
