@@ -76,6 +76,7 @@ def main() -> None:
         fit(models.create("cnn", image_size=8, seed=0), dataset, epochs=1, out=run)
         words = ["attack", str(run), "--data", "digits", "--by", "pgd", "--out", str(Path(folder) / "out")]
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            until_gradient(lambda: command(words))  # imports are done then
             whole = until_gradient(lambda: command(words))
     print(f"buttress attack to the first gradient: {whole}")
     model = models.create("cnn", image_size=8, seed=0).eval()

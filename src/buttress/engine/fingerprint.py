@@ -1,4 +1,4 @@
-"""What identifies attacks, networks and tensors: settings as plain data, weights by digests, functions by their code."""
+"""What identifies attacks, networks and tensors: settings as plain data, weights by digests, code by its bytes."""
 
 from __future__ import annotations
 
