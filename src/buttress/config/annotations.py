@@ -14,6 +14,7 @@ from buttress.config.roles import role_of
 from buttress.errors import UserError
 
 REQUIRED = inspect.Parameter.empty
+_UNIONS = (typing.Union, types.UnionType)
 _LISTS: tuple[Any, ...] = (list, Sequence, Collection, Iterable)
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -63,17 +64,15 @@ def _hints(kind: Callable[..., Any]) -> dict[str, Any]:
 
 def alternatives(annotation: Any) -> list[Any]:
     """The types that an annotation allows, None left out."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        parts = [part for option in typing.get_args(annotation) for part in alternatives(option)]
-        return [part for part in parts if part is not type(None)]
-    return [annotation]
+    if typing.get_origin(annotation) not in _UNIONS:
+        return [annotation]
+    return [part for part in typing.get_args(annotation) if part is not type(None)]  # unions in unions are flat already
 
 
 def accepts_none(annotation: Any) -> bool:
     """Whether None is a value."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return any(accepts_none(part) for part in typing.get_args(annotation))
-    return annotation in (None, type(None), Any)
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+    return any(kind in (None, type(None), Any) for kind in kinds)
 
 
 def item_of(kind: Any) -> Any:

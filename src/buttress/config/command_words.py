@@ -35,7 +35,6 @@ def set_by_words(spec: Spec, words: Sequence[str]) -> None:
 def _pairs(spec: Spec, words: Sequence[str]) -> tuple[list[Path], list[tuple[OptionPath, str]]]:
     """The files, and the options with their values, in order."""
     positions = [name for name, parameter in spec.known.items() if parameter.positional]
-    flags = {name for name, parameter in spec.known.items() if alternatives(parameter.annotation) == [bool]}
     waiting, files = list(words), []
     pairs: list[tuple[OptionPath, str]] = []
     while waiting:
@@ -52,7 +51,8 @@ def _pairs(spec: Spec, words: Sequence[str]) -> tuple[list[Path], list[tuple[Opt
             continue
         name, sign, text = word[2:].partition("=")
         path = tuple(name.replace("-", "_").split("."))
-        if not sign and path[0] in flags and len(path) == 1 and (not waiting or waiting[0].lower() not in _YES_NO):
+        flag = not sign and len(path) == 1 and (not waiting or waiting[0].lower() not in _YES_NO)
+        if flag and path[0] in spec.known and alternatives(spec.known[path[0]].annotation) == [bool]:
             text = "true"
         elif not sign:
             if not waiting or (waiting[0].startswith("--") and len(waiting[0]) > 2):

@@ -23,13 +23,13 @@ def job_spec(job: Callable[..., Any]) -> Spec:
         hidden.add("model")
     known: dict[str, Parameter] = {}
     for name, parameter in own.items():
-        known |= _fields(parameter.annotation) if is_flat(parameter.annotation) else {name: parameter}
+        known |= _fields(parameter.annotation) if _is_flat(parameter) else {name: parameter}
     return Spec(job, (), {}, {name: one for name, one in known.items() if name not in hidden})
 
 
-def is_flat(kind: Any) -> bool:
+def _is_flat(parameter: Parameter) -> bool:
     """Whether the fields of this group are options of the job itself: --data, --model, --epochs."""
-    return isinstance(kind, type) and getattr(kind, "flat", False) is True
+    return getattr(parameter.annotation, "flat", False) is True
 
 
 def _fields(group: Any) -> dict[str, Parameter]:
@@ -48,7 +48,7 @@ def arguments(spec: Spec) -> dict[str, Any]:
         raise MissingOptionsError(missing)
     values = {name: built(value) for name, value in spec.options.items()}
     for name, parameter in parameters(spec.kind).items():
-        if is_flat(parameter.annotation):
+        if _is_flat(parameter):
             group = parameter.annotation
             values[name] = group(**{f.name: values.pop(f.name) for f in fields(group) if f.name in values})
     return values

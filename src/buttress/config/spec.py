@@ -58,10 +58,9 @@ class Spec:
 
     def missing(self) -> Iterator[OptionPath]:
         """Options without a default that were not set, here and further in."""
-        for name, parameter in self.known.items():
-            if parameter.default is REQUIRED and name not in self.options:
-                yield (*self.path, name)
-            yield from (path for spec in specs(self.options.get(name)) for path in spec.missing())
+        needed = (name for name, parameter in self.known.items() if parameter.default is REQUIRED)
+        yield from ((*self.path, name) for name in needed if name not in self.options)
+        yield from (path for value in self.options.values() for spec in specs(value) for path in spec.missing())
 
     def build(self) -> Any:
         """The object.

@@ -54,6 +54,8 @@ def resolved_settings(
     for name, value in values.items():
         if name == "threat" and value is NOT_GIVEN:
             new = threat or usual
+        elif value is None or isinstance(value, bool | int | float | str):
+            continue
         elif not isinstance(value, Threat):
             new = resolve_threats(value, threat, usual)
         elif value == defaults.get(name):
