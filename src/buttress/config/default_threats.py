@@ -61,7 +61,7 @@ class DefaultThreats:
 def _class(path: str) -> type:
     module, _, name = path.rpartition(".")
     try:
-        thing = import_thing(f"{module}:{name}")
+        thing = import_thing(f"{module}:{name}") if module else object
     except UserError:  # the parser says what is amiss
         return object
     return thing if isinstance(thing, type) else object
