@@ -9,6 +9,7 @@ import torch
 from buttress import load
 from buttress.cli import main
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.threat import Threat
@@ -182,7 +183,7 @@ def test_both_are_known_by_name():
 def test_a_jobs_threat_is_that_of_monitors_that_leave_it_alone():
     free = Threat(norm="l2", eps=0.5, box=None)
     settings = Training(monitors=[CatastrophicOverfitting(), CatastrophicOverfitting(threat=Threat(eps=0.1))])
-    of_the_defence, own = settings.under(free).monitors
+    of_the_defence, own = resolve_threats(settings, free).monitors
     assert of_the_defence.threat is None
     assert own.threat == Threat(eps=0.1, box=None)
 
