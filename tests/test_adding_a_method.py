@@ -49,11 +49,11 @@ from buttress.registry import audit
 class Strongest(Audit):
     """The attack with the most successes."""
 
-    perturbations: Sequence[Attack] = ()
+    rivals: Sequence[Attack] = ()
 
     def ask(self, subject):
         successes = {}
-        for attack in self.perturbations:
+        for attack in self.rivals:
             result = attack(subject.model, subject.x, subject.y, ids=subject.ids)
             successes[type(attack).__name__] = [int(result.success.sum()), attack.threat.eps]
         best = max(successes, key=successes.get)
@@ -90,7 +90,7 @@ def test_an_attack_and_an_audit_of_several_attacks_are_used_by_path(here, capsys
     by = "--by shift.py:Shift --by.share 0"
     assert main(f"attack run --out made {by} --threat.eps 0.5".split()) == 0
     assert json.loads(Path("made/examples.json").read_text())["settings"]["share"] == 0
-    attacks = "--audits.perturbations fgsm --audits.perturbations shift.py:Shift --audits.perturbations.share 0.5"
+    attacks = "--audits.rivals fgsm --audits.rivals shift.py:Shift --audits.rivals.share 0.5"
     words = f"audit run --out seen --audits strongest.py:Strongest {attacks} --threat.eps 0.25"
     assert main(words.split()) == 0
     assert capsys.readouterr().err == ""
