@@ -206,7 +206,7 @@ def test_attack_writes_tensors_that_beat_the_network(here, runs, done):
     assert tensors["x_adv"].shape == (30, 2)
     assert float(tensors["distance"].max()) <= 0.4
     count = int(tensors["success"].sum())
-    assert text == f"PGD-5 beats the network on {count} of 30 inputs; written to new/examples.safetensors\n"
+    assert text == f"PGD-5 is successful on {count} of 30 inputs; written to new/examples.safetensors\n"
     assert (facts["attack"], facts["seed"], facts["settings"]["steps"]) == ("PGD-5", 2, 5)
     done(words.replace("new", "again"))
     assert all(load_file(here / "again" / "examples.safetensors")[name].equal(value) for name, value in tensors.items())

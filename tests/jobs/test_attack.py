@@ -95,9 +95,7 @@ def test_the_file_holds_what_one_call_of_the_attack_makes(run, tmp_path, by, gro
     assert facts["forwards"] == float(expected.forwards.double().mean())
     assert facts["run"]["inputs"] == 60
     assert names(tmp_path / "new") == DONE
-    assert heard.lines == [
-        f"{facts['attack']} beats the network on {facts['successes']} of 60 inputs; written to {path}"
-    ]
+    assert heard.lines == [f"{facts['attack']} is successful on {facts['successes']} of 60 inputs; written to {path}"]
 
 
 def test_a_command_that_was_stopped_goes_on(run, tmp_path):

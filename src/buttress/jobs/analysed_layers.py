@@ -40,13 +40,15 @@ def analysed_layers(model: nn.Module, dataset: Dataset) -> AnalysedLayers:
         return AnalysedLayers(None, [], f"layers are left out of the audit: {reason}")
     if names := _names(model, dataset, "activations"):
         return AnalysedLayers("activations", names)
-    known = "the network has no activations that buttress knows"
+    missing = "the network has no activations that buttress knows"
     if names := _names(model, dataset, "learnable"):
-        told = f"layers with weights are looked at in their stead ({some(names)})"
-        return AnalysedLayers("learnable", names, f"{known}: {told}; {_OTHERS}")
+        description = f"layers with weights are looked at in their stead ({some(names)})"
+        return AnalysedLayers("learnable", names, f"{missing}: {description}; {_OTHERS}")
     names = _names(model, dataset, lambda name, module: True)
-    told = f"; {_OTHERS}, of {some(names)}" if names else ""
-    return AnalysedLayers(None, names, f"{known}, and no layers with weights: layers are left out of the audit{told}")
+    description = f"; {_OTHERS}, of {some(names)}" if names else ""
+    return AnalysedLayers(
+        None, names, f"{missing}, and no layers with weights: layers are left out of the audit{description}"
+    )
 
 
 def _names(model: nn.Module, dataset: Dataset, layers: LayerSelection) -> list[str]:

@@ -89,7 +89,7 @@ def attack(
         return path
     # A single group is whole or not at all, and needs no files of its own.
     folder = out / "groups" if going_on or len(split) > group or devices > 1 else None
-    kept: list[Group] = []
+    groups: list[Group] = []
     try:
         result = evaluate(
             model,
@@ -102,7 +102,7 @@ def attack(
             search="full",
             precision=precision,
             batch_size=batch_size,
-            each=kept.append if folder is None else None,
+            each=groups.append if folder is None else None,
             watch=_watch(reporter),
         )
     except KeyboardInterrupt:
@@ -112,13 +112,13 @@ def attack(
     if first:
         out.mkdir(parents=True, exist_ok=True)
         with full_disk_reported(path):
-            save_file(path, kept if folder is None else result.parts(), result.inputs, _KEPT)
+            save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
         facts = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
         write_text(out / "examples.json", json.dumps({**facts, "versions": versions()}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
-        told = f"{chosen.label()} beats the network on {result.successes} of {result.inputs} inputs"
-        reporter.line(f"{told}; written to {path}")
+        summary = f"{chosen.label()} is successful on {result.successes} of {result.inputs} inputs"
+        reporter.line(f"{summary}; written to {path}")
     processes.on_first_process(lambda: None)  # nobody leaves before all is written
     return path
 

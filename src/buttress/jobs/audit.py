@@ -72,13 +72,13 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
 
     The proposed one alone where the other has no gradient, or its figure counts lucky passes of a network that draws.
     """
-    found: list[Audit] = []
+    proposals: list[Audit] = []
     for question, finding in zip(questions, findings, strict=True):
         if isinstance(question, Masking) and finding.next is not None:
             first, attack = question.audited, finding.next
             alone = finding.data["robust"] is None or finding.data["random"]
-            found.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
-    return found
+            proposals.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
+    return proposals
 
 
 def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -> list[Audit]:
@@ -89,8 +89,8 @@ def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -
     filled = []
     for question in questions:
         parts: Sequence[Any] = fields(question) if is_dataclass(question) else ()
-        left = [p.name for p in parts if p.name in filling and _same(getattr(question, p.name), p.default)]
-        changes: dict[str, Any] = {name: filling[name] for name in left}
+        untouched = [p.name for p in parts if p.name in filling and _same(getattr(question, p.name), p.default)]
+        changes: dict[str, Any] = {name: filling[name] for name in untouched}
         filled.append(cast(Audit, replace(cast(Any, question), **changes)) if changes else question)
     return filled
 
@@ -213,8 +213,8 @@ def audit(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    kept = out / "crafted" if resume else None
-    if kept is None or not kept.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
+    crafted_folder = out / "crafted" if resume else None
+    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
     against = job_threat(threat, dataset, facts.get("threat"))
@@ -223,9 +223,9 @@ def audit(
     if audits:
         questions = against.resolve(given_audits(audits, attacks))
     else:
-        seen = analysed_layers(model, dataset)
-        remark = seen.remark
-        questions = [*usual_audits(dataset, against.threat, attacks, seen.layers)]
+        analysed = analysed_layers(model, dataset)
+        remark = analysed.remark
+        questions = [*usual_audits(dataset, against.threat, attacks, analysed.layers)]
         questions += usual_trust(against.threat, attacks)
     questions = with_surrogates(questions, dataset)
     check_gate(fail_under, questions)
@@ -237,13 +237,13 @@ def audit(
         reporter.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"folder": kept}
+    settings |= {"folder": crafted_folder}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
-    told = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
-    told |= {"defence": facts["defence"]} if "defence" in facts else {}
-    told |= {"training": spent} if (spent := read_cost(Path(network))) else {}
+    description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"defence": facts["defence"]} if "defence" in facts else {}
+    description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network
-    about = report_facts(command, dataset, seed, told)
+    about = report_facts(command, dataset, seed, description)
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
     path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
@@ -257,8 +257,8 @@ def audit(
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
         lower = after[-1].verdict  # the lower figure is the one that counts
         path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
+    if crafted_folder is not None:
+        shutil.rmtree(crafted_folder, ignore_errors=True)
     reporter.line(f"report: {path}")
     gate(findings, fail_under)
     return findings

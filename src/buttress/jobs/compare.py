@@ -40,13 +40,13 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
     settings: dict[str, object] = {}
     first: dict[str, object] = {}
     for path in folders:
-        found, about = read(path / "findings.json" if path.is_dir() else path)
+        by_network, about = read(path / "findings.json" if path.is_dir() else path)
         if first and first.get("data") != about.get("data"):
             raise UserError(
                 f"{path} is about {about.get('data')}, {folders[0]} about {first.get('data')}: compare like data"
             )
         first = first or about
-        for name, findings in found.items():
+        for name, findings in by_network.items():
             label, number = name, 2
             while label in networks:
                 label, number = f"{name} ({number})", number + 1
@@ -54,37 +54,37 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
             own: dict[str, object] = {"from": str(path), "command": about.get("command", "")}
             own.update(_mapping(about, "settings"))
             settings[label] = own
-    kept: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
-    facts: dict[str, object] = {"command": command, "versions": versions(), **kept, "settings": settings}
+    shared: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
+    facts: dict[str, object] = {"command": command, "versions": versions(), **shared, "settings": settings}
     try:
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
-        traded = trade_off(networks, training)
-        many = len(traded) > _FEW
-        text = field_of(traded) if many else headline(networks)
-        for label, finding in traded.items():
+        trade_offs = trade_off(networks, training)
+        many = len(trade_offs) > _FEW
+        text = field_of(trade_offs) if many else headline(networks)
+        for label, finding in trade_offs.items():
             networks[label] = [finding, *networks[label]]
-        if traded and (left := [name for name in networks if name not in traded]):
-            reporter.line(f"attacked otherwise than {next(iter(traded))}, so not in the trade-off: {', '.join(left)}")
-        written = report.write(
-            out, networks, facts, title="Comparison", headline=text, severity="info" if many else None
-        )
+        if trade_offs and (others := [name for name in networks if name not in trade_offs]):
+            reporter.line(
+                f"attacked otherwise than {next(iter(trade_offs))}, so not in the trade-off: {', '.join(others)}"
+            )
+        page = report.write(out, networks, facts, title="Comparison", headline=text, severity="info" if many else None)
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
     reporter.line(text)
-    reporter.line(f"report: {written}")
-    return written
+    reporter.line(f"report: {page}")
+    return page
 
 
 def _mapping(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
-    found = facts.get(key)
-    return found if isinstance(found, Mapping) else {}
+    value = facts.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     """From the first network to the last, and against the last but one: clean and robust accuracy, with paired tests.
 
     Robust accuracies are set against each other only under the same norm and budget, and tested input by input only
-    where the same inputs were asked about.
+    where the same inputs were attacked.
     """
     names = list(networks)
     last = _robustness(networks[names[-1]])
@@ -97,9 +97,9 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     return "; ".join(parts) + "."
 
 
-def field_of(traded: Mapping[str, Finding]) -> str:
+def field_of(trade_offs: Mapping[str, Finding]) -> str:
     """Of many networks: the most robust, the most accurate, and those that no other beats in everything."""
-    rows = {name: finding.data for name, finding in traded.items()}
+    rows = {name: finding.data for name, finding in trade_offs.items()}
     robust, clean = (max(rows, key=lambda name: rows[name][figure]) for figure in ("robust", "clean"))
     front = [name for name, row in rows.items() if row["front"]]
     budget = f"{rows[robust]['norm']} eps {budget_text(rows[robust]['eps'])}"
@@ -125,15 +125,15 @@ def _robust(first: Finding, last: Finding) -> str:
         return f"{text}, by different attacks or seeds, which are not to be compared"
     if first.data["same_inputs"] != last.data["same_inputs"]:
         return f"{text}, on different inputs"
-    found = paired(_stands(first), _stands(last), seed=first.data["seed"])
-    if not found["gained"] + found["lost"]:
+    test = paired(_robust_inputs(first), _robust_inputs(last), seed=first.data["seed"])
+    if not test["gained"] + test["lost"]:
         return f"{text}, the same inputs"
-    change = f"{100 * found['low']:+.1f} to {100 * found['high']:+.1f} points"
-    told = f"{found['gained']} inputs gained, {found['lost']} lost"
-    return f"{text} ({told}, exact McNemar p = {found['p']:.2g}, paired bootstrap {change})"
+    change = f"{100 * test['low']:+.1f} to {100 * test['high']:+.1f} points"
+    counts = f"{test['gained']} inputs gained, {test['lost']} lost"
+    return f"{text} ({counts}, exact McNemar p = {test['p']:.2g}, paired bootstrap {change})"
 
 
-def _stands(finding: Finding) -> torch.Tensor:
+def _robust_inputs(finding: Finding) -> torch.Tensor:
     """(N,) bool, the inputs that stand at the main budget."""
     return torch.tensor([one == "1" for one in finding.data["stands"]["main"]])
 

@@ -53,8 +53,8 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
         return "not estimated, since the training ends before its second step"
     steps = Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
     one = " on one device" if training.devices > 1 else ""
-    told = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
-    return f"about {_duration(steps * watch.seconds)}: {told}"
+    detail = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
+    return f"about {_duration(steps * watch.seconds)}: {detail}"
 
 
 def estimate_attacks(model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int) -> str:

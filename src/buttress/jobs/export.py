@@ -41,8 +41,10 @@ def export(
     check_packages()
     model, dataset, _ = open_network(network, architecture, source, seed)
     x, _, _ = dataset.test.take(torch.arange(min(_INPUTS, len(dataset.test))))
-    made = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
+    exported = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
     shape = ", ".join(map(str, ("N", *x.shape[1:])))
-    reporter.line(f"onnxruntime and the network differ by {made.difference:.1e} at most on {made.inputs} inputs")
+    reporter.line(
+        f"onnxruntime and the network differ by {exported.difference:.1e} at most on {exported.inputs} inputs"
+    )
     reporter.line(f"written to {onnx}: x ({shape}) to logits (N, classes)")
     return onnx

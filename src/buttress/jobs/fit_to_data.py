@@ -44,13 +44,13 @@ def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, 
 def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalise: bool, seed: int) -> nn.Module:
     """A model that fits a data set: whatever its factory asks for and the data tell is filled in."""
     images = len(dataset.shape) == 3
-    told: dict[str, Any] = {"classes": len(dataset.classes), "channels": dataset.shape[0]}
-    told["examples"] = len(dataset.train)
-    told |= {"image_size": dataset.shape[-1]} if images else {}
+    facts: dict[str, Any] = {"classes": len(dataset.classes), "channels": dataset.shape[0]}
+    facts["examples"] = len(dataset.train)
+    facts |= {"image_size": dataset.shape[-1]} if images else {}
     features = 1
     for size in dataset.shape:
         features *= size
-    told["features"] = features
+    facts["features"] = features
     if name.startswith("timm:"):
         takes = {"classes", "channels"}
     else:
@@ -61,7 +61,7 @@ def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalis
         default = parameters["classes"].default if "classes" in parameters else None
         if default == 1 and len(dataset.classes) == 2:
             takes.discard("classes")  # one logit for two classes is what this model is made for
-    filled = {key: value for key, value in told.items() if key in takes}
+    filled = {key: value for key, value in facts.items() if key in takes}
     own = name in models.names() and normalise and images
     mean, std = (dataset.mean, dataset.std) if own else (None, None)
     return models.create(name, mean=mean, std=std, seed=seed, **{**filled, **options})

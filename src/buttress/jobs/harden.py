@@ -96,20 +96,20 @@ def harden(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    begun = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if begun and not resume:
+    started = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
-    if resume and not begun:
+    if resume and not started:
         raise UserError(f"there is no job in {out} to resume: leave --resume out to start one")
-    known: dict[str, Any] = {}
+    run_facts: dict[str, Any] = {}
     if network is not None:
-        original, dataset, known = open_network(network, architecture, source, seed)
-        where = known["source"]
+        original, dataset, run_facts = open_network(network, architecture, source, seed)
+        where = run_facts["source"]
         # The networks trained here are of its architecture, and start from weights of their own.
         architecture = replace(
             architecture,
-            model=architecture.model if "model" in known else network,
-            output=architecture.output or known.get("output"),
+            model=architecture.model if "model" in run_facts else network,
+            output=architecture.output or run_facts.get("output"),
             weights=None,
         )
     else:
@@ -117,19 +117,19 @@ def harden(
         original = architecture.create(dataset, seed)
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
-    training, seen = against.resolve(training), analysed_layers(original, dataset)
-    questions = usual_audits(dataset, against.threat, against.resolve(attacks), seen.layers)
+    training, analysed = against.resolve(training), analysed_layers(original, dataset)
+    questions = usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
     LayerRegularised(chosen, ["any"] if layers is None else layers, gamma, measure, warmup)  # refused now, not later
     if layers is not None:
         layer_names(original, dataset.test.take(torch.arange(1))[0], layers)
-    elif seen.layers != "activations":
-        of = f": name the layers to regularise by --layers, of {some(seen.names)}" if seen.names else ""
+    elif analysed.layers != "activations":
+        of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
         raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
-    if seen.remark:
-        reporter.line(seen.remark)
+    if analysed.remark:
+        reporter.line(analysed.remark)
     if dry_run:
         _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, reporter)
         return None
@@ -142,7 +142,7 @@ def harden(
     }
 
     def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
-        model = _fresh(known, architecture, dataset, seed)
+        model = _fresh(run_facts, architecture, dataset, seed)
         facts = {
             "source": where,
             "defence": title,
@@ -166,7 +166,7 @@ def harden(
 
     if network is None:
         original = trained("original", Standard(), "original", replace(training, monitors=[]))
-    found = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
+    findings = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
     if layers is not None:
         names = layers
     else:  # chosen on validation data: the test inputs only report
@@ -177,7 +177,7 @@ def harden(
     short = chosen.label().upper()
     for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
         model = trained(folder, defence, title)
-        found[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)
+        findings[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)
     facts = report_facts(
         command,
         dataset,
@@ -192,21 +192,21 @@ def harden(
             "inputs": inputs,
         },
     )
-    text = headline(found)
-    path = report.write(out / REPORT, found, facts, title=f"Hardening on {dataset.name}", headline=text)
+    text = headline(findings)
+    path = report.write(out / REPORT, findings, facts, title=f"Hardening on {dataset.name}", headline=text)
     reporter.line(text)
     reporter.line(f"report: {path}")
-    gate(list(found.values())[-1], fail_under)
-    return found
+    gate(list(findings.values())[-1], fail_under)
+    return findings
 
 
-def _fresh(known: dict[str, Any], architecture: Network, dataset: Dataset, seed: int) -> nn.Module:
+def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, seed: int) -> nn.Module:
     """A network of the same architecture with initial weights from ``seed``."""
-    spec = known.get("model")
+    spec = run_facts.get("model")
     if spec is None:
         return architecture.create(dataset, seed)
-    made = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
-    return architecture.finish(made)
+    model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
+    return architecture.finish(model)
 
 
 def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:

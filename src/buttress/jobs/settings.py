@@ -58,8 +58,8 @@ class Source:
             facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
-        made = data.load(facts["data"], data_dir=facts["data_dir"], seed=facts["seed"], **facts["data_args"])
-        return (made if self.limit is None else made.limited(self.limit, seed)), facts
+        dataset = data.load(facts["data"], data_dir=facts["data_dir"], seed=facts["seed"], **facts["data_args"])
+        return (dataset if self.limit is None else dataset.limited(self.limit, seed)), facts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,5 +175,5 @@ def open_network(
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     dataset, where = source.load(seed)
-    made = replace(network, model=reference).create(dataset, seed)
-    return made.eval(), dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    model = replace(network, model=reference).create(dataset, seed)
+    return model.eval(), dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}

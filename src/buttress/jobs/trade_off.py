@@ -28,14 +28,16 @@ def trade_off(
     rows: dict[str, Row] = {}
     first: tuple[Any, ...] = ()
     for name, findings in networks.items():
-        asked = [finding.data for finding in findings if finding.kind == "robustness"]
-        found = [row for data in asked if (row := _row(data, training.get(name, {}))) is not None]
-        if not found:
+        robustness = [finding.data for finding in findings if finding.kind == "robustness"]
+        candidates = [row for data in robustness if (row := _row(data, training.get(name, {}))) is not None]
+        if not candidates:
             continue
-        how = (*_budget(found[0]), *(asked[0].get(key) for key in ("fingerprints", "same_inputs", "seed")))
+        how = (*_budget(candidates[0]), *(robustness[0].get(key) for key in ("fingerprints", "same_inputs", "seed")))
         first = first or how
         if how == first:
-            rows[name] = min((row for row in found if _budget(row) == _budget(found[0])), key=lambda row: row["robust"])
+            rows[name] = min(
+                (row for row in candidates if _budget(row) == _budget(candidates[0])), key=lambda row: row["robust"]
+            )
     if len(rows) < 2:
         return {}
     better = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
@@ -53,7 +55,7 @@ def dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)
 
 
-def _row(data: Mapping[str, Any], known: Mapping[str, Any]) -> Row | None:
+def _row(data: Mapping[str, Any], training: Mapping[str, Any]) -> Row | None:
     eps, stands = data.get("main_eps"), data.get("stands", {})
     if eps is None or not stands.get("clean") or not stands.get("main"):
         return None
@@ -64,7 +66,7 @@ def _row(data: Mapping[str, Any], known: Mapping[str, Any]) -> Row | None:
     attacks = [attack["label"] for attack in data["attacks"]]
     row: Row = {"clean": shares["clean"], "robust": shares["main"], "low": point.get("low"), "high": point.get("high")}
     row |= {"eps": eps, "norm": data["attacks"][0]["norm"], "attacks": attacks, "inputs": data["inputs"]}
-    return row | {key: known.get(key) for key in ("passes", "relative", "seconds")}
+    return row | {key: training.get(key) for key in ("passes", "relative", "seconds")}
 
 
 def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
@@ -72,10 +74,10 @@ def _budget(row: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _finding(row: Row, beaten_by: Sequence[str]) -> Finding:
-    told = f"{row['clean']:.1%} clean, {row['robust']:.1%} robust ({row['norm']} eps {budget_text(row['eps'])})"
+    text = f"{row['clean']:.1%} clean, {row['robust']:.1%} robust ({row['norm']} eps {budget_text(row['eps'])})"
     if row["relative"] is not None:
-        told += f" at {row['relative']:.3g} times the passes of standard training"
-    verdict = f"{told}; " + (
+        text += f" at {row['relative']:.3g} times the passes of standard training"
+    verdict = f"{text}; " + (
         f"{beaten_by[0]} is as good or better in everything." if beaten_by else "no other is better in everything."
     )
     data = {**row, "front": not beaten_by, "beaten_by": list(beaten_by)}

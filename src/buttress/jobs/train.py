@@ -74,9 +74,8 @@ def train(
         title=f"training by {name}",
     )
     epoch = trained.best_epoch if training.keep == "best" else len(trained.history)
-    kept = trained.history[epoch - 1]
-    robust = f", robust {kept['robust']:.1%}" if "robust" in kept else ""
-    reporter.line(
-        f"{training.keep} epoch, {epoch}: clean {kept['clean']:.1%}{robust} on validation data; the network is in {out}"
-    )
+    figures = trained.history[epoch - 1]
+    robust = f", robust {figures['robust']:.1%}" if "robust" in figures else ""
+    accuracies = f"clean {figures['clean']:.1%}{robust} on validation data"
+    reporter.line(f"{training.keep} epoch, {epoch}: {accuracies}; the network is in {out}")
     return trained
