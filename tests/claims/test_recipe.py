@@ -132,8 +132,8 @@ def test_built_objects_are_typed_and_take_short_forms():
 
 
 def test_equal_settings_give_objects_of_their_own():
-    """They are parsed once, but what is done to one object must not be seen in the next."""
-    defences = [build(Defence, {"name": "layer-regularised", "base": "at", "layers": ["a"]}, "defence") for _ in "ab"]
+    """What is done to one object must not be seen in the next."""
+    defences = [build(Defence, {"name": "layer-regularised", "base": "at", "layers": ["a"]}) for _ in "ab"]
     assert defences[0] is not defences[1]
     assert defences[0].base is not defences[1].base
     tree = {"model": "mlp", "model_args": {"hidden": [4]}}

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from buttress.attacks.corruptions.gaussian import Gaussian
 from torch import nn
 
 from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.attacks.composed.eot import EoT
 from buttress.attacks.composed.transfer import Transfer
 from buttress.attacks.composed.variant import Variant
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.gradient.fgsm_rs import FGSMRS
 from buttress.attacks.gradient.n_fgsm import NFGSM
@@ -53,7 +53,7 @@ def test_a_method_has_a_default_of_its_own():
     ("attack", "threat", "message"),
     [
         (CW(), Threat(norm="l1"), "CW is defined in l2; got l1"),
-        (FGSMRS(), Threat(norm="l2", eps=math.inf), "eps finite; got 1.25 and inf"),
+        (FGSMRS(), Threat(norm="l2", eps=math.inf), "needs a finite eps; got inf"),
         (NFGSM(), Threat(norm="l2"), "n-fgsm is defined in linf; got l2"),
         (DDN(levels=256), Threat(norm="l2", eps=1.0, box=None), "levels divide the box, and there is none"),
         (AutoAttack(), Threat(norm="l2", eps=math.inf, box=None), "AutoAttack needs a finite eps or a box"),

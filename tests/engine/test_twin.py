@@ -11,7 +11,6 @@ from torch import nn
 from buttress import models, tasks
 from buttress.attacks import APGD, PGD, DeepFool, EoT, Square
 from buttress.engine.oracle import Oracle
-from buttress.engine.precision_choice import choose_precision
 from buttress.engine.runner import Runner
 from buttress.engine.twin import NoTwinError, Twin
 from buttress.threat import Threat
@@ -259,8 +258,8 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
         return inner(points, rows, ends, slopes, precision)
 
     monkeypatch.setattr(oracle, "answers", timed)
-    monkeypatch.setattr("buttress.engine.precision_choice.perf_counter", lambda: now[0])
-    choose_precision(oracle, gradient=True)
+    monkeypatch.setattr("buttress.engine.runner.perf_counter", lambda: now[0])
+    oracle.settle_precision(gradient=True)
     assert oracle.runner.precision == "folded"
     assert not oracle.forwards.any()
 

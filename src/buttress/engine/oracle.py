@@ -14,13 +14,12 @@ from buttress.engine.ledger import Inside as Inside
 from buttress.engine.ledger import Ledger, Rows
 from buttress.engine.ledger import Search as Search
 from buttress.engine.ledger import Stage as Stage
-from buttress.engine.precision_choice import choose_precision
 from buttress.engine.runner import Precision, Runner
 from buttress.engine.twin import out_of_memory
 from buttress.errors import UserError
 from buttress.threat import per_row
 
-# Of the output (M, C) for some inputs: values (M,), and slopes (M, C) at the output, to be led back to the inputs.
+# Of the output (M, C) for some inputs: values (M,), and slopes (M, C) to be led back to the inputs.
 Ends = Callable[[Tensor, Rows], tuple[list[Tensor], list[Tensor]]]
 _NO_GRADIENT = "the model's output has no gradient: use an attack that needs none, or a transfer attack"
 _NO_PATH = "the model's output does not depend on its input through differentiable operations"
@@ -29,14 +28,12 @@ _NO_PATH = "the model's output does not depend on its input through differentiab
 class Oracle:
     """Answers an attack's questions about a model: `Runner` says how the model runs, `Ledger` for which inputs.
 
-    Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; for the others
-    outputs, losses and gradients read 0. With ``search="first"`` an input leaves once an adversarial point has been
-    confirmed in float32 by the caller's own model; with "full" all stay, and so they do where an answer is a mean over
-    draws.
+    Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; answers read 0
+    for the others. With ``search="first"`` an input leaves once an adversarial point has been confirmed in float32 by
+    the model itself; with "full" all stay, and so they do where an answer is a mean over draws.
 
-    It is about inputs ``x`` (N, ...) with the truth ``y`` and perhaps a ``target`` (N,). ``search``, ``inside`` and
-    ``read_every`` are as for the `Ledger`, whose ``alive``, ``resting``, ``success``, ``forwards``, ``backwards`` and
-    ``stages`` are attributes of the oracle, too.
+    It is about inputs ``x`` (N, ...), their truth ``y`` and perhaps a ``target`` (N,). For ``search``, ``inside`` and
+    ``read_every`` see `Ledger`; its tensors of each input and its ``stages`` are the oracle's attributes, too.
     """
 
     def __init__(
@@ -70,9 +67,6 @@ class Oracle:
             loss: the task's own unless given.
             toward: (N,) classes to be led to. With these, or with a target of the attack, it is the loss's targeted
                 form, or minus the loss of that class where it has none.
-
-        Raises:
-            UserError: when the output does not depend differentiably on the input.
         """
         spec = self._loss if loss is None else losses.resolve(loss)
 
@@ -92,7 +86,7 @@ class Oracle:
         if not len(points):
             return []
         if self.runner.precision == "auto":
-            choose_precision(self, gradient=slopes > 0)
+            self.settle_precision(gradient=slopes > 0)
         answer = self.answers(points, rows, ends, slopes)
         chosen = slice(None) if rows is None else rows
         target = None if self.target is None else self.target[chosen]
@@ -218,13 +212,19 @@ class Oracle:
         """Whether it is a full search on a model in train mode: BatchNorm asks for a batch that stays whole."""
         return self.search == "full" and self.runner.trains
 
+    def settle_precision(self, *, gradient: bool) -> None:
+        """Make "auto" the fastest precision for gradients, or for outputs alone; the timing is not counted."""
+        rows, before = self.ledger.take(torch.arange(len(self.x), device=self.x.device)), self.forwards.clone()
+        ones = _ones if gradient else None
+        self.runner.settle(self.x[rows], lambda x, name: self.answers(x, rows[: len(x)], ones, 0, name)[-1])
+        self.forwards.copy_(before)
+
     def rest(self, rows: Tensor) -> None:
         """Ask no more about these inputs, (N,) bool, until the next call, whose ``rows`` replace them; see `wake`.
 
-        For inputs that are finished by themselves, so that their cost does not depend on the others of the batch. They
-        stay `alive` and `settle` computes them; meanwhile answers read 0 for them, and `success` keeps its last value.
-        Where the batch must stay whole (`together`) they are asked about, and counted, until all of them rest. An
-        attack wakes the inputs before it returns.
+        For inputs that are finished by themselves. They stay `alive` and `settle` computes them; meanwhile answers read
+        0 for them, and `success` keeps its last value. Where the batch must stay whole (`together`) they are asked
+        about, and counted, until all of them rest. An attack wakes the inputs before it returns.
         """
         self.resting.copy_(rows)
         self.ledger.select(self.together)
@@ -253,20 +253,16 @@ class Oracle:
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """An oracle for some of the inputs, (M,) indices; `merge` brings back what it learnt."""
-        target, every = None if self.target is None else self.target[rows], self.read_every
-        part = Oracle(self.runner, self.x[rows], self.y[rows], target, search=search, inside=inside, read_every=every)
+        own = self.x[rows], self.y[rows], None if self.target is None else self.target[rows]
+        part = Oracle(self.runner, *own, search=search, inside=inside, read_every=self.read_every)
         part._clean, part._checked = self.clean[rows], True
         return part
 
     def merge(self, part: Oracle, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
-        """Take over a part's counts; (M,) bool, which of its points are adversarial: those leave a first search.
-
-        ``part`` was made by `only` for the same rows; its points, inside the threat, and their outputs are settled.
-        """
-        success = self.task.is_adversarial(output, part.y, part.target)
+        """Take over the counts of a part made by `only`; (M,) bool, which of its settled points are adversarial."""
+        self.success[rows] = success = self.task.is_adversarial(output, part.y, part.target)
         self.ledger.add(part.ledger, rows)
         self.ledger.add_stage(Stage.of(name, part.ledger, success))
-        self.success[rows] = success
         if self.search == "first":
             self.ledger.leave(rows[success], points[success], output[success], self.together)
         return success
@@ -291,10 +287,14 @@ class Oracle:
 
     def _check(self, output: Tensor, rows: Rows) -> None:
         """Refuse, at the first pass, an output that is none for this task."""
-        self.task.check(output, self.y[rows])
-        if self.target is not None:
-            self.task.check(output, self.target[rows])
+        for y in (self.y, self.target):
+            if y is not None:
+                self.task.check(output, y[rows])
         self._checked = True
 
     def _nothing(self) -> Tensor:
         return self.clean[:0] if self._empty is None else self._empty
+
+
+def _ones(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+    return [], [torch.ones_like(output)]

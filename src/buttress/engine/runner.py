@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any, Literal, cast
 
 import torch
@@ -18,6 +19,7 @@ Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
 CraftPrecision = Literal["fp32", "bf16", "folded", "twin"]  # what training may ask for: the same on every machine
 Twins = dict[Precision, "Twin | Compiled | None"]  # None: the model has no such copy
 _EXACT: dict[Precision, Precision] = {"bf16": "fp32", "twin": "folded", "compiled": "folded"}
+_TIMED = 64  # inputs of the batch that "auto" times
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +30,7 @@ class Runner:
     into the convolutions, "twin" such a copy in bf16, "compiled" the twin through ``torch.compile`` (with CUDA graphs
     on a GPU) in batches of one size. Where no such copy can be made, float32 and bf16 are used and the log says why.
     Inputs in float64 are searched by the model itself in float64, which is reported as "fp32": nothing was made faster.
-    "auto" becomes the fastest of the first four at the first question, see `precision_choice`.
+    "auto" becomes the fastest of the first four at the first question, see `settle`.
 
     Args:
         model: the caller's.
@@ -101,14 +103,32 @@ class Runner:
         log.info("a pass in %s is made again in the next plainer way: %s", precision, one_line(error))
         return True
 
+    def settle(self, x: Tensor, answer: Callable[[Tensor, Precision], Tensor]) -> None:
+        """Make the precision "auto" the fastest one, by timing an answer about the first of these inputs in each.
+
+        Args:
+            x: (N, ...) inputs.
+            answer: computes an answer about some inputs in a precision.
+        """
+        part, seconds = x[: min(self.batch_size, _TIMED)], dict[Precision, float]()
+        names: list[Precision] = ["fp32", "bf16", "folded", "twin"] if x.dtype == torch.float32 and len(x) else ["fp32"]
+        for precision in (name for name in names if not (self.exact and name in _EXACT)):
+            if precision in ("folded", "twin") and self.twin(precision, x[: self.batch_size]) is None:
+                continue
+            for _ in range(3):
+                start = perf_counter()
+                answer(part, precision).sum().item()
+                seconds[precision] = min(seconds.get(precision, torch.inf), perf_counter() - start)
+            if self.used(precision) != precision:  # it could not run, and another one was timed
+                del seconds[precision]
+        self.precision = min(seconds, key=lambda name: seconds[name])
+        times = ", ".join(f"{name} {time:.4f} s" for name, time in seconds.items())
+        log.info("search precision: %s; %s a batch of %d", self.precision, times, len(part))
+
     def halve(self, size: int) -> None:
         """Compute half as many inputs as ``size`` at once from now on."""
         self.batch_size = max(1, size // 2)
         log.warning("out of memory: the compute batch is halved to %d inputs", self.batch_size)
-
-    def allows(self, precision: Precision) -> bool:
-        """Whether the search may run in this precision."""
-        return not (self.exact and precision in _EXACT)
 
     def used(self, precision: Precision) -> Precision:
         """What runs where ``precision`` was asked for, as far as earlier passes have shown."""

@@ -166,7 +166,7 @@ def test_every_block_of_the_page_for_users_runs(case, capsys):
     assert len(blocks) == 11
     assert "forward passes an input" in capsys.readouterr().out
     assert names["through"].success.sum() > names["plain"].success.sum()
-    assert names["beats_both"].shape == y.shape
+    assert names["fools_both"].shape == y.shape
 
 
 def test_told_is_the_precision_in_which_the_surrogate_was_searched(case, nets):

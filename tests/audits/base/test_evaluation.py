@@ -154,7 +154,7 @@ def test_the_precision_is_settled_once_and_kept(line, split, tmp_path, monkeypat
     def choose(oracle, gradient):
         oracle.runner.precision = next(chosen)
 
-    monkeypatch.setattr("buttress.audits.base.evaluation.run.choose_precision", choose)
+    monkeypatch.setattr("buttress.engine.oracle.Oracle.settle_precision", choose)
     first = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto")
     files_in(tmp_path / "out")[2].unlink()
     again = evaluate(model, split, SMALL, out=tmp_path / "out", group=64, precision="auto", resume=True)

@@ -105,7 +105,7 @@ def test_no_class_or_no_name_is_refused(wrong):
 @pytest.mark.parametrize("kind", [CSA, CSE, CostSensitive])
 def test_all_look_the_classes_up_before_training(kind, network, images):
     assert kind(protected="2").protected == ("2",)
-    with pytest.raises(UserError, match="cost c"):
+    with pytest.raises(UserError, match="c must be a finite number of 0 or more"):
         kind(c=-1.0)
     with pytest.raises(UserError, match="mistakes must be one of both, missed, false; got 'all'"):
         kind(mistakes="all")

@@ -1,6 +1,7 @@
-"""Minimum-norm attacks: they share a record of the smallest successful perturbation of each input."""
+"""Minimum-norm attacks: they share a record of the smallest successful perturbation of each input.
 
-from __future__ import annotations
+Annotations are evaluated here: as texts they would be looked up in the files of subclasses, which need not know them.
+"""
 
 import math
 from dataclasses import dataclass

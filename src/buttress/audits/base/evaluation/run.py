@@ -32,7 +32,6 @@ from buttress.data.dataset import Split
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.fingerprint import digest, plain
 from buttress.engine.oracle import Oracle, Search, Stage
-from buttress.engine.precision_choice import choose_precision
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
@@ -284,5 +283,5 @@ def _fastest(attack_group: GroupAttack, x: Tensor, y: Tensor, *, gradient: bool)
         attack_group.attack.draws,
         exact=attack_group.attack.exact,
     )
-    choose_precision(Oracle(runner, x, y), gradient=gradient)
+    Oracle(runner, x, y).settle_precision(gradient=gradient)
     return runner.precision

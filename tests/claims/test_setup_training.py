@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from buttress.claims.train_rows import load, trained
 
+from buttress.claims.setup_training import load
+from buttress.claims.setup_training import train as train_setup
 from buttress.config.reading import build
 from buttress.defences import Defence
 from buttress.jobs import Network, Source, Training, train
@@ -19,7 +20,7 @@ TREE = {"name": "at", "attack": {"name": "pgd", "steps": 2}}
 
 def test_an_attack_without_a_threat_attacks_in_the_box_of_the_data(tmp_path: Path):
     """The inputs of moons are outside the usual box."""
-    claim, _ = trained(SETUP, TREE, load(SETUP["source"], None, 3), 3)
+    claim, _ = train_setup(SETUP, TREE, load(SETUP["source"], None, 3), 3)
     job = train(
         tmp_path / "run",
         source=build(Source, SETUP["source"]),
