@@ -12,7 +12,7 @@ from buttress.cli.static.options import Option, job_options, job_place, summary
 
 _JSON = ("--json", "print the findings as JSON; lines for the user go to standard error")
 _TAIL = (
-    ("--config FILE", "a YAML file of these options, under the same names; flags beat it"),
+    ("--config FILE", "a YAML file of these options, under the same names; flags override it"),
     ("--print-config", "print all options as such a file, and do nothing"),
     ("--quiet", "write no lines and show no progress; errors are written all the same"),
     ("--help", "print this"),

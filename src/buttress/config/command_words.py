@@ -19,7 +19,7 @@ _YES_NO = ("true", "false", "yes", "no")
 
 
 def set_by_words(spec: Spec, words: Sequence[str]) -> None:
-    """Set a job's options; configuration files come first, for flags beat them.
+    """Set a job's options; configuration files come first, for flags override them.
 
     Raises:
         UserError: for a word too many, a value of the wrong type, a name that is not there, an unreadable file.

@@ -19,7 +19,7 @@ class AttackResult:
 
     Attributes:
         x_adv: (N, ...) the perturbed inputs.
-        success: (N,) bool, whether they beat the model; a float32 verdict on ``x_adv`` itself.
+        success: (N,) bool, whether they fool the model; a float32 verdict on ``x_adv`` itself.
         loss: (N,) the task's loss at ``x_adv`` against the truth.
         distance: (N,) float64, the perturbation's size in the threat's norm, or in L2 where there is no threat.
         forwards: (N,) int64, forward passes spent, the verdict's included; ``backwards`` likewise.

@@ -185,7 +185,7 @@ class Perturbation(ABC):
         return hashlib.sha256(json.dumps(plain(self.within()), sort_keys=True).encode()).hexdigest()
 
     def inside(self) -> Inside | None:
-        """Which points count as adversarial during the search: None for all that beat the model."""
+        """Which points count as adversarial during the search: None for all that fool the model."""
         if not self.strays or self.threat is None:
             return None
         if math.isinf(self.threat.eps):  # a smaller one may always come

@@ -24,7 +24,7 @@ class AnalysedLayers:
     Attributes:
         layers: "activations"; "learnable" where there are none that buttress knows; None where there is neither.
         names: of those layers; of all others where there is neither.
-        remark: for the user, on what stands in for activations or why layers are left out; empty for activations.
+        remark: for the user, on what is analysed in place of activations or why layers are left out; or empty.
     """
 
     layers: str | None

@@ -55,7 +55,7 @@ def attack(
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
-        out: a new folder for examples.safetensors (x_adv, y, ids, beaten, distance) and examples.json; more than one
+        out: a new folder for examples.safetensors (x_adv, y, ids, success, distance) and examples.json; more than one
             group of inputs is kept there group by group until all are done.
         architecture: for a network that is no run's: its options and weights.
         source: the data; a run's own unless said otherwise.

@@ -186,7 +186,7 @@ def audit(
     command: str = "",
     reporter: Reporter = Reporter(),
 ) -> list[Finding] | None:
-    """Ask a trained network how robust it is, where it gives way, and what it falls for; write a report.
+    """Audit a trained network: robust accuracy, vulnerable layers, adversarial examples; write a report.
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
@@ -251,7 +251,7 @@ def audit(
     if further:
         try:
             after = ask(model, dataset, further, **settings, reporter=reporter, title="proposed by masking")
-        except BaseException:  # what was found before stands
+        except BaseException:  # the findings so far are valid
             reporter.line(f"report, without the attack proposed by masking: {path}")
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]

@@ -98,7 +98,7 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
 
 
 def field_of(trade_offs: Mapping[str, Finding]) -> str:
-    """Of many networks: the most robust, the most accurate, and those that no other beats in everything."""
+    """Of many networks: the most robust, the most accurate, and those on the Pareto front."""
     rows = {name: finding.data for name, finding in trade_offs.items()}
     robust, clean = (max(rows, key=lambda name: rows[name][figure]) for figure in ("robust", "clean"))
     front = [name for name, row in rows.items() if row["front"]]
@@ -134,7 +134,7 @@ def _robust(first: Finding, last: Finding) -> str:
 
 
 def _robust_inputs(finding: Finding) -> torch.Tensor:
-    """(N,) bool, the inputs that stand at the main budget."""
+    """(N,) bool, the inputs classified correctly at the main budget."""
     return torch.tensor([one == "1" for one in finding.data["stands"]["main"]])
 
 

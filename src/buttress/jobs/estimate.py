@@ -66,7 +66,7 @@ def estimate_attacks(model: nn.Module, split: Split, attacks: list[Perturbation]
         attack(model, x, y, ids=ids, search="full")
         total += (time.perf_counter() - start) * len(split) / len(x)
     return (
-        f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all withstand them; "
+        f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all are robust; "
         "layers and other audits not counted"
     )
 

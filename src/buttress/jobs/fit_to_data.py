@@ -1,4 +1,4 @@
-"""Models and data made to fit: what a factory asks for is filled in, what does not fit is told at once."""
+"""Models and data made to fit: what a factory asks for is filled in, what does not fit is refused at once."""
 
 from __future__ import annotations
 

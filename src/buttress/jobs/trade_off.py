@@ -1,4 +1,4 @@
-"""What robustness costs: clean accuracy, robust accuracy and training passes, and which networks none other beats."""
+"""What robustness costs: clean and robust accuracy, training passes, and which networks are on the Pareto front."""
 
 from __future__ import annotations
 

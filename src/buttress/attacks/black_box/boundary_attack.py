@@ -24,17 +24,17 @@ _SMALLEST, _LARGEST = 1e-7, 0.5  # step sizes
 @attack("boundary-attack")
 @dataclass(frozen=True, kw_only=True)
 class BoundaryAttack(MinimumNorm):
-    """Small steps around the input, each followed by one closer to it, among points that beat the model.
+    """Small steps around the input, each followed by one closer to it, among adversarial points.
 
-    Brendel et al. (ICLR 2018), in l2: from a point that beats the model, a random step of length delta times the
-    distance on the sphere around the input; if that still beats the model, a step of epsilon times the distance towards
+    Brendel et al. (ICLR 2018), in l2: from an adversarial point, a random step of length delta times the
+    distance on the sphere around the input; if that still fools the model, a step of epsilon times the distance towards
     the input; both are kept if it still does. Our choices: each answer changes its row's step size by itself, so that
     one in five steps around and one in three steps closer succeed (published: every few queries, by the rate of the
     last ones, up above 1/2 and down below 1/5, and up above 1/4 and down below 1/10); every step around is asked about;
-    a bisection of 10 queries comes before the walk; starting points are noise or a flat colour, drawn until one beats
+    a bisection of 10 queries comes before the walk; starting points are noise or a flat colour, drawn until one fools
     the model. A target that no such point is taken for is therefore out of reach.
 
-    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it beats the model.
+    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it fools the model.
 
     Args:
         threat: of norm l2.
@@ -56,7 +56,7 @@ class BoundaryAttack(MinimumNorm):
         check_threat("the Boundary Attack", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The nearest point found to beat the model."""
+        """The nearest adversarial point found."""
         smallest = Smallest(oracle, self.threat)
         oracle.rest(smallest.settled)
         walk = _Walk(x, self, random, smallest.settled)

@@ -41,7 +41,7 @@ class Corners(Attack):
         check_threat("Corners", self.threat)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The first corner that beat the model, or the one of the largest margin."""
+        """The first corner that fooled the model, or the one of the largest margin."""
         best, highest = x, torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
         success = torch.zeros_like(highest, dtype=torch.bool)
         for query in range(self.queries):

@@ -12,7 +12,7 @@ _KINDS = 3  # of starting points, taken in turn
 
 
 def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Tensor:
-    """(N, ...) points in the box, far from ``x``, that may beat the model: by chance, and of three kinds in turn.
+    """(N, ...) points in the box, far from ``x``, that may fool the model: by chance, and of three kinds in turn.
 
     The kinds are noise uniform in the box, noise of the box's ends only, and one flat colour, because a model tends to
     take all noise of one kind for one class. Without a box they are drawn within ``eps`` of the input, later ones
@@ -41,14 +41,14 @@ def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Te
 
 
 class Best:
-    """The best point asked about so far, for each input: one that beats the model, and of those the highest loss.
+    """The best point asked about so far, for each input: one that fools the model, and of those the highest loss.
 
     Attributes:
         point: (N, ...) that point.
     """
 
     def __init__(self, point: Tensor, loss: Tensor, success: Tensor) -> None:
-        """What is known at first: (N, ...) points, their (N,) losses, and (N,) bool, whether they beat the model."""
+        """What is known at first: (N, ...) points, their (N,) losses, and (N,) bool, whether they fool the model."""
         self.point, self.loss, self.success = point, loss, success.clone()
 
     def offer(self, point: Tensor, loss: Tensor, success: Tensor) -> None:
@@ -59,13 +59,13 @@ class Best:
 
 
 class Line:
-    """Bisection between each input and a point that beats the model, for some rows at a time.
+    """Bisection between each input and an adversarial point, for some rows at a time.
 
     In l2 (and l1) the points between are on the straight line; in linf they are the nearest to the far end within a
     radius, as in HopSkipJump (Chen et al., 2020).
 
     Attributes:
-        point: (N, ...) the nearest point to the input known to beat the model.
+        point: (N, ...) the nearest point to the input known to fool the model.
     """
 
     def __init__(self, x: Tensor, norm: Norm) -> None:
@@ -75,7 +75,7 @@ class Line:
         self.high = torch.ones_like(self.low)
 
     def aim(self, rows: Tensor, far: Tensor) -> None:
-        """Begin anew where ``rows`` (N,) is true, towards ``far`` (N, ...), which beats the model."""
+        """Begin anew where ``rows`` (N,) is true, towards ``far`` (N, ...), which fools the model."""
         self.far = torch.where(per_row(rows, far), far, self.far)
         self.point = torch.where(per_row(rows, far), far, self.point)
         self.low, self.high = torch.where(rows, 0, self.low), torch.where(rows, 1, self.high)

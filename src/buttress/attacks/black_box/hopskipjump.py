@@ -27,13 +27,13 @@ class HopSkipJump(MinimumNorm):
     """Bisection to the boundary, an estimate of its normal there, and a jump along that (Chen et al., IEEE S&P 2020).
 
     In l2 and linf. At turn t the normal is the mean of ``probes`` sqrt(t) random directions, each weighed by whether a
-    small step along it beats the model, less their mean weight; the jump begins with the distance over sqrt(t) and is
-    halved until it beats the model. Every row goes its own pace. Our choices: starting points are noise or a flat
-    colour, drawn until one beats the model, so that a target no such point is taken for is out of reach; at least 8
+    small step along it fools the model, less their mean weight; the jump begins with the distance over sqrt(t) and is
+    halved until it fools the model. Every row goes its own pace. Our choices: starting points are noise or a flat
+    colour, drawn until one fools the model, so that a target no such point is taken for is out of reach; at least 8
     halvings a bisection; a jump is halved 20 times at most; in linf the directions are scaled to length 1 on average
     rather than one by one.
 
-    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it beats the model.
+    Cost per input: ``queries`` forwards, and one for the unperturbed input; that one only where it fools the model.
 
     Args:
         threat: of norm l2 or linf.
@@ -52,7 +52,7 @@ class HopSkipJump(MinimumNorm):
         check_threat("HopSkipJump", self.threat, "l2", "linf")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The nearest point found to beat the model."""
+        """The nearest adversarial point found."""
         smallest = Smallest(oracle, self.threat)
         oracle.rest(smallest.settled)
         hops = _Hops(x, self.threat, self.probes, random, smallest.settled)
@@ -76,7 +76,7 @@ def normal_direction(weighed: Tensor, plain: Tensor, mean: Tensor) -> Tensor:
     """The estimate of the boundary's normal, (N, ...): the sum of (weight - mean weight) times direction.
 
     Args:
-        weighed: (N, ...) the sum of the directions u, each times its weight: 1 where it beat the model, else -1.
+        weighed: (N, ...) the sum of the directions u, each times its weight: 1 where it fooled the model, else -1.
         plain: (N, ...) the sum of the directions.
         mean: (N,) the mean weight. Where all weights are equal, it times ``plain`` is the estimate.
     """

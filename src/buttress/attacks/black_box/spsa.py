@@ -26,7 +26,7 @@ class SPSA(Attack):
 
     Published in linf; the steps are the same in the other norms, only the projection differs. Points asked about are
     clipped to the box, so that at its edge a coordinate's slope comes out as half. Our choices: the start is the input
-    itself, every iterate is asked about, and the one of the highest loss is returned, among those that beat the model
+    itself, every iterate is asked about, and the one of the highest loss is returned, among those that fool the model
     if any do.
 
     Cost per input: 1 + ``steps`` (2 ``samples`` + 1) forwards.

@@ -27,7 +27,7 @@ class Square(Attack):
     """Random search by square windows (Andriushchenko et al., ECCV 2020), in l1 as in AutoAttack (Croce and Hein 2021).
 
     Each query changes one window of each image, at a place of its own, and is kept where the loss rises. An input that
-    is beaten rests. Inputs without height and width are images of one channel and one row; where a square is too large
+    is fooled rests. Inputs without height and width are images of one channel and one row; where a square is too large
     for the image, the window is a rectangle of the same share.
 
     Cost per input and restart: ``queries`` + 1 forwards at most, no backwards.
@@ -57,7 +57,7 @@ class Square(Attack):
         resolve(self.loss)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The first point that beat the model, or the point of the highest loss."""
+        """The first adversarial point, or the point of the highest loss."""
         images = x if x.dim() == 4 else x.reshape(len(x), 1, 1, -1)
         moves = moves_for(self.threat, images)
         result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
@@ -74,7 +74,7 @@ class Square(Attack):
         return result
 
     def _run(self, oracle: Oracle, moves: Moves, random: Random) -> tuple[Tensor, Tensor, Tensor]:
-        """One restart: (N, ...) the best points, (N,) their loss, and whether they beat the model."""
+        """One restart: (N, ...) the best points, (N,) their loss, and whether they fool the model."""
         rows = torch.arange(len(oracle.x), device=oracle.x.device)
         point = moves.start(random).view_as(oracle.x)
         loss, success = oracle.loss(point, self.loss), oracle.success | oracle.resting

@@ -30,7 +30,7 @@ class ZOO(MinimumNorm):
     smaller attack space is used.
 
     Cost per input: ``queries`` forwards (one less where odd), and one for the unperturbed input; that one only where
-    it beats the model.
+    it fools the model.
 
     Args:
         threat: of norm l2.
@@ -61,7 +61,7 @@ class ZOO(MinimumNorm):
         check_threat("ZOO", self.threat, "l2")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The nearest point found to beat the model."""
+        """The nearest adversarial point found."""
         smallest = Smallest(oracle, self.threat)
         oracle.rest(smallest.settled)
         c = torch.full((len(x),), self.c, dtype=x.dtype, device=x.device)
@@ -76,7 +76,7 @@ class ZOO(MinimumNorm):
         return smallest.point
 
     def _descend(self, oracle: Oracle, x: Tensor, c: Tensor, count: int, smallest: Smallest, random: Random) -> Tensor:
-        """``count`` steps from ``x`` with these ``c``, (N,); (N,) bool, where a point beat the model."""
+        """``count`` steps from ``x`` with these ``c``, (N,); (N,) bool, where a point fooled the model."""
         start = x.flatten(1)
         at, mean, square, times = start.clone(), *(torch.zeros_like(start) for _ in range(3))
         won, features = torch.zeros_like(oracle.success), start.shape[1]
@@ -100,7 +100,7 @@ class ZOO(MinimumNorm):
     def slope(
         self, oracle: Oracle, x: Tensor, index: Tensor, smallest: Smallest | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(N,) slope of min(margin, confidence) along one coordinate; (N,) bool, whether either point beat the model.
+        """(N,) slope of min(margin, confidence) along one coordinate; (N,) bool, whether either point fooled the model.
 
         Args:
             oracle: to be asked twice.

@@ -105,7 +105,7 @@ class AutoAttack(Attack):
         return [(name, resolved._part(name)) for name in names]
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """What beat the model first, input by input, and the others as they were."""
+        """What fooled the model first, input by input, and the others as they were."""
         robust = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
         points, training = x.clone(), oracle.together
         for name, part in self.suite():

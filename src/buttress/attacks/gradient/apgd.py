@@ -38,7 +38,7 @@ class APGD(Attack):
 
     In l1 it is the form of Croce and Hein (ICML 2021): steps along the signs of the largest gradient entries, as many
     as the sparsity of the best point so far suggests, and exact projections onto the ball within the box. Returned for
-    each input: the last iterate that beat the model, in the first restart that had one, as the search's precision saw
+    each input: the last iterate that fooled the model, in the first restart that had one, as the search's precision saw
     it; where none did, the point of the highest loss.
 
     Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
@@ -80,7 +80,7 @@ class APGD(Attack):
         return self.threat.contains if self.large_start and self.threat.norm == "l1" else None
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """See the class: the last point that beat the model, else the point of the highest loss."""
+        """See the class: the last adversarial point, else the point of the highest loss."""
         rounds = list(self._rounds(oracle))
         if len(rounds) == 1:
             return self._run(oracle, random, rounds[0][1])[0]
@@ -114,7 +114,7 @@ class APGD(Attack):
                 yield f"target {k + 1}" + (f", restart {restart + 1}" if self.restarts > 1 else ""), classes[:, k]
 
     def _run(self, oracle: Oracle, random: Random, toward: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """One restart: the point to return, the highest loss met, and whether an iterate beat the model."""
+        """One restart: the point to return, the highest loss met, and whether an iterate fooled the model."""
         loss = self.loss
         if loss is None and self.targets:
             loss = "dlr" if oracle.clean.shape[1] >= 4 else Loss(margin, toward=margin_toward)

@@ -18,11 +18,11 @@ _SHORTEST = 10.0  # in l1: the shortest step is eps over this
 
 
 class Best:
-    """The best points of a run so far, row by row: the point of the highest loss, and the last that beat the model.
+    """The best points of a run so far, row by row: the point of the highest loss, and the last that fooled the model.
 
     Attributes:
         point: (N, ...) of the highest loss, which is ``loss`` (N,), with its gradient ``grad`` (N, ...).
-        success: (N,) bool, whether any iterate beat the model; ``winner`` (N, ...) is the last that did.
+        success: (N,) bool, whether any iterate fooled the model; ``winner`` (N, ...) is the last that did.
     """
 
     def __init__(self, oracle: Oracle, start: Tensor, loss: Tensor, grad: Tensor) -> None:
@@ -42,7 +42,7 @@ class Best:
         self.grad = torch.where(per_row(better, x_adv), grad, self.grad)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The point to return, the highest loss met, and whether an iterate beat the model."""
+        """The point to return, the highest loss met, and whether an iterate fooled the model."""
         return torch.where(per_row(self.success, self.point), self.winner, self.point), self.loss, self.success
 
 
@@ -118,7 +118,7 @@ def run_l1(
         loss_name: what is maximised.
         toward: (N,) classes to be led to, or None.
         known: whether the start is the end of a run, so that its sparsity says how sparse the first steps should be.
-        best: return the point of the highest loss, whether it beat the model or not.
+        best: return the point of the highest loss, whether it fooled the model or not.
     """
     x, size, every = oracle.x, oracle.x[0].numel(), max(int(0.04 * steps), 1)
     loss, grad = oracle.loss_and_grad(start, loss_name, toward)

@@ -23,7 +23,7 @@ class NFGSM(Perturbation):
 
     De Jorge et al., NeurIPS 2022. Noise uniform in [-k eps, k eps], put into the box; then alpha eps times the sign of
     the gradient there; then the box again. A value may move by (k + alpha) eps, so this is no attack within its threat,
-    and how often it beats a model says nothing about that threat. Cost: 1 forward, 1 backward.
+    and how often it fools a model says nothing about that threat. Cost: 1 forward, 1 backward.
 
     Args:
         threat: gives eps and the box; linf only.

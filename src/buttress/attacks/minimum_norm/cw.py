@@ -63,7 +63,7 @@ class CW(MinimumNorm):
         not_negative("confidence", self.confidence)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The smallest perturbation met on the way that beats the model by ``confidence``."""
+        """The smallest perturbation met on the way that fools the model by ``confidence``."""
         best = Smallest(oracle, self.threat)
         c = torch.full(x.shape[:1], self.c, dtype=torch.float64, device=x.device)
         low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
@@ -76,7 +76,7 @@ class CW(MinimumNorm):
         return best.point
 
     def _run(self, oracle: Oracle, x: Tensor, c: Tensor, best: Smallest) -> Tensor:
-        """Adam from the input itself; (N,) bool, whether any step beat the model."""
+        """Adam from the input itself; (N,) bool, whether any step fooled the model."""
         free = self._free(x)
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         running, won = ~best.settled, torch.zeros_like(oracle.alive)

@@ -23,11 +23,11 @@ class DDN(MinimumNorm):
     """Decoupled direction and norm (Rony et al., CVPR 2019, algorithm 1), in l2.
 
     A gradient step of the task's loss turns the perturbation; then it is given a radius that shrinks by ``gamma``
-    after a point that beat the model, and grows by ``gamma`` after one that did not. Step lengths decrease from 1 to
+    after an adversarial point, and grows by ``gamma`` after one that is not. Step lengths decrease from 1 to
     0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
-    beats the model unperturbed costs the clean one only.
+    is misclassified unperturbed costs the clean one only.
 
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -56,7 +56,7 @@ class DDN(MinimumNorm):
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The smallest perturbation met on the way that beats the model."""
+        """The smallest perturbation met on the way that fools the model."""
         best, unit = Smallest(oracle, self.threat), width(self.threat)
         spare = directed(random.normal(x.shape[1:], x.dtype))  # followed where the gradient is zero
         farthest = corner(self.threat, x)

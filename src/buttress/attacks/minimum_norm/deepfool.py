@@ -26,7 +26,7 @@ class DeepFool(MinimumNorm):
 
     Each step linearises the model, takes the nearest of the faces between the truth and a rival class and moves onto
     it. The steps are added up, and a point that is tried lies ``overshoot`` times further, as in the paper's algorithm
-    2; it is clipped to the box. An input rests at the first point that beats the model. Under a target the face is
+    2; it is clipped to the box. An input rests at the first adversarial point. Under a target the face is
     that between the target and its strongest rival at the current point.
 
     Cost per input: one forward for the unperturbed input, and for each step until it rests one forward and as many
@@ -53,7 +53,7 @@ class DeepFool(MinimumNorm):
             whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The first point on the way that beats the model; the input itself where there was none."""
+        """The first point on the way that fools the model; the input itself where there was none."""
         best = Smallest(oracle, self.threat)
         rivals = self._rivals(oracle.clean, y)
         total, x_adv = torch.zeros_like(x), x

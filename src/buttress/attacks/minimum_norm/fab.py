@@ -27,11 +27,11 @@ class FAB(MinimumNorm):
     """The fast adaptive boundary attack (Croce and Hein, ICML 2020), in linf, l2 and l1.
 
     Each step goes to the nearest of the linearised boundaries, found exactly within the box, partly from the iterate
-    and partly from the input; an iterate that beats the model is drawn back to the input first. The boundary is
+    and partly from the input; an iterate that fools the model is drawn back to the input first. The boundary is
     linearised where the model was asked last, before drawing back, so that a step takes one forward and not two.
 
     Cost per input, restart and target: ``steps`` + 1 forwards and ``steps`` backwards; without targets the backwards
-    are as many times the number of classes less one. An input that beats the model unperturbed costs one forward.
+    are as many times the number of classes less one. An input misclassified unperturbed costs one forward.
 
     Args:
         threat: the norm and the box; with a finite eps, what counts as successful, and how far restarts start.
@@ -42,7 +42,7 @@ class FAB(MinimumNorm):
             target looks at that alone.
         alpha_max: the largest share of a step that is taken from the input.
         eta: how far a step overshoots; 1 ends on the plane.
-        beta: how much of its perturbation is left to an iterate that beat the model.
+        beta: how much of its perturbation is left to an iterate that fooled the model.
     """
 
     threat: Threat = NOT_GIVEN

@@ -27,13 +27,13 @@ class FMN(MinimumNorm):
 
     Steps along the margin's gradient, scaled to l2 length 1, each projected onto a ball of the threat's norm. Before
     the first success the ball reaches to the boundary of the linearised model; after that it shrinks by ``gamma``
-    after a point that beat the model (to the smallest found at most), and grows by ``gamma`` after one that did not.
+    after an adversarial point (to the smallest found at most), and grows by ``gamma`` after one that is not.
     Step size and gamma decrease along a cosine, to a hundredth of ``step_size`` and to 0.001. Our choice: before the
     first success, too, the ball grows by ``gamma`` at least; as published it comes to rest inside of the boundary where
     the box cuts much of the perturbation off, and nothing is found.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
-    beats the model unperturbed costs the clean one only.
+    is misclassified unperturbed costs the clean one only.
 
     Args:
         threat: the norm and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -55,7 +55,7 @@ class FMN(MinimumNorm):
         number("gamma", self.gamma, "(0, 1)")
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The smallest perturbation met on the way that beats the model."""
+        """The smallest perturbation met on the way that fools the model."""
         norm, unit, best = self.threat.norm, width(self.threat), Smallest(oracle, self.threat)
         farthest = corner(self.threat, x)
         radius, x_adv = torch.zeros_like(farthest), x

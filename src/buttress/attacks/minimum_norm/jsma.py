@@ -29,7 +29,7 @@ class JSMA(Attack):
 
     Each step moves by ``theta`` the pair of features that maximises minus the product of the target logit's slope and
     the slope of the sum of the others, where the first is positive and the second negative (with a negative ``theta``
-    the other way round). An input stays as it is once it beats the model, or when there is no such pair. Without a
+    the other way round). An input stays as it is once it fools the model, or when there is no such pair. Without a
     target the class aimed at is the likeliest wrong one at each step. Our choices: of the features, the pairs among the
     128 with the largest sum of both slopes, each over its mean size, are looked at, which is all pairs of inputs no
     larger than that; a feature leaves at the edge of the box, or of the threat in linf; with two classes the

@@ -41,7 +41,7 @@ class LBFGS(MinimumNorm):
     """Box-constrained L-BFGS (Szegedy et al., ICLR 2014; Tabacof and Valle, IJCNN 2016), in l2.
 
     Minimises c |delta|^2 - log p, where p is the probability of the target or, without one, of all classes but the
-    truth. The largest ``c`` whose minimum still beats the model is searched for each input by itself: up or down by
+    truth. The largest ``c`` whose minimum still fools the model is searched for each input by itself: up or down by
     factors of ten until it is between two values, then by their geometric mean. The smallest perturbation met
     anywhere on the way is returned.
 
@@ -72,7 +72,7 @@ class LBFGS(MinimumNorm):
         positive("c", self.c)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The smallest perturbation met on the way that beats the model."""
+        """The smallest perturbation met on the way that fools the model."""
         best = Smallest(oracle, self.threat)
         c = torch.full(x.shape[:1], self.c, dtype=torch.float64, device=x.device)
         low, high = torch.zeros_like(c), torch.full_like(c, math.inf)
@@ -93,7 +93,7 @@ class _Descent:
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def run(self, evaluations: int) -> Tensor:
-        """(N,) bool, whether the last point that was accepted beats the model."""
+        """(N,) bool, whether the last point that was accepted fools the model."""
         point = self.oracle.x
         self.oracle.rest(self.best.settled)
         value, grad, won = self._ask(point)

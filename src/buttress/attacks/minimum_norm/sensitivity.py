@@ -24,7 +24,7 @@ class Sensitivity(MinimumNorm):
 
     With z the logits, P their gradients and c the truth, each step estimates for every rival i the distance gap / ||v||
     to its face, gap = z_c - kappa z_i and v = kappa P_i - P_c, and moves by ``step_size`` along v / ||v|| of the
-    nearest, clipped to the box. All steps are made; the smallest perturbation on the way that beats the model is kept.
+    nearest, clipped to the box. All steps are made; the smallest perturbation on the way that fools the model is kept.
     The authors get P from the sensitivity problem of a neural ODE; here it comes by reverse passes, for any model.
     Under a target the rival is that class. A kappa other than 1 makes the estimate depend on where the logits' zero
     is. Nothing further away than ``steps`` times ``step_size``, 0.9 by default, is found: robust networks need more.
@@ -57,7 +57,7 @@ class Sensitivity(MinimumNorm):
             whole("candidates", self.candidates)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
-        """The smallest point on the way that beats the model; the input itself where there was none."""
+        """The smallest point on the way that fools the model; the input itself where there was none."""
         best = Smallest(oracle, self.threat)
         oracle.rest(best.settled)
         rivals, x_adv = self._rivals(oracle, y), x

@@ -17,7 +17,7 @@ from buttress.threat import NOT_GIVEN, Threat, per_row
 
 @dataclass(frozen=True, kw_only=True)
 class MinimumNorm(Attack):
-    """An attack that looks for the smallest perturbation that beats the model, rather than for any within a budget.
+    """An attack that looks for the smallest perturbation that fools the model, rather than for any within a budget.
 
     Its threat's ``eps`` is infinite unless given; `AttackResult.success` then says where one was found, and
     `AttackResult.distance` how large it is. With a finite ``eps`` the smallest one counts where it is within.
@@ -30,7 +30,7 @@ class MinimumNorm(Attack):
 
 
 class Smallest:
-    """The smallest perturbation found so far, for each input; inputs that beat the model unperturbed have it at 0.
+    """The smallest perturbation found so far, for each input; inputs misclassified unperturbed have it at 0.
 
     Attributes:
         point: (N, ...) where it leads to; the input itself where none was found.
@@ -44,7 +44,7 @@ class Smallest:
 
     @property
     def settled(self) -> Tensor:
-        """(N,) bool, the inputs that beat the model as they are: there is nothing to look for."""
+        """(N,) bool, the inputs misclassified as they are: there is nothing to look for."""
         return self.distance == 0
 
     @property
@@ -53,11 +53,11 @@ class Smallest:
         return self.distance.isfinite()
 
     def offer(self, points: Tensor, success: Tensor | None = None) -> Tensor:
-        """Take over points that beat the model and are smaller; (N,) bool, which were taken: none of rows that rest.
+        """Take over adversarial points that are nearer; (N,) bool, which were taken: none of rows that rest.
 
         Args:
             points: (N, ...) in the box.
-            success: (N,) bool, whether they beat the model; as the oracle's last answer says unless given.
+            success: (N,) bool, whether they fool the model; as the oracle's last answer says unless given.
         """
         success = self.oracle.success if success is None else success
         distance = self.threat.distance(points, self.oracle.x)

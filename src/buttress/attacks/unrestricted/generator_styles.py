@@ -101,7 +101,7 @@ class Latent(Noise):
         noise_step: length of a step of the noises.
         noise_limit: the largest size of a noise value.
         noises: where noises begin: "zero", or "normal" draws.
-        stop: leave an input alone as soon as it beats the model.
+        stop: leave an input alone as soon as it fools the model.
         residue: add the change to the input; otherwise the result is the generated image.
         loss: the task's own unless given.
         box: the range (low, high) of the inputs; None is taken as [0, 1], and nothing is clipped.

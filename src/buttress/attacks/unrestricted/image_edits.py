@@ -51,7 +51,7 @@ class Semantic(Noise):
         steps: at most; with 0 the inputs stay as they are.
         step: length of a step, as a share of what an edit may do.
         start: "zero" at the input; "uniform" anywhere in what the edits may do.
-        stop: leave an input alone as soon as it beats the model.
+        stop: leave an input alone as soon as it fools the model.
         loss: the task's own unless given.
         box: the range (low, high) of the inputs; None is taken as [0, 1], and nothing is clipped.
     """

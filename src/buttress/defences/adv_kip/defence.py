@@ -30,7 +30,7 @@ USUAL = Kernel()
 
 @defence("adv-kip")
 class AdvKIP(Defence):
-    """Plain training on a few learned inputs, on which kernel regression withstands an attack (adv-KIP).
+    """Plain training on a few learned inputs, on which kernel regression is robust (adv-KIP).
 
     Tsilivis, Su and Kempe, arXiv 2207.11727: before training, the set is learned so that regression on it with the
     tangent kernel of a wide network, fully connected or convolutional, errs little at attacked real inputs; the attack

@@ -1,4 +1,4 @@
-"""Learning a small training set so that kernel regression on it withstands an attack: KIP and adv-KIP."""
+"""Learning a small training set so that kernel regression on it is robust: KIP and adv-KIP."""
 
 from __future__ import annotations
 

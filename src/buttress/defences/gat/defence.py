@@ -56,7 +56,7 @@ class GAT(Defence):
         residue: add the change to the clean image; otherwise train on the generated one.
         weight: of an attacked image relative to a clean one.
         legitimacy: probability of the true class that the auxiliary classifier must give, 0 to keep all; 0.5 unless
-            given, and 0 for low-level edits, which change no class and which that classifier does not withstand either.
+            given, and 0 for low-level edits, which change no class and to which that classifier is not robust either.
         epochs: of training the generator.
         latent: dimensions of its code.
         beta: weight of its codes' divergence; see `style_vae`.

@@ -116,7 +116,7 @@ class ODENet(BlockNet):
     def attack_variants(self) -> dict[str, nn.Module]:
         """This network, on its own weights, with its ODE solved more exactly or in another way.
 
-        Examples that beat one of these and not the network itself would show that its solver hides gradients.
+        Examples that fool one of these and not the network itself would show that its solver hides gradients.
         """
         block, variants = self.block, dict[str, ODEBlock]()
         if block.solver in ADAPTIVE:
