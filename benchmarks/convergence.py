@@ -26,7 +26,7 @@ import torch
 from buttress import data
 from buttress.attacks import PGD, AutoAttack
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.engine.perturbation import Attack
+from buttress.engine.attack import Attack
 from buttress.jobs.fit_to_data import create_for
 from buttress.threat import Threat
 from buttress.training import Optimiser, Schedule, fit

@@ -21,7 +21,7 @@ import torch
 from every_defence import EPOCHS, LEFT_OUT, OPTIONS, OWN_EPOCHS
 
 from buttress import data, models, registry
-from buttress.jobs.threat_resolution import under
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit
 
@@ -58,7 +58,7 @@ class Watch:
 
 def trained(name, steps, dataset):
     """Seconds of a step and of what comes before the first, and the number of steps of a whole training."""
-    defence = under(Threat(eps=0.2), registry.defence.get(name)(**LAYERS.get(name, {})))
+    defence = resolve_threats(registry.defence.get(name)(**LAYERS.get(name, {})), Threat(eps=0.2))
     model, watch = models.create("cnn", channels=1, classes=10, width=16, seed=0), Watch(steps)
     epochs = OWN_EPOCHS.get(name, EPOCHS)
     begun = time.perf_counter()
