@@ -202,10 +202,10 @@ def test_attack_writes_tensors_that_beat_the_network(here, runs, done):
     text = done(words)
     tensors = load_file(here / "new" / "examples.safetensors")
     facts = json.loads((here / "new" / "examples.json").read_text())
-    assert set(tensors) == {"x_adv", "y", "ids", "success", "distance"}
+    assert set(tensors) == {"x_adv", "y", "ids", "beaten", "distance"}
     assert tensors["x_adv"].shape == (30, 2)
     assert float(tensors["distance"].max()) <= 0.4
-    count = int(tensors["success"].sum())
+    count = int(tensors["beaten"].sum())
     assert text == f"PGD-5 is successful on {count} of 30 inputs; written to new/examples.safetensors\n"
     assert (facts["attack"], facts["seed"], facts["settings"]["steps"]) == ("PGD-5", 2, 5)
     done(words.replace("new", "again"))

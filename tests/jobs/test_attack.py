@@ -84,18 +84,18 @@ def test_the_file_holds_what_one_call_of_the_attack_makes(run, tmp_path, by, gro
         made = Gaussian(std=0.3, box=None)
     expected = made(load(run), test.x, test.y, seed=3, ids=test.ids)
     found = load_file(path)
-    assert set(found) == {"x_adv", "y", "ids", "success", "distance"}
+    assert set(found) == {"x_adv", "y", "ids", "beaten", "distance"}
     torch.testing.assert_close(found["x_adv"], expected.x_adv)
     torch.testing.assert_close(found["distance"], expected.distance, rtol=1e-4, atol=1e-7)
-    assert torch.equal(found["success"], expected.success.to(torch.uint8))
+    assert torch.equal(found["beaten"], expected.success.to(torch.uint8))
     assert torch.equal(found["ids"], test.ids)
     assert torch.equal(found["y"], test.y)
     facts = json.loads((tmp_path / "new" / "examples.json").read_text())
-    assert (facts["inputs"], facts["successes"], facts["seed"]) == (60, int(expected.success.sum()), 3)
+    assert (facts["inputs"], facts["beaten"], facts["seed"]) == (60, int(expected.success.sum()), 3)
     assert facts["forwards"] == float(expected.forwards.double().mean())
     assert facts["run"]["inputs"] == 60
     assert names(tmp_path / "new") == DONE
-    assert heard.lines == [f"{facts['attack']} is successful on {facts['successes']} of 60 inputs; written to {path}"]
+    assert heard.lines == [f"{facts['attack']} is successful on {facts['beaten']} of 60 inputs; written to {path}"]
 
 
 def test_a_command_that_was_stopped_goes_on(run, tmp_path):
@@ -178,7 +178,7 @@ def test_a_file_written_in_parts_is_one_of_safetensors(run, tmp_path):
         "x_adv": torch.float32,
         "y": torch.int64,
         "ids": torch.int64,
-        "success": torch.uint8,
+        "beaten": torch.uint8,
         "distance": torch.float64,
     }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +40,11 @@ class Stage:
     def facts(self) -> dict[str, str | int]:
         """As findings and files have it, where ``beaten`` counts the successes."""
         return {("beaten" if key == "successes" else key): value for key, value in vars(self).items()}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Stage:
+        """Back from `facts`."""
+        return cls(**{("successes" if key == "beaten" else key): value for key, value in facts.items()})
 
 
 class Ledger:

@@ -29,7 +29,7 @@ from buttress.safe_files import full_disk_reported, write_text
 from buttress.threat import Threat
 from buttress.training import versions
 
-_KEPT = ("x_adv", "y", "ids", "success", "distance")
+_KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is successful
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
@@ -55,7 +55,7 @@ def attack(
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
-        out: a new folder for examples.safetensors (x_adv, y, ids, success, distance) and examples.json; more than one
+        out: a new folder for examples.safetensors (x_adv, y, ids, beaten, distance) and examples.json; more than one
             group of inputs is kept there group by group until all are done.
         architecture: for a network that is no run's: its options and weights.
         source: the data; a run's own unless said otherwise.
@@ -172,7 +172,7 @@ def _facts(result: Evaluation, chosen: Perturbation) -> dict[str, Any]:
         "settings": plain(chosen),
         "precision": result.precision,
         "inputs": result.inputs,
-        "successes": result.successes,
+        "beaten": result.successes,
         "forwards": result.forwards / result.inputs,
         "backwards": result.backwards / result.inputs,
         "seconds": result.seconds,

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -178,8 +178,8 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def tensors_of(group: Group) -> dict[str, Tensor]:
-    """What is kept of each input: x_adv, y, ids, success (uint8), loss, distance, forwards, backwards."""
-    tensors = {"y": group.y, "ids": group.ids, "success": group.outcome.success.to(torch.uint8)}
+    """What is kept of each input: x_adv, y, ids, beaten (uint8: success), loss, distance, forwards, backwards."""
+    tensors = {"y": group.y, "ids": group.ids, "beaten": group.outcome.success.to(torch.uint8)}
     tensors |= {name: getattr(group.outcome, name) for name in _TENSORS}
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
@@ -187,7 +187,7 @@ def tensors_of(group: Group) -> dict[str, Tensor]:
 def _write_group(path: Path, group: Group) -> None:
     outcome = group.outcome
     facts = {"inputs": group.inputs, "seconds": group.seconds, "precision": outcome.precision}
-    text = json.dumps({**facts, "stages": [asdict(stage) for stage in outcome.stages]})
+    text = json.dumps({**facts, "stages": [stage.facts() for stage in outcome.stages]})
     beside = path.with_name(f".{path.name}.tmp")
     with full_disk_reported(path):
         try:
@@ -210,10 +210,10 @@ def read_group(path: Path) -> Group:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["group"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (the file is no dict)
-        stages = tuple(Stage(**stage) for stage in facts["stages"])
+        stages = tuple(map(Stage.from_facts, facts["stages"]))
         outcome_tensors = {name: tensors[name] for name in _TENSORS}
         outcome = AttackResult(
-            **outcome_tensors, success=tensors["success"].bool(), precision=facts["precision"], stages=stages
+            **outcome_tensors, success=tensors["beaten"].bool(), precision=facts["precision"], stages=stages
         )
         index = int(path.stem.removeprefix("group-"))
         return Group(index, tensors["y"], tensors["ids"], outcome, facts["seconds"], facts["inputs"])
