@@ -213,7 +213,9 @@ def test_attack_writes_tensors_that_beat_the_network(here, runs, done):
 
 
 def test_noises_are_attacks_too_in_the_datas_own_box(here, runs, done):
-    assert done(f"attack {runs}/moons --out new --by gaussian --by.std 0.5 --inputs 20").startswith("gaussian beats")
+    assert done(f"attack {runs}/moons --out new --by gaussian --by.std 0.5 --inputs 20").startswith(
+        "gaussian is successful"
+    )
     done(f"audit {runs}/moons --out audit --audits layers --inputs 10")
 
 
@@ -377,19 +379,19 @@ def test_an_audit_of_a_run_takes_the_threat_of_its_training(here, runs, done):
 
 def test_attacks_around_attacks_are_typed_as_they_are_nested(here, runs, done):
     text = done(f"attack {runs}/digits --out eot --inputs 6 --by eot --by.draws 2 --by.attack pgd --by.attack.steps 3")
-    assert "EoT of PGD-3 beats" in text
+    assert "EoT of PGD-3 is successful" in text
     wrapped = f"--by transfer --by.surrogate {runs}/digits --by.attack bpda --by.attack.attack fgsm"
     wrapped += " --by.attack.layers model.relu1"
-    assert "Transfer of BPDA of FGSM beats" in done(f"attack {runs}/digits --out transfer --inputs 6 {wrapped}")
+    assert "Transfer of BPDA of FGSM is successful" in done(f"attack {runs}/digits --out transfer --inputs 6 {wrapped}")
 
 
 def test_a_nested_attack_has_settings_of_its_own_not_those_of_the_default_in_its_place(here, runs, done):
     """PGD stands there by default, with 10 steps in linf."""
     wrapped = f"attack {runs}/digits --inputs 3 --by eot --by.draws 1 --by.attack"
-    assert "EoT of APGD-100 beats" in done(f"{wrapped} apgd --out apgd")
-    assert "EoT of DeepFool-50 beats" in done(f"{wrapped} deepfool --out deepfool")  # l2 by itself
+    assert "EoT of APGD-100 is successful" in done(f"{wrapped} apgd --out apgd")
+    assert "EoT of DeepFool-50 is successful" in done(f"{wrapped} deepfool --out deepfool")  # l2 by itself
     (here / "job.yaml").write_text(yaml.safe_dump({"by": {"name": "eot", "draws": 1, "attack": {"name": "apgd"}}}))
-    assert "EoT of APGD-100 beats" in done(f"attack {runs}/digits --inputs 3 --config job.yaml --out file")
+    assert "EoT of APGD-100 is successful" in done(f"attack {runs}/digits --inputs 3 --config job.yaml --out file")
     text = done("train --data digits --defence at --defence.attack apgd --print-config")
     assert yaml.safe_load(text)["defence"]["init_args"]["attack"]["init_args"]["steps"] == 100
 

@@ -62,13 +62,18 @@ def test_the_options_are_those_of_the_live_job(name):
             assert plain, key
 
 
+def own(role):
+    """The registered names of the package itself: other tests register members of a user's."""
+    return [name for name in role.names() if role.get(name).__module__.startswith("buttress.")]
+
+
 @pytest.mark.parametrize("role", sorted(registry.ROLES))
 def test_the_names_are_those_of_the_registry(role):
-    assert names(role) == registry.ROLES[role].names()
+    assert names(role) == own(registry.ROLES[role])
 
 
 def test_names_are_those_of_the_class_that_an_option_takes():
-    attacks = [name for name in registry.attack.names() if role_of(registry.attack.get(name)) is registry.attack]
+    attacks = [name for name in own(registry.attack) if role_of(registry.attack.get(name)) is registry.attack]
     assert names_of("Perturbation", "Perturbation") == attacks
     from buttress.attacks import Attack
 
