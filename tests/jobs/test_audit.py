@@ -1,7 +1,9 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
 
+from buttress.attacks import Attack, Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
@@ -59,12 +61,19 @@ def test_an_audit_that_is_no_dataclass_is_asked_as_it_is():
 def test_a_users_audit_with_a_field_for_attacks_takes_them_too():
     @dataclass(frozen=True)
     class Own(Audit):
-        attacks: tuple = ()
+        rivals: Sequence[Attack] = (PGD(steps=3),)
+        opponent: Attack | None = None
+        noises: Sequence[Perturbation] = (Gaussian(std=0.2),)
 
         def ask(self, subject):
             return Finding("x", "", "", "info", {})
 
-    assert resolve_threats(given_audits([Own()], [FGSM()]), usual=FREE)[0].attacks == [FGSM(threat=FREE)]
+    (own,) = resolve_threats(given_audits([Own()], [FGSM(), PGD()]), usual=FREE)
+    assert own.rivals == [FGSM(threat=FREE), PGD(threat=FREE)]
+    assert own.opponent == FGSM(threat=FREE)
+    assert list(own.noises) == [Gaussian(std=0.2, box=None)]
+    (chosen,) = given_audits([Own(rivals=[PGD(steps=9)])], [FGSM()])
+    assert chosen.rivals == [PGD(steps=9)]
 
 
 def test_attacks_are_counted_once_for_each_budget():

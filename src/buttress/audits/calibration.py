@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
@@ -60,7 +60,7 @@ class Calibration(Audit):
         tolerated: calibration error from which on the verdict is a warning.
     """
 
-    perturbations: Sequence[Perturbation] = (Gaussian(std=0.1), Gaussian(std=0.3))
+    perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (Gaussian(std=0.1), Gaussian(std=0.3))
     attack: Attack | None = PGD(steps=20)
     shares: Sequence[float] = (0.25, 0.5, 1.0)
     bins: int = 15

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
@@ -66,7 +66,7 @@ class Channels(Audit):
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
 
-    attack: Perturbation = PGD(steps=20)
+    attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     layer: str | None = None
     unit: Unit = "each"
     classes: Sequence[int | str] | None = None

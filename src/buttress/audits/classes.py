@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
@@ -40,7 +40,7 @@ class Classes(Audit):
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
 
-    attack: Perturbation = PGD(steps=20)
+    attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     groups: Mapping[str, Sequence[int | str]] | None = None
 
     def ask(self, subject: Subject) -> Finding:

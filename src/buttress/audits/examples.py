@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.registry import audit
 from buttress.validation import positive, whole
 
@@ -27,7 +28,7 @@ class Examples(Audit):
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
-    attack: Perturbation = PGD(steps=20)
+    attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     count: int = 8
     magnification: float | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Stored, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
@@ -44,7 +44,7 @@ class Layers(Audit):
         bisections: halvings of the radius in that search.
     """
 
-    perturbations: Sequence[Perturbation] = (
+    perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (
         PGD(steps=20),
         FGSM(),
         Gaussian(std=0.1),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import Audit, Subject, same_inputs
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -64,7 +64,7 @@ class Unseen(Audit):
     corruptions: Sequence[Perturbation] = _CORRUPTIONS
     styles: Sequence[Perturbation] = _STYLES
     severities: Sequence[int] = (1, 2, 3, 4, 5)
-    attacks: Sequence[Perturbation] = (PGD(steps=20),)
+    attacks: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (PGD(steps=20),)
     unseen: Sequence[Perturbation] = (
         PGD(threat=Threat(), steps=20),
         PGD(threat=Threat(norm="l2", eps=0.5), steps=20),

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from torch import nn
 
@@ -18,11 +18,13 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
+from buttress.audits.base.subject import TAKES_ATTACKS
 from buttress.audits.boundary import Boundary
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
 from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
+from buttress.config.annotations import alternatives, item_of
 from buttress.data.dataset import Dataset
 from buttress.engine.runner import Precision
 from buttress.engine.threat_resolution import resolve_threats
@@ -85,14 +87,26 @@ def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -
     """Questions as the user put them, with the user's attacks where they name none themselves."""
     if not attacks:
         return list(questions)
-    filling = {"attacks": list(attacks), "perturbations": [*attacks, Gaussian(std=0.1)], "attack": attacks[0]}
-    filled = []
-    for question in questions:
-        parts: Sequence[Any] = fields(question) if is_dataclass(question) else ()
-        untouched = [p.name for p in parts if p.name in filling and _same(getattr(question, p.name), p.default)]
-        changes: dict[str, Any] = {name: filling[name] for name in untouched}
-        filled.append(cast(Audit, replace(cast(Any, question), **changes)) if changes else question)
-    return filled
+    return [_with_attacks(question, attacks) if is_dataclass(question) else question for question in questions]
+
+
+def _with_attacks(question: Audit, attacks: Sequence[Attack]) -> Audit:
+    """The question with these attacks in every parameter for attacks that was left at its default."""
+    hints, changes = get_type_hints(type(question), include_extras=True), dict[str, Any]()
+    for f in fields(cast(Any, question)):
+        marked = TAKES_ATTACKS in getattr(hints[f.name], "__metadata__", ())
+        kinds = alternatives(hints[f.name].__origin__ if marked else hints[f.name])
+        base = Perturbation if marked else Attack
+        if not _same(getattr(question, f.name), f.default):
+            continue
+        if any(isinstance(kind, type) and issubclass(kind, base) for kind in kinds):
+            changes[f.name] = attacks[0]
+        elif any(isinstance(item := item_of(kind), type) and issubclass(item, base) for kind in kinds):
+            noises = [
+                one for one in cast(Any, f.default) if isinstance(one, Perturbation) and not isinstance(one, Attack)
+            ]
+            changes[f.name] = [*attacks, *noises]
+    return cast(Audit, replace(cast(Any, question), **changes)) if changes else question
 
 
 def attacks_of(questions: Sequence[Audit]) -> list[Perturbation]:

@@ -154,6 +154,11 @@ class Stored(Perturbation):
         return self.x_adv[order[torch.searchsorted(self.ids[order], random.ids)]]
 
 
+# Marks a parameter for perturbations that takes the job's own attacks where it is left at its default; one for attacks
+# alone, as in ``Sequence[Attack]``, needs no mark.
+TAKES_ATTACKS = "takes the job's attacks"
+
+
 class Audit(ABC):
     """A question about a trained network: a frozen dataclass of plain fields that returns a `Finding`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Stored, Subject
+from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
@@ -54,7 +54,7 @@ class Lipschitz(Audit):
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
-    perturbations: Sequence[Perturbation] = (PGD(steps=20), Gaussian(std=0.1))
+    perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (PGD(steps=20), Gaussian(std=0.1))
     blocks: str | Sequence[str] | None = None
     inputs: int = 64
     branches: bool = True
