@@ -86,11 +86,7 @@ def attack_results(dataset: Dataset) -> dict[str, str]:
     found = {}
     for name in registry.attack.names():
         for threat in THREATS:
-            for seed, search, target in (
-                (SEEDS[0], "full", None),
-                (SEEDS[1], "first", None),
-                (SEEDS[0], "first", "random"),
-            ):
+            for seed, search, target in CALLS:
                 key = f"attack {name} {threat.norm} seed {seed} {search} {target or 'untargeted'}"
                 try:
                     attack = small(registry.attack.get(name), threat, surrogate)

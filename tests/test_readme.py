@@ -53,3 +53,10 @@ def test_the_method_of_the_readme_attacks(tmp_path, monkeypatch):
     result = nudge(model, x, torch.zeros(5, dtype=torch.int64))
     assert nudge.threat.contains(result.x_adv, x).all()
     assert result.distance.max() > nudge.threat.eps / 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/attacks.md"])
+def test_every_relative_link_leads_somewhere(page):
+    file = Path(__file__).parent.parent / page
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text())
+    assert [link for link in links if not (file.parent / link).exists()] == []

@@ -6,7 +6,7 @@ import pytest
 
 from buttress.claims import write_document
 from buttress.claims.document import MARK
-from buttress.claims.document_tables import checks, number, table
+from buttress.claims.document_tables import checks, number, profiles, table
 from buttress.claims.layer_findings import gain_summary, points, profile_summary, regularisation_summary
 from buttress.claims.seed_statistics import paired_difference, spread, verdict
 from buttress.errors import UserError
@@ -185,3 +185,16 @@ def test_numbers_and_tables():
         "-0.10",
     ]
     assert table(["a", "b"], [["1", "2|3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2\\|3 |"
+
+
+def test_profiles_have_a_table_for_each_network_and_measure_with_published_numbers():
+    cell = {"mean": 0.5, "sd": 0.25}
+    displacement = {"relative_error": {"fgsm": [cell, {"mean": 1.0, "sd": None}]}, "centred": {"fgsm": [cell, cell]}}
+    profile = {"layers": ["a", "b"], "displacement": displacement, "published": {"fgsm": [0.4, 0.9]}}
+    first, second = profiles({"profiles": {"cnn": profile}}).split("### ")[1:]
+    assert first.startswith(
+        "cnn: relative error by layer\n\nMean over seeds; ± is the standard deviation; [published]."
+    )
+    assert "| fgsm | 0.50 ± 0.25 [0.40] | 1.00 [0.90] |" in first
+    assert second.startswith("cnn: centred by layer\n\nMean over seeds; ± is the standard deviation.")
+    assert "| fgsm | 0.50 ± 0.25 | 0.50 ± 0.25 |" in second

@@ -222,7 +222,7 @@ def test_resuming_with_another_setting_is_told(refused, runs, here):
     words = (
         "train run --data moons --data-args.samples 200 --data-args.test 60 --model mlp --seed 3 --epochs 9 --resume"
     )
-    check(refused(words), "run holds a run with epochs 1, asked for is 9")
+    check(refused(words), "run holds a run with epochs 1, the settings now have 9")
 
 
 def test_damaged_runs_and_checkpoints(here, refused, runs):

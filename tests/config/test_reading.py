@@ -120,6 +120,16 @@ def test_what_was_printed_is_read_again():
         build(Attack, {"class_path": "buttress.attacks.gradient.pgd.PDG"})
 
 
+def test_what_an_earlier_version_printed_is_read():
+    """Classes by the modules in which they were, and a flag that threats had."""
+    threat = {"norm": "l2", "eps": 0.5, "box": [0.0, 1.0], "explicit": False}
+    tree = {"class_path": "buttress.attacks.pgd.PGD", "init_args": {"threat": threat, "steps": 3}}
+    attack = build(Attack, tree)
+    assert (attack.threat, attack.steps) == (Threat(norm="l2", eps=0.5), 3)
+    with pytest.raises(UserError, match=r"there is no 'buttress\.attacks\.pgd\.PDG'"):
+        build(Attack, {"class_path": "buttress.attacks.pgd.PDG"})
+
+
 @pytest.mark.parametrize("name", ["swa", "SWA", "Swa"])
 def test_averages_are_named_or_a_number(name):
     annotation = float | Average | None

@@ -108,9 +108,9 @@ def test_a_command_that_was_stopped_goes_on(run, tmp_path):
     assert names(out) == ["groups/group-000000.safetensors", "groups/group-000001.safetensors", "groups/manifest.json"]
     with pytest.raises(UserError, match="exists and is not empty: choose another output folder"):
         attack(run, out=out, by=Stops(threat=threat), group=20)
-    with pytest.raises(UserError, match="with group 20, asked for is 10"):
+    with pytest.raises(UserError, match="with group 20, the settings now have 10"):
         attack(run, out=out, by=Stops(threat=threat), group=10, resume=True)
-    with pytest.raises(UserError, match="with fingerprint"):
+    with pytest.raises(UserError, match="by this attack with other settings, or by another version"):
         attack(run, out=out, by=Stops(threat=Threat(eps=0.2)), group=20, resume=True)
     attack(run, out=out, by=Stops(threat=threat), group=20, resume=True)
     assert len(SEEN) == len(set(SEEN)) == 3
@@ -134,7 +134,7 @@ def test_what_is_finished_is_not_done_again(run, tmp_path, group):
         ({"seed": 1}, "with seed 0"),
         ({"inputs": 30}, "with inputs 60"),
         ({"by": FGSM()}, "with atta"),
-        ({"precision": "bf16"}, "with precision 'fp32', asked for is 'bf16'"),
+        ({"precision": "bf16"}, "with precision 'fp32', the settings now have 'bf16'"),
     ):
         with pytest.raises(UserError, match=told):
             attack(run, out=out, group=group, resume=True, **{"by": again, **change})

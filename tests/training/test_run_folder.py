@@ -181,7 +181,18 @@ def test_resuming_with_another_model_data_or_defence_names_it(mlp, points, train
     for name, (model, data, defence) in others.items():
         with pytest.raises(UserError) as caught:
             train(model, data, defence, out=tmp_path / "run", resume=True)
-        assert ("content" if name == "inputs" else name) in str(caught.value).split(" asked for is")[0]
+        assert ("content" if name == "inputs" else name) in str(caught.value).split(" the settings now have")[0]
+
+
+def test_a_run_that_recorded_classes_by_their_modules_goes_on(mlp, points, train, stop_at, tmp_path, same):
+    """As earlier versions did."""
+    defence, mark = TRADES(Threat(eps=0.1, box=None)), tmp_path / "run" / "run.json"
+    whole = train(mlp(), points, defence, out=tmp_path / "whole").model.state_dict()
+    with pytest.raises(Interrupted):
+        train(mlp(), points, defence, out=tmp_path / "run", progress=stop_at(2))
+    mark.write_text(mark.read_text().replace('"buttress.TRADES"', '"buttress.defences.trades.TRADES"'))
+    assert "defences.trades" in mark.read_text()
+    same(whole, train(mlp(), points, defence, out=tmp_path / "run", resume=True).model.state_dict())
 
 
 def test_a_checkpoint_of_another_network_of_the_same_name_is_told(points, train, stop_at, tmp_path):

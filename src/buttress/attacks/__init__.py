@@ -1,4 +1,4 @@
-"""Attacks and noises, one file each; all are called alike: ``attack(model, x, y)`` gives an `Attacked`."""
+"""Attacks by family, and noises; all are called alike: ``attack(model, x, y)`` returns an `AttackResult`."""
 
 from typing import Any
 

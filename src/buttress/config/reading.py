@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import yaml
@@ -28,6 +29,7 @@ from buttress.config.roles import role_of
 from buttress.config.spec import Spec, built, is_built, new_spec
 from buttress.config.typed_parser import RefusedError, parsed_data, parsed_text
 from buttress.errors import UserError
+from buttress.threat import Threat
 
 T = TypeVar("T")
 _OWN = re.compile(r"(?:[^:\s]+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*")
@@ -205,6 +207,9 @@ def _imported(name: str) -> Any:
     try:
         return getattr(importlib.import_module(where), what)
     except (ImportError, AttributeError):
+        for role in registry.ROLES.values() if where.startswith("buttress.") else ():
+            with suppress(AttributeError):  # a member that has another place than when the configuration was printed
+                return role.attribute(where, what)
         raise UserError(f"class_path: there is no {name!r}") from None
 
 
@@ -212,6 +217,8 @@ def with_options(spec: Spec, options: Mapping[str, Any]) -> Spec:
     """The same spec, with these options set from plain data."""
     for key, value in options.items():
         name = str(key).replace("-", "_")
+        if name == "explicit" and spec.kind is Threat:  # in configurations that earlier versions printed
+            continue
         annotation = spec.parameter(name).annotation
         spec.options[name] = read(annotation, value, (*spec.path, name), spec.owner or spec)
     return spec

@@ -122,7 +122,7 @@ def _robust(first: Finding, last: Finding) -> str:
         return f"robust accuracy is not compared, being under {before} and {after}"
     text = f"robust accuracy {_change(first, last, 'main')} under {after}"
     if first.data["fingerprints"] != last.data["fingerprints"] or first.data["seed"] != last.data["seed"]:
-        return f"{text}, by different attacks or seeds, which are not to be compared"
+        return f"{text}, by different attacks, seeds or versions of buttress, which are not compared"
     if first.data["same_inputs"] != last.data["same_inputs"]:
         return f"{text}, on different inputs"
     test = paired(_robust_inputs(first), _robust_inputs(last), seed=first.data["seed"])

@@ -45,7 +45,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
     settings = json.loads(json.dumps(settings))
     if mark.exists():
         try:
-            before = json.loads(mark.read_text())["settings"]
+            before = _current_names(json.loads(mark.read_text())["settings"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
         if not resume:
@@ -54,7 +54,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
         if differing is not None:
             key, was, now = differing
             raise UserError(
-                f"{folder} holds a run with {key} {was!r}, asked for is {now!r}: "
+                f"{folder} holds a run with {key} {was!r}, the settings now have {now!r}: "
                 "resume with the same settings, or choose another output folder"
             )
         return False
@@ -63,6 +63,18 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
         raise UserError(f"{folder} exists and holds no run of ours: choose an empty or new output folder")
     write_text(mark, json.dumps({"settings": settings, "versions": versions()}, indent=2))
     return True
+
+
+def _current_names(settings: Any) -> Any:
+    """Recorded settings with the package's classes under today's names: earlier versions recorded their modules."""
+    if isinstance(settings, list):
+        return [_current_names(part) for part in settings]
+    if not isinstance(settings, dict):
+        return settings
+    names = {key: _current_names(value) for key, value in settings.items()}
+    if str(names.get("class", "")).startswith("buttress."):
+        names["class"] = f"buttress.{names['class'].rpartition('.')[2]}"
+    return names
 
 
 def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:

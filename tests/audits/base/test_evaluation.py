@@ -175,12 +175,15 @@ class Lenient(type(tasks.classification)):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"seed": 1}, "with seed 0, asked for is 1: resume with the same settings"),
-        ({"group": 32}, "with group 64, asked for is 32"),
-        ({"search": "full"}, "with search 'first', asked for is 'full'"),
-        ({"precision": "bf16"}, "with precision 'fp32', asked for is 'bf16'"),
-        ({"attack": FGSM(threat=Threat(eps=0.3, box=None))}, "with attack 'PGD-3', asked for is 'FGSM'"),
-        ({"attack": PGD(threat=Threat(eps=0.2, box=None), steps=3)}, "with fingerprint"),
+        ({"seed": 1}, "with seed 0, the settings now have 1: resume with the same settings"),
+        ({"group": 32}, "with group 64, the settings now have 32"),
+        ({"search": "full"}, "with search 'first', the settings now have 'full'"),
+        ({"precision": "bf16"}, "with precision 'fp32', the settings now have 'bf16'"),
+        ({"attack": FGSM(threat=Threat(eps=0.3, box=None))}, "with attack 'PGD-3', the settings now have 'FGSM'"),
+        (
+            {"attack": PGD(threat=Threat(eps=0.2, box=None), steps=3)},
+            "by this attack with other settings, or by another version",
+        ),
         ({"model": torch.nn.Linear(3, 2)}, "with model"),
         ({"task": Lenient()}, "with task"),
         ({"resume": False}, "holds an evaluation already: resume it"),

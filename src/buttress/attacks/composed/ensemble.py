@@ -80,7 +80,7 @@ class _Together(Seen):
     others: list[Oracle]
 
     def join(self, others: list[Oracle]) -> None:
-        """Ask these, too; they are of the same inputs and write into the same books."""
+        """Ask these, too; they are of the same inputs, which they count together."""
         self.others, own = others, self.inside
         self._others_fooled = torch.ones_like(self.alive)
         for other in others:

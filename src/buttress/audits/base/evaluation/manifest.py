@@ -56,10 +56,15 @@ def check_same(recorded: dict[str, Any], current: dict[str, Any], folder: Path) 
         UserError: naming the first that differs.
     """
     for key, value in json.loads(json.dumps(current)).items():
+        if recorded.get(key) != value and key == "fingerprint":
+            raise UserError(
+                f"{folder} holds an evaluation by this attack with other settings, or by another version of buttress: "
+                "resume with the same ones, or choose another output folder"
+            )
         if recorded.get(key) != value:
             raise UserError(
-                f"{folder} holds an evaluation with {key} {_short(recorded.get(key))}, asked for is {_short(value)}: "
-                "resume with the same settings, or choose another output folder"
+                f"{folder} holds an evaluation with {key} {_short(recorded.get(key))}, the settings now have "
+                f"{_short(value)}: resume with the same settings, or choose another output folder"
             )
 
 
