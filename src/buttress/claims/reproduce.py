@@ -47,13 +47,13 @@ def reproduce(
         name: a recipe with a claim (buttress list recipes), or the path of such a YAML file.
         scale: small (for two cores: minutes a claim, hours for all of them) or full (as published).
         seeds: networks trained for each row; differences are paired by seed.
-        data_dir: where the original files of data sets are already.
+        data_dir: folder with the original files of data sets.
         workers: processes that train, of one thread each; 0 trains in this one.
         out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
         work: folder for the results of single networks, so that an interrupted reproduction can go on.
         document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
-            claims.md in the folder out, unless given.
-        resume: go on with what is in the folder work.
+            claims.md in the folder out, by default.
+        resume: continue with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
             now; of the other options only out and document count then.
         reporter: receives messages and progress.

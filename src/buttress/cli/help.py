@@ -30,7 +30,7 @@ def usage() -> str:
         "usage: buttress COMMAND ...     (buttress COMMAND --help lists its options)\n\n"
         + "".join(row(name, text, 14) for name, text in rows)
         + "\n"
-        + filled("In the place of a name, package.module:Class and path/to/file.py:Class of your own work too.")
+        + filled("Wherever a name is expected, you can give package.module:Class or path/to/file.py:Class of your own.")
         + filled(_STATUS)
         + filled(
             "buttress --version prints the version, buttress --print-completion bash|zsh|tcsh a script for the shell."

@@ -58,17 +58,17 @@ def attack(
         out: a new folder for examples.safetensors (x_adv, y, ids, beaten, distance) and examples.json; more than one
             group of inputs is kept there group by group until all are done.
         architecture: for a network that is no run's: its options and weights.
-        source: the data; a run's own unless said otherwise.
-        threat: what the attacker may do, where the attack names no threat itself.
-        by: the attack or noise; PGD-20 unless given.
-        inputs: at most so many test inputs, classes in proportion.
-        seed: of the attack.
-        precision: of the search, the same when it is resumed; verdicts are float32.
+        source: the data; a run's own by default.
+        threat: what the attacker may do, if the attack has no threat of its own.
+        by: the attack or noise; PGD-20 by default.
+        inputs: the largest number of test inputs, classes in proportion.
+        seed: seed of the attack.
+        precision: precision of the search, the same when it is resumed; verdicts are float32.
         batch_size: inputs computed at once.
-        group: inputs attacked and written together, what a stop can cost at most.
+        group: inputs attacked and written together; the most that an interruption loses.
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
         devices: processes that share the groups; with more than one, start the command with torchrun.
-        resume: go on with what is in ``out``, with the same settings; start where there is nothing yet.
+        resume: continue with what is in the output folder, with the same settings; start if there is nothing yet.
         reporter: receives messages and progress.
 
     Raises:

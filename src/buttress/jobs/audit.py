@@ -206,20 +206,20 @@ def audit(
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
         out: a new folder for report.html and findings.json.
         architecture: for a network that is no run's: its options and weights.
-        source: the data; a run's own unless said otherwise.
-        threat: what the attacker may do; for every attack that names no threat itself. That of the run's own training
-            unless given, else linf 8/255.
-        attacks: PGD-20 and FGSM unless given; the first one's eps is the main budget. Each norm is scored by itself.
-        audits: robustness, layers (activations, else those with weights, if any), examples or the decision boundary,
-            and masking, unless given; those that name no attacks take the ones above. An attack that masking proposes
-            is run, too, once the report of all else is written.
-        inputs: at most so many test inputs, classes in proportion.
-        seed: of all attacks.
-        precision: of the attacks' search: fp32, bf16, or auto, which times both; verdicts are float32.
+        source: the data; a run's own by default.
+        threat: what the attacker may do, for every attack without a threat of its own; by default the threat of the
+            run's training, else linf 8/255.
+        attacks: PGD-20 and FGSM by default; the first one's eps is the main budget. Each norm is scored by itself.
+        audits: by default robustness, layers (activations, else layers with weights), examples or the decision
+            boundary, and masking; those without attacks of their own take the ones above. An attack that masking
+            proposes is run as well, once the report on the others is written.
+        inputs: the largest number of test inputs, classes in proportion.
+        seed: seed of all attacks.
+        precision: precision of the attacks' search; auto times fp32, bf16 and folded copies; verdicts are float32.
         batch_size: inputs computed at once.
         fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
-        dry_run: say what would be done and about how long it takes, and do nothing.
-        resume: keep what is crafted in the output folder until the report is written, and go on with what is there.
+        dry_run: only print what would be done and about how long it takes.
+        resume: keep crafted examples in the output folder until the report is written, and continue from those there.
         command: the command, for the report.
         reporter: receives messages and progress.
 

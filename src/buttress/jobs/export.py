@@ -29,9 +29,9 @@ def export(
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
         onnx: the file, a name ending in .onnx: input x for any number of inputs, output logits.
         architecture: for a network that is no run's: its options and weights.
-        source: the data, whose first test inputs the file is checked on; a run's own unless said otherwise.
-        overwrite: replace a file that is there.
-        seed: of data that are drawn.
+        source: the data, whose first test inputs the file is checked on; a run's own by default.
+        overwrite: replace an existing file.
+        seed: seed of data that are drawn at random.
         reporter: receives messages and progress.
 
     Raises:

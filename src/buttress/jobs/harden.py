@@ -71,24 +71,24 @@ def harden(
     Args:
         network: a run's folder with the network to harden; without it one is trained by standard training.
         out: a new folder: a run each for original, base and hardened, and report/ with the comparison.
-        architecture: of the network, where it is trained here.
+        architecture: the network, where it is trained here.
         source: the data.
-        threat: what the network is hardened against; for every attack and defence that names no threat itself.
-        base: the base defence; adversarial training with PGD unless given.
-        layers: the layers to regularise; those that the audit names unless given.
-        eta: cut-off of the most vulnerable layers in standard deviations; at the widest gap unless given.
+        threat: what the network is hardened against, for every attack and defence without a threat of its own.
+        base: the base defence; adversarial training with PGD by default.
+        layers: the layers to regularise; by default those that the audit names.
+        eta: cut-off of the most vulnerable layers in standard deviations; by default at the widest gap.
         gamma: weight of the regularisation.
-        measure: of displacement in training; centred cannot be fooled by a constant, relative_error is the paper's.
+        measure: displacement measure of training: centred, which a constant cannot fool, or the paper's relative_error.
         warmup: epochs over which gamma rises from 0.
-        training: how long and how, for every network that is trained here; monitors watch base and hardened alone.
-        attacks: of the audits; PGD-20 and FGSM unless given.
-        inputs: at most so many test inputs in the audits.
-        seed: of everything that is drawn.
-        precision: of the attacks' search in the audits.
+        training: how long and how, for every network that is trained here; monitors observe base and hardened only.
+        attacks: attacks of the audits; PGD-20 and FGSM by default.
+        inputs: the largest number of test inputs in the audits.
+        seed: seed of all random draws.
+        precision: precision of the attacks' search in the audits.
         audit_batch: inputs computed at once in the audits.
-        resume: go on with the job in the folder.
+        resume: continue the job in the folder.
         fail_under: exit with status 3 when the hardened network's robust accuracy, in percent, is lower.
-        dry_run: say what would be done and about how long it takes, and do nothing.
+        dry_run: only print what would be done and about how long it takes.
         command: the command, for the report.
         reporter: receives messages and progress.
 

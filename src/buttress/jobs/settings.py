@@ -35,9 +35,9 @@ class Source:
 
     Args:
         data: a registered name, folder:PATH, or package.module:function; for a run's folder, its own data by default.
-        data_dir: where the original files are already; without it they are downloaded and kept.
+        data_dir: folder with the original files; without it they are downloaded and kept.
         data_args: further options of the data set, such as noise for moons.
-        limit: at most so many inputs of each split, classes in proportion.
+        limit: the largest number of inputs of each split, classes in proportion.
     """
 
     flat: ClassVar[bool] = True  # its fields are options of the job itself on the command line
@@ -70,9 +70,9 @@ class Network:
         model: a registered name, timm:NAME, package.module:function or file.py:function.
         model_args: options of the model; classes, channels and image size are taken from the data.
         normalise: standardise the inputs inside the model with the statistics of the training images.
-        weights: a .safetensors file or a state dict of torch to start from.
+        weights: a .safetensors file or a torch state dict to start from.
         output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
-        activation: a smooth one in the place of every ReLU: elu, gelu, silu or softplus.
+        activation: replaces every ReLU by a smooth activation: elu, gelu, silu or softplus.
         stem_stride: stride of the first convolution.
     """
 

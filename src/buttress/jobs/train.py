@@ -35,12 +35,12 @@ def train(
         out: the run's folder, new or empty: weights, logs, checkpoints.
         source: the data.
         architecture: the network.
-        defence: the training method; standard unless given.
-        threat: what the network is trained against; for every attack and defence that names no threat itself.
+        defence: the training method; standard by default.
+        threat: what the network is trained against, for every attack and defence without a threat of its own.
         training: how long and how.
-        seed: of everything that is drawn.
-        resume: go on with the run in the folder.
-        dry_run: say what would be done and about how long it takes, and do nothing.
+        seed: seed of all random draws.
+        resume: continue the run in the folder.
+        dry_run: only print what would be done and about how long it takes.
         reporter: receives messages and progress.
 
     Raises:

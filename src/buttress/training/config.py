@@ -31,14 +31,14 @@ class TrainingConfig:
         epochs: passes over the training data.
         batch_size: inputs per step, over all devices.
         optimiser: how weights are updated.
-        schedule: of the learning rate.
-        clip: largest L2 norm of the gradient.
-        average: of the weights, which is then what is validated and kept: a moving average's decay per step, or EMA,
-            SWA or FAWA with options of their own.
-        monitors: that watch the training, and may stop it; a run that one has stopped is finished.
+        schedule: the learning rate's schedule.
+        clip: the largest L2 norm of the gradient.
+        average: an average of the weights, which is then validated and kept: a moving average's decay per step, or
+            ema, swa or fawa with options of their own.
+        monitors: monitors that observe the training and may stop it; a run that one has stopped is finished.
         train_precision: 32-true, bf16-mixed (passes, crafting included, in bf16 where that is safe) or 64-true.
-        search_precision: of crafting alone: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); that of
-            train_precision unless given.
+        search_precision: precision of crafting: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); by
+            default that of train_precision.
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
         devices: processes; with more than one, start the command with torchrun.
         keep: best (by robust accuracy on the validation split) or last.
