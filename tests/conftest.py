@@ -18,8 +18,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    line = "representatives(parameter=values): the cases that run without --full"
-    config.addinivalue_line("markers", line)
+    for line in ("representatives(parameter=values): the cases that run without --full", "full: runs with --full only"):
+        config.addinivalue_line("markers", line)
     settings.load_profile("full" if config.getoption("full") else "fast")
 
 
@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(config, items):
     represented = {_function(item) for item in items if _is_representative(item)}
     kept, left_out = [], []
     for item in items:
-        (kept if _is_representative(item) or _function(item) not in represented else left_out).append(item)
+        chosen = _is_representative(item) or _function(item) not in represented
+        (kept if chosen and not item.get_closest_marker("full") else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
 

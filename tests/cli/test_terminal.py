@@ -50,7 +50,7 @@ def test_nobody_is_shown_a_bar_in_a_pipe(done, tmp_path, monkeypatch):
     done(["train", "run", *TRAIN, "--epochs", "1"])  # fails when anything is on standard error
 
 
-@pytest.mark.representatives(number=[signal.SIGINT])
+@pytest.mark.full  # as tests/training/test_kill.py, once more under a terminal
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_run_and_resuming_gives_the_same_weights(tmp_path, number, run, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -35,6 +35,7 @@ def pair(request, nets):
     return model, request.param(copy.deepcopy(model), x), x
 
 
+@pytest.mark.representatives(precision=["fp32", "twin"])
 @pytest.mark.parametrize("search", ["full", "first"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin", "auto"])
 def test_attacks_find_what_they_find_on_the_network_itself(pair, precision, search):

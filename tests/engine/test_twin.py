@@ -371,6 +371,7 @@ class Particular(nn.Module):
         return self.head(self.second(h).flatten(1))
 
 
+@pytest.mark.representatives(search=["first"])
 @pytest.mark.parametrize("search", ["full", "first"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "folded", "twin", "auto"])
 @pytest.mark.parametrize("check", [views_gradient, contiguous, packed])

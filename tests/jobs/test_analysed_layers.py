@@ -76,6 +76,7 @@ def _here(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_here")
+@pytest.mark.representatives(name=["sines", "shift"])
 @pytest.mark.parametrize("name", LINES)
 def test_the_usual_audit_goes_on_and_says_what_it_looks_at(tmp_path, name):
     heard = Heard()

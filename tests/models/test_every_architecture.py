@@ -117,6 +117,7 @@ def test_adversarial_training_stopped_and_resumed_is_as_if_never_stopped(name, t
     assert not same(whole, make(name))
 
 
+@pytest.mark.representatives(name=["cifs-cnn", "cnn", "lt-node", "odenet", "resnet18", "snode", "vit", "zerosnet"])
 @every_model
 def test_verdicts_are_the_same_with_a_twin(name, trained):
     """Or it has none, which is told by the precision."""
@@ -132,7 +133,7 @@ def test_verdicts_are_the_same_with_a_twin(name, trained):
         assert pgd(name).threat.contains(found.x_adv, x).all()
 
 
-@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "mlp", "resnet18", "vit"])
+@pytest.mark.representatives(name=["lt-node", "mlp", "vit"])
 @every_model
 def test_it_is_audited(name, trained):
     model, kinds = trained(name)[0], ["robustness", "masking"]

@@ -25,7 +25,7 @@ NOT_EXPORTED = {
     "self-gradient": "its forward pass takes a gradient (torch.autograd.grad), which could not be traced",
 }
 NAMES = models.names()
-REPRESENTATIVES = ["cnn", "lt-node", "mlp", "odenet", "resnet18", "vit"]
+REPRESENTATIVES = ["cnn", "lt-node", "resnet18"]
 
 
 def make(name):

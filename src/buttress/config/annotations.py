@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -34,7 +35,8 @@ class Parameter:
     positional: bool = False
 
 
-def parameters(kind: Callable[..., Any]) -> dict[str, Parameter]:
+@functools.cache
+def parameters(kind: Callable[..., Any]) -> Mapping[str, Parameter]:
     """The parameters of a class or a function by name; those behind ``**`` are those of the class above."""
     result: dict[str, Parameter] = {}
     factories = {f.name: f.default_factory for f in fields(kind)} if is_dataclass(kind) else {}

@@ -29,7 +29,7 @@ class Spec:
     kind: Callable[..., Any]
     path: OptionPath
     options: dict[str, Any]
-    known: dict[str, Parameter]
+    known: Mapping[str, Parameter]
     owner: Spec | None = None
 
     def parameter(self, name: str) -> Parameter:

@@ -83,6 +83,7 @@ def case(nets):
 SMALL = {"steps": 8, "queries": 25}
 
 
+@pytest.mark.representatives(version=["standard"])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.1), ("l1", 0.35)])
 @pytest.mark.parametrize("version", ["standard", "plus"])
 def test_each_part_takes_over_what_stood_so_far(case, norm, eps, version):

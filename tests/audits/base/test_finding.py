@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buttress.attacks.gradient.pgd import PGD
@@ -28,6 +28,7 @@ FINDINGS = st.builds(
 )
 
 
+@settings(max_examples=settings.default.max_examples * 2 // 5)
 @given(networks=st.dictionaries(st.text(max_size=5), st.lists(FINDINGS, max_size=2), max_size=2))
 def test_findings_come_back(networks, tmp_path_factory):
     path = tmp_path_factory.mktemp("findings") / "findings.json"
