@@ -7,6 +7,8 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from buttress import registry
+
 torch.set_num_threads(1)
 
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True)
@@ -61,6 +63,18 @@ def _settings():
         torch.is_inference_mode_enabled(),
         torch.are_deterministic_algorithms_enabled(),
     )
+
+
+@pytest.fixture(autouse=True)
+def _registries_forget_what_a_test_registers():
+    """Members of a user's own, such as those of a file that a test writes, are not there for other tests."""
+    before = {role: set(registry.ROLES[role]._members) for role in registry.ROLES}
+    yield
+    for role, names in before.items():
+        members = registry.ROLES[role]._members
+        for name in members.keys() - names:
+            if not members[name].__module__.startswith("buttress."):
+                del members[name]
 
 
 @pytest.fixture(autouse=True)

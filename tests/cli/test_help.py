@@ -56,7 +56,7 @@ def test_options_come_from_the_source():
     options = {option.name: option for option in job_options("train")}
     assert (options["out"].positional, options["out"].required) == (True, True)
     assert (options["threat.eps"].kind.value, options["threat.eps"].default) == ("X", "8/255")
-    meaning = "What the network is trained against; for every attack and defence that names no threat itself"
+    meaning = "What the network is trained against, for every attack and defence without a threat of its own"
     assert options["threat.eps"].group == meaning
     assert options["limit"].kind.value == "N"
     assert options["schedule.name"].default == "cosine"
