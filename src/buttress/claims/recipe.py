@@ -129,8 +129,10 @@ def merge(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result = copy.deepcopy(dict(tree))
     for key, value in changes.items():
         before = result.get(key)
-        both = isinstance(before, dict) and isinstance(value, Mapping)
-        result[key] = merge(before, value) if both else copy.deepcopy(value)  # type: ignore[arg-type]  # both are mappings
+        if isinstance(before, dict) and isinstance(value, Mapping):
+            result[key] = merge(before, value)
+        else:
+            result[key] = copy.deepcopy(value)
     return result
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from torch import nn
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
+from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
 from buttress.random import derive, seed_torch
 from buttress.training.config import TrainingConfig, training_config
@@ -25,9 +26,6 @@ from buttress.training.monitoring import check_monitors
 from buttress.training.run_folder import open_run, release_run, write_run
 from buttress.training.run_settings import run_settings
 from buttress.training.signals import record_signals, stop_at_signal
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def fit(
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)
     recorded = run_settings(model, data, defence, config, seed)
-    fabric = _fabric(config)
+    fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = own is not None and open_run(own, recorded, resume)
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
@@ -117,21 +115,6 @@ def fit(
         write_run(own, model, loop.averaging.weights(), about, loop.history)
         defence.save(own)
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)
-
-
-def _fabric(config: TrainingConfig) -> Fabric:
-    """Lightning Fabric as the config wants it, with all its processes."""
-    from lightning_fabric import Fabric
-
-    accelerator, devices, precision = config.accelerator, config.devices, config.train_precision
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=precision)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # Fabric refuses in all of these
-        settings = f"accelerator {accelerator!r}, devices {devices}, precision {precision!r}"
-        raise UserError(f"{settings} cannot be had: {' '.join(str(error).split())}") from None
-    if devices > 1:
-        fabric.launch()
-    return fabric
 
 
 def _keep_cost(folder: Path, loop: Loop, preparing: float, inputs: int) -> None:

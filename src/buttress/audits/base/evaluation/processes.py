@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
 
 Result = TypeVar("Result")
@@ -25,16 +26,7 @@ def start(accelerator: str = "cpu", devices: int = 1) -> torch.device:
     """
     if (accelerator, devices) == ("cpu", 1):
         return torch.device("cpu")
-    from lightning_fabric import Fabric
-
-    try:
-        fabric = Fabric(accelerator=accelerator, devices=devices)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # Fabric refuses in all of these
-        requested = f"accelerator {accelerator!r}, devices {devices}"
-        raise UserError(f"{requested} cannot be had: {' '.join(str(error).split())}") from None
-    if devices > 1:
-        fabric.launch()
-    return fabric.device
+    return start_fabric(accelerator, devices).device
 
 
 def rank_and_count() -> tuple[int, int]:
