@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ def _mix(z: Tensor) -> Tensor:
 
 def derive(seed: int, *path: int | str) -> int:
     """A seed in [0, 2**63) that depends on ``seed`` and on the place of its use: ``derive(seed, "data", 3)``."""
-    z = torch.tensor(seed & ((1 << 63) - 1), dtype=torch.int64)
+    z = torch.tensor(seed & ((1 << 63) - 1), dtype=torch.int64, device="cpu")
     for part in path:
         number = zlib.crc32(part.encode()) if isinstance(part, str) else part & ((1 << 63) - 1)
         z = _mix((z + 1) * _GOLDEN + number)  # 0 is a fixed point of the mixing
@@ -38,19 +39,47 @@ def derive(seed: int, *path: int | str) -> int:
 
 def generator(seed: int, *path: int | str) -> torch.Generator:
     """A CPU generator of its own for one purpose, seeded by `derive`."""
-    return torch.Generator().manual_seed(derive(seed, *path))
+    return torch.Generator("cpu").manual_seed(derive(seed, *path))
 
 
-def seed_torch(seed: int) -> None:
-    """Seed torch's own generators, those that a network's dropout draws from.
+def seed_torch(seed: int, device: torch.device | None = None) -> None:
+    """Seed torch's own generators, those that a network's dropout draws from: the CPU's, and that of ``device``.
 
-    Where there is no accelerator `torch.manual_seed` would keep a stack trace for each kind that it knows, at every
-    call and for good, in case that one appears.
+    Not `torch.manual_seed`, which seeds every accelerator of the machine, also for a computation on the CPU; and which
+    keeps, where there is none, a stack trace for each kind that it knows, at every call and for good.
     """
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device is not None and device.type not in ("cpu", "meta"):
+        module = torch.get_device_module(device)
+        if device.index is None or device.type == "mps":
+            module.manual_seed(seed)
+        else:
+            with torch.accelerator.device_index(device.index):
+                module.manual_seed(seed)
+
+
+@contextmanager
+def own_draws(seed: int, devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Draw from torch's own generators after `seed_torch`; their states at the start come back at the end.
+
+    Args:
+        seed: of the CPU's generator and those of the devices.
+        devices: accelerators that may draw meanwhile; the CPU always may.
+    """
+    accelerators = [device for device in devices if device.type not in ("cpu", "meta")]
+    modules = [torch.get_device_module(device) for device in accelerators]
+    where = [() if device.type == "mps" else (device,) for device in accelerators]  # mps has one device, and no name
+    states = [module.get_rng_state(*place) for module, place in zip(modules, where, strict=True)]
+    cpu = torch.default_generator.get_state()
+    try:
+        seed_torch(seed)
+        for device in accelerators:
+            seed_torch(seed, device)
+        yield
+    finally:
+        torch.default_generator.set_state(cpu)
+        for module, place, state in zip(modules, where, states, strict=True):
+            module.set_rng_state(state, *place)
 
 
 class Random:

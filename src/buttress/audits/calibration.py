@@ -20,6 +20,7 @@ from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
@@ -162,7 +163,7 @@ def _uncertainty(subject: Subject, x: Tensor) -> dict[str, Tensor]:
     # The network itself is preserved: its flags are those of what is inside of the wrappers' copies.
     with preserved(subject.model, "eval", subject.seed, x.device), torch.no_grad():
         for part in torch.split(x, subject.batch_size):
-            values = module(part)
+            values = call_model(module, part)
             if not isinstance(values, dict) or any(getattr(v, "shape", None) != (len(part),) for v in values.values()):
                 raise UserError(
                     "a network's uncertainty(x) must return a dict of tensors with one number for each input"

@@ -21,6 +21,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.correlation import pearson, spearman
+from buttress.model_call import call_model
 from buttress.registry import audit
 from buttress.threat import budget_text
 from buttress.validation import one_of
@@ -175,12 +176,12 @@ class _Features:
         model, task = self._subject.model, self._subject.task
         if self._head is None:
             with capture(model, [str(self._layer)]) as values:
-                logits = task.read(model(x))
+                logits = task.read(call_model(model, x))
             return logits, values[str(self._layer)]
         inputs: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
         try:
-            logits = task.read(model(x))
+            logits = task.read(call_model(model, x))
         finally:
             hook.remove()
         return logits, inputs[-1]

@@ -15,6 +15,7 @@ from buttress.audits.base.subject import Audit, Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
+from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import optional_method
 from buttress.registry import audit
 
@@ -56,7 +57,7 @@ class EndTime(Audit):
         with preserved(subject.model, "eval", subject.seed, subject.x.device), torch.no_grad():
             parts = (torch.split(values, subject.batch_size) for values in (subject.x, subject.y))
             for x, y in zip(*parts, strict=True):
-                outputs = module(x)
+                outputs = call_model(module, x)
                 logs = outputs["log_probabilities"]
                 likelihoods.append(-logs.double().gather(2, y.long().expand(len(times), -1)[:, :, None]).squeeze(2))
                 correct.append(logs.argmax(2) == y)

@@ -16,6 +16,7 @@ from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import classification
@@ -41,7 +42,7 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
     hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
         with preserved(model, "eval", 0, first.device), torch.no_grad():
-            logits = classification.read(model(x.to(first)))
+            logits = classification.read(call_model(model, x.to(first)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -205,4 +206,4 @@ def _spread(model: nn.Module, split: Split) -> float:
     first = next(model.parameters())
     x = split.take(torch.arange(min(256, len(split))))[0].to(first)
     with preserved(model, "eval", 0, first.device), torch.no_grad():
-        return float(classification.read(model(x)).std())
+        return float(classification.read(call_model(model, x)).std())

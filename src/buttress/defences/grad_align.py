@@ -16,6 +16,7 @@ from buttress.defences.base.defence import Batch, Cost, Loss, StepContext
 from buttress.engine.oracle import Oracle
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import Random
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat, check_threat
@@ -96,7 +97,7 @@ class GradAlign(CraftingDefence):
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
         with preserved(model, "train", context.seed, x_noisy.device):
             x_noisy = x_noisy.requires_grad_()
-            value = F.cross_entropy(context.task.read(model(x_noisy)), y, reduction="sum")
+            value = F.cross_entropy(context.task.read(call_model(model, x_noisy)), y, reduction="sum")
             return torch.autograd.grad(value, x_noisy, create_graph=True)[0]
 
 

@@ -13,6 +13,7 @@ from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepC
 from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, number, positive
@@ -102,7 +103,7 @@ class InstanceEps(CraftingDefence):
         robust = step.context.passes["adversarial"].logits.detach().argmax(1) == y
         more = step.context.craft(self._attack, scale=(self.shares[places] + self.gamma).to(step.batch.x.device))
         with preserved(step.model, "eval", step.context.seed, more.device), torch.no_grad():
-            robust_at_more = step.context.task.read(step.model(more)).argmax(1) == y
+            robust_at_more = step.context.task.read(call_model(step.model, more)).argmax(1) == y
         direction = torch.where(robust_at_more, 1.0, torch.where(robust, 0.0, -1.0)).to(self.shares)
         new_shares = self.shares[places] + self.smoothing * self.gamma * direction
         shares = self.shares.clone()

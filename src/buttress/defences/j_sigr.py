@@ -17,6 +17,7 @@ from buttress.defences.base.memory import Rows
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.saliency import Fill, check_images, check_window, log_probability, occlusion, windows
+from buttress.model_call import call_model
 from buttress.random import Random
 from buttress.registry import defence
 from buttress.validation import not_negative, number, one_of, share, whole
@@ -158,7 +159,7 @@ class JSIGR(Defence):
         with preserved(model, "eval", context.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
             clean = batch.x.detach().to(torch.promote_types(batch.x.dtype, torch.float32))
             x = clean.clone().requires_grad_()
-            logits = context.task.read(model(x))
+            logits = context.task.read(call_model(model, x))
             if self.jacobian:
                 norm = jacobian_norm(logits, x, self.projections, context.random.fork("projections")).mean()
                 value, logs["jacobian"] = value + self.jacobian * norm, norm.detach()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.models.blocks.noisy import add_noise, is_noisy
-from buttress.random import derive, seed_torch
+from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.validation import not_negative
 
@@ -52,7 +51,5 @@ class SelfEnsemble(Defence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
-        device = batch.x.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            seed_torch(derive(context.seed, "noise"))
+        with own_draws(derive(context.seed, "noise"), {batch.x.device}):
             return Loss(F.cross_entropy(context.clean(batch.x), batch.y))

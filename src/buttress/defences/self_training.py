@@ -19,6 +19,7 @@ from buttress.defences.base.pretraining import pretrain
 from buttress.defences.trades import TRADES
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
@@ -123,7 +124,7 @@ def predicted(model: nn.Module, split: Split) -> Tensor:
     """(N,) int64, on the CPU: the classes that a model, in eval mode, gives the inputs of a split."""
     like = next(model.parameters())
     with preserved(model, "eval", 0, like.device), torch.no_grad():
-        return torch.cat([model(x.to(like)).argmax(1).cpu() for x, _ in split])
+        return torch.cat([call_model(model, x.to(like)).argmax(1).cpu() for x, _ in split])
 
 
 def read_inputs(file: Path) -> Tensor:

@@ -17,6 +17,7 @@ from buttress.engine.ledger import Stage as Stage
 from buttress.engine.runner import Precision, Runner
 from buttress.engine.twin import out_of_memory
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.threat import per_row
 
 # Of the output (M, C) for some inputs: values (M,), and slopes (M, C) to be led back to the inputs.
@@ -125,10 +126,11 @@ class Oracle:
         """
         while True:
             used = precision or self.runner.precision
-            forward = self.runner.model if used == "fp32" else partial(self.runner.run, precision=used)
+            model = self.runner.model
+            forward = partial(call_model, model) if used == "fp32" else partial(self.runner.run, precision=used)
             try:
                 with torch.set_grad_enabled(ends is not None):
-                    start = x if ends is None else x.detach().clone().requires_grad_()
+                    start = x if ends is None else x.detach().requires_grad_()
                     output = self.task.read(forward(start))
                 if not self._checked:
                     self._check(output, rows)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from buttress import losses, tasks
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import AttackResult
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.fingerprint import plain
@@ -59,6 +60,7 @@ class Perturbation(ABC):
             random: this batch's draws.
         """
 
+    @in_usual_state
     def __call__(
         self,
         model: Model,
@@ -121,6 +123,7 @@ class Perturbation(ABC):
         stages = tuple(oracle.stages.values())
         return AttackResult(x_adv, success, loss, distance, oracle.forwards, oracle.backwards, used, stages)
 
+    @in_usual_state
     def craft(
         self,
         model: Model,

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from buttress.engine.ambient_state import usual_state
 from buttress.errors import UserError
-from buttress.random import derive, seed_torch
+from buttress.random import derive, own_draws
 
 Model = Callable[[Tensor], Any]  # a module, or for attacks without gradients any callable
 Mode = Literal["eval", "train"]
@@ -18,20 +19,23 @@ Mode = Literal["eval", "train"]
 
 @contextmanager
 def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iterator[None]:
-    """Put ``model`` into ``mode`` with gradients on and the global random state seeded; undo all of it at the end.
+    """Put ``model`` into ``mode`` with torch in its usual state and its random state seeded; undo all of it at the end.
 
-    Restored: the training flag of every submodule, every buffer (its object and its values) and torch's global random
-    state. Parameters are not written to, so ``requires_grad`` and ``.grad`` need no care here.
+    Restored: the training flag of every submodule, every buffer (its object and its values), torch's global random
+    state, of the model's devices too, and what the caller has switched on (see `usual_state`). Parameters are not
+    written to, so ``requires_grad`` and ``.grad`` need no care here. Programs whose mode cannot be switched (exported
+    or frozen ones) are used as they were made.
 
     Raises:
-        UserError: when the model was made under ``torch.inference_mode`` and so cannot give gradients.
+        UserError: when the model was made under ``torch.inference_mode`` and so cannot give gradients; in mode "train"
+            for a program whose mode cannot be switched.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     for module in modules:
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_inference():
                 raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
-    flags = [module.training for module in modules]
+    flags = [(module, module.training) for module in modules if hasattr(module, "training")]
     owned = [set(module._buffers.keys()) for module in modules]  # scripted modules list keys, and do not iterate
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -39,19 +43,18 @@ def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iter
         for name, buffer in module._buffers.items()
         if buffer is not None and not buffer.is_inference()
     ]
-    with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        seed_torch(derive(seed, "model"))
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), None)
+    devices = {device, *(parameter.device for parameter in parameters)}
+    with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:
-            if isinstance(model, nn.Module) and any(flag != (mode == "train") for flag in flags):
-                model.train(mode == "train")
+            if isinstance(model, nn.Module):
+                _switch(model, mode)
             yield
         finally:
-            for module, flag, names in zip(modules, flags, owned, strict=True):
+            for module, flag in flags:
                 module.training = flag
+            for module, names in zip(modules, owned, strict=True):
                 for name in set(module._buffers.keys()) - names:  # what a forward pass registered
                     del module._buffers[name]
             for module, name, buffer, value in buffers:
@@ -59,3 +62,49 @@ def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iter
                 # BatchNorm itself writes without counting versions, so there is no telling whether one changed.
                 buffer.data.copy_(value)
                 module._buffers[name] = buffer
+
+
+def in_train_mode(model: object) -> bool:
+    """Whether the model, or a part of it whose mode can be switched, is in train mode."""
+    if not isinstance(model, nn.Module) or _fixed(model):
+        return False
+    return model.training or any(in_train_mode(child) for child in model.children())
+
+
+def _fixed(module: nn.Module) -> bool:
+    """Whether it is a program with one mode: a frozen one has no flag, an exported one has methods that refuse."""
+    return not hasattr(module, "training") or "train" in vars(module)
+
+
+def _switch(module: nn.Module, mode: Mode) -> None:
+    """Put a module into the mode; where a program of one mode is a part of it, all else."""
+    if all(part.training == (mode == "train") for part in module.modules() if not _fixed(part)):
+        return
+    if not any(_fixed(part) for part in module.modules()):
+        module.train(mode == "train")
+        return
+    if _fixed(module):
+        if mode == "train":
+            raise UserError(
+                f"{type(module).__name__} is a program that was exported or frozen, so it cannot be put into train "
+                "mode: give the network that it was made of"
+            )
+        return
+    module.training = mode == "train"
+    for child in module.children():
+        _switch(child, mode)
+
+
+@contextmanager
+def _without_cudnn(modules: list[nn.Module], mode: Mode, devices: set[torch.device]) -> Iterator[None]:
+    """For recurrent layers in eval mode: cuDNN refuses their backward pass there, torch's own kernels give it."""
+    cudnn: Any = torch.backends.cudnn
+    if mode == "train" or all(d.type != "cuda" for d in devices) or not any(isinstance(m, nn.RNNBase) for m in modules):
+        yield
+        return
+    before = cudnn.enabled
+    cudnn.enabled = False
+    try:
+        yield
+    finally:
+        cudnn.enabled = before

@@ -10,9 +10,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.engine.preserved_model import Model
+from buttress.engine.preserved_model import Model, in_train_mode
 from buttress.engine.twin import Compiled, NoTwinError, Twin, one_line, out_of_memory
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.tasks import Task
 
 Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
@@ -61,7 +62,7 @@ class Runner:
     @property
     def trains(self) -> bool:
         """Whether the model, or a part of it, is in train mode."""
-        return isinstance(self.model, nn.Module) and any(module.training for module in self.model.modules())
+        return in_train_mode(self.model)
 
     def mean(self, draws: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """Of several passes: the outputs as the task takes means, and the mean of whatever came with them."""
@@ -76,11 +77,11 @@ class Runner:
         used = "fp32" if x.dtype != torch.float32 else self.used(precision)
         self.precision = used if self.precision == precision else self.precision  # what ran is reported
         if used != "bf16":
-            return self.model(x)
+            return call_model(self.model, x)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             if x.dim() == 4 and self._channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
-            return self.model(x)
+            return call_model(self.model, x)
 
     def relax(self, error: Exception, precision: Precision) -> bool:
         """Give up what a network may not support, after ``error``: channels last, the copy, bf16, in this order.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from buttress.model_call import call_model
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _TOLERANCE = 1e-3  # of the largest output: folding moves the last bits of float32, a wrong fold moves far more
@@ -98,7 +100,7 @@ class Twin(nn.Module):
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            return self.copy(x)
+            return call_model(self.copy, x)
 
     @torch.no_grad()
     def refill(self, model: nn.Module) -> None:
@@ -230,7 +232,7 @@ def _trace(model: nn.Module, x: Tensor) -> tuple[dict[str, str], str | None, Ten
     hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if type(m) in exact]
     try:
         with torch.no_grad(), uses:
-            output = model(x)
+            output = call_model(model, x)
     finally:
         for hook in hooks:
             hook.remove()

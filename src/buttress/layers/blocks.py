@@ -11,16 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
+from buttress.model_call import call_model
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 # Of the transformer blocks of timm: what comes before, the branch, and a scale after it.
 _BRANCHES = (("norm1", "attn", "ls1"), ("norm2", "mlp", "ls2"))
 
 
+@in_usual_state
 def block_names(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None) -> list[str]:
     """The names of a network's blocks in order of execution.
 
@@ -80,6 +83,7 @@ class BlockCall:
     alone: bool
 
 
+@in_usual_state
 def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
     """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
 
@@ -118,7 +122,7 @@ def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
             handles.append(module.register_forward_pre_hook(before(name)))
             handles.append(module.register_forward_hook(after(name), with_kwargs=True))
         with preserved(model, "eval", seed, x.device), torch.no_grad():
-            model(x)
+            call_model(model, x)
     finally:
         for handle in handles:
             handle.remove()

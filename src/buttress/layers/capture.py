@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.layers.select import (
     ACTIVATIONS,
@@ -25,6 +26,7 @@ from buttress.layers.select import (
     is_learnable,
     user_module,
 )
+from buttress.model_call import call_model
 
 LayerCallback = Callable[[str, Tensor], Tensor]
 
@@ -73,6 +75,7 @@ def capture(
         yield values
 
 
+@in_usual_state
 def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activations") -> list[str]:
     """The names of the selected layers in order of execution, by one pass in eval mode that leaves no trace.
 
@@ -91,7 +94,7 @@ def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activatio
         return value
 
     with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
-        model(x)
+        call_model(model, x)
     watcher.selection.check(names, watcher.all_names)
     return names
 

@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection
+from buttress.model_call import call_model
 from buttress.tasks import Task
 
 
@@ -49,6 +51,7 @@ def crossed_by_every_path(
     return dict(zip(paths.names, paths.crossed, strict=True))
 
 
+@in_usual_state
 def trace(model: nn.Module, x: Tensor, layers: LayerSelection, *, task: Task = tasks.classification) -> Paths:
     """Read the layers' order and connections off the autograd graph of one pass in eval mode.
 
@@ -65,7 +68,7 @@ def trace(model: nn.Module, x: Tensor, layers: LayerSelection, *, task: Task = t
 
     with preserved(model, "eval", 0, x.device), watch(model, layers, note) as watcher:
         start = x.detach().clone().requires_grad_().clone()
-        end = task.read(model(start)).grad_fn
+        end = task.read(call_model(model, start)).grad_fn
     watcher.selection.check(names, watcher.all_names)
     owners: dict[Any, list[int]] = {}
     for index, node in enumerate(nodes):

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import one_of, whole
 
@@ -64,6 +66,7 @@ def filler(x: Tensor, window: int, fill: Fill = "blur") -> Tensor:
     return F.avg_pool2d(x, 2 * window + 1, stride=1, padding=window, count_include_pad=False)
 
 
+@in_usual_state
 def occlusion(
     model: nn.Module,
     x: Tensor,
@@ -129,12 +132,13 @@ def _near(size: int, side: int, stride: int, device: torch.device) -> Tensor:
 def _probability(model: nn.Module, x: Tensor, y: Tensor, task: Task, batch_size: int) -> Tensor:
     """(N,) probability of ``y``, computed in float32 or finer."""
     parts = [
-        task.read(model(part)).softmax(1).gather(1, classes[:, None]).squeeze(1)
+        task.read(call_model(model, part)).softmax(1).gather(1, classes[:, None]).squeeze(1)
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
     ]
     return torch.cat(parts)
 
 
+@in_usual_state
 def input_gradients(
     model: nn.Module, x: Tensor, y: Tensor, *, task: Task = tasks.classification, batch_size: int = 256
 ) -> Tensor:
@@ -153,7 +157,7 @@ def input_gradients(
     with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             points = part.detach().clone().requires_grad_()
-            chosen = log_probability(task.read(model(points)), classes)
+            chosen = log_probability(task.read(call_model(model, points)), classes)
             gradients.append(torch.autograd.grad(chosen.sum(), points)[0])
     return torch.cat(gradients)
 
@@ -181,6 +185,7 @@ def energy_inside(sizes: Tensor, maps: Tensor, threshold: float = 0.1) -> Tensor
     return torch.where(whole > 0, inside / torch.where(whole > 0, whole, 1), torch.nan)
 
 
+@in_usual_state
 def deletion(
     model: nn.Module,
     x: Tensor,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from buttress import registry, tasks
 from buttress.attacks import Perturbation
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -19,6 +20,7 @@ from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection
+from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
 
@@ -27,6 +29,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 __all__ = ["LayerProfile", "batches", "sustainability"]
 
 
+@in_usual_state
 def sustainability(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
@@ -85,7 +88,7 @@ def sustainability(
     table = _Table(list(paths.names), list(named), chosen, centres)
     for x, y, ids in source:
         with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, layers) as clean:
-            output = task.read(model(x))
+            output = task.read(call_model(model, x))
         if not table.sizes:
             task.check(output, y)
         table.open(clean, x)
@@ -96,7 +99,7 @@ def sustainability(
                 torch.no_grad(),
                 watch(model, layers, table.column(name, x_adv)),
             ):
-                model(x_adv)
+                call_model(model, x_adv)
             table.close(name)
     return table.profile(paths, used)
 
@@ -244,6 +247,6 @@ def _centres(
 
     for x in sample:
         with preserved(model, mode, seed, x.device), torch.no_grad(), watch(model, layers, add):
-            model(x)
+            call_model(model, x)
         add("", x)
     return {name: (total / counts[name]).float() for name, total in sums.items()}

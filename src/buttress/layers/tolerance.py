@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
@@ -22,6 +23,7 @@ from buttress.layers.profile import to_lists
 from buttress.layers.select import LayerSelection
 from buttress.layers.sustainability import batches
 from buttress.layers.tolerance_search import Rows, ToleranceSearch
+from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
 
@@ -91,6 +93,7 @@ class LayerTolerance:
         }
 
 
+@in_usual_state
 def tolerance(
     model: nn.Module,
     data: Iterable[tuple[Tensor, Tensor]],
@@ -147,10 +150,10 @@ def _batch(
     """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and success (n,)."""
     with torch.no_grad():
         with capture(model, names) as clean:
-            output = task.read(model(x))
+            output = task.read(call_model(model, x))
         task.check(output, y)
         with capture(model, names) as perturbed:
-            output_adv = task.read(model(x_adv))
+            output_adv = task.read(call_model(model, x_adv))
     wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
     rho, displacement = [], []
     for name in names:
@@ -187,7 +190,7 @@ def _tolerated(
     def output_for(value: Tensor, rows: Rows) -> Tensor:
         """The output for these inputs when the layer has this value."""
         with capture(model, [name], replace=lambda _, __: value) as called:
-            output = task.read(model(x[rows]))
+            output = task.read(call_model(model, x[rows]))
         if name not in called:
             raise _NotCalledError
         return output

@@ -17,6 +17,7 @@ from buttress import registry
 from buttress.errors import UserError
 from buttress.models.surgery import replace_activation, set_stem_stride
 from buttress.models.wrapping.normalized import Normalized
+from buttress.random import own_draws
 
 Statistic = float | Sequence[float] | Tensor | None
 
@@ -118,10 +119,8 @@ def _seeded(seed: int | None) -> Iterator[None]:
         return
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise UserError(f"seed must be a whole number from 0 to 2**63 - 1; got {seed!r}")
-    # On the CPU whatever the default device, so that a seed gives the same weights everywhere; and the CPU's generator
-    # alone, since torch.manual_seed would reseed the accelerators too.
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+    # On the CPU whatever the default device, so that a seed gives the same weights everywhere.
+    with own_draws(seed), torch.device("cpu"):
         yield
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 
 # The words PyTorch's layers use when a shape does not fit; errors of dtype, device or memory are none of these.
@@ -25,7 +26,7 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
         UserError: naming the model, the input's shape and what the model's first layer takes.
     """
     try:
-        return model(x)
+        return call_model(model, x)
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:

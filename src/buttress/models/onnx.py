@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
 from buttress.models.wrapping.wrappers import inner
@@ -195,7 +196,7 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
             return f"ONNX has no form of the operator {match[1] or match[2]}"
     gradients = _Gradients()
     with contextlib.suppress(Exception), torch.no_grad(), gradients:
-        network(x)
+        call_model(network, x)
     if gradients.computed:
         return "its forward pass takes a gradient (torch.autograd.grad), which could not be traced"
     if any("data-dependent" in str(link) for link in chain):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.registry import nearest
 from buttress.validation import whole
 
@@ -149,7 +150,7 @@ def accepts(model: nn.Module, x: Tensor) -> bool:
     x = x.to(next(model.parameters()).device)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model.eval()(x)
+            call_model(model.eval(), x)
     except (
         RuntimeError,
         ValueError,

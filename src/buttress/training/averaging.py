@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.training.validation import Validation
 from buttress.validation import number, share
 
@@ -214,7 +215,7 @@ def estimate_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> None:
             norm.reset_running_stats()
             norm.momentum = None  # torch's word for a plain mean
         for x in inputs:
-            model(x)
+            call_model(model, x)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
-from buttress.random import derive, seed_torch
+from buttress.random import derive, own_draws
 from buttress.training.config import TrainingConfig, training_config
 from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
@@ -45,6 +45,7 @@ class Trained:
     notes: list[str] = field(default_factory=list)
 
 
+@in_usual_state
 def fit(
     model: nn.Module,
     data: Dataset,
@@ -92,8 +93,7 @@ def fit(
     claimed = own is not None and open_run(own, recorded, resume)
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
-        with torch.random.fork_rng(), record_signals() as signals:
-            seed_torch(derive(seed, "prepare"))
+        with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:
             start, inputs = time.monotonic(), len(data.train)
             data = stop_at_signal(signals, partial(defence.prepare, model, data, seed))
             preparing = time.monotonic() - start
@@ -105,8 +105,7 @@ def fit(
         raise
     model.load_state_dict(loop.best if config.keep == "best" else loop.averaging.weights())
     model.eval()
-    with torch.random.fork_rng():
-        seed_torch(derive(seed, "finish"))
+    with own_draws(derive(seed, "finish"), {fabric.device}):
         defence.finish(model, data, seed)
     if own is not None:
         about = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}

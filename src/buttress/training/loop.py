@@ -128,7 +128,7 @@ class Loop:
         model, step_loss = self.step_loss.model, self.step_loss
         self.module.train()
         self.learning_rate.before_step(self.index / self.steps)
-        seed_torch(derive(self.seed, "torch", self.index))
+        seed_torch(derive(self.seed, "torch", self.index), self.device)
         context = step_loss.context = StepContext(
             model,
             batch,
@@ -184,7 +184,7 @@ class Loop:
         self._agree(self.step_loss.buffers())
         checkpoint.check_finite(self.step_loss.state_dict(), self.index)
         seed = derive(self.seed, "end of epoch", epoch)
-        seed_torch(seed)
+        seed_torch(seed, self.device)
         model, defence = self.step_loss.model, self.step_loss.defence
         if not self.watch.stopped:
             defence.end_epoch(Epoch(model, self.data, epoch + 1, self.config.epochs, seed, row))

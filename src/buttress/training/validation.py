@@ -12,6 +12,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import preserved
+from buttress.model_call import call_model
 from buttress.tasks import classification
 from buttress.training.batches import input_dtype
 
@@ -49,7 +50,7 @@ def check_outputs(model: nn.Module, split: Split, device: torch.device) -> None:
     """
     x, y, _ = (part.to(device) for part in split.take(torch.stack([split.y.argmin(), split.y.argmax()])))
     with preserved(model, "eval", 0, device), torch.no_grad():
-        classification.check(classification.read(model(x.to(input_dtype(model)))), y)
+        classification.check(classification.read(call_model(model, x.to(input_dtype(model)))), y)
 
 
 def validate(
@@ -64,7 +65,7 @@ def validate(
         x, y, ids = (part.to(device) for part in split.take(index))
         x = x.to(dtype)
         with preserved(model, "eval", seed, device), torch.no_grad():
-            clean_parts.append(~classification.is_adversarial(classification.read(model(x)), y).cpu())
+            clean_parts.append(~classification.is_adversarial(classification.read(call_model(model, x)), y).cpu())
         if attack is not None:
             robust_parts.append(~attack(model, x, y, seed=seed, ids=ids, search="first").success.cpu())
     clean, robust = torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None

@@ -27,6 +27,7 @@ from buttress.audits.base.evaluation.groups import (
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
 from buttress.data.dataset import Split
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import concatenated
 from buttress.engine.fingerprint import digest as digest
 from buttress.engine.fingerprint import digest_of
@@ -229,6 +230,7 @@ def subject(
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
 
 
+@in_usual_state
 def run(
     model: nn.Module,
     data: Data,

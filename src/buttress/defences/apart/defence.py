@@ -22,6 +22,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
+from buttress.model_call import call_model
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, number, one_of
@@ -194,7 +195,7 @@ class APART(Defence):
             return value + offsets[name]
 
         with preserved(model, self.mode, context.seed, x.device), self._seen(model, see):
-            output = context.task.read(model(points)).double()  # a saturated softmax keeps its gradient
+            output = context.task.read(call_model(model, points)).double()  # a saturated softmax keeps its gradient
             value = losses.cross_entropy(output, y).sum()
             slope, *inner = torch.autograd.grad(value, [points, *offsets.values()], materialize_grads=True)
         return slope, dict(zip(offsets, inner, strict=True))

@@ -11,6 +11,7 @@ from torch import nn
 
 from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
+from buttress.random import own_draws
 
 
 def new_network(model: nn.Module, seed: int) -> nn.Module:
@@ -28,8 +29,7 @@ def new_network(model: nn.Module, seed: int) -> nn.Module:
         rest = {key: value for key, value in spec.items() if key not in ("name", "options")}
         return create(spec["name"], seed=seed, **rest, **spec["options"]).to(like)
     network = copy.deepcopy(model).cpu()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with own_draws(seed):
         for module in network.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):

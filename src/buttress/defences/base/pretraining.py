@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.data.dataset import Split
+from buttress.model_call import call_model
 from buttress.random import derive, generator, seed_torch
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -43,7 +44,7 @@ def descend(
     optimizer = torch.optim.Adam(list(parameters), lr=lr)
     history = []
     for epoch in range(epochs):
-        seed_torch(derive(seed, "descend", epoch))
+        seed_torch(derive(seed, "descend", epoch), device)
         order = torch.randperm(len(split), generator=generator(seed, "order", epoch))
         parts = [part for part in torch.split(order, batch_size) if len(part) > 1 or len(split) == 1]
         total = 0.0
@@ -68,7 +69,7 @@ def pretrain(
     model.train()
 
     def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-        return F.cross_entropy(model(x.to(first.dtype)), y)
+        return F.cross_entropy(call_model(model, x.to(first.dtype)), y)
 
     trainable = [p for p in model.parameters() if p.requires_grad]
     descend(trainable, objective, split, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, device=first.device)

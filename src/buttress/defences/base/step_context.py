@@ -14,6 +14,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Classification, Task
@@ -173,7 +174,7 @@ class StepContext:
         network = inner(self.model)
         labelled = getattr(network, "forward_with_auxiliary", None)
         if labelled is None:
-            return self.model(x)
+            return call_model(self.model, x)
 
         def forward(*args: Any) -> Any:
             output, auxiliary = labelled(*args, self.batch.y)
@@ -185,7 +186,7 @@ class StepContext:
         own = vars(network).get("forward")
         vars(network)["forward"] = forward
         try:
-            return self.model(x)
+            return call_model(self.model, x)
         finally:
             del vars(network)["forward"]
             if own is not None:

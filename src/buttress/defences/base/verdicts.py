@@ -11,6 +11,7 @@ from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
 from buttress.defences.base.memory import ClassCounts
 from buttress.engine.preserved_model import preserved
+from buttress.model_call import call_model
 from buttress.tasks import classification
 
 
@@ -46,7 +47,7 @@ def judge(model: nn.Module, split: Split, attack: Perturbation | None, seed: int
         x, y, ids = (part.to(first.device) for part in split.take(index))
         x = x.to(first.dtype)
         with preserved(model, "eval", seed, first.device), torch.no_grad():
-            right = ~classification.is_adversarial(classification.read(model(x)), y)
+            right = ~classification.is_adversarial(classification.read(call_model(model, x)), y)
         clean.append(right.cpu())
         if attack is not None:
             right = right & ~attack(model, x, y, seed=seed, ids=ids, search="first").success

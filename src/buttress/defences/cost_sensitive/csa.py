@@ -29,6 +29,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import Random, derive
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
@@ -190,7 +191,7 @@ class CSA(Defence):
         def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
             x = x.to(first.dtype)
             x_adv = fgsm.craft(model, x, y, seed=seed, ids=ids)
-            return F.cross_entropy(model(x), y) + F.cross_entropy(model(x_adv), y)
+            return F.cross_entropy(call_model(model, x), y) + F.cross_entropy(call_model(model, x_adv), y)
 
         model.train()
         descend(

@@ -20,7 +20,8 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
-from buttress.random import derive
+from buttress.model_call import call_model
+from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, one_of
@@ -109,8 +110,7 @@ class DIAL(CraftingDefence):
             raise UserError(f"layer must be the name of one layer; {self.layer!r} is a pattern")
         with preserved(model, "eval", seed, x.device), torch.no_grad():
             _, features = self._with_features(model, model, x)
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(derive(seed, "domain head"))
+        with own_draws(derive(seed, "domain head")), torch.device("cpu"):
             head = domain_head(features.shape[1], self.head, self.batch_norm)
         self.domain_head = head.to(like)
         return data
@@ -204,7 +204,7 @@ def last_linear(model: nn.Module, x: Tensor) -> str:
     ]
     try:
         with preserved(model, "eval", 0, x.device), torch.no_grad():
-            model(x)
+            call_model(model, x)
     finally:
         for handle in handles:
             handle.remove()

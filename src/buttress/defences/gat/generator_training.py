@@ -9,7 +9,7 @@ from buttress.data.dataset import Split
 from buttress.defences.base.pretraining import descend
 from buttress.errors import UserError
 from buttress.models.blocks.style_vae import StyleVAE, divergence, reconstruction
-from buttress.random import derive, generator, seed_torch
+from buttress.random import derive, generator, own_draws
 from buttress.validation import not_negative, whole
 
 
@@ -63,8 +63,7 @@ def style_vae(
     batch_size = usual_batch(len(split)) if batch_size is None else batch_size
     random = generator(seed, "draws of the generator")
     steps, step = max(1, -(-len(split) // batch_size)), 0
-    with torch.random.fork_rng():
-        seed_torch(derive(seed, "weights of the generator"))
+    with own_draws(derive(seed, "weights of the generator"), () if device is None else {device}):
         model = StyleVAE(tuple(split.x.shape[1:]), classes, latent)
         if device is not None:
             model.to(device)

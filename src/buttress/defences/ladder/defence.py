@@ -18,6 +18,7 @@ from buttress.defences.ladder.latent_space import fit_space, some_of_each
 from buttress.defences.ladder.support_vector_machines import Attention, SVMSettings
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import norms
@@ -201,7 +202,7 @@ class LADDER(Defence):
             stored = (x_adv * 255).round().to(torch.uint8) if split.x.dtype == torch.uint8 else x_adv.float()
             read_back = stored.to(x.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(x.dtype)
             with preserved(model, "eval", seed, x.device), torch.no_grad():
-                flips.append(model(read_back).argmax(1) != model(x).argmax(1))
+                flips.append(call_model(model, read_back).argmax(1) != call_model(model, x).argmax(1))
             parts.append(stored)
             sizes.append(torch.stack([norms(read_back - x, "linf"), norms(read_back - x, "l2")], 1))
         where = self.made.device

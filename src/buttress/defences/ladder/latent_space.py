@@ -19,8 +19,9 @@ from buttress.defences.ladder.support_vector_machines import SVMSettings
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
+from buttress.model_call import call_model
 from buttress.models.blocks.decoder import Decoder
-from buttress.random import derive, generator, seed_torch
+from buttress.random import derive, generator, own_draws
 
 _INPUT = ":input"
 
@@ -59,7 +60,7 @@ class Encoder(nn.Module):
         else:
             handle = part.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            self.model(x)
+            call_model(self.model, x)
         finally:
             handle.remove()
         if not outputs or not isinstance(outputs[-1], Tensor):
@@ -151,8 +152,7 @@ def fit_decoder(
         The decoder, frozen, and the mean square error over the last epoch.
     """
     like, z, rows = next(encoder.parameters()), encoded(encoder, split), Rows(split)
-    with torch.random.fork_rng([like.device] if like.device.type == "cuda" else []):
-        seed_torch(derive(seed, "decoder"))
+    with own_draws(derive(seed, "decoder"), {like.device}):
         decoder = Decoder(z.shape[1], split.x.shape[1:], width, box).to(like)
 
         def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:

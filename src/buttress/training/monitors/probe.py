@@ -12,6 +12,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.gradient.steepest_ascent import reach
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Batch
+from buttress.model_call import call_model
 from buttress.random import Random, derive
 from buttress.tasks import classification
 from buttress.threat import Threat, norms
@@ -38,7 +39,7 @@ def mean_cosine(one: Tensor, other: Tensor) -> float:
 def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """(N, ...) the gradient of each input's loss in float64 of its logits, so that certainty does not hide it."""
     x = x.detach().requires_grad_()
-    output = classification.read(model(x)).double()
+    output = classification.read(call_model(model, x)).double()
     return torch.autograd.grad(losses.resolve(classification.loss).function(output, y).sum(), x)[0]
 
 

@@ -29,6 +29,7 @@ from buttress.audits.base.evaluation.groups import (
 from buttress.audits.base.evaluation.manifest import leave_folder, open_folder
 from buttress.audits.base.statistics import interval
 from buttress.data.dataset import Split
+from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.fingerprint import digest, plain
 from buttress.engine.oracle import Oracle, Search, Stage
@@ -99,6 +100,7 @@ class Evaluation:
         return replace(self, **sums, wrong=wrong, stages=tuple(stages.values()))
 
 
+@in_usual_state
 def evaluate(
     model: Model,
     data: Data,
