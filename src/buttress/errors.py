@@ -1,4 +1,8 @@
-"""The one exception that means: the caller can mend this."""
+"""The one exception that means: the caller can mend this; and the errors of others in one line."""
+
+import re
+
+_LONGEST = 200  # characters of an error of another library
 
 
 class UserError(ValueError):
@@ -11,3 +15,19 @@ class UserError(ValueError):
 
 class GateNotMet(UserError):  # noqa: N818  # a result, and no mistake
     """Robust accuracy is below the bound that the user set, a result that a build is to fail by."""
+
+
+class NoGradientError(UserError):
+    """A gradient was asked for, and the network gives none.
+
+    Attributes:
+        attack: what asked, an attack or a noise; None where it was something else.
+    """
+
+    attack: object | None = None
+
+
+def one_line(error: BaseException) -> str:
+    """An error of another library in one short line, without colours of the terminal."""
+    text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

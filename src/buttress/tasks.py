@@ -47,6 +47,11 @@ def _tensor(output: object, wanted: str) -> Tensor:
             f"the model must return {wanted}; it returned a {type(output).__name__}: wrap it as "
             "models.Output(model, key), or --output KEY, to pick the logits out"
         )
+    if not output.is_floating_point():
+        raise UserError(
+            f"the model must return {wanted}; it returned {str(output.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(output.shape)}: if these are numbers of classes, wrap it as models.FromLabels(model, classes)"
+        )
     return output if output.dtype == torch.float64 else output.float()
 
 

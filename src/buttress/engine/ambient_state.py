@@ -1,4 +1,4 @@
-"""What the caller has switched on in torch, laid aside while buttress computes: it changes no figure, and comes back."""
+"""What the caller has switched on in torch is laid aside while buttress computes, and comes back."""
 
 from __future__ import annotations
 

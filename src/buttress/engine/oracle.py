@@ -16,7 +16,7 @@ from buttress.engine.ledger import Search as Search
 from buttress.engine.ledger import Stage as Stage
 from buttress.engine.runner import Precision, Runner
 from buttress.engine.twin import out_of_memory
-from buttress.errors import UserError
+from buttress.errors import NoGradientError
 from buttress.model_call import call_model
 from buttress.threat import per_row
 
@@ -138,13 +138,13 @@ class Oracle:
                     return (output,)
                 values, slopes = ends(output, rows)
                 if not output.requires_grad:
-                    raise UserError(_NO_GRADIENT)
+                    raise NoGradientError(_NO_GRADIENT)
                 grads = list[Tensor]()
                 for slope in slopes:
                     more, slope = len(grads) < len(slopes) - 1, slope.to(output.dtype)
                     (grad,) = torch.autograd.grad(output, start, slope, retain_graph=more, allow_unused=True)
                     if grad is None:
-                        raise UserError(_NO_PATH)
+                        raise NoGradientError(_NO_PATH)
                     grads.append(torch.nan_to_num(grad, nan=0.0).contiguous())
                 return output.detach(), *values, *grads
             except Exception as error:

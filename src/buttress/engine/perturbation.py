@@ -22,7 +22,7 @@ from buttress.engine.oracle import Inside, Oracle, Search
 from buttress.engine.preserved_model import Mode, Model, preserved
 from buttress.engine.runner import Precision, Runner, Twins
 from buttress.engine.threat_resolution import resolved_settings
-from buttress.errors import UserError
+from buttress.errors import NoGradientError, UserError
 from buttress.random import Random, derive
 from buttress.registry import attack as registered_attacks
 from buttress.tasks import Task
@@ -227,7 +227,11 @@ class Perturbation(ABC):
         """`perturb` on inputs of our own, its result detached and put inside the threat."""
         x = oracle.x
         random = Random(derive(seed, "attack"), ids)
-        x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
+        try:
+            x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
+        except NoGradientError as error:
+            error.attack = self
+            raise
         return self.threat.project(x_adv, x) if self.threat else x_adv
 
 

@@ -49,7 +49,7 @@ def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iter
     with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:
             if isinstance(model, nn.Module):
-                _switch(model, mode)
+                switch_mode(model, mode)
             yield
         finally:
             for module, flag in flags:
@@ -76,8 +76,12 @@ def _fixed(module: nn.Module) -> bool:
     return not hasattr(module, "training") or "train" in vars(module)
 
 
-def _switch(module: nn.Module, mode: Mode) -> None:
-    """Put a module into the mode; where a program of one mode is a part of it, all else."""
+def switch_mode(module: nn.Module, mode: Mode) -> None:
+    """Put a module into the mode; where a program of one mode (an exported or frozen one) is a part of it, all else.
+
+    Raises:
+        UserError: in mode "train", for such a program.
+    """
     if all(part.training == (mode == "train") for part in module.modules() if not _fixed(part)):
         return
     if not any(_fixed(part) for part in module.modules()):
@@ -92,7 +96,7 @@ def _switch(module: nn.Module, mode: Mode) -> None:
         return
     module.training = mode == "train"
     for child in module.children():
-        _switch(child, mode)
+        switch_mode(child, mode)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import Model, in_train_mode
-from buttress.engine.twin import Compiled, NoTwinError, Twin, one_line, out_of_memory
-from buttress.errors import UserError
+from buttress.engine.twin import Compiled, NoTwinError, Twin, out_of_memory
+from buttress.errors import UserError, one_line
 from buttress.model_call import call_model
 from buttress.tasks import Task
 

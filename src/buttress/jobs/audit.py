@@ -9,16 +9,20 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+import torch
 from torch import nn
 
 from buttress import audits as audit_room
 from buttress import report
 from buttress.attacks import Attack, Perturbation
+from buttress.attacks.black_box.hopskipjump import HopSkipJump
+from buttress.attacks.black_box.square import Square
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
 from buttress.audits.base.subject import TAKES_ATTACKS
+from buttress.audits.base.without_gradients import has_gradient
 from buttress.audits.boundary import Boundary
 from buttress.audits.examples import Examples
 from buttress.audits.layers import Layers
@@ -35,13 +39,17 @@ from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.tasks import classification
 from buttress.threat import Threat
 from buttress.training import versions
+from buttress.training.batches import input_dtype
 from buttress.training.cost import read_cost
 from buttress.validation import whole
 
 # What may be in the output folder of a job that is resumed, half-written files among it.
 _OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
+
+_QUERIES = 1000  # of each attack on a network without gradients
 
 
 def usual_audits(
@@ -81,6 +89,18 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
             alone = finding.data["robust"] is None or finding.data["random"]
             proposals.append(Robustness(attacks=[attack] if alone else [first, attack], eps=[first.threat.eps]))
     return proposals
+
+
+def lacks_gradient(model: nn.Module, dataset: Dataset) -> bool:
+    """Whether the network gives no gradients, as one from ONNX or scikit-learn."""
+    x, _, _ = dataset.test.take(torch.arange(1))
+    return not has_gradient(model, x.to(input_dtype(model)), classification)
+
+
+def gradient_free_attacks(threat: Threat) -> list[Attack]:
+    """What a network without gradients is attacked with when nobody says by which attacks."""
+    square: list[Attack] = [Square(queries=_QUERIES)]
+    return square if threat.norm == "l1" else [*square, HopSkipJump(queries=_QUERIES)]
 
 
 def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -> list[Audit]:
@@ -209,7 +229,8 @@ def audit(
         source: the data; a run's own by default.
         threat: what the attacker may do, for every attack without a threat of its own; by default the threat of the
             run's training, else linf 8/255.
-        attacks: PGD-20 and FGSM by default; the first one's eps is the main budget. Each norm is scored by itself.
+        attacks: PGD-20 and FGSM by default, Square and HopSkipJump for a network without gradients; the first one's
+            eps is the main budget. Each norm is scored by itself.
         audits: by default robustness, layers (activations, else layers with weights), examples or the decision
             boundary, and masking; those without attacks of their own take the ones above. An attack that masking
             proposes is run as well, once the report on the others is written.
@@ -232,6 +253,9 @@ def audit(
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
     against = job_threat(threat, dataset, facts.get("threat"))
+    if not attacks and lacks_gradient(model, dataset):
+        attacks = gradient_free_attacks(against.threat)
+        reporter.line(f"the network gives no gradients; attacks: {', '.join(attack.label() for attack in attacks)}")
     attacks = against.resolve(attacks) if attacks else None
     remark = ""
     if audits:

@@ -22,7 +22,7 @@ from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.audit import ask, attacks_of, report_facts, usual_audits
+from buttress.jobs.audit import ask, attacks_of, lacks_gradient, report_facts, usual_audits
 from buttress.jobs.compare import headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
@@ -115,6 +115,8 @@ def harden(
     else:
         dataset, where = source.load(seed)
         original = architecture.create(dataset, seed)
+    if lacks_gradient(original, dataset):
+        raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
     training, analysed = against.resolve(training), analysed_layers(original, dataset)

@@ -12,6 +12,7 @@ from torch import nn
 from buttress import data, models, registry
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
+from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
@@ -155,7 +156,8 @@ def open_network(
     """A trained network and the data to audit it on.
 
     Args:
-        reference: a run's folder, or what ``Network.model`` may be; a registered architecture needs its weights.
+        reference: a run's folder, an ONNX file, or what ``Network.model`` may be; a registered architecture needs its
+            weights.
         network: options and weights for one that is no run's.
         source: the data; for a run, those it was trained on unless said otherwise.
         seed: of data that are drawn.
@@ -168,12 +170,19 @@ def open_network(
         dataset, where = source.load(seed, facts)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
         check_fit(model, dataset)
-        return model.eval(), dataset, {**facts, "source": where}
+        switch_mode(model, "eval")
+        return model, dataset, {**facts, "source": where}
     own = models.names()
-    if ":" not in reference and reference not in own:
+    file = reference.endswith(".onnx")
+    if ":" not in reference and reference not in own and not file:
         raise UserError(f"{reference!r} is no run's folder and no model; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     dataset, where = source.load(seed)
-    model = replace(network, model=reference).create(dataset, seed)
-    return model.eval(), dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    if file:
+        model = models.FromONNX(reference, network.output)
+        check_fit(model, dataset)
+    else:
+        model = replace(network, model=reference).create(dataset, seed)
+    switch_mode(model, "eval")
+    return model, dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}

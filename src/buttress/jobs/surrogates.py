@@ -14,6 +14,7 @@ from buttress.attacks.composed.ensemble import Ensemble
 from buttress.attacks.composed.variant import Variant
 from buttress.audits import Audit
 from buttress.data.dataset import Dataset
+from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
 from buttress.jobs.settings import Network
@@ -66,4 +67,5 @@ def _other(folder: str, dataset: Dataset, device: torch.device | str) -> nn.Modu
         check_fit(model, dataset)
     except UserError as reason:
         raise UserError(f"{folder}: {reason}") from None
-    return model.eval().to(device)
+    switch_mode(model, "eval")
+    return model.to(device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.errors import UserError
+from buttress.errors import NoGradientError
 from buttress.random import Random
 
 TensorFunction = Callable[[Tensor], Tensor]
@@ -18,13 +18,13 @@ def jacobian(function: TensorFunction, x: Tensor) -> tuple[Tensor, Tensor]:
     """(N, C) outputs of a function at N points, and (N, C, D) their Jacobians, by one reverse pass for each output.
 
     Raises:
-        UserError: where the output does not depend on the input by differentiable operations.
+        NoGradientError: where the output does not depend on the input by differentiable operations.
     """
     with torch.enable_grad():
         start = x.detach().clone().requires_grad_()
         out = function(start)
         if not out.requires_grad:
-            raise UserError("the model's output has no gradient, and its uncertainty follows from that: sample it")
+            raise NoGradientError("the model's output has no gradient, from which its uncertainty follows: sample it")
         rows = [
             torch.autograd.grad(out[:, k].sum(), start, retain_graph=True, materialize_grads=True)[0].flatten(1)
             for k in range(out.shape[1])

@@ -3,12 +3,17 @@
 from buttress.models.create import create, from_spec, names, spec_of
 from buttress.models.input_checks import describe_mismatch, forward_checked
 from buttress.models.weights import load_weights, save_weights
+from buttress.models.wrapping.black_boxes import FromLabels, FromNumpy
+from buttress.models.wrapping.from_onnx import FromONNX
 from buttress.models.wrapping.mean_ensemble import Ensemble
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 __all__ = [
     "Ensemble",
+    "FromLabels",
+    "FromNumpy",
+    "FromONNX",
     "FromProbabilities",
     "Normalized",
     "Output",

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from buttress.errors import UserError
+from buttress.errors import UserError, one_line
 from buttress.model_call import call_model
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
@@ -29,7 +29,6 @@ from buttress.validation import positive
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _OPERATOR = re.compile(r"No ONNX function found for (?:<OpOverload\(op='([\w.]+)'|(\S+?)[.,]?\s)")
-_LONGEST = 200  # characters of an error of another library
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,8 @@ def check_packages() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise UserError(
-                f"export to ONNX needs {name}, which cannot be imported ({_short(error)}): pip install 'buttress[onnx]'"
+                f"export to ONNX needs {name}, which cannot be imported ({one_line(error)}): "
+                "pip install 'buttress[onnx]'"
             ) from error
 
 
@@ -129,7 +129,8 @@ def _copied(model: nn.Module) -> nn.Module:
     try:
         network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
     except Exception as error:  # graph tensors, locks, modules that refuse
-        raise UserError(f"{_name(model)} cannot be copied, which its export to ONNX needs: {_short(error)}") from error
+        reason = one_line(error)
+        raise UserError(f"{_name(model)} cannot be copied, which its export to ONNX needs: {reason}") from error
     for block in network.modules():
         if isinstance(block, ODEBlock):
             block.adjoint = False  # which is of the backward pass alone, and hides the steps
@@ -201,7 +202,7 @@ def _reason(network: nn.Module, x: Tensor, error: BaseException) -> str:
         return "its forward pass takes a gradient (torch.autograd.grad), which could not be traced"
     if any("data-dependent" in str(link) for link in chain):
         return "values that it computes decide what it computes next, as in a solver that chooses its steps"
-    return _short(chain[-1])
+    return one_line(chain[-1])
 
 
 class _Gradients(TorchFunctionMode):
@@ -230,7 +231,7 @@ def _difference(
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         outputs = [torch.from_numpy(session.run(["logits"], {"x": batch.numpy()})[0]) for batch in batches]
     except Exception as error:  # onnxruntime's errors have no class in common
-        raise UserError(f"{_name(network)} exported to ONNX cannot be run by onnxruntime: {_short(error)}") from error
+        raise UserError(f"{_name(network)} exported to ONNX cannot be run by onnxruntime: {one_line(error)}") from error
     shapes = [(tuple(one.shape), tuple(other.shape)) for one, other in zip(outputs, expected, strict=True)]
     if any(one != other for one, other in shapes):
         raise UserError(f"{_name(network)} exported to ONNX returns the shape {shapes[0][0]}, not {shapes[0][1]}")
@@ -263,9 +264,3 @@ def _quiet() -> Iterator[None]:
 
 def _name(model: nn.Module) -> str:
     return type(inner(model)).__name__
-
-
-def _short(error: BaseException) -> str:
-    """An error of another library in one short line, without colours of the terminal."""
-    text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

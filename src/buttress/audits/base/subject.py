@@ -26,6 +26,7 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
+from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import concatenated
@@ -244,8 +245,12 @@ def run(
         data: a split of a data set, or any iterable of (x, y) batches.
         audits: what to run.
         **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
+
+    Returns:
+        A finding for each audit; of a network that gives no gradients those that can be had without (see
+        `ask_what_can_run`).
     """
     shared_subject, audits = subject(model, data, **settings), resolve_threats(list(audits))
     for audit in audits:
         audit.check(shared_subject)
-    return [audit.ask(shared_subject) for audit in audits]
+    return ask_what_can_run(audits, shared_subject)

@@ -1,0 +1,104 @@
+"""Audits of networks that give no gradients: what can run does, and what was left out is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from buttress.attacks import Perturbation
+from buttress.audits.base.finding import Finding
+from buttress.engine.preserved_model import Model, preserved
+from buttress.errors import NoGradientError
+from buttress.model_call import call_model
+from buttress.registry import audit as registered_audits
+from buttress.tasks import Task
+
+if TYPE_CHECKING:
+    from buttress.audits.base.subject import Audit, Subject
+
+HINT = "attacks that need no gradients are square, hopskipjump and boundary-attack: --attacks square hopskipjump"
+
+
+def has_gradient(model: Model, x: Tensor, task: Task) -> bool:
+    """Whether the network's output depends on its input by differentiable operations; by a pass of one input.
+
+    Args:
+        model: the network.
+        x: (N, ...) inputs that it can read.
+        task: reads its output.
+    """
+    with preserved(model, "eval", 0, x.device):
+        start = x[:1].detach().clone().requires_grad_()
+        output = task.read(call_model(model, start))
+        if not output.requires_grad:
+            return False
+        return torch.autograd.grad(output.sum(), start, allow_unused=True)[0] is not None
+
+
+def ask_what_can_run(questions: Sequence[Audit], subject: Subject) -> list[Finding]:
+    """Put each question, without the attacks that need gradients where the network gives none.
+
+    The verdict names what was left out. A question of which nothing is left is answered with a finding that says so.
+
+    Raises:
+        NoGradientError: when nothing is left of any.
+    """
+    findings, reasons = list[Finding](), list[NoGradientError]()
+    for question in questions:
+        try:
+            findings.append(_answer(question, subject))
+        except NoGradientError as reason:
+            reasons.append(reason)
+            findings.append(_left_out(question, reason))
+    if reasons and len(reasons) == len(findings):
+        raise reasons[0]
+    return findings
+
+
+def _answer(question: Audit, subject: Subject) -> Finding:
+    left_out = list[str]()
+    while True:
+        try:
+            finding = question.ask(subject)
+            break
+        except NoGradientError as reason:
+            smaller = _without(question, reason.attack)
+            if smaller is None:
+                raise
+            question = smaller
+            left_out.append(cast(Perturbation, reason.attack).label())
+    if not left_out:
+        return finding
+    verdict = f"{finding.verdict} Left out, for the network gives no gradients: {', '.join(left_out)}; {HINT}."
+    return replace(finding, verdict=verdict, data={**finding.data, "left_out": left_out})
+
+
+def _without(question: Any, attack: object) -> Audit | None:
+    """The question without the attack in its lists; None where it is in none, or nothing would be left there."""
+    members: Any = fields(question) if is_dataclass(question) and isinstance(attack, Perturbation) else ()
+    changes: dict[str, Any] = {}
+    for f in members:
+        value = getattr(question, f.name)
+        if not isinstance(value, list | tuple):
+            continue
+        rest = [one for one in value if not _same(one, attack)]
+        if not rest and value:
+            return None
+        if len(rest) < len(value):
+            changes[f.name] = rest
+    return cast("Audit", replace(question, **changes)) if changes else None
+
+
+def _same(one: object, attack: Any) -> bool:
+    """Whether it is the attack, at another budget perhaps."""
+    return isinstance(one, Perturbation) and type(one) is type(attack) and one.label() == attack.label()
+
+
+def _left_out(question: Audit, reason: NoGradientError) -> Finding:
+    name = registered_audits.name_of(question).rpartition(":")[2]
+    verdict = f"Left out, for it needs gradients, which the network does not give ({reason}); {HINT}."
+    return Finding("left-out", f"Left out: {name}", verdict, "info", {"audit": name, "reason": str(reason)})
