@@ -82,17 +82,17 @@ def switch_mode(module: nn.Module, mode: Mode) -> None:
     Raises:
         UserError: in mode "train", for such a program.
     """
-    if all(part.training == (mode == "train") for part in module.modules() if not _fixed(part)):
-        return
-    if not any(_fixed(part) for part in module.modules()):
-        module.train(mode == "train")
-        return
     if _fixed(module):
         if mode == "train":
             raise UserError(
                 f"{type(module).__name__} is a program that was exported or frozen, so it cannot be put into train "
                 "mode: give the network that it was made of"
             )
+        return
+    parts = list(module.modules())
+    if not any(map(_fixed, parts)):
+        if any(part.training != (mode == "train") for part in parts):
+            module.train(mode == "train")
         return
     module.training = mode == "train"
     for child in module.children():

@@ -60,7 +60,8 @@ def capture(
 
     Yields:
         name -> value, in order of execution, differentiable; cleared when a pass begins, so it holds the last one. As
-        long as the context is open, a value about to be overwritten in place is kept as a copy.
+        long as the context is open, a value about to be overwritten in place is kept as a copy; where gradients are
+        disabled, every value is.
 
     Raises:
         UserError: when ``model`` is no module, or a compiled or scripted one.
@@ -68,8 +69,10 @@ def capture(
     values: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:
-        values[name] = value if replace is None else replace(name, value)
-        return values[name]
+        value = value if replace is None else replace(name, value)
+        # Without a graph a copy is kept, for the network may fill the same memory again in a later pass.
+        values[name] = value if torch.is_grad_enabled() else value.clone()
+        return value
 
     with watch(model, layers, keep, values=values):
         yield values

@@ -63,7 +63,7 @@ def sustainability(
         batch_size: inputs computed at once; larger batches of ``data`` are divided.
         task: what the output is for.
         mode: of the model; in "train", BatchNorm uses the batch and keeps its buffers.
-        precision: of an attack's search; the passes that are compared run as the caller's context says, float32.
+        precision: of an attack's search; the passes that are compared run in float32.
 
     Raises:
         UserError: for no data, no perturbation, an unknown measure or a selection that matches nothing; and for what an

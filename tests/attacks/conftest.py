@@ -1,0 +1,32 @@
+"""Every registered attack and noise, small and cheap."""
+
+import dataclasses
+
+import pytest
+
+from buttress import registry
+from buttress.attacks import PGD
+from buttress.errors import UserError
+from buttress.threat import Threat
+
+_CHEAP = {"steps": 3, "queries": 6, "draws": 2, "search_steps": 2, "samples": 2, "population": 4, "targets": 2}
+
+
+@pytest.fixture(scope="session")
+def member():
+    """(name, surrogate, **settings) -> the attack or noise of this name under the first threat that it knows."""
+
+    def make(name, surrogate=None, **wanted):
+        kind = registry.attack.get(name)
+        known = {field.name for field in dataclasses.fields(kind)}
+        for threat in (Threat(norm=norm, eps=eps) for norm in ("linf", "l2", "l1") for eps in (0.3, float("inf"))):
+            settings = {"threat": threat, "box": threat.box, "surrogate": surrogate, **_CHEAP, **wanted}
+            if "attack" in known:
+                settings["attack"] = PGD(threat=threat, steps=3)
+            try:
+                return kind(**{key: value for key, value in settings.items() if key in known})
+            except UserError as reason:
+                refusal = reason
+        raise refusal
+
+    return make
