@@ -99,8 +99,10 @@ def lacks_gradient(model: nn.Module, dataset: Dataset) -> bool:
 
 def gradient_free_attacks(threat: Threat) -> list[Attack]:
     """What a network without gradients is attacked with when nobody says by which attacks."""
-    square: list[Attack] = [Square(queries=_QUERIES)]
-    return square if threat.norm == "l1" else [*square, HopSkipJump(queries=_QUERIES)]
+    chosen: list[Attack] = [Square(queries=_QUERIES)]
+    if threat.box is not None and threat.norm != "l1":  # its search for the smallest perturbation begins in the box
+        chosen.append(HopSkipJump(queries=_QUERIES))
+    return chosen
 
 
 def given_audits(questions: Sequence[Audit], attacks: Sequence[Attack] | None) -> list[Audit]:
