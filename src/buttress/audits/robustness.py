@@ -23,7 +23,7 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import Threat, budget_text
+from buttress.threat import budget_text
 from buttress.validation import number
 
 
@@ -91,7 +91,7 @@ class Robustness(Audit):
             UserError: when the attacks are of several norms or boxes, whose budgets cannot be compared.
         """
         # Not sooner: a job's threat replaces those that were left at their default.
-        for kind in ("norm", "box"):
+        for kind in ("norm", "box", "mask", "shares"):
             distinct = dict.fromkeys(getattr(attack.threat, kind) for attack in self.attacks)
             if len(distinct) > 1:
                 values = " and ".join(map(str, distinct))
@@ -117,7 +117,7 @@ class Robustness(Audit):
             "precision": subject.precision,
             "interval": INTERVAL,
             "main_eps": self.main_eps,
-            "box": subject_box(self.attacks[0].threat),
+            **{name: value for name, value in self.attacks[0].threat.facts().items() if name not in ("norm", "eps")},
             "reuse": self.reuse,
             "attacks": rows,
             "fingerprints": sorted(attack.fingerprint() for attack in self.attacks),
@@ -179,13 +179,8 @@ class Robustness(Audit):
         return (
             f"{clean['accuracy']:.1%} of {count} inputs are classified correctly; robust accuracy is "
             f"{main['accuracy']:.1%} ({main['low']:.1%} to {main['high']:.1%}) under {names} at {threat.norm} "
-            f"eps {budget_text(self.main_eps)}."
+            f"eps {budget_text(self.main_eps)}{threat.restrictions()}."
         )
-
-
-def subject_box(threat: Threat) -> list[float] | None:
-    """The box as plain data."""
-    return None if threat.box is None else list(threat.box)
 
 
 def _bit_string(rows: Tensor) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -64,9 +65,10 @@ class Free(Defence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
-        x, eps = context.batch.x, context.scale * self.threat.eps
-        self._leaf = self._rows(x).clamp(-eps, eps).requires_grad_()
-        return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf)), batch.y))
+        x = context.batch.x
+        ball = replace(self.threat, eps=context.scale * self.threat.eps, box=None)
+        self._leaf = ball.project(self._rows(x), torch.zeros_like(x)).requires_grad_()
+        return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf, x)), batch.y))
 
     def step(self, step: Step) -> None:
         """All replays of one batch."""
@@ -76,9 +78,9 @@ class Free(Defence):
             leaf, self._leaf = self._leaf, None
             if leaf is None or leaf.grad is None:
                 raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
-            eps = step.context.scale * self.threat.eps
-            delta = leaf.detach() + self.alpha * eps * leaf.grad.sign()
-            self.delta[: len(leaf)] = delta.clamp(-eps, eps)
+            ball = replace(self.threat, eps=step.context.scale * self.threat.eps, box=None)
+            delta = ball.ascend(leaf.detach(), leaf.grad, self.alpha * ball.eps)
+            self.delta[: len(leaf)] = ball.project(delta, torch.zeros_like(delta))
 
     def _rows(self, x: Tensor) -> Tensor:
         """A copy of delta's rows for this batch, zeros where there are none yet."""

@@ -23,7 +23,7 @@ class GaussianTraining(Defence):
     Cost: 1 gradient of the weights per step.
 
     Args:
-        std: standard deviations in input units, of which each noisy input draws one.
+        std: standard deviations in widths of the box, or in input units without one; each noisy input draws one.
         probability: of each input to get noise.
         box: the range (low, high) that noisy inputs are clipped to, or None for no limit.
     """
@@ -54,11 +54,9 @@ class GaussianTraining(Defence):
         """(N, ...) the step's inputs, some of them with noise."""
         random = context.random
         mask = random.uniform() < self.probability
-        std = x.new_tensor(self.std)[random.integers(len(self.std))]
-        noisy = x + per_row(std, x) * random.normal(x.shape[1:], x.dtype)
-        if self.box is not None:
-            noisy = noisy.clamp(*self.box)
-        return noisy.where(per_row(mask, x), x)
+        std, place = x.new_tensor(self.std)[random.integers(len(self.std))], Threat(eps=math.inf, box=self.box)
+        noisy = x + per_row(std, x) * place.widths(x) * random.normal(x.shape[1:], x.dtype)
+        return place.clip(noisy, x).where(per_row(mask, x), x)
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""

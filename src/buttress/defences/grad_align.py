@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +53,9 @@ class GradAlign(CraftingDefence):
 
     Args:
         threat: what the model is trained against; linf only.
-        lam: weight of the misalignment; unless given the authors' rule for CIFAR-10, 0.02 * 10 ** (255 eps / 8), up to
-            16/255, where it is 2. Beyond, nothing was published and the rule explodes: 0.2, its value at 8/255, is
-            taken, since 2 is too large already at eps 0.2 on 8x8 digits.
+        lam: weight of the misalignment; unless given the authors' rule for CIFAR-10, 0.02 * 10 ** (255 eps / 8) with
+            eps in widths of the box, up to 16/255, where it is 2. Beyond, nothing was published and the rule
+            explodes: 0.2, its value at 8/255, is taken, since 2 is too large already at eps 0.2 on 8x8 digits.
     """
 
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
@@ -80,15 +80,16 @@ class GradAlign(CraftingDefence):
         """Of the misalignment: ``lam``, or the rule's value."""
         if self.lam is not None:
             return self.lam
-        return 0.02 * 10 ** (self.threat.eps * 255 / 8) if self.threat.eps <= _LARGEST else 0.2
+        eps = self.threat.eps / self.threat.unit
+        return 0.02 * 10 ** (eps * 255 / 8) if eps <= _LARGEST else 0.2
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
         x, eps = context.batch.x, context.scale * self.threat.eps
         first = context.craft(self._slope, mode="train")
-        eta = eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1)
+        eta = self.threat.shared(eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1))
         penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
-        ball = Threat(eps=eps, box=self.threat.box)
+        ball = replace(self.threat, eps=eps)
         x_adv = ball.project(ball.ascend(x, first, eps), x)
         value = F.cross_entropy(context.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})

@@ -7,6 +7,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from buttress.box import Box, Ends
 from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import Mode, Model
 from buttress.engine.runner import Precision
@@ -34,7 +35,7 @@ def check_call(search: Search, mode: Mode, precision: Precision, batch_size: int
         raise UserError(f'mode="train" computes with the batch\'s own statistics: fp32 or bf16; got {precision!r}')
 
 
-def check_inputs(model: Model, x: Tensor, y: Tensor, box: tuple[float, float] | None) -> None:
+def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
     """Refuse inputs and labels of the wrong kind, and a model that does not fit them.
 
     Raises:
@@ -53,17 +54,16 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: tuple[float, float] | 
         bad = int((~torch.isfinite(x.flatten(1))).any(1).sum())
         raise UserError(f"inputs must be finite; {bad} of {len(x)} hold NaN or infinity")
     low, high = (float(v) for v in torch.aminmax(x.detach())) if x.numel() else (0.0, 0.0)
-    if box is not None and (low < _round(box[0], x.dtype) or high > _round(box[1], x.dtype)):
+    limits = Box.read(box)
+    if limits is not None and limits.uniform and not limits.holds(x):
         raise UserError(
-            f"inputs must lie in the box {list(box)}; got {low:.4g} to {high:.4g}: if the loader normalises, take "
+            f"inputs must lie in the box {limits.plain()}; got {low:.4g} to {high:.4g}: if the loader normalises, take "
             "that out and wrap the model as models.Normalized(model, mean, std); for other data, set the box"
         )
+    if limits is not None and not limits.uniform:
+        limits.check(x)
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if weights is not None and weights.device != x.device:
         raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
     if weights is not None and weights.dtype != x.dtype and weights.dtype in (torch.float32, torch.float64):
         raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
-
-
-def _round(value: float, dtype: torch.dtype) -> float:
-    return float(torch.tensor(value, dtype=dtype))

@@ -106,6 +106,8 @@ class Perturbation(ABC):
         check_call(search, mode, precision, batch_size)
         attack = self.within()
         check_inputs(model, x, y, attack._box())
+        if attack.threat:
+            attack.threat.check(x)
         if read_every is not None:
             whole("read_every", read_every)
         ids = _ids(ids, x)
@@ -147,6 +149,8 @@ class Perturbation(ABC):
         check_call("full", mode, precision, None)
         attack = self.within()
         check_inputs(model, x, y, attack._box())
+        if attack.threat:
+            attack.threat.check(x)
         ids = _ids(ids, x)
         passes = Runner(model, task, precision, len(x), attack.draws, twins, attack.exact)
         with preserved(model, mode, seed, x.device):

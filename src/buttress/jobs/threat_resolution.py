@@ -42,4 +42,4 @@ def job_threat(threat: Threat | None, dataset: Dataset, trained: Mapping[str, An
 
 def threat_facts(threat: Threat) -> dict[str, Any]:
     """A threat as plain data."""
-    return {"norm": threat.norm, "eps": threat.eps, "box": threat.box}
+    return threat.facts()

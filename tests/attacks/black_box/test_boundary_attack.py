@@ -160,7 +160,7 @@ def test_starting_points_without_a_box_go_further_and_further():
 def test_a_line_halves_the_way_in_l2_and_the_radius_in_linf():
     x, far = torch.zeros(2, 2), torch.tensor([[4.0, 1.0], [4.0, 1.0]])
     for norm, middle in (("l2", [2.0, 0.5]), ("linf", [2.0, 1.0])):
-        line = Line(x, norm)
+        line = Line(x, Threat(norm=norm))
         line.aim(torch.tensor([True, True]), far)
         assert line.middle().tolist() == [middle, middle]
         line.learn(torch.tensor([True, True]), line.middle(), torch.tensor([True, False]))

@@ -69,7 +69,7 @@ def test_each_sweep_moves_every_coordinate_once_and_first_by_the_learning_rate(n
     model.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
     x = torch.full((2, 10), 0.5, dtype=torch.float64)  # w.x is -0.325: the model says 0
     x[:, 1] = 0.9
-    ZOO(threat=WIDE, queries=22, search_steps=1, lr=0.004)(model, x, torch.zeros(2, dtype=torch.long))
+    ZOO(threat=WIDE, queries=22, search_steps=1, lr=0.004 / 5)(model, x, torch.zeros(2, dtype=torch.long))
     before_last = (seen[21] + seen[22]) / 2  # after the unperturbed input, in pairs about the iterate
     torch.testing.assert_close(before_last, x + 0.004 * WEIGHT.sign(), rtol=0, atol=1e-7)
 
@@ -77,7 +77,7 @@ def test_each_sweep_moves_every_coordinate_once_and_first_by_the_learning_rate(n
 @pytest.mark.parametrize("targeted", [False, True])
 def test_comes_to_the_nearest_point_of_a_half_space(nets, targeted):
     x, y, nearest = data(nets)
-    attack = ZOO(threat=WIDE, queries=2400)
+    attack = ZOO(threat=WIDE, queries=2400, lr=0.01 / 5, c=1 / 25)
     result = attack(half_space(nets), x, y, target=1 - y if targeted else None)
     assert result.success.all()
     assert (result.distance >= nearest * (1 - 1e-9)).all()

@@ -22,7 +22,7 @@ def plain_run(model, x, y, c, steps, lr, low, high, sign=1.0):
         distance = (point - x).square().sum()
         if lead > 0:
             smallest = min(smallest, float(distance.detach().sqrt()))
-        loss = distance + c * (-lead).clamp(min=0).sum()
+        loss = distance / (high - low) ** 2 + c * (-lead).clamp(min=0).sum()
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -13,7 +13,7 @@ from buttress.threat import Threat, norms
 def test_each_row_is_projected_onto_its_own_ball(norm):
     delta = torch.randn(6, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     radius = torch.tensor([0.0, 1e-3, 0.1, 0.7, 3.0, 100.0], dtype=torch.float64)
-    projected = onto_ball(delta, radius, norm)
+    projected = onto_ball(delta, radius, Threat(norm=norm))
     zeros = torch.zeros_like(delta[:1])
     for row in range(6):
         alone = Threat(norm=norm, eps=float(radius[row]), box=None).project(delta[row : row + 1], zeros)

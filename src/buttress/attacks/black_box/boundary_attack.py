@@ -79,7 +79,7 @@ class _Walk:
         self.doing = torch.where(settled, _HALVE, _SEEK)  # those settled look for nothing, and nobody asks for them
         self.seeking = True  # whether a row may still need a starting point
         self.left = torch.zeros_like(self.doing)  # halvings to go
-        self.line = Line(x, "l2")
+        self.line = Line(x, settings.threat)
         self.at, self.aside = x.clone(), x.clone()  # on the walk; and the step around that may be taken
         self.around = torch.full((len(x),), min(settings.around, _LARGEST), dtype=x.dtype, device=x.device)
         self.closer = torch.full_like(self.around, min(settings.closer, _LARGEST))
@@ -95,7 +95,7 @@ class _Walk:
             points = torch.where(doing == _SEEK, drawn, points)
             self.seeking = bool((self.doing == _SEEK).any())
         self.trial += 1
-        return self.threat.clip(points)
+        return self.threat.clip(points, self.x)
 
     def learn(self, points: Tensor, success: Tensor) -> None:
         """Each row's next state, given the answers to `propose`."""
@@ -117,7 +117,7 @@ class _Walk:
 
     def _step_around(self) -> Tensor:
         """A random step at right angles to the way to the input, brought back to the sphere of the same distance."""
-        inward, step = self.x - self.at, self.random.normal(self.x.shape[1:], self.x.dtype)
+        inward, step = self.x - self.at, self.threat.free(self.random.normal(self.x.shape[1:], self.x.dtype))
         distance = norms(inward, "l2").clamp(min=1e-30)
         unit = inward / per_row(distance, inward)
         step = step - per_row((step * unit).flatten(1).sum(1), step) * unit

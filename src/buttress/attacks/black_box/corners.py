@@ -38,7 +38,7 @@ class Corners(Attack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         whole("queries", self.queries)
-        check_threat("Corners", self.threat)
+        check_threat("Corners", self.threat, finite=True)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first corner that fooled the model, or the one of the largest margin."""
@@ -59,5 +59,5 @@ class Corners(Attack):
         return best
 
     def _corner(self, x: Tensor, random: Random) -> Tensor:
-        sign = random.sign(x.shape[1:], x.dtype)
+        sign = self.threat.free(random.sign(x.shape[1:], x.dtype))
         return self.threat.project(x + reach(self.threat) * sign / per_row(norms(sign, self.threat.norm), x), x)

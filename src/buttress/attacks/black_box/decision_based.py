@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from buttress.random import Random
-from buttress.threat import Norm, Threat, norms, per_row
+from buttress.threat import Threat, per_row
 
 _KINDS = 3  # of starting points, taken in turn
 
@@ -15,8 +17,8 @@ def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Te
     """(N, ...) points in the box, far from ``x``, that may fool the model: by chance, and of three kinds in turn.
 
     The kinds are noise uniform in the box, noise of the box's ends only, and one flat colour, because a model tends to
-    take all noise of one kind for one class. Without a box they are drawn within ``eps`` of the input, later ones
-    within 2, 4, 8 ... times that.
+    take all noise of one kind for one class. Where an end is infinite they are drawn within ``eps`` of the input, or
+    within a width (see `Threat.widths`) without an eps, later ones within 2, 4, 8 ... times that.
 
     Args:
         x: (N, ...) inputs.
@@ -24,11 +26,9 @@ def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Te
         random: this trial's own draws.
         trial: 0 for the first.
     """
-    if threat.box is None:
-        width = threat.eps * 2.0 ** min(trial // _KINDS, 20)
-        low, high = x - width, x + width
-    else:
-        low, high = torch.full_like(x, threat.box[0]), torch.full_like(x, threat.box[1])
+    low, high = threat.limits(x)
+    reach = (threat.eps if math.isfinite(threat.eps) else threat.widths(x)) * 2.0 ** min(trial // _KINDS, 20)
+    low, high = low.where(low.isfinite(), x - reach), high.where(high.isfinite(), x + reach)
     shape = x.shape[1:]
     if trial % _KINDS == 0:
         place = random.uniform(shape, x.dtype)
@@ -37,7 +37,7 @@ def starting_points(x: Tensor, threat: Threat, random: Random, trial: int) -> Te
     else:
         channels = shape[:1] if x.dim() > 2 else ()
         place = random.uniform((*channels, *[1] * (len(shape) - len(channels))), x.dtype).expand_as(x)
-    return threat.clip(low + (high - low) * place)
+    return threat.clip(low + (high - low) * place, x)
 
 
 class Best:
@@ -68,9 +68,9 @@ class Line:
         point: (N, ...) the nearest point to the input known to fool the model.
     """
 
-    def __init__(self, x: Tensor, norm: Norm) -> None:
+    def __init__(self, x: Tensor, threat: Threat) -> None:
         """Nothing to bisect yet: both ends are at ``x``, (N, ...)."""
-        self.x, self.norm, self.point, self.far = x, norm, x.clone(), x.clone()
+        self.x, self.threat, self.point, self.far = x, threat, x.clone(), x.clone()
         self.low = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         self.high = torch.ones_like(self.low)
 
@@ -83,8 +83,8 @@ class Line:
     def middle(self) -> Tensor:
         """(N, ...) the points half-way, to be asked about."""
         share, delta = (self.low + self.high) / 2, self.far - self.x
-        if self.norm == "linf":
-            radius = per_row(share * norms(delta, "linf"), delta)
+        if self.threat.norm == "linf":
+            radius = per_row(share * self.threat.size(delta), delta) * self.threat.shared(torch.ones_like(delta))
             return self.x + delta.clamp(-radius, radius)
         return self.x + per_row(share, delta) * delta
 

@@ -89,9 +89,9 @@ class _Hops:
 
     def __init__(self, x: Tensor, threat: Threat, probes: int, random: Random, settled: Tensor) -> None:
         self.x, self.threat, self.first_probes, self.random, self.query = x, threat, probes, random, 0
-        self.features = x[0].numel()
+        self.features = len(threat.free_features(x))
         self.halvings = halvings(self.features, threat.norm)
-        self.line = Line(x, threat.norm)
+        self.line = Line(x, threat)
         self.doing = torch.where(settled, _HALVE, _SEEK)  # those settled look for nothing, and nobody asks for them
         self.seeking = True  # whether a row may still need a starting point
         self.left = torch.zeros_like(self.doing)  # questions to go in what the row is doing
@@ -117,7 +117,7 @@ class _Hops:
             points = torch.where(doing == _SEEK, drawn, points)
             self.seeking = bool((self.doing == _SEEK).any())
         self.query += 1
-        return self.threat.clip(points)
+        return self.threat.clip(points, self.x)
 
     def learn(self, points: Tensor, success: Tensor) -> None:
         """Each row's next state, given the answers to `propose`."""
@@ -147,7 +147,7 @@ class _Hops:
         direction = normal_direction(self.weighed, self.plain, self.mean / self.probes)
         length = (self._distance() / self.turn.clamp(min=1).sqrt()).to(self.x.dtype)
         if self.threat.norm == "linf":
-            direction = direction.sign()
+            direction = self.threat.shared(direction.sign())
         else:
             direction = direction / per_row(norms(direction, "l2").clamp(min=1e-30), direction)
         self.jump = torch.where(per_row(rows, self.x), per_row(length, self.x) * direction, self.jump)
@@ -162,17 +162,18 @@ class _Hops:
         self.plain, self.mean = self.plain + taken, self.mean + weight
 
     def _distance(self) -> Tensor:
-        return norms(self.at - self.x, self.threat.norm)
+        return self.threat.size(self.at - self.x)
 
     def _radius(self) -> Tensor:
         """(N,) how far the probes go: a tenth of the box in the first turn, then the distance over the features."""
         distance = self._distance()
-        width = distance if self.threat.box is None else self.threat.box[1] - self.threat.box[0]
+        width = distance if math.isinf(self.threat.widest) else self.threat.unit
         return torch.where(self.turn <= 1, 0.1 * width, distance / self.features)
 
     def _directions(self) -> Tensor:
         """Random directions of L2 length 1: normal ones in l2, uniform ones in linf."""
         if self.threat.norm == "linf":  # no sum over a row: its rounding could differ from batch to batch
-            return (2 * self.random.uniform(self.x.shape[1:], self.x.dtype) - 1) * math.sqrt(3 / self.features)
-        drawn = self.random.normal(self.x.shape[1:], self.x.dtype)
+            drawn = (2 * self.random.uniform(self.x.shape[1:], self.x.dtype) - 1) * math.sqrt(3 / self.features)
+            return self.threat.shared(drawn)
+        drawn = self.threat.free(self.random.normal(self.x.shape[1:], self.x.dtype))
         return drawn / per_row(norms(drawn, "l2").clamp(min=1e-30), drawn)

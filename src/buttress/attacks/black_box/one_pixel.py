@@ -52,12 +52,12 @@ class OnePixel(Attack):
         whole("pixels", self.pixels)
         whole("population", self.population, 4)  # a child has three other parents
         whole("queries", self.queries)
-        check_threat("the one-pixel attack", self.threat)
+        check_threat("the one-pixel attack", self.threat, finite=True)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best candidate, see `Best`; the input itself is one."""
         loss = oracle.loss(x)
-        best = Best(x, loss, oracle.success)
+        best, ends = Best(x, loss, oracle.success), self.threat.cube(x)
         genes = children = self._first(x, random)
         fitness = torch.full(genes.shape[:2], -torch.inf, dtype=x.dtype, device=x.device)
         for query in range(self.queries - 1):
@@ -67,7 +67,7 @@ class OnePixel(Attack):
             if query and k == 0:
                 children = self._children(genes, random)
                 genes = genes.clone()  # parents are replaced one by one, while the children stay
-            points = self._painted(x, children[:, k])
+            points = self._painted(x, children[:, k], ends)
             loss = oracle.loss(points)
             fitter = loss > fitness[:, k]
             genes[:, k] = torch.where(fitter[:, None, None], children[:, k], genes[:, k])
@@ -88,16 +88,15 @@ class OnePixel(Attack):
         a, b, c = (genes[rows, other] for other in three_others(self.population, random))
         return (a + _WEIGHT * (b - c)).clamp(0, 1)
 
-    def _painted(self, x: Tensor, genes: Tensor) -> Tensor:
+    def _painted(self, x: Tensor, genes: Tensor, ends: tuple[Tensor, Tensor]) -> Tensor:
         """(N, ...) inputs painted by one candidate each, (N, pixels, 2 + C), inside the threat."""
         image = _as_image(x)
         channels, height, width = image.shape[1:]
-        flat, painted = image.flatten(2), image.flatten(2).clone()
+        painted = image.flatten(2).clone()
         row, column = ((genes[..., k] * size).long().clamp(max=size - 1) for k, size in ((0, height), (1, width)))
         for k in range(self.pixels):  # in turn: two of them may be the same
             index = (row * width + column)[:, k, None, None].expand(-1, channels, 1)
-            value = flat.gather(2, index)
-            low, high = self.threat.clip(value - self.threat.eps), self.threat.clip(value + self.threat.eps)
+            low, high = (_as_image(end).flatten(2).gather(2, index) for end in ends)
             painted.scatter_(2, index, low + genes[:, k, 2:, None] * (high - low))
         return self.threat.project(painted.view_as(x), x)
 

@@ -36,8 +36,9 @@ class SPSA(Attack):
         steps: steps of Adam.
         samples: random directions in each estimate, each asked about in both senses (published
             results use thousands).
-        delta: how far the questions are from the iterate, coordinate by coordinate, in input units.
-        lr: Adam's learning rate, in input units.
+        delta: how far the questions are from the iterate, coordinate by coordinate, in widths of the box; see
+            `Threat.widths`.
+        lr: Adam's learning rate, likewise.
         loss: name of a loss, or any callable (logits, y) -> (N,).
     """
 
@@ -61,7 +62,7 @@ class SPSA(Attack):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best iterate, see `Best`; the input itself is one."""
-        project = self.threat.projector(x)
+        project, widths = self.threat.projector(x), self.threat.widths(x)
         mean, square = torch.zeros_like(x), torch.zeros_like(x)
         loss = oracle.loss(x, self.loss)
         at, best = x, Best(x, loss, oracle.success)
@@ -71,17 +72,18 @@ class SPSA(Attack):
             grad = self.estimate(oracle, at, random)
             mean, square = mean.lerp(grad, 1 - _MEAN), square.lerp(grad.square(), 1 - _SQUARE)
             root = (square / (1 - _SQUARE**step)).sqrt()
-            at = project(at + self.lr * (mean / (1 - _MEAN**step)) / (root + 1e-8))
+            at = project(at + self.lr * widths * (mean / (1 - _MEAN**step)) / (root + 1e-8))
             loss = oracle.loss(at, self.loss)
             best.offer(at, loss, oracle.success)
         return best.point
 
     def estimate(self, oracle: Oracle, x: Tensor, random: Random) -> Tensor:
-        """(N, ...) the mean of (loss(x + delta v) - loss(x - delta v)) / (2 delta) times v, over signs v at random."""
+        """(N, ...) the mean of (loss(x + delta v) - loss(x - delta v)) / (2 delta) times v, over signs v, in widths."""
         total = torch.zeros_like(x)
         for _ in range(self.samples):
             direction = random.sign(x.shape[1:], x.dtype)
-            rise = oracle.loss(self.threat.clip(x + self.delta * direction), self.loss)
-            rise = rise - oracle.loss(self.threat.clip(x - self.delta * direction), self.loss)
+            step = self.delta * self.threat.widths(x) * direction
+            ahead, behind = (oracle.loss(self.threat.clip(x + way, oracle.x), self.loss) for way in (step, -step))
+            rise = ahead - behind
             total += per_row(rise, x) * direction
         return total / (2 * self.delta * self.samples)

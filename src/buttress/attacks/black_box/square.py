@@ -53,13 +53,13 @@ class Square(Attack):
         whole("restarts", self.restarts)
         whole("queries", self.queries)
         number("p", self.p, "(0, 1]")
-        check_threat("Square", self.threat)
+        check_threat("Square", self.threat, finite=True)
         resolve(self.loss)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first adversarial point, or the point of the highest loss."""
         images = x if x.dim() == 4 else x.reshape(len(x), 1, 1, -1)
-        moves = moves_for(self.threat, images)
+        moves = moves_for(self.threat.reshaped(x.shape[1:], images.shape[1:]), images)
         result, highest = x, torch.full((len(x),), -math.inf, dtype=x.dtype, device=x.device)
         success = torch.zeros_like(highest, dtype=torch.bool)
         for restart in range(self.restarts):

@@ -44,7 +44,7 @@ class LinfMoves(Moves):
 
     def __init__(self, threat: Threat, x: Tensor) -> None:
         super().__init__(threat, x)
-        self.low, self.high = (threat.project(torch.full_like(x, end), x) for end in (-math.inf, math.inf))
+        self.low, self.high = threat.cube(x)
 
     def only(self, rows: Tensor) -> LinfMoves:
         """See `Moves`."""
@@ -75,11 +75,7 @@ class MassMoves(Moves):
 
     def __init__(self, threat: Threat, x: Tensor) -> None:
         super().__init__(threat, x)
-        self.budget = threat.eps
-        if math.isinf(threat.eps):
-            assert threat.box is not None  # Square refuses the other case
-            across = threat.box[1] - threat.box[0]
-            self.budget = across * (x[0].numel() if threat.norm == "l1" else math.sqrt(x[0].numel()))
+        self.budget = threat.eps if math.isfinite(threat.eps) else float(threat.across(x[:1]))
         self._bumps: dict[tuple[int, int], Tensor] = {}
 
     def only(self, rows: Tensor) -> MassMoves:
@@ -93,7 +89,7 @@ class MassMoves(Moves):
         sign = random.sign((channels, len(grid)), torch.float64)
         lying = random.uniform((len(grid),), torch.float64) < 0.5
         way = torch.stack([lying, ~lying], 2).double()
-        delta = torch.einsum("nct,nto,tohw->nchw", sign, way, grid)
+        delta = self.threat.free(torch.einsum("nct,nto,tohw->nchw", sign, way, grid))
         return self._at(delta * per_row(self.budget / norms(delta, self.threat.norm).clamp(min=_TINY), delta))
 
     def draw(self, random: Random) -> Tensor:
@@ -118,6 +114,7 @@ class MassMoves(Moves):
         new = self._pattern(size, chance) + window / self._sized(window).clamp(min=_TINY)
         delta[other] = 0
         delta[index] = new / self._sized(new).clamp(min=1e-12) * length
+        delta = self.threat.free(delta)
         if norm == "l2":
             delta *= per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
         return self._at(delta)

@@ -22,10 +22,11 @@ _MEAN, _SQUARE = 0.9, 0.999  # Adam's decays
 class ZOO(MinimumNorm):
     """Zeroth-order optimisation by coordinates, with Adam (Chen et al., AISec 2017, algorithm 2), in l2.
 
-    Minimises the squared distance plus c times max(-margin, -``confidence``), where the margin is positive when the
-    model is fooled. Each step asks about two points and moves one coordinate of each input. c is searched for as by
-    Carlini and Wagner: down by bisection after a success, up tenfold before the first. Our choices: coordinates come in
-    sweeps over all, each in an order of its own; the slope of the distance, which is known, is not estimated; at the
+    Minimises the squared distance, in widths of the box (see `Threat.unit`), plus c times max(-margin,
+    -``confidence``), where the margin is positive when the model is fooled. Each step asks about two
+    points and moves one coordinate of each input. c is searched for as by Carlini and Wagner: down by bisection after a
+    success, up tenfold before the first. Our choices: coordinates come in sweeps over all that may change, each in an
+    order of its own; the slope of the distance, which is known, is not estimated; at the
     edge of the box the difference is one-sided; no variable is changed for tanh, and no importance sampling or
     smaller attack space is used.
 
@@ -38,8 +39,8 @@ class ZOO(MinimumNorm):
         search_steps: values of c tried, each with its share of the queries.
         c: the first of them.
         confidence: the margin aimed at, in logits; kappa in the paper.
-        lr: Adam's learning rate, in input units.
-        h: half the distance between the two points asked about, in input units.
+        lr: Adam's learning rate, in widths of the box; see `Threat.widths`.
+        h: half the distance between the two points asked about, likewise.
     """
 
     threat: Threat = NOT_GIVEN
@@ -79,22 +80,26 @@ class ZOO(MinimumNorm):
         """``count`` steps from ``x`` with these ``c``, (N,); (N,) bool, where a point fooled the model."""
         start = x.flatten(1)
         at, mean, square, times = start.clone(), *(torch.zeros_like(start) for _ in range(3))
-        won, features = torch.zeros_like(oracle.success), start.shape[1]
+        won, free = torch.zeros_like(oracle.success), self.threat.free_features(x)
+        low, high, widths = (part.expand_as(x).flatten(1) for part in (*self.threat.limits(x), self.threat.widths(x)))
         for step in range(count):
             if oracle.done:
                 break
-            if step % features == 0:
-                order = random.uniform((features,)).argsort(dim=1, stable=True)
-            index = order[:, step % features, None]
+            if step % len(free) == 0:
+                order = free[random.uniform((len(free),)).argsort(dim=1, stable=True)]
+            index = order[:, step % len(free), None]
+            width = widths.gather(1, index)
             slope, success = self.slope(oracle, at.view_as(x), index.squeeze(1), smallest)
             won |= success
-            grad = 2 * (at - start).gather(1, index) - (c * slope)[:, None]
+            # The slope of the objective in widths of the box, so that Adam's steps are the same in any.
+            grad = (2 / self.threat.unit**2 * (at - start).gather(1, index) - (c * slope)[:, None]) * width
             mean.scatter_(1, index, mean.gather(1, index).lerp(grad, 1 - _MEAN))
             square.scatter_(1, index, square.gather(1, index).lerp(grad.square(), 1 - _SQUARE))
             age = times.scatter_add_(1, index, torch.ones_like(grad)).gather(1, index)
             move = mean.gather(1, index) / (1 - _MEAN**age)
             move = move / ((square.gather(1, index) / (1 - _SQUARE**age)).sqrt() + 1e-8)
-            at.scatter_(1, index, self.threat.clip(at.gather(1, index) - self.lr * move))
+            moved = at.gather(1, index) - self.lr * width * move
+            at.scatter_(1, index, moved.clamp(low.gather(1, index), high.gather(1, index)))
         return won
 
     def slope(
@@ -109,14 +114,16 @@ class ZOO(MinimumNorm):
             smallest: is offered both points.
         """
         values, ends, won = [], [], torch.zeros_like(oracle.success)
+        there, width = index[:, None], self.threat.widths(oracle.x).expand_as(oracle.x).flatten(1)
+        low, high = (end.expand_as(oracle.x).flatten(1).gather(1, there) for end in self.threat.limits(oracle.x))
         for h in (self.h, -self.h):
             rows = x.flatten(1).clone()
-            end = self.threat.clip(rows.gather(1, index[:, None]) + h)
-            points = rows.scatter_(1, index[:, None], end).view_as(x)
+            end = (rows.gather(1, there) + h * width.gather(1, there)).clamp(low, high)
+            points = rows.scatter_(1, there, end).view_as(x)
             values.append(oracle.loss(points, "margin").clamp(max=self.confidence))
             ends.append(end.squeeze(1))
             won |= oracle.success
             if smallest is not None:
                 smallest.offer(points)
-        width = ends[0] - ends[1]
-        return torch.where(width > 0, (values[0] - values[1]) / width.clamp(min=1e-30), 0), won
+        apart = ends[0] - ends[1]
+        return torch.where(apart > 0, (values[0] - values[1]) / apart.clamp(min=1e-30), 0), won

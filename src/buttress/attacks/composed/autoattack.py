@@ -89,7 +89,7 @@ class AutoAttack(Attack):
                 if not isinstance(name, str) or name not in PARTS:
                     raise UserError(f"there is no part {name!r}; {nearest(str(name), list(PARTS))}")
             object.__setattr__(self, "parts", tuple(parts))
-        check_threat("AutoAttack", self.threat)
+        check_threat("AutoAttack", self.threat, finite=True)
         if not self.draws:
             object.__setattr__(self, "draws", 20 if self.version == "rand" else 1)
         self.suite()

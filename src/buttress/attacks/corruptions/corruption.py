@@ -54,7 +54,7 @@ class Corruption(Noise):
 
     def black_and_width(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The lowest value and how far the highest lies above it, (N, 1, 1, 1) or one number for all."""
-        low, high = (torch.as_tensor(end, device=x.device, dtype=x.dtype) for end in self.extremes(x))
+        low, high = self.extremes(x)
         return low, torch.where(high > low, high - low, torch.ones_like(high))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,14 +32,22 @@ class Noise(Perturbation):
 
     def clip(self, x: Tensor) -> Tensor:
         """``x`` put back into the box."""
-        return x if self.box is None else x.clamp(*self.box)
+        return self._place.clip(x, x)
 
-    def extremes(self, x: Tensor) -> tuple[float, float] | tuple[Tensor, Tensor]:
-        """Black and white: the ends of the box, or without one each input's own least and largest value."""
-        if self.box is not None:
-            return self.box
-        rows = x.flatten(1)
-        return per_row(rows.amin(1), x), per_row(rows.amax(1), x)
+    def widths(self, x: Tensor) -> Tensor:
+        """The box's width, 1 without one, which lengths are multiplied by; see `Threat.widths`."""
+        return self._place.widths(x)
+
+    def extremes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Black and white: the ends of the box, or where there is none each input's own least and largest value."""
+        rows, (low, high) = x.flatten(1), self._place.limits(x)
+        low = torch.where(low.isfinite(), low, per_row(rows.amin(1), x))
+        return low, torch.where(high.isfinite(), high, per_row(rows.amax(1), x))
+
+    @property
+    def _place(self) -> Threat:
+        """The box alone, which knows its geometry."""
+        return Threat(eps=math.inf, box=self.box)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,7 @@ class Gaussian(Noise):
     """Independent normal noise on every value.
 
     Args:
-        std: its standard deviation, in input units, before clipping.
+        std: its standard deviation before clipping, in widths of the box, or in input units without one.
         box: the range (low, high) that inputs live in and the result is clipped to, or None for no limit.
     """
 
@@ -82,16 +91,16 @@ class Gaussian(Noise):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The noisy inputs."""
-        return self.clip(x + self.std * random.normal(x.shape[1:], x.dtype))
+        return self.clip(x + self.std * self.widths(x) * random.normal(x.shape[1:], x.dtype))
 
 
 @attack("uniform")
 @dataclass(frozen=True, kw_only=True)
 class Uniform(Noise):
-    """Independent noise on every value, uniform in [-eps, eps].
+    """Independent noise on every value, uniform in [-eps, eps], in widths of the box.
 
     Args:
-        eps: its largest size, in input units.
+        eps: its largest size, in widths of the box, or in input units without one.
         box: the range (low, high) that inputs live in and the result is clipped to, or None for no limit.
     """
 
@@ -104,7 +113,7 @@ class Uniform(Noise):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The noisy inputs."""
-        return self.clip(x + self.eps * (2 * random.uniform(x.shape[1:], x.dtype) - 1))
+        return self.clip(x + self.eps * self.widths(x) * (2 * random.uniform(x.shape[1:], x.dtype) - 1))
 
 
 @attack("speckle")

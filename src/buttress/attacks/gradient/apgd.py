@@ -16,7 +16,7 @@ from buttress.engine.oracle import Inside, Oracle
 from buttress.losses import Loss, LossLike, margin, margin_toward, ranked, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, per_row
 from buttress.validation import share, whole
 
 
@@ -126,7 +126,7 @@ class APGD(Attack):
             return run_l1(oracle, self.threat, start, self.steps, loss, toward, known=False)
         first = second = math.ceil(0.3 * self.steps)
         phases = [(3, first), (2, min(second, self.steps - first)), (1, max(self.steps - first - second, 0))]
-        point = oracle.x + random.normal(oracle.x.shape[1:], oracle.x.dtype)
+        point = oracle.x + self.threat.widths(oracle.x) * random.normal(oracle.x.shape[1:], oracle.x.dtype)
         for times, steps in phases:
             threat = replace(self.threat, eps=times * self.threat.eps)
             point = project_l1(point, oracle.x, threat)
@@ -140,6 +140,9 @@ class APGD(Attack):
             return self.threat.random_start(x, random)
         shape, norm = x.shape[1:], self.threat.norm
         delta = 2 * random.uniform(shape, x.dtype) - 1 if norm == "linf" else random.normal(shape, x.dtype)
+        delta = self.threat.shared(delta)
         if norm == "l1":
-            return project_l1(x + delta, x, self.threat)
-        return self.threat.project(x + delta * per_row(self.threat.eps / norms(delta, norm).clamp(min=1e-30), x), x)
+            return project_l1(x + self.threat.widths(x) * delta, x, self.threat)
+        return self.threat.project(
+            x + delta * per_row(self.threat.eps / self.threat.size(delta).clamp(min=1e-30), x), x
+        )

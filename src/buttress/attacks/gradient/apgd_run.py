@@ -129,7 +129,7 @@ def run_l1(
     for step in range(1, steps + 1):
         if oracle.done:
             break
-        x_adv = project_l1(x_adv + per_row(step_size, x) * sparse_step(grad, share), x, threat)
+        x_adv = project_l1(x_adv + per_row(step_size, x) * sparse_step(threat.free(grad), share), x, threat)
         if step < steps:
             loss, grad = oracle.loss_and_grad(x_adv, loss_name, toward)
         else:

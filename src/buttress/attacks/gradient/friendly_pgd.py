@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.gradient.pgd import Start
-from buttress.attacks.gradient.steepest_ascent import step_length
+from buttress.attacks.gradient.steepest_ascent import near_start, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.losses import LossLike, resolve
@@ -92,4 +92,4 @@ class FriendlyPGD(Attack):
     def _start(self, x: Tensor, random: Random) -> Tensor:
         if self.start == "uniform":
             return self.threat.random_start(x, random)
-        return x + 0.001 * random.normal(x.shape[1:], x.dtype) if self.start == "normal" else x
+        return near_start(self.threat, x, random) if self.start == "normal" else x

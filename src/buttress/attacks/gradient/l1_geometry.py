@@ -27,9 +27,8 @@ def project_l1(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """
     delta = torch.nan_to_num((x_adv.double() - x.double()).flatten(1))
     size, centre = delta.abs(), x.double().flatten(1)
-    room = torch.full_like(size, math.inf)
-    if threat.box is not None:
-        room = torch.where(delta > 0, threat.box[1] - centre, centre - threat.box[0]).clamp(min=0)
+    low, high = (end.expand_as(x).double().flatten(1) for end in threat.limits(x))
+    room = torch.where(delta > 0, high - centre, centre - low).clamp(min=0)
     if math.isfinite(threat.eps):
         size = (size - _shrinkage(size, room, threat.eps * (1 - 1e-12))).clamp(min=0)
         size = size.minimum(room)
@@ -40,7 +39,7 @@ def project_l1(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     moved_by = (size * delta.sign()).view_as(x)
     moved = (x.double() + moved_by).to(x.dtype)
     overshoot = (moved.double() - x.double()).abs() > moved_by.abs()
-    return threat.clip(torch.where(overshoot, torch.nextafter(moved, x), moved))
+    return threat.clip(torch.where(overshoot, torch.nextafter(moved, x), moved), x)
 
 
 def _shrinkage(size: Tensor, room: Tensor, eps: float) -> Tensor:

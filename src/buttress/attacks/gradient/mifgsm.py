@@ -69,7 +69,7 @@ def momentum_ascent(
     for _ in range(attack.steps):
         if oracle.done:
             break
-        grad = gradient(x_adv, total, step_size)
+        grad = attack.threat.free(gradient(x_adv, total, step_size))
         # Dividing by the largest entry first keeps the sum of tiny gradients from vanishing.
         grad = grad / per_row(norms(grad, "linf").clamp(min=torch.finfo(grad.dtype).tiny), grad)
         total = total * attack.decay + grad / per_row(norms(grad, "l1").clamp(min=1e-30), grad)

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
+from buttress.attacks.gradient.steepest_ascent import near_start, steepest_ascent, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
 from buttress.losses import LossLike, resolve
@@ -32,8 +32,8 @@ class PGD(Attack):
         steps: gradient steps of each restart.
         step_size: length of a step in input units; 2.5 eps / steps unless given.
         restarts: independent runs; the point of the highest loss is returned.
-        start: "uniform" in the threat; "normal" is x + 0.001 N(0, 1), clipped by the first step only (the start of
-            TRADES); "zero" is x itself.
+        start: "uniform" in the threat; "normal" is x + 0.001 N(0, 1) in widths of the box, clipped by the first step
+            only (the start of TRADES); "zero" is x itself.
         loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
     """
 
@@ -73,4 +73,4 @@ class PGD(Attack):
     def _start(self, x: Tensor, random: Random) -> Tensor:
         if self.start == "uniform":
             return self.threat.random_start(x, random)
-        return x + 0.001 * random.normal(x.shape[1:], x.dtype) if self.start == "normal" else x
+        return near_start(self.threat, x, random) if self.start == "normal" else x

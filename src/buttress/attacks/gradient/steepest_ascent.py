@@ -9,6 +9,7 @@ from torch import Tensor
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
 from buttress.losses import LossLike
+from buttress.random import Random
 from buttress.threat import Threat
 
 
@@ -22,16 +23,24 @@ def step_length(threat: Threat, step_size: float | None, steps: int) -> float:
 
 
 def reach(threat: Threat) -> float:
-    """The length that default step sizes are made from: ``eps``, or the width of the box where ``eps`` is infinite.
+    """The length that default step sizes are made from: ``eps``, or the box's largest width where that is infinite.
 
     Raises:
-        UserError: when ``eps`` is infinite and there is no box.
+        UserError: when ``eps`` is infinite and the box has no end.
     """
     if math.isfinite(threat.eps):
         return threat.eps
-    if threat.box is None:
-        raise UserError("an infinite eps without a box sets no step size; give a finite eps, a box or a step_size")
-    return threat.box[1] - threat.box[0]
+    if not threat.bounded:
+        raise UserError(
+            f"an infinite eps without a box of finite ends sets no step size; got {threat.box_text}: give a finite "
+            "eps, such a box or a step_size"
+        )
+    return threat.widest
+
+
+def near_start(threat: Threat, x: Tensor, random: Random) -> Tensor:
+    """(N, ...) inputs with normal noise of a thousandth of the box's width, as TRADES starts; not yet in the box."""
+    return x + 0.001 * threat.widths(x) * threat.free(random.normal(x.shape[1:], x.dtype))
 
 
 def steepest_ascent(

@@ -111,6 +111,7 @@ class Universal(Attack):
             seen = 0
             for x, y in data:
                 check_inputs(model, x, y, threat.box)
+                threat.check(x)
                 fitted._check_shape(x)
                 targets = None if target is None else torch.full_like(y, target)
                 with preserved(model, "eval", seed, x.device):
@@ -139,9 +140,9 @@ class Universal(Attack):
         """(1, ...) the perturbation after one step."""
         x = oracle.x
         moved = x + delta
-        grad = self._weighted_grad(oracle, self.threat.clip(moved))
-        if self.threat.box is not None:  # where the box cuts it off, moving it changes nothing
-            grad = torch.where((moved >= self.threat.box[0]) & (moved <= self.threat.box[1]), grad, 0)
+        grad = self._weighted_grad(oracle, self.threat.clip(moved, x))
+        low, high = self.threat.limits(x)  # where the box cuts it off, moving it changes nothing
+        grad = torch.where((moved >= low) & (moved <= high), grad, 0)
         ball = replace(self.threat, box=None)
         return ball.project(ball.ascend(delta, grad.mean(0, keepdim=True), step_size), torch.zeros_like(delta))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from buttress.attacks.minimum_norm.box_variable import BoxVariable
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
@@ -15,7 +16,6 @@ from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import not_negative, positive, whole
 
-_INSIDE = 1 - 1e-6  # inputs at an edge of the box would lie at infinity in tanh space
 _STALLED = 0.9999  # a run is over for an input when a tenth of its steps does not bring the objective below this share
 _DECAYS = (0.9, 0.999)  # Adam's
 
@@ -25,8 +25,9 @@ _DECAYS = (0.9, 0.999)  # Adam's
 class CW(MinimumNorm):
     """The L2 attack of Carlini and Wagner (S&P 2017): the smallest distance plus ``c`` times the margin still missing.
 
-    The input is written as a tanh of a free variable, which keeps it in the box (without a box it is free itself);
-    Adam minimises the objective, and a binary search chooses ``c`` for each input by itself: after a success the mean
+    Distances count in widths of the box (see `Threat.unit`), so that ``c`` means the same in any box. The input is
+    written as a tanh of a free variable, which keeps it in the box (where an end is infinite, see `BoxVariable`); Adam
+    minimises the objective, and a binary search chooses ``c`` for each input by itself: after a success the mean
     of its bounds, after a failure the same, or ten times ``c`` while there is no upper bound. The smallest perturbation
     met at any step of any run is returned.
 
@@ -40,7 +41,7 @@ class CW(MinimumNorm):
         steps: of Adam, for each value of ``c``.
         search_steps: values of ``c`` tried.
         c: the first one.
-        lr: Adam's learning rate, in tanh space.
+        lr: Adam's learning rate, in the free variable.
         confidence: by how much the margin must be won for a point to count, kappa in the paper.
         abort_early: whether an input's run ends when a tenth of the steps no longer lowers its objective.
     """
@@ -77,7 +78,8 @@ class CW(MinimumNorm):
 
     def _run(self, oracle: Oracle, x: Tensor, c: Tensor, best: Smallest) -> Tensor:
         """Adam from the input itself; (N,) bool, whether any step fooled the model."""
-        free = self._free(x)
+        variable, unit = BoxVariable(self.threat, x), self.threat.unit
+        free = variable.of_inputs()
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         running, won = ~best.settled, torch.zeros_like(oracle.alive)
         before = torch.full_like(c, math.inf)
@@ -86,19 +88,20 @@ class CW(MinimumNorm):
         for step in range(1, self.steps + 1):
             if oracle.done:
                 break
-            x_adv, slope = self._point(free)
+            x_adv, slope = variable.points(free)
+            x_adv = self.threat.clip(x_adv, x)
             gain, grad = oracle.loss_and_grad(x_adv, "margin")
             missing = self.confidence - gain
             success = running & oracle.success & (missing <= 0)
             best.offer(x_adv, success)
             won = won | success
             if self.abort_early and step % pause == 0:
-                objective = norms((x_adv - x).double(), "l2").square() + c * missing.clamp(min=0)
+                objective = (norms((x_adv - x).double(), "l2") / unit).square() + c * missing.clamp(min=0)
                 running = running & (objective <= _STALLED * before)
                 before = objective
                 oracle.rest(~running)
             pull = torch.where(missing > 0, c, 0).to(x.dtype)
-            grad = (2 * (x_adv - x) - per_row(pull, x) * grad) * slope
+            grad = (2 * (x_adv - x) / unit**2 - per_row(pull, x) * grad) * slope
             first = torch.lerp(grad, first, _DECAYS[0])
             second = torch.lerp(grad.square(), second, _DECAYS[1])
             spread = (second / (1 - _DECAYS[1] ** step)).sqrt() + 1e-8
@@ -106,18 +109,3 @@ class CW(MinimumNorm):
             free = torch.where(per_row(running, x), moved, free)
         oracle.wake()
         return won
-
-    def _free(self, x: Tensor) -> Tensor:
-        """The variable that Adam moves, where the point is the input."""
-        if self.threat.box is None:
-            return x
-        low, high = self.threat.box
-        return torch.atanh((2 * (x - low) / (high - low) - 1).clamp(-1, 1) * _INSIDE)
-
-    def _point(self, free: Tensor) -> tuple[Tensor, Tensor]:
-        """The point that belongs to the variable, and its slope, coordinate by coordinate."""
-        if self.threat.box is None:
-            return free, torch.ones_like(free)
-        low, high = self.threat.box
-        inner = torch.tanh(free)
-        return self.threat.clip((high + low) / 2 + (high - low) / 2 * inner), (high - low) / 2 * (1 - inner.square())

@@ -57,23 +57,23 @@ class DDN(MinimumNorm):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model."""
-        best, unit = Smallest(oracle, self.threat), width(self.threat)
-        spare = directed(random.normal(x.shape[1:], x.dtype))  # followed where the gradient is zero
-        farthest = corner(self.threat, x)
+        best, unit = Smallest(oracle, self.threat), self.threat.unit
+        spare = directed(self.threat.free(random.normal(x.shape[1:], x.dtype)))  # followed where the gradient is zero
+        farthest = self.threat.farthest(x)
         delta, x_adv = torch.zeros_like(x), x
         radius = torch.full(x.shape[:1], self.radius * unit, dtype=x.dtype, device=x.device)
         oracle.rest(best.settled)
         for step in range(self.steps):
             if oracle.done:
                 break
-            _, grad = oracle.loss_and_grad(x_adv)
+            grad = self.threat.free(oracle.loss_and_grad(x_adv)[1])
             best.offer(x_adv)
             grad = torch.where(per_row(norms(grad, "linf") > 0, grad), directed(grad), spare)
             delta = delta + cosine(1.0, 0.01, step, self.steps) * unit * grad
             radius = torch.where(oracle.success, radius * (1 - self.gamma), radius * (1 + self.gamma))
             radius = torch.minimum(radius, farthest)
             delta = per_row(radius, delta) * directed(delta)
-            x_adv = self._rounded(self.threat.clip(x + delta), x)
+            x_adv = self._rounded(self.threat.clip(x + delta, x), x)
             delta = x_adv - x
         oracle.logits(x_adv)
         best.offer(x_adv)
@@ -83,8 +83,8 @@ class DDN(MinimumNorm):
     def _rounded(self, x_adv: Tensor, x: Tensor) -> Tensor:
         if self.levels is None:
             return x_adv
-        level = width(self.threat) / (self.levels - 1)
-        return self.threat.clip(x + ((x_adv - x) / level).round() * level)
+        level = self.threat.widths(x) / (self.levels - 1)
+        return self.threat.clip(x + ((x_adv - x) / level.where(level > 0, 1)).round() * level, x)
 
 
 def directed(delta: Tensor) -> Tensor:
@@ -97,15 +97,3 @@ def directed(delta: Tensor) -> Tensor:
 def cosine(first: float, last: float, step: int, steps: int) -> float:
     """A setting's value at ``step`` of ``steps``, on half a cosine from ``first`` towards ``last``."""
     return last + (first - last) * (1 + math.cos(math.pi * step / steps)) / 2
-
-
-def width(threat: Threat) -> float:
-    """The width of the box, which lengths published for inputs in [0, 1] are multiplied by; 1 without a box."""
-    return 1.0 if threat.box is None else threat.box[1] - threat.box[0]
-
-
-def corner(threat: Threat, x: Tensor) -> Tensor:
-    """(N,) the size of the largest perturbation that the box allows; without a box the largest number there is."""
-    if threat.box is None:
-        return torch.full(x.shape[:1], torch.finfo(x.dtype).max, dtype=x.dtype, device=x.device)
-    return norms(torch.maximum(x - threat.box[0], threat.box[1] - x), threat.norm)

@@ -12,11 +12,10 @@ from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Sma
 from buttress.engine.oracle import Oracle
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import not_negative, whole
 
 _BEYOND = 1e-4  # added to each step's length by the authors' code, so that rounding does not stop it at the boundary
-_DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
 
 
 @attack("deepfool")
@@ -64,7 +63,7 @@ class DeepFool(MinimumNorm):
             step = self._step(oracle, x_adv, rivals)
             best.offer(x_adv)
             total = total + step
-            x_adv = self.threat.clip(x + (1 + self.overshoot) * total)
+            x_adv = self.threat.clip(x + (1 + self.overshoot) * total, x)
             x_adv = torch.where(per_row(best.successful, x), best.point, x_adv)
         oracle.rest(best.successful)
         oracle.logits(x_adv)
@@ -86,14 +85,14 @@ class DeepFool(MinimumNorm):
         else:
             gap, grad = oracle.loss_and_grad(x_adv, "margin")
             gaps, grads = gap[:, None], grad[:, None]
-        count, shape = gaps.shape[1], x_adv.shape[1:]
-        slopes = norms(grads.reshape(-1, *shape), _DUAL[self.threat.norm]).view(-1, count)
+        grads, count, shape = self.threat.free(grads), gaps.shape[1], x_adv.shape[1:]
+        slopes = self.threat.dual(grads.reshape(-1, *shape)).view(-1, count)
         tiny = torch.finfo(slopes.dtype).tiny
         ways = torch.where(slopes > tiny, gaps.to(slopes.dtype).abs() / slopes.clamp(min=tiny), math.inf)
         nearest = ways.argmin(1, keepdim=True)
         way, slope = ways.gather(1, nearest).squeeze(1), slopes.gather(1, nearest).squeeze(1)
-        way = torch.where(way.isfinite(), way + _BEYOND, 0)
+        way = torch.where(way.isfinite(), way + _BEYOND * self.threat.unit, 0)
         grad = grads[torch.arange(len(grads), device=grads.device), nearest.squeeze(1)]
         if self.threat.norm == "linf":
-            return per_row(way, grad) * grad.sign()
+            return per_row(way, grad) * self.threat.shared(grad.sign())
         return per_row(way / slope.clamp(min=tiny), grad) * grad

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from buttress.engine.oracle import Oracle
 from buttress.losses import ranked
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import positive, share, whole
 
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left
@@ -88,16 +87,16 @@ class FAB(MinimumNorm):
 
     def _start(self, x: Tensor, smallest: Smallest, random: Random) -> Tensor:
         """A random point in the box, at half of the smallest size so far, or of eps; without both, half-way to one."""
-        norm, box = self.threat.norm, self.threat.box
+        norm = self.threat.norm
         if norm == "linf":
             way = 2 * random.uniform(x.shape[1:], torch.float64) - 1
         else:
             way = random.normal(x.shape[1:], torch.float64)
+        way = self.threat.shared(way)
         reach = smallest.distance.clamp(max=self.threat.eps)
-        if math.isinf(self.threat.eps) and box is not None:
-            reach = reach.where(reach.isfinite(), norms(torch.full_like(way, box[1] - box[0]), norm))
-        way = way * per_row(reach / 2 / norms(way, norm).clamp(min=1e-300), x)
-        return self.threat.clip((x.double() + way).to(x.dtype))
+        reach = reach.where(reach.isfinite(), self.threat.across(x))
+        way = way * per_row(reach / 2 / self.threat.size(way).clamp(min=1e-300), x)
+        return self.threat.clip((x.double() + way).to(x.dtype), x)
 
     def _run(self, oracle: Oracle, smallest: Smallest, start: Tensor, classes: Tensor) -> None:
         """One run; what it finds is recorded."""
@@ -120,17 +119,19 @@ class FAB(MinimumNorm):
 
     def _step(self, x: Tensor, query: Tensor, drawn: Tensor, value: Tensor, grads: Tensor) -> Tensor:
         """(M, ...) the next iterates: from ``drawn``, along the planes met at ``query``."""
-        norm, box = self.threat.norm, self.threat.box
-        slopes = grads.flatten(2).double()
+        norm, shares = self.threat.norm, self.threat.shares
+        box = [end.expand_as(x).flatten(1).double() for end in self.threat.limits(x)]
+        pace = None if shares is None else shares.to(x.double()).expand(x.shape[1:]).flatten()
+        slopes = self.threat.free(grads).flatten(2).double()
         centre, at, from_ = (points.flatten(1).double() for points in (x, query, drawn))
         there = value + (slopes * (from_ - at)[:, None]).sum(2)  # what the planes say of the iterate drawn back
-        nearest = plane_distance(there, slopes, norm).argmin(1)
+        nearest = plane_distance(there, slopes if pace is None else slopes * pace, norm).argmin(1)
         each = torch.arange(len(x), device=x.device)
         slope, value = slopes[each, nearest], value[each, nearest]
         ways = []
         for point in (from_, centre):
-            ways.append(to_plane(point, value + (slope * (point - at)).sum(1), slope, norm, box))
-        one, two = (norms(way, norm).clamp(min=1e-8) for way in ways)
+            ways.append(to_plane(point, value + (slope * (point - at)).sum(1), slope, norm, (box[0], box[1]), pace))
+        one, two = (self.threat.size(way.view(x.shape)).clamp(min=1e-8 * self.threat.unit) for way in ways)
         share = (one / (one + two)).clamp(max=self.alpha_max)[:, None]
         moved = (1 - share) * (from_ + self.eta * ways[0]) + share * (centre + self.eta * ways[1])
-        return self.threat.clip(moved.view_as(x).to(x.dtype))
+        return self.threat.clip(moved.view_as(x).to(x.dtype), x)

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from buttress.box import Ends
 from buttress.threat import Norm
 
 _FAR = 1e300  # farther than any box
@@ -25,7 +26,9 @@ def plane_distance(value: Tensor, slope: Tensor, norm: Norm) -> Tensor:
     return torch.where(size > 0, value.abs() / size.where(size > 0, 1), math.inf)
 
 
-def to_plane(point: Tensor, value: Tensor, slope: Tensor, norm: Norm, box: tuple[float, float] | None) -> Tensor:
+def to_plane(
+    point: Tensor, value: Tensor, slope: Tensor, norm: Norm, box: Ends | None, pace: Tensor | None = None
+) -> Tensor:
     """(N, D) the smallest d with value + slope . d = 0 and point + d in the box.
 
     Each coordinate can give so much and no more; what that adds up to, as the others move on, bends where one reaches
@@ -37,23 +40,24 @@ def to_plane(point: Tensor, value: Tensor, slope: Tensor, norm: Norm, box: tuple
         value: (N,) float64, what is to become 0.
         slope: (N, D) float64; a slope of 0 gives d = 0.
         norm: "linf", "l2" or "l1".
-        box: the range of all coordinates, or None for no limit.
+        box: the lowest and highest value, of all coordinates or (N, D), or None for no limit.
+        pace: in linf, (D,) how much of the way each coordinate goes; all alike unless given.
     """
     direction, rate, gain = -value.sign()[:, None] * slope.sign(), slope.abs(), value.abs()[:, None]
     room = torch.full_like(point, math.inf)
     if box is not None:
         room = torch.where(direction > 0, box[1] - point, point - box[0]).clamp(min=0)
     room = torch.where(direction == 0, 0, room)
-    return direction * (_greedy(rate, room, gain) if norm == "l1" else _together(rate, room, gain, norm))
+    return direction * (_greedy(rate, room, gain) if norm == "l1" else _together(rate, room, gain, norm, pace))
 
 
-def _together(rate: Tensor, room: Tensor, gain: Tensor, norm: Norm) -> Tensor:
-    """(N, D) min(t c, room) with the t that gains enough; c is 1 in linf, where all move alike, and the rate in l2.
+def _together(rate: Tensor, room: Tensor, gain: Tensor, norm: Norm, pace: Tensor | None) -> Tensor:
+    """(N, D) min(t c, room) with the t that gains enough; c is the pace in linf, and the rate in l2.
 
     What is gained is a concave function of t made of lines, so Newton's steps from the left rise to the answer and end
     there: each closes at least one more coordinate, and few are needed. Sorting the bends takes several times as long.
     """
-    pace = torch.where(rate > 0, 1.0, 0.0).to(rate.dtype) if norm == "linf" else rate
+    pace = torch.where(rate > 0, 1.0 if pace is None else pace, 0.0).to(rate.dtype) if norm == "linf" else rate
     offer, speed = torch.where(rate > 0, rate * room, 0), torch.where(room > 0, rate * pace, 0)
     t = gain / speed.sum(1, keepdim=True).clamp(min=1e-300)
     for step in range(rate.shape[1] + 1):

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from buttress.attacks.minimum_norm.ddn import corner, cosine, directed, width
+from buttress.attacks.minimum_norm.ddn import cosine, directed
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.geometry import project_rows_l1
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import number, positive, whole
 
-_DUAL: dict[Norm, Norm] = {"l2": "l2", "linf": "l1", "l1": "linf"}
 _LAST_GAMMA = 0.001  # what gamma decreases to, as published
 _BEYOND = 1e-4  # of a width of the box: a ball that only touches the boundary of a linear model would never cross it
 
@@ -56,8 +56,8 @@ class FMN(MinimumNorm):
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model."""
-        norm, unit, best = self.threat.norm, width(self.threat), Smallest(oracle, self.threat)
-        farthest = corner(self.threat, x)
+        unit, best = self.threat.unit, Smallest(oracle, self.threat)
+        farthest = self.threat.farthest(x)
         radius, x_adv = torch.zeros_like(farthest), x
         oracle.rest(best.settled)
         for step in range(self.steps):
@@ -65,33 +65,29 @@ class FMN(MinimumNorm):
                 break
             gap, grad = oracle.loss_and_grad(x_adv, "margin")
             best.offer(x_adv)
+            grad = self.threat.free(grad)
             gamma = cosine(self.gamma, min(self.gamma, _LAST_GAMMA), step, self.steps)
-            slope = norms(grad, _DUAL[norm]).clamp(min=torch.finfo(x.dtype).tiny)
-            to_boundary = norms(x_adv - x, norm) + gap.abs() / slope + _BEYOND * unit
+            slope = self.threat.dual(grad).clamp(min=torch.finfo(x.dtype).tiny)
+            to_boundary = self.threat.distance(x_adv, x).to(x.dtype) + gap.abs() / slope + _BEYOND * unit
             # What the box cuts off a perturbation must not keep the ball small for ever.
             to_boundary = torch.maximum(to_boundary, radius * (1 + gamma))
             searching = torch.where(best.successful, radius * (1 + gamma), to_boundary)
             shrunk = torch.minimum(radius * (1 - gamma), best.distance.to(radius.dtype))
             radius = torch.minimum(torch.where(oracle.success, shrunk, searching), farthest)
             length = unit * cosine(self.step_size, self.step_size / 100, step, self.steps)
-            x_adv = self.threat.clip(x + onto_ball(x_adv + length * directed(grad) - x, radius, norm))
+            moved = x_adv + length * directed(grad) - x
+            x_adv = self.threat.clip(x + onto_ball(moved, radius, self.threat), x)
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()
         return best.point
 
 
-def onto_ball(delta: Tensor, radius: Tensor, norm: Norm) -> Tensor:
-    """The nearest point, by l2, in each row's own ball of (N,) ``radius``; l1 by sorting (Duchi et al., ICML 2008)."""
-    if norm == "linf":
-        limit = per_row(radius, delta)
+def onto_ball(delta: Tensor, radius: Tensor, threat: Threat) -> Tensor:
+    """The nearest point, by l2, in each row's own ball of (N,) ``radius`` in the threat's norm."""
+    if threat.norm == "linf":
+        limit = per_row(radius, delta) * threat.shared(torch.ones_like(delta))
         return torch.clamp(delta, -limit, limit)
-    if norm == "l2":
+    if threat.norm == "l2":
         return delta * per_row((radius / norms(delta, "l2").clamp(min=1e-30)).clamp(max=1), delta)
-    size = delta.flatten(1).abs()
-    ordered = size.sort(dim=1, descending=True).values
-    excess = ordered.cumsum(1) - radius[:, None]
-    rank = torch.arange(1, size.shape[1] + 1, device=size.device, dtype=size.dtype)
-    count = (ordered * rank > excess).sum(1, keepdim=True).clamp(min=1)
-    shrink = (excess.gather(1, count - 1) / count).clamp(min=0)
-    return delta.sign() * (size - shrink).clamp(min=0).view_as(delta)
+    return project_rows_l1(delta.flatten(1), radius[:, None]).view_as(delta)

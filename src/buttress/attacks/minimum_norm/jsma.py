@@ -39,7 +39,7 @@ class JSMA(Attack):
 
     Args:
         threat: what is allowed; unless given any value in the box.
-        theta: change of a feature in one step, in input units; may be negative.
+        theta: change of a feature in one step, in widths of the box (see `Threat.widths`); may be negative.
         gamma: share of the features that may change; at least two may.
         steps: pairs changed at most.
     """
@@ -54,7 +54,7 @@ class JSMA(Attack):
         """Refuse settings that mean nothing."""
         whole("steps", self.steps)
         if not 0 < abs(self.theta) < math.inf:
-            raise UserError(f"theta must be a finite number other than 0, in input units; got {self.theta}")
+            raise UserError(f"theta must be a finite number other than 0, in widths of the box; got {self.theta}")
         number("gamma", self.gamma, "(0, 1]")
         check_threat("JSMA", self.threat)
 
@@ -62,7 +62,7 @@ class JSMA(Attack):
         """The last iterate."""
         x_adv, most = x, max(2, int(self.gamma * x[0].numel()))
         sign = math.copysign(1.0, self.theta)
-        limit = self._limit(x)
+        limit, widths = self._limit(x), self.threat.widths(x)
         active = torch.ones(len(x), dtype=torch.bool, device=x.device)
         for _ in range(self.steps):
             oracle.rest(~active)
@@ -73,11 +73,11 @@ class JSMA(Attack):
             rows = active.nonzero().squeeze(1)
             if not len(rows):
                 break
-            wanted, others = (sign * slope[rows].flatten(1) for slope in slopes)
+            wanted, others = (sign * (widths * slope[rows]).flatten(1) for slope in slopes)
             changed, free = ((x_adv[rows] != end[rows]).flatten(1) for end in (x, limit))
             pair, exists = best_pairs(wanted, others, free, changed, most - changed.sum(1))
             active[rows] = exists
-            move = torch.zeros_like(wanted).scatter_(1, pair, self.theta).view_as(x[rows])
+            move = torch.zeros_like(wanted).scatter_(1, pair, self.theta).view_as(x[rows]) * widths
             moved = self.threat.project(x_adv[rows] + move, x[rows])
             x_adv = x_adv.index_copy(0, rows, torch.where(per_row(exists, moved), moved, x_adv[rows]))
         oracle.wake()
@@ -85,8 +85,8 @@ class JSMA(Attack):
 
     def _limit(self, x: Tensor) -> Tensor:
         """(N, ...) how far each feature can go the way of ``theta``."""
-        end = torch.full_like(x, math.copysign(math.inf, self.theta))
-        return self.threat.project(end, x) if self.threat.norm == "linf" else self.threat.clip(end)
+        ends = self.threat.cube(x) if self.threat.norm == "linf" else self.threat.limits(x)
+        return ends[int(self.theta > 0)].expand_as(x)
 
 
 def best_pairs(wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:

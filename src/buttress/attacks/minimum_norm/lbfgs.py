@@ -40,10 +40,10 @@ _SUCCESS = Loss(_log_odds_escape, toward=_log_probability)
 class LBFGS(MinimumNorm):
     """Box-constrained L-BFGS (Szegedy et al., ICLR 2014; Tabacof and Valle, IJCNN 2016), in l2.
 
-    Minimises c |delta|^2 - log p, where p is the probability of the target or, without one, of all classes but the
-    truth. The largest ``c`` whose minimum still fools the model is searched for each input by itself: up or down by
-    factors of ten until it is between two values, then by their geometric mean. The smallest perturbation met
-    anywhere on the way is returned.
+    Minimises c |delta|^2 - log p, with delta in widths of the box (see `Threat.unit`), where p is the probability of
+    the target or, without one, of all classes but the truth. The largest ``c`` whose minimum still fools the
+    model is searched for each input by itself: up or down by factors of ten until it is between two values, then by
+    their geometric mean. The smallest perturbation met anywhere on the way is returned.
 
     The minimiser is written for batches, one state per input: each evaluation is a trial point of every input, clipped
     to the box; too little descent (Armijo) shortens that input's step. Coordinates that the box holds back are left out
@@ -56,7 +56,7 @@ class LBFGS(MinimumNorm):
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
         steps: gradient evaluations for each value of ``c``.
         search_steps: values of ``c`` tried.
-        c: the first one; 1 fits inputs in [0, 1].
+        c: the first one.
     """
 
     threat: Threat = NOT_GIVEN
@@ -91,6 +91,8 @@ class _Descent:
     def __init__(self, oracle: Oracle, threat: Threat, c: Tensor, best: Smallest) -> None:
         self.oracle, self.threat, self.c, self.best = oracle, threat, c, best
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.unit = threat.unit
+        self.low, self.high = threat.limits(oracle.x)
 
     def run(self, evaluations: int) -> Tensor:
         """(N,) bool, whether the last point that was accepted fools the model."""
@@ -99,14 +101,15 @@ class _Descent:
         value, grad, won = self._ask(point)
         running, restarted = ~self.best.settled, torch.ones_like(won)
         # The first curvature is that of the distance, unless that would lead out of sight.
-        scale = torch.minimum(0.5 / self.c, 1 / norms(grad.double(), "l2").clamp(min=1e-30))
+        scale = torch.minimum(0.5 * self.unit**2 / self.c, self.unit / norms(grad.double(), "l2").clamp(min=1e-30))
         length = torch.ones_like(value)
         direction = self._direction(point, grad, scale)
         for _ in range(evaluations - 1):
             self.oracle.rest(~running)
             if self.oracle.done:
                 break
-            trial = self.threat.clip(point + per_row(length, point).to(point.dtype) * direction)
+            moved = point + per_row(length, point).to(point.dtype) * direction
+            trial = self.threat.clip(moved, self.oracle.x)
             promised = _dot(grad, trial - point)
             new_value, new_grad, new_won = self._ask(trial)
             accepted = running & (promised < 0) & (new_value <= value + _DESCENT * promised)
@@ -131,14 +134,15 @@ class _Descent:
         success = self.oracle.success.clone()
         self.best.offer(point, success)
         delta = point - self.oracle.x
-        grad = torch.where(per_row(gain > -_ESTIMATED, grad), 0, grad)
-        value = self.c * norms(delta.double(), "l2").square() - gain.double()
-        return value, per_row(2 * self.c, delta).to(delta.dtype) * delta - grad, success
+        grad = self.threat.free(torch.where(per_row(gain > -_ESTIMATED, grad), 0, grad))
+        c = self.c / self.unit**2
+        value = c * norms(delta.double(), "l2").square() - gain.double()
+        return value, per_row(2 * c, delta).to(delta.dtype) * delta - grad, success
 
     def _learn(self, moved: Tensor, bent: Tensor, accepted: Tensor, scale: Tensor) -> Tensor:
         """Keep a step and the change of gradient along it; (N,) the new first guess of the inverse curvature."""
         along, size = _dot(moved, bent), _dot(bent, bent)
-        useful = accepted & (along > 1e-10 * size) & (size > 0)
+        useful = accepted & (along > 1e-10 * self.unit**2 * size) & (size > 0)
         self.pairs = [*self.pairs[1 - _MEMORY :], (moved, bent, useful)]
         return torch.where(useful, along / size.clamp(min=1e-300), scale)
 
@@ -147,10 +151,7 @@ class _Descent:
 
     def _direction(self, point: Tensor, grad: Tensor, scale: Tensor) -> Tensor:
         """(N, ...) the quasi-Newton direction among the coordinates that are free to move (two-loop recursion)."""
-        free = torch.ones_like(point)
-        if self.threat.box is not None:
-            low, high = torch.tensor(self.threat.box, dtype=point.dtype).tolist()
-            free = (~(((point <= low) & (grad > 0)) | ((point >= high) & (grad < 0)))).to(point.dtype)
+        free = (~(((point <= self.low) & (grad > 0)) | ((point >= self.high) & (grad < 0)))).to(point.dtype)
         result, pairs = -grad * free, []
         for moved, bent, useful in reversed(self.pairs):
             moved, bent = moved * free, bent * free

@@ -35,7 +35,7 @@ class Sensitivity(MinimumNorm):
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
         steps: linearisations.
-        step_size: length of each step, in input units.
+        step_size: length of each step, in widths of the box; see `Threat.unit`.
         kappa: share of a rival's logit that is compared with the truth's; below 1 the face lies beyond the boundary
             where logits are positive.
         candidates: rivals looked at, those of the highest logits on the clean input; None for all, as published.
@@ -66,7 +66,7 @@ class Sensitivity(MinimumNorm):
                 break
             way = self._way(oracle, x_adv, rivals)
             best.offer(x_adv)
-            x_adv = self.threat.clip(x_adv + self.step_size * way)
+            x_adv = self.threat.clip(x_adv + self.step_size * self.threat.unit * way, x)
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()
@@ -84,6 +84,7 @@ class Sensitivity(MinimumNorm):
         """(N, ...) the way of length 1 to the nearest face; 0 where the gradients are."""
         logits, differences = oracle.differences(x_adv, rivals)
         own, slope = oracle.loss_and_grad(x_adv, _TRUTH)
+        differences, slope = self.threat.free(differences), self.threat.free(slope)
         # kappa P_i - P_c, from P_i - P_c.
         ways = self.kappa * differences - (1 - self.kappa) * slope[:, None]
         gaps = own[:, None] - self.kappa * logits.gather(1, rivals).to(own.dtype)

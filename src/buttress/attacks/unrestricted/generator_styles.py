@@ -17,7 +17,7 @@ from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.threat import per_row
+from buttress.threat import Threat, per_row
 from buttress.validation import not_negative, positive, whole
 
 Level = Literal["high", "mid", "low", "all"]
@@ -144,7 +144,7 @@ class Latent(Noise):
 
     def _ascended(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         maker = self._maker(x)
-        low, high = self.box or (0.0, 1.0)
+        low, high = self._range(x)
         with torch.no_grad():
             styles, noises = maker.invert((x - low) / (high - low), y)
             if self.noises == "normal":
@@ -184,8 +184,15 @@ class Latent(Noise):
             return torch.where(per_row(moved, x), self._placed(x, image, base), x)
 
     def _placed(self, x: Tensor, image: Tensor, base: Tensor) -> Tensor:
-        low, high = self.box or (0.0, 1.0)
+        low, high = self._range(x)
         return self.clip(x + (high - low) * (image - base)) if self.residue else self.clip(low + (high - low) * image)
+
+    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Black and white, which the generator's 0 and 1 stand for."""
+        low, high = Threat(box=self.box or (0.0, 1.0)).limits(x)
+        if not bool((high - low).isfinite().all()):
+            raise UserError(f"latent attacks draw in a box with finite ends; got {self.box}: give the images' own")
+        return low, high
 
     def _bounds(self, maker: Generator, start: list[Tensor]) -> tuple[list[tuple[Any, Any]], list[Tensor]]:
         """By style and noise, between what it must stay, and the length of a step."""

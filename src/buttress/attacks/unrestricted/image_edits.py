@@ -102,7 +102,6 @@ class Semantic(Noise):
 
     def edited(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """Images under edits: by name (N, ...) shares of what each may do, in [-1, 1], of a blur in [0, 1]."""
-        low, high = self.box or (0.0, 1.0)
         at = {edit: self.strength * value for edit, value in values.items()}
         field = self._field(x, at)
         x = x if field is None else displaced(x, field)
@@ -110,11 +109,11 @@ class Semantic(Noise):
             x = x + per_row(at["blur"], x) * (blurred(x, 1.0) - x)
         if "hue" in at or "saturation" in at:
             none = x.new_zeros(len(x))
-            x = coloured(x - low, 0.1 * at.get("hue", none), 1 + 0.4 * at.get("saturation", none)) + low
+            x = coloured(x, 0.1 * at.get("hue", none), 1 + 0.4 * at.get("saturation", none))
         if "contrast" in at:
             x = contrasted(x, 1 + 0.4 * at["contrast"])
         if "brightness" in at:
-            x = x + 0.2 * (high - low) * per_row(at["brightness"], x)
+            x = x + 0.2 * self.widths(x) * per_row(at["brightness"], x)
         return self.clip(x)
 
     def _field(self, x: Tensor, at: Mapping[str, Tensor]) -> Tensor | None:

@@ -108,8 +108,8 @@ class Ladder(Noise):
     The target is drawn uniformly from the other classes unless the caller gives one. There is no budget in input units:
     the size of ``x_adv - x`` also holds the decoder's own error, and at a large ``eps`` the label can become wrong.
     `defences.ladder.latent_space.fit_space` fits a space, and a prepared `LADDER` has one as ``space``. Without a
-    space inputs are their own latent vectors and move along normal numbers of standard deviation 0.1, which is the
-    plainest of the baselines.
+    space inputs are their own latent vectors and move along normal numbers of standard deviation 0.1, in widths of the
+    box, which is the plainest of the baselines.
 
     Cost: one pass of encoder and decoder, which are not counted; ``adaptive`` adds a forward pass of the attacked
     network and one of the decoder per try, and one forward pass for the input.
@@ -148,6 +148,8 @@ class Ladder(Noise):
         z = space.encode(x)
         target = space.targets(y, random) if oracle.target is None else oracle.target
         moves = space.moves(z, y, target, random)
+        if self.space is None:
+            moves = moves * self.widths(x).expand(x.shape[1:]).flatten()
         size = torch.full((len(x),), self.eps, dtype=z.dtype, device=z.device)
         moved = self._made(space, z, size, moves, x)
         return self._further(oracle, space, x, z, moves, size, moved) if self.adaptive else moved

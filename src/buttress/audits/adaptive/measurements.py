@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -93,8 +94,8 @@ def accuracy_curve(context: CheckContext, attack: Attack) -> tuple[list[dict[str
     """Accuracy under an attack at budgets around its eps and, in linf, at the width of the box; why there is none."""
     threat = attack.threat
     budgets = {threat.eps * share for share in _SHARES}
-    if threat.box is not None and threat.norm == "linf":
-        width = threat.box[1] - threat.box[0]
+    width = threat.widest
+    if math.isfinite(width) and threat.norm == "linf":
         budgets = {eps for eps in budgets if eps < width} | {threat.eps, width}
     try:
         result = sweep(context.subject, attack, [0.0, *sorted(budgets)], context.correct, reuse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,9 @@ class Imported(Audit):
         size = torch.nan_to_num(self.threat.distance(x_adv, x), nan=torch.inf)
         outside = torch.zeros_like(size)
         if self.threat.box is not None and x.numel():
-            low, high = self.threat.box
-            rows = torch.nan_to_num(x_adv.double(), nan=torch.inf).flatten(1)
-            outside = torch.maximum(low - rows, rows - high).amax(1).clamp(min=0)
+            low, high = replace(self.threat, mask=None, shares=None).limits(x)
+            there = torch.nan_to_num(x_adv.double(), nan=torch.inf)
+            outside = torch.maximum(low - there, there - high).flatten(1).amax(1).clamp(min=0)
         # What rounding adds at most: half a level in every value.
         half_level = float(
             norms(torch.full((1, x[0:1].numel() or 1), _HALF_LEVEL, dtype=torch.float64), self.threat.norm)

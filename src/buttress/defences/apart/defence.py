@@ -141,13 +141,14 @@ class APART(Defence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the perturbed points."""
         memory, step_sizes = self._learned()
-        x, eps, unit = context.batch.x, context.scale * self.threat.eps, context.scale * self._unit
+        x, unit = context.batch.x, context.scale * self._unit
+        eps = context.scale * self.threat.eps * self.threat.shared(torch.ones_like(x))
         sizes = step_sizes.values.detach().to(x.dtype, copy=True).requires_grad_()
         start = memory.read(batch.ids, int(context.epoch)).to(x.dtype)
         first = (unit * sizes[1] * start).clamp(-eps, eps)
-        place = self.threat.clip(x + first.detach())
+        place = self.threat.clip(x + first.detach(), x)
         slope, inner = context.once("apart", lambda: self._slopes(model, place, batch.y, context))
-        x_adv = self.threat.clip(x + (first + unit * sizes[0] * slope.sign()).clamp(-eps, eps))
+        x_adv = self.threat.clip(x + (first + unit * sizes[0] * slope.sign()).clamp(-eps, eps), x)
         if x_adv.requires_grad:  # not where gradients are off
             x_adv.retain_grad()
         with self._perturbed(model, inner, sizes):

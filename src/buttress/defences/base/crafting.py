@@ -8,12 +8,13 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from buttress.attacks import Perturbation
+from buttress.attacks import Attack, Perturbation
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.variant import Variant
 from buttress.defences.base.defence import Cost, Defence
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
+from buttress.threat import Threat
 
 
 class CraftingDefence(Defence):
@@ -64,10 +65,12 @@ def crafting_passes(attack: Perturbation | None, mode: Mode = "eval") -> float |
     """Passes, forward and backward, that crafting one input takes; None for an attack that the toy is too small for."""
     if attack is None:
         return 0.0
-    threat = attack.within().threat
-    box = (None if threat is None else threat.box) or (0.0, 1.0)
-    x = torch.full((2, 1, 8, 8), (box[0] + box[1]) / 2)
-    model = _Counting()
+    attack, x, model = attack.within(), torch.full((2, 1, 8, 8), 0.5), _Counting()
+    threat = attack.threat
+    if isinstance(attack, Attack) and threat is not None and threat.by_feature:  # which changes no pass
+        attack = attack.varied(threat=Threat(norm=threat.norm, eps=threat.eps))
+    elif threat is not None:
+        x = threat.clip(x, x)
     try:
         _on_itself(attack).craft(model, x, torch.tensor([0, 1]), mode=mode)
     except (UserError, RuntimeError):

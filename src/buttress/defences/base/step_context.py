@@ -17,8 +17,8 @@ from buttress.layers.capture import capture
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
+from buttress.row_threat import RowThreat
 from buttress.tasks import Classification, Task
-from buttress.threat import RowThreat
 
 _Result = TypeVar("_Result")
 Kind = Literal["clean", "adversarial", "added"]
@@ -209,7 +209,7 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
         raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
     changes: dict[str, Any] = {}
     if scale is not None:
-        changes["threat"] = RowThreat(norm=threat.norm, eps=threat.eps, box=threat.box, scale=share * scale)
+        changes["threat"] = RowThreat.of(threat, share * scale)
     else:
         changes["threat"] = replace(threat, eps=share * threat.eps)
         if share > 0 and settings.get("step_size") is not None:

@@ -57,7 +57,7 @@ class Unbounded(Check):
         if bool((predictions == predictions[0]).all()):
             return Result("not run", "It predicts one class for all inputs.")
         across = float(norms((x.amax(0) - x.amin(0))[None], threat.norm))
-        eps = math.inf if threat.box is not None else max(threat.eps, across)
+        eps = math.inf if math.isfinite(threat.widest) else max(threat.eps, across)
         robust = context.robust_under(context.with_replaced_gradients(PGD(threat=replace(threat, eps=eps), steps=100)))
         share = float(robust.double().mean())
         figures = {"standing": share}

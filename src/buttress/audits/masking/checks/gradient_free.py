@@ -45,7 +45,7 @@ class RandomSearch(Attack):
         return best
 
     def _corner(self, x: Tensor, random: Random) -> Tensor:
-        sign = random.sign(x.shape[1:], x.dtype)
+        sign = self.threat.free(random.sign(x.shape[1:], x.dtype))
         size = min(self.threat.eps, torch.finfo(x.dtype).max ** 0.5)
         return self.threat.project(x + size * sign / per_row(norms(sign, self.threat.norm).clamp(min=1.0), x), x)
 

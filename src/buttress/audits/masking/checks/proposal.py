@@ -73,11 +73,7 @@ def _settings(thing: Any) -> dict[str, Any]:
     for f in fields(thing):
         value, default = getattr(thing, f.name), f.default
         if isinstance(value, Threat):
-            settings[f.name] = {
-                "norm": value.norm,
-                "eps": value.eps,
-                "box": None if value.box is None else [*value.box],
-            }
+            settings[f.name] = value.facts()
         elif isinstance(value, Perturbation):
             settings[f.name] = attack_settings(value)
         elif default is MISSING or value != default:

@@ -68,18 +68,20 @@ def neighbours(subject: Subject, threat: Threat, count: int) -> Neighbours:
     draws = Random(derive(subject.seed, "masking", "neighbours"), subject.ids)
     steps = []
     for _ in range(count):
-        direction = 2 * draws.uniform(x.shape[1:], x.dtype) - 1
-        unit = direction / per_row(norms(direction, threat.norm).clamp(min=1e-30), x)
+        direction = threat.shared(2 * draws.uniform(x.shape[1:], x.dtype) - 1)
+        unit = direction / per_row(threat.size(direction).clamp(min=1e-30), x)
         length = min(threat.eps / 4, width / 8 * float(norms(torch.ones_like(x[:1]), threat.norm)))
         steps.append(length * unit)
-    room = max(float(step.abs().max()) for step in steps)
-    centre = x if threat.box is None else x.clamp(threat.box[0] + room, threat.box[1] - room)
-    return Neighbours(centre, torch.stack(steps))
+    low, high = threat.limits(x)
+    # In a box by feature the narrow ones have no room for the whole step.
+    moves = torch.minimum(torch.stack(steps).abs(), (high - low) / 4) * torch.stack(steps).sign()
+    room = moves.abs().amax((0, 1))
+    return Neighbours(x.clamp(low + room, high - room), moves)
 
 
 def span(subject: Subject, threat: Threat) -> float:
     """The width of the box, or of the inputs where there is none."""
-    return threat.box[1] - threat.box[0] if threat.box else max(float(subject.x.max() - subject.x.min()), 1e-12)
+    return threat.unit if threat.box else max(float(subject.x.max() - subject.x.min()), 1e-12)
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:
