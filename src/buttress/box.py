@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +33,12 @@ class FeatureValues:
         if isinstance(value, FeatureValues):
             return value
         try:
-            values = torch.as_tensor(value)
+            values = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{name} must be a tensor of one input's shape; got {value!r}") from None
         if (dtype == torch.bool and values.dtype != torch.bool) or bool(values.isnan().any()) or not values.numel():
             kind = "true and false" if dtype == torch.bool else "numbers"
-            raise UserError(f"{name} must be a tensor of {kind}, of one input's shape; got {values!r}")
+            raise UserError(f"{name} must be a tensor of {kind}, of one input's shape; got {tuple(values.shape)}")
         return FeatureValues(values.to(dtype))
 
     def to(self, like: Tensor) -> Tensor:

@@ -62,11 +62,14 @@ class Threat:
             raise UserError(f"eps must be a number of 0 or more, in input units such as 8/255; got {eps!r}")
         if shares is not None and norm != "linf":
             raise UserError(f"an eps by feature is defined in linf; got {norm}: give one number, or a mask")
+        features = None if mask is None else FeatureValues.read("mask", mask, torch.bool)
+        if features is not None and not bool(features.values.any()):
+            raise UserError("mask fixes all features: True is for those that may change")
         values = {
             "norm": norm,
             "eps": eps,
             "box": Box.read(box),
-            "mask": None if mask is None else FeatureValues.read("mask", mask, torch.bool),
+            "mask": features,
             "shares": None if shares is None else FeatureValues.read("shares", shares, torch.float64),
         }
         for name, value in values.items():

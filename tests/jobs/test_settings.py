@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,10 +146,30 @@ def test_the_datas_box_is_taken_where_none_was_named():
     dataset = replace(moons(samples=40), box=(-5, 5))
     assert job_threat(Threat(eps=0.1), dataset).threat == Threat(eps=0.1, box=(-5, 5))
     assert job_threat(Threat(box=(0, 2)), dataset).threat == Threat(box=(0, 2))
-    assert job_threat(None, dataset).threat == Threat(box=(-5, 5))
+    assert job_threat(None, dataset).threat == Threat(eps=10 * Threat().eps, box=(-5, 5))  # in widths of the box
     stored = {"norm": "l2", "eps": 0.5, "box": [-2, 2]}
     assert job_threat(None, dataset, stored).threat == Threat(norm="l2", eps=0.5, box=(-2, 2))
     assert job_threat(Threat(), dataset, stored).threat == Threat(box=(-5, 5))
+
+
+EIGHT = PGD(threat=Threat(eps=8))
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [EIGHT, [Robustness(attacks=[EoT(attack=EIGHT)])], LayerRegularised(AdversarialTraining(EIGHT))],
+)
+def test_an_eps_wider_than_the_box_is_asked_about_wherever_it_was_given(thing):
+    data = SimpleNamespace(box=(0, 1))
+    for given, asked in ((None, thing), (Threat(eps=8), PGD())):
+        with pytest.raises(UserError) as caught:
+            job_threat(given, data).resolve(asked)
+        question = "eps 8 is wider than box (0.0, 1.0): did you mean 8/255? To allow the whole box give eps inf"
+        assert str(caught.value) == question
+    wide = SimpleNamespace(box=(0, 255))
+    assert job_threat(Threat(eps=8), wide).resolve(PGD()).threat == Threat(eps=8, box=(0, 255))
+    for allowed in (Threat(eps=math.inf), Threat(norm="l2", eps=8), Threat(eps=1)):
+        assert job_threat(allowed, data).resolve(PGD()).threat.eps == allowed.eps
 
 
 def test_data_can_be_loaded_again_from_what_is_told():

@@ -104,7 +104,8 @@ class Calibration(Audit):
         if self.attack is not None:
             for share in sorted(set(self.shares)):
                 eps = share * self.attack.threat.eps
-                name = f"{self.attack.label()} at {self.attack.threat.norm} eps {budget_text(eps)}"
+                threat = self.attack.threat
+                name = f"{self.attack.label()} at {threat.norm} eps {budget_text(eps)}{threat.restrictions()}"
                 conditions.append((rescaled(self.attack, share), name, eps))
         return conditions
 

@@ -104,7 +104,8 @@ class Channels(Audit):
             shown = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
         threat = self.attack.threat
         data: dict[str, Any] = {
-            "attack": self.attack.label() + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat else ""),
+            "attack": self.attack.label()
+            + (f" at {threat.norm} eps {budget_text(threat.eps)}{threat.restrictions()}" if threat else ""),
             "layer": features.name,
             "inputs": len(correct),
             "channels": clean.shape[1],

@@ -100,7 +100,9 @@ class Classes(Audit):
 
 def _attack_text(attack: Perturbation) -> str:
     threat = attack.threat
-    return attack.label() + (f" at {threat.norm} eps {budget_text(threat.eps)}" if threat is not None else "")
+    return attack.label() + (
+        f" at {threat.norm} eps {budget_text(threat.eps)}{threat.restrictions()}" if threat is not None else ""
+    )
 
 
 def _row(k: int, subject: Subject, clean: Tensor, robust: Tensor) -> dict[str, Any]:

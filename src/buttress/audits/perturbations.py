@@ -79,7 +79,7 @@ class Perturbations(Audit):
         mean = data["cosine"]["mean"]
         cosine = "undefined" if mean is None else f"{mean:.2f}"
         verdict = (
-            f"At {data['norm']} eps {budget_text(data['eps'])}, robust accuracy is {single_step:.1%} under "
+            f"At {data['norm']} eps {budget_text(data['eps'])}{self.attack.threat.restrictions()}, robust accuracy is {single_step:.1%} under "
             f"{first_name} and {many_steps:.1%} under {second_name}; their perturbations' mean cosine is {cosine}."
         )
         return verdict + (f" Robust accuracy under {first_name} means little here." if wide else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
@@ -43,6 +43,17 @@ def resolve_threats(thing: Thing, threat: Threat | None = None, usual: Threat = 
     values = {f.name: value for f in fields(thing) if (value := getattr(thing, f.name)) is not None}
     changes = resolved_settings(values, {f.name: f.default for f in fields(thing)}, threat, usual)
     return replace(cast(Any, thing), **changes) if changes else thing
+
+
+def threats_in(thing: Any) -> Iterator[Threat]:
+    """All threats in what `resolve_threats` takes: its own, and those of attacks and defences inside."""
+    if isinstance(thing, Threat):
+        yield thing
+    elif isinstance(thing, list | tuple):
+        yield from (threat for part in thing for threat in threats_in(part))
+    elif not isinstance(thing, type) and (is_dataclass(thing) or isinstance(thing, _Within)):
+        modules = vars(thing).get("_modules", {})  # where a defence keeps the one that it goes around
+        yield from threats_in([*vars(thing).values(), *modules.values()])
 
 
 def resolved_settings(

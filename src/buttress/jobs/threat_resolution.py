@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from buttress.data.dataset import Dataset
-from buttress.engine.threat_resolution import Thing, in_box, resolve_threats
+from buttress.engine.threat_resolution import Thing, in_box, resolve_threats, threats_in
+from buttress.errors import UserError
 from buttress.threat import Threat
 
 
@@ -29,15 +31,40 @@ class JobThreat:
         return self.given or self.usual
 
     def resolve(self, thing: Thing) -> Thing:
-        """A copy of an attack, a defence, an audit, a monitor or a list of these with every threat filled in."""
-        return resolve_threats(thing, self.given, self.usual)
+        """A copy of an attack, a defence, an audit, a monitor or a list of these with every threat filled in.
+
+        Raises:
+            UserError: for an eps that is wider than the box, which asks what was meant.
+        """
+        resolved = resolve_threats(thing, self.given, self.usual)
+        for threat in (self.threat, *threats_in(resolved)):
+            _ask_about_units(threat)
+        return resolved
 
 
 def job_threat(threat: Threat | None, dataset: Dataset, trained: Mapping[str, Any] | None = None) -> JobThreat:
-    """The threat of a job on these data; ``trained`` is the stored one that a run was trained with."""
-    usual = Threat(**trained) if trained else Threat()
+    """The threat of a job on these data; ``trained`` is the stored one that a run was trained with.
+
+    The usual eps is 8/255 of the box's width.
+    """
+    usual = Threat(**trained) if trained else Threat(eps=Threat().eps * Threat(box=dataset.box).unit)
     given = None if threat is None else in_box(threat, dataset.box)
     return JobThreat(given, in_box(usual, dataset.box))
+
+
+def _ask_about_units(threat: Threat) -> None:
+    """Refuse a linf eps beyond which nothing is left to allow: nearly always it is in levels of an 8-bit image.
+
+    Raises:
+        UserError: asking what was meant, and saying how to have it so.
+    """
+    width = threat.widest
+    if threat.norm != "linf" or threat.by_feature or not width < threat.eps < math.inf:
+        return
+    levels = threat.eps == round(threat.eps) and threat.eps <= 255 and width <= 2
+    share = "/255" if width == 1 else f" * {width:g} / 255"
+    meant = f"did you mean {threat.eps:g}{share}?" if levels else "eps is in the units of the inputs."
+    raise UserError(f"eps {threat.eps:g} is wider than {threat.box_text}: {meant} To allow the whole box give eps inf")
 
 
 def threat_facts(threat: Threat) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Imported(Audit):
         verdict = (
             f"Robust accuracy on {len(correct)} inputs is {robust['accuracy']:.1%} ({robust['low']:.1%} to "
             f"{robust['high']:.1%}) under the examples of {Path(self.file).name} in {self.threat.norm} eps "
-            f"{budget_text(self.threat.eps)}, "
+            f"{budget_text(self.threat.eps)}{self.threat.restrictions()}, "
             f"{clean['accuracy']:.1%} unperturbed{_rejection_text(rejected)}."
         )
         return Finding("imported", "Imported examples", verdict, self._severity(rejected, clean, robust), data)
