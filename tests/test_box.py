@@ -52,8 +52,8 @@ def test_an_eps_by_feature_is_its_largest_and_shares_of_it_so_that_a_sweep_scale
 
 
 def test_it_is_told_in_words():
-    assert Threat(eps=EPS[:2], mask=MASK[:2]).restrictions() == " (by feature from 0.1; 1 of 2 features fixed)"
-    assert Threat().restrictions() == ""
+    assert Threat(eps=EPS[:2], mask=MASK[:2]).text() == "linf eps 0.2 (by feature from 0.1; 1 of 2 features fixed)"
+    assert Threat().text() == "linf eps 8/255"
     assert repr(FeatureValues(EPS.double())) == "0 to 0.4 by feature"
     assert repr(Threat(mask=MASK)).endswith("mask=1 of 5 features fixed)")
 

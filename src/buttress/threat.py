@@ -13,6 +13,7 @@ from torch import Tensor
 from buttress.box import Box, Ends, FeatureValues
 from buttress.errors import UserError
 from buttress.geometry import DUAL, Norm, budget_text, norms, per_row, project_rows_l1
+from buttress.region import Region
 from buttress.validation import one_of
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ __all__ = ["NOT_GIVEN", "Norm", "Threat", "budget_text", "check_threat", "norms"
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False)
-class Threat:
+class Threat(Region):
     """A set of allowed perturbations around each input.
 
     Args:
@@ -83,13 +84,12 @@ class Threat:
 
     # What there is to know of it
 
-    def restrictions(self) -> str:
-        """What "linf eps 0.1" does not tell, to follow it: "" or " (by feature from 0.01; 12 of 40 features fixed)"."""
-        by_feature = (
-            "" if self.shares is None else f"by feature from {budget_text(self.eps * float(self.shares.values.min()))}"
-        )
-        told = [text for text in (by_feature, repr(self.mask) if self.mask is not None else "") if text]
-        return f" ({'; '.join(told)})" if told else ""
+    def text(self, eps: float | None = None) -> str:
+        """In words, perhaps at another eps: "linf eps 0.1 (by feature from 0.01; 12 of 40 features fixed)"."""
+        eps = self.eps if eps is None else eps
+        told = [] if self.shares is None else [f"by feature from {budget_text(eps * float(self.shares.values.min()))}"]
+        told += [] if self.mask is None else [repr(self.mask)]
+        return f"{self.norm} eps {budget_text(eps)}" + (f" ({'; '.join(told)})" if told else "")
 
     def facts(self) -> dict[str, Any]:
         """Its settings as plain data for JSON; ``Threat(**facts)`` is the same threat."""
@@ -117,75 +117,17 @@ class Threat:
 
     def _free(self, like: Tensor) -> Tensor | None:
         """Bool, of one input's shape: the features that may change; None for all."""
-        fixed = [values.to(like) == 0 for values in (self.mask, self.shares) if values is not None]
+        fixed = [(part.values == 0).to(like.device) for part in (self.mask, self.shares) if part is not None]
         return None if not fixed else ~(fixed[0] | fixed[-1])
-
-    def free(self, values: Tensor) -> Tensor:
-        """``values`` (..., *one input's shape), such as a gradient, with 0 for features that may not change."""
-        free = self._free(values)
-        return values if free is None else torch.where(free, values, 0)
 
     def shared(self, values: Tensor) -> Tensor:
         """``values`` (..., *one input's shape), such as a linf direction, each times its feature's share of ``eps``."""
         return self.free(values if self.shares is None else values * self.shares.to(values))
 
-    def free_features(self, x: Tensor) -> Tensor:
-        """(D,) indices, in one flattened input, of the features that may change."""
-        free = torch.ones(x.shape[1:], dtype=torch.bool, device=x.device)
-        return self.free(free).flatten().nonzero().squeeze(1)
-
-    def limits(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The lowest and highest value that box and mask allow, in the dtype of ``x`` and to be broadcast with it.
-
-        Infinite where nothing limits a feature; the value of ``x`` where it may not change.
-        """
-        if self._box is None:
-            low, high = (x.new_tensor(end) for end in (-math.inf, math.inf))
-        else:
-            low, high = self._box.ends(x)
-        free = self._free(x)
-        return (low, high) if free is None else (torch.where(free, low, x), torch.where(free, high, x))
-
-    def clip(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """``x_adv`` put back into the box around ``x``, features that may not change as in ``x``; no look at eps."""
-        x_adv = x_adv if self._box is None else self._box.clip(x_adv)
-        free = self._free(x)
-        return x_adv if free is None else torch.where(free, x_adv, x)
-
-    def widths(self, like: Tensor) -> Tensor:
-        """The unit of lengths along single features: the box's width; see `unit` where that is infinite.
-
-        In the dtype of ``like``, 0-dimensional or of one input's shape.
-        """
-        if self._box is None:
-            return like.new_tensor(1.0)
-        widths = self._box.widths()
-        return torch.where(widths.isfinite(), widths, self.unit).to(like.device, like.dtype)
-
-    @property
-    def unit(self) -> float:
-        """The unit of lengths that are given in widths of the box.
-
-        The width; of boxes by feature the root of the mean square, over the features with two finite ends; 1 where
-        there is none, and without a box: input units.
-        """
-        if self._box is None:
-            return 1.0
-        widths = self._box.widths()
-        finite = widths[widths.isfinite()]
-        if self._box.uniform or not len(finite):
-            return float(finite) if len(finite) else 1.0
-        return float(finite.square().mean().sqrt()) or 1.0
-
     @property
     def by_feature(self) -> bool:
         """Whether box, mask or eps differ from feature to feature."""
         return bool(self.mask or self.shares) or not (self._box is None or self._box.uniform)
-
-    @property
-    def widest(self) -> float:
-        """The largest width of the box among the features that may change; infinite where one has no end."""
-        return math.inf if self._box is None else float(self.free(self._box.widths()).max())
 
     @property
     def bounded(self) -> bool:
@@ -372,11 +314,6 @@ class Threat:
         for name, values in (("mask", self.mask), ("eps", self.shares)):
             if values is not None:
                 values.check(name, x)
-
-    @property
-    def box_text(self) -> str:
-        """The box in an error's words."""
-        return "no box" if self.box is None else f"box {self.box}"
 
 
 # The default of an attack's field ``threat``: nobody gave one yet. It is filled in before the attack runs (see

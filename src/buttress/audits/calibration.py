@@ -25,7 +25,6 @@ from buttress.models.wrapping.wrappers import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification
-from buttress.threat import budget_text
 from buttress.validation import number, share, whole
 
 SYNTHETIC = ("uniform", "inverted", "shuffled")
@@ -104,8 +103,7 @@ class Calibration(Audit):
         if self.attack is not None:
             for share in sorted(set(self.shares)):
                 eps = share * self.attack.threat.eps
-                threat = self.attack.threat
-                name = f"{self.attack.label()} at {threat.norm} eps {budget_text(eps)}{threat.restrictions()}"
+                name = f"{self.attack.label()} at {self.attack.threat.text(eps)}"
                 conditions.append((rescaled(self.attack, share), name, eps))
         return conditions
 

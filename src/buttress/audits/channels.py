@@ -23,7 +23,6 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.correlation import pearson, spearman
 from buttress.model_call import call_model
 from buttress.registry import audit
-from buttress.threat import budget_text
 from buttress.validation import one_of
 
 Unit = Literal["each", "clean"]
@@ -104,8 +103,7 @@ class Channels(Audit):
             shown = list(dict.fromkeys((ranked[-1]["index"], ranked[0]["index"])))
         threat = self.attack.threat
         data: dict[str, Any] = {
-            "attack": self.attack.label()
-            + (f" at {threat.norm} eps {budget_text(threat.eps)}{threat.restrictions()}" if threat else ""),
+            "attack": self.attack.label() + (f" at {threat.text()}" if threat else ""),
             "layer": features.name,
             "inputs": len(correct),
             "channels": clean.shape[1],

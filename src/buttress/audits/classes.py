@@ -20,7 +20,6 @@ from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
-from buttress.threat import budget_text
 
 _LEVEL = 0.05  # of the test of the worst class, over all classes together
 
@@ -100,9 +99,7 @@ class Classes(Audit):
 
 def _attack_text(attack: Perturbation) -> str:
     threat = attack.threat
-    return attack.label() + (
-        f" at {threat.norm} eps {budget_text(threat.eps)}{threat.restrictions()}" if threat is not None else ""
-    )
+    return attack.label() + (f" at {threat.text()}" if threat is not None else "")
 
 
 def _row(k: int, subject: Subject, clean: Tensor, robust: Tensor) -> dict[str, Any]:

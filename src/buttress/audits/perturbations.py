@@ -15,7 +15,6 @@ from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Audit, Subject
 from buttress.registry import audit
-from buttress.threat import budget_text
 from buttress.validation import share
 
 _TITLE = "One step against many"
@@ -79,7 +78,7 @@ class Perturbations(Audit):
         mean = data["cosine"]["mean"]
         cosine = "undefined" if mean is None else f"{mean:.2f}"
         verdict = (
-            f"At {data['norm']} eps {budget_text(data['eps'])}{self.attack.threat.restrictions()}, robust accuracy is {single_step:.1%} under "
+            f"At {self.attack.threat.text()}, robust accuracy is {single_step:.1%} under "
             f"{first_name} and {many_steps:.1%} under {second_name}; their perturbations' mean cosine is {cosine}."
         )
         return verdict + (f" Robust accuracy under {first_name} means little here." if wide else "")

@@ -23,7 +23,6 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.threat import budget_text
 from buttress.validation import number
 
 
@@ -178,8 +177,8 @@ class Robustness(Audit):
         threat = self.attacks[0].threat
         return (
             f"{clean['accuracy']:.1%} of {count} inputs are classified correctly; robust accuracy is "
-            f"{main['accuracy']:.1%} ({main['low']:.1%} to {main['high']:.1%}) under {names} at {threat.norm} "
-            f"eps {budget_text(self.main_eps)}{threat.restrictions()}."
+            f"{main['accuracy']:.1%} ({main['low']:.1%} to {main['high']:.1%}) under {names} at "
+            f"{threat.text(self.main_eps)}."
         )
 
 

@@ -180,6 +180,7 @@ class Adaptive(Audit):
             "attack": runs[0].entry.label,
             "norm": threat.norm,
             "eps": threat.eps,
+            "threat": threat.text(),
             "inputs": len(correct),
             "seed": subset.seed,
             "precision": subset.precision,
@@ -201,7 +202,7 @@ class Adaptive(Audit):
 
 def _sentence(data: dict[str, Any]) -> str:
     worst, rows = data["worst"], data["rows"]
-    at = f"at {data['norm']} eps {budget_text(data['eps'])}"
+    at = f"at {data['threat']}"
     text = (
         f"Robust accuracy on {data['inputs']} inputs {at} is {worst['accuracy']:.1%} ({worst['low']:.1%} to "
         f"{worst['high']:.1%}) under all of {len(rows)} attacks together"

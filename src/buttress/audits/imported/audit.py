@@ -15,7 +15,7 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.audits.imported.tensor_file import Examples, read
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.threat import NOT_GIVEN, Threat, budget_text, norms, per_row
+from buttress.threat import NOT_GIVEN, Threat, norms, per_row
 
 _TOLERANCE = 1e-6  # a file's float32 may round an input at the very edge outwards
 _HALF_LEVEL = 0.5 / 255
@@ -70,8 +70,8 @@ class Imported(Audit):
         }
         verdict = (
             f"Robust accuracy on {len(correct)} inputs is {robust['accuracy']:.1%} ({robust['low']:.1%} to "
-            f"{robust['high']:.1%}) under the examples of {Path(self.file).name} in {self.threat.norm} eps "
-            f"{budget_text(self.threat.eps)}{self.threat.restrictions()}, "
+            f"{robust['high']:.1%}) under the examples of {Path(self.file).name} in "
+            f"{self.threat.text()}, "
             f"{clean['accuracy']:.1%} unperturbed{_rejection_text(rejected)}."
         )
         return Finding("imported", "Imported examples", verdict, self._severity(rejected, clean, robust), data)
