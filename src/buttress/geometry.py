@@ -41,6 +41,6 @@ def project_rows_l1(rows: Tensor, eps: float | Tensor) -> Tensor:
 def budget_text(eps: float) -> str:
     """An eps as people write it: "0.3", or "8/255" when it is no round number but so many levels of an 8-bit image."""
     levels = eps * 255
-    if math.isfinite(eps) and round(eps, 2) != round(eps, 9) and abs(levels - round(levels)) < 1e-4:
+    if math.isfinite(eps) and abs(round(eps, 2) - eps) > 1e-8 and abs(levels - round(levels)) < 1e-4:
         return f"{round(levels)}/255"
     return f"{eps:.4g}" if math.isfinite(eps) else "∞"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from buttress.box import Box
 from buttress.data.augment import Augment
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
@@ -116,7 +117,8 @@ class Dataset:
         val: split off train, for choosing checkpoints and settings.
         test: for the final figures only.
         classes: the classes' names, in the order of the labels.
-        box: lowest and highest value an input may have, or None where any value is an input.
+        box: lowest and highest value an input may have, numbers or tensors of one input's shape; an end may be
+            infinite, and None is where any value is an input.
         provenance: one sentence: where the data are from, their licence, whether their checksum was verified.
         augment: what training does to a float batch, or None.
 
@@ -145,6 +147,7 @@ class Dataset:
                 )
             check_labels(split.y, len(self.classes), where)
             _check_box(split.x, self.box, where)
+        object.__setattr__(self, "box", Box.read(self.box))
         ids = torch.cat([split.ids for split in self.splits.values()])
         if (ids.sort().values.diff() == 0).any():
             raise UserError(
@@ -251,7 +254,14 @@ def _description(x: Tensor) -> str:
 
 
 def _check_box(x: Tensor, box: tuple[float, float] | None, where: str) -> None:
-    if box is None or not len(x):
+    limits = Box.read(box)
+    if box is None or limits is None or not len(x):
+        return
+    if not limits.uniform:
+        try:
+            limits.check(_as_float(x))
+        except UserError as reason:
+            raise UserError(f"{where}: {reason}") from None
         return
     low, high = (0.0, 1.0) if x.dtype == torch.uint8 else (float(x.min()), float(x.max()))
     if low < box[0] or high > box[1]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -66,8 +65,8 @@ class Free(Defence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at x + delta; its backward pass leaves delta's gradient as well."""
         x = context.batch.x
-        ball = replace(self.threat, eps=context.scale * self.threat.eps, box=None)
-        self._leaf = ball.project(self._rows(x), torch.zeros_like(x)).requires_grad_()
+        limit = self._limit(x, context.scale)
+        self._leaf = self._rows(x).clamp(-limit, limit).requires_grad_()
         return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf, x)), batch.y))
 
     def step(self, step: Step) -> None:
@@ -78,9 +77,13 @@ class Free(Defence):
             leaf, self._leaf = self._leaf, None
             if leaf is None or leaf.grad is None:
                 raise UserError("free needs the gradient of its perturbation, which this model's output does not give")
-            ball = replace(self.threat, eps=step.context.scale * self.threat.eps, box=None)
-            delta = ball.ascend(leaf.detach(), leaf.grad, self.alpha * ball.eps)
-            self.delta[: len(leaf)] = ball.project(delta, torch.zeros_like(delta))
+            limit = self._limit(leaf, step.context.scale)
+            delta = leaf.detach() + self.alpha * limit * leaf.grad.sign()
+            self.delta[: len(leaf)] = delta.clamp(-limit, limit)
+
+    def _limit(self, x: Tensor, scale: float) -> Tensor:
+        """(N, ...) how far each value may be moved."""
+        return scale * self.threat.eps * self.threat.shared(torch.ones_like(x))
 
     def _rows(self, x: Tensor) -> Tensor:
         """A copy of delta's rows for this batch, zeros where there are none yet."""

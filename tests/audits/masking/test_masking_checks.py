@@ -401,7 +401,7 @@ def test_what_does_not_apply_says_why():
     boundless = context(wave, Square(threat=ONE))
     boundless.attack = PGD(threat=Threat(eps=math.inf, box=None), step_size=0.1, start="zero")
     assert run_check(BlackBox(), boundless) == Result(
-        "not run", "Square needs a finite eps or a box; got eps inf and no box."
+        "not run", "Square needs a finite eps or a box with finite ends; got eps inf and no box."
     )
 
 

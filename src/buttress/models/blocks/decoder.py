@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from buttress.box import Box
 from buttress.errors import UserError
 
 
@@ -23,7 +24,8 @@ class Decoder(nn.Module):
         shape: of one input: (C, H, W) or (features,).
         width: channels of the hidden layers, twice as many in the first one; for rows, a sixteenth of the hidden units.
             MNIST's generator has its own.
-        box: range that the values are brought into by a sigmoid; None leaves them free.
+        box: range that the values are brought into by a sigmoid, or clipped to where an end is infinite; None leaves
+            them free.
 
     Raises:
         UserError: for sizes that are not positive, and for inputs that are neither images nor rows.
@@ -33,7 +35,7 @@ class Decoder(nn.Module):
         self, latent: int, shape: Sequence[int], width: int = 32, box: tuple[float, float] | None = (0.0, 1.0)
     ) -> None:
         super().__init__()
-        self.shape, self.box = tuple(int(size) for size in shape), box
+        self.shape, self.box = tuple(int(size) for size in shape), Box.read(box)
         if len(self.shape) not in (1, 3) or min(latent, width, *self.shape) < 1:
             raise UserError(
                 "a decoder makes inputs of shape (C, H, W) or (features,) from 1 or more numbers, with a width of 1 or "
@@ -53,8 +55,10 @@ class Decoder(nn.Module):
             out = out[..., : self.shape[1], : self.shape[2]]
         if self.box is None:
             return out
-        low, high = self.box
-        return low + (high - low) * torch.sigmoid(out)
+        low, high = self.box.ends(out)
+        closed = (high - low).isfinite()
+        low, width = torch.where(closed, low, 0), torch.where(closed, high - low, 1)
+        return torch.where(closed, low + width * torch.sigmoid(out), self.box.clip(out))
 
 
 def _mnist(latent: int) -> nn.Sequential:
