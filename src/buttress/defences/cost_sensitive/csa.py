@@ -112,6 +112,8 @@ class CSA(Defence):
         self.threat = threat
         if space == "normalized" and self.threat.norm != "linf":
             raise UserError(f"eps in standard deviations needs the norm linf; got {self.threat.norm}")
+        if space == "normalized" and (self.threat.mask is not None or self.threat.shares is not None):
+            raise UserError(f"csa in normalized space moves all features alike; got {self.threat.text()}: use pixels")
         self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight
         self.space, self.updates, self.mistakes = space, updates, mistakes
         self.pretrain_epochs, self.pretrain_lr = pretrain_epochs, pretrain_lr
