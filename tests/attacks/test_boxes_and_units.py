@@ -57,6 +57,7 @@ def in_norms(name, eps, **fields):
         yield Threat(norm=norm, eps=limit, **fields)
 
 
+@pytest.mark.representatives(factor=[256.0])
 @pytest.mark.parametrize("factor", [256.0, 255.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_problem_in_another_unit_has_the_same_answer(nets, name, factor):
@@ -137,6 +138,7 @@ def result_or_refusal(name, threat, model, x, y):
         return None
 
 
+@pytest.mark.representatives(box=["mixed"])
 @pytest.mark.parametrize("box", OPEN)
 @pytest.mark.parametrize("name", NAMES)
 def test_in_a_box_with_an_infinite_end_points_are_finite_and_a_search_without_a_limit_finds_them(nets, name, box):
