@@ -156,7 +156,7 @@ def test_in_a_box_with_an_infinite_end_points_are_finite_and_a_search_without_a_
 
 
 def test_a_box_of_one_range_by_feature_is_that_box(nets):
-    """Bit by bit, for every attack: the same mechanism."""
+    """For every attack, up to rounding: the same mechanism."""
     model, x, y = problem(nets)
     ends = (torch.zeros(IMAGE), torch.ones(IMAGE))
     for name in ATTACKS:
