@@ -1,7 +1,8 @@
-"""Per-example losses of a classifier, written so that an attack maximises them.
+"""Per-example losses, written so that an attack maximises them.
 
-Each takes logits (N, C) and returns (N,). The second argument is the true class (N,) or, for losses that compare with
-the unperturbed input (`Loss.against` "clean"), the logits of the clean input (N, C).
+Each takes outputs, mostly the logits (N, C) of a classifier, and returns (N,). The second argument is the truth, mostly
+a class (N,), or, for losses that compare with the unperturbed input (`Loss.against` "clean"), the output for the clean
+input.
 """
 
 from __future__ import annotations
@@ -94,9 +95,49 @@ def negative_logit(logits: Tensor, y: Tensor) -> Tensor:
     return -logits.gather(1, y[:, None]).squeeze(1)
 
 
+def label_margins(logits: Tensor, y: Tensor) -> Tensor:
+    """(N, L) logit of each label, signed against its truth: above 0 where the label is wrong.
+
+    Args:
+        logits: (N, L), above 0 for a label that is there.
+        y: (N, L) of 0 and 1.
+    """
+    return torch.where(y > 0, -logits, logits)
+
+
+def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) minus the log-probability of labels (N, L) that are each there or not, summed over them."""
+    return -F.logsigmoid(-label_margins(logits, y)).sum(1)
+
+
+def log_label_margins(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) logarithm of the sum of odds against each label: binary cross-entropy's direction where that saturates."""
+    return label_margins(logits, y).logsumexp(1)
+
+
+def bernoulli_kl(logits: Tensor, clean_logits: Tensor) -> Tensor:
+    """(N,) KL divergence of Bernoulli distributions from those of ``clean_logits``, (N, L), summed over labels."""
+    return sum(
+        (
+            F.kl_div(F.logsigmoid(sign * logits), F.logsigmoid(sign * clean_logits), reduction="none", log_target=True)
+            for sign in (1, -1)
+        ),
+        start=torch.zeros_like(logits),
+    ).sum(1)
+
+
 def mse(output: Tensor, y: Tensor) -> Tensor:
-    """(N,) mean squared error over everything but the batch axis; for tasks whose output is an image."""
-    return (output - y).square().flatten(1).mean(1)
+    """(N,) mean squared error over everything but the batch axis; ``y`` has as many values as the output."""
+    return (output - y.view_as(output)).square().flatten(1).mean(1)
+
+
+def total(output: Tensor, y: Tensor) -> Tensor:
+    """(N,) the sum of the output, whatever the truth: where a squared error is 0, no direction is better than up."""
+    return output.flatten(1).sum(1)
+
+
+def _mse_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    return -mse(output, target)
 
 
 _FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose its true size further down
@@ -108,13 +149,15 @@ class Loss:
 
     ``direction`` is an increasing function of the loss that keeps its slope where the loss saturates; an attack follows
     it where the gradient of the loss itself is too small for a number to hold. ``toward`` is the form (output, y,
-    target) -> (N,) that a targeted attack maximises; without one it maximises minus the loss of the target.
+    target) -> (N,) that a targeted attack maximises, which has no direction of its own; without one it maximises minus
+    the loss of the target. ``needs_classes`` is for losses that mean nothing without classes.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     against: Literal["label", "clean"] = "label"
     direction: Callable[[Tensor, Tensor], Tensor] | None = None
     toward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    needs_classes: bool = False
 
     def value(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """(N,) the loss of an output, to be maximised.
@@ -155,7 +198,8 @@ class Loss:
             raise UserError("the loss does not depend on the model's output through differentiable operations")
         (slope,) = torch.autograd.grad(value.sum(), leaf)
         size, column = slope.flatten(1).abs().amax(1), (-1, *[1] * (slope.dim() - 1))
-        if self.direction is not None and bool((zero := size == 0).any()):
+        directed = self.direction is not None and (target is None or self.toward is None)
+        if self.direction is not None and directed and bool((zero := size == 0).any()):
             lasting = Loss(self.direction).value(leaf, y, target)
             slope = torch.where(zero.view(column), torch.autograd.grad(lasting.sum(), leaf)[0], slope)
         faint = (size < _FAINT) & (size > 0)
@@ -165,13 +209,17 @@ class Loss:
 
 
 LOSSES = {
-    "cross_entropy": Loss(cross_entropy, direction=log_odds_against),
-    "margin": Loss(margin),
-    "dlr": Loss(dlr, toward=dlr_toward),
-    "kl": Loss(kl, against="clean"),
-    "mse": Loss(mse),
-    "negative_logit": Loss(negative_logit),
+    "cross_entropy": Loss(cross_entropy, direction=log_odds_against, needs_classes=True),
+    "margin": Loss(margin, needs_classes=True),
+    "dlr": Loss(dlr, toward=dlr_toward, needs_classes=True),
+    "kl": Loss(kl, against="clean", needs_classes=True),
+    "mse": Loss(mse, direction=total, toward=_mse_toward),
+    "negative_logit": Loss(negative_logit, needs_classes=True),
+    "binary_cross_entropy": Loss(binary_cross_entropy, direction=log_label_margins),
 }
+# What tasks without classes mean by "kl", how far an output is from the one for the clean input.
+BERNOULLI_KL = Loss(bernoulli_kl, against="clean")
+SQUARED_DIFFERENCE = Loss(mse, against="clean")
 
 LossLike = str | Callable[[Tensor, Tensor], Tensor] | Loss
 

@@ -163,6 +163,7 @@ dataset = Registry("dataset", "buttress.data")
 defence = Registry("defence", "buttress.defences")
 audit = Registry("audit", "buttress.audits")
 monitor = Registry("monitor", "buttress.training.monitors")
+task = Registry("task", "buttress.tasks")
 
 ROLES = {
     "attacks": attack,
@@ -171,4 +172,5 @@ ROLES = {
     "audits": audit,
     "datasets": dataset,
     "monitors": monitor,
+    "tasks": task,
 }

@@ -53,7 +53,7 @@ class Oracle:
         self.ledger = ledger = Ledger(x, search, inside, read_every)
         self.alive, self.resting, self.success = ledger.alive, ledger.resting, ledger.success
         self.forwards, self.backwards, self.stages = ledger.forwards, ledger.backwards, ledger.stages
-        self._loss = losses.resolve(self.task.loss)
+        self._loss = self.task.resolve(self.task.loss)
         self._clean: Tensor | None = None
         self._empty: Tensor | None = None  # (0, C), the answer where no input is asked about
         self._checked = False
@@ -69,7 +69,7 @@ class Oracle:
             toward: (N,) classes to be led to. With these, or with a target of the attack, it is the loss's targeted
                 form, or minus the loss of that class where it has none.
         """
-        spec = self._loss if loss is None else losses.resolve(loss)
+        spec = self._loss if loss is None else self.task.resolve(loss)
 
         def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
             value, slope = spec.slope(output, *self._truth(spec, rows, toward))
@@ -177,13 +177,13 @@ class Oracle:
         self, output: Tensor, rows: Tensor | None, loss: losses.LossLike | None, toward: Tensor | None
     ) -> Tensor:
         """(N,) of outputs (N, C) of which those at ``rows`` were asked for; 0 for the others."""
-        spec = self._loss if loss is None else losses.resolve(loss)
+        spec = self._loss if loss is None else self.task.resolve(loss)
         value = spec.value(output.double(), *self._truth(spec, slice(None), toward))
         return value if rows is None else torch.zeros_like(value).index_copy(0, rows, value[rows])
 
     def gradients(self, x: Tensor, wanted: Iterable[losses.LossLike]) -> tuple[Tensor, ...]:
         """(N, ...) gradients at ``x`` of several losses, as from `loss_and_grad`, by a single forward pass."""
-        specs = [replace(losses.resolve(loss), direction=None) for loss in wanted]
+        specs = [replace(self.task.resolve(loss), direction=None) for loss in wanted]
 
         def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
             return [], [spec.slope(output, *self._truth(spec, rows, None))[1] for spec in specs]

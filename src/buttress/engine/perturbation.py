@@ -8,12 +8,12 @@ import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor
 
-from buttress import losses, tasks
+from buttress import tasks
 from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import AttackResult
 from buttress.engine.call_checks import check_call, check_inputs
@@ -25,7 +25,7 @@ from buttress.engine.threat_resolution import resolved_settings
 from buttress.errors import NoGradientError, UserError
 from buttress.random import Random, derive
 from buttress.registry import attack as registered_attacks
-from buttress.tasks import Task
+from buttress.tasks import Task, check_task
 from buttress.threat import Threat, norms
 from buttress.validation import whole
 
@@ -41,6 +41,8 @@ class Perturbation(ABC):
         strays: whether it asks about points outside of the threat, so that beating the model there is no success yet.
         draws: passes whose mean answers one question, for models that draw at random.
         exact: whether its result depends on the last digits of the outputs, so that its search is in float32.
+        needs_classes: whether it is for classes only; see `check_task`.
+        without_classes: what to use for a task that has none.
     """
 
     threat: Threat | None = None
@@ -48,6 +50,12 @@ class Perturbation(ABC):
     strays: bool = False
     draws: int = 1
     exact: bool = False
+    without_classes: ClassVar[str] = "pgd, apgd, fmn, cw or square"
+
+    @property
+    def needs_classes(self) -> bool:
+        """See `Perturbation`: a method says otherwise by a plain attribute, or for its settings by a property."""
+        return False
 
     @abstractmethod
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
@@ -82,9 +90,10 @@ class Perturbation(ABC):
         Args:
             model: gives logits for inputs in the box.
             x: (N, ...) float32 or float64 inputs.
-            y: (N,) int64 classes, the truth, also in a targeted attack.
+            y: the truth, also in a targeted attack: (N,) int64 classes, or what else the task asks for.
             task: what the output is for.
-            target: (N,) classes that the attacker wants, or how to choose them: "least_likely" or "random".
+            target: what the attacker wants, in the form of ``y``; or, for classes, how to choose them: "least_likely"
+                or "random".
             seed: what all draws depend on, together with ``ids``.
             ids: (N,) int64, what identifies each input across batches; 0 to N - 1 unless given.
             search: "full" returns the attack's own point for every input; "first" drops an input with its
@@ -105,6 +114,7 @@ class Perturbation(ABC):
             return AttackResult(x.clone(), zeros.bool(), x.new_zeros(0), zeros.double(), zeros, zeros)
         check_call(search, mode, precision, batch_size)
         attack = self.within()
+        check_task(attack, task)
         check_inputs(model, x, y, attack._box())
         if attack.threat:
             attack.threat.check(x)
@@ -118,7 +128,7 @@ class Perturbation(ABC):
             with torch.no_grad():
                 x_adv, output = oracle.settle(x_adv)
                 success = task.is_adversarial(output, oracle.y, oracle.target)
-                loss = losses.resolve(task.loss).function(output, oracle.y)
+                loss = task.resolve(task.loss).function(output, oracle.y)
                 threat = attack.threat
                 distance = threat.distance(x_adv, x) if threat else norms(x_adv.double() - x.double(), "l2")
         used: Precision = "fp32" if passes.precision == "auto" else passes.precision  # never chosen: there was no pass
@@ -148,6 +158,7 @@ class Perturbation(ABC):
             return x.clone()
         check_call("full", mode, precision, None)
         attack = self.within()
+        check_task(attack, task)
         check_inputs(model, x, y, attack._box())
         if attack.threat:
             attack.threat.check(x)
@@ -218,6 +229,8 @@ class Perturbation(ABC):
         y = _copy(y)
         oracle = Oracle(passes, x.detach().clone(), y, search=search, inside=self.inside(), read_every=read_every)
         if isinstance(target, str):
+            if not passes.task.classes:
+                raise UserError(f"target={target!r} chooses classes, which {passes.task.label()} has not: use a tensor")
             oracle.target = _choose_target(target, oracle.clean, y, seed, ids)
         elif target is not None:
             if len(target) != len(x):

@@ -98,6 +98,11 @@ class AutoAttack(Attack):
         """The version, which names all that is as published, and what differs: "AutoAttack (standard, 20 steps)"."""
         return f"{self._name()} ({', '.join([self.version, *self._changed()])})"
 
+    @property
+    def needs_classes(self) -> bool:
+        """All parts but square follow classes."""
+        return any(name != "square" for name, _ in self.suite())
+
     def suite(self) -> list[tuple[str, Attack]]:
         """The parts by name, in order."""
         names = (self.parts,) if isinstance(self.parts, str) else self.parts or SUITES[self.version]

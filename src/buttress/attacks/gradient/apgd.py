@@ -49,14 +49,16 @@ class APGD(Attack):
         threat: what is allowed.
         steps: gradient steps of each restart.
         restarts: independent runs, with ``targets`` for each of them.
-        loss: "cross_entropy", "dlr", another loss's name, or any callable (logits, y) -> (N,); cross-entropy for
-            classifiers unless given, and where there are targets "dlr", or the lead itself with fewer than 4 classes.
+        loss: "cross_entropy", "dlr", another loss's name, or any callable (logits, y) -> (N,); the task's own
+            unless given, and where there are targets "dlr", or the lead itself with fewer than 4 classes.
         rho: the step size is halved where fewer than this share of an interval's steps raised the loss (linf, l2).
         targets: how many classes to lead an input to, in the order of the clean logits, the runner-up first; all
             others at most. 0 leads it away from the truth. An attack that was given a target leads there.
         large_start: in l1 spend 30 % of the steps in a ball of 3 eps, 30 % in one of 2 eps, and the rest in that of
             eps, each from the best point of the last; in other norms there is no such start.
     """
+
+    without_classes = "targets=0"
 
     threat: Threat = NOT_GIVEN
     steps: int = 100
@@ -74,6 +76,11 @@ class APGD(Attack):
         share("rho", self.rho)
         if self.loss is not None:
             resolve(self.loss)
+
+    @property
+    def needs_classes(self) -> bool:
+        """Targets are classes."""
+        return self.targets > 0
 
     def inside(self) -> Inside | None:
         """A large start asks about points outside of the threat."""

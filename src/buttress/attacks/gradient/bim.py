@@ -27,7 +27,7 @@ class BIM(Attack):
         threat: what is allowed.
         steps: gradient steps.
         step_size: length of a step in input units; 2.5 eps / steps unless given.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
     """
 
     threat: Threat = NOT_GIVEN

@@ -68,7 +68,7 @@ class DIFGSM(MIFGSM):
         steps: gradient steps.
         step_size: length of a step in input units; 2.5 eps / steps unless given (the paper: eps / steps).
         decay: what a step keeps of the sum of gradients so far.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
         p: the chance that an input is resized at all; with 0 the attack is MI-FGSM.
         smallest: the smallest share of its sides that an image is resized to.
     """

@@ -25,7 +25,7 @@ class FGSM(Attack):
 
     Args:
         threat: what is allowed.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
     """
 
     threat: Threat = NOT_GIVEN

@@ -36,7 +36,7 @@ class FriendlyPGD(Attack):
         step_size: length of a step in input units; 2.5 eps / steps unless given.
         tau: steps that are taken from misclassified points.
         start: "uniform", "normal" or "zero", as in PGD.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
         spare: leave out of the passes what has stopped: the paper's saving, for one forward pass more where an input
             was left out, and a reading from the device at each step. In train mode BatchNorm then sees fewer inputs.
     """

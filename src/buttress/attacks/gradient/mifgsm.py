@@ -30,7 +30,7 @@ class MIFGSM(Attack):
         steps: gradient steps.
         step_size: length of a step in input units; 2.5 eps / steps unless given (the paper: eps / steps).
         decay: what a step keeps of the sum so far, mu in the paper; with 0 the attack is BIM.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
     """
 
     threat: Threat = NOT_GIVEN

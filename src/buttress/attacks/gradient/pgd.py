@@ -34,7 +34,7 @@ class PGD(Attack):
         restarts: independent runs; the point of the highest loss is returned.
         start: "uniform" in the threat; "normal" is x + 0.001 N(0, 1) in widths of the box, clipped by the first step
             only (the start of TRADES); "zero" is x itself.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
     """
 
     threat: Threat = NOT_GIVEN

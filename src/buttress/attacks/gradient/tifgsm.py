@@ -35,7 +35,7 @@ class TIFGSM(MIFGSM):
         steps: gradient steps.
         step_size: length of a step in input units; 2.5 eps / steps unless given (the paper: eps / steps).
         decay: what a step keeps of the sum of gradients so far.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
         kernel: "gaussian", of standard deviation (size - 1) / 6 pixels; "linear", falling to 0 one pixel beyond its
             edge; or "uniform".
         size: side of the kernel in pixels, an odd number; with 1 the attack is MI-FGSM.

@@ -60,6 +60,8 @@ class TPGD(Attack):
         temperature: T; 1 gives the directions of PGD on cross-entropy, small values those of PGD on the margin.
     """
 
+    needs_classes = True
+
     threat: Threat = NOT_GIVEN
     steps: int = 10
     step_size: float | None = None

@@ -43,7 +43,7 @@ class Universal(Attack):
         threat: what is allowed; the box is met for each input by clipping.
         steps: gradient steps, where there is no ``delta``.
         step_size: length of a step in input units; 2.5 eps / steps unless given.
-        loss: name of a loss, or any callable (logits, y) -> (N,); cross-entropy for classifiers unless given.
+        loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
         ceiling: inputs whose loss is above it add nothing to the mean gradient, so that no few of them lead it.
         delta: the perturbation, of one input's shape.
     """
@@ -153,7 +153,7 @@ class Universal(Attack):
         from those of the log-odds m, which never are faint: sigmoid(m) times them. Only the ratios of these weights
         are used, or a network that is sure of all inputs would leave nothing to follow.
         """
-        if resolve(self.loss or oracle.task.loss).function is not losses.cross_entropy:
+        if oracle.task.resolve(self.loss or oracle.task.loss).function is not losses.cross_entropy:
             loss, grad = oracle.loss_and_grad(x, self.loss)
             return torch.where(per_row(loss <= self.ceiling, x), grad, 0)
         odds, grad = oracle.loss_and_grad(x, losses.log_odds_against)

@@ -38,6 +38,8 @@ class DeepFool(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all.
     """
 
+    needs_classes = True
+
     threat: Threat = NOT_GIVEN
     steps: int = 50
     overshoot: float = 0.02

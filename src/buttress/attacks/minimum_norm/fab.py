@@ -44,6 +44,8 @@ class FAB(MinimumNorm):
         beta: how much of its perturbation is left to an iterate that fooled the model.
     """
 
+    needs_classes = True
+
     threat: Threat = NOT_GIVEN
     steps: int = 100
     restarts: int = 1

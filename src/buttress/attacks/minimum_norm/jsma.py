@@ -44,6 +44,8 @@ class JSMA(Attack):
         steps: pairs changed at most.
     """
 
+    needs_classes = True
+
     default_threat: ClassVar[Threat] = Threat(norm="linf", eps=math.inf)
     threat: Threat = NOT_GIVEN
     theta: float = 1.0

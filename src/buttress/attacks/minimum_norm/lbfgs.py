@@ -59,6 +59,8 @@ class LBFGS(MinimumNorm):
         c: the first one.
     """
 
+    needs_classes = True
+
     threat: Threat = NOT_GIVEN
     steps: int = 50
     search_steps: int = 9

@@ -41,6 +41,8 @@ class Sensitivity(MinimumNorm):
         candidates: rivals looked at, those of the highest logits on the clean input; None for all, as published.
     """
 
+    needs_classes = True
+
     threat: Threat = NOT_GIVEN
     steps: int = 30
     step_size: float = 0.03

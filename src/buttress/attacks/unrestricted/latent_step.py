@@ -127,6 +127,8 @@ class Ladder(Noise):
         UserError: for settings that mean nothing; when called, for a space that is none.
     """
 
+    needs_classes = True
+
     eps: float = 0.5
     adaptive: bool = False
     tries: int = 10

@@ -1,0 +1,146 @@
+"""What all tasks share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from buttress import losses, registry
+from buttress.errors import UserError
+from buttress.losses import Loss, LossLike
+
+
+class Task(ABC):
+    """What a model's output is for: a frozen dataclass of plain fields.
+
+    Attributes:
+        loss: the name of the loss that an attack maximises by default.
+        classes: whether each input has one of several classes, and every other one is wrong: what methods that set
+            ``needs_classes`` ask for.
+        right: completes "the inputs that are ...", of outputs that no attacker wants.
+        score_name: what reports call the share of such outputs.
+    """
+
+    loss: ClassVar[str]
+
+    # Properties, so that a task can say otherwise by a plain attribute, or for its settings by a property.
+    @property
+    def classes(self) -> bool:
+        """See `Task`."""
+        return False
+
+    @property
+    def right(self) -> str:
+        """See `Task`."""
+        return "right"
+
+    @property
+    def score_name(self) -> str:
+        """See `Task`."""
+        return "accuracy"
+
+    @property
+    def meanings(self) -> Mapping[str, Loss]:
+        """The named losses that mean something of this task's own: "margin", and "kl", how far outputs are apart."""
+        return {}
+
+    @abstractmethod
+    def read(self, output: object) -> Tensor:
+        """The model's raw output in this task's standard form, float32 or float64; refuses what is no such output."""
+
+    @abstractmethod
+    def check(self, output: Tensor, y: Tensor) -> None:
+        """Refuse a truth ``y`` that cannot belong to this output."""
+
+    def mean(self, outputs: Sequence[Tensor]) -> Tensor:
+        """What several outputs of a randomised model for the same inputs say together."""
+        return torch.stack(tuple(outputs)).mean(0)
+
+    @abstractmethod
+    def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """(N,) bool: whether the attacker has what it wants: a wrong output, or the target."""
+
+    def score(self, output: Tensor, y: Tensor) -> Tensor:
+        """(N,) how good each output is, higher is better: 1 for a right one, else 0."""
+        return (~self.is_adversarial(output, y)).to(output.dtype)
+
+    def objective(self, output: Tensor, y: Tensor) -> Tensor:
+        """(N,) what training minimises: the loss that attacks maximise, unless a task says otherwise."""
+        return self.resolve(self.loss).value(output, y)
+
+    def divergence(self, output: Tensor, clean: Tensor) -> Tensor:
+        """(N,) how far outputs are from those for the clean inputs, gradients flowing through both; as in TRADES."""
+        return self.resolve("kl").function(output, clean)
+
+    def resolve(self, loss: LossLike) -> Loss:
+        """A loss by name, or one that was given, as this task means it.
+
+        Raises:
+            UserError: for an unknown name, and for a loss of classes where there are none.
+        """
+        if isinstance(loss, str) and loss in self.meanings:
+            return self.meanings[loss]
+        spec = losses.resolve(loss)
+        if spec.needs_classes and not self.classes:
+            own = ", ".join(dict.fromkeys((self.loss, *self.meanings)))
+            raise UserError(f"the loss {loss!r} needs classes, which {self.label()} has not: use {own}")
+        return spec
+
+    def label(self) -> str:
+        """The registered name of the task; a user's own: the class's."""
+        return registry.task.name_of(self).rpartition(":")[2]
+
+
+def as_tensor(output: object, wanted: str) -> Tensor:
+    """An output in float32, or float64 if it is.
+
+    Args:
+        output: what a model returned.
+        wanted: what it should be, in words.
+
+    Raises:
+        UserError: for what is no tensor.
+    """
+    if not isinstance(output, Tensor):
+        raise UserError(
+            f"the model must return {wanted}; it returned a {type(output).__name__}: wrap it as "
+            "models.Output(model, key), or --output KEY, to pick them out"
+        )
+    if not output.is_floating_point():
+        raise UserError(
+            f"the model must return {wanted}; it returned {str(output.dtype).removeprefix('torch.')} of shape "
+            f"{tuple(output.shape)}: if these are numbers of classes, wrap it as models.FromLabels(model, classes)"
+        )
+    return output if output.dtype == torch.float64 else output.float()
+
+
+def refuse_not_finite(output: Tensor) -> None:
+    """Refuse outputs (N, ...) with NaN or infinity among them.
+
+    Raises:
+        UserError: saying for how many inputs.
+    """
+    bad = int((~torch.isfinite(output)).flatten(1).any(1).sum())
+    if bad:
+        raise UserError(
+            f"the model's output is NaN or infinite for {bad} of the {len(output)} inputs it was first asked about"
+        )
+
+
+def described(y: Tensor) -> str:
+    """Kind and shape of labels, for an error line."""
+    return f"{y.dtype} of shape {tuple(y.shape)}"
+
+
+def is_whole(y: Tensor) -> bool:
+    """Whether all values are whole numbers, whatever the dtype."""
+    return not y.is_complex() and bool((y == y.round()).all() if y.is_floating_point() else True)
+
+
+def is_binary(y: Tensor) -> bool:
+    """Whether all values are 0 or 1, whatever the dtype."""
+    return y.dtype == torch.bool or bool(((y == 0) | (y == 1)).all())

@@ -1,0 +1,81 @@
+"""Values: one number per input, or several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from buttress import losses
+from buttress.errors import UserError
+from buttress.losses import Loss
+from buttress.registry import task
+from buttress.tasks.task import Task, as_tensor, described, refuse_not_finite
+from buttress.validation import not_negative
+
+
+@task("regression")
+@dataclass(frozen=True)
+class Regression(Task):
+    """A value per input, or several; output and ``y``: (N,), (N, 1) or (N, D), in the units of the data.
+
+    Attacks follow the mean squared error; where an output has none at all, and so no slope, they raise it. A target is
+    values of the form of ``y``, reached where the output is within the tolerance of them.
+
+    Args:
+        tolerance: the largest error of any value, in its units, that is still right.
+    """
+
+    tolerance: float = 0.1
+    loss = "mse"
+    right = "within tolerance of the truth"
+    score_name = "share within tolerance"
+
+    def __post_init__(self) -> None:
+        """Refuse a tolerance that is none."""
+        not_negative("tolerance", self.tolerance)
+
+    @property
+    def meanings(self) -> dict[str, Loss]:
+        """The margin is the largest error beyond the tolerance; outputs are as far apart as their mean square is."""
+        return {"margin": Loss(self.margin), "kl": losses.SQUARED_DIFFERENCE}
+
+    def margin(self, output: Tensor, y: Tensor) -> Tensor:
+        """(N,) the largest error minus the tolerance: above 0 exactly where the output is wrong."""
+        return self._error(output, y) - self.tolerance
+
+    def read(self, output: object) -> Tensor:
+        """Values (N, D); a single one as (N, 1)."""
+        values = as_tensor(output, "values (inputs,) or (inputs, values)")
+        if values.dim() == 1:
+            values = values[:, None]
+        if values.dim() != 2:
+            shape = tuple(values.shape)
+            raise UserError(f"the model must return values (inputs,) or (inputs, values); it returned shape {shape}")
+        return values
+
+    def check(self, output: Tensor, y: Tensor) -> None:
+        """The truth must be finite numbers, as many as the output has.
+
+        Raises:
+            UserError: naming what came instead.
+        """
+        shapes = ((len(output),), (len(output), 1)) if output.shape[1] == 1 else (tuple(output.shape),)
+        if tuple(y.shape) not in shapes or y.dtype == torch.bool or y.is_complex():
+            hint = ": use y.T" if y.dim() == 2 and y.T.shape == output.shape else ""
+            hint = ": use y.float()" if y.dtype == torch.bool and tuple(y.shape) in shapes else hint
+            raise UserError(f"values must be numbers of shape {shapes[0]}; got {described(y)}{hint}")
+        bad = 0 if not y.is_floating_point() else int((~y.isfinite()).sum())
+        if bad:
+            raise UserError(f"values must be finite; {bad} of {y.numel()} are NaN or infinite")
+        refuse_not_finite(output)
+
+    def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+        """Some value is further from the truth than the tolerance, or none is from the target; NaN is wrong."""
+        if target is not None:
+            return self._error(output, target) <= self.tolerance
+        return ~(self._error(output, y) <= self.tolerance)
+
+    def _error(self, output: Tensor, y: Tensor) -> Tensor:
+        return (output - y.to(output).view_as(output)).abs().amax(1)
