@@ -131,7 +131,7 @@ class _Features:
         self._head: nn.Linear | None = None
         if layer is None:
             try:
-                self._head = last_linear(model, few)
+                self._head = last_linear(model, few, subject.task)
             except UserError:
                 raise UserError(
                     "the network's logits are not the output of a linear layer: name the layer whose channels are meant"

@@ -84,7 +84,7 @@ class Classes(Audit):
     def _norms(self, subject: Subject, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Norms of the last layer's weights into the rows, and how robust accuracy goes with them."""
         try:
-            weight = last_linear(subject.model, subject.x[:4]).weight.detach().double()
+            weight = last_linear(subject.model, subject.x[:4], subject.task).weight.detach().double()
         except UserError:
             return {}
         sizes = weight.norm(dim=1).tolist()

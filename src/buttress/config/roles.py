@@ -10,6 +10,7 @@ from buttress.audits import Audit
 from buttress.defences import Defence
 from buttress.errors import UserError
 from buttress.registry import Registry
+from buttress.tasks import Task
 from buttress.training.averaging import Average
 from buttress.training.monitors import Monitor
 
@@ -40,6 +41,7 @@ _ROLES: tuple[tuple[type, Registry], ...] = (
     (Audit, registry.audit),
     (Monitor, registry.monitor),
     (Average, averages),
+    (Task, registry.task),
 )
 
 

@@ -19,6 +19,7 @@ from buttress.errors import UserError
 from buttress.validation import whole
 
 BATCH = 256
+_OTHER_FLOATS = (torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_labels(y: Tensor | NDArray[Any], classes: int, where: str) -> None:
@@ -38,17 +39,51 @@ def check_labels(y: Tensor | NDArray[Any], classes: int, where: str) -> None:
         raise UserError(f"{where}: expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} at input {wrong[0]}")
 
 
+def check_truth(y: Tensor, count: int) -> None:
+    """Refuse what is neither ``count`` class labels, nor rows of labels of 0 and 1, nor values.
+
+    Raises:
+        UserError: saying what came, and what to type where that is known.
+    """
+    values = y.dtype == torch.float32
+    labels = y.dtype == torch.int64 and (y.ndim == 1 or bool(((y == 0) | (y == 1)).all()))
+    if len(y) != count or y.ndim not in (1, 2) or not (values or labels):
+        column = y.ndim == 2 and y.shape[1:] == (1,)
+        hint = ": use y.squeeze(1)" if column else ": use y.float()" if y.dtype in _OTHER_FLOATS else ""
+        hint = hint or (": use y.long()" if y.dtype not in (torch.int64, torch.float32) else "")
+        raise UserError(
+            f"expected labels of type int64 and shape ({count},), labels of 0 and 1 of shape ({count}, L), or values "
+            f"of type float32, got {_description(y)}{hint if len(y) == count else ''}"
+        )
+    if values and not bool(y.isfinite().all()):
+        raise UserError("expected finite values y, got NaN or infinity; clean the data first")
+
+
+def check_columns(y: Tensor, names: int, where: str) -> None:
+    """Refuse class labels outside 0 .. names - 1, and rows of labels or values that are not one for each name.
+
+    Raises:
+        UserError: naming ``where`` and what came.
+    """
+    if y.ndim == 1 and not y.is_floating_point():
+        check_labels(y, names, where)
+    elif (width := 1 if y.ndim == 1 else y.shape[1]) != names:
+        raise UserError(f"{where}: expected as many names as labels or values per input, {width}, got {names}")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Inputs with their labels, held in memory; iterating gives ``(x, y)`` batches of 256 in order, x as float32.
 
     Args:
         x: uint8 images, shape (N, C, H, W), read as x / 255; or float32, shape (N, features) or (N, C, H, W).
-        y: class labels, int64, shape (N,).
+        y: class labels, int64, shape (N,); several labels of 0 and 1, int64, shape (N, L); or values, float32, shape
+            (N,) or (N, D).
         ids: identity of each input, int64, shape (N,): stays with it in every subset and seeds an attack's draws.
 
     Raises:
-        UserError: for other dtypes, lengths that differ, or values that are not finite.
+        UserError: for other dtypes, lengths that differ, labels or values that are none of these, or values that are
+            not finite.
     """
 
     x: Tensor
@@ -60,9 +95,9 @@ class Split:
             raise UserError(
                 f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}"
             )
-        for name, values in (("labels", self.y), ("ids", self.ids)):
-            if values.dtype != torch.int64 or values.shape != self.x.shape[:1]:
-                raise UserError(f"expected {name} of type int64 and shape ({len(self.x)},), got {_description(values)}")
+        if self.ids.dtype != torch.int64 or self.ids.shape != self.x.shape[:1]:
+            raise UserError(f"expected ids of type int64 and shape ({len(self.x)},), got {_description(self.ids)}")
+        check_truth(self.y, len(self.x))
         if self.x.is_floating_point() and not self.x.isfinite().all():
             raise UserError("expected finite inputs, got NaN or infinity; clean the data first")
 
@@ -116,7 +151,8 @@ class Dataset:
         train: what a network learns from.
         val: split off train, for choosing checkpoints and settings.
         test: for the final figures only.
-        classes: the classes' names, in the order of the labels.
+        classes: the classes' names, in the order of the labels; where ``y`` is several labels, or values, the name of
+            each.
         box: lowest and highest value an input may have, numbers or tensors of one input's shape; an end may be
             infinite, and None is where any value is an input.
         provenance: one sentence: where the data are from, their licence, whether their checksum was verified.
@@ -145,7 +181,7 @@ class Dataset:
                 raise UserError(
                     f"{where}: expected inputs of shape {self.shape} as in train, got {_description(split.x)}"
                 )
-            check_labels(split.y, len(self.classes), where)
+            check_columns(split.y, len(self.classes), where)
             _check_box(split.x, self.box, where)
         object.__setattr__(self, "box", Box.read(self.box))
         ids = torch.cat([split.ids for split in self.splits.values()])
@@ -219,9 +255,10 @@ def from_arrays(
 
     Args:
         name: its name.
-        train: inputs uint8 (N, C, H, W) or float32 (N, features), and integer labels (N,).
+        train: inputs uint8 (N, C, H, W) or float32 (N, features), and integer labels (N,), labels of 0 and 1 (N, L),
+            or values, floats (N,) or (N, D).
         test: the same for the test split, which no seed changes.
-        classes: names of the classes.
+        classes: names of the classes, of the labels, or of the values.
         box: as in ``Dataset``.
         provenance: as in ``Dataset``.
         val: inputs to split off; by default a tenth of train, at most 5,000.
@@ -229,7 +266,7 @@ def from_arrays(
         augment: as in ``Dataset``.
     """
     full, held_out = as_split(*train), as_split(*test, first_id=len(train[1]))
-    check_labels(full.y, len(classes), f"data set {name!r}, train")
+    check_columns(full.y, len(classes), f"data set {name!r}, train")
     rest, validation = full.divide(default_val_size(len(full)) if val is None else val, seed)
     return Dataset(name, rest, validation, held_out, tuple(classes), box, provenance, augment)
 
@@ -242,7 +279,8 @@ def default_val_size(count: int, cap: int = 5000) -> int:
 def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
     """A split from arrays; ids count from ``first_id``."""
     images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-    return Split(images, torch.from_numpy(y.astype(np.int64)), torch.arange(first_id, first_id + len(y)))
+    kind = np.float32 if y.dtype.kind == "f" else np.int64
+    return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))
 
 
 def _as_float(x: Tensor) -> Tensor:

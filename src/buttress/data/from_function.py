@@ -19,7 +19,8 @@ def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments
     Args:
         name: as the user wrote it, for error messages.
         function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
-            (N, features), or floats (N, C, H, W) in [0, 1]; val is then split off here.
+            (N, features), or floats (N, C, H, W) in [0, 1], and y integer labels (N,), labels of 0 and 1 (N, L), or
+            values, floats (N,) or (N, D); val is then split off here.
         seed: passed on if the function takes it.
         val: passed on if the function takes it and it is not None.
         arguments: all other arguments; the function must take all of these.
@@ -51,7 +52,7 @@ def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments
         name,
         train,
         test,
-        classes=[str(label) for label in range(int(train[1].max()) + 1)],
+        classes=[str(label) for label in range(_names(train[1]))],
         box=(0, 1) if images else None,
         provenance=f"made by {name}.",
         val=val,
@@ -69,14 +70,23 @@ def _train_and_test(
         raise UserError(f"{expected}, got {type(result).__name__}") from None
     train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
     for part, (inputs, labels) in (("train", train), ("test", test)):
-        if labels.ndim != 1 or labels.dtype.kind not in "iu" or inputs.ndim < 2 or len(inputs) != len(labels):
+        kind = labels.dtype.kind
+        known = (labels.ndim == 1 and kind in "iuf") or (labels.ndim == 2 and kind in "biuf")
+        if not known or inputs.ndim < 2 or len(inputs) != len(labels):
             raise UserError(
-                f"{expected} with one integer label for each input, got x {inputs.shape} and y {labels.dtype} "
-                f"{labels.shape} for {part}"
+                f"{expected} with one integer label for each input, or a row of labels or values, got x {inputs.shape} "
+                f"and y {labels.dtype} {labels.shape} for {part}"
             )
         if not len(labels):
             raise UserError(f"{expected} with at least 2 inputs, got none for {part}")
     return train, test
+
+
+def _names(y: NDArray[Any]) -> int:
+    """How many classes there are, or labels or values for each input."""
+    if y.ndim == 2:
+        return int(y.shape[1])
+    return 1 if y.dtype.kind == "f" else int(y.max()) + 1
 
 
 def _inputs(x: Any) -> NDArray[Any]:

@@ -38,7 +38,8 @@ def stratified_index(y: Tensor, total: int, seed: int) -> Tensor:
     """The rows of a stratified random sample without replacement, in ascending order.
 
     Args:
-        y: class labels, int64, shape (N,).
+        y: class labels, int64, shape (N,); of several labels, (N, L), each set of labels is a class; values, float32,
+            are one.
         total: rows wanted.
         seed: the same seed gives the same rows.
 
@@ -52,8 +53,10 @@ def stratified_index(y: Tensor, total: int, seed: int) -> Tensor:
         raise UserError(f"expected a sample of 0 to {len(y)} inputs, got {total}; ask for fewer")
     if total == len(y):
         return torch.arange(len(y))
+    classes = torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() else y
     _, inverse, sizes = (
-        torch.from_numpy(part) for part in np.unique(y.numpy(), return_inverse=True, return_counts=True)
+        torch.from_numpy(part).flatten()
+        for part in np.unique(classes.numpy(), return_inverse=True, return_counts=True, axis=0)
     )
     counts = stratified_counts(sizes, total)
     shuffled = torch.randperm(len(y), generator=generator(seed, "stratified"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import Perturbation
@@ -24,6 +23,7 @@ class AdversarialTraining(CraftingDefence):
         mode: the model's mode while crafting; the authors' own CIFAR code crafts in "train".
     """
 
+    needs_classes = False
     paper = "Madry et al., ICLR 2018"
 
     def __init__(self, attack: Perturbation = PGD(steps=10), mode: Mode = "eval") -> None:
@@ -33,4 +33,4 @@ class AdversarialTraining(CraftingDefence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the crafted points."""
         x_adv = context.craft(self.attack, mode=self.mode)
-        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
+        return Loss(context.task.objective(context.adversarial(x_adv), batch.y))

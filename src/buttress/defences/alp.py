@@ -29,6 +29,7 @@ class ALP(CraftingDefence):
         mode: the model's mode while crafting.
     """
 
+    needs_classes = False
     paper = "Kannan et al., arXiv 1803.06373"
     trained = 4.0
     clean_pass = True
@@ -42,7 +43,7 @@ class ALP(CraftingDefence):
         """Half the cross-entropy of either batch, and the pairing."""
         x_adv = context.craft(self.attack, mode=self.mode)
         clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
-        natural, perturbed = F.cross_entropy(clean, batch.y), F.cross_entropy(adversarial, batch.y)
+        natural, perturbed = context.task.objective(clean, batch.y), context.task.objective(adversarial, batch.y)
         pairing = F.mse_loss(adversarial, clean)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach(), "pairing": pairing.detach()}
         return Loss(0.5 * natural + 0.5 * perturbed + self.lam * pairing, logs)

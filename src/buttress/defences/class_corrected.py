@@ -19,14 +19,14 @@ from buttress.errors import UserError
 from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.tasks import classification
+from buttress.tasks import Task
 from buttress.validation import one_of, positive, whole
 
 Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
 
 
-def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
+def last_linear(model: nn.Module, x: Tensor, task: Task) -> nn.Linear:
     """The linear layer whose output for ``x`` (N, ...) is what the network answers with.
 
     Raises:
@@ -42,7 +42,7 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Linear:
     hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
         with preserved(model, "eval", 0, first.device), torch.no_grad():
-            logits = classification.read(call_model(model, x.to(first)))
+            logits = task.read(call_model(model, x.to(first)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -84,6 +84,7 @@ class ClassCorrected(WrapperDefence):
         validate_on: validation inputs that are attacked, at most, stratified.
     """
 
+    needs_classes = True
     paper = "after Tian et al., KDD 2021"
     reconstruction = "the correction and its search"
 
@@ -125,7 +126,7 @@ class ClassCorrected(WrapperDefence):
         attack = self._judge()
 
         def by_class() -> Tensor:
-            verdicts = judge(model, split, attack, seed)
+            verdicts = judge(model, split, attack, seed, self.task)
             share, seen = verdicts.share(verdicts.robust, len(data.classes))
             return torch.where(seen, share, torch.inf)  # a class without inputs is never the worst
 
@@ -133,10 +134,10 @@ class ClassCorrected(WrapperDefence):
             if self.kind == "norm":
                 tune_norms(layer, self.taus, by_class)
             else:
-                tune_biases(layer, self.first_step * _spread(model, split), self.rounds, by_class)
+                tune_biases(layer, self.first_step * _spread(model, split, self.task), self.rounds, by_class)
 
     def _layer(self, model: nn.Module, data: Dataset) -> nn.Linear:
-        layer = last_linear(model, data.val.take(torch.arange(min(4, len(data.val))))[0])
+        layer = last_linear(model, data.val.take(torch.arange(min(4, len(data.val))))[0], self.task)
         if self.kind == "bias" and layer.bias is None:
             raise UserError('the last linear layer has no bias to correct: use the kind "norm"')
         return layer
@@ -201,9 +202,9 @@ def _rank(accuracies: Tensor) -> Rank:
     return float(finite.min()), float(finite.mean())
 
 
-def _spread(model: nn.Module, split: Split) -> float:
+def _spread(model: nn.Module, split: Split, task: Task) -> float:
     """The standard deviation of the logits on a split's first inputs, in eval mode."""
     first = next(model.parameters())
     x = split.take(torch.arange(min(256, len(split))))[0].to(first)
     with preserved(model, "eval", 0, first.device), torch.no_grad():
-        return float(classification.read(call_model(model, x)).std())
+        return float(task.read(call_model(model, x)).std())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
@@ -44,6 +43,7 @@ class EnsembleAT(CraftingDefence):
         epochs: of training each member by Adam, without augmentation.
     """
 
+    needs_classes = False
     paper = "Tramer et al., ICLR 2018"
     preparation = "trains other networks"
     clean_pass = True
@@ -82,7 +82,9 @@ class EnsembleAT(CraftingDefence):
             self._networks = []
             for number in range(self.members):
                 member = new_network(model, derive(seed, "member", number))
-                pretrain(member, data.train, epochs=self.epochs, seed=derive(seed, "pretraining", number))
+                pretrain(
+                    member, data.train, epochs=self.epochs, seed=derive(seed, "pretraining", number), task=self.task
+                )
                 self._networks.append(freeze(member))
         else:
             self._networks = [freeze(load_network(member)) for member in self.members]
@@ -103,8 +105,8 @@ class EnsembleAT(CraftingDefence):
         """Half the cross-entropy of the clean, half that of the perturbed batch."""
         member = self.source(context.index)
         x_adv = context.craft(self.attack) if member is None else self._crafted(member, context)
-        natural = F.cross_entropy(context.clean(batch.x), batch.y)
-        perturbed = F.cross_entropy(context.adversarial(x_adv), batch.y)
+        natural = context.task.objective(context.clean(batch.x), batch.y)
+        perturbed = context.task.objective(context.adversarial(x_adv), batch.y)
         logs = {"natural": natural.detach(), "adversarial": perturbed.detach()}
         return Loss(0.5 * natural + 0.5 * perturbed, logs)
 
@@ -114,4 +116,6 @@ class EnsembleAT(CraftingDefence):
         precision: Precision = "bf16" if context.precision in ("bf16", "twin", "compiled") else "fp32"
         attack = rescaled(self.attack, context.scale)
         network = member.to(batch.x.device, batch.x.dtype)
-        return attack.craft(network, batch.x, batch.y, seed=context.seed, ids=batch.ids, precision=precision)
+        return attack.craft(
+            network, batch.x, batch.y, task=context.task, seed=context.seed, ids=batch.ids, precision=precision
+        )

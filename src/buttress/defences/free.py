@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
@@ -37,6 +36,7 @@ class Free(Defence):
         alpha: length of delta's step, as a multiple of eps.
     """
 
+    needs_classes = False
     paper = "Shafahi et al., NeurIPS 2019"
 
     delta: Tensor
@@ -67,7 +67,7 @@ class Free(Defence):
         x = context.batch.x
         limit = self._limit(x, context.scale)
         self._leaf = self._rows(x).clamp(-limit, limit).requires_grad_()
-        return Loss(F.cross_entropy(context.adversarial(self.threat.clip(x + self._leaf, x)), batch.y))
+        return Loss(context.task.objective(context.adversarial(self.threat.clip(x + self._leaf, x)), batch.y))
 
     def step(self, step: Step) -> None:
         """All replays of one batch."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks import Perturbation
@@ -37,6 +36,7 @@ class Friendly(Defence):
         mode: the model's mode while crafting.
     """
 
+    needs_classes = False
     paper = "Zhang et al., ICML 2020"
 
     def __init__(
@@ -79,4 +79,4 @@ class Friendly(Defence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the points where the attack stopped."""
         x_adv = context.craft(self.attack_at(context.progress), mode=self.mode)
-        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
+        return Loss(context.task.objective(context.adversarial(x_adv), batch.y))

@@ -134,7 +134,9 @@ class FRL(CraftingDefence):
         """Measure both errors of each class on the validation split and move the multipliers."""
         seed = derive(epoch.seed, "frl")
         split = epoch.data.val.stratified(self.validate_on, seed)
-        verdicts = judge(epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed)
+        verdicts = judge(
+            epoch.model, split, PGD(threat=self.threat, steps=self.steps, step_size=self.step_size), seed, self.task
+        )
         self.adjust(verdicts.y, verdicts.clean, verdicts.robust)
         share, seen = verdicts.share(verdicts.robust, len(self.natural))
         epoch.figures["worst class, validation"] = float(share[seen].min())

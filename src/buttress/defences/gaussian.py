@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
@@ -28,6 +27,7 @@ class GaussianTraining(Defence):
         box: the range (low, high) that noisy inputs are clipped to, or None for no limit.
     """
 
+    needs_classes = False
     paper = "Yan et al., ICLR 2020"
 
     def __init__(
@@ -60,4 +60,4 @@ class GaussianTraining(Defence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""
-        return Loss(F.cross_entropy(context.adversarial(self.noisy(batch.x, context)), batch.y))
+        return Loss(context.task.objective(context.adversarial(self.noisy(batch.x, context)), batch.y))

@@ -58,6 +58,7 @@ class GradAlign(CraftingDefence):
             explodes: 0.2, its value at 8/255, is taken, since 2 is too large already at eps 0.2 on 8x8 digits.
     """
 
+    needs_classes = False
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
 
     def __init__(self, threat: Threat = NOT_GIVEN, lam: float | None = None) -> None:
@@ -91,14 +92,15 @@ class GradAlign(CraftingDefence):
         penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
         ball = replace(self.threat, eps=eps)
         x_adv = ball.project(ball.ascend(x, first, eps), x)
-        value = F.cross_entropy(context.adversarial(x_adv), batch.y)
+        value = context.task.objective(context.adversarial(x_adv), batch.y)
         return Loss(value + self.weight * penalty, {"misalignment": penalty.detach()})
 
     def _second(self, model: nn.Module, x_noisy: Tensor, y: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
         with preserved(model, "train", context.seed, x_noisy.device):
             x_noisy = x_noisy.requires_grad_()
-            value = F.cross_entropy(context.task.read(call_model(model, x_noisy)), y, reduction="sum")
+            loss = context.task.resolve(context.task.loss)
+            value = loss.value(context.task.read(call_model(model, x_noisy)), y).sum()
             return torch.autograd.grad(value, x_noisy, create_graph=True)[0]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks.gradient.pgd import PGD
@@ -45,6 +44,7 @@ class InstanceEps(CraftingDefence):
         warmup: epochs in which all examples keep the budget they start from.
     """
 
+    needs_classes = False
     paper = "Balaji et al., arXiv 1910.08051"
     reconstruction = "when a budget is judged, its limits, and the constants"
     shares: Tensor
@@ -92,7 +92,7 @@ class InstanceEps(CraftingDefence):
         """Mean cross-entropy at points crafted with each example's budget."""
         share = self.shares[self._places(batch.ids)].to(batch.x.device)
         x_adv = context.craft(self._attack, scale=share)
-        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
+        return Loss(context.task.objective(context.adversarial(x_adv), batch.y), {"share of eps": share.mean()})
 
     def step(self, step: Step) -> None:
         """One update; then the budgets of its examples move."""
@@ -100,10 +100,11 @@ class InstanceEps(CraftingDefence):
         if step.context.epoch < self.warmup:
             return
         places, y = self._places(step.batch.ids), step.batch.y
-        robust = step.context.passes["adversarial"].logits.detach().argmax(1) == y
+        task = step.context.task
+        robust = ~task.is_adversarial(step.context.passes["adversarial"].logits.detach(), y)
         more = step.context.craft(self._attack, scale=(self.shares[places] + self.gamma).to(step.batch.x.device))
         with preserved(step.model, "eval", step.context.seed, more.device), torch.no_grad():
-            robust_at_more = step.context.task.read(call_model(step.model, more)).argmax(1) == y
+            robust_at_more = ~task.is_adversarial(task.read(call_model(step.model, more)), y)
         direction = torch.where(robust_at_more, 1.0, torch.where(robust, 0.0, -1.0)).to(self.shares)
         new_shares = self.shares[places] + self.smoothing * self.gamma * direction
         shares = self.shares.clone()

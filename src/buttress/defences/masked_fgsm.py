@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.attacks import Attack
@@ -49,6 +48,7 @@ class MaskedFGSM(CraftingDefence):
         mode: the model's mode while crafting.
     """
 
+    needs_classes = False
     paper = "Li et al., arXiv 2209.02684"
     reconstruction = "how pixels are drawn, how many, and what is trained on: the paper was read in its abstract only"
 
@@ -98,7 +98,7 @@ class MaskedFGSM(CraftingDefence):
         base = masked if self.train_on == "masked" else x
         # Without a box while crafting: a masked pixel at the box's edge keeps its step for the unmasked image.
         x_adv = self.threat.project(base + (x_adv_masked - masked), base)
-        return Loss(F.cross_entropy(context.adversarial(x_adv), batch.y))
+        return Loss(context.task.objective(context.adversarial(x_adv), batch.y))
 
     def _step_of(self, threat: Threat) -> Attack:
         return FGSM(threat=threat) if self.start == "zero" else FGSMRS(threat=threat, alpha=self.alpha)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import nn
 
 from buttress.data.dataset import Dataset
@@ -28,6 +27,7 @@ class SelfEnsemble(Defence):
         inner: of that before all others.
     """
 
+    needs_classes = False
     paper = "Liu et al., ECCV 2018"
     clean_pass = True
     perturbed_pass = False
@@ -52,4 +52,4 @@ class SelfEnsemble(Defence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy under one draw of the noise, which follows from the step's seed."""
         with own_draws(derive(context.seed, "noise"), {batch.x.device}):
-            return Loss(F.cross_entropy(context.clean(batch.x), batch.y))
+            return Loss(context.task.objective(context.clean(batch.x), batch.y))

@@ -49,6 +49,7 @@ class SelfTraining(TRADES):
         epochs: of training the teacher by Adam, without augmentation.
     """
 
+    needs_classes = True
     paper = "Carmon et al., NeurIPS 2019"
     preparation = "trains a teacher"
 
@@ -80,7 +81,7 @@ class SelfTraining(TRADES):
         labelled, rest = self._parts(data, seed)
         if self.teacher is None:
             teacher = new_network(model, derive(seed, "teacher"))
-            pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"))
+            pretrain(teacher, labelled, epochs=self.epochs, seed=derive(seed, "pretraining"), task=self.task)
         else:
             teacher = load_network(self.teacher).to(next(model.parameters()))
         guesses = predicted(teacher, rest)

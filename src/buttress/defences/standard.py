@@ -21,6 +21,13 @@ class Standard(Defence):
     clean_pass = True
     perturbed_pass = False
 
+    without_classes = "label_smoothing=0"
+
+    @property
+    def needs_classes(self) -> bool:
+        """Smoothed labels are probabilities of classes."""
+        return self.label_smoothing > 0
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
@@ -32,4 +39,7 @@ class Standard(Defence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy."""
-        return Loss(F.cross_entropy(context.clean(batch.x), batch.y, label_smoothing=self.label_smoothing))
+        output = context.clean(batch.x)
+        if self.label_smoothing:
+            return Loss(F.cross_entropy(output, batch.y, label_smoothing=self.label_smoothing))
+        return Loss(context.task.objective(output, batch.y))

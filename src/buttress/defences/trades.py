@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import nn
 
-from buttress import losses
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
@@ -30,6 +28,7 @@ class TRADES(CraftingDefence):
         beta: weight of the divergence, 0 or more; the paper uses 1 to 10.
     """
 
+    needs_classes = False
     paper = "Zhang et al., ICML 2019"
     trained = 4.0
     clean_pass = True
@@ -46,5 +45,6 @@ class TRADES(CraftingDefence):
         """Mean of both terms over the batch."""
         x_adv = context.craft(self.attack)
         clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)
-        natural, boundary = F.cross_entropy(clean, batch.y), losses.kl(adversarial, clean).mean()
+        natural = context.task.objective(clean, batch.y)
+        boundary = context.task.divergence(adversarial, clean).mean()
         return Loss(natural + self.beta * boundary, {"natural": natural.detach(), "boundary": boundary.detach()})

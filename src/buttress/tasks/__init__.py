@@ -4,6 +4,7 @@ from typing import Any
 
 from buttress.registry import task as _registry
 from buttress.tasks.classes import Classification, Ordinal
+from buttress.tasks.facts import task_facts, task_of
 from buttress.tasks.images import Denoising
 from buttress.tasks.labels import MultiLabel
 from buttress.tasks.needs import check_task
@@ -20,6 +21,8 @@ __all__ = [
     "check_task",
     "classification",
     "names",
+    "task_facts",
+    "task_of",
 ]
 
 classification = Classification()

@@ -27,8 +27,16 @@ class Classification(Task):
     """One class per input; output: logits (N, C). One logit z, as (N,) or (N, 1), is read as the two (0, z)."""
 
     loss = "cross_entropy"
-    classes = True
-    right = "classified correctly"
+
+    @property
+    def classes(self) -> bool:
+        """Every class but the truth is wrong."""
+        return True
+
+    @property
+    def right(self) -> str:
+        """Completes "the inputs that are"."""
+        return "classified correctly"
 
     def read(self, output: object) -> Tensor:
         """Logits (N, C) with C of 2 or more."""
@@ -75,6 +83,10 @@ class Classification(Task):
         """Logits whose softmax is the mean of the outputs' softmax."""
         several = torch.stack([output.double().log_softmax(1) for output in outputs])
         return (several.logsumexp(0) - math.log(len(outputs))).to(outputs[0].dtype)
+
+    def objective(self, output: Tensor, y: Tensor) -> Tensor:
+        """() the mean cross-entropy of the class itself."""
+        return F.cross_entropy(output, y)
 
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """The class is not ``y``, or is ``target``; an output that is not a number is beaten unless targeted."""
@@ -139,10 +151,6 @@ class Ordinal(Classification):
                 f"tolerance must be below {count - 1}, or no class of {count} is wrong; got {self.tolerance}"
             )
 
-    def objective(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N,) the cross-entropy of the class itself."""
-        return losses.cross_entropy(output, y)
-
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) the best logit beyond the tolerance minus the best within; above 0 only where the output is wrong.
 
@@ -152,7 +160,7 @@ class Ordinal(Classification):
         return output.masked_fill(near, -torch.inf).amax(1) - output.masked_fill(~near, -torch.inf).amax(1)
 
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-        """The class is too far from ``y``, or is ``target``; an output that is not a number is wrong unless targeted."""
+        """The class is too far from ``y``, or is ``target``; not a number is wrong unless targeted."""
         if target is not None:
             return super().is_adversarial(output, y, target)
         return ((output.argmax(1) - y).abs() > self.tolerance) | output.isnan().any(1)

@@ -69,8 +69,8 @@ class Task(ABC):
         return (~self.is_adversarial(output, y)).to(output.dtype)
 
     def objective(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N,) what training minimises: the loss that attacks maximise, unless a task says otherwise."""
-        return self.resolve(self.loss).value(output, y)
+        """() what training minimises: the mean of the loss that attacks maximise, unless a task says otherwise."""
+        return self.resolve(self.loss).value(output, y).mean()
 
     def divergence(self, output: Tensor, clean: Tensor) -> Tensor:
         """(N,) how far outputs are from those for the clean inputs, gradients flowing through both; as in TRADES."""

@@ -62,11 +62,19 @@ class Average:
     """A policy of averaging. As long as its average is empty, the model's own weights are judged and kept.
 
     Attributes:
+        needs_classes: whether it looks at classes; see `buttress.tasks.check_task`.
+        without_classes: what to use for a task that has none.
         recalibrates: whether BatchNorm's statistics are estimated anew for the average, which costs a forward pass over
             the training data after each epoch that went in.
     """
 
     recalibrates: ClassVar[bool] = True
+    needs_classes: ClassVar[bool] = False
+    without_classes: ClassVar[str] = "ema or swa"
+
+    def label(self) -> str:
+        """Its name."""
+        return type(self).__name__
 
     def begin(self, mean: Mean, model: nn.Module) -> None:
         """Before the first step."""
@@ -157,6 +165,8 @@ class FAWA(Average):
             200.
         threshold: least accuracy of the worst class, in [0, 1].
     """
+
+    needs_classes = True
 
     decay: float = 0.85
     start: float = 0.25

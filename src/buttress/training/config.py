@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.defences.base.defence import Defence
 from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.tasks import Task, check_task
 from buttress.training.averaging import Average, average_of
 from buttress.training.monitors.base import Monitor
 from buttress.training.optimiser import Optimiser
@@ -44,6 +46,7 @@ class TrainingConfig:
         keep: best (by robust accuracy on the validation split) or last.
         validate_with: the attack for the robust accuracy, or none; auto is PGD-10 in the defence's threat.
         validate_on: inputs of the validation split that are used, at most, stratified.
+        task: what the network's output is for: classification, multi-label, regression, ordinal or denoising.
         checkpoint_seconds: time between checkpoints inside an epoch; there is one after every epoch anyway.
 
     Raises:
@@ -64,6 +67,7 @@ class TrainingConfig:
     keep: Keep = "best"
     validate_with: Perturbation | Literal["auto", "none"] = field(default="auto", repr=False)  # no option of a job
     validate_on: int = 500
+    task: Task = tasks.classification
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:
@@ -82,7 +86,9 @@ class TrainingConfig:
             if not isinstance(getattr(self, name), kind):
                 value = getattr(self, name)
                 raise UserError(f"{name} must be made by {kind.__name__}(name=...); got {value!r}")
-        average_of(self.average)
+        if not isinstance(self.task, Task):
+            raise UserError(f"task must be a task, such as tasks.MultiLabel(); got {self.task!r}")
+        check_task(average_of(self.average), self.task)
         if not isinstance(self.monitors, list | tuple):
             raise UserError(f"monitors must be a list of monitors; got {self.monitors!r}")
         for monitor in self.monitors:

@@ -19,6 +19,7 @@ from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
 from buttress.random import derive, own_draws
+from buttress.tasks import check_task, task_facts
 from buttress.training.config import TrainingConfig, training_config
 from buttress.training.cost import passes, read_cost
 from buttress.training.loop import Loop, Progress
@@ -85,6 +86,8 @@ def fit(
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()
+    defence.for_task(config.task)
+    check_task(config.validate_with, config.task)
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)
     recorded = run_settings(model, data, defence, config, seed)
@@ -109,6 +112,7 @@ def fit(
         defence.finish(model, data, seed)
     if own is not None:
         about = {"data": data.name, "classes": list(data.classes), "seed": seed, "best_epoch": loop.best_epoch}
+        about |= task_facts(config.task)
         about |= {"notes": loop.watch.notes, **(facts or {})}
         _keep_cost(own, loop, preparing, inputs)
         write_run(own, model, loop.averaging.weights(), about, loop.history)

@@ -72,13 +72,13 @@ class Loop:
         self.batches = Batches(
             data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, input_dtype(model)
         )
-        check_outputs(model, data.train, self.device)
+        check_outputs(model, data.train, self.device, config.task)
         epochs, per_epoch = config.epochs, self.batches.per_epoch
         self.steps = epochs * per_epoch
         self.learning_rate = LearningRate(config.schedule, optimizer, epochs, per_epoch)
         self.averaging = Averaging(average_of(config.average), model)
         snapshot = self.averaging.snapshot
-        self.watch = Watch(config.monitors, model, data, defence, epochs, per_epoch, seed, snapshot)
+        self.watch = Watch(config.monitors, model, data, defence, epochs, per_epoch, seed, snapshot, config.task)
         self.index = 0  # steps done
         self.sums: dict[str, tuple[float, int]] = {}  # of this epoch's figures, by name, and how many were added
         self.history: list[dict[str, float]] = []
@@ -139,6 +139,7 @@ class Loop:
             seed=self.seed,
             precision=self.search_precision,
             twins=self.twins,
+            task=self.config.task,
         )
         step = BatchStep(
             batch=batch,
@@ -219,7 +220,7 @@ class Loop:
         return validation
 
     def _validate(self) -> Validation:
-        return validate(self.step_loss.model, self.val, self.attack, self.seed, self.device)
+        return validate(self.step_loss.model, self.val, self.attack, self.seed, self.device, self.config.task)
 
     def _save(self, folder: Path) -> None:
         if not self.fabric.is_global_zero:

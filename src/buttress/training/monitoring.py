@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence
 from buttress.engine.preserved_model import preserved
 from buttress.random import derive
+from buttress.tasks import Task
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Moment, Monitor, Snapshot
 
@@ -43,6 +45,7 @@ class Watch:
         per_epoch: steps of an epoch.
         seed: of the training.
         snapshot: copies the present weights.
+        task: what the model's output is for.
 
     Attributes:
         notes: what they reported, a sentence each.
@@ -60,8 +63,10 @@ class Watch:
         per_epoch: int,
         seed: int,
         snapshot: Callable[[], Snapshot],
+        task: Task = tasks.classification,
     ) -> None:
         self.monitors, self.model, self.data, self.defence = list(monitors), model, data, defence
+        self.task = task
         self.epochs, self.per_epoch, self.seed, self.snapshot = epochs, per_epoch, derive(seed, "monitors"), snapshot
         self.memories: list[dict[str, Any]] = [{} for _ in self.monitors]
         self.notes: list[str] = []
@@ -93,6 +98,7 @@ class Watch:
                 figures=figures,
                 memory=memory,
                 snapshot=self.snapshot,
+                task=self.task,
             )
             with preserved(self.model, "eval", self.seed, batch.x.device):
                 action = getattr(monitor, question)(moment)

@@ -12,6 +12,7 @@ from buttress import models
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.engine.fingerprint import name_of, plain
+from buttress.tasks import task_facts
 from buttress.training.config import TrainingConfig
 
 
@@ -45,6 +46,7 @@ def run_settings(
         "precision": config.train_precision,
         **({} if config.search_precision is None else {"search_precision": config.search_precision}),
         **({"monitors": plain(list(config.monitors))} if config.monitors else {}),
+        **task_facts(config.task),
         "validate_with": attack if isinstance(attack, str) else plain(attack),
         "validate_on": config.validate_on,
     }

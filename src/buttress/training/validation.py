@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import preserved
 from buttress.model_call import call_model
-from buttress.tasks import classification
+from buttress.tasks import Task
 from buttress.training.batches import input_dtype
 
 _BATCH = 256
@@ -21,7 +22,7 @@ _BATCH = 256
 
 @dataclass(frozen=True)
 class Validation:
-    """Accuracies in [0, 1]; ``robust`` is None where nothing attacks.
+    """Shares of right outputs (accuracies) in [0, 1]; ``robust`` is None where nothing attacks.
 
     ``worst`` is that of the class with the lowest: robust accuracy, or clean accuracy where nothing attacks.
     """
@@ -42,19 +43,29 @@ def default_attack(defence: Defence) -> Perturbation | None:
     return None if threat is None else PGD(threat=threat, steps=10)
 
 
-def check_outputs(model: nn.Module, split: Split, device: torch.device) -> None:
+def check_outputs(model: nn.Module, split: Split, device: torch.device, task: Task) -> None:
     """One pass in eval mode over an input of the lowest and one of the highest class; it leaves no trace.
 
+    Where there is not one class per input, over some inputs spread evenly.
+
     Raises:
-        UserError: when the output is not logits for all classes of ``split``.
+        UserError: when the output does not fit the truth of ``split``.
     """
-    x, y, _ = (part.to(device) for part in split.take(torch.stack([split.y.argmin(), split.y.argmax()])))
+    y = split.y
+    spread = torch.linspace(0, len(y) - 1, min(_BATCH, len(y))).long()
+    rows = spread if y.dim() != 1 or y.is_floating_point() else torch.stack([y.argmin(), y.argmax()])
+    x, y, _ = (part.to(device) for part in split.take(rows))
     with preserved(model, "eval", 0, device), torch.no_grad():
-        classification.check(classification.read(call_model(model, x.to(input_dtype(model)))), y)
+        task.check(task.read(call_model(model, x.to(input_dtype(model)))), y)
 
 
 def validate(
-    model: nn.Module, split: Split, attack: Perturbation | None, seed: int, device: torch.device
+    model: nn.Module,
+    split: Split,
+    attack: Perturbation | None,
+    seed: int,
+    device: torch.device,
+    task: Task = tasks.classification,
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
     dtype = input_dtype(model)
@@ -65,9 +76,9 @@ def validate(
         x, y, ids = (part.to(device) for part in split.take(index))
         x = x.to(dtype)
         with preserved(model, "eval", seed, device), torch.no_grad():
-            clean_parts.append(~classification.is_adversarial(classification.read(call_model(model, x)), y).cpu())
+            clean_parts.append(~task.is_adversarial(task.read(call_model(model, x)), y).cpu())
         if attack is not None:
-            robust_parts.append(~attack(model, x, y, seed=seed, ids=ids, search="first").success.cpu())
+            robust_parts.append(~attack(model, x, y, task=task, seed=seed, ids=ids, search="first").success.cpu())
     clean, robust = torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
     judged = clean if robust is None else robust
     return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
@@ -78,5 +89,7 @@ def _share(rows: Tensor) -> float:
 
 
 def _worst(right: Tensor, y: Tensor) -> float:
-    """The lowest share of any class that there is."""
+    """The lowest share of any class that there is; of all inputs where there is not one class for each."""
+    if y.dim() != 1 or y.is_floating_point():
+        return _share(right)
     return min(_share(right[y == label]) for label in set(y.tolist()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,8 @@ from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
-from buttress.tasks import Task
+from buttress.registry import audit as registered_audits
+from buttress.tasks import Task, check_task
 from buttress.threat import Threat
 from buttress.validation import whole
 
@@ -61,9 +62,10 @@ class Subject:
     Attributes:
         model: the network.
         x: (N, ...) float32 inputs.
-        y: (N,) classes.
+        y: (N,) classes, or what else the task asks for.
         ids: (N,) what identifies each input.
-        classes: names of the classes, or their numbers.
+        classes: names of the classes, of the labels or of the values; or their numbers.
+        task: what the output is for.
         seed: of all attacks.
         precision: of the attacks' search; verdicts are float32.
         batch_size: inputs computed at once.
@@ -162,7 +164,24 @@ TAKES_ATTACKS = "takes the job's attacks"
 
 
 class Audit(ABC):
-    """A question about a trained network: a frozen dataclass of plain fields that returns a `Finding`."""
+    """A question about a trained network: a frozen dataclass of plain fields that returns a `Finding`.
+
+    Attributes:
+        needs_classes: whether it is for classes only, as an audit is unless it says otherwise by a plain attribute or a
+            property; see `buttress.tasks.check_task`.
+        without_classes: what to use for a task that has none.
+    """
+
+    without_classes: ClassVar[str] = "robustness, layers or examples"
+
+    @property
+    def needs_classes(self) -> bool:
+        """See `Audit`."""
+        return True
+
+    def label(self) -> str:
+        """The audit's registered name; a user's own: the class's."""
+        return registered_audits.name_of(self).rpartition(":")[2]
 
     def check(self, subject: Subject) -> None:  # noqa: B027  # most audits are for any network
         """Refuse a network that this audit does not apply to; all audits of a run do so before the first begins.
@@ -198,6 +217,7 @@ def subject(
     *,
     limit: int | None = None,
     classes: Sequence[str] | None = None,
+    task: Task = tasks.classification,
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int = 256,
@@ -224,10 +244,12 @@ def subject(
     if not len(y):
         raise UserError("an audit needs at least one input; the data is empty")
     device = next((p.device for p in model.parameters()), x.device)
-    names = tuple(classes) if classes is not None else tuple(str(c) for c in range(int(y.max()) + 1))
+    one_class = y.dim() == 1 and not y.is_floating_point()
+    count = int(y.max()) + 1 if one_class else 1 if y.dim() == 1 else y.shape[1]
+    names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     whole("batch_size", batch_size)
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"watch": watch, "folder": folder}
+    settings |= {"watch": watch, "folder": folder, "task": task}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
 
 
@@ -244,13 +266,14 @@ def run(
         model: the network; it comes back as it was.
         data: a split of a data set, or any iterable of (x, y) batches.
         audits: what to run.
-        **settings: as in `subject`: limit, classes, seed, precision, batch_size, watch, folder.
+        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder.
 
     Returns:
         A finding for each audit; of a network that gives no gradients those that can be had without (see
         `ask_what_can_run`).
     """
     shared_subject, audits = subject(model, data, **settings), resolve_threats(list(audits))
+    check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
     return ask_what_can_run(audits, shared_subject)

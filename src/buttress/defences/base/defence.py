@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from buttress import registry
+from buttress import registry, tasks
 from buttress.attacks import Perturbation
 from buttress.defences.base.step_context import Batch as Batch
 from buttress.defences.base.step_context import Pass as Pass
 from buttress.defences.base.step_context import StepContext as StepContext
 from buttress.engine.threat_resolution import resolved_settings
+from buttress.tasks import Task, check_task
 from buttress.threat import NOT_GIVEN, Threat
 
 if TYPE_CHECKING:
@@ -119,12 +120,19 @@ class Defence(nn.Module, ABC):
             the two can be compared row by row.
         own_classes: whether the logits of its passes are judged by the batch's classes alone, as they are not where
             inputs are mixed.
+        needs_classes: whether it is for classes only, as a method is unless it says otherwise by a plain attribute or a
+            property; see `buttress.tasks.check_task`.
+        without_classes: what to use for a task that has none.
+        task: what the model's output is for; set by the trainer before anything else.
         reconstruction: what of it is our own design because the source leaves it open or could not be read; empty where
             it is the published method.
     """
 
     paper: ClassVar[str] = ""
     reconstruction: ClassVar[str] = ""
+    without_classes: ClassVar[str] = "at, trades, free, gaussian or standard"
+
+    task: Task = tasks.classification
 
     _threat: Threat = NOT_GIVEN
 
@@ -167,6 +175,22 @@ class Defence(nn.Module, ABC):
     def own_classes(self) -> bool:
         """See `Defence`."""
         return True
+
+    @property
+    def needs_classes(self) -> bool:
+        """See `Defence`."""
+        return True
+
+    def for_task(self, task: Task) -> None:
+        """Set the ``task`` of this method and of those inside.
+
+        Raises:
+            UserError: for one that needs classes where the task has none, naming it.
+        """
+        check_task(self, task)
+        for method in self.modules():
+            if isinstance(method, Defence):
+                method.task = task
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Once before training; returns the data to train on."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.data.dataset import Split
 from buttress.model_call import call_model
 from buttress.random import derive, generator, seed_torch
+from buttress.tasks import Task
 
 Objective = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -61,15 +62,22 @@ def descend(
 
 
 def pretrain(
-    model: nn.Module, split: Split, *, epochs: int, seed: int, batch_size: int = 128, lr: float = 1e-3
+    model: nn.Module,
+    split: Split,
+    *,
+    epochs: int,
+    seed: int,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    task: Task = tasks.classification,
 ) -> None:
-    """Train a classifier by cross-entropy on clean inputs, in place; its modes are left as they were."""
+    """Train a network by its task's objective on clean inputs, in place; its modes are left as they were."""
     flags = [(module, module.training) for module in model.modules()]
     first = next(model.parameters())
     model.train()
 
     def objective(x: Tensor, y: Tensor, ids: Tensor) -> Tensor:
-        return F.cross_entropy(call_model(model, x.to(first.dtype)), y)
+        return task.objective(task.read(call_model(model, x.to(first.dtype))), y)
 
     trainable = [p for p in model.parameters() if p.requires_grad]
     descend(trainable, objective, split, epochs=epochs, seed=seed, batch_size=batch_size, lr=lr, device=first.device)

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
@@ -18,7 +19,7 @@ from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.row_threat import RowThreat
-from buttress.tasks import Classification, Task
+from buttress.tasks import Task
 
 _Result = TypeVar("_Result")
 Kind = Literal["clean", "adversarial", "added"]
@@ -30,7 +31,7 @@ class Batch:
 
     Attributes:
         x: (N, ...) inputs in their own units.
-        y: (N,) int64 classes.
+        y: the truth: (N,) int64 classes, or what else the task asks for.
         ids: (N,) int64, which inputs of the data set these are.
     """
 
@@ -56,6 +57,7 @@ class StepContext:
         epoch: epochs done, as a fraction.
         epochs: of the whole training, where that is known.
         seed: this step's seed.
+        task: what the model's output is for.
         scale: share of its budget that an attack has at this step, for wrappers that let it grow.
         passes: the last clean and the last adversarial pass of this step, for wrappers to read.
     """
@@ -72,11 +74,12 @@ class StepContext:
         seed: int = 0,
         precision: Precision = "fp32",
         twins: Twins | None = None,
+        task: Task = tasks.classification,
     ) -> None:
         self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
         self.index, self.progress, self.epoch, self.epochs = index, progress, epoch, epochs
         self.seed = derive(seed, "step", index)
-        self.task: Task = Classification()
+        self.task = task
         self.scale = 1.0
         self.passes: dict[Kind, Pass] = {}
         self.auxiliary: list[Tensor] = []
@@ -121,6 +124,7 @@ class StepContext:
             self.model,
             batch.x,
             batch.y,
+            task=self.task,
             target=target,
             seed=self.seed,
             ids=batch.ids,

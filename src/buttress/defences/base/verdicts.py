@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
 from buttress.defences.base.memory import ClassCounts
 from buttress.engine.preserved_model import preserved
 from buttress.model_call import call_model
-from buttress.tasks import classification
+from buttress.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Verdicts:
         return counts.take()
 
 
-def judge(model: nn.Module, split: Split, attack: Perturbation | None, seed: int) -> Verdicts:
+def judge(
+    model: nn.Module, split: Split, attack: Perturbation | None, seed: int, task: Task = tasks.classification
+) -> Verdicts:
     """Ask a network, in eval mode and left as it is, about every input of a split; equal seeds give equal answers.
 
     Cost: one forward pass per input and those of the attack, for the inputs that are right.
@@ -47,9 +50,9 @@ def judge(model: nn.Module, split: Split, attack: Perturbation | None, seed: int
         x, y, ids = (part.to(first.device) for part in split.take(index))
         x = x.to(first.dtype)
         with preserved(model, "eval", seed, first.device), torch.no_grad():
-            right = ~classification.is_adversarial(classification.read(call_model(model, x)), y)
+            right = ~task.is_adversarial(task.read(call_model(model, x)), y)
         clean.append(right.cpu())
         if attack is not None:
-            right = right & ~attack(model, x, y, seed=seed, ids=ids, search="first").success
+            right = right & ~attack(model, x, y, task=task, seed=seed, ids=ids, search="first").success
         robust.append(right.cpu())
     return Verdicts(split.y, torch.cat(clean), torch.cat(robust))

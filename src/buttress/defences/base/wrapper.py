@@ -23,6 +23,8 @@ class WrapperDefence(Defence):
         super().__init__()
         self.base: Defence = base if base is not None else AdversarialTraining()
 
+    needs_classes = False  # the base is asked by itself
+
     @property
     def clean_pass(self) -> bool:
         """Whether the base's loss makes a clean pass."""

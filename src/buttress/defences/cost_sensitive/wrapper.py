@@ -45,6 +45,7 @@ class CostSensitive(WrapperDefence):
         on: the passes whose predictions have a cost; "both" takes those that the base makes.
     """
 
+    needs_classes = True
     paper = "Shen et al., arXiv 2101.12372"
     reconstruction = "the cost term on the passes of any base"
     index: Tensor

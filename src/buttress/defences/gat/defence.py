@@ -146,7 +146,7 @@ class GAT(Defence):
         if self.share > 0:
             judge = new_network(model, derive(seed, "judge"))
             batch_size, judging = usual_batch(len(data.train)), derive(seed, "judging")
-            pretrain(judge, data.train, epochs=self.judge_epochs, seed=judging, batch_size=batch_size)
+            pretrain(judge, data.train, epochs=self.judge_epochs, seed=judging, batch_size=batch_size, task=self.task)
             self._judge = [freeze(judge)]
         self._ready = True
         return data

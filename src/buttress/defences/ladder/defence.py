@@ -125,7 +125,7 @@ class LADDER(Defence):
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Stages 1 to 4; returns the data with the inputs that were moved as its training split."""
         classes = len(data.classes)
-        pretrain(model, data.train, epochs=self.pretrain_epochs, seed=derive(seed, "pretraining"))
+        pretrain(model, data.train, epochs=self.pretrain_epochs, seed=derive(seed, "pretraining"), task=self.task)
         model.zero_grad()
         result = fit_space(
             model,

@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from buttress import tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch
+from buttress.tasks import Task
 from buttress.threat import Threat
 
 Snapshot = dict[str, Any]
@@ -62,6 +64,7 @@ class Moment:
         figures: what is added goes into this epoch's row of the history, which at the end of an epoch it is.
         memory: the monitor's own, empty at first, kept in checkpoints: tensors and plain values under texts.
         snapshot: gives a copy of the present weights, and of their average.
+        task: what the model's output is for.
     """
 
     model: nn.Module
@@ -76,6 +79,7 @@ class Moment:
     figures: dict[str, float]
     memory: dict[str, Any]
     snapshot: Callable[[], Snapshot]
+    task: Task = tasks.classification
 
 
 class Monitor:

@@ -129,7 +129,7 @@ class CatastrophicOverfitting(Monitor):
     def _first_batch(self, moment: Moment) -> str:
         memory = moment.memory
         batch, threat = Batch(**memory["batch"]), self._threat(moment)
-        now = accuracy(pgd(threat, 5), moment.model, batch, moment.seed)
+        now = accuracy(pgd(threat, 5), moment.model, batch, moment.seed, moment.task)
         before = memory.get("first_batch", now)
         moment.figures["first_batch_robust"] = memory["first_batch"] = now
         text = f"accuracy under PGD-5 on the epoch's first batch fell from {before:.1%} to {now:.1%}"
@@ -183,7 +183,7 @@ class CatastrophicOverfitting(Monitor):
 
     def _probe(self, moment: Moment) -> Probe:
         threat = self._threat(moment)
-        return Probe(moment.model, moment.data.train, self.inputs, threat, moment.seed, moment.batch.x)
+        return Probe(moment.model, moment.data.train, self.inputs, threat, moment.seed, moment.batch.x, moment.task)
 
     def _threat(self, moment: Moment) -> Threat:
         threat = self.threat or moment.threat

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from buttress import losses
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
@@ -14,7 +13,7 @@ from buttress.data.dataset import Split
 from buttress.defences.base.defence import Batch
 from buttress.model_call import call_model
 from buttress.random import Random, derive
-from buttress.tasks import classification
+from buttress.tasks import Task
 from buttress.threat import Threat, norms
 
 
@@ -23,9 +22,9 @@ def pgd(threat: Threat, steps: int) -> PGD:
     return PGD(threat=threat, steps=steps, step_size=reach(threat) / 4 or None)  # without a budget there is no step
 
 
-def accuracy(attack: Perturbation, model: nn.Module, batch: Batch, seed: int) -> float:
+def accuracy(attack: Perturbation, model: nn.Module, batch: Batch, seed: int, task: Task) -> float:
     """Robust accuracy: the share of a batch that is right under an attack."""
-    result = attack(model, batch.x, batch.y, seed=seed, ids=batch.ids, search="first")
+    result = attack(model, batch.x, batch.y, task=task, seed=seed, ids=batch.ids, search="first")
     return 1 - int(result.success.sum()) / len(batch.y)
 
 
@@ -36,11 +35,11 @@ def mean_cosine(one: Tensor, other: Tensor) -> float:
     return float(((one * other).sum(1) / size.clamp(min=torch.finfo(size.dtype).tiny)).mean())
 
 
-def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """(N, ...) the gradient of each input's loss in float64 of its logits, so that certainty does not hide it."""
+def gradient(model: nn.Module, x: Tensor, y: Tensor, task: Task) -> Tensor:
+    """(N, ...) the gradient of each input's loss in float64 of its output, so that certainty does not hide it."""
     x = x.detach().requires_grad_()
-    output = classification.read(call_model(model, x)).double()
-    return torch.autograd.grad(losses.resolve(classification.loss).function(output, y).sum(), x)[0]
+    output = task.read(call_model(model, x)).double()
+    return torch.autograd.grad(task.resolve(task.loss).value(output, y).sum(), x)[0]
 
 
 class Probe:
@@ -53,15 +52,18 @@ class Probe:
         threat: of all attacks.
         seed: of which inputs, and of the attacks' draws.
         like: inputs of the dtype and on the device that the model takes.
+        task: what the model's output is for.
 
     Attributes:
         robust: accuracy under PGD-10.
     """
 
-    def __init__(self, model: nn.Module, split: Split, count: int, threat: Threat, seed: int, like: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, split: Split, count: int, threat: Threat, seed: int, like: Tensor, task: Task
+    ) -> None:
         part = split.stratified(count, seed)
         x, y, ids = (values.to(like.device) for values in part.take(torch.arange(len(part))))
-        self.model, self.threat, self.seed = model, threat, seed
+        self.model, self.threat, self.seed, self.task = model, threat, seed, task
         self.x, self.y, self.ids = x.to(like.dtype), y, ids
         self.moved, self.robust = self._under(pgd(threat, 10))
 
@@ -74,9 +76,9 @@ class Probe:
         """
         moved, single = self._under(FGSM(threat=self.threat))
         near = self.threat.random_start(self.x, Random(derive(self.seed, "near"), self.ids))
-        linearity = mean_cosine(gradient(self.model, self.x, self.y), gradient(self.model, near, self.y))
+        linearity = mean_cosine(*(gradient(self.model, x, self.y, self.task) for x in (self.x, near)))
         return single, linearity, mean_cosine(moved - self.x, self.moved - self.x)
 
     def _under(self, attack: Perturbation) -> tuple[Tensor, float]:
-        result = attack(self.model, self.x, self.y, seed=self.seed, ids=self.ids)
+        result = attack(self.model, self.x, self.y, task=self.task, seed=self.seed, ids=self.ids)
         return result.x_adv, 1 - int(result.success.sum()) / len(self.y)
