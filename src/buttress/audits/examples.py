@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Examples(Audit):
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
+    needs_classes = False
+
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     count: int = 8
     magnification: float | None = None
@@ -45,8 +47,10 @@ class Examples(Audit):
             return Finding("examples", "Examples", "These inputs are no images to show.", "info", {"items": []})
         x_adv = subject.attacked(self.attack).outcome.x_adv
         clean, adversarial = subject.logits, subject.output(x_adv)
-        correct = clean.argmax(1) == subject.y
-        success = correct & (adversarial.argmax(1) != subject.y)
+        task, y = subject.task, subject.y
+        correct = ~task.is_adversarial(clean, y)
+        beaten = task.is_adversarial(adversarial, y)
+        success = correct & beaten
         order = torch.cat([part.nonzero().squeeze(1) for part in (success, correct & ~success, ~correct)])
         pool = order[: max(self.count, int(success.sum()))]
         rows = pool[torch.linspace(0, len(pool) - 1, min(self.count, len(pool))).long()] if len(pool) else pool
@@ -54,9 +58,9 @@ class Examples(Audit):
         scale = self.magnification or (0.5 / largest if largest > 0 else 1.0)
         items = [
             {
-                "truth": subject.classes[int(subject.y[i])],
-                "clean": _label(clean[i], subject),
-                "adversarial": _label(adversarial[i], subject),
+                "truth": task.words(y[i], subject.classes),
+                "clean": {**_label(clean[i : i + 1], subject), "right": bool(correct[i])},
+                "adversarial": {**_label(adversarial[i : i + 1], subject), "right": not bool(beaten[i])},
                 "images": {
                     "clean": png(pixels(x[i])),
                     "adversarial": png(pixels(x_adv[i])),
@@ -66,12 +70,13 @@ class Examples(Audit):
             for i in rows.tolist()
         ]
         count, total = int(success.sum()), int(correct.sum())
-        verdict = f"{self.attack.label()} is successful on {count} of the {total} inputs that are classified correctly."
+        verdict = f"{self.attack.label()} is successful on {count} of the {total} inputs that are {task.right}."
         facts = {"classes": list(subject.classes), "attack": self.attack.label(), "magnification": scale}
         return Finding("examples", "Examples", verdict, "info", {**facts, "items": items})
 
 
-def _label(logits: Tensor, subject: Subject) -> dict[str, str | float]:
-    confidence, index = logits.softmax(0).max(0)
-    name = subject.classes[int(index)] if int(index) < len(subject.classes) else str(int(index))
-    return {"label": name, "confidence": float(confidence)}
+def _label(output: Tensor, subject: Subject) -> dict[str, Any]:
+    """What the network says of one input, and how sure it is, where the task knows that."""
+    confidence = subject.task.confidence(output)
+    words = subject.task.words(subject.task.decision(output)[0], subject.classes)
+    return {"label": words, **({} if confidence is None else {"confidence": float(confidence)})}

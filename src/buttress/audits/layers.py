@@ -34,7 +34,9 @@ class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
 
     Args:
-        perturbations: what displaces the layers; the first is the one in the verdict.
+        needs_classes = False
+
+    perturbations: what displaces the layers; the first is the one in the verdict.
         layers: "activations", "learnable", a glob over names, or a list of names.
         measure: how displacement is measured.
         eta: cut-off of algorithm 1 in standard deviations; chosen at the widest gap unless given, or when it names
@@ -75,7 +77,14 @@ class Layers(Audit):
         data = _Batches(subject.x, subject.y, subject.ids)
         size = min(subject.batch_size, BATCH)
         return sustainability(
-            subject.model, data, by_name, self.layers, measure or self.measure, seed=subject.seed, batch_size=size
+            subject.model,
+            data,
+            by_name,
+            self.layers,
+            measure or self.measure,
+            task=subject.task,
+            seed=subject.seed,
+            batch_size=size,
         )
 
     def most_vulnerable(self, profile: LayerProfile) -> tuple[float, list[str]]:
@@ -131,6 +140,7 @@ class Layers(Audit):
             self.layers,
             steps=self.tolerance_steps,
             bisections=self.bisections,
+            task=subject.task,
             seed=subject.seed,
             batch_size=subject.batch_size,
         )

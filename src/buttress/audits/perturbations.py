@@ -35,6 +35,8 @@ class Perturbations(Audit):
         gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
     """
 
+    needs_classes = False
+
     attack: Attack = PGD(steps=20)
     gap: float = 0.15
 
@@ -58,6 +60,7 @@ class Perturbations(Audit):
             "seed": subject.seed,
             "norm": self.attack.threat.norm,
             "eps": self.attack.threat.eps,
+            **({} if subject.task.classes else {"score": subject.task.score_name}),
             "clean": accuracy(correct),
             "attacks": [{"label": name, **row} for name, row in zip(names, accuracies, strict=True)],
             "gap": gap,
@@ -75,13 +78,13 @@ class Perturbations(Audit):
         (first_name, single_step), (second_name, many_steps) = (
             (row["label"], row["accuracy"]) for row in data["attacks"]
         )
-        mean = data["cosine"]["mean"]
+        mean, score = data["cosine"]["mean"], data.get("score", "accuracy")
         cosine = "undefined" if mean is None else f"{mean:.2f}"
         verdict = (
-            f"At {self.attack.threat.text()}, robust accuracy is {single_step:.1%} under "
+            f"At {self.attack.threat.text()}, robust {score} is {single_step:.1%} under "
             f"{first_name} and {many_steps:.1%} under {second_name}; their perturbations' mean cosine is {cosine}."
         )
-        return verdict + (f" Robust accuracy under {first_name} means little here." if wide else "")
+        return verdict + (f" Robust {score} under {first_name} means little here." if wide else "")
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
+from buttress.tasks import Task
 from buttress.validation import number
 
 
@@ -44,6 +45,8 @@ class Robustness(Audit):
         reuse: count a success at a smaller budget at the larger ones too, and attack there only the inputs that are
             still robust; otherwise every input is attacked anew.
     """
+
+    needs_classes = False
 
     attacks: Sequence[Attack] = (PGD(steps=20),)
     noises: Sequence[Perturbation] = ()
@@ -112,6 +115,7 @@ class Robustness(Audit):
         clean, main = _accuracy(correct), _accuracy(robust[self.main_eps])
         data = {
             "inputs": len(correct),
+            **({} if subject.task.classes else {"score": subject.task.score_name}),
             "seed": subject.seed,
             "precision": subject.precision,
             "interval": INTERVAL,
@@ -128,7 +132,7 @@ class Robustness(Audit):
         }
         data |= self._smallest_distances(sweeps, correct, subject.seed)
         title = f"Robustness ({self.attacks[0].threat.norm})"
-        verdict = self._verdict(clean, main, len(correct)) + self._distance_sentence(data)
+        verdict = self._verdict(clean, main, len(correct), subject.task) + self._distance_sentence(data)
         return Finding("robustness", title, verdict, _severity(clean, main), data)
 
     def _row(self, attack: Attack, result: Sweep, correct: Tensor, seed: int) -> dict[str, Any]:
@@ -171,12 +175,12 @@ class Robustness(Audit):
         )
         return [{"first": first[0], "second": name, **paired(first[1], robust, seed)} for name, robust in others]
 
-    def _verdict(self, clean: dict[str, float], main: dict[str, float], count: int) -> str:
+    def _verdict(self, clean: dict[str, float], main: dict[str, float], count: int, task: Task) -> str:
         *before, last = (attack.label() for attack in self.attacks)
         names = f"{', '.join(before)} and {last}" if before else last
         threat = self.attacks[0].threat
         return (
-            f"{clean['accuracy']:.1%} of {count} inputs are classified correctly; robust accuracy is "
+            f"{clean['accuracy']:.1%} of {count} inputs are {task.right}; robust {task.score_name} is "
             f"{main['accuracy']:.1%} ({main['low']:.1%} to {main['high']:.1%}) under {names} at "
             f"{threat.text(self.main_eps)}."
         )

@@ -26,6 +26,8 @@ class Roughness(Audit):
     of the weights, the mean of each two neighbours. Figures compare networks of one architecture; no input is needed.
     """
 
+    needs_classes = False
+
     def ask(self, subject: Subject) -> Finding:
         """Add up the changes; 0 where no two neighbours have one shape."""
         pairs = [pair for stack in _stacks(subject.model) for pair in pairwise(stack) if pair[0].shape == pair[1].shape]

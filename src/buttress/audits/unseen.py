@@ -61,6 +61,8 @@ class Unseen(Audit):
         unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
     """
 
+    needs_classes = False
+
     corruptions: Sequence[Perturbation] = _CORRUPTIONS
     styles: Sequence[Perturbation] = _STYLES
     severities: Sequence[int] = (1, 2, 3, 4, 5)
@@ -108,6 +110,7 @@ class Unseen(Audit):
             "precision": subject.precision,
             "interval": f"{INTERVAL}; of means by bootstrap over inputs, 95 %",
             "severities": sorted(set(self.severities)),
+            **({} if subject.task.classes else {"right": subject.task.right}),
             "clean": accuracy(correct),
             "rows": rows,
             "mean_corruption": _mean([share for _, share in changed["corruption"]], subject.seed),
@@ -165,7 +168,9 @@ def _worst(robust: Sequence[Tensor]) -> dict[str, float] | None:
 
 
 def _verdict(data: dict[str, Any]) -> str:
-    parts = [f"{data['clean']['accuracy']:.1%} of {data['inputs']} inputs are classified correctly"]
+    parts = [
+        f"{data['clean']['accuracy']:.1%} of {data['inputs']} inputs are {data.get('right', 'classified correctly')}"
+    ]
     for kind in ("corruption", "style"):
         rows = [row for row in data["rows"] if row["kind"] == kind]
         if rows:

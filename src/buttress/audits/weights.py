@@ -33,6 +33,8 @@ class Weights(Audit):
     largest size. They compare networks of one architecture and are no measure of robustness. No input is used.
     """
 
+    needs_classes = False
+
     def ask(self, subject: Subject) -> Finding:
         """Figures of every layer that has a kernel, in the network's order."""
         layers: list[dict[str, Any]] = []

@@ -53,6 +53,8 @@ class ZeroStability(Audit):
         noise: a perturbation without a threat, the other.
     """
 
+    needs_classes = False
+
     attack: Attack = PGD(steps=20)
     noise: Perturbation = _NOISE
 

@@ -26,6 +26,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.safe_files import full_disk_reported, write_text
+from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
 from buttress.training import versions
 
@@ -79,11 +80,12 @@ def attack(
     reporter = reporter if first else Reporter()
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
-    model, dataset, _ = open_network(network, architecture, source, seed)
-    chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device)
+    model, dataset, facts = open_network(network, architecture, source, seed)
+    chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
+    check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    settings = _settings(model, split, chosen, seed, precision)
+    settings = {**_settings(model, split, chosen, seed, precision), **task_facts(task_of(facts))}
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")
         return path
@@ -98,6 +100,7 @@ def attack(
             out=folder,
             resume=folder is not None,
             group=group,
+            task=task_of(facts),
             seed=seed,
             search="full",
             precision=precision,
@@ -113,8 +116,8 @@ def attack(
         out.mkdir(parents=True, exist_ok=True)
         with full_disk_reported(path):
             save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
-        facts = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
-        write_text(out / "examples.json", json.dumps({**facts, "versions": versions()}, indent=2))
+        about = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
+        write_text(out / "examples.json", json.dumps({**about, "versions": versions()}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
         summary = f"{chosen.label()} is successful on {result.successes} of {result.inputs} inputs"

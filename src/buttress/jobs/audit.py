@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from buttress import audits as audit_room
-from buttress import report
+from buttress import report, tasks
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.black_box.hopskipjump import HopSkipJump
 from buttress.attacks.black_box.square import Square
@@ -39,7 +39,7 @@ from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
-from buttress.tasks import classification
+from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training import versions
 from buttress.training.batches import input_dtype
@@ -53,7 +53,11 @@ _QUERIES = 1000  # of each attack on a network without gradients
 
 
 def usual_audits(
-    dataset: Dataset, threat: Threat, attacks: Sequence[Attack] | None = None, layers: str | None = "activations"
+    dataset: Dataset,
+    threat: Threat,
+    attacks: Sequence[Attack] | None = None,
+    layers: str | None = "activations",
+    task: Task = tasks.classification,
 ) -> list[Audit]:
     """The questions put when nobody says which: robustness in each norm, layers, and examples or the boundary.
 
@@ -65,7 +69,7 @@ def usual_audits(
     displacing: list[Perturbation] = [*chosen, noise]
     norms = dict.fromkeys(attack.threat.norm for attack in chosen)
     robustness = [Robustness(attacks=[a for a in chosen if a.threat.norm == norm], noises=[noise]) for norm in norms]
-    shown: Audit = Boundary() if dataset.shape == (2,) else Examples(attack=chosen[0])
+    shown: Audit = Boundary() if dataset.shape == (2,) and task.classes else Examples(attack=chosen[0])
     inside = [] if layers is None else [Layers(perturbations=displacing, layers=layers)]
     return [*robustness, *inside, shown]
 
@@ -91,10 +95,10 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
     return proposals
 
 
-def lacks_gradient(model: nn.Module, dataset: Dataset) -> bool:
+def lacks_gradient(model: nn.Module, dataset: Dataset, task: Task) -> bool:
     """Whether the network gives no gradients, as one from ONNX or scikit-learn."""
     x, _, _ = dataset.test.take(torch.arange(1))
-    return not has_gradient(model, x.to(input_dtype(model)), classification)
+    return not has_gradient(model, x.to(input_dtype(model)), task)
 
 
 def gradient_free_attacks(threat: Threat) -> list[Attack]:
@@ -155,6 +159,7 @@ def ask(
     batch_size: int,
     reporter: Reporter,
     title: str,
+    task: Task = tasks.classification,
     folder: Path | None = None,
 ) -> list[Finding]:
     """Put the questions on the test split, with progress told."""
@@ -170,6 +175,7 @@ def ask(
         questions,
         limit=limit,
         classes=dataset.classes,
+        task=task,
         seed=seed,
         precision=precision,
         batch_size=batch_size,
@@ -234,7 +240,7 @@ def audit(
         attacks: PGD-20 and FGSM by default, Square and HopSkipJump for a network without gradients; the first one's
             eps is the main budget. Each norm is scored by itself.
         audits: by default robustness, layers (activations, else layers with weights), examples or the decision
-            boundary, and masking; those without attacks of their own take the ones above. An attack that masking
+            boundary, and, for classes, masking; those without attacks of their own take the ones above. An attack that masking
             proposes is run as well, once the report on the others is written.
         inputs: the largest number of test inputs, classes in proportion.
         seed: seed of all attacks.
@@ -254,8 +260,8 @@ def audit(
     if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
-    against = job_threat(threat, dataset, facts.get("threat"))
-    if not attacks and lacks_gradient(model, dataset):
+    task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
+    if not attacks and lacks_gradient(model, dataset, task):
         attacks = gradient_free_attacks(against.threat)
         reporter.line(f"the network gives no gradients; attacks: {', '.join(attack.label() for attack in attacks)}")
     attacks = against.resolve(attacks) if attacks else None
@@ -265,19 +271,21 @@ def audit(
     else:
         analysed = analysed_layers(model, dataset)
         remark = analysed.remark
-        questions = [*usual_audits(dataset, against.threat, attacks, analysed.layers)]
-        questions += usual_trust(against.threat, attacks)
-    questions = with_surrogates(questions, dataset)
+        questions = [*usual_audits(dataset, against.threat, attacks, analysed.layers, task)]
+        questions += usual_trust(against.threat, attacks) if task.classes else []
+    questions = with_surrogates(questions, dataset, task=task)
+    check_task(questions, task)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     if remark:
         reporter.line(remark)
     if dry_run:
-        reporter.line(estimate_attacks(model, dataset.test.stratified(count, seed), attacks_of(questions), batch_size))
+        split = dataset.test.stratified(count, seed)
+        reporter.line(estimate_attacks(model, split, attacks_of(questions), batch_size, task))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"folder": crafted_folder}
+    settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}

@@ -11,10 +11,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
 from buttress.jobs.settings import Training
+from buttress.tasks import Task
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
 
@@ -57,13 +59,15 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     return f"about {_duration(steps * watch.seconds)}: {detail}"
 
 
-def estimate_attacks(model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int) -> str:
+def estimate_attacks(
+    model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int, task: Task = tasks.classification
+) -> str:
     """A sentence: the time of all attacks on all inputs if every input resists; from one batch of each."""
     x, y, ids = split.take(torch.arange(min(batch_size, len(split))))
     total = 0.0
     for attack in attacks:
         start = time.perf_counter()
-        attack(model, x, y, ids=ids, search="full")
+        attack(model, x, y, task=task, ids=ids, search="full")
         total += (time.perf_counter() - start) * len(split) / len(x)
     return (
         f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all are robust; "

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from buttress import models, registry
+from buttress import models, registry, tasks
 from buttress.data.dataset import Dataset
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.tasks import classification
+from buttress.tasks import Classification, Task
 from buttress.training.batches import input_dtype
 
 # What an option of a simple type may be given as, and how that is called.
@@ -67,18 +67,23 @@ def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalis
     return models.create(name, mean=mean, std=std, seed=seed, **{**filled, **options})
 
 
-def check_fit(model: nn.Module, dataset: Dataset) -> None:
+def check_fit(model: nn.Module, dataset: Dataset, task: Task = tasks.classification) -> None:
     """Run two inputs through: shapes, kind of output and number of classes must fit, before any work is done.
+
+    Args:
+        model: the network.
+        dataset: what it is to run on.
+        task: what its output is for.
 
     Raises:
         UserError: saying what does not fit.
     """
     x, y, _ = dataset.test.take(torch.arange(min(2, len(dataset.test))))
     with preserved(model, "eval", 0, x.device), torch.no_grad():
-        output = classification.read(models.forward_checked(model, x.to(input_dtype(model))))
-    if output.shape[1] < len(dataset.classes):
+        output = task.read(models.forward_checked(model, x.to(input_dtype(model))))
+    if isinstance(task, Classification) and output.shape[1] < len(dataset.classes):
         raise UserError(
             f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "
             "give a network made for these data"
         )
-    classification.check(output, y)
+    task.check(output, y)

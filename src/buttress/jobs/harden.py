@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from buttress import models, report
+from buttress import models, report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding, Subject, subject
 from buttress.audits.layers import Layers
@@ -30,6 +30,7 @@ from buttress.jobs.settings import Network, Reporter, Source, Training, open_net
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
+from buttress.tasks import check_task, task_of
 from buttress.threat import Threat
 from buttress.training import load
 from buttress.training.run_folder import MARK
@@ -104,6 +105,7 @@ def harden(
     run_facts: dict[str, Any] = {}
     if network is not None:
         original, dataset, run_facts = open_network(network, architecture, source, seed)
+        architecture = replace(architecture, task=task_of(run_facts))
         where = run_facts["source"]
         # The networks trained here are of its architecture, and start from weights of their own.
         architecture = replace(
@@ -115,12 +117,14 @@ def harden(
     else:
         dataset, where = source.load(seed)
         original = architecture.create(dataset, seed)
-    if lacks_gradient(original, dataset):
+    task = architecture.task or tasks.classification
+    if lacks_gradient(original, dataset, task):
         raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
-    training, analysed = against.resolve(training), analysed_layers(original, dataset)
-    questions = usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers)
+    training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
+    questions = usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
+    check_task([chosen, *questions], task)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
@@ -140,6 +144,7 @@ def harden(
         "seed": seed,
         "precision": precision,
         "batch_size": audit_batch,
+        "task": task,
         "reporter": reporter,
     }
 
@@ -241,4 +246,5 @@ def _estimate(
     for name, defence in runs.items():
         reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
     split = dataset.test if inputs is None else dataset.test.stratified(inputs)
-    reporter.line(f"each of three audits: {estimate_attacks(original, split, attacks_of(questions), batch_size)}")
+    audits = estimate_attacks(original, split, attacks_of(questions), batch_size, training.task)
+    reporter.line(f"each of three audits: {audits}")

@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from buttress import data, models, registry
+from buttress import data, models, registry, tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
 
@@ -75,6 +76,8 @@ class Network:
         output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
         activation: replaces every ReLU by a smooth activation: elu, gelu, silu or softplus.
         stem_stride: stride of the first convolution.
+        task: what its output is for: classification, multi-label, regression, ordinal or denoising; that of the run's
+            training by default, else classification.
     """
 
     flat: ClassVar[bool] = True
@@ -86,6 +89,7 @@ class Network:
     output: str | None = None
     activation: str | None = None
     stem_stride: int | None = None
+    task: Task | None = None
 
     def create(self, dataset: Dataset, seed: int) -> nn.Module:
         """The network for this data set, its initial weights drawn from ``seed``.
@@ -96,7 +100,7 @@ class Network:
         swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
         options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
         model = self.finish(create_for(dataset, self.model, options, self.normalise, seed))
-        check_fit(model, dataset)
+        check_fit(model, dataset, self.task or tasks.classification)
         return model
 
     def finish(self, model: nn.Module) -> nn.Module:
@@ -163,15 +167,16 @@ def open_network(
         seed: of data that are drawn.
 
     Returns:
-        The network in eval mode, the data set, and the run's facts (or the source's).
+        The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task.
     """
     if Path(reference).is_dir():
         facts = read_facts(reference)
         dataset, where = source.load(seed, facts)
+        task = network.task or task_of(facts)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
-        check_fit(model, dataset)
+        check_fit(model, dataset, task)
         switch_mode(model, "eval")
-        return model, dataset, {**facts, "source": where}
+        return model, dataset, {**facts, "source": where, **task_facts(task)}
     own = models.names()
     file = reference.endswith(".onnx")
     if ":" not in reference and reference not in own and not file:
@@ -179,10 +184,12 @@ def open_network(
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     dataset, where = source.load(seed)
+    task = network.task or tasks.classification
     if file:
         model = models.FromONNX(reference, network.output)
-        check_fit(model, dataset)
+        check_fit(model, dataset, task)
     else:
         model = replace(network, model=reference).create(dataset, seed)
     switch_mode(model, "eval")
-    return model, dataset, {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    facts = {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    return model, dataset, facts | task_facts(task)

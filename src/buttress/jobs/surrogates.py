@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.ensemble import Ensemble
@@ -18,12 +19,15 @@ from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
 from buttress.jobs.settings import Network
+from buttress.tasks import Task
 from buttress.training import load, read_facts
 
 Thing = TypeVar("Thing")
 
 
-def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str = "cpu") -> Thing:
+def with_surrogates(
+    thing: Thing, dataset: Dataset, device: torch.device | str = "cpu", task: Task = tasks.classification
+) -> Thing:
     """``thing`` (an attack, an audit, a list of them) with the networks that it names by their runs' folders loaded.
 
     Those are a ``surrogate`` and the ``models`` of an ensemble; they must fit the data.
@@ -33,7 +37,7 @@ def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str =
     """
     held: Any = thing
     if isinstance(held, list | tuple):
-        parts = [with_surrogates(part, dataset, device) for part in held]
+        parts = [with_surrogates(part, dataset, device, task) for part in held]
         same = all(new is old for new, old in zip(parts, held, strict=True))
         return thing if same else cast(Thing, type(held)(parts))
     if isinstance(held, BPDA) and held.layers is None:
@@ -49,22 +53,22 @@ def with_surrogates(thing: Thing, dataset: Dataset, device: torch.device | str =
     changed: dict[str, Any] = {}
     for name, value in ((f.name, getattr(held, f.name)) for f in members):
         if name == "surrogate" and isinstance(value, str):
-            new: Any = _other(value, dataset, device)
+            new: Any = _other(value, dataset, device, task)
         elif name == "models" and any(isinstance(model, str) for model in value):
-            new = [_other(model, dataset, device) if isinstance(model, str) else model for model in value]
+            new = [_other(model, dataset, device, task) if isinstance(model, str) else model for model in value]
         else:
-            new = with_surrogates(value, dataset, device)
+            new = with_surrogates(value, dataset, device, task)
         changed |= {} if new is value else {name: new}
     return cast(Thing, replace(cast(Any, held), **changed)) if changed else thing
 
 
-def _other(folder: str, dataset: Dataset, device: torch.device | str) -> nn.Module:
+def _other(folder: str, dataset: Dataset, device: torch.device | str, task: Task) -> nn.Module:
     """The network of another run."""
     if not folder:
         raise UserError("networks that an attack or audit needs are named by their runs' folders; got an empty name")
     model = Network(output=read_facts(folder).get("output")).finish(load(folder))
     try:
-        check_fit(model, dataset)
+        check_fit(model, dataset, task)
     except UserError as reason:
         raise UserError(f"{folder}: {reason}") from None
     switch_mode(model, "eval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from buttress.defences.base.defence import Defence
@@ -50,8 +51,9 @@ def train(
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     dataset, where = source.load(seed)
     resolve = job_threat(threat, dataset).resolve
-    chosen, training = resolve(defence or Standard()), resolve(training)
-    model = architecture.create(dataset, seed)
+    chosen = resolve(defence or Standard())
+    training = resolve(replace(training, task=architecture.task or training.task))
+    model = replace(architecture, task=training.task).create(dataset, seed)
     name = chosen.label()
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from buttress import losses
 from buttress.layers.measures import ratio, relative_error
 from buttress.tasks import Task
 from buttress.threat import Threat, norms, per_row
@@ -63,8 +62,8 @@ class ToleranceSearch:
         return torch.where(wrong, 0.0, torch.where(size > 0, high, torch.nan)).to(own.dtype)
 
     def _margin(self, output: Tensor, rows: Tensor) -> Tensor:
-        loss = "margin" if self.task.loss == "cross_entropy" else self.task.loss
-        return losses.resolve(loss).function(output, self.y[rows])
+        known = self.task.classes or "margin" in self.task.meanings
+        return self.task.resolve("margin" if known else self.task.loss).value(output, self.y[rows])
 
     def _logit_gap(self, rival: Tensor) -> Objective:
         """Ascend towards one class: a margin would run after whichever class has the largest logit."""
@@ -77,11 +76,11 @@ class ToleranceSearch:
     def _nearest_class(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """The class whose linearised boundary is nearest (as in DeepFool): direction, index and distance.
 
-        Of the 9 with the largest logits. The index is None where the output is no logits or has no gradient here.
+        Of the 9 with the largest logits. The index is None where there are no classes, or the output has no gradient here.
         """
         point = self.clean.clone().requires_grad_()
         output = self.output_for(point.clone(), slice(None))  # a copy, which an in-place successor may overwrite
-        if self.task.loss != "cross_entropy" or not output.requires_grad:
+        if not self.task.classes or not output.requires_grad:
             return torch.zeros_like(self.clean), None, torch.full_like(norms(self.clean, "l2"), torch.inf)
         y = self.y.long()[:, None]
         rivals = output.detach().scatter(1, y, -torch.inf).topk(min(9, output.shape[1] - 1), dim=1).indices

@@ -95,6 +95,18 @@ class Classification(Task):
             return (predicted == target) & ~output.isnan().any(1)
         return (predicted != y) | output.isnan().any(1)
 
+    def decision(self, output: Tensor) -> Tensor:
+        """(N,) the class of the highest logit."""
+        return output.argmax(1)
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """(N,) the softmax of that class."""
+        return output.softmax(1).amax(1)
+
+    def words(self, y: Tensor, names: Sequence[str]) -> str:
+        """The class's name."""
+        return names[int(y)] if int(y) < len(names) else str(int(y))
+
 
 @task("ordinal")
 @dataclass(frozen=True)

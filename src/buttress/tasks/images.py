@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,6 +59,10 @@ class Denoising(Task):
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """Peak signal-to-noise ratio in dB, for images in [0, 1]."""
         return -10 * losses.mse(output, y).clamp(min=1e-12).log10()
+
+    def words(self, y: Tensor, names: Sequence[str]) -> str:
+        """An image is not put into words."""
+        return "image"
 
     def _below(self, output: Tensor, y: Tensor) -> Tensor:
         return self.floor - self.score(output, y)

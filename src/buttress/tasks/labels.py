@@ -112,6 +112,19 @@ class MultiLabel(Task):
         wrong = (output > 0) != (y > 0)
         return (wrong.any(1) if self.wrong == "any" else wrong.all(1)) | missing
 
+    def decision(self, output: Tensor) -> Tensor:
+        """(N, L) 1 for each label that is there, else 0."""
+        return (output > 0).long()
+
+    def confidence(self, output: Tensor) -> Tensor:
+        """(N,) the probability of the label that is least certain."""
+        return output.abs().sigmoid().amin(1)
+
+    def words(self, y: Tensor, names: Sequence[str]) -> str:
+        """The labels that are there, by name."""
+        there = [names[k] if k < len(names) else str(k) for k in (y > 0).nonzero().flatten().tolist()]
+        return ", ".join(there) or "none"
+
 
 def _margin_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """The least signed logit for the target's labels: positive exactly where the output has just these."""

@@ -90,6 +90,24 @@ class Task(ABC):
             raise UserError(f"the loss {loss!r} needs classes, which {self.label()} has not: use {own}")
         return spec
 
+    def decision(self, output: Tensor) -> Tensor:
+        """What outputs say, in the form of the truth."""
+        return output
+
+    def confidence(self, output: Tensor) -> Tensor | None:
+        """(N,) the probability that each decision has by the model itself; None where it gives none."""
+        return None
+
+    def words(self, y: Tensor, names: Sequence[str]) -> str:
+        """The truth of one input, or a decision, for people.
+
+        Args:
+            y: one row of them.
+            names: of classes, labels or values.
+        """
+        values = [f"{value:.3g}" for value in y.flatten().tolist()]
+        return ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
+
     def label(self) -> str:
         """The registered name of the task; a user's own: the class's."""
         return registry.task.name_of(self).rpartition(":")[2]

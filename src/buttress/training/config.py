@@ -67,7 +67,7 @@ class TrainingConfig:
     keep: Keep = "best"
     validate_with: Perturbation | Literal["auto", "none"] = field(default="auto", repr=False)  # no option of a job
     validate_on: int = 500
-    task: Task = tasks.classification
+    task: Task = field(default=tasks.classification, repr=False)  # a job asks for it with the network
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self) -> None:

@@ -111,7 +111,7 @@ def _success_at(subject: Subject, attack: Attack, rows: Tensor | None) -> tuple[
     if rows is None:
         timed = subject.attacked(attack, search="first")
         return timed.outcome.success, cost(timed)
-    success = torch.zeros_like(subject.y, dtype=torch.bool)
+    success = torch.zeros(len(subject.y), dtype=torch.bool, device=subject.y.device)
     if not len(rows):
         return success, Cost()
     timed = subject.attacked(attack, search="first", rows=rows)

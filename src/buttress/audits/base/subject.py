@@ -28,6 +28,7 @@ from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
+from buttress.data.stratified import stratified_index
 from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import concatenated
 from buttress.engine.fingerprint import digest as digest
@@ -239,8 +240,8 @@ def subject(
         x, y = (torch.cat(parts) for parts in zip(*map(batch, batches), strict=True))
         ids = torch.arange(len(y))
         if limit is not None and limit < len(y):
-            split = Split(x, y, ids).stratified(limit, seed)
-            x, y, ids = split.x, split.y, split.ids
+            rows = stratified_index(y.cpu(), whole("limit", limit), seed).to(y.device)
+            x, y, ids = x[rows], y[rows], ids[rows.to(ids.device)]
     if not len(y):
         raise UserError("an audit needs at least one input; the data is empty")
     device = next((p.device for p in model.parameters()), x.device)

@@ -36,6 +36,8 @@ class Imported(Audit):
         threat: what an example may be, within 1e-6.
     """
 
+    needs_classes = False
+
     file: Path
     threat: Threat = NOT_GIVEN
 
@@ -69,8 +71,8 @@ class Imported(Audit):
             "same_inputs": same_inputs(subject),
         }
         verdict = (
-            f"Robust accuracy on {len(correct)} inputs is {robust['accuracy']:.1%} ({robust['low']:.1%} to "
-            f"{robust['high']:.1%}) under the examples of {Path(self.file).name} in "
+            f"Robust {subject.task.score_name} on {len(correct)} inputs is {robust['accuracy']:.1%} "
+            f"({robust['low']:.1%} to {robust['high']:.1%}) under the examples of {Path(self.file).name} in "
             f"{self.threat.text()}, "
             f"{clean['accuracy']:.1%} unperturbed{_rejection_text(rejected)}."
         )

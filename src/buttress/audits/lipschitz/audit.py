@@ -54,6 +54,8 @@ class Lipschitz(Audit):
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
+    needs_classes = False
+
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (PGD(steps=20), Gaussian(std=0.1))
     blocks: str | Sequence[str] | None = None
     inputs: int = 64

@@ -37,7 +37,7 @@ def _item(item: Mapping[str, Any]) -> dict[str, Any]:
         what: {
             "label": item[what]["label"],
             "confidence": percent(item[what].get("confidence")),
-            "right": item[what]["label"] == item["truth"],
+            "right": item[what].get("right", item[what]["label"] == item["truth"]),
         }
         for what in ("clean", "adversarial")
     }

@@ -52,12 +52,12 @@ def _keys(data: Mapping[str, Mapping[str, Any]]) -> list[Key]:
     curves = {name: worst(d) for name, d in data.items()}
     clean = {name: _at(curve, 0.0) for name, curve in curves.items()}
     robust = {name: _at(curve, data[name].get("main_eps")) for name, curve in curves.items()}
-    keys = []
+    keys, score = [], _score(data)
     if shares := {name: point["accuracy"] for name, point in clean.items() if point}:
-        keys.append(share_key("Clean accuracy", shares, "on the inputs as they are"))
+        keys.append(share_key(f"Clean {score}", shares, "on the inputs as they are"))
     if shares := {name: point["accuracy"] for name, point in robust.items() if point}:
         attacks = list(dict.fromkeys(a["label"] for d in data.values() for a in d.get("attacks", [])))
-        key = share_key("Robust accuracy", shares, f"under {' and '.join(attacks)}")
+        key = share_key(f"Robust {score}", shares, f"under {' and '.join(attacks)}")
         if len(budgets := {data[name]["main_eps"] for name in shares}) == 1:
             key = replace(key, note=f"{key.note}, ε = {budget_text(budgets.pop())}")
         else:
@@ -89,15 +89,16 @@ def _figure(entry: Mapping[str, Any], key: str) -> float | None:
 
 def _curves(data: Mapping[str, Mapping[str, Any]], norm: str, *, together: bool) -> str:
     traces: list[Trace] = []
+    score = _score(data)
     for n, (network, entry) in enumerate(data.items()):
         attacks = [a for a in entry.get("attacks", []) if a.get("norm", "") == norm]
         # A minimum-norm attack gives robust accuracy at every budget, not only at those of the audit.
         lines = [(a["label"], (a.get("distances") or {}).get("curve") or a["curve"]) for a in attacks]
         colour, several = pick(COLOURS, n), len(data) > 1
         if together and len(lines) > 1:
-            traces += _line(line_name(network, _ALL, several), worst(entry), colour, index=None)
+            traces += _line(line_name(network, _ALL, several), worst(entry), colour, score, index=None)
         for i, (label, curve) in enumerate(lines):
-            traces += _line(line_name(network, label, several), curve, colour, i)
+            traces += _line(line_name(network, label, several), curve, colour, score, i)
     mains = sorted({d["main_eps"] for d in data.values() if d.get("main_eps") and math.isfinite(d["main_eps"])})
     layout = {
         "xaxis": {
@@ -105,11 +106,17 @@ def _curves(data: Mapping[str, Mapping[str, Any]], norm: str, *, together: bool)
             "rangemode": "tozero",
             **_ticks(data),
         },
-        "yaxis": {"title": {"text": "accuracy"}, "tickformat": ".0%", "range": [-0.02, 1.02]},
+        "yaxis": {"title": {"text": score}, "tickformat": ".0%", "range": [-0.02, 1.02]},
         "shapes": [_upright(eps) for eps in mains],
         "annotations": [_caption(eps) for eps in mains],
     }
-    return figure(traces, layout, f"Accuracy over the budget of {norm} attacks")
+    return figure(traces, layout, f"{score[0].upper()}{score[1:]} over the budget of {norm} attacks")
+
+
+def _score(data: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the share of right outputs is called; "accuracy" where there are classes, or tasks differ."""
+    names = {str(entry.get("score", "accuracy")) for entry in data.values()}
+    return names.pop() if len(names) == 1 else "accuracy"
 
 
 def _upright(eps: float) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def _ticks(data: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     )
 
 
-def _line(name: str, curve: Sequence[Point], colour: str, index: int | None) -> list[Trace]:
+def _line(name: str, curve: Sequence[Point], colour: str, score: str, index: int | None) -> list[Trace]:
     """A curve and its band; without an index the broad line beneath those of the single attacks.
 
     An infinite budget has no place on the axis: it is in the table.
@@ -142,7 +149,7 @@ def _line(name: str, curve: Sequence[Point], colour: str, index: int | None) -> 
     x, y = [p["eps"] for p in curve], [p["accuracy"] for p in curve]
     ranges = [interval(p.get("low"), p.get("high")) for p in curve]
     hover = [
-        f"<b>{name}</b><br>ε = {budget_text(p['eps'])}<br>accuracy {percent(p['accuracy'])}"
+        f"<b>{name}</b><br>ε = {budget_text(p['eps'])}<br>{score} {percent(p['accuracy'])}"
         + (f"<br>interval {between}" if between else "")
         for p, between in zip(curve, ranges, strict=True)
     ]
