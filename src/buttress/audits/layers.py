@@ -34,9 +34,7 @@ class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
 
     Args:
-        needs_classes = False
-
-    perturbations: what displaces the layers; the first is the one in the verdict.
+        perturbations: what displaces the layers; the first is the one in the verdict.
         layers: "activations", "learnable", a glob over names, or a list of names.
         measure: how displacement is measured.
         eta: cut-off of algorithm 1 in standard deviations; chosen at the widest gap unless given, or when it names
@@ -45,6 +43,8 @@ class Layers(Audit):
         tolerance_steps: gradient steps of that search at each radius.
         bisections: halvings of the radius in that search.
     """
+
+    needs_classes = False
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (
         PGD(steps=20),

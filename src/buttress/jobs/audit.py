@@ -240,8 +240,8 @@ def audit(
         attacks: PGD-20 and FGSM by default, Square and HopSkipJump for a network without gradients; the first one's
             eps is the main budget. Each norm is scored by itself.
         audits: by default robustness, layers (activations, else layers with weights), examples or the decision
-            boundary, and, for classes, masking; those without attacks of their own take the ones above. An attack that masking
-            proposes is run as well, once the report on the others is written.
+            boundary, and, for classes, masking; those without attacks of their own take the ones above. An attack that
+            masking proposes is run as well, once the report on the others is written.
         inputs: the largest number of test inputs, classes in proportion.
         seed: seed of all attacks.
         precision: precision of the attacks' search; auto times fp32, bf16 and folded copies; verdicts are float32.

@@ -76,7 +76,8 @@ class ToleranceSearch:
     def _nearest_class(self) -> tuple[Tensor, Tensor | None, Tensor]:
         """The class whose linearised boundary is nearest (as in DeepFool): direction, index and distance.
 
-        Of the 9 with the largest logits. The index is None where there are no classes, or the output has no gradient here.
+        Of the 9 with the largest logits. The index is None where there are no classes, or the output has no gradient
+        here.
         """
         point = self.clean.clone().requires_grad_()
         output = self.output_for(point.clone(), slice(None))  # a copy, which an in-place successor may overwrite

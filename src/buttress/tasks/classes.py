@@ -18,6 +18,8 @@ from buttress.registry import task
 from buttress.tasks.task import Task, as_tensor, described, is_binary, is_whole, refuse_not_finite
 from buttress.validation import whole
 
+_VALUES = ": for values, use task=tasks.Regression(), or --task regression"
+_SEVERAL = ": for several labels per input, use task=tasks.MultiLabel(), or --task multi-label"
 _KINDS = (torch.int64, torch.int32, torch.uint8, torch.int16)
 
 
@@ -203,19 +205,13 @@ def _margin_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 def _hint(y: Tensor) -> str:
     """What to type for labels of these values, which are no class indices (N,)."""
-    if y.is_complex() or not y.numel():
+    if y.is_complex() or y.dim() not in (1, 2) or not y.numel() or not bool(y.isfinite().all()):
         return ""
-    if not is_whole(y) and not bool(y.isfinite().all()):
-        return ""
-    if y.dim() == 1:
-        return ": use y.long()" if is_whole(y) else ": for values, use task=tasks.Regression()"
-    if y.dim() != 2:
-        return ""
-    if y.shape[1] == 1:
-        column = "y.squeeze(1)" if y.dtype in _KINDS else "y.squeeze(1).long()"
-        return f": use {column}" if is_whole(y) else ": for values, use task=tasks.Regression()"
+    if y.dim() == 1 or y.shape[1] == 1:
+        column = "" if y.dim() == 1 else ".squeeze(1)"
+        kind = "" if y.dtype in _KINDS else ".long()"
+        return f": use y{column}{kind}" if is_whole(y) else _VALUES
     if is_binary(y):
-        one = bool((y.long().sum(1) == 1).all())
-        return ": use y.argmax(1)" if one else ": for several labels per input, use task=tasks.MultiLabel()"
+        return ": use y.argmax(1)" if bool((y.long().sum(1) == 1).all()) else _SEVERAL
     distributions = y.is_floating_point() and bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-4).all())
-    return ": use y.argmax(1)" if distributions else ": for values, use task=tasks.Regression()"
+    return ": use y.argmax(1)" if distributions else _VALUES

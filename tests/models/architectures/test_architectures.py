@@ -214,19 +214,19 @@ def test_mlp():
     [
         ("lsa-a", {"classes": 0}, "classes must be a whole number of 1 or more; got 0"),
         ("lsa-a", {"features": 0}, "features must be a whole number of 1 or more; got 0"),
-        ("lsa-b", {"classes": 1}, "classes must be a whole number of 2 or more; got 1"),
+        ("lsa-b", {"classes": 0}, "classes must be a whole number of 1 or more; got 0"),
         ("lsa-b", {"image_size": 19}, "image_size must be a whole number of 20 or more; got 19"),
         ("smallcnn", {"image_size": 15}, "image_size must be a whole number of 16 or more; got 15"),
         ("cnn", {"image_size": 3}, "image_size must be a whole number of 4 or more; got 3"),
-        ("cnn", {"classes": 10.0}, "classes must be a whole number of 2 or more; got 10.0"),
+        ("cnn", {"classes": 10.0}, "classes must be a whole number of 1 or more; got 10.0"),
         ("cnn", {"width": True}, "width must be a whole number of 1 or more; got True"),
         ("mlp", {"hidden": [8, 0]}, "hidden must be a whole number of 1 or more; got 0"),
         ("resnet18", {"channels": 0}, "channels must be a whole number of 1 or more; got 0"),
-        ("preactresnet18", {"classes": 1}, "classes must be a whole number of 2 or more; got 1"),
+        ("preactresnet18", {"classes": 0}, "classes must be a whole number of 1 or more; got 0"),
         ("wrn", {"depth": 4}, "depth must be a whole number of 10 or more; got 4"),
         ("wrn", {"dropout": float("nan")}, "dropout must be a number in [0, 1); got nan"),
         ("vgg19", {"width": 0}, "width must be a number in [0.015625, 64]; got 0"),
-        ("vgg19", {"classes": "ten"}, "classes must be a whole number of 2 or more; got 'ten'"),
+        ("vgg19", {"classes": "ten"}, "classes must be a whole number of 1 or more; got 'ten'"),
     ],
 )
 def test_options_that_make_no_sense_are_told_in_one_line(name, options, line):

@@ -38,10 +38,10 @@ def cnn(*, classes: int = 10, channels: int = 1, image_size: int = 8, width: int
     """A small CNN for images of 8x8 to 32x32 pixels.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         image_size: height and width of the images in pixels, at least 4.
         width: filters of the first convolution; the second has twice, the hidden linear layer four times as many.
     """
-    classes, channels = whole("classes", classes, 2), whole("channels", channels, 1)
+    classes, channels = whole("classes", classes, 1), whole("channels", channels, 1)
     return CNN(classes, channels, whole("image_size", image_size, 4), whole("width", width, 1))

@@ -44,8 +44,8 @@ def lsa_b(*, classes: int = 10, channels: int = 1, image_size: int = 28) -> nn.M
     """Model B of the LSA paper, a CNN for MNIST.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         image_size: height and width of the images in pixels, at least 20.
     """
-    return LSAB(whole("classes", classes, 2), whole("channels", channels, 1), whole("image_size", image_size, 20))
+    return LSAB(whole("classes", classes, 1), whole("channels", channels, 1), whole("image_size", image_size, 20))

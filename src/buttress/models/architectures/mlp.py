@@ -47,12 +47,12 @@ def mlp(
     Args:
         features: numbers per input; images are flattened.
         hidden: units of each hidden layer; none gives a linear classifier.
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         activation: elu, gelu, leaky_relu, relu, sigmoid, silu, softplus or tanh.
     """
     one_of("activation", activation, ACTIVATIONS)
     if not isinstance(hidden, list | tuple):
         raise UserError(f"hidden must be a list of whole numbers; got {hidden!r}")
     units = [whole("hidden", units, 1) for units in hidden]
-    sizes = [whole("features", features, 1), *units, whole("classes", classes, 2)]
+    sizes = [whole("features", features, 1), *units, whole("classes", classes, 1)]
     return MLP(sizes, ACTIVATIONS[activation])

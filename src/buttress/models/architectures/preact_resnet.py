@@ -70,12 +70,12 @@ def preactresnet18(
     """PreActResNet-18 in its CIFAR form.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         width: filters of the first stage, doubled in each of the next three; 16 gives a network for the CPU.
         final_activation: batch normalisation and ReLU before the pooling, as in the paper; the form of most public
             checkpoints has none.
     """
     switch("final_activation", final_activation)
-    classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
+    classes, channels, width = whole("classes", classes, 1), whole("channels", channels, 1), whole("width", width, 1)
     return PreActResNet((2, 2, 2, 2), classes, channels, width, final_activation)

@@ -67,8 +67,8 @@ def resnet18(*, classes: int = 10, channels: int = 3, width: int = 64) -> nn.Mod
     """ResNet-18 in its CIFAR form.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         width: filters of the first stage, doubled in each of the next three; 16 gives a network for the CPU.
     """
-    return ResNet((2, 2, 2, 2), whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1))
+    return ResNet((2, 2, 2, 2), whole("classes", classes, 1), whole("channels", channels, 1), whole("width", width, 1))

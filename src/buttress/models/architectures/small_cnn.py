@@ -65,10 +65,10 @@ def smallcnn(*, classes: int = 10, channels: int = 1, image_size: int = 28, drop
     """SmallCNN of TRADES, for MNIST.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         image_size: height and width of the images in pixels, at least 16.
         dropout: rate of dropout after the first linear layer.
     """
-    classes, channels = whole("classes", classes, 2), whole("channels", channels, 1)
+    classes, channels = whole("classes", classes, 1), whole("channels", channels, 1)
     return SmallCNN(classes, channels, whole("image_size", image_size, 16), number("dropout", dropout, "[0, 1)"))

@@ -42,10 +42,10 @@ def vgg19(*, classes: int = 10, channels: int = 3, width: float = 1.0) -> nn.Mod
     """VGG-19 with batch normalisation in its CIFAR form, model C of the LSA paper.
 
     Args:
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         width: what the number of filters of every layer is multiplied by; 0.25 gives a network for the CPU.
     """
     number("width", width, "[0.015625, 64]")
     stages = tuple(tuple(round(filters * width) for filters in stage) for stage in VGG19)
-    return VGG(stages, whole("classes", classes, 2), whole("channels", channels, 1))
+    return VGG(stages, whole("classes", classes, 1), whole("channels", channels, 1))

@@ -90,11 +90,11 @@ def wrn(*, depth: int = 28, width: int = 10, classes: int = 10, channels: int = 
     Args:
         depth: number of layers, 6 n + 4.
         width: what the 16, 32 and 64 filters of the three stages are multiplied by; 1 gives a network for the CPU.
-        classes: number of classes.
+        classes: number of outputs: of classes, of labels, or of values; a single one is a logit or a value.
         channels: channels of the images.
         dropout: rate of dropout between the two convolutions of a block.
     """
     if (whole("depth", depth, 10) - 4) % 6:
         raise UserError(f"depth must be 6 n + 4 (10, 16, 22, 28, 34, ...); got {depth}")
-    classes, channels, width = whole("classes", classes, 2), whole("channels", channels, 1), whole("width", width, 1)
+    classes, channels, width = whole("classes", classes, 1), whole("channels", channels, 1), whole("width", width, 1)
     return WideResNet(depth, width, classes, channels, number("dropout", dropout, "[0, 1)"))
