@@ -110,6 +110,11 @@ def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return -F.logsigmoid(-label_margins(logits, y)).sum(1)
 
 
+def log_all_wrong(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,) log-probability that every label (N, L) is wrong."""
+    return F.logsigmoid(label_margins(logits, y)).sum(1)
+
+
 def log_label_margins(logits: Tensor, y: Tensor) -> Tensor:
     """(N,) logarithm of the sum of odds against each label: binary cross-entropy's direction where that saturates."""
     return label_margins(logits, y).logsumexp(1)
@@ -138,6 +143,10 @@ def total(output: Tensor, y: Tensor) -> Tensor:
 
 def _mse_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
     return -mse(output, target)
+
+
+def _binary_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    return -binary_cross_entropy(logits, target)
 
 
 _FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose its true size further down
@@ -216,6 +225,7 @@ LOSSES = {
     "mse": Loss(mse, direction=total, toward=_mse_toward),
     "negative_logit": Loss(negative_logit, needs_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, direction=log_label_margins),
+    "log_all_wrong": Loss(log_all_wrong, toward=_binary_toward),
 }
 # What tasks without classes mean by "kl", how far an output is from the one for the clean input.
 BERNOULLI_KL = Loss(bernoulli_kl, against="clean")

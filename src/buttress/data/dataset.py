@@ -46,14 +46,14 @@ def check_truth(y: Tensor, count: int) -> None:
         UserError: saying what came, and what to type where that is known.
     """
     values = y.dtype == torch.float32
-    labels = y.dtype == torch.int64 and (y.ndim == 1 or bool(((y == 0) | (y == 1)).all()))
-    if len(y) != count or y.ndim not in (1, 2) or not (values or labels):
+    labels = y.dtype == torch.int64 and (y.ndim == 1 or (y.ndim == 2 and bool(((y == 0) | (y == 1)).all())))
+    if y.shape[:1] != (count,) or not (values or labels):
         column = y.ndim == 2 and y.shape[1:] == (1,)
         hint = ": use y.squeeze(1)" if column else ": use y.float()" if y.dtype in _OTHER_FLOATS else ""
         hint = hint or (": use y.long()" if y.dtype not in (torch.int64, torch.float32) else "")
         raise UserError(
             f"expected labels of type int64 and shape ({count},), labels of 0 and 1 of shape ({count}, L), or values "
-            f"of type float32, got {_description(y)}{hint if len(y) == count else ''}"
+            f"of type float32, got {_description(y)}{hint if y.shape[:1] == (count,) else ''}"
         )
     if values and not bool(y.isfinite().all()):
         raise UserError("expected finite values y, got NaN or infinity; clean the data first")
@@ -67,7 +67,7 @@ def check_columns(y: Tensor, names: int, where: str) -> None:
     """
     if y.ndim == 1 and not y.is_floating_point():
         check_labels(y, names, where)
-    elif (width := 1 if y.ndim == 1 else y.shape[1]) != names:
+    elif y.ndim <= 2 and (width := 1 if y.ndim == 1 else y.shape[1]) != names:
         raise UserError(f"{where}: expected as many names as labels or values per input, {width}, got {names}")
 
 
@@ -78,7 +78,7 @@ class Split:
     Args:
         x: uint8 images, shape (N, C, H, W), read as x / 255; or float32, shape (N, features) or (N, C, H, W).
         y: class labels, int64, shape (N,); several labels of 0 and 1, int64, shape (N, L); or values, float32, shape
-            (N,) or (N, D).
+            (N,) or (N, D), or that of images.
         ids: identity of each input, int64, shape (N,): stays with it in every subset and seeds an attack's draws.
 
     Raises:
@@ -152,7 +152,7 @@ class Dataset:
         val: split off train, for choosing checkpoints and settings.
         test: for the final figures only.
         classes: the classes' names, in the order of the labels; where ``y`` is several labels, or values, the name of
-            each.
+            each; of images any.
         box: lowest and highest value an input may have, numbers or tensors of one input's shape; an end may be
             infinite, and None is where any value is an input.
         provenance: one sentence: where the data are from, their licence, whether their checksum was verified.

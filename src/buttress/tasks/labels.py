@@ -26,18 +26,23 @@ class MultiLabel(Task):
     """Any number of labels per input; output: a logit for each label, (N, L), positive where the label is there.
 
     ``y`` is (N, L) of 0 and 1, of any dtype; a target is a set of labels of the same form, reached where the output has
-    exactly these. Attacks follow the binary cross-entropy, summed over labels.
+    exactly these. Attacks lower the probability that all labels are right, by the binary cross-entropy summed over labels,
+    or raise the probability that all are wrong. Training minimises the former.
 
     Args:
         wrong: when an output is wrong: where "any" of its labels is, or where "all" are.
     """
 
     wrong: Wrong = "any"
-    loss = "binary_cross_entropy"
 
     def __post_init__(self) -> None:
         """Refuse what is neither."""
         one_of("wrong", self.wrong, get_args(Wrong))
+
+    @property
+    def loss(self) -> str:
+        """Of the probability that all labels are right, or that all are wrong."""
+        return "binary_cross_entropy" if self.wrong == "any" else "log_all_wrong"
 
     @property
     def right(self) -> str:
@@ -103,6 +108,10 @@ class MultiLabel(Task):
         several = torch.stack([output.double() for output in outputs])
         there, absent = (torch.nn.functional.logsigmoid(sign * several).logsumexp(0) for sign in (1, -1))
         return (there - absent).to(outputs[0].dtype)
+
+    def objective(self, output: Tensor, y: Tensor) -> Tensor:
+        """() the binary cross-entropy, summed over labels, in the mean over inputs."""
+        return losses.binary_cross_entropy(output, y).mean()
 
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """Any or all labels are wrong, or the labels are the target's; not a number is wrong unless targeted."""

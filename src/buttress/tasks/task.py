@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,9 +24,12 @@ class Task(ABC):
         score_name: what reports call the share of such outputs.
     """
 
-    loss: ClassVar[str]
-
     # Properties, so that a task can say otherwise by a plain attribute, or for its settings by a property.
+    @property
+    @abstractmethod
+    def loss(self) -> str:
+        """See `Task`."""
+
     @property
     def classes(self) -> bool:
         """See `Task`."""

@@ -39,7 +39,10 @@ class Regression(Task):
     @property
     def meanings(self) -> dict[str, Loss]:
         """The margin is the largest error beyond the tolerance; outputs are as far apart as their mean square is."""
-        return {"margin": Loss(self.margin), "kl": losses.SQUARED_DIFFERENCE}
+        return {
+            "margin": Loss(self.margin, direction=losses.total, toward=self._closeness),
+            "kl": losses.SQUARED_DIFFERENCE,
+        }
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) the largest error minus the tolerance: above 0 exactly where the output is wrong."""
@@ -76,6 +79,9 @@ class Regression(Task):
         if target is not None:
             return self._error(output, target) <= self.tolerance
         return ~(self._error(output, y) <= self.tolerance)
+
+    def _closeness(self, output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        return -self.margin(output, target)
 
     def _error(self, output: Tensor, y: Tensor) -> Tensor:
         return (output - y.to(output).view_as(output)).abs().amax(1)
