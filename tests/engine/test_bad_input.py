@@ -51,7 +51,7 @@ def test_inputs(nets, x, line):
         (Y + 1, "labels must be 0 to 3, the model's classes; got 1 to 4"),
         (Y - 1, "labels must be 0 to 3, the model's classes; got -1 to 2"),
         (Y[:3], "4 inputs need as many labels; got 3"),
-        (Y.float(), "labels must be class indices (N,), integers; got torch.float32 of shape (4,)"),
+        (Y.float(), "labels must be class indices (N,), integers; got torch.float32 of shape (4,): use y.long()"),
         (
             torch.eye(4),
             "labels must be class indices (N,), integers; got torch.float32 of shape (4, 4): use y.argmax(1)",

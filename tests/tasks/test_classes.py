@@ -63,3 +63,38 @@ def test_a_single_output_that_looks_like_a_probability_is_told():
     with pytest.warns(UserWarning, match="as a probability would"):
         classification.check(classification.read(chances), y)
     classification.check(classification.read(4 * chances - 2), y)
+
+
+Z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("y", "hint"),
+    [
+        (torch.tensor([[0], [1]]), ": use y.squeeze(1)"),
+        (torch.tensor([[0.0], [2.0]]), ": use y.squeeze(1).long()"),
+        (torch.tensor([0.0, 1.0]), ": use y.long()"),
+        (torch.tensor([True, False]), ": use y.long()"),
+        (torch.tensor([0, 1], dtype=torch.int8), ": use y.long()"),
+        (torch.tensor([[1, 0, 0], [0, 1, 0]]), ": use y.argmax(1)"),
+        (torch.tensor([[1.0, 0, 0], [0, 1, 0]]), ": use y.argmax(1)"),
+        (torch.tensor([[0.9, 0.1, 0], [0, 1, 0]]), ": use y.argmax(1)"),
+        (torch.tensor([[True, False, True], [False, False, True]]), ", use task=tasks.MultiLabel(), or --task multi"),
+        (torch.tensor([[0, 0, 0], [0, 1, 0]]), ", use task=tasks.MultiLabel(), or --task multi-label"),
+        (torch.tensor([0.3, 1.0]), ": for values, use task=tasks.Regression(), or --task regression"),
+        (torch.tensor([[0.3, 1.0, 9.0], [1.0, 2.0, 3.0]]), ": for values, use task=tasks.Regression(), or --task"),
+    ],
+)
+def test_labels_of_another_form_get_the_hint_that_fits(y, hint):
+    with pytest.raises(UserError, match=r"^labels must be class indices \(N,\), integers; got ") as refusal:
+        classification.check(Z, y)
+    assert hint in str(refusal.value)
+    if hint.startswith(": use y"):  # and what it says is right
+        classification.check(Z, eval(hint.removeprefix(": use "), {"y": y}))
+        assert str(refusal.value).endswith(hint)
+
+
+def test_labels_that_nothing_helps_get_no_hint():
+    for y in (torch.tensor([torch.nan, 0.0]), torch.zeros(2, 3, 1), torch.zeros(2, dtype=torch.complex64)):
+        with pytest.raises(UserError, match=r"of shape \([^)]*\)$"):
+            classification.check(Z, y)

@@ -91,7 +91,12 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     first = _robustness(networks[names[0]])
     if first is None or last is None:
         return "These audits hold no robustness finding to compare."
-    parts = [f"From {names[0]} to {names[-1]}: clean accuracy {_change(first, last, 'clean')}", _robust(first, last)]
+    if len({finding.data.get("score") for finding in (first, last)}) > 1:
+        return "These audits are of different tasks, whose scores are not compared."
+    parts = [
+        f"From {names[0]} to {names[-1]}: clean {_score(first)} {_change(first, last, 'clean')}",
+        _robust(first, last),
+    ]
     if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
         parts.append(f"from {names[-2]} to {names[-1]}: {_robust(base, last)}")
     return "; ".join(parts) + "."
@@ -119,8 +124,8 @@ def _robust(first: Finding, last: Finding) -> str:
     """What became of robust accuracy, with McNemar's exact test over the same inputs."""
     before, after = (_budget(finding) for finding in (first, last))
     if before != after:
-        return f"robust accuracy is not compared, being under {before} and {after}"
-    text = f"robust accuracy {_change(first, last, 'main')} under {after}"
+        return f"robust {_score(first)} is not compared, being under {before} and {after}"
+    text = f"robust {_score(first)} {_change(first, last, 'main')} under {after}"
     if first.data["fingerprints"] != last.data["fingerprints"] or first.data["seed"] != last.data["seed"]:
         return f"{text}, by different attacks, seeds or versions of buttress, which are not compared"
     if first.data["same_inputs"] != last.data["same_inputs"]:
@@ -131,6 +136,11 @@ def _robust(first: Finding, last: Finding) -> str:
     change = f"{100 * test['low']:+.1f} to {100 * test['high']:+.1f} points"
     counts = f"{test['gained']} inputs gained, {test['lost']} lost"
     return f"{text} ({counts}, exact McNemar p = {test['p']:.2g}, paired bootstrap {change})"
+
+
+def _score(finding: Finding) -> str:
+    """What the share of right outputs is called."""
+    return str(finding.data.get("score", "accuracy"))
 
 
 def _robust_inputs(finding: Finding) -> torch.Tensor:

@@ -35,6 +35,7 @@ def gate(findings: Sequence[Finding], fail_under: float | None) -> None:
     robustness = [finding.data for finding in findings if finding.kind == "robustness"]
     if not robustness:
         raise UserError("the gate could not be checked, for the robustness audit was left out: see the report")
+    score = robustness[0].get("score", "accuracy")
     robust = 100 * min(p["accuracy"] for data in robustness for p in data["worst"] if p["eps"] == data["main_eps"])
     if robust < fail_under:
-        raise GateNotMet(f"robust accuracy {robust:.1f}% is under the gate of {fail_under:g}%")
+        raise GateNotMet(f"robust {score} {robust:.1f}% is under the gate of {fail_under:g}%")

@@ -42,7 +42,7 @@ class Classification(Task):
 
     def read(self, output: object) -> Tensor:
         """Logits (N, C) with C of 2 or more."""
-        logits = as_tensor(output, "logits (inputs, classes)")
+        logits = as_tensor(output, "logits", "(inputs, classes)")
         if logits.dim() == 1:
             logits = logits[:, None]
         if logits.dim() != 2:

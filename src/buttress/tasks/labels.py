@@ -26,8 +26,8 @@ class MultiLabel(Task):
     """Any number of labels per input; output: a logit for each label, (N, L), positive where the label is there.
 
     ``y`` is (N, L) of 0 and 1, of any dtype; a target is a set of labels of the same form, reached where the output has
-    exactly these. Attacks lower the probability that all labels are right, by the binary cross-entropy summed over labels,
-    or raise the probability that all are wrong. Training minimises the former.
+    exactly these. Attacks lower the probability that all labels are right, by the binary cross-entropy summed over
+    labels, or raise the probability that all are wrong. Training minimises the former.
 
     Args:
         wrong: when an output is wrong: where "any" of its labels is, or where "all" are.
@@ -70,7 +70,7 @@ class MultiLabel(Task):
 
     def read(self, output: object) -> Tensor:
         """Logits (N, L); those of a single label as (N, 1)."""
-        logits = as_tensor(output, "logits (inputs, labels)")
+        logits = as_tensor(output, "logits", "(inputs, labels)")
         if logits.dim() == 1:
             logits = logits[:, None]
         if logits.dim() != 2:

@@ -115,20 +115,21 @@ class Task(ABC):
         return registry.task.name_of(self).rpartition(":")[2]
 
 
-def as_tensor(output: object, wanted: str) -> Tensor:
+def as_tensor(output: object, wanted: str, form: str = "") -> Tensor:
     """An output in float32, or float64 if it is.
 
     Args:
         output: what a model returned.
-        wanted: what it should be, in words.
+        wanted: what it should be, in words: "logits".
+        form: of which form: "(inputs, classes)".
 
     Raises:
         UserError: for what is no tensor.
     """
     if not isinstance(output, Tensor):
         raise UserError(
-            f"the model must return {wanted}; it returned a {type(output).__name__}: wrap it as "
-            "models.Output(model, key), or --output KEY, to pick them out"
+            f"the model must return {' '.join((wanted, form)).strip()}; it returned a {type(output).__name__}: wrap it "
+            f"as models.Output(model, key), or --output KEY, to pick the {wanted.removeprefix('the ')} out"
         )
     if not output.is_floating_point():
         raise UserError(

@@ -50,7 +50,7 @@ class Regression(Task):
 
     def read(self, output: object) -> Tensor:
         """Values (N, D); a single one as (N, 1)."""
-        values = as_tensor(output, "values (inputs,) or (inputs, values)")
+        values = as_tensor(output, "values", "(inputs,) or (inputs, values)")
         if values.dim() == 1:
             values = values[:, None]
         if values.dim() != 2:
