@@ -126,14 +126,15 @@ def as_tensor(output: object, wanted: str, form: str = "") -> Tensor:
     Raises:
         UserError: for what is no tensor.
     """
+    whole = f"{wanted} {form}".strip()
     if not isinstance(output, Tensor):
         raise UserError(
-            f"the model must return {' '.join((wanted, form)).strip()}; it returned a {type(output).__name__}: wrap it "
-            f"as models.Output(model, key), or --output KEY, to pick the {wanted.removeprefix('the ')} out"
+            f"the model must return {whole}; it returned a {type(output).__name__}: wrap it as "
+            f"models.Output(model, key), or --output KEY, to pick the {wanted.removeprefix('the ')} out"
         )
     if not output.is_floating_point():
         raise UserError(
-            f"the model must return {wanted}; it returned {str(output.dtype).removeprefix('torch.')} of shape "
+            f"the model must return {whole}; it returned {str(output.dtype).removeprefix('torch.')} of shape "
             f"{tuple(output.shape)}: if these are numbers of classes, wrap it as models.FromLabels(model, classes)"
         )
     return output if output.dtype == torch.float64 else output.float()
