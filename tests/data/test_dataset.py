@@ -84,8 +84,16 @@ def test_divide_refuses_an_empty_part(count):
 @pytest.mark.parametrize(
     ("x", "y", "ids", "text"),
     [
-        (torch.zeros(2, 3), torch.zeros(2), torch.arange(2), r"labels of type int64 and shape \(2,\), got float32"),
-        (torch.zeros(2, 3), torch.zeros(2, 2).long(), torch.arange(2), r"labels .* got int64 \(2, 2\)"),
+        (torch.zeros(2, 3), torch.zeros(2).int(), torch.arange(2), r"labels of type int64 .* \(2,\): use y.long\(\)$"),
+        (torch.zeros(2, 3), torch.zeros(2).double(), torch.arange(2), r"got float64 \(2,\): use y.float\(\)$"),
+        (torch.zeros(2, 3), torch.full((2, 1), 3), torch.arange(2), r"got int64 \(2, 1\): use y.squeeze\(1\)$"),
+        (torch.zeros(2, 3), torch.full((2, 2), 3), torch.arange(2), r"labels .* got int64 \(2, 2\)$"),
+        (
+            torch.zeros(2, 3),
+            torch.tensor([0.0, torch.inf]),
+            torch.arange(2),
+            "expected finite values y, got NaN or inf",
+        ),
         (torch.zeros(2, 3), torch.zeros(3).long(), torch.arange(2), r"labels .* got int64 \(3,\)"),
         (torch.zeros(2, 3), torch.zeros(2).long(), torch.arange(3), r"ids .* got int64 \(3,\)"),
         (torch.zeros(2, 3).double(), torch.zeros(2).long(), torch.arange(2), r"got float64 \(2, 3\)"),
@@ -168,3 +176,26 @@ def test_check_labels_names_where_and_which():
     check_labels(np.array([0, 4]), 5, "here")
     with pytest.raises(UserError, match="there: expected labels from 0 to 4, got -2 at input 1"):
         check_labels(np.array([0, -2]), 5, "there")
+
+
+def test_several_labels_and_values_are_held_sampled_and_divided():
+    y = torch.tensor([[0, 0], [1, 1]]).repeat(20, 1)
+    y[7] = torch.tensor([0, 1])
+    x = torch.zeros(40, 3)
+    part = Split(x, y, torch.arange(40))
+    assert {tuple(row) for row in part.stratified(5).y.tolist()} == {(0, 0), (1, 1), (0, 1)}
+    rest, off = part.divide(10, seed=1)
+    assert sorted([*rest.ids.tolist(), *off.ids.tolist()]) == list(range(40))
+    values = Split(x, torch.linspace(0, 1, 40), torch.arange(40))
+    assert len(values.stratified(7).y) == 7
+    assert values.stratified(7, seed=1).ids.tolist() != values.stratified(7, seed=2).ids.tolist()
+
+
+def test_names_are_one_for_each_label_or_value():
+    x = np.zeros((10, 3), dtype=np.float32)
+    for y, names in ((np.ones((10, 2), dtype=bool), 2), (np.ones(10), 1), (np.ones((10, 3)), 3)):
+        whole = {"box": None, "provenance": "made here.", "val": 2}
+        made = from_arrays("toy", (x, y), (x, y), classes=[str(k) for k in range(names)], **whole)
+        assert made.test.y.dtype == (torch.int64 if y.dtype == bool else torch.float32)
+        with pytest.raises(UserError, match=f"as many names as labels or values per input, {names}, got {names + 1}"):
+            from_arrays("toy", (x, y), (x, y), classes=[str(k) for k in range(names + 1)], **whole)

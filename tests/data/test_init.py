@@ -154,9 +154,9 @@ def whole():
 def wrong():
     return 3
 
-def one_hot():
+def cubes():
     x = np.zeros((20, 3))
-    return (x, np.zeros((20, 2))), (x, np.zeros((20, 2)))
+    return (x, np.zeros((20, 2, 1))), (x, np.zeros((20, 2, 1)))
 
 def empty():
     return (np.zeros((9, 2)), np.arange(9)), (np.zeros((0, 2)), np.arange(0))
@@ -196,7 +196,7 @@ def test_a_function_of_the_users_gives_a_data_set(file):
     ("what", "text"),
     [
         ("wrong", "expected a Dataset or .* arrays, got int"),
-        ("one_hot", r"one integer label for each input, got x \(20, 3\) and y float64 \(20, 2\) for train"),
+        ("cubes", r"one integer label for each input, .* got x \(20, 3\) and y float64 \(20, 2, 1\) for train"),
         ("empty", "got none for test"),
         ("bright", "expected values from 0 to 1, got 2 to 2"),
         ("NUMBER", "expected a function that returns a Dataset, got int"),

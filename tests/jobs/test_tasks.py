@@ -65,7 +65,10 @@ def test_what_needs_classes_is_refused_before_anything_is_written(tags, capsys):
     assert "mart needs classes, which multi-label has not: use at, trades, " in capsys.readouterr().err
     assert not (tags / "run").exists()
     assert main(["train", "run", *settings]) == 0
-    for words, name in ((["audit", "run", "--audits", "masking"], "masking"), (["attack", "run", "--by", "fab"], "FAB-")):
+    for words, name in (
+        (["audit", "run", "--audits", "masking"], "masking"),
+        (["attack", "run", "--by", "fab"], "FAB-"),
+    ):
         capsys.readouterr()
         assert main([*words, "--out", "out"]) == 2
         assert f"{name}" in (line := capsys.readouterr().err)

@@ -300,7 +300,7 @@ def test_settings_that_mean_nothing_are_refused(options, line):
 )
 def test_the_rule_of_the_diagnostics(places, fires, watch, monkeypatch):
     class Told:
-        def __init__(self, model, split, count, threat, seed, like):
+        def __init__(self, model, split, count, threat, seed, like, task):
             self.robust, self.single, self.cosine = next(figures)
 
         def single_step(self):

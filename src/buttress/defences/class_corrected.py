@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset, Split
@@ -26,7 +27,7 @@ Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
 
 
-def last_linear(model: nn.Module, x: Tensor, task: Task) -> nn.Linear:
+def last_linear(model: nn.Module, x: Tensor, task: Task = tasks.classification) -> nn.Linear:
     """The linear layer whose output for ``x`` (N, ...) is what the network answers with.
 
     Raises:
