@@ -92,7 +92,7 @@ def test_divide_refuses_an_empty_part(count):
             torch.zeros(2, 3),
             torch.tensor([0.0, torch.inf]),
             torch.arange(2),
-            "expected finite values y, got NaN or inf",
+            "finite values y, got NaN or infinity",
         ),
         (torch.zeros(2, 3), torch.zeros(3).long(), torch.arange(2), r"labels .* got int64 \(3,\)"),
         (torch.zeros(2, 3), torch.zeros(2).long(), torch.arange(3), r"ids .* got int64 \(3,\)"),
