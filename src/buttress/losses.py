@@ -40,8 +40,8 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Difference of logits ratio (Croce and Hein, ICML 2020): the margin over the gap between first and third logit.
 
-    With fewer than three classes the ratio is not defined; the margin is used instead, with a warning. Under a target
-    attacks follow `dlr_toward` instead.
+    With fewer than three classes the ratio is not defined; the margin is used instead, with a warning. Under an
+    attacker's target attacks follow `dlr_targeted` instead, and towards a class of their own choice `dlr_toward`.
     """
     if logits.shape[1] < 3:
         warnings.warn(f"DLR needs 3 classes, the model has {logits.shape[1]}: the margin loss is used", stacklevel=2)
@@ -62,11 +62,23 @@ def dlr_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     The scale is the first logit minus the mean of the third and fourth. With fewer than four classes it is not
     defined; the lead itself is used instead, with a warning.
     """
-    lead = margin_toward(logits, y, target)
+    return _scaled(margin_toward(logits, y, target), logits)
+
+
+def dlr_targeted(logits: Tensor, target: Tensor) -> Tensor:
+    """The lead of ``target`` over its strongest rival, scaled as in `dlr_toward`: positive exactly when it has won.
+
+    Equation 7 compares with the truth, which is enough for an attack that tries one class after the other to get away
+    from the truth. An attacker who wants one class has not got it while a third one leads.
+    """
+    return _scaled(-margin(logits, target), logits)
+
+
+def _scaled(lead: Tensor, logits: Tensor) -> Tensor:
     if logits.shape[1] < 4:
         warnings.warn(
             f"targeted DLR needs 4 classes, the model has {logits.shape[1]}: the difference of logits is used",
-            stacklevel=2,
+            stacklevel=3,
         )
         return lead
     top = logits.topk(4, dim=1).values
@@ -141,11 +153,11 @@ def total(output: Tensor, y: Tensor) -> Tensor:
     return output.flatten(1).sum(1)
 
 
-def _mse_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _mse_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -mse(output, target)
 
 
-def _binary_toward(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _binary_targeted(logits: Tensor, target: Tensor) -> Tensor:
     return -binary_cross_entropy(logits, target)
 
 
@@ -156,45 +168,64 @@ _FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose i
 class Loss:
     """A loss and what its second argument is: the truth (or the target), or the output for the clean input.
 
+    Two other forms lead to a class, for two purposes; each is minus the loss of that class unless given:
+
+    - ``targeted``, (output, target) -> (N,), is what an attack maximises under an attacker's target. The truth does not
+      matter then: what stands in the way is the strongest rival at the point, whichever class that is.
+    - ``toward``, (output, y, chosen) -> (N,), leads away from the truth to a class that the attack itself chose.
+
     ``direction`` is an increasing function of the loss that keeps its slope where the loss saturates; an attack follows
-    it where the gradient of the loss itself is too small for a number to hold. ``toward`` is the form (output, y,
-    target) -> (N,) that a targeted attack maximises, which has no direction of its own; without one it maximises minus
-    the loss of the target. ``needs_classes`` is for losses that mean nothing without classes.
+    it where the gradient of the loss itself is too small for a number to hold, but not in the ``targeted`` form.
+    ``needs_classes`` is for losses that mean nothing without classes.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     against: Literal["label", "clean"] = "label"
     direction: Callable[[Tensor, Tensor], Tensor] | None = None
     toward: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    targeted: Callable[[Tensor, Tensor], Tensor] | None = None
     needs_classes: bool = False
 
-    def value(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
+    def value(self, output: Tensor, y: Tensor, target: Tensor | None = None, chosen: Tensor | None = None) -> Tensor:
         """(N,) the loss of an output, to be maximised.
 
         Args:
             output: (N, C).
             y: (N,) the truth, or (N, C) the clean output where the loss is ``against`` that.
-            target: (N,) classes to be led to, or None.
+            target: (N,) what the attacker wants, or None.
+            chosen: (N,) classes that the attack itself leads to, which then go before a target; or None.
 
         Raises:
-            UserError: for a loss that does not give one value per input.
+            UserError: for a loss that does not give one value per input, or leads to no class where one is wanted.
         """
-        truth = y.to(output.dtype) if y.is_floating_point() else y
         try:
-            if target is None or self.against == "clean":
-                value = self.function(output, truth)
-            else:
-                value = -self.function(output, target) if self.toward is None else self.toward(output, truth, target)
+            value = self._value(output, y.to(output.dtype) if y.is_floating_point() else y, target, chosen)
         except RuntimeError:  # a loss with float32 weights of its own
             if output.dtype == torch.float32:
                 raise
-            return self.value(output.float(), y, target)
+            return self.value(output.float(), y, target, chosen)
         if value.shape != output.shape[:1]:
             shape = f"got shape {tuple(value.shape)} for {len(output)} inputs"
             raise UserError(f'a loss gives one value per input, (N,), as with reduction="none"; {shape}')
         return value
 
-    def slope(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _value(self, output: Tensor, y: Tensor, target: Tensor | None, chosen: Tensor | None) -> Tensor:
+        wanted = target if chosen is None else chosen
+        if wanted is None:
+            return self.function(output, y)
+        if chosen is not None and self.toward is not None:
+            return self.toward(output, y, chosen)
+        if chosen is None and self.targeted is not None:
+            return self.targeted(output, wanted)
+        if self.against == "clean":
+            raise UserError(
+                "a loss against the clean output leads to no class: for a target choose another, such as cross_entropy"
+            )
+        return -self.function(output, wanted)
+
+    def slope(
+        self, output: Tensor, y: Tensor, target: Tensor | None = None, chosen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(N,) the loss in float64, and its slope at the output (N, C); arguments as for `value`.
 
         Where the slope is so faint that float32 would lose it on the way down to the inputs (a saturated softmax), the
@@ -202,14 +233,14 @@ class Loss:
         also keeps subnormal numbers, which slow a CPU down many times, out of the backward pass.
         """
         leaf = output.detach().double().requires_grad_()
-        value = self.value(leaf, y, target)
+        value = self.value(leaf, y, target, chosen)
         if not value.requires_grad:
             raise UserError("the loss does not depend on the model's output through differentiable operations")
         (slope,) = torch.autograd.grad(value.sum(), leaf)
         size, column = slope.flatten(1).abs().amax(1), (-1, *[1] * (slope.dim() - 1))
-        directed = self.direction is not None and (target is None or self.toward is None)
+        directed = target is None or chosen is not None or self.targeted is None
         if self.direction is not None and directed and bool((zero := size == 0).any()):
-            lasting = Loss(self.direction).value(leaf, y, target)
+            lasting = Loss(self.direction).value(leaf, y, target, chosen)
             slope = torch.where(zero.view(column), torch.autograd.grad(lasting.sum(), leaf)[0], slope)
         faint = (size < _FAINT) & (size > 0)
         exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
@@ -220,12 +251,12 @@ class Loss:
 LOSSES = {
     "cross_entropy": Loss(cross_entropy, direction=log_odds_against, needs_classes=True),
     "margin": Loss(margin, needs_classes=True),
-    "dlr": Loss(dlr, toward=dlr_toward, needs_classes=True),
+    "dlr": Loss(dlr, toward=dlr_toward, targeted=dlr_targeted, needs_classes=True),
     "kl": Loss(kl, against="clean", needs_classes=True),
-    "mse": Loss(mse, direction=total, toward=_mse_toward),
+    "mse": Loss(mse, direction=total, targeted=_mse_targeted),
     "negative_logit": Loss(negative_logit, needs_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, direction=log_label_margins),
-    "log_all_wrong": Loss(log_all_wrong, toward=_binary_toward),
+    "log_all_wrong": Loss(log_all_wrong, targeted=_binary_targeted),
 }
 # What tasks without classes mean by "kl", how far an output is from the one for the clean input.
 BERNOULLI_KL = Loss(bernoulli_kl, against="clean")

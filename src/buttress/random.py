@@ -103,8 +103,8 @@ class Random:
         """Draws of their own for one part of a work, whatever has been drawn before: ``random.fork("restart", 2)``."""
         return Random(derive(self._seed, *path), self.ids)
 
-    def only(self, rows: Tensor) -> Random:
-        """The same streams, at the same place, for some of the inputs: (M,) indices or (N,) bool."""
+    def only(self, rows: Tensor | slice) -> Random:
+        """The same streams, at the same place, for some of the inputs: (M,) indices, (N,) bool or a slice."""
         part = Random(self._seed, self.ids[rows])
         part._draw = self._draw
         return part

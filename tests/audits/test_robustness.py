@@ -252,9 +252,8 @@ class Nearest(MinimumNorm):
 
     def perturb(self, oracle, x, y, random):
         book = Smallest(oracle, self.threat)
-        logits, slopes = oracle.differences(x, (1 - y)[:, None])
-        slope = slopes[:, 0].double()
-        gap = (logits.gather(1, y[:, None]) - logits.gather(1, 1 - y[:, None]))[:, 0].double()
+        value, slope = oracle.nearest_face(x, (1 - y)[:, None], lambda rows, value, grad: value.abs())
+        gap, slope = -value, slope.double()
         length = slope.square().sum(1).clamp(min=1e-30)
         near = gap / length.sqrt() <= self.reach
         points = x + ((1 + 1e-5) * near * gap / length)[:, None].to(x) * slope.to(x)

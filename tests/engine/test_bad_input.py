@@ -6,8 +6,10 @@ from torch import nn
 
 from buttress.attacks import APGD, BIM, FGSM, MIFGSM, PGD, Gaussian, Pepper, Salt, SaltAndPepper, Speckle, Uniform
 from buttress.errors import UserError
+from buttress.tasks import Denoising
 from buttress.threat import Threat
 
+WANTED = 'a class, or one for each input, as integers; "least_likely" or "random"'
 X, Y = torch.full((4, 1, 6, 6), 0.25), torch.tensor([0, 1, 2, 3])
 
 
@@ -70,14 +72,43 @@ def test_labels(nets, y, line, search):
 @pytest.mark.parametrize(
     ("target", "line"),
     [
-        (Y + 1, "labels must be 0 to 3, the model's classes; got 1 to 4"),
+        (Y + 1, "target: labels must be 0 to 3, the model's classes; got 1 to 4"),
+        (4, "target: labels must be 0 to 3, the model's classes; got 4 to 4"),
+        (torch.tensor(-1), "target: labels must be 0 to 3, the model's classes; got -1 to -1"),
+        (
+            Y[:, None],
+            "target: labels must be class indices (N,), integers; got torch.int64 of shape (4, 1): use y.argmax(1)",
+        ),
         (Y[:3], "4 inputs need as many targets; got 3"),
         (torch.cat([Y, Y]), "4 inputs need as many targets; got 8"),
-        ("nearest", 'target must be a tensor of classes, "least_likely" or "random"; got \'nearest\''),
+        ([0, 1], "4 inputs need as many targets; got 2"),
+        ([], f"target must be {WANTED}; got []"),
+        ("nearest", f"target must be {WANTED}; got 'nearest'"),
+        (2.0, f"target must be {WANTED}; got 2.0"),
+        (True, f"target must be {WANTED}; got True"),
+        ([0.5, 1.0, 2.0, 3.0], f"target must be {WANTED}; got [0.5, 1.0, 2.0, 3.0]"),
+        (Y.float(), f"target must be {WANTED}; got torch.float32 of shape (4,)"),
+        (Y.bool(), f"target must be {WANTED}; got torch.bool of shape (4,)"),
+        (["cat"], f"target must be {WANTED}; got ['cat']"),
+        ({1, 2}, f"target must be {WANTED}; got {{1, 2}}"),
     ],
 )
 def test_targets(nets, target, line):
     assert refused(nets.conv(), target=target) == line
+    with pytest.raises(UserError) as caught:
+        PGD(steps=2).craft(nets.conv(), X, Y, target=target)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("rule", ["least_likely", "random"])
+def test_a_rule_for_classes_is_none_for_images(rule):
+    with pytest.raises(UserError, match=f"^target='{rule}' chooses among classes; for this task give a tensor like"):
+        PGD(steps=2)(nn.Identity(), X, X, task=Denoising(), target=rule)
+
+
+def test_a_loss_that_knows_no_class_leads_to_none(nets):
+    assert "leads to no class" in refused(nets.conv(), attack=PGD(steps=2, loss="kl"), target=2)
+    assert "leads to no class" in refused(nets.conv(), attack=APGD(steps=2, loss="kl", targets=2))
 
 
 @pytest.mark.parametrize(

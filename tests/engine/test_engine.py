@@ -190,12 +190,17 @@ def test_train_mode_fgsm_by_hand(nets):
 # -- rows that rest ---------------------------------------------------------------------------------------------------
 
 
+def by_value(rows, value, grad):
+    """The face whose two logits are nearest to each other."""
+    return value.abs()
+
+
 QUESTIONS = {
     "logits": lambda oracle, x: (oracle.logits(x),),
     "loss": lambda oracle, x: (oracle.loss(x),),
     "loss_and_grad": lambda oracle, x: oracle.loss_and_grad(x, "margin"),
     "gradients": lambda oracle, x: oracle.gradients(x, ["margin", "cross_entropy"]),
-    "differences": lambda oracle, x: oracle.differences(x, torch.tensor([[0, 3]] * len(x))),
+    "nearest_face": lambda oracle, x: oracle.nearest_face(x, torch.tensor([[0, 3]] * len(x)), by_value),
 }
 
 

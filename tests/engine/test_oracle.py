@@ -70,10 +70,11 @@ def test_losses_toward_a_class_by_hand(model, loss, by):
     row = torch.arange(12)
     top = z.sort(dim=1, descending=True).values
     others = z.scatter(1, goal[:, None], -math.inf).amax(1)
+    rival = z[row, y] if by == "toward" else others  # an attack's own class is to pass the truth, a target all others
     expected = {
         "cross_entropy": -F.cross_entropy(z, goal, reduction="none"),
         "margin": z[row, goal] - others,
-        "dlr": (z[row, goal] - z[row, y]) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2),
+        "dlr": (z[row, goal] - rival) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2),
     }[loss]
     (slope,) = torch.autograd.grad(expected.sum(), leaf)
     torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5)
@@ -87,20 +88,62 @@ def test_targeted_dlr_with_three_classes_is_the_difference_of_logits():
     assert value.tolist() == [-2.5]
 
 
-def test_differences_are_the_gradients_of_each_logit_minus_the_true_one(model):
+def by_length(rows, value, grad):
+    return value.abs() / grad.flatten(1).norm(dim=1)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_the_nearest_face_is_that_of_all_faces_one_by_one(model, share):
     x, y = images(), torch.arange(12) % 4
-    classes = torch.stack([(y + 1) % 4, (y + 3) % 4], 1)
+    classes = torch.stack([(y + k) % 4 for k in (1, 3, 2)], 1)
     oracle = oracle_of(model, x, y)
-    output, grads = oracle.differences(x, classes)
-    torch.testing.assert_close(output, model(x).detach())
+    value, grad = oracle.nearest_face(x, classes, by_length, share)
+    taken = set()
     for n in range(12):
-        for k in range(2):
-            leaf = x[n : n + 1].clone().requires_grad_()
-            z = model(leaf)[0]
-            (expected,) = torch.autograd.grad(z[classes[n, k]] - z[y[n]], leaf)
-            torch.testing.assert_close(grads[n, k], expected[0], rtol=1e-4, atol=1e-6)
+        leaf = x[n : n + 1].clone().requires_grad_()
+        z = model(leaf)[0]
+        faces = [share * z[k] - z[y[n]] for k in classes[n]]
+        slopes = [torch.autograd.grad(face, leaf, retain_graph=True)[0] for face in faces]
+        k = min(range(3), key=lambda k: float(faces[k].detach().abs() / slopes[k].norm()))
+        taken.add(k)
+        torch.testing.assert_close(value[n], faces[k].detach().double(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(grad[n], slopes[k][0], rtol=1e-4, atol=1e-6)
+    assert taken == {0, 1, 2}
+    assert torch.equal(oracle.success, model(x).argmax(1) != y)
     assert oracle.forwards.tolist() == [1] * 12
-    assert oracle.backwards.tolist() == [2] * 12
+    assert oracle.backwards.tolist() == [3] * 12
+
+
+def test_with_draws_the_mean_is_taken_before_faces_are_compared():
+    """Each draw lets one of two faces look near, their mean the third."""
+    slopes = iter([torch.tensor([[0.0], [9.0], [0.1], [2.0]]), torch.tensor([[0.0], [-9.0], [3.9], [2.0]])] * 2)
+
+    def model(x):
+        return x @ next(slopes).T + torch.tensor([2.0, 1.0, 1.0, 1.0])
+
+    x, y, classes = torch.zeros(1, 1), torch.tensor([0]), torch.tensor([[1, 3, 2]])
+    oracle = oracle_of(model, x, y, draws=2)
+    _, grad = oracle.nearest_face(x, classes, by_length)
+    assert grad.tolist() == [[2.0]]  # the second of the classes, and not 9
+    assert (oracle.forwards.tolist(), oracle.backwards.tolist()) == ([2], [2 * 3])
+
+
+def test_halving_reaches_the_nearest_face(model):
+    x, y, sizes = images(), torch.arange(12) % 4, []
+
+    def hungry(points):
+        sizes.append(len(points))
+        if len(points) > 3:
+            raise torch.OutOfMemoryError("too much")
+        return model(points)
+
+    classes = torch.stack([(y + 1) % 4, (y + 2) % 4], 1)
+    oracle = oracle_of(hungry, x, y, batch_size=12)
+    answer = oracle.nearest_face(x, classes, by_length)
+    whole = oracle_of(model, x, y).nearest_face(x, classes, by_length)
+    torch.testing.assert_close(answer, whole, rtol=1e-4, atol=1e-6)
+    assert sizes == [12, 6, 3, 3, 3, 3]
+    assert oracle.forwards.tolist() == [1] * 12
 
 
 # -- a user's loss -----------------------------------------------------------------------------------------------------

@@ -251,13 +251,13 @@ def test_auto_settles_on_the_fastest_it_timed(nets, monkeypatch):
     cost = {"fp32": 4, "bf16": 3, "folded": 1, "twin": 2}
     model, x = trained(nets.seeded(Block))
     oracle = Oracle(Runner(model, tasks.classification, "auto", 12), x, model(x).argmax(1))
-    now, inner = [0.0], oracle.answers
+    now, inner = [0.0], oracle._open
 
-    def timed(points, rows, ends, slopes, precision):
+    def timed(points, rows, precision, draw, *, gradient):
         now[0] += cost[precision] + next(clock) * 1e-9
-        return inner(points, rows, ends, slopes, precision)
+        return inner(points, rows, precision, draw, gradient=gradient)
 
-    monkeypatch.setattr(oracle, "answers", timed)
+    monkeypatch.setattr(oracle, "_open", timed)
     monkeypatch.setattr("buttress.engine.runner.perf_counter", lambda: now[0])
     oracle.settle_precision(gradient=True)
     assert oracle.runner.precision == "folded"
@@ -411,10 +411,14 @@ def test_what_cannot_run_in_any_way_raises_what_the_model_itself_raises(nets):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "twin"])
-def test_several_gradients_at_once_and_differences_fall_back_too(nets, precision):
+def test_several_gradients_at_once_and_the_nearest_face_fall_back_too(nets, precision):
     model, x = trained(nets.seeded(lambda: Particular(full_gradient)))
     y, classes = model(x).argmax(1), torch.tensor([[1, 0]]).expand(12, 2)
-    for ask in (lambda o: o.gradients(x, ["margin", "cross_entropy"]), lambda o: o.differences(x, classes)):
+
+    def nearest(oracle):
+        return oracle.nearest_face(x, classes, lambda rows, value, grad: value.abs())
+
+    for ask in (lambda o: o.gradients(x, ["margin", "cross_entropy"]), nearest):
         asked, plain = (Oracle(Runner(model, tasks.classification, p, 12), x, y) for p in (precision, "fp32"))
         for ours, theirs in zip(ask(asked), ask(plain), strict=True):
             assert torch.equal(ours, theirs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -10,24 +10,19 @@ import torch
 from torch import Tensor
 
 from buttress import losses
+from buttress.engine.faces import Distance as Distance
+from buttress.engine.faces import nearest
 from buttress.engine.ledger import Inside as Inside
 from buttress.engine.ledger import Ledger, Rows
 from buttress.engine.ledger import Search as Search
 from buttress.engine.ledger import Stage as Stage
-from buttress.engine.runner import Precision, Runner
-from buttress.engine.twin import out_of_memory
-from buttress.errors import NoGradientError
-from buttress.model_call import call_model
+from buttress.engine.passes import Opened, Passes, Pull
+from buttress.engine.runner import Precision, Question, Runner
 from buttress.threat import per_row
 
-# Of the output (M, C) for some inputs: values (M,), and slopes (M, C) to be led back to the inputs.
-Ends = Callable[[Tensor, Rows], tuple[list[Tensor], list[Tensor]]]
-_NO_GRADIENT = "the model's output has no gradient: use an attack that needs none, or a transfer attack"
-_NO_PATH = "the model's output does not depend on its input through differentiable operations"
 
-
-class Oracle:
-    """Answers an attack's questions about a model: `Runner` says how the model runs, `Ledger` for which inputs.
+class Oracle(Passes):
+    """Answers an attack's questions about a model: `Passes` computes what `Ledger` says that it is about.
 
     Only the inputs still `alive` that do not rest (see `rest`) are computed, gathered into full batches; answers read 0
     for the others. With ``search="first"`` an input leaves once an adversarial point has been confirmed in float32 by
@@ -48,15 +43,13 @@ class Oracle:
         inside: Inside | None = None,
         read_every: int = 1,
     ) -> None:
-        self.runner, self.task, self.x, self.y, self.target = runner, runner.task, x, y, target
-        self.search, self.inside, self.read_every = search, inside, read_every
         self.ledger = ledger = Ledger(x, search, inside, read_every)
+        super().__init__(runner, ledger, x, y, target)
+        self.search, self.inside, self.read_every = search, inside, read_every
         self.alive, self.resting, self.success = ledger.alive, ledger.resting, ledger.success
         self.forwards, self.backwards, self.stages = ledger.forwards, ledger.backwards, ledger.stages
         self._loss = self.task.resolve(self.task.loss)
-        self._clean: Tensor | None = None
         self._empty: Tensor | None = None  # (0, C), the answer where no input is asked about
-        self._checked = False
 
     def loss_and_grad(
         self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None
@@ -66,20 +59,19 @@ class Oracle:
         Args:
             x: (N, ...) points.
             loss: the task's own unless given.
-            toward: (N,) classes to be led to. With these, or with a target of the attack, it is the loss's targeted
-                form, or minus the loss of that class where it has none.
+            toward: (N,) classes that the attack itself chose to lead to, which go before a target of the attacker's.
         """
         spec = self._loss if loss is None else self.task.resolve(loss)
 
-        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
+        def ends(output: Tensor, rows: Rows, pull: Pull) -> tuple[Tensor, ...]:
             value, slope = spec.slope(output, *self._truth(spec, rows, toward))
-            return [value.to(x.dtype)], [slope]
+            return value.to(x.dtype), pull(slope, False)
 
-        answer = self._ask(x, ends, slopes=1, clean=spec.against == "clean")
+        answer = self._ask(x, partial(self._mean, ends, 1), gradient=True, clean=spec.against == "clean")
         return (answer[1], answer[2]) if answer else (x.new_zeros(len(x)), torch.zeros_like(x))
 
-    def _ask(self, x: Tensor, ends: Ends | None = None, slopes: int = 0, clean: bool = False) -> list[Tensor]:
-        """One question about the inputs computed now: output, values and gradients, (N, ...) each; [] for no input."""
+    def _ask(self, x: Tensor, question: Question, *, gradient: bool = False, clean: bool = False) -> list[Tensor]:
+        """One question about the inputs computed now: output and answers, (N, ...) each; [] for no input."""
         rows = self.ledger.rows
         points = x if rows is None else x[rows]
         if clean:
@@ -87,85 +79,25 @@ class Oracle:
         if not len(points):
             return []
         if self.runner.precision == "auto":
-            self.settle_precision(gradient=slopes > 0)
-        answer = self.answers(points, rows, ends, slopes)
-        chosen = slice(None) if rows is None else rows
-        target = None if self.target is None else self.target[chosen]
-        success = self.task.is_adversarial(answer[0], self.y[chosen], target)
+            self.settle_precision(gradient=gradient)
+        answer = self.runner.in_batches(points, rows, question)
         self._empty = answer[0][:0]
-        if self.ledger.note(points, answer[0], success, proof=self.runner.draws == 1):
+        if self.ledger.note(points, answer[0], self._verdict(answer[0], rows), proof=self.runner.draws == 1):
             self._read()
         if rows is None:
             return answer
         return [part.new_zeros(len(x), *part.shape[1:]).index_copy_(0, rows, part) for part in answer]
 
-    def answers(
-        self, points: Tensor, rows: Tensor | None, ends: Ends | None, slopes: int, precision: Precision | None = None
-    ) -> list[Tensor]:
-        """What `_pass` gives for (M, ...) points of these inputs, counted, in batches halved when memory runs out."""
-        runner, start, results = self.runner, 0, list[tuple[Tensor, ...]]()
-        while start < len(points):
-            part = slice(start, min(start + runner.batch_size, len(points)))
-            index = part if rows is None else rows[part]
-            try:
-                draws = [self._pass(points[part], index, ends, precision) for _ in range(runner.draws)]
-            except RuntimeError as error:
-                if not out_of_memory(error) or part.stop - start == 1:
-                    raise
-                runner.halve(part.stop - start)
-                continue
-            self.ledger.count(index, runner.draws, runner.draws * slopes)
-            results.append(draws[0] if runner.draws == 1 else runner.mean(draws))
-            start = part.stop
-        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
-
-    def _pass(self, x: Tensor, rows: Rows, ends: Ends | None, precision: Precision | None) -> tuple[Tensor, ...]:
-        """The model's output for these inputs; with ``ends`` its values, and its slopes led back to ``x``.
-
-        Where something raises, the pass is made again in the next plainer way, as long as `Runner.relax` knows one.
-        """
-        while True:
-            used = precision or self.runner.precision
-            model = self.runner.model
-            forward = partial(call_model, model) if used == "fp32" else partial(self.runner.run, precision=used)
-            try:
-                with torch.set_grad_enabled(ends is not None):
-                    start = x if ends is None else x.detach().requires_grad_()
-                    output = self.task.read(forward(start))
-                if not self._checked:
-                    self._check(output, rows)
-                if ends is None:
-                    return (output,)
-                values, slopes = ends(output, rows)
-                if not output.requires_grad:
-                    raise NoGradientError(_NO_GRADIENT)
-                grads = list[Tensor]()
-                for slope in slopes:
-                    more, slope = len(grads) < len(slopes) - 1, slope.to(output.dtype)
-                    (grad,) = torch.autograd.grad(output, start, slope, retain_graph=more, allow_unused=True)
-                    if grad is None:
-                        raise NoGradientError(_NO_PATH)
-                    grads.append(torch.nan_to_num(grad, nan=0.0).contiguous())
-                return output.detach(), *values, *grads
-            except Exception as error:
-                if not self.runner.relax(error, used):
-                    raise
-
-    def _truth(self, spec: losses.Loss, rows: Rows, toward: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What a loss of these inputs is against: the truth or the clean output, and the target if there is one."""
-        goal = self.target if toward is None else toward
-        return (self.y if spec.against == "label" else self.clean)[rows], None if goal is None else goal[rows]
-
-    @property
-    def clean(self) -> Tensor:
-        """(N, C) the output for the unperturbed inputs, in float32, computed once."""
-        if self._clean is None:
-            self._clean = self._float32(self.x, None)
-        return self._clean
+    def _truth(
+        self, spec: losses.Loss, rows: Rows, toward: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a loss of these inputs is against: the truth or the clean output; the target, and the class chosen."""
+        truth = (self.y if spec.against == "label" else self.clean)[rows]
+        return truth, self._target(rows), None if toward is None else toward[rows]
 
     def logits(self, x: Tensor) -> Tensor:
         """(N, C) the model's output, without a gradient."""
-        answer = self._ask(x)
+        answer = self._ask(x, partial(self._mean, None, 0))
         return answer[0] if answer else self.ledger.whole(self._nothing())
 
     def loss(self, x: Tensor, loss: losses.LossLike | None = None, toward: Tensor | None = None) -> Tensor:
@@ -185,24 +117,53 @@ class Oracle:
         """(N, ...) gradients at ``x`` of several losses, as from `loss_and_grad`, by a single forward pass."""
         specs = [replace(self.task.resolve(loss), direction=None) for loss in wanted]
 
-        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
-            return [], [spec.slope(output, *self._truth(spec, rows, None))[1] for spec in specs]
+        def ends(output: Tensor, rows: Rows, pull: Pull) -> tuple[Tensor, ...]:
+            slopes = [spec.slope(output, *self._truth(spec, rows, None))[1] for spec in specs]
+            return tuple(pull(slope, k + 1 < len(slopes)) for k, slope in enumerate(slopes))
 
-        answer = self._ask(x, ends, slopes=len(specs), clean=any(spec.against == "clean" for spec in specs))
+        clean = any(spec.against == "clean" for spec in specs)
+        answer = self._ask(x, partial(self._mean, ends, len(specs)), gradient=True, clean=clean)
         return tuple(answer[1:]) if answer else tuple(torch.zeros_like(x) for _ in specs)
 
-    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) output, and (N, K, ...) gradients of each logit in ``classes`` (N, K) minus the true class's logit."""
+    def nearest_face(self, x: Tensor, classes: Tensor, distance: Distance, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The nearest face of the decision region of the truth y, linearised at ``x``, as `faces.nearest` finds it.
 
-        def ends(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
-            true = torch.zeros_like(output).scatter_(1, self.y[rows][:, None], -1.0)
-            one = torch.ones_like(output[:, :1])
-            return [], [true.scatter_add(1, column[:, None], one) for column in classes[rows].unbind(1)]
+        Its memory is that of the batch computed at once. A mean over draws is taken before faces are compared, so the
+        graphs of all draws are held.
 
-        answer = self._ask(x, ends, slopes=classes.shape[1])
-        if not answer:
-            return self.ledger.whole(self._nothing()), x.new_zeros(len(x), classes.shape[1], *x.shape[1:])
-        return answer[0], torch.stack(answer[1:], 1)
+        Args:
+            x: (N, ...) points.
+            classes: (N, K) the rivals k of the faces ``share`` z_k - z_y = 0.
+            distance: how far a face is; `success` is known by then.
+            share: of a rival's logit.
+
+        Returns:
+            (N,) float64, the value of ``share`` z_k - z_y there, and (N, ...) its gradient.
+        """
+
+        def question(points: Tensor, rows: Rows) -> tuple[Tensor, ...]:
+            def compared(used: Precision) -> tuple[Tensor, ...]:
+                opened = self._open_all(points, rows, used)
+                own, seen = self._joint_output([output.detach() for output, _ in opened], rows)
+                pulls, far = [pull for _, pull in opened], partial(distance, rows)
+                value, grad = nearest(points, seen, pulls, self.y[rows], classes[rows], share, far)
+                self.ledger.count(rows, len(opened), len(opened) * classes.shape[1])
+                return own, value, grad
+
+            return self._tried(compared)
+
+        answer = self._ask(x, question, gradient=True)
+        return (answer[1], answer[2]) if answer else (x.new_zeros(len(x), dtype=torch.float64), torch.zeros_like(x))
+
+    def _open_all(self, x: Tensor, rows: Rows, precision: Precision) -> list[Opened]:
+        """The passes whose mean gradients `nearest_face` compares, all at once."""
+        return [self._open(x, rows, precision, draw, gradient=True) for draw in self._draws(None)]
+
+    def _joint_output(self, outputs: list[Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
+        """(M, C) what their outputs say of success, which is noted, and the logits that faces are made of."""
+        mean = outputs[0] if len(outputs) == 1 else self.task.mean(outputs)
+        self.success[rows] = self._verdict(mean, rows)
+        return mean, mean
 
     @property
     def done(self) -> bool:
@@ -213,13 +174,6 @@ class Oracle:
     def together(self) -> bool:
         """Whether it is a full search on a model in train mode: BatchNorm asks for a batch that stays whole."""
         return self.search == "full" and self.runner.trains
-
-    def settle_precision(self, *, gradient: bool) -> None:
-        """Make "auto" the fastest precision for gradients, or for outputs alone; the timing is not counted."""
-        rows, before = self.ledger.take(torch.arange(len(self.x), device=self.x.device)), self.forwards.clone()
-        ones = _ones if gradient else None
-        self.runner.settle(self.x[rows], lambda x, name: self.answers(x, rows[: len(x)], ones, 0, name)[-1])
-        self.forwards.copy_(before)
 
     def rest(self, rows: Tensor) -> None:
         """Ask no more about these inputs, (N,) bool, until the next call, whose ``rows`` replace them; see `wake`.
@@ -238,7 +192,7 @@ class Oracle:
 
     def drop_wrong(self) -> None:
         """Let the inputs leave that are misclassified unperturbed; for ``search="first"``."""
-        wrong = self.task.is_adversarial(self.clean, self.y, self.target).nonzero().squeeze(1)
+        wrong = self._verdict(self.clean, None).nonzero().squeeze(1)
         self.ledger.leave(wrong, self.x[wrong], self.clean[wrong], self.together)
 
     def settle(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -255,14 +209,21 @@ class Oracle:
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """An oracle for some of the inputs, (M,) indices; `merge` brings back what it learnt."""
-        own = self.x[rows], self.y[rows], None if self.target is None else self.target[rows]
-        part = Oracle(self.runner, *own, search=search, inside=inside, read_every=self.read_every)
+        part = Oracle(
+            self.runner,
+            self.x[rows],
+            self.y[rows],
+            self._target(rows),
+            search=search,
+            inside=inside,
+            read_every=self.read_every,
+        )
         part._clean, part._checked = self.clean[rows], True
         return part
 
     def merge(self, part: Oracle, rows: Tensor, points: Tensor, output: Tensor, name: str) -> Tensor:
         """Take over the counts of a part made by `only`; (M,) bool, which of its settled points are adversarial."""
-        self.success[rows] = success = self.task.is_adversarial(output, part.y, part.target)
+        self.success[rows] = success = self._verdict(output, rows)
         self.ledger.add(part.ledger, rows)
         self.ledger.add_stage(Stage.of(name, part.ledger, success))
         if self.search == "first":
@@ -278,25 +239,9 @@ class Oracle:
         points, output = self.ledger.point[index], self.ledger.output[index]
         if self.runner.precision != "fp32":
             output = self._float32(points, index)
-            target = None if self.target is None else self.target[index]
-            self.success[index] = success = self.task.is_adversarial(output, self.y[index], target)
+            self.success[index] = success = self._verdict(output, index)
             index, points, output = index[success], points[success], output[success]
         self.ledger.leave(index, points, output, self.together)
 
-    def _float32(self, points: Tensor, rows: Tensor | None) -> Tensor:
-        """(M, C) the model's own output at the points of these inputs, in float32."""
-        return self.answers(points, rows, None, 0, "fp32")[0]
-
-    def _check(self, output: Tensor, rows: Rows) -> None:
-        """Refuse, at the first pass, an output that is none for this task."""
-        for y in (self.y, self.target):
-            if y is not None:
-                self.task.check(output, y[rows])
-        self._checked = True
-
     def _nothing(self) -> Tensor:
         return self.clean[:0] if self._empty is None else self._empty
-
-
-def _ones(output: Tensor, rows: Rows) -> tuple[list[Tensor], list[Tensor]]:
-    return [], [torch.ones_like(output)]

@@ -8,7 +8,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from buttress.engine.fingerprint import plain
 from buttress.engine.oracle import Inside, Oracle, Search
 from buttress.engine.preserved_model import Mode, Model, preserved
 from buttress.engine.runner import Precision, Runner, Twins
+from buttress.engine.targets import Target, chosen_target, given_target, warn_of_own_class
 from buttress.engine.threat_resolution import resolved_settings
 from buttress.errors import NoGradientError, UserError
 from buttress.random import Random, derive
@@ -28,8 +29,6 @@ from buttress.registry import attack as registered_attacks
 from buttress.tasks import Task, check_task
 from buttress.threat import Threat, norms
 from buttress.validation import whole
-
-TargetRule = Literal["least_likely", "random"]
 
 
 class Perturbation(ABC):
@@ -76,7 +75,7 @@ class Perturbation(ABC):
         y: Tensor,
         *,
         task: Task = tasks.classification,
-        target: Tensor | TargetRule | None = None,
+        target: Target | None = None,
         seed: int = 0,
         ids: Tensor | None = None,
         search: Search = "full",
@@ -92,8 +91,8 @@ class Perturbation(ABC):
             x: (N, ...) float32 or float64 inputs.
             y: the truth, also in a targeted attack: (N,) int64 classes, or what else the task asks for.
             task: what the output is for.
-            target: what the attacker wants, in the form of ``y``; or, for classes, how to choose them: "least_likely"
-                or "random".
+            target: what the attacker wants: one class for all inputs, one for each, (N,), or how to choose them:
+                "least_likely" or "random"; for other tasks a tensor in the form of ``y``.
             seed: what all draws depend on, together with ``ids``.
             ids: (N,) int64, what identifies each input across batches; 0 to N - 1 unless given.
             search: "full" returns the attack's own point for every input; "first" drops an input with its
@@ -106,8 +105,8 @@ class Perturbation(ABC):
                 GPU, where reading stalls it, and 1 elsewhere unless given.
 
         Raises:
-            UserError: for inputs outside the box or of the wrong kind, labels that do not fit, and outputs that are
-                no logits, each saying what came and what to do.
+            UserError: for inputs outside the box or of the wrong kind, labels and targets that do not fit, and outputs
+                that are no logits, each saying what came and what to do.
         """
         if not len(x):
             zeros = torch.zeros(0, dtype=torch.int64, device=x.device)
@@ -124,6 +123,8 @@ class Perturbation(ABC):
         passes = Runner(model, task, precision, batch_size or len(x), attack.draws, exact=attack.exact)
         with preserved(model, mode, seed, x.device):
             oracle = attack._oracle(passes, x, y, target, seed, ids, search, read_every)
+            if oracle.target is not None:
+                warn_of_own_class(oracle.target, oracle.y)
             x_adv = attack._moved(oracle, seed, ids)
             with torch.no_grad():
                 x_adv, output = oracle.settle(x_adv)
@@ -143,7 +144,7 @@ class Perturbation(ABC):
         y: Tensor,
         *,
         task: Task = tasks.classification,
-        target: Tensor | TargetRule | None = None,
+        target: Target | None = None,
         seed: int = 0,
         ids: Tensor | None = None,
         mode: Mode = "eval",
@@ -218,7 +219,7 @@ class Perturbation(ABC):
         passes: Runner,
         x: Tensor,
         y: Tensor,
-        target: Tensor | TargetRule | None,
+        target: Target | None,
         seed: int,
         ids: Tensor,
         search: Search,
@@ -228,14 +229,10 @@ class Perturbation(ABC):
         read_every = read_every or (8 if x.device.type == "cuda" else 1)
         y = _copy(y)
         oracle = Oracle(passes, x.detach().clone(), y, search=search, inside=self.inside(), read_every=read_every)
-        if isinstance(target, str):
-            if not passes.task.classes:
-                raise UserError(f"target={target!r} chooses classes, which {passes.task.label()} has not: use a tensor")
-            oracle.target = _choose_target(target, oracle.clean, y, seed, ids)
-        elif target is not None:
-            if len(target) != len(x):
-                raise UserError(f"{len(x)} inputs need as many targets; got {len(target)}")
-            oracle.target = _copy(target)
+        if target is not None:
+            given = given_target(target, x, passes.task)
+            given = chosen_target(given, oracle.clean, y, seed, ids) if isinstance(given, str) else given
+            oracle.target = given
         if search == "first":
             oracle.drop_wrong()
         return oracle
@@ -262,11 +259,3 @@ def _ids(ids: Tensor | None, x: Tensor) -> Tensor:
 
 def _copy(y: Tensor) -> Tensor:
     return y.clone() if y.is_floating_point() or y.dim() != 1 else y.to(torch.int64, copy=True)
-
-
-def _choose_target(rule: str, clean: Tensor, y: Tensor, seed: int, ids: Tensor) -> Tensor:
-    if rule == "least_likely":
-        return clean.scatter(1, y[:, None], torch.inf).argmin(1)
-    if rule == "random":
-        return (y + 1 + Random(derive(seed, "target"), ids).integers(clean.shape[1] - 1)) % clean.shape[1]
-    raise UserError(f'target must be a tensor of classes, "least_likely" or "random"; got {rule!r}')

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from buttress.engine.ledger import Rows
 from buttress.engine.preserved_model import Model, in_train_mode
 from buttress.engine.twin import Compiled, NoTwinError, Twin, out_of_memory
 from buttress.errors import UserError, one_line
@@ -19,6 +20,8 @@ from buttress.tasks import Task
 Precision = Literal["fp32", "bf16", "folded", "twin", "compiled", "auto"]
 CraftPrecision = Literal["fp32", "bf16", "folded", "twin"]  # what training may ask for: the same on every machine
 Twins = dict[Precision, "Twin | Compiled | None"]  # None: the model has no such copy
+# Of (M, ...) points of the inputs at these rows: the output (M, C), and what is made of it, (M, ...) each.
+Question = Callable[[Tensor, Rows], tuple[Tensor, ...]]
 _EXACT: dict[Precision, Precision] = {"bf16": "fp32", "twin": "folded", "compiled": "folded"}
 _TIMED = 64  # inputs of the batch that "auto" times
 log = logging.getLogger(__name__)
@@ -126,10 +129,21 @@ class Runner:
         times = ", ".join(f"{name} {time:.4f} s" for name, time in seconds.items())
         log.info("search precision: %s; %s a batch of %d", self.precision, times, len(part))
 
-    def halve(self, size: int) -> None:
-        """Compute half as many inputs as ``size`` at once from now on."""
-        self.batch_size = max(1, size // 2)
-        log.warning("out of memory: the compute batch is halved to %d inputs", self.batch_size)
+    def in_batches(self, points: Tensor, rows: Tensor | None, question: Question) -> list[Tensor]:
+        """The answers about (M, ...) points of these inputs; ``batch_size`` is halved when memory runs out."""
+        start, results = 0, list[tuple[Tensor, ...]]()
+        while start < len(points):
+            part = slice(start, min(start + self.batch_size, len(points)))
+            try:
+                results.append(question(points[part], part if rows is None else rows[part]))
+            except RuntimeError as error:
+                if not out_of_memory(error) or part.stop - start == 1:
+                    raise
+                self.batch_size = (part.stop - start) // 2
+                log.warning("out of memory: the compute batch is halved to %d inputs", self.batch_size)
+            else:
+                start = part.stop
+        return [torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True)]
 
     def used(self, precision: Precision) -> Precision:
         """What runs where ``precision`` was asked for, as far as earlier passes have shown."""

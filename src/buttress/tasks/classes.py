@@ -148,8 +148,8 @@ class Ordinal(Classification):
     @property
     def meanings(self) -> dict[str, Loss]:
         """The losses of the classes within the tolerance against those beyond."""
-        entropy = Loss(self._entropy, direction=self._log_odds, toward=_cross_entropy_toward)
-        margin = Loss(self.margin, toward=_margin_toward)
+        entropy = Loss(self._entropy, direction=self._log_odds, targeted=_cross_entropy_targeted)
+        margin = Loss(self.margin, targeted=_margin_targeted)
         return {"cross_entropy": entropy, "margin": margin, "kl": losses.LOSSES["kl"]}
 
     def check(self, output: Tensor, y: Tensor) -> None:
@@ -195,11 +195,11 @@ class Ordinal(Classification):
         return output.masked_fill(near, -torch.inf).logsumexp(1) - within
 
 
-def _cross_entropy_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _cross_entropy_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -losses.cross_entropy(output, target)
 
 
-def _margin_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _margin_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -losses.margin(output, target)
 
 

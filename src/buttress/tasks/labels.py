@@ -57,7 +57,7 @@ class MultiLabel(Task):
     @property
     def meanings(self) -> dict[str, Loss]:
         """The margin is that of the label that decides; "kl" the divergence of the labels' Bernoulli distributions."""
-        return {"margin": Loss(self.margin, toward=_margin_toward), "kl": losses.BERNOULLI_KL}
+        return {"margin": Loss(self.margin, targeted=_margin_targeted), "kl": losses.BERNOULLI_KL}
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) the signed logit against the truth of the label that decides; above 0 exactly where the output is wrong.
@@ -135,7 +135,7 @@ class MultiLabel(Task):
         return ", ".join(there) or "none"
 
 
-def _margin_toward(output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _margin_targeted(output: Tensor, target: Tensor) -> Tensor:
     """The least signed logit for the target's labels: positive exactly where the output has just these."""
     return -losses.label_margins(output, target).amax(1)
 

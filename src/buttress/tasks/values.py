@@ -40,7 +40,7 @@ class Regression(Task):
     def meanings(self) -> dict[str, Loss]:
         """The margin is the largest error beyond the tolerance; outputs are as far apart as their mean square is."""
         return {
-            "margin": Loss(self.margin, direction=losses.total, toward=self._closeness),
+            "margin": Loss(self.margin, direction=losses.total, targeted=self._closeness),
             "kl": losses.SQUARED_DIFFERENCE,
         }
 
@@ -80,7 +80,7 @@ class Regression(Task):
             return self._error(output, target) <= self.tolerance
         return ~(self._error(output, y) <= self.tolerance)
 
-    def _closeness(self, output: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    def _closeness(self, output: Tensor, target: Tensor) -> Tensor:
         return -self.margin(output, target)
 
     def _error(self, output: Tensor, y: Tensor) -> Tensor:

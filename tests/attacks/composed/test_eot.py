@@ -102,7 +102,8 @@ def test_gradients_are_led_back_through_the_transformations():
         def perturb(self, oracle, x, y, random):
             seen.append(oracle.loss_and_grad(x, "margin"))
             seen.append(oracle.logits(x))
-            seen.append(oracle.differences(x, torch.tensor([[1, 0]]).expand(5, 2)))
+            for k in (1, 0):
+                seen.append(oracle.nearest_face(x, torch.full((5, 1), k), lambda rows, value, grad: value.abs()))
             return x
 
     draws = 200
@@ -116,12 +117,12 @@ def test_gradients_are_led_back_through_the_transformations():
     # In expectation, by the moments of the scale: (1/4 + 9/4) / 2 and (1/8 + 27/8) / 2.
     torch.testing.assert_close(grad, 1.75 * 3 * x.square() - 1.25 * 2 * x, rtol=0, atol=0.4)
     assert not torch.equal(value, (seen[1][:, 1] - seen[1][:, 0]))  # another question, other draws
-    output, columns = seen[2]
-    assert output.shape == (5, 2)
-    torch.testing.assert_close(columns[:, 0], 1.75 * 3 * x.square() - 1.25 * 2 * x, rtol=0, atol=0.4)
-    assert (columns[:, 1] == 0).all()
+    value, grad = seen[2]
+    assert value.shape == (5,)
+    torch.testing.assert_close(grad, 1.75 * 3 * x.square() - 1.25 * 2 * x, rtol=0, atol=0.4)
+    assert all((answer == 0).all() for answer in seen[3])
     assert (result.backwards == draws * 3).all()
-    assert (result.forwards == draws * 4).all()  # three questions, and the verdict
+    assert (result.forwards == draws * 5).all()  # four questions, and the verdict
 
 
 def test_the_point_beats_the_model_under_transformations_though_the_plain_attacks_does_not():
@@ -176,13 +177,13 @@ def test_rows_at_rest_read_0_and_keep_their_last_word(nets):
     oracle.rest(rows)
     for ask in (
         lambda x: (oracle.logits(x),),
-        lambda x: oracle.differences(x, classes),
+        lambda x: oracle.nearest_face(x, classes, lambda rows, value, grad: value.abs()),
         lambda x: oracle.loss_and_grad(x),
         lambda x: oracle.gradients(x, ["margin", "cross_entropy"]),
     ):
         assert all((answer[rows] == 0).all() for answer in ask(1 - x))
         assert oracle.success.tolist() == [False, True, True]
-    assert oracle.forwards.tolist() == [3, 3, 3 * 6]
+    assert oracle.forwards.tolist() == [3, 3, 3 * 5]
 
 
 @pytest.mark.parametrize(

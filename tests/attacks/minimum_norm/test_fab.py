@@ -164,6 +164,15 @@ def test_nearest_boundary_of_the_class_that_was_asked_for(nets, norm):
     assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
 
 
+def test_a_target_is_looked_for_behind_a_third_class(nets):
+    """On a line: class 1 leads from 0 to 1.5, class 2 from there on; the plane between truth and target is at 0.75."""
+    model = nets.linear([[0.0], [1.0], [2.0]], [0.0, 0.0, -1.5])
+    threat = Threat(norm="l2", eps=math.inf, box=(-10.0, 10.0))
+    result = FAB(threat=threat)(model, torch.tensor([[-0.5]]), torch.tensor([0]), target=2)
+    assert result.success.all()
+    assert 2.0 <= float(result.distance) <= 2.02
+
+
 def test_wrong_inputs_stay_where_they_are(nets):
     model, _, x, y = linear(nets)
     result = FAB(steps=3)(model, x, (y + 1) % 5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,9 +16,11 @@ from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
-from buttress.engine.oracle import Inside, Oracle, Search
+from buttress.engine.ledger import Rows
+from buttress.engine.oracle import Distance, Inside, Oracle, Search
+from buttress.engine.passes import Opened
 from buttress.engine.preserved_model import preserved
-from buttress.engine.runner import Runner
+from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -115,12 +117,39 @@ class _Together(Seen):
         )
         return _mean([value for value, _ in pairs]), _mean([grad for _, grad in pairs])
 
-    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) the mean of the models' logits, and of the gradients of the differences."""
-        pairs = self._ask_all(
-            lambda model: model.differences(x, classes), lambda: super(_Together, self).differences(x, classes)
+    def gradients(self, x: Tensor, wanted: Iterable[losses.LossLike]) -> tuple[Tensor, ...]:
+        """(N, ...) the mean of the models' gradients, for each of several losses."""
+        several = list(wanted)
+        answers = self._ask_all(
+            lambda model: model.gradients(x, several), lambda: super(_Together, self).gradients(x, several)
         )
-        return _mean([output for output, _ in pairs]), _mean([grads for _, grads in pairs])
+        return tuple(_mean(list(grads)) for grads in zip(*answers, strict=True))
+
+    def nearest_face(self, x: Tensor, classes: Tensor, distance: Distance, share: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The nearest face of the models' mean: their passes are held together, in batches of the attacked model's."""
+        self._others_fooled = torch.ones_like(self.alive)
+        for other in self.others:
+            if other.runner.precision == "auto":
+                other.settle_precision(gradient=True)
+        answer = super().nearest_face(x, classes, distance, share)
+        self.success &= self._others_fooled
+        return answer
+
+    def _open_all(self, x: Tensor, rows: Rows, precision: Precision) -> list[Opened]:
+        others = [one for other in self.others for one in other._open_all(x, rows, other.runner.precision)]
+        return super()._open_all(x, rows, precision) + others
+
+    def _relax(self, error: Exception, precision: Precision) -> bool:
+        others = (other.runner for other in self.others)
+        return super()._relax(error, precision) or any(runner.relax(error, runner.precision) for runner in others)
+
+    def _joint_output(self, outputs: list[Tensor], rows: Rows) -> tuple[Tensor, Tensor]:
+        draws = len(outputs) // (1 + len(self.others))
+        own, *others = (self.task.mean(outputs[k : k + draws]) for k in range(0, len(outputs), draws))
+        for output in others:
+            self._others_fooled[rows] &= self._verdict(output, rows)
+        self.success[rows] = self._verdict(own, rows) & self._others_fooled[rows]
+        return own, _mean([own, *others])
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """A part that asks all models."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
+from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Inside, Oracle, Search
-from buttress.engine.runner import Runner
+from buttress.engine.passes import Opened
+from buttress.engine.runner import Precision, Question, Runner
 from buttress.errors import UserError
-from buttress.losses import LossLike
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.validation import whole
@@ -24,10 +25,6 @@ Transform = Callable[[Tensor, Random], Tensor]
 
 class Seen(Oracle):
     """An oracle that shows something else than the plain model."""
-
-    def gradients(self, x: Tensor, wanted: Iterable[LossLike]) -> tuple[Tensor, ...]:
-        """(N, ...) gradients at ``x`` of several losses, one question for each."""
-        return tuple(self.loss_and_grad(x, loss)[1] for loss in wanted)
 
 
 class WrapperAttack(Attack):
@@ -149,67 +146,40 @@ class _Transformed(Seen):
 
     def see(self, transform: Transform, draws: int, random: Random) -> None:
         """Look through ``transform``, so many times for each question."""
-        self._transform, self._draws, self._random, self._questions = transform, draws, random, 0
-
-    def logits(self, x: Tensor) -> Tensor:
-        """(N, C) the mean output, as the task takes means."""
-        self._questions += 1
-        with torch.no_grad():
-            return self._judged([super(_Transformed, self).logits(self._moved(x, k)) for k in range(self._draws)])
-
-    def loss_and_grad(
-        self, x: Tensor, loss: LossLike | None = None, toward: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(N,) the mean loss, and the mean gradient, led back through the transformations."""
-        self._questions += 1
-        values, grads, won = [], [], torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        for k in range(self._draws):
-            start, moved = self._traced(x, k)
-            value, grad = super().loss_and_grad(moved.detach(), loss, toward)
-            values.append(value)
-            grads.append(_led_back(moved, start, grad, keep=False))
-            won += self.success
-        self.success.copy_(2 * won > self._draws)
-        return torch.stack(values).mean(0), torch.stack(grads).mean(0)
-
-    def differences(self, x: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) the mean output, and the mean gradients of the differences of logits."""
-        self._questions += 1
-        outputs, grads = [], []
-        for k in range(self._draws):
-            start, moved = self._traced(x, k)
-            output, columns = super().differences(moved.detach(), classes)
-            outputs.append(output)
-            last = classes.shape[1] - 1
-            grads.append(torch.stack([_led_back(moved, start, columns[:, i], i < last) for i in range(last + 1)], 1))
-        return self._judged(outputs), torch.stack(grads).mean(0)
+        self._transform, self._times, self._random, self._questions = transform, draws, random, 0
 
     def only(self, rows: Tensor, *, inside: Inside | None = None, search: Search = "first") -> Oracle:
         """A part that looks through the same transformations; it keeps every input, too."""
-        target = None if self.target is None else self.target[rows]
-        part = _Transformed(self.runner, self.x[rows], self.y[rows], target)
-        part.see(self._transform, self._draws, self._random.only(rows).fork("part", self._questions))
+        part = _Transformed(self.runner, self.x[rows], self.y[rows], self._target(rows))
+        part.see(self._transform, self._times, self._random.only(rows).fork("part", self._questions))
         return part
 
-    def _judged(self, outputs: list[Tensor]) -> Tensor:
-        mean = self.ledger.take(self.task.mean(outputs))
-        target = None if self.target is None else self.ledger.take(self.target)
-        self.success[self.ledger.indices] = self.task.is_adversarial(mean, self.ledger.take(self.y), target)
-        return self.ledger.whole(mean)
+    def _ask(self, x: Tensor, question: Question, *, gradient: bool = False, clean: bool = False) -> list[Tensor]:
+        self._questions += 1
+        return super()._ask(x, question, gradient=gradient, clean=clean)
 
-    def _moved(self, x: Tensor, draw: int) -> Tensor:
-        moved = self._transform(x, self._random.fork("question", self._questions, draw))
+    def _draws(self, precision: Precision | None) -> Sequence[int | None]:
+        """One for each transformation; None for the plain model, which is asked in a precision of its own."""
+        return range(self._times) if precision is None else [None] * self.runner.draws
+
+    def _open(self, x: Tensor, rows: Rows, precision: Precision, draw: int | None, *, gradient: bool) -> Opened:
+        """One pass, from which slopes are led back through the transformation, too."""
+        if draw is None:
+            return super()._open(x, rows, precision, draw, gradient=gradient)
+        start = x.detach().clone().requires_grad_(gradient)
+        moved = self._moved(start, rows, draw)
+        if gradient and not moved.requires_grad:
+            raise UserError("transforms must be differentiable: what it returns does not depend on x for autograd")
+        output, pull = super()._open(moved.detach(), rows, precision, draw, gradient=gradient)
+        return output, lambda slope, more: _led_back(moved, start, pull(slope, more), more)
+
+    def _moved(self, x: Tensor, rows: Rows, draw: int) -> Tensor:
+        with torch.set_grad_enabled(x.requires_grad):
+            moved = self._transform(x, self._random.fork("question", self._questions, draw).only(rows))
         if not isinstance(moved, Tensor) or moved.shape != x.shape or moved.dtype != x.dtype:
             kind = f"{moved.dtype} {tuple(moved.shape)}" if isinstance(moved, Tensor) else type(moved).__name__
             raise UserError(f"transforms must return inputs like its own, {x.dtype} {tuple(x.shape)}; got {kind}")
         return moved
-
-    def _traced(self, x: Tensor, draw: int) -> tuple[Tensor, Tensor]:
-        start = x.detach().clone().requires_grad_()
-        moved = self._moved(start, draw)
-        if not moved.requires_grad:
-            raise UserError("transforms must be differentiable: what it returns does not depend on x for autograd")
-        return start, moved
 
 
 def _led_back(moved: Tensor, start: Tensor, grad: Tensor, keep: bool) -> Tensor:

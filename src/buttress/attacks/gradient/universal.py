@@ -104,6 +104,8 @@ class Universal(Attack):
             UserError: for data without batches, and what an attack refuses.
         """
         whole("epochs", epochs)
+        if target is not None:
+            whole("target", target, 0)
         check_call("full", "eval", precision, None)
         size = reach(threat) / 10 if step_size is None else step_size
         fitted = cls(threat=threat, step_size=size, loss=loss, ceiling=ceiling)

@@ -82,19 +82,17 @@ class DeepFool(MinimumNorm):
     def _step(self, oracle: Oracle, x_adv: Tensor, rivals: Tensor) -> Tensor:
         """(N, ...) the way onto the nearest linearised face; 0 where the gradients are."""
         if oracle.target is None:
-            logits, grads = oracle.differences(x_adv, rivals)
-            gaps = logits.gather(1, rivals) - logits.gather(1, oracle.y[:, None])
+            value, grad = oracle.nearest_face(x_adv, rivals, lambda _, value, grad: self._way(value, grad))
         else:
-            gap, grad = oracle.loss_and_grad(x_adv, "margin")
-            gaps, grads = gap[:, None], grad[:, None]
-        grads, count, shape = self.threat.free(grads), gaps.shape[1], x_adv.shape[1:]
-        slopes = self.threat.dual(grads.reshape(-1, *shape)).view(-1, count)
-        tiny = torch.finfo(slopes.dtype).tiny
-        ways = torch.where(slopes > tiny, gaps.to(slopes.dtype).abs() / slopes.clamp(min=tiny), math.inf)
-        nearest = ways.argmin(1, keepdim=True)
-        way, slope = ways.gather(1, nearest).squeeze(1), slopes.gather(1, nearest).squeeze(1)
+            value, grad = oracle.loss_and_grad(x_adv, "margin")
+        way, slope, grad = self._way(value, grad), self.threat.dual(grad), self.threat.free(grad)
         way = torch.where(way.isfinite(), way + _BEYOND * self.threat.unit, 0)
-        grad = grads[torch.arange(len(grads), device=grads.device), nearest.squeeze(1)]
         if self.threat.norm == "linf":
             return per_row(way, grad) * self.threat.shared(grad.sign())
-        return per_row(way / slope.clamp(min=tiny), grad) * grad
+        return per_row(way / slope.clamp(min=torch.finfo(slope.dtype).tiny), grad) * grad
+
+    def _way(self, value: Tensor, grad: Tensor) -> Tensor:
+        """(N,) how far the linearised face is; infinite where the gradient is 0."""
+        slope = self.threat.dual(grad)
+        tiny = torch.finfo(slope.dtype).tiny
+        return torch.where(slope > tiny, value.to(slope.dtype).abs() / slope.clamp(min=tiny), math.inf)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
+from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Oracle
 from buttress.losses import ranked
 from buttress.random import Random
@@ -17,6 +18,7 @@ from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
 from buttress.validation import positive, share, whole
 
+_FARTHER = 1.5  # how far a step to a target's region goes, at least, once the first has not found it
 _LOOK = 10  # steps after which the work is narrowed to the inputs that are left
 
 
@@ -28,6 +30,10 @@ class FAB(MinimumNorm):
     Each step goes to the nearest of the linearised boundaries, found exactly within the box, partly from the iterate
     and partly from the input; an iterate that fools the model is drawn back to the input first. The boundary is
     linearised where the model was asked last, before drawing back, so that a step takes one forward and not two.
+    Under an attacker's target it is that between the target and its strongest rival at the iterate. Several rivals may
+    bound the target's region then; until it is found nothing of a step is taken from the input, which would hold the
+    iterates at one plane and short of the next, and from the second on a step is half as long again, so that those to
+    and fro between two planes enter a narrow region. From inside, steps end short of the plane by ``eta``.
 
     Cost per input, restart and target: ``steps`` + 1 forwards and ``steps`` backwards; without targets the backwards
     are as many times the number of classes less one. An input misclassified unperturbed costs one forward.
@@ -38,7 +44,7 @@ class FAB(MinimumNorm):
         restarts: independent runs; the first starts at the input, the others within half of the smallest size so far.
         targets: how many classes to look for a boundary with, one after the other in the order of the clean logits,
             the runner-up first; all others at most. 0 looks at all of them in each step. An attack that was given a
-            target looks at that alone.
+            target looks at that alone: at the boundary with its strongest rival at each iterate.
         alpha_max: the largest share of a step that is taken from the input.
         eta: how far a step overshoots; 1 ends on the plane.
         beta: how much of its perturbation is left to an iterate that fooled the model.
@@ -76,13 +82,12 @@ class FAB(MinimumNorm):
         oracle.wake()
         return smallest.point
 
-    def _rounds(self, oracle: Oracle) -> Iterator[tuple[int, Tensor]]:
-        """Number of the restart and (N, K) classes whose boundaries are looked at, for each run."""
-        if oracle.target is not None:
-            columns = [oracle.target[:, None]]
-        else:
+    def _rounds(self, oracle: Oracle) -> Iterator[tuple[int, Tensor | None]]:
+        """Of each run: the number of the restart, and (N, K) classes to look at, or None under a target."""
+        columns: list[Tensor | None] = [None]
+        if oracle.target is None:
             classes = ranked(oracle.clean, oracle.y, self.targets or oracle.clean.shape[1] - 1)
-            columns = list(torch.split(classes, 1, dim=1)) if self.targets else [classes]
+            columns = [*torch.split(classes, 1, dim=1)] if self.targets else [classes]
         for column in columns:
             for restart in range(self.restarts):
                 yield restart, column
@@ -100,7 +105,7 @@ class FAB(MinimumNorm):
         way = way * per_row(reach / 2 / self.threat.size(way).clamp(min=1e-300), x)
         return self.threat.clip((x.double() + way).to(x.dtype), x)
 
-    def _run(self, oracle: Oracle, smallest: Smallest, start: Tensor, classes: Tensor) -> None:
+    def _run(self, oracle: Oracle, smallest: Smallest, start: Tensor, classes: Tensor | None) -> None:
         """One run; what it finds is recorded."""
         query, rows = start, torch.arange(len(start), device=start.device)
         for step in range(self.steps):
@@ -108,32 +113,58 @@ class FAB(MinimumNorm):
                 return
             if step % _LOOK == 0:
                 rows = (oracle.alive & ~oracle.resting).nonzero().squeeze(1)
-            output, grads = oracle.differences(query, classes)
+            value, slope = self._plane(oracle, query, classes)
             smallest.offer(query)
-            drawn = torch.where(per_row(oracle.success, query), oracle.x + self.beta * (query - oracle.x), query)
-            output = output.double()
-            value = output.gather(1, classes) - output.gather(1, oracle.y[:, None])
-            moved = self._step(oracle.x[rows], query[rows], drawn[rows], value[rows], grads[rows])
+            parts = torch.split(rows, oracle.runner.batch_size)  # several copies in float64 are made of each
+            moved = torch.cat([self._step(smallest, query, value, slope, part) for part in parts])
             query = query.index_copy(0, rows, moved)
         if not oracle.done:
             oracle.logits(query)
             smallest.offer(query)
 
-    def _step(self, x: Tensor, query: Tensor, drawn: Tensor, value: Tensor, grads: Tensor) -> Tensor:
-        """(M, ...) the next iterates: from ``drawn``, along the planes met at ``query``."""
-        norm, shares = self.threat.norm, self.threat.shares
-        box = [end.expand_as(x).flatten(1).double() for end in self.threat.limits(x)]
-        pace = None if shares is None else shares.to(x.double()).expand(x.shape[1:]).flatten()
-        slopes = self.threat.free(grads).flatten(2).double()
-        centre, at, from_ = (points.flatten(1).double() for points in (x, query, drawn))
-        there = value + (slopes * (from_ - at)[:, None]).sum(2)  # what the planes say of the iterate drawn back
-        nearest = plane_distance(there, slopes if pace is None else slopes * pace, norm).argmin(1)
-        each = torch.arange(len(x), device=x.device)
-        slope, value = slopes[each, nearest], value[each, nearest]
-        ways = []
-        for point in (from_, centre):
-            ways.append(to_plane(point, value + (slope * (point - at)).sum(1), slope, norm, (box[0], box[1]), pace))
+    def _plane(self, oracle: Oracle, query: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(N,) value and (N, ...) slope of the boundary linearised at ``query``: the nearest one, or a target's."""
+        if classes is None:
+            return oracle.loss_and_grad(query, "margin")
+
+        def distance(rows: Rows, value: Tensor, slope: Tensor) -> Tensor:
+            way = self._drawn(oracle, query, rows) - query[rows].flatten(1).double()
+            slope, pace = self.threat.free(slope).flatten(1).double(), self._pace(query)
+            return plane_distance(
+                value + (slope * way).sum(1), slope if pace is None else slope * pace, self.threat.norm
+            )
+
+        return oracle.nearest_face(query, classes, distance)
+
+    def _drawn(self, oracle: Oracle, query: Tensor, rows: Rows) -> Tensor:
+        """(M, D) float64 where the next step begins: what fooled the model is drawn back to the input."""
+        x, at = oracle.x[rows], query[rows]
+        drawn = torch.where(per_row(oracle.success[rows], at), x + self.beta * (at - x), at)
+        return drawn.flatten(1).double()
+
+    def _step(self, smallest: Smallest, query: Tensor, value: Tensor, slope: Tensor, rows: Tensor) -> Tensor:
+        """(M, ...) the next iterates: from where they are drawn back to, along the planes met at ``query``."""
+        oracle, norm, pace = smallest.oracle, self.threat.norm, self._pace(query)
+        x = oracle.x[rows]
+        low, high = (end.expand_as(x).flatten(1).double() for end in self.threat.limits(x))
+        value, slope = value[rows].double(), self.threat.free(slope[rows]).flatten(1).double()
+        centre, at, from_ = x.flatten(1).double(), query[rows].flatten(1).double(), self._drawn(oracle, query, rows)
+        here, there = (value + (slope * (point - at)).sum(1) for point in (from_, centre))
+        ways = [
+            to_plane(point, height, slope, norm, (low, high), pace)
+            for point, height in ((from_, here), (centre, there))
+        ]
         one, two = (self.threat.size(way.view(x.shape)).clamp(min=1e-8 * self.threat.unit) for way in ways)
-        share = (one / (one + two)).clamp(max=self.alpha_max)[:, None]
-        moved = (1 - share) * (from_ + self.eta * ways[0]) + share * (centre + self.eta * ways[1])
+        share, eta = (one / (one + two)).clamp(max=self.alpha_max)[:, None], self.eta * torch.ones_like(one)[:, None]
+        if oracle.target is not None:
+            seeking = ~smallest.successful[rows, None]
+            share = torch.where(seeking, 0, share)
+            eta = torch.where(seeking & (at != centre).any(1, keepdim=True), eta.clamp(min=_FARTHER), eta)
+            eta = torch.where(here[:, None] > 0, 1 / eta, eta)  # from inside, end short of the plane
+        moved = (1 - share) * (from_ + eta * ways[0]) + share * (centre + self.eta * ways[1])
         return self.threat.clip(moved.view_as(x).to(x.dtype), x)
+
+    def _pace(self, x: Tensor) -> Tensor | None:
+        """(D,) each feature's share of eps; None where all are alike."""
+        shares = self.threat.shares
+        return None if shares is None else shares.to(x.double()).expand(x.shape[1:]).flatten()

@@ -15,14 +15,14 @@ _DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": math.inf}
 
 
 def plane_distance(value: Tensor, slope: Tensor, norm: Norm) -> Tensor:
-    """(N, K) how far the plane value + slope . d = 0 is from d = 0, regardless of the box; infinite where it is none.
+    """(...) how far the plane value + slope . d = 0 is from d = 0, regardless of the box; infinite where it is none.
 
     Args:
-        value: (N, K).
-        slope: (N, K, D).
+        value: (...), such as (N,).
+        slope: (..., D).
         norm: of d.
     """
-    size: Tensor = torch.linalg.vector_norm(slope, _DUAL[norm], dim=2)
+    size: Tensor = torch.linalg.vector_norm(slope, _DUAL[norm], dim=-1)
     return torch.where(size > 0, value.abs() / size.where(size > 0, 1), math.inf)
 
 

@@ -77,7 +77,8 @@ class JSMA(Attack):
                 break
             wanted, others = (sign * (widths * slope[rows]).flatten(1) for slope in slopes)
             changed, free = ((x_adv[rows] != end[rows]).flatten(1) for end in (x, limit))
-            pair, exists = best_pairs(wanted, others, free, changed, most - changed.sum(1))
+            room = most - changed.sum(1)
+            pair, exists = best_pairs(wanted, others, free, changed, room, at_once=oracle.runner.batch_size)
             active[rows] = exists
             move = torch.zeros_like(wanted).scatter_(1, pair, self.theta).view_as(x[rows]) * widths
             moved = self.threat.project(x_adv[rows] + move, x[rows])
@@ -91,7 +92,9 @@ class JSMA(Attack):
         return ends[int(self.theta > 0)].expand_as(x)
 
 
-def best_pairs(wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+def best_pairs(
+    wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, room: Tensor, at_once: int = _ROWS
+) -> tuple[Tensor, Tensor]:
     """The pair of features to raise in each row: (N, 2) indices, and (N,) bool, whether there is one.
 
     Args:
@@ -100,6 +103,7 @@ def best_pairs(wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, ro
         free: (N, D) bool, the features that can be raised.
         changed: (N, D) bool, the features that have been changed before.
         room: (N,) how many others may be.
+        at_once: rows whose pairs are held together, 256 at most.
     """
     count = min(_CANDIDATES, wanted.shape[1])
     sizes = [slope.abs().mean(1, keepdim=True).clamp(min=1e-30) for slope in (wanted, others)]
@@ -112,7 +116,8 @@ def best_pairs(wanted: Tensor, others: Tensor, free: Tensor, changed: Tensor, ro
     up, down = wanted.gather(1, candidates), others.gather(1, candidates)
     apart = ~torch.eye(count, dtype=torch.bool, device=wanted.device)
     pairs, exists = [], []
-    for part in (slice(start, start + _ROWS) for start in range(0, len(wanted), _ROWS)):
+    size = min(at_once, _ROWS)
+    for part in (slice(start, start + size) for start in range(0, len(wanted), size)):
         rise, fall = _sums(up[part]), _sums(down[part])
         fits = _both(usable[part]) & apart & (_sums(new[part]) <= room[part, None, None])
         score = torch.where(fits & (rise > 0) & (fall < 0), -rise * fall, 0).flatten(1)
@@ -140,13 +145,13 @@ def _runner_up(logits: Tensor, y: Tensor) -> Tensor:
     return logits.detach().scatter(1, y[:, None], -torch.inf).argmax(1)
 
 
-def _logit(logits: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
+def _logit(logits: Tensor, wanted: Tensor) -> Tensor:
     return _centred(logits).gather(1, wanted[:, None]).squeeze(1)
 
 
-def _other_logits(logits: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
-    return _centred(logits).sum(1) - _logit(logits, y, wanted)
+def _other_logits(logits: Tensor, wanted: Tensor) -> Tensor:
+    return _centred(logits).sum(1) - _logit(logits, wanted)
 
 
-_WANTED = Loss(lambda logits, y: _logit(logits, y, _runner_up(logits, y)), toward=_logit)
-_OTHERS = Loss(lambda logits, y: _other_logits(logits, y, _runner_up(logits, y)), toward=_other_logits)
+_WANTED = Loss(lambda logits, y: _logit(logits, _runner_up(logits, y)), targeted=_logit)
+_OTHERS = Loss(lambda logits, y: _other_logits(logits, _runner_up(logits, y)), targeted=_other_logits)

@@ -27,12 +27,12 @@ def _log_odds_escape(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).logsumexp(1) - logits.logsumexp(1)
 
 
-def _log_probability(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+def _log_probability(logits: Tensor, target: Tensor) -> Tensor:
     """Log-probability of the target."""
     return logits.log_softmax(1).gather(1, target[:, None]).squeeze(1)
 
 
-_SUCCESS = Loss(_log_odds_escape, toward=_log_probability)
+_SUCCESS = Loss(_log_odds_escape, targeted=_log_probability)
 
 
 @attack("lbfgs")

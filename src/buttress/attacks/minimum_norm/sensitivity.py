@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
-from buttress.losses import Loss
+from buttress.losses import Loss, margin, ranked
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
@@ -26,11 +27,12 @@ class Sensitivity(MinimumNorm):
     to its face, gap = z_c - kappa z_i and v = kappa P_i - P_c, and moves by ``step_size`` along v / ||v|| of the
     nearest, clipped to the box. All steps are made; the smallest perturbation on the way that fools the model is kept.
     The authors get P from the sensitivity problem of a neural ODE; here it comes by reverse passes, for any model.
-    Under a target the rival is that class. A kappa other than 1 makes the estimate depend on where the logits' zero
+    Under a target i is that class and c its strongest rival at the point, which is the truth until a third class leads.
+    A kappa other than 1 makes the estimate depend on where the logits' zero
     is. Nothing further away than ``steps`` times ``step_size``, 0.9 by default, is found: robust networks need more.
 
-    Cost per input that is classified correctly: one forward; for each step two, and one backward for each rival looked
-    at and one for the truth; and one forward for the last point.
+    Cost per input that is classified correctly: one forward; for each step one, and one backward for each rival looked
+    at (one under a target); and one forward for the last point.
 
     Args:
         threat: norm "l2" and the box; the smallest perturbation found counts where it is within ``eps``.
@@ -75,32 +77,31 @@ class Sensitivity(MinimumNorm):
         return best.point
 
     def _rivals(self, oracle: Oracle, y: Tensor) -> Tensor:
-        """(N, K) the classes to go to: the target, or those other than the truth, the highest clean logits first."""
-        if oracle.target is not None:
-            return oracle.target[:, None]
+        """(N, K) the classes to go to: those other than the truth, the highest clean logits first."""
         count = oracle.clean.shape[1] - 1
-        count = count if self.candidates is None else min(self.candidates, count)
-        return oracle.clean.scatter(1, y[:, None], -torch.inf).topk(count, dim=1).indices
+        return ranked(oracle.clean, y, count if self.candidates is None else self.candidates)
 
     def _way(self, oracle: Oracle, x_adv: Tensor, rivals: Tensor) -> Tensor:
         """(N, ...) the way of length 1 to the nearest face; 0 where the gradients are."""
-        logits, differences = oracle.differences(x_adv, rivals)
-        own, slope = oracle.loss_and_grad(x_adv, _TRUTH)
-        differences, slope = self.threat.free(differences), self.threat.free(slope)
-        # kappa P_i - P_c, from P_i - P_c.
-        ways = self.kappa * differences - (1 - self.kappa) * slope[:, None]
-        gaps = own[:, None] - self.kappa * logits.gather(1, rivals).to(own.dtype)
-        lengths = norms(ways.reshape(-1, *x_adv.shape[1:]), "l2").view(gaps.shape)
-        tiny = torch.finfo(lengths.dtype).tiny
-        distances = torch.where(lengths > tiny, gaps / lengths.clamp(min=tiny), math.inf)
-        nearest = distances.argmin(1, keepdim=True)
-        way = ways[torch.arange(len(ways), device=ways.device), nearest.squeeze(1)]
-        length = lengths.gather(1, nearest).squeeze(1)
+        if oracle.target is None:
+            free = self.threat.free
+            _, way = oracle.nearest_face(x_adv, rivals, lambda _, value, grad: _distance(value, free(grad)), self.kappa)
+        else:
+            _, way = oracle.loss_and_grad(x_adv, Loss(margin, targeted=partial(_lead, kappa=self.kappa)))
+        way = self.threat.free(way)
+        length = norms(way, "l2")
+        tiny = torch.finfo(length.dtype).tiny
         return per_row(torch.where(length > tiny, 1 / length.clamp(min=tiny), 0), way) * way
 
 
-def _own(output: Tensor, y: Tensor) -> Tensor:
-    return output.gather(1, y[:, None]).squeeze(1)
+def _distance(value: Tensor, grad: Tensor) -> Tensor:
+    """(N,) how far the linearised face is, below 0 on its far side; infinite where the gradient is 0."""
+    length = norms(grad, "l2")
+    tiny = torch.finfo(length.dtype).tiny
+    return torch.where(length > tiny, -value.to(length.dtype) / length.clamp(min=tiny), math.inf)
 
 
-_TRUTH = Loss(_own, toward=lambda output, y, _: _own(output, y))
+def _lead(output: Tensor, target: Tensor, kappa: float) -> Tensor:
+    """(N,) kappa times the target's logit minus the strongest other one."""
+    own = output.gather(1, target[:, None]).squeeze(1)
+    return kappa * own - output.scatter(1, target[:, None], -torch.inf).amax(1)
