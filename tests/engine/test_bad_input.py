@@ -77,7 +77,7 @@ def test_labels(nets, y, line, search):
         (torch.tensor(-1), "target: labels must be 0 to 3, the model's classes; got -1 to -1"),
         (
             Y[:, None],
-            "target: labels must be class indices (N,), integers; got torch.int64 of shape (4, 1): use y.argmax(1)",
+            "target: labels must be class indices (N,), integers; got torch.int64 of shape (4, 1): use y.squeeze(1)",
         ),
         (Y[:3], "4 inputs need as many targets; got 3"),
         (torch.cat([Y, Y]), "4 inputs need as many targets; got 8"),
@@ -102,7 +102,7 @@ def test_targets(nets, target, line):
 
 @pytest.mark.parametrize("rule", ["least_likely", "random"])
 def test_a_rule_for_classes_is_none_for_images(rule):
-    with pytest.raises(UserError, match=f"^target='{rule}' chooses among classes; for this task give a tensor like"):
+    with pytest.raises(UserError, match=f"^target='{rule}' chooses classes, which denoising has not: use a tensor"):
         PGD(steps=2)(nn.Identity(), X, X, task=Denoising(), target=rule)
 
 

@@ -163,7 +163,7 @@ def test_every_block_of_the_page_for_users_runs(case, capsys):
     names = {"model": model, "x": x, "y": y}
     for block in blocks:
         exec(compile(block, "docs/attacks.md", "exec"), names)
-    assert len(blocks) == 12
+    assert len(blocks) == 13
     assert "forward passes an input" in capsys.readouterr().out
     assert names["through"].success.sum() > names["plain"].success.sum()
     assert names["fools_both"].shape == y.shape
