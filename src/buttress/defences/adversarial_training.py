@@ -21,16 +21,19 @@ class AdversarialTraining(CraftingDefence):
     Args:
         attack: what perturbs each batch; its threat is what the model becomes robust to.
         mode: the model's mode while crafting; the authors' own CIFAR code crafts in "train".
+        move_statistics: whether passes that craft in "train" move BatchNorm's running statistics, as in that code.
     """
 
     needs_classes = False
     paper = "Madry et al., ICLR 2018"
 
-    def __init__(self, attack: Perturbation = PGD(steps=10), mode: Mode = "eval") -> None:
+    def __init__(
+        self, attack: Perturbation = PGD(steps=10), mode: Mode = "eval", move_statistics: bool = False
+    ) -> None:
         super().__init__()
-        self._attack, self.mode = attack, mode
+        self._set_mode(mode, move_statistics)
+        self._attack = attack
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at the crafted points."""
-        x_adv = context.craft(self.attack, mode=self.mode)
-        return Loss(context.task.objective(context.adversarial(x_adv), batch.y))
+        return Loss(context.task.objective(context.adversarial(self._craft(context)), batch.y))

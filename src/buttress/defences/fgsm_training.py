@@ -22,12 +22,13 @@ class FGSMTraining(AdversarialTraining):
     Args:
         threat: what the model is trained against.
         mode: the model's mode while crafting; "train", as in the public code of the single-step methods.
+        move_statistics: whether the crafting pass moves BatchNorm's running statistics, as it does in that code.
     """
 
     paper = "Goodfellow et al., ICLR 2015"
 
-    def __init__(self, threat: Threat = NOT_GIVEN, mode: Mode = "train") -> None:
-        super().__init__(FGSM(threat=threat), mode)
+    def __init__(self, threat: Threat = NOT_GIVEN, mode: Mode = "train", move_statistics: bool = False) -> None:
+        super().__init__(FGSM(threat=threat), mode, move_statistics)
         self.threat = threat
 
 
@@ -41,12 +42,19 @@ class Fast(AdversarialTraining):
         threat: what the model is trained against.
         alpha: length of the step, as a multiple of eps.
         mode: the model's mode while crafting; "train" in the authors' code.
+        move_statistics: whether the crafting pass moves BatchNorm's running statistics, as it does in that code.
     """
 
     paper = "Wong et al., ICLR 2020"
 
-    def __init__(self, threat: Threat = NOT_GIVEN, alpha: float = 1.25, mode: Mode = "train") -> None:
-        super().__init__(FGSMRS(threat=threat, alpha=alpha), mode)
+    def __init__(
+        self,
+        threat: Threat = NOT_GIVEN,
+        alpha: float = 1.25,
+        mode: Mode = "train",
+        move_statistics: bool = False,
+    ) -> None:
+        super().__init__(FGSMRS(threat=threat, alpha=alpha), mode, move_statistics)
         self.threat, self.alpha = threat, alpha
 
 
@@ -64,6 +72,7 @@ class NFGSMTraining(AdversarialTraining):
         alpha: length of the step, as a multiple of eps.
         clip: clip to the ball of size eps after all, for comparison.
         mode: the model's mode while crafting; "train" in the authors' code.
+        move_statistics: whether the crafting pass moves BatchNorm's running statistics, as it does in that code.
     """
 
     paper = "de Jorge et al., NeurIPS 2022"
@@ -75,6 +84,7 @@ class NFGSMTraining(AdversarialTraining):
         alpha: float = 1.0,
         clip: bool = False,
         mode: Mode = "train",
+        move_statistics: bool = False,
     ) -> None:
-        super().__init__(NFGSM(threat=threat, k=k, alpha=alpha, clip=clip), mode)
+        super().__init__(NFGSM(threat=threat, k=k, alpha=alpha, clip=clip), mode, move_statistics)
         self.threat, self.k, self.alpha, self.clip = threat, k, alpha, clip

@@ -45,8 +45,10 @@ class GradAlign(CraftingDefence):
     Andriushchenko and Flammarion, NeurIPS 2020, equation 6: 1 - cos(g(0), g(eta)), averaged over the inputs, with g(v)
     the gradient of the cross-entropy with respect to the input at x + v, and eta uniform in [-eps, eps]. The first
     gradient is also FGSM's and is held fixed; the penalty is differentiated through the second one only. Inputs with a
-    gradient of exact zeros are left out. Both are taken in train mode and with the same dropout; BatchNorm's statistics
-    follow the perturbed inputs alone. Cost: 2 gradients of the inputs, 1 of the weights and one pass back through the
+    gradient of exact zeros are left out. Both are taken in train mode and with the same dropout. Unlike the authors'
+    code: the first gradient is one with respect to the input itself, theirs goes through a clamp to the box, which
+    halves it at values of exactly 0 and 1 (a tie; the sign, and so FGSM's step, is the same, the cosine is not); and
+    BatchNorm's statistics follow the perturbed inputs alone unless ``move_statistics``. Cost: 2 gradients of the inputs, 1 of the weights and one pass back through the
     second gradient, about 3 times FGSM's time.
 
     A weight that is too large ends in a constant prediction, where all gradients vanish and so does the penalty.
@@ -56,13 +58,18 @@ class GradAlign(CraftingDefence):
         lam: weight of the misalignment; unless given the authors' rule for CIFAR-10, 0.02 * 10 ** (255 eps / 8) with
             eps in widths of the box, up to 16/255, where it is 2. Beyond, nothing was published and the rule
             explodes: 0.2, its value at 8/255, is taken, since 2 is too large already at eps 0.2 on 8x8 digits.
+        move_statistics: whether the passes of both gradients move BatchNorm's running statistics, as they do in the
+            authors' code.
     """
 
     needs_classes = False
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
 
-    def __init__(self, threat: Threat = NOT_GIVEN, lam: float | None = None) -> None:
+    def __init__(
+        self, threat: Threat = NOT_GIVEN, lam: float | None = None, move_statistics: bool = False
+    ) -> None:
         super().__init__()
+        self._set_mode("train", move_statistics)
         check_threat("grad-align", threat, "linf")
         self.threat, self.lam = threat, lam
         if not math.isfinite(self.threat.eps):
@@ -87,7 +94,7 @@ class GradAlign(CraftingDefence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
         x, eps = context.batch.x, context.scale * self.threat.eps
-        first = context.craft(self._slope, mode="train")
+        first = self._craft(context, self._slope)
         eta = self.threat.shared(eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1))
         penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
         ball = replace(self.threat, eps=eps)
@@ -97,7 +104,7 @@ class GradAlign(CraftingDefence):
 
     def _second(self, model: nn.Module, x_noisy: Tensor, y: Tensor, context: StepContext) -> Tensor:
         """(N, ...) the gradients at the moved inputs, which can be differentiated once more."""
-        with preserved(model, "train", context.seed, x_noisy.device):
+        with preserved(model, "train", context.seed, x_noisy.device, move_statistics=self.move_statistics):
             x_noisy = x_noisy.requires_grad_()
             loss = context.task.resolve(context.task.loss)
             value = loss.value(context.task.read(call_model(model, x_noisy)), y).sum()

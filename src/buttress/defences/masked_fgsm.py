@@ -46,6 +46,7 @@ class MaskedFGSM(CraftingDefence):
         start: "zero" is FGSM, "uniform" FGSM-RS.
         alpha: length of the step after a uniform start, as a multiple of eps.
         mode: the model's mode while crafting.
+        move_statistics: whether a pass that crafts in "train" moves BatchNorm's running statistics.
     """
 
     needs_classes = False
@@ -61,6 +62,7 @@ class MaskedFGSM(CraftingDefence):
         start: Start = "zero",
         alpha: float = 1.25,
         mode: Mode = "train",
+        move_statistics: bool = False,
     ) -> None:
         super().__init__()
         number("rate", rate, "[0, 1)")
@@ -68,7 +70,8 @@ class MaskedFGSM(CraftingDefence):
         for name, value, allowed in choices:
             one_of(name, value, get_args(allowed))
         self.threat, self.rate, self.pattern, self.train_on = threat, rate, pattern, train_on
-        self.start, self.alpha, self.mode = start, alpha, mode
+        self.start, self.alpha = start, alpha
+        self._set_mode(mode, move_statistics)
         self._attack = self._step_of(threat)
         self._free = self._step_of(replace(self.threat, box=None))
         self._seed = 0
@@ -94,7 +97,7 @@ class MaskedFGSM(CraftingDefence):
         masked = x * self.mask(x, context)
         there = copy.copy(context)  # the same step, at the masked images
         there.batch = Batch(masked, batch.y, batch.ids)
-        x_adv_masked = there.craft(self._free, mode=self.mode)
+        x_adv_masked = self._craft(there, self._free)
         base = masked if self.train_on == "masked" else x
         # Without a box while crafting: a masked pixel at the box's edge keeps its step for the unmasked image.
         x_adv = self.threat.project(base + (x_adv_masked - masked), base)

@@ -150,10 +150,12 @@ class Perturbation(ABC):
         mode: Mode = "eval",
         precision: Precision = "fp32",
         twins: Twins | None = None,
+        move_statistics: bool = False,
     ) -> Tensor:
         """Only the perturbed inputs of a full search: no verdict, so no pass beyond the search's own. For training.
 
-        ``twins`` keeps the copies of the model that "folded" and "twin" search on from call to call.
+        ``twins`` keeps the copies of the model that "folded" and "twin" search on from call to call. With
+        ``move_statistics`` the passes of a model in train mode move BatchNorm's running statistics for good.
         """
         if not len(x):
             return x.clone()
@@ -165,7 +167,7 @@ class Perturbation(ABC):
             attack.threat.check(x)
         ids = _ids(ids, x)
         passes = Runner(model, task, precision, len(x), attack.draws, twins, attack.exact)
-        with preserved(model, mode, seed, x.device):
+        with preserved(model, mode, seed, x.device, move_statistics=move_statistics):
             return attack._moved(attack._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 
     def settings(self) -> dict[str, Any]:

@@ -18,13 +18,15 @@ Mode = Literal["eval", "train"]
 
 
 @contextmanager
-def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iterator[None]:
+def preserved(
+    model: Model, mode: Mode, seed: int, device: torch.device, *, move_statistics: bool = False
+) -> Iterator[None]:
     """Put ``model`` into ``mode`` with torch in its usual state and its random state seeded; undo all of it at the end.
 
     Restored: the training flag of every submodule, every buffer (its object and its values), torch's global random
     state, of the model's devices too, and what the caller has switched on (see `usual_state`). Parameters are not
     written to, so ``requires_grad`` and ``.grad`` need no care here. Programs whose mode cannot be switched (exported
-    or frozen ones) are used as they were made.
+    or frozen ones) are used as they were made. With ``move_statistics`` buffers stay as the passes inside leave them.
 
     Raises:
         UserError: when the model was made under ``torch.inference_mode`` and so cannot give gradients; in mode "train"
@@ -41,7 +43,7 @@ def preserved(model: Model, mode: Mode, seed: int, device: torch.device) -> Iter
         (module, name, buffer, buffer.clone())
         for module in modules
         for name, buffer in module._buffers.items()
-        if buffer is not None and not buffer.is_inference()
+        if not move_statistics and buffer is not None and not buffer.is_inference()
     ]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), None)

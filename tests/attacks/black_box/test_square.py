@@ -9,7 +9,8 @@ from torch import nn
 
 from buttress.attacks import Square
 from buttress.attacks.black_box.square_moves import moves_for
-from buttress.attacks.black_box.square_windows import Windows, bump, share_at, tiles, window_size
+from buttress.attacks.black_box.square_windows import Grid, Windows, bump, share_at, window_size
+from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.errors import UserError
 from buttress.losses import margin
 from buttress.random import Random
@@ -95,13 +96,40 @@ def test_a_pattern_has_two_halves_of_opposite_sign(norm, order, power):
     assert torch.equal(bump(3, 7, norm), bump(7, 3, norm).T)
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (32, 32), (9, 9), (6, 6), (3, 3), (1, 5), (1, 1), (4, 30)])
-def test_the_grid_of_the_start_fits_every_image(shape):
-    grid = tiles(*shape, "l2")
-    assert grid.shape[1:] == (2, *shape)
-    assert ((grid != 0).sum(0) <= 1).all()  # patterns do not overlap
-    used = (grid[:, 0] != 0).any(0)
-    assert used.sum() >= 0.3 * shape[0] * shape[1]  # five tiles a side, each a fifth of it, rounded down
+def released_corners(height, width):
+    """The tiles' places by the loops of the released code, less those that stick out, and their side."""
+    side = height // 5
+    start = (height - side * 5) // 2
+    corners = [(start + i * side, start + j * side) for i in range(height // side) for j in range(width // side)]
+    return [(top, left) for top, left in corners if top + side <= height and left + side <= width], side
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+@pytest.mark.parametrize("shape", [(28, 28), (32, 32), (8, 8), (9, 9), (14, 14), (5, 5), (20, 28), (28, 20), (30, 7)])
+def test_the_start_has_the_released_tiles(norm, shape):
+    """In l1 each has length 1 and they are cut to the ball by a projection; in l2 they are scaled to it."""
+    corners, side = released_corners(*shape)
+    x = torch.full((3, 2, *shape), 0.5, dtype=torch.float64)
+    wide = Threat(norm=norm, eps=1e6 if norm == "l1" else 3.0, box=None)
+    delta = moves_for(wide, x).start(Random(0, torch.arange(3))) - x
+    pattern = bump(side, side, norm)
+    scale = 1.0 if norm == "l1" else 3.0 / math.sqrt(2 * len(corners))
+    for top, left in corners:
+        for tile in delta[:, :, top : top + side, left : left + side].flatten(0, 1) / scale:
+            assert any(torch.allclose(tile, sign * way, atol=1e-9) for sign in (1, -1) for way in (pattern, pattern.T))
+    assert int((delta != 0).sum()) == 3 * 2 * len(corners) * side**2
+    if norm == "l1":
+        narrow = dataclasses.replace(wide, eps=0.7)
+        cut = moves_for(narrow, x).start(Random(0, torch.arange(3)))
+        torch.testing.assert_close(cut, project_l1(x + delta, x, narrow), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (1, 5), (1, 1), (4, 30), (30, 4)])
+def test_the_start_fits_images_without_a_released_one(shape):
+    grid = Grid.of(*shape)
+    assert grid.top + grid.down * grid.rows <= shape[0]
+    assert grid.left + grid.across * grid.columns <= shape[1]
+    assert grid.down * grid.rows * grid.across * grid.columns >= 0.3 * shape[0] * shape[1]
 
 
 @pytest.mark.parametrize("norm", NORMS)

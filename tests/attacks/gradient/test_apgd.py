@@ -1,6 +1,8 @@
 """APGD beyond its loop: the L1 form and its projection, targets, restarts, and what they cost."""
 
 import dataclasses
+import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -74,9 +76,21 @@ def test_with_an_infinite_ball_the_box_is_left_to_stop_it():
 
 def test_a_sparse_step_moves_the_largest_entries_alike():
     grad = torch.tensor([[3.0, -5.0, 0.0, 1.0], [0.0, 0.0, 0.0, -2.0], [0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]])
-    step = sparse_step(grad, torch.tensor([2.9, 3.0, 2.0, 0.2]))
+    step = sparse_step(grad, torch.tensor([1.9, 3.0, 2.0, 0.2]))
     expected = [[0.5, -0.5, 0, 0], [0, 0, 0, -1], [0, 0, 0, 0], [0, 0, 0, 1]]
     torch.testing.assert_close(step, torch.tensor(expected, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("size", [1, 3, 6, 10, 64, 192, 784])
+def test_as_many_entries_move_as_released(size):
+    """The release keeps what reaches the entry at floor((1 - share) D), D - 1 at most, in ascending order."""
+    grad = torch.randn(1, size, generator=torch.Generator().manual_seed(size))
+    for moved in range(size + 1):  # the first steps move a fifth, later ones the best point's coordinates over 1.5
+        for count in (Fraction(moved) / Fraction(3, 2), Fraction(size, 5)):
+            released = size - min(math.floor((1 - count / size) * size), size - 1)
+            step = sparse_step(grad, torch.tensor([float(count)]))
+            assert int((step != 0).sum()) == released
+            assert float(step.abs().sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("large_start", "share"), [(False, 0.92), (True, 0.98)])

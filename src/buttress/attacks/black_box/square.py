@@ -30,6 +30,10 @@ class Square(Attack):
     is fooled rests. Inputs without height and width are images of one channel and one row; where a square is too large
     for the image, the window is a rectangle of the same share.
 
+    Unlike the authors' code and AutoAttack's: windows are drawn for each image, and may touch the last row and column,
+    which theirs never do since they draw a place below ``height - side``. On 8x8 images that is worth some points, on
+    larger ones little.
+
     Cost per input and restart: ``queries`` + 1 forwards at most, no backwards.
 
     Args:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from buttress.attacks.black_box.square_windows import Windows, bump, tiles, window_size
+from buttress.attacks.black_box.square_windows import Grid, Windows, bump, window_size
 from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.random import Random
 from buttress.threat import Threat, norms, per_row
@@ -83,14 +83,20 @@ class MassMoves(Moves):
         return MassMoves(self.threat, self.x[rows])
 
     def start(self, random: Random) -> Tensor:
-        """A grid of patterns, each with a sign for each channel and one of two ways to lie."""
-        channels, height, width = self.x.shape[1:]
-        grid = tiles(height, width, self.threat.norm).to(self.x.device)
-        sign = random.sign((channels, len(grid)), torch.float64)
-        lying = random.uniform((len(grid),), torch.float64) < 0.5
-        way = torch.stack([lying, ~lying], 2).double()
-        delta = self.threat.free(torch.einsum("nct,nto,tohw->nchw", sign, way, grid))
-        return self._at(delta * per_row(self.budget / norms(delta, self.threat.norm).clamp(min=_TINY), delta))
+        """A grid of patterns, each with a sign for each channel and one of two ways to lie.
+
+        In l2 they are scaled to the budget. In l1 each has length 1, and they are projected as they are, as released.
+        """
+        grid, norm = Grid.of(*self.x.shape[2:]), self.threat.norm
+        sign = random.sign((self.x.shape[1], grid.down, grid.across), torch.float64)[..., None, None]
+        delta = sign * self._bump((grid.rows, grid.columns))
+        if grid.rows == grid.columns:
+            lying = random.uniform((1, grid.down, grid.across), torch.float64)[..., None, None] < 0.5
+            delta = torch.where(lying, delta, delta.mT)
+        delta = self.threat.free(grid.filled(delta, *self.x.shape[2:]))
+        if norm == "l2":
+            delta = delta * per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
+        return self._at(delta)
 
     def draw(self, random: Random) -> Tensor:
         """Two places, a way to lie, and a sign for each channel."""
@@ -121,13 +127,17 @@ class MassMoves(Moves):
 
     def _pattern(self, size: tuple[int, int], chance: Tensor) -> Tensor:
         """(N, C, rows, columns) the signed pattern, transposed for half of the images where it is square."""
-        if size not in self._bumps:
-            self._bumps[size] = bump(*size, self.threat.norm).to(chance.device)
-        pattern = self._bumps[size]
+        pattern = self._bump(size)
         sign = torch.where(chance[:, 5:, None, None] < 0.5, 1.0, -1.0).double()
         if size[0] == size[1]:
             pattern = torch.where(chance[:, 4, None, None, None] < 0.5, pattern, pattern.T)
         return sign * pattern
+
+    def _bump(self, size: tuple[int, int]) -> Tensor:
+        """(rows, columns) the pattern of this size, made once."""
+        if size not in self._bumps:
+            self._bumps[size] = bump(*size, self.threat.norm).to(self.x.device)
+        return self._bumps[size]
 
     def _length(self, values: Tensor) -> Tensor:
         """(N, C) the length over all further axes."""

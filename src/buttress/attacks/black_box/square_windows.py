@@ -102,19 +102,38 @@ def _unit(pattern: Tensor, norm: str) -> Tensor:
     return pattern / size
 
 
-def tiles(height: int, width: int, norm: str) -> Tensor:
-    """(T, 2, H, W) float64 the pattern at each place of a grid of up to 5 x 5 in the image's middle, lying in two ways.
+@dataclass(frozen=True)
+class Grid:
+    """The start's ``down`` x ``across`` tiles of ``rows`` x ``columns``, the first of them at ``top`` and ``left``."""
 
-    The second is the first transposed where its tiles are square, and the same otherwise.
-    """
-    rows, columns = max(height // 5, 1), max(width // 5, 1)
-    down, across = min(5, height // rows), min(5, width // columns)
-    top, left = (height - down * rows) // 2, (width - across * columns) // 2
-    pattern = bump(rows, columns, norm)
-    grid = torch.zeros(down, across, 2, height, width, dtype=torch.float64)
-    for i in range(down):
-        for j in range(across):
-            above, before = top + i * rows, left + j * columns
-            part = grid[i, j, :, above : above + rows, before : before + columns]
-            part[0], part[1] = pattern, pattern.T if rows == columns else pattern
-    return grid.flatten(0, 1)
+    top: int
+    left: int
+    rows: int
+    columns: int
+    down: int
+    across: int
+
+    @staticmethod
+    def of(height: int, width: int) -> Grid:
+        """As released: square tiles, a fifth of the height a side (rounded down), as many as there is room for.
+
+        The first lies as far from the top and the left as would centre five of them down the image, and tiles that
+        would stick out are left out. An image of less than five rows, or too narrow for such a tile, which the release
+        has no rule for, gets up to 5 x 5 rectangles of a fifth of each side in its middle.
+        """
+        side = height // 5
+        if 1 <= side <= width:
+            start = (height - 5 * side) // 2
+            down, across = ((length - start) // side for length in (height, width))
+            if across:
+                return Grid(start, start, side, side, down, across)
+        rows, columns = max(height // 5, 1), max(width // 5, 1)
+        down, across = min(5, height // rows), min(5, width // columns)
+        return Grid((height - down * rows) // 2, (width - across * columns) // 2, rows, columns, down, across)
+
+    def filled(self, patterns: Tensor, height: int, width: int) -> Tensor:
+        """(N, C, H, W) with a pattern (N, C, down, across, rows, columns) in each tile, and zeros around them."""
+        image = patterns.new_zeros(*patterns.shape[:2], height, width)
+        below, right = self.top + self.down * self.rows, self.left + self.across * self.columns
+        image[:, :, self.top : below, self.left : right] = patterns.transpose(3, 4).flatten(4, 5).flatten(2, 3)
+        return image

@@ -13,7 +13,7 @@ from buttress.threat import Threat, per_row
 
 _MOMENTUM = 0.75  # alpha in the paper: the share of the new step, the rest repeats the step before
 _SPARSER = 1.5  # in l1: steps move the best point's coordinates over this; a step size is divided by it
-_FIRST_SHARE = 0.2  # in l1: the share of the coordinates that the steps move before the first checkpoint
+_FIRST_PART = 5  # in l1: before the first checkpoint the steps move the coordinates over this
 _SHORTEST = 10.0  # in l1: the shortest step is eps over this
 
 
@@ -125,11 +125,11 @@ def run_l1(
     record, x_adv, longest = Best(oracle, start, loss, grad), start, reach(threat)
     step_size = torch.full_like(loss, longest)
     spread = _moved(start, x) if known else torch.full_like(loss, size)  # coordinates that the best point has moved
-    share = spread / _SPARSER if known else torch.full_like(loss, _FIRST_SHARE * size)
+    count = spread / _SPARSER if known else torch.full_like(loss, size / _FIRST_PART)
     for step in range(1, steps + 1):
         if oracle.done:
             break
-        x_adv = project_l1(x_adv + per_row(step_size, x) * sparse_step(threat.free(grad), share), x, threat)
+        x_adv = project_l1(x_adv + per_row(step_size, x) * sparse_step(threat.free(grad), count), x, threat)
         if step < steps:
             loss, grad = oracle.loss_and_grad(x_adv, loss_name, toward)
         else:
@@ -141,7 +141,7 @@ def run_l1(
             step_size = torch.where(sparser, longest, (step_size / _SPARSER).clamp(min=longest / _SHORTEST))
             x_adv = torch.where(per_row(sparser, x), record.point, x_adv)
             grad = torch.where(per_row(sparser, x), record.grad, grad)
-            spread, share = now, now / _SPARSER
+            spread, count = now, now / _SPARSER
     return (record.point, record.loss, record.success) if best else record.result()
 
 

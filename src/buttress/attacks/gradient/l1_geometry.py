@@ -60,11 +60,12 @@ def sparse_step(grad: Tensor, count: Tensor) -> Tensor:
 
     Args:
         grad: (N, ...) gradients.
-        count: (N,) how many entries move, rounded down, 1 at least; those as large as the last of them move, too.
+        count: (N,) how many entries move, rounded up as in the authors' code, 1 at least; those as large as the last
+            of them move, too.
     """
     rows = grad.flatten(1)
     size = rows.abs()
-    index = (count.long() - 1).clamp(0, max(rows.shape[1] - 1, 0))
+    index = (count.ceil().long() - 1).clamp(0, max(rows.shape[1] - 1, 0))
     least = size.sort(dim=1, descending=True).values.gather(1, index[:, None])
     chosen = rows.sign() * (size >= least)
     return (chosen / chosen.abs().sum(1, keepdim=True).clamp(min=1)).view_as(grad)

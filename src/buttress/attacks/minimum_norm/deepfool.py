@@ -35,7 +35,8 @@ class DeepFool(MinimumNorm):
         threat: norm "l2" or "linf" and the box; the smallest perturbation found counts where it is within ``eps``.
         steps: linearisations at most.
         overshoot: how far beyond the boundary each point lies, as a share of the perturbation.
-        candidates: rivals looked at, those of the highest logits on the clean input; None for all.
+        candidates: rivals looked at, those of the highest logits on the clean input; None for all. The ten classes of
+            the authors' code count the truth, hence nine.
     """
 
     needs_classes = True
@@ -43,7 +44,7 @@ class DeepFool(MinimumNorm):
     threat: Threat = NOT_GIVEN
     steps: int = 50
     overshoot: float = 0.02
-    candidates: int | None = 10
+    candidates: int | None = 9
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""

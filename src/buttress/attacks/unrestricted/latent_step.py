@@ -117,9 +117,11 @@ class Ladder(Noise):
     Args:
         eps: length of the move, in units of the directions; where ``adaptive``, the first that is tried.
         adaptive: whether a longer move is tried until the network's answer is not the one for the input. The length
-            grows by 0.1 while it is below 1 and by 1 from there on. An input whose answer never changes keeps its last.
-        tries: how many lengths are tried at most.
-        limit: a length above which none is tried.
+            grows by 0.1 while it is below 1 and by 1 from there on (in the authors' code the rounding of sums of 0.1
+            may add one more step of 0.1 there). An input whose answer never changes keeps its last.
+        tries: how many lengths are tried at most, the first one included; 11 in the authors' code, whose ten count
+            those after it.
+        limit: the first length that is not below this one is the last.
         space: a `LatentSpace`.
         box: the range (low, high) that inputs live in and the result is clipped to, or None for no limit.
 
@@ -131,7 +133,7 @@ class Ladder(Noise):
 
     eps: float = 0.5
     adaptive: bool = False
-    tries: int = 10
+    tries: int = 11
     limit: float = 26.0
     space: nn.Module | None = None
 
@@ -164,7 +166,7 @@ class Ladder(Noise):
         for attempt in range(self.tries):
             stays = oracle.logits(moved).argmax(1) == answer
             longer = torch.where(size < 1 - 1e-6, size + 0.1, size + 1)  # sums of 0.1 may be a little less than 1
-            stays &= (longer <= self.limit + 1e-6) & oracle.alive
+            stays &= (size < self.limit - 1e-6) & oracle.alive
             if attempt + 1 == self.tries or not stays.any():
                 break
             size = torch.where(stays, longer, size)

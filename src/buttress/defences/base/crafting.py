@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.composed.eot import WrapperAttack
 from buttress.attacks.composed.variant import Variant
-from buttress.defences.base.defence import Cost, Defence
+from buttress.defences.base.defence import Cost, Defence, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.threat import Threat
+from buttress.validation import one_of
 
 
 class CraftingDefence(Defence):
@@ -22,10 +23,14 @@ class CraftingDefence(Defence):
 
     Attributes:
         mode: the model's mode while crafting.
+        move_statistics: whether passes that craft in train mode move BatchNorm's running statistics as well. Most
+            released code lets them, so that a running mean is one over crafting and training passes alike; here it is
+            one of the inputs trained on unless asked for.
         trained: passes that give the gradient of the weights, see `Cost`.
     """
 
     mode: Mode = "eval"
+    move_statistics: bool = False
     trained: ClassVar[float] = 2.0
     _attack: Perturbation
 
@@ -33,6 +38,22 @@ class CraftingDefence(Defence):
     def attack(self) -> Perturbation:
         """What perturbs each batch."""
         return self._attack
+
+    def _set_mode(self, mode: Mode, move_statistics: bool) -> None:
+        """Keep both, once they are checked.
+
+        Raises:
+            UserError: where statistics shall move in a mode that leaves them alone.
+        """
+        one_of("mode", mode, get_args(Mode))
+        if move_statistics and mode == "eval":
+            raise UserError('move_statistics needs passes that craft in mode "train"; got mode "eval"')
+        self.mode, self.move_statistics = mode, move_statistics
+
+    def _craft(self, context: StepContext, attack: Perturbation | None = None, scale: Tensor | None = None) -> Tensor:
+        """The batch perturbed by ``attack``, by the defence's own unless given, in its mode."""
+        attack = self.attack if attack is None else attack
+        return context.craft(attack, mode=self.mode, scale=scale, move_statistics=self.move_statistics)
 
     @property
     def cost(self) -> Cost | None:

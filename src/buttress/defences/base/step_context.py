@@ -104,7 +104,13 @@ class StepContext:
         return self._pass("adversarial", x_adv)
 
     def craft(
-        self, attack: Perturbation, *, mode: Mode = "eval", target: Tensor | None = None, scale: Tensor | None = None
+        self,
+        attack: Perturbation,
+        *,
+        mode: Mode = "eval",
+        target: Tensor | None = None,
+        scale: Tensor | None = None,
+        move_statistics: bool = False,
     ) -> Tensor:
         """This batch perturbed by ``attack``; the model and the random state are left as they were.
 
@@ -113,10 +119,13 @@ class StepContext:
             mode: the model's mode while crafting.
             target: (N,) classes wanted by a targeted attack.
             scale: (N,) share of the attack's budget that each input has, on top of ``self.scale``.
+            move_statistics: whether the crafting passes move BatchNorm's running statistics, as they do in "train".
         """
-        earlier: Tensor | None = None if self._crafted is None else self._crafted.get((id(attack), mode))
-        if earlier is not None:
-            return earlier
+        if self._crafted is not None and (id(attack), mode) in self._crafted:
+            earlier, statistics = self._crafted[id(attack), mode]
+            for buffer, value in statistics:  # whoever asked for them may have put the statistics back since
+                buffer.data.copy_(value)
+            return cast(Tensor, earlier)
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
         precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
@@ -131,9 +140,11 @@ class StepContext:
             mode=mode,
             precision=precision,
             twins=self.twins,
+            move_statistics=move_statistics,
         )
         if self._crafted is not None:
-            self._crafted[id(attack), mode] = x_adv
+            statistics = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if move_statistics else []
+            self._crafted[id(attack), mode] = x_adv, statistics
         return x_adv
 
     def once(self, key: str, make: Callable[[], _Result]) -> _Result:
