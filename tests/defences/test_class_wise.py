@@ -104,6 +104,16 @@ def test_budgets_and_weights_follow_the_classes(images):
         assert torch.equal(early, torch.ones(4))
 
 
+def test_at_crafts_in_train_mode_and_trades_in_eval_mode(network, images, single, context, passes):
+    for method, trains in (("at", True), ("trades", False)):
+        model, defence = network(), calibrated(images, method)
+        with passes(model) as modes:
+            defence.loss(model, single, context(model, single, epoch=1.0))
+        assert modes[0] is trains  # of the first step's pass
+    with pytest.raises(UserError, match='needs passes that craft in mode "train"'):
+        CFA("trades", move_statistics=True)
+
+
 def test_each_input_is_attacked_with_the_budget_of_its_class(smooth, images, batch, context):
     defence, place = calibrated(images), context(smooth, batch, epoch=1.0)
     share = torch.tensor([1.4, 0.75, 0.5, 1.0])[batch.y]
@@ -204,8 +214,7 @@ def test_weights_of_ten_classes_are_the_authors():
 
 def test_verdicts_move_both_multipliers_and_the_margin(images):
     """Two inputs a class; natural errors 1, 0, 0, 1/2 and boundary errors 0, 1/2, 0, 0."""
-    defence = FRL(remargin=True, remargin_rate=0.5)
-    defence.prepare(None, images, 0)
+    defence = with_room(FRL(remargin=True, remargin_rate=0.5, tolerance=0.1), images)
     y = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     clean = torch.tensor([0, 0, 1, 1, 1, 1, 0, 1]).bool()
     robust = torch.tensor([0, 0, 0, 1, 1, 1, 0, 1]).bool()
@@ -213,25 +222,42 @@ def test_verdicts_move_both_multipliers_and_the_margin(images):
     assert defence.natural.tolist() == pytest.approx([0.05 * (1 - 0.375 - 0.1), 0, 0, 0.05 * (0.5 - 0.375 - 0.1)])
     assert defence.boundary.tolist() == pytest.approx([0, 0.1 * (0.5 - 0.125 - 0.1), 0, 0])
     assert defence.eps_shares().tolist() == pytest.approx([0.98, math.exp(2 * 0.5 * 0.275), 0.98, 0.98])
-    for _ in range(50):
+    for _ in range(49):
         defence.adjust(y, clean, robust)
     assert float(defence.natural.sum()) == pytest.approx(0.5)
-    assert float(defence.eps_shares()[1]) == pytest.approx(2.5)
-    defence.adjust(torch.tensor([1, 1]), torch.ones(2).bool(), torch.ones(2).bool())
-    assert float(defence.eps_shares()[1]) < 2.5  # at its end it is free to come back
+    assert float(defence.margin[1]) == pytest.approx(50 * 0.5 * 0.275)  # itself without an end, as released
+    assert float(defence.eps_shares()[1]) == pytest.approx(3)
+
+
+def with_room(defence, images):
+    """Ready for its classes, without the first measurement."""
+    defence._make(len(images.classes))
+    return defence
+
+
+@pytest.mark.parametrize(("settings", "tolerance"), [({}, 0.1), ({"remargin": True}, 0.07)])
+def test_the_released_rates_and_tolerances(settings, tolerance, images):
+    defence = with_room(FRL(**settings), images)
+    y, right = torch.arange(4).repeat_interleave(10), torch.ones(40).bool()
+    clean = right.clone()
+    clean[:5] = False  # natural errors 1/2, 0, 0, 0
+    robust = clean.clone()
+    robust[10:18] = False  # boundary errors 0, 4/5, 0, 0
+    defence.adjust(y, clean, robust)
+    assert float(defence.natural[0]) == pytest.approx(0.05 * (0.5 - 0.125 - tolerance))
+    assert float(defence.boundary[1]) == pytest.approx(0.1 * (0.8 - 0.2 - tolerance))
+    assert float(defence.margin[1]) == pytest.approx(0.2 * (0.8 - 0.2 - tolerance))
 
 
 def test_a_class_without_inputs_counts_as_the_overall_one(images):
-    defence = FRL(tolerance=0.0)
-    defence.prepare(None, images, 0)
+    defence = with_room(FRL(tolerance=0.0), images)
     defence.adjust(torch.tensor([0, 1]), torch.tensor([False, True]), torch.tensor([False, True]))
     assert defence.natural.tolist() == pytest.approx([0.05 * 0.5, 0, 0, 0])
 
 
 @pytest.mark.parametrize("remargin", [False, True])
 def test_the_objective_of_frl(remargin, smooth, images, batch, context):
-    defence = FRL(threat=Threat(eps=0.1), steps=2, remargin=remargin)
-    defence.prepare(smooth, images, 0)
+    defence = with_room(FRL(threat=Threat(eps=0.1), steps=2, remargin=remargin), images)
     place = context(smooth, batch)
     plain = TRADES(threat=Threat(eps=0.1), steps=2, beta=1.5).loss(smooth, batch, place).value
     if not remargin:
@@ -244,27 +270,32 @@ def test_the_objective_of_frl(remargin, smooth, images, batch, context):
     x_adv = place.craft(defence.attack, scale=share if remargin else None)
     clean, perturbed = smooth(batch.x), smooth(x_adv)
     natural, boundary = negative_log(clean, batch.y), divergence(clean, perturbed)
-    expected = 4 * (first * natural).mean() + 1.5 * 4 * (second * boundary).mean()
+    expected = (first * natural).sum() / first.sum() + 1.5 * (second * boundary).sum() / second.sum()
     torch.testing.assert_close(defence.loss(smooth, batch, place).value, expected, **NEAR)
 
 
-def test_after_an_epoch_the_validation_split_is_judged(network, images):
+def test_the_validation_split_is_judged_before_each_epoch(network, images):
+    """By PGD in 20 steps of eps / 4: once by `prepare`, and after each epoch for the next one."""
     model, defence = network(), FRL(threat=Threat(eps=0.1), steps=2)
-    defence.prepare(model, images, 0)
+    other, attack = with_room(FRL(), images), PGD(threat=Threat(eps=0.1), steps=20, step_size=0.025)
+    defence.prepare(model, images, 5)
+    first = judge(model, images.val, attack, derive(5, "frl"))
+    other.adjust(first.y, first.clean, first.robust)
+    assert defence.natural.sum() > 0
+    assert torch.equal(defence.natural, other.natural)
     epoch = Epoch(model, images, 1, 1, 11, {})
     defence.end_epoch(epoch)
-    seed = derive(11, "frl")
-    found = judge(model, images.val, PGD(threat=Threat(eps=0.1), steps=2), seed)
-    other = FRL(threat=Threat(eps=0.1), steps=2)
-    other.prepare(model, images, 0)
+    found = judge(model, images.val, attack, derive(11, "frl"))
     other.adjust(found.y, found.clean, found.robust)
     assert torch.equal(defence.natural, other.natural)
-    assert defence.natural.sum() > 0
+    assert torch.equal(defence.boundary, other.boundary)
     worst = min(float(found.robust[found.y == k].float().mean()) for k in range(4))
     assert epoch.figures["worst class, validation"] == worst
 
 
-@pytest.mark.parametrize("wrong", [{"beta": -1.0}, {"natural_rate": -1.0}, {"tolerance": math.nan}, {"validate_on": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"beta": -1.0}, {"natural_rate": -1.0}, {"tolerance": math.nan}, {"validation_steps": 0}]
+)
 def test_frl_refuses(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         FRL(**wrong)

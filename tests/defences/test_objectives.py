@@ -1,6 +1,8 @@
 """Each objective against its formula, written out here in float64, and each crafted point against a loop of its own."""
 
 import copy
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ import torch.nn.functional as F
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.cfa import CFA
 from buttress.defences.fgsm_training import Fast
+from buttress.defences.frl import FRL
 from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
@@ -133,6 +137,27 @@ def test_trades_is_clean_cross_entropy_plus_beta_times_the_divergence(smooth, ed
     natural, boundary = cross_entropy(clean, edge.y), divergence(clean, perturbed)
     torch.testing.assert_close(loss.value, natural + 5.0 * boundary, **EXACT)
     torch.testing.assert_close(dict(loss.logs), {"natural": natural.detach(), "boundary": boundary.detach()}, **EXACT)
+
+
+@pytest.mark.parametrize("method", ["trades", "frl", "cfa"])
+def test_in_l2_the_divergence_is_attacked_as_released(method, smooth, edge, context, images):
+    """delta by steps along the normalised gradient, cut to the box, then scaled into the ball."""
+    settings, place = {"threat": Threat(norm="l2", eps=0.5), "steps": 4, "step_size": 0.3}, context(smooth, edge)
+    defence = {"trades": TRADES, "frl": FRL, "cfa": partial(CFA, "trades")}[method](**settings)
+    defence.prepare(smooth, images, 0)
+    smooth.train()
+    by_hand = copy.deepcopy(smooth).eval()
+    delta = 0.001 * draws(place, edge).normal(edge.x.shape[1:], torch.float64)
+    reference = by_hand(edge.x).detach()
+    for _ in range(4):
+        leaf = (edge.x + delta).requires_grad_()
+        ascent = slope(divergence(reference, by_hand(leaf)), leaf)
+        delta = delta + 0.3 * ascent / ascent.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        delta = (edge.x + delta).clamp(0, 1) - edge.x
+        delta = delta * (0.5 / delta.flatten(1).norm(dim=1)).clamp(max=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(place.craft(defence.attack), edge.x + delta, rtol=0, atol=1e-9)
+    ball_first = replace(defence.attack, box_first=False)
+    assert float((place.craft(ball_first) - edge.x).norm()) < float(delta.norm())
 
 
 def test_the_gradient_of_trades_flows_through_both_arguments_of_the_divergence(smooth, batch, context):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +14,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence, crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Epoch, Loss, Step, StepContext
 from buttress.defences.base.memory import ClassCounts
+from buttress.defences.trades import divergence_attack
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
@@ -30,7 +30,8 @@ class CFA(CraftingDefence):
     Wei, Wang, Guo and Wang (CVPR 2023). With t_k the robust training accuracy of class k in the last epoch, inputs of
     that class are attacked with (lambda_eps + t_k) eps; under TRADES their divergence weighs beta_k = (lambda_beta +
     t_k) beta and an input's loss is (cross-entropy + beta_k divergence) / (1 + beta_k). That division is made from the
-    first epoch on, so that the size of the loss does not jump at ``start``. A class's steps shrink and grow with its
+    first epoch on, as released, so that the size of the loss does not jump at ``start``. For "at" the model crafts in
+    train mode, for "trades" in eval mode, as released. A class's steps shrink and grow with its
     budget, where the authors keep their length. A class that an epoch did not show keeps the figures it had; on
     several devices the counts are those of the first, and within `AWP` those of the moved weights.
 
@@ -45,10 +46,12 @@ class CFA(CraftingDefence):
         steps: steps of PGD.
         step_size: their length in input units at the uncalibrated eps; 2.5 eps / steps unless given.
         lambda_eps: budget of a class without any robustness, as a share of eps; 0.5 with "at" and 0.3 with "trades"
-            unless given, as in the paper.
+            unless given, as in the paper (the authors' script has 0.5 for both).
         lambda_beta: the same of beta.
         beta: weight of the divergence, for "trades".
         start: epochs before budgets and weights are calibrated.
+        move_statistics: whether the passes that craft for "at" move BatchNorm's running statistics, as they do in the
+            authors' code.
     """
 
     paper = "Wei et al., CVPR 2023"
@@ -65,6 +68,7 @@ class CFA(CraftingDefence):
         lambda_beta: float = 0.5,
         beta: float = 6.0,
         start: float = 10.0,
+        move_statistics: bool = False,
     ) -> None:
         super().__init__()
         one_of("method", method, get_args(Method))
@@ -73,9 +77,10 @@ class CFA(CraftingDefence):
             not_negative(name, value)
         self.method, self.threat, self.steps, self.step_size = method, threat, steps, step_size
         self.lambda_eps, self.lambda_beta, self.beta, self.start = lambda_eps, lambda_beta, beta, start
+        self._set_mode("train" if method == "at" else "eval", move_statistics)
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size)
         if method == "trades":
-            self._attack = replace(self._attack, start="normal", loss="kl")
+            self._attack = divergence_attack(threat, steps, step_size)
         self._make(0)
 
     @property
@@ -86,7 +91,7 @@ class CFA(CraftingDefence):
     @property
     def cost(self) -> Cost | None:
         """The attack's passes, and those of a perturbed batch and, under TRADES, of a clean one."""
-        crafting = crafting_passes(self.attack)
+        crafting = crafting_passes(self.attack, self.mode)
         return None if crafting is None else Cost(crafting, 4 if self.method == "trades" else 2)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
@@ -118,7 +123,7 @@ class CFA(CraftingDefence):
             raise UserError("class-wise training needs to know the classes: call prepare before loss")
         y = batch.y
         scale = self.eps_shares(context.epoch).to(y.device)[y]
-        x_adv = context.craft(self._attack, scale=scale)
+        x_adv = self._craft(context, scale=scale)
         if self.method == "at":
             return Loss(F.cross_entropy(context.adversarial(x_adv), y))
         clean, adversarial = context.clean(batch.x), context.adversarial(x_adv)

@@ -65,9 +65,7 @@ class GradAlign(CraftingDefence):
     needs_classes = False
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
 
-    def __init__(
-        self, threat: Threat = NOT_GIVEN, lam: float | None = None, move_statistics: bool = False
-    ) -> None:
+    def __init__(self, threat: Threat = NOT_GIVEN, lam: float | None = None, move_statistics: bool = False) -> None:
         super().__init__()
         self._set_mode("train", move_statistics)
         check_threat("grad-align", threat, "linf")

@@ -35,6 +35,8 @@ class PGD(Attack):
         start: "uniform" in the threat; "normal" is x + 0.001 N(0, 1) in widths of the box, clipped by the first step
             only (the start of TRADES); "zero" is x itself.
         loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
+        box_first: in l2 cut each step to the box before the ball, which wastes less of the budget where the box cuts
+            (the released TRADES does); the ball first unless asked for. In linf and l1 both are one.
     """
 
     threat: Threat = NOT_GIVEN
@@ -43,6 +45,7 @@ class PGD(Attack):
     restarts: int = 1
     start: Start = "uniform"
     loss: LossLike | None = None
+    box_first: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
@@ -61,7 +64,14 @@ class PGD(Attack):
         for _ in range(self.restarts):
             start = self._start(x, random)
             x_adv = steepest_ascent(
-                oracle, x, start, self.threat, steps=self.steps, step_size=step_size, loss=self.loss
+                oracle,
+                x,
+                start,
+                self.threat,
+                steps=self.steps,
+                step_size=step_size,
+                loss=self.loss,
+                box_first=self.box_first,
             )
             if self.restarts == 1 or oracle.done:
                 return x_adv

@@ -52,12 +52,14 @@ def steepest_ascent(
     steps: int,
     step_size: float,
     loss: LossLike | None,
+    box_first: bool = False,
 ) -> Tensor:
-    """The last iterate after ``steps`` steps from ``start``."""
+    """The last iterate after ``steps`` steps from ``start``; with ``box_first`` cut to the box, then to the ball."""
     x_adv, project = start, threat.projector(x)
     for _ in range(steps):
         if oracle.done:
             break
         _, grad = oracle.loss_and_grad(x_adv, loss)
-        x_adv = project(threat.ascend(x_adv, grad, step_size))
+        moved = threat.ascend(x_adv, grad, step_size)
+        x_adv = project(threat.clip(moved) if box_first else moved)
     return x_adv
