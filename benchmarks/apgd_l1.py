@@ -83,7 +83,7 @@ def main():
     split = digits.test.stratified(min(chosen.inputs, len(digits.test)), 0)
     x, y, _ = split.take(torch.arange(len(split)))
     for name, defence in NETWORKS.items():
-        model = models.create("cnn", classes=len(digits.classes), channels=1, image_size=digits.shape[-1])
+        model = models.create("cnn", classes=len(digits.classes), channels=1, image_size=digits.shape[-1], seed=0)
         fit(model, digits, defence, epochs=chosen.epochs, validate_with="none", keep="last")
         model.eval()
         print(f"{name}: {int(stands(model, x, y).sum())} of {len(x)} inputs right", flush=True)

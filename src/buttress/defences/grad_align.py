@@ -48,8 +48,10 @@ class GradAlign(CraftingDefence):
     gradient of exact zeros are left out. Both are taken in train mode and with the same dropout. Unlike the authors'
     code: the first gradient is one with respect to the input itself, theirs goes through a clamp to the box, which
     halves it at values of exactly 0 and 1 (a tie; the sign, and so FGSM's step, is the same, the cosine is not); and
-    BatchNorm's statistics follow the perturbed inputs alone unless ``move_statistics``. Cost: 2 gradients of the inputs, 1 of the weights and one pass back through the
-    second gradient, about 3 times FGSM's time.
+    BatchNorm's statistics follow the perturbed inputs alone unless ``move_statistics``.
+
+    Cost: 2 gradients of the inputs, 1 of the weights and one pass back through the second gradient, about 3 times
+    FGSM's time.
 
     A weight that is too large ends in a constant prediction, where all gradients vanish and so does the penalty.
 
