@@ -20,7 +20,10 @@ class AWP(WrapperDefence):
 
     Wu, Xia and Wang, NeurIPS 2020, algorithm 1: each weight tensor of two or more dimensions moves by ``gamma`` times
     its norm along the gradient of the base's loss, at the examples crafted for the weights as they are; the gradient
-    there updates those weights. Cost over the base: one more evaluation of its loss, without the crafting.
+    there updates those weights.
+
+    Released with gamma 0.01 and no warm-up around adversarial training, and with gamma 0.005 from the tenth epoch on
+    (here ``warmup=9``) around TRADES; the defaults are the one's warm-up and the other's gamma. Cost over the base: one more evaluation of its loss, without the crafting.
 
     Args:
         base: the training method underneath.

@@ -76,7 +76,8 @@ class IAT(CraftingDefence):
         layers: names of the layers that "manifold" may mix at, beside the input.
         independent: whether the halves draw share, permutation and layer each for itself. Layer regularisation, which
             compares activations of the halves, needs them shared (False).
-        mode: the model's mode while crafting.
+        mode: the model's mode while crafting. The authors released no code; the best known of others crafts in "train"
+            and at eps 0.0314.
     """
 
     paper = "Lamb et al., AISec 2019"

@@ -25,8 +25,8 @@ class BIM(Attack):
 
     Args:
         threat: what is allowed.
-        steps: gradient steps.
-        step_size: length of a step in input units; 2.5 eps / steps unless given.
+        steps: gradient steps; in the paper min(255 eps + 4, 1.25 * 255 eps).
+        step_size: length of a step in input units; 2.5 eps / steps unless given (the paper: 1/255).
         loss: name of a loss, or any callable (logits, y) -> (N,); the task's own unless given.
     """
 
