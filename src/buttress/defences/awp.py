@@ -23,7 +23,9 @@ class AWP(WrapperDefence):
     there updates those weights.
 
     Released with gamma 0.01 and no warm-up around adversarial training, and with gamma 0.005 from the tenth epoch on
-    (here ``warmup=9``) around TRADES; the defaults are the one's warm-up and the other's gamma. Cost over the base: one more evaluation of its loss, without the crafting.
+    (here ``warmup=9``) around TRADES; the defaults are the one's warm-up and the other's gamma.
+
+    Cost over the base: one more evaluation of its loss, without the crafting.
 
     Args:
         base: the training method underneath.

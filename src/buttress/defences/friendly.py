@@ -24,8 +24,9 @@ class Friendly(Defence):
 
     The attack stops ``tau`` steps after an input is misclassified, and ``tau`` grows during training, as the authors
     let it: by one at 50 and at 90 of 120 epochs. Released with 10 steps of 0.007 at eps 0.031 at most (our default step
-    at that eps is 0.00775), each with normal noise of 0.001 added, which is left out here. Cost: that of the attack plus
-    1 gradient of the weights per step.
+    at that eps is 0.00775), each with normal noise of 0.001 added, which is left out here.
+
+    Cost: that of the attack plus 1 gradient of the weights per step.
 
     Args:
         threat: what the model is trained against.

@@ -58,8 +58,9 @@ class GradAlign(CraftingDefence):
     Args:
         threat: what the model is trained against; linf only.
         lam: weight of the misalignment; unless given the authors' rule for CIFAR-10, 0.02 * 10 ** (255 eps / 8) with
-            eps in widths of the box, up to 16/255, where it is 2. Beyond, nothing was published and the rule
-            explodes: 0.2, its value at 8/255, is taken, since 2 is too large already at eps 0.2 on 8x8 digits.
+            eps in widths of the box, up to 16/255, where it is 2 (theirs for SVHN is 1.657 at 1/255, 2.5 at 8/255 and
+            3.162 at 12/255). Beyond, nothing was published and the rule explodes: 0.2, its value at 8/255, is taken,
+            since 2 is too large already at eps 0.2 on 8x8 digits.
         move_statistics: whether the passes of both gradients move BatchNorm's running statistics, as they do in the
             authors' code.
     """
