@@ -157,7 +157,7 @@ def commit() -> str:
     git = ["git", "-C", str(here.parent)]
     try:
         # An installed copy may lie inside another project's repository, which does not track it.
-        subprocess.run([*git, "ls-files", "--error-unmatch", "settings.py"], check=True, capture_output=True)
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], check=True, capture_output=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True).stdout.decode().strip()
         # Of the package alone: the results of the claim before this one change other tracked files.
         changed = subprocess.run([*git, "status", "--porcelain", ".."], check=True, capture_output=True).stdout
