@@ -31,12 +31,14 @@ class CFA(CraftingDefence):
     that class are attacked with (lambda_eps + t_k) eps; under TRADES their divergence weighs beta_k = (lambda_beta +
     t_k) beta and an input's loss is (cross-entropy + beta_k divergence) / (1 + beta_k). That division is made from the
     first epoch on, as released, so that the size of the loss does not jump at ``start``. For "at" the model crafts in
-    train mode, for "trades" in eval mode, as released. A class's steps shrink and grow with its
-    budget, where the authors keep their length. A class that an epoch did not show keeps the figures it had; on
-    several devices the counts are those of the first, and within `AWP` those of the moved weights.
+    train mode, for "trades" in eval mode, as released. A class's steps shrink and grow with its budget, where the
+    authors keep their length (2/255 at 8/255, which is our default at the uncalibrated eps). A class that an epoch did
+    not show keeps the figures it had; on several devices the counts are those of the first, and within `AWP` those of
+    the moved weights.
 
     The paper's third part, FAWA, is an average of weights that takes in an epoch only while the worst class's robust
-    validation accuracy is high enough: an averaging policy of the trainer, which goes with this or any other method.
+    validation accuracy is high enough (0.2 in the paper, at a decay of 0.85; 0.24 and 0.88 in the authors' script): an
+    averaging policy of the trainer, which goes with this or any other method.
 
     Cost: that of the attack plus 1 gradient of the weights per step with "at", 2 with "trades".
 
