@@ -31,8 +31,8 @@ class Square(Attack):
     for the image, the window is a rectangle of the same share.
 
     Unlike the authors' code and AutoAttack's: windows are drawn for each image, and may touch the last row and column,
-    which theirs never do since they draw a place below ``height - side``. On 8x8 images that is worth some points, on
-    larger ones little.
+    which theirs never do since they draw a place below ``height - side``. That is worth 9 points on 8x8 digits (500
+    queries, linf 0.12, an adversarially trained CNN); the larger the image, the less of it lies there.
 
     Cost per input and restart: ``queries`` + 1 forwards at most, no backwards.
 
