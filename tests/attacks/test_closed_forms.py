@@ -59,7 +59,20 @@ def test_l2_optimum_without_a_box(nets, name, targeted):
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-@pytest.mark.parametrize("name", GRADIENT)
+def test_apgd_spends_the_l1_ball_on_the_two_largest_weights(nets, targeted):
+    """As released: two coordinates over 1.5, rounded up, are two again, which move alike from wherever they were."""
+    x, y = data()
+    threat = Threat(norm="l1", eps=0.5, box=None)
+    result = make("apgd", threat)(binary(nets, 1), x, y, target=1 - y if targeted else None)
+    moved = (x - result.x_adv) * hurting(y)
+    largest = WEIGHT.abs().topk(2).indices
+    torch.testing.assert_close(moved[:, largest].abs().sum(1), torch.full((9,), 0.5).double(), rtol=0, atol=1e-9)
+    assert (moved[:, largest] * WEIGHT[largest] <= 0).all()
+    assert int((moved != 0).sum()) == int((moved[:, largest] != 0).sum())
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("name", [name for name in GRADIENT if name != "apgd"])
 def test_l1_optimum_without_a_box_is_all_on_the_largest_weight(nets, name, targeted):
     x, y = data()
     result = make(name, Threat(norm="l1", eps=0.5, box=None))(binary(nets, 1), x, y, target=1 - y if targeted else None)
