@@ -37,10 +37,10 @@ class APGD(Attack):
     """Auto-PGD (Croce and Hein, ICML 2020, algorithm 1), in linf, l2 and l1 as published with AutoAttack.
 
     In l1 it is the form of Croce and Hein (ICML 2021): steps along the signs of the largest gradient entries, as many
-    as the sparsity of the best point so far suggests, and exact projections onto the ball within the box. That number is
-    the best point's over 1.5, rounded up as released: two coordinates stay two, so that a weakness in a single one may
-    be missed. Returned for each input: the last iterate that fooled the model, in the first restart that had one, as
-    the search's precision saw it; where none did, the point of the highest loss.
+    as the sparsity of the best point so far suggests, and exact projections onto the ball within the box. They are the
+    best point's over 1.5, rounded up as released: two coordinates stay two, so that a weakness in a single one may be
+    missed. Returned for each input: the last iterate that fooled the model, in the first restart that had one, as the
+    search's precision saw it; where none did, the point of the highest loss.
 
     Cost per input and restart: ``steps`` + 1 forwards and ``steps`` backwards, with ``large_start`` two forwards more.
     Where there are several restarts or targets, an input with an adversarial example takes no part in those that
