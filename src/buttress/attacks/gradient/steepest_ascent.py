@@ -61,5 +61,5 @@ def steepest_ascent(
             break
         _, grad = oracle.loss_and_grad(x_adv, loss)
         moved = threat.ascend(x_adv, grad, step_size)
-        x_adv = project(threat.clip(moved) if box_first else moved)
+        x_adv = project(threat.clip(moved, x) if box_first else moved)
     return x_adv
