@@ -15,7 +15,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.budget_sweep import Cost, Sweep, cost, distances, runs, sweep
 from buttress.audits.base.budget_sweep import at_budget as at_budget
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding
+from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
@@ -119,6 +120,7 @@ class Robustness(Audit):
             "seed": subject.seed,
             "precision": subject.precision,
             "interval": INTERVAL,
+            "chance": subject.chance,
             "main_eps": self.main_eps,
             **{name: value for name, value in self.attacks[0].threat.facts().items() if name not in ("norm", "eps")},
             "reuse": self.reuse,
@@ -133,7 +135,7 @@ class Robustness(Audit):
         data |= self._smallest_distances(sweeps, correct, subject.seed)
         title = f"Robustness ({self.attacks[0].threat.norm})"
         verdict = self._verdict(clean, main, len(correct), subject.task) + self._distance_sentence(data)
-        return Finding("robustness", title, verdict, _severity(clean, main), data)
+        return Finding("robustness", title, verdict, rate(clean, main, subject.chance), data)
 
     def _row(self, attack: Attack, result: Sweep, correct: Tensor, seed: int) -> dict[str, Any]:
         count, total = len(correct), result.total
@@ -205,10 +207,3 @@ def _unlimited(attack: Attack) -> bool:
 
 def _name_and_label(attack: Perturbation) -> dict[str, Any]:
     return {"name": registered_attacks.name_of(attack), "label": attack.label()}
-
-
-def _severity(clean: dict[str, float], main: dict[str, float]) -> Severity:
-    """Bad when an attack nearly always is successful, a warning when it is for over half of the correct inputs."""
-    if main["accuracy"] < 0.1 * clean["accuracy"] or clean["accuracy"] == 0:
-        return "bad"
-    return "warning" if main["accuracy"] < 0.5 * clean["accuracy"] else "good"

@@ -17,6 +17,7 @@ from buttress.attacks.corruptions.photometric import Brightness, Contrast, Inver
 from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.rating import kept, rate
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject, same_inputs
 from buttress.errors import UserError
@@ -111,6 +112,7 @@ class Unseen(Audit):
             "interval": f"{INTERVAL}; of means by bootstrap over inputs, 95 %",
             "severities": sorted(set(self.severities)),
             **({} if subject.task.classes else {"right": subject.task.right}),
+            "chance": subject.chance,
             "clean": accuracy(correct),
             "rows": rows,
             "mean_corruption": _mean([share for _, share in changed["corruption"]], subject.seed),
@@ -195,13 +197,13 @@ def _budget(row: dict[str, Any]) -> str:
 
 
 def _severity(data: dict[str, Any]) -> Severity:
-    """Bad when corruptions on average halve the clean accuracy, a warning when one of them does.
+    """Bad at chance and when corruptions on average halve what the accuracy is above it; a warning when one does.
 
-    A warning, too, when robust accuracy under unseen attacks is below a tenth of it.
+    A warning, too, when unseen attacks leave less than a tenth of it.
     """
-    clean, mean, unseen = data["clean"]["accuracy"], data["mean_corruption"], data["unseen"]
-    if clean == 0 or (mean is not None and mean["accuracy"] < 0.5 * clean):
+    clean, guess, mean, unseen = (data[key] for key in ("clean", "chance", "mean_corruption", "unseen"))
+    if rate(clean, clean, guess) == "bad" or (mean is not None and kept(clean, mean, guess) < 0.5):
         return "bad"
-    lowest = min((row["accuracy"] for row in data["rows"] if row["kind"] == "corruption"), default=clean)
-    vulnerable = unseen is not None and unseen["accuracy"] < 0.1 * clean
-    return "warning" if lowest < 0.5 * clean or vulnerable else "good"
+    halved = any(kept(clean, row, guess) < 0.5 for row in data["rows"] if row["kind"] == "corruption")
+    vulnerable = unseen is not None and kept(clean, unseen, guess) < 0.1
+    return "warning" if halved or vulnerable else "good"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, most_serious
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, draw
 from buttress.report.kinds.table import nested
@@ -34,10 +34,7 @@ def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]
 
 def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
     """The most serious severity found in the last network, which is where a comparison arrives; "info" for none."""
-    order = get_args(Severity)
-    severities = [order.index(f.severity) for findings in list(networks.values())[-1:] for f in findings]
-    severity: Severity = order[max(severities)] if severities else "info"
-    return severity
+    return most_serious(*(f.severity for findings in list(networks.values())[-1:] for f in findings))
 
 
 def without_duplicates(keys: Sequence[Key]) -> list[Key]:

@@ -89,7 +89,7 @@ def test_an_honest_network(case, cascade):
     assert 0.1 < found["worst"]["accuracy"] < found["clean"]["accuracy"]
     assert found["clean"]["accuracy"] == share(right)
     assert found["worst"]["accuracy"] == found["reference"]["accuracy"] == share(stands)
-    assert finding.severity == "good"
+    assert finding.severity == "bad"  # fewer are robust than under one answer for all, whatever the attack
     assert (found["missed"]["won"], found["not_run"], found["ablations"]) == (0, [], [])
     labels = ["PGD-20", "PGD-10 x 2", "PGD-10 x 2 (margin)", "APGD-10 (margin, 1 targets)"]
     labels += ["PGD-10 (margin), mean over 2 jitters", "Corners-3", "Square-20", "HopSkipJump-30"]

@@ -17,7 +17,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.adaptive.attack_list import Effort, attacks_on
 from buttress.audits.adaptive.measurements import AttackRun, ablation_rows, accuracy_curve, run_all
 from buttress.audits.base.budget_sweep import Cost
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.audits.masking.checks.check import CheckContext
@@ -188,6 +189,7 @@ class Adaptive(Audit):
             "random": context.random,
             "cascade": self.cascade,
             "tolerated": self.tolerated,
+            "chance": subset.chance,
             "clean": accuracy(correct),
             "reference": accuracy(usual) if not runs[0].reason else None,
             "worst": accuracy(robust),
@@ -223,11 +225,13 @@ def _sentence(data: dict[str, Any]) -> str:
 
 
 def _severity(data: dict[str, Any]) -> Severity:
-    """Bad where the reference is shown to miss more than is tolerated, a warning where it does so by chance perhaps.
+    """The rating of the worst case, and whether its figure can be had more cheaply.
 
-    A warning, too, where the curve does not come down to 0 at the width of the box, or the reference did not run.
+    Bad where the reference did not run or is shown to miss more than is tolerated, a warning where it does so by chance
+    perhaps, and where the curve does not come down to 0 at the width of the box.
     """
     if data["reference"] is None or data["missed"]["stronger"]:
         return "bad"
     wide = data["curve"] and data["norm"] == "linf" and data["curve"][-1]["accuracy"] > 0
-    return "warning" if wide or data["missed"]["surplus"] > data["tolerated"] else "good"
+    trust: Severity = "warning" if wide or data["missed"]["surplus"] > data["tolerated"] else "good"
+    return most_serious(trust, rate(data["clean"], data["worst"], data["chance"]))

@@ -37,6 +37,13 @@ class Finding:
     next: Attack | None = field(default=None, compare=False, repr=False)
 
 
+def most_serious(*severities: Severity) -> Severity:
+    """The most serious of them; "info" for none."""
+    order = get_args(Severity)
+    worst: Severity = order[max(map(order.index, severities))] if severities else "info"
+    return worst
+
+
 def to_json(networks: Mapping[str, Iterable[Finding]], facts: Mapping[str, Any]) -> str:
     """Findings by network, and facts about the run, as the text of ``findings.json``."""
     plain = {name: [_plain(finding) for finding in findings] for name, findings in networks.items()}

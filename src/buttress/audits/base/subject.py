@@ -26,6 +26,8 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
+from buttress.audits.base.rating import chance, chance_sentence
+from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
@@ -96,6 +98,11 @@ class Subject:
             self.task.check(output, self.y)
             self._logits = output
         return self._logits
+
+    @property
+    def chance(self) -> float | None:
+        """The accuracy of a guess on these inputs; see `rating.chance`."""
+        return chance(self.task, self.y, self.logits.shape[1])
 
     def subset(self, count: int) -> Subject:
         """The same network on at most ``count`` of the inputs, spread evenly; with the same store."""
@@ -277,4 +284,14 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    return ask_what_can_run(audits, shared_subject)
+    return [_beside_chance(finding, shared_subject) for finding in ask_what_can_run(audits, shared_subject)]
+
+
+def _beside_chance(finding: Finding, subject: Subject) -> Finding:
+    """The finding; of a network at chance it says so and is never "good", whatever its figures are."""
+    clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
+    sentence = chance_sentence(clean, subject.chance)
+    if not sentence:
+        return finding
+    severity = "warning" if finding.severity == "good" else finding.severity
+    return replace(finding, verdict=f"{finding.verdict} {sentence}", severity=severity)

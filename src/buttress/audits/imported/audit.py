@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Audit, Subject, same_inputs
 from buttress.audits.imported.tensor_file import Examples, read
@@ -62,6 +63,7 @@ class Imported(Audit):
             "norm": self.threat.norm,
             "eps": self.threat.eps,
             "interval": INTERVAL,
+            "chance": subject.chance,
             "clean": clean,
             "robust": robust,
             "accepted": count,
@@ -76,7 +78,7 @@ class Imported(Audit):
             f"{self.threat.text()}, "
             f"{clean['accuracy']:.1%} unperturbed{_rejection_text(rejected)}."
         )
-        return Finding("imported", "Imported examples", verdict, self._severity(rejected, clean, robust), data)
+        return Finding("imported", "Imported examples", verdict, _severity(data), data)
 
     def _rejected(self, x_adv: Tensor, x: Tensor, eight_bit: bool) -> dict[str, Any]:
         """How many examples are outside the threat, why, by how much at most, and how many only by rounding."""
@@ -101,10 +103,12 @@ class Imported(Audit):
             "within_rounding": int(rounding.sum()) if eight_bit else 0,
         }
 
-    def _severity(self, rejected: dict[str, Any], clean: dict[str, float], robust: dict[str, float]) -> Severity:
-        if rejected["count"]:
-            return "warning"
-        return "bad" if robust["accuracy"] < 0.1 * clean["accuracy"] else "info"
+
+def _severity(data: dict[str, Any]) -> Severity:
+    """Never "good": others' examples are no search for the worst."""
+    if data["rejected"]["count"]:
+        return "warning"
+    return "bad" if rate(data["clean"], data["robust"], data["chance"]) == "bad" else "info"
 
 
 def _rejection_text(rejected: dict[str, Any]) -> str:
