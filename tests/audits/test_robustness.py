@@ -172,7 +172,7 @@ def test_what_asks_nothing_is_refused(fields, told):
         Robustness(**fields)
 
 
-@pytest.mark.parametrize(("eps", "severity"), [(0.01, "good"), (0.1, "warning"), (0.5, "bad"), (2.0, "bad")])
+@pytest.mark.parametrize(("eps", "severity"), [(0.01, "good"), (0.2, "warning"), (0.5, "bad"), (2.0, "bad")])
 def test_severity_follows_the_share_that_stands(line, eps, severity):
     model, x, y, _ = line
     audit = Robustness(attacks=[FGSM(threat=Threat(eps=eps, box=None))], eps=[eps])

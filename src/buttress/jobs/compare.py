@@ -10,6 +10,7 @@ import torch
 from buttress import report
 from buttress.audits import Finding
 from buttress.audits.base.finding import read
+from buttress.audits.base.rating import chance_sentence
 from buttress.audits.base.statistics import paired
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
@@ -99,7 +100,15 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     ]
     if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
         parts.append(f"from {names[-2]} to {names[-1]}: {_robust(base, last)}")
-    return "; ".join(parts) + "."
+    text = "; ".join(parts) + "."
+    return f"{text} {sentence}" if (sentence := _at_chance(names[-1], last)) else text
+
+
+def _at_chance(name: str, finding: Finding) -> str:
+    """A sentence where the clean accuracy is that of a guess; empty else, and for findings that know no chance."""
+    clean = next((point for point in finding.data.get("worst", ()) if point["eps"] == 0), None)
+    sentence = "" if clean is None else chance_sentence(clean, finding.data.get("chance"))
+    return f"{name}: {sentence}" if sentence else ""
 
 
 def field_of(trade_offs: Mapping[str, Finding]) -> str:

@@ -84,7 +84,7 @@ def test_a_lower_robust_accuracy_is_never_rated_better_and_chance_never_good(cle
 
 @pytest.fixture(scope="module")
 def guessing(nets):
-    """A network of 10 classes that says 3 of every picture, whatever is done to it, and 100 pictures, 10 of each class."""
+    """A network of 10 classes that says 3 of every picture, whatever is done to it, and 100 pictures, 10 a class."""
     model = nets.linear(torch.zeros(10, 36), 5.0 * torch.arange(10).eq(3))
     y = torch.arange(100) % 10
     return model, Split(torch.rand(100, 1, 6, 6, generator=torch.Generator().manual_seed(0)), y, torch.arange(100))
