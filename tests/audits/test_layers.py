@@ -1,8 +1,11 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from buttress import audits, layers
+from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
@@ -89,10 +92,10 @@ def swing(**fields):
 def test_the_verdict_names_the_worst_layer_and_how_far_it_moved():
     """At x = 0.5 and 0.45 the layer is 4 and 3.8, and moves by 1.6: 40% and 42%."""
     finding = swing(perturbations=[FGSM(threat=Threat(eps=0.4))])
-    assert finding.verdict == "Most vulnerable under FGSM: b (b is displaced by 41% of its own size)."
+    assert finding.verdict.startswith("Most vulnerable under FGSM: b (b is displaced by 41.1% of its own size).")
     assert finding.severity == "info"
     far = swing(perturbations=[FGSM(threat=Threat(eps=0.8, box=None))])
-    assert far.verdict == "Most vulnerable under FGSM: b (b is displaced by 82% of its own size)."
+    assert far.verdict.startswith("Most vulnerable under FGSM: b (b is displaced by 82.1% of its own size).")
     assert far.severity == "warning"
 
 
@@ -103,19 +106,74 @@ def test_other_measures_are_not_called_a_share_of_the_size(pictures):
     assert finding.severity == "info"
 
 
-@pytest.mark.parametrize(
-    ("eps", "told"),
-    [
-        (0.01, "On most inputs no layer is moved beyond its tolerance (margin above 1)."),
-        (0.9, "1 of 1 layers are moved beyond their tolerance on half of the inputs (margin 1 or less)."),
-    ],
-)
-def test_the_verdict_tells_how_many_layers_gave_way(eps, told):
+@pytest.mark.parametrize("eps", [0.01, 0.9])
+def test_of_a_lone_layer_the_verdict_repeats_no_robust_accuracy(eps):
+    """Its margin is 1 or less just where the attack succeeds; the figures are in the data."""
     finding = swing(
         perturbations=[FGSM(threat=Threat(eps=eps, box=None))], layers=["b"], tolerance_inputs=6, bisections=6
     )
     assert finding.verdict.startswith("The only layer, b, is displaced by ")
-    assert finding.verdict.endswith(told)
+    assert finding.verdict.count(".") == 2  # of the percentage, and the end
+    margin = finding.data["margin"][0]
+    assert (margin is not None and margin <= 1) == (eps == 0.9)  # None: no displacement was found that is too far
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sideways(Perturbation):
+    """Adds 0.1 to the second value of each input."""
+
+    def perturb(self, oracle, x, y, random):
+        return x + torch.tensor([0.0, 0.1])
+
+
+class Amplifying(nn.Module):
+    """Three layers that leave the first of two values as it is, and multiply the second, by these factors."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.factors = factors
+        self.relu1, self.relu2, self.relu3 = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        for factor, relu in zip(self.factors, (self.relu1, self.relu2, self.relu3), strict=True):
+            x = relu(x * torch.tensor([1.0, factor]))
+        return torch.stack([x[:, 0] - x[:, 1], x[:, 1] - x[:, 0]], 1)
+
+
+MOST = "No layer is more vulnerable than others under Sideways: relu1, relu2 and relu3 cannot be told apart ("
+
+
+@pytest.mark.parametrize(
+    ("factors", "displaced", "told"),
+    [
+        ((9.0, 1.0, 1.0), MOST, "The perturbation grows most at relu1: its centred size is multiplied by 9 "),
+        ((1.0, 9.0, 1.0), "Sideways: relu2 and relu3 cannot", "grows most at relu2: its centred size is multiplied by"),
+        ((1.0, 1.0, 9.0), "Sideways: relu3 (relu3 is displaced", "grows most at relu3: its centred size is multiplied"),
+        ((3.0, 3.0, 1.0), "relu2 and relu3 cannot", "grows most at relu1 and relu2, which cannot be told apart: its "),
+        (
+            (1.0, 1.0, 1.0),
+            MOST,
+            "The perturbation is not shown to grow at any layer: its centred size is multip",
+        ),
+    ],
+    ids=["first", "middle", "last", "two", "none"],
+)
+def test_the_verdict_tells_where_a_network_amplifies(factors, displaced, told):
+    """The data vary in the first value alone, which no layer changes: the gain of a layer is its factor."""
+    x = torch.stack([torch.linspace(1, 2, 40), torch.zeros(40)], 1)
+    data = [(x, torch.arange(40) % 2)]
+    finding = audits.run(Amplifying(factors), data, [Layers(perturbations=[Sideways()], **PLAIN)])[0]
+    assert displaced in finding.verdict
+    assert told in finding.verdict
+    assert finding.data["growth"]["gain"] == pytest.approx(factors, rel=1e-4)
+
+
+@pytest.mark.parametrize("measure", ["relative_error_batch", "cka"])
+def test_a_figure_of_whole_batches_has_no_interval_and_no_ties(pictures, measure):
+    model, split = pictures
+    data = ask(model, split, perturbations=[FGSM(threat=THREAT)], measure=measure, **PLAIN).data
+    assert "low" not in data["ranking"]
+    assert data["ranking"]["names"] == data["mvl"]["fgsm"]
 
 
 @pytest.mark.parametrize(

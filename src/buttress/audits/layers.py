@@ -15,6 +15,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
+from buttress.audits.layer_verdict import RELATIVE, displaced, growth, verdict
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
@@ -25,13 +26,15 @@ from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.validation import whole
 
-_RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
-
 
 @audit("layers")
 @dataclass(frozen=True, kw_only=True)
 class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
+
+    The verdict names the layers that are displaced most, as algorithm 1 does, and those that a bootstrap over inputs
+    cannot tell from these; and the layers at which the perturbation grows most, relative to what feeds them, by the
+    centred measure. Displacement adds up along the layers, and growth tells networks apart that algorithm 1 does not.
 
     Args:
         perturbations: what displaces the layers; the first is the one in the verdict.
@@ -87,21 +90,14 @@ class Layers(Audit):
             batch_size=size,
         )
 
-    def most_vulnerable(self, profile: LayerProfile) -> tuple[float, list[str]]:
-        """Eta and the layers it names: the eta given, or the suggested one where there is none or it names none."""
-        if self.eta is not None and (names := profile.mvl(self.eta)):
-            return self.eta, names
-        eta = profile.suggest_eta()
-        return eta, profile.mvl(eta)
-
     def ask(self, subject: Subject) -> Finding:
         """Profile, tolerance and margin, ranked."""
         profile = self.profile(subject)
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
         searched = self._tolerance(subject)
-        eta, names = self.most_vulnerable(profile)
-        main = self.perturbations[0].label()
+        found = displaced(profile, self.eta, subject.seed)
+        grown = growth(profile if self.measure == "centred" else second, subject.seed)
         figures = profile.to_dict()
         data: dict[str, Any] = {
             **{
@@ -113,8 +109,10 @@ class Layers(Audit):
             "quantiles": {str(q): to_lists(profile.quantiles[i]) for i, q in enumerate(QUANTILES)},
             "mu": {p: profile.mu(p) for p in profile.perturbations},
             "sigma": {p: profile.sigma(p) for p in profile.perturbations},
-            "eta": eta,
-            "mvl": {p: profile.mvl(eta, p) for p in profile.perturbations},
+            "eta": found.eta,
+            "mvl": {p: profile.mvl(found.eta, p) for p in profile.perturbations},
+            "ranking": found.facts(profile.layers),
+            "growth": {"gain": to_lists(grown.values), **grown.facts(profile.layers)},
             "suggested_eta": {p: profile.suggest_eta(p) for p in profile.perturbations},
             "gain": {p: to_lists(profile.gain(p)) for p in profile.perturbations},
             "crossed_by_every_path": profile.crossed,
@@ -124,9 +122,10 @@ class Layers(Audit):
             figures = searched.to_dict()
             data |= {key: figures[key] for key in ("tolerance", "margin", "rank_correlation")}
             data["tolerance_inputs"] = figures["inputs"]
-        relative = self.measure in _RELATIVE
-        severity: Severity = "warning" if relative and _largest(profile) > 0.5 else "info"  # half of a layer's size
-        return Finding("layers", "Layers", _verdict(profile, names, main, searched, relative), severity, data)
+        far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
+        severity: Severity = "warning" if far else "info"
+        text = verdict(profile, found, grown, searched, self.perturbations[0].label())
+        return Finding("layers", "Layers", text, severity, data)
 
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:
         if not self.tolerance_inputs:
@@ -154,30 +153,6 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
-
-
-def _verdict(
-    profile: LayerProfile, names: list[str], main: str, searched: LayerTolerance | None, relative: bool
-) -> str:
-    layer = names[0] if names else profile.layers[0]
-    value = float(profile.mean[0, profile.layers.index(layer)])
-    displacement = f"is displaced by {value:.0%} of its own size" if relative else f"has {profile.measure} {value:.3g}"
-    if names:
-        text = f"Most vulnerable under {main}: {', '.join(names)} ({layer} {displacement})."
-    elif len(profile.layers) == 1:
-        text = f"The only layer, {layer}, {displacement} under {main}."
-    else:
-        text = f"No layer is more vulnerable than others under {main}: all are displaced alike."
-    if searched is not None:
-        exceeded = int((searched.median_margin <= 1).sum())
-        if exceeded:
-            text += (
-                f" {exceeded} of {len(searched.layers)} layers are moved beyond their tolerance on half of the inputs"
-            )
-        else:
-            text += " On most inputs no layer is moved beyond its tolerance"
-        text += f" (margin {'1 or less' if exceeded else 'above 1'})."
-    return text
 
 
 def _largest(profile: LayerProfile) -> float:

@@ -116,12 +116,14 @@ class Measure:
         function: (clean, perturbed, centre or None) -> (N,).
         needs_centre: whether analysis has to pass it the mean activation of a reference sample.
         least: the fewest inputs in a batch that it is defined for, a centre given.
+        by_input: whether each input has a number of its own, rather than that of its batch.
     """
 
     name: str
     function: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     needs_centre: bool = False
     least: int = 1
+    by_input: bool = True
 
     def __call__(self, clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
         """(N,) displacement of each input."""
@@ -132,10 +134,10 @@ MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("relative_error", relative_error),
-        Measure("relative_error_batch", relative_error_batch),
+        Measure("relative_error_batch", relative_error_batch, by_input=False),
         Measure("centred", centred, needs_centre=True),
         Measure("cosine", cosine),
-        Measure("cka", cka, least=2),
+        Measure("cka", cka, least=2, by_input=False),
     )
 }
 

@@ -1,0 +1,142 @@
+"""What a layer profile shows of this network: which layers are displaced most, and where the perturbation grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from buttress.audits.base.ranking import Ranking, ranking
+from buttress.layers.measures import ratio, resolve
+from buttress.layers.profile import LayerProfile
+from buttress.layers.tolerance import LayerTolerance
+
+RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
+
+
+@dataclass(frozen=True)
+class Displaced:
+    """The layers that are displaced most under the first perturbation of a profile.
+
+    Attributes:
+        eta: the cut-off of algorithm 1, in standard deviations.
+        names: what algorithm 1 names at it, and then the layers that cannot be told from the last of these.
+        tied: the layers that may be the most displaced one, that one first.
+        ranking: of the mean displacements; None for a measure that has one number for a batch, which is no sample of
+            inputs: nothing is tied then.
+    """
+
+    eta: float
+    names: list[str]
+    tied: list[str]
+    ranking: Ranking | None
+
+    def facts(self, layers: Sequence[str]) -> dict[str, Any]:
+        """As plain data."""
+        intervals = {} if self.ranking is None else self.ranking.facts(layers)
+        return {**intervals, "names": self.names, "first": self.tied}
+
+
+def displaced(profile: LayerProfile, eta: float | None, seed: int) -> Displaced:
+    """Name the layers that are displaced most: by algorithm 1, and all that the inputs cannot tell from these.
+
+    Args:
+        profile: of which the first perturbation counts.
+        eta: the cut-off; at the widest gap unless given, or where it names no layer.
+        seed: of the bootstrap over inputs.
+    """
+    names = profile.mvl(eta) if eta is not None else []
+    if eta is None or not names:
+        eta = profile.suggest_eta()
+        names = profile.mvl(eta)
+    ranked = ranking(profile.values[0], seed) if resolve(profile.measure).by_input else None
+    if ranked is None:
+        return Displaced(eta, names, names[:1], None)
+    tied = [profile.layers[k] for k in ranked.tied()]
+    if names:
+        lowest = profile.layers.index(names[-1])
+        names = [*names, *(n for k in ranked.tied(lowest) if (n := profile.layers[k]) not in names)]
+    return Displaced(eta, names, tied, ranked)
+
+
+def growth(profile: LayerProfile, seed: int) -> Ranking:
+    """Rank the layers by their gain under the first perturbation; see `LayerProfile.gain`.
+
+    How far a layer is displaced hangs on all layers before it; its gain is what it does itself.
+    """
+    before, values = profile.predecessors, torch.cat([profile.values[0], profile.input_change[:1]])
+    return ranking(values, seed, lambda means: ratio(means[:, :-1], means[:, before]))  # -1 is the input, the last row
+
+
+def verdict(
+    profile: LayerProfile, found: Displaced, grown: Ranking, searched: LayerTolerance | None, attack: str
+) -> str:
+    """The sentences; each is made only where it says something of this network.
+
+    Args:
+        profile: by the audit's own measure.
+        found: its most displaced layers.
+        grown: the gains by the centred measure.
+        searched: tolerance and margin, if they were searched.
+        attack: what displaced the layers, by its label.
+    """
+    parts = [_displaced_text(profile, found, attack), _growth_text(profile.layers, grown), _margin_text(searched)]
+    return " ".join(part for part in parts if part)
+
+
+def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str:
+    relative, means = profile.measure in RELATIVE, profile.mean[0].tolist()
+    sizes = [f"{mean:.1%}" if relative else f"{mean:.3g}" for mean in means]
+    size = dict(zip(profile.layers, sizes, strict=True))
+    first = (found.tied or profile.layers)[0]
+    alone = f"is displaced by {size[first]} of its own size" if relative else f"has {profile.measure} {size[first]}"
+    if len(profile.layers) == 1:
+        return f"The only layer, {first}, {alone} under {attack}."
+    unit = "of their own size" if relative else profile.measure
+    alike = f"{_joined(found.tied)} cannot be told apart ({_joined([size[name] for name in found.tied])} {unit})"
+    if not found.names or len(found.tied) == len(profile.layers):
+        reason = alike if len(found.tied) > 1 else "all are displaced alike"
+        return f"No layer is more vulnerable than others under {attack}: {reason}."
+    named = f"Most vulnerable under {attack}: "
+    if len(found.tied) == 1:
+        return f"{named}{', '.join(found.names)} ({first} {alone})."
+    return f"{named}{alike}." if len(found.names) == len(found.tied) else f"{named}{', '.join(found.names)}; {alike}."
+
+
+def _growth_text(layers: Sequence[str], grown: Ranking) -> str:
+    """Where the perturbation grows; of a single layer there is nothing to set it against."""
+    if len(layers) < 2 or not grown.order:
+        return ""
+    top, tied = grown.order[0], grown.tied()
+    low, high, factor = (float(values[top]) for values in (grown.low, grown.high, grown.values))
+    between = f"{factor:.3g} ({low:.3g} to {high:.3g})"
+    if not low > 1:
+        return (
+            f"The perturbation is not shown to grow at any layer: its centred size is multiplied by {between} at most."
+        )
+    if len(tied) == 1:
+        return f"The perturbation grows most at {layers[top]}: its centred size is multiplied by {between} there."
+    names, factors = _joined([layers[k] for k in tied]), _joined([f"{float(grown.values[k]):.3g}" for k in tied])
+    return f"The perturbation grows most at {names}, which cannot be told apart: its centred size is multiplied by {factors}."
+
+
+def _margin_text(searched: LayerTolerance | None) -> str:
+    """Which layers are moved beyond their tolerance, where that is true of some.
+
+    Of all layers or of none it only repeats whether the attack succeeds on half of the inputs.
+    """
+    if searched is None:
+        return ""
+    margins = zip(searched.layers, searched.median_margin.tolist(), strict=True)
+    beyond = [name for name, margin in margins if margin <= 1]
+    if not 0 < len(beyond) < len(searched.layers):
+        return ""
+    some = f"{_joined(beyond)} {'is' if len(beyond) == 1 else 'are'}"
+    return f"On half of the inputs {some} moved further than is tolerated (margin 1 or less), other layers are not."
+
+
+def _joined(names: Sequence[str]) -> str:
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last

@@ -1,0 +1,74 @@
+"""Rankings: equal figures are told to be equal at the promised rate, different ones apart, against exact answers."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from buttress.audits.base.ranking import ranking, tied_shares
+
+
+def drawn(means, count=200, seed=0, spread=1.0):
+    """(R, count) independent normal values with these means."""
+    random = torch.Generator().manual_seed(seed)
+    return torch.tensor(means)[:, None] + spread * torch.randn(len(means), count, generator=random, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 6])
+def test_of_equal_figures_the_error_rate_holds_for_all_together(rows):
+    """95 % of rankings of equal figures call all tied; 60 of them, so at least 50 (the binomial's 0.1 % quantile)."""
+    assert sum(len(ranking(drawn([0.3] * rows, seed=seed), seed).tied()) == rows for seed in range(60)) >= 50
+
+
+def test_what_differs_by_many_standard_errors_is_told_apart():
+    found = ranking(drawn([0.0, 2.0, 1.9, -3.0], spread=0.1), 0)
+    assert found.order == [1, 2, 0, 3]
+    assert found.tied() == [1]
+    assert found.tied(2) == [1, 2]  # not below the second
+    assert found.facts("abcd")["first"] == ["b"]
+
+
+def test_a_small_difference_counts_where_every_input_has_it():
+    """The pairs decide, not the spread over inputs: 0.01 below in each of 50 inputs that differ by 1."""
+    one = drawn([0.0], 50)[0]
+    assert ranking(torch.stack([one, one - 0.01 - 1e-4 * torch.rand(50)]), 0).tied() == [0]
+    assert ranking(torch.stack([one, one - 1e-9]), 0).tied() == [0, 1]  # float32 rounds more
+
+
+def test_intervals_are_those_of_the_normal_theory():
+    found = ranking(drawn([0.0, 5.0], 400), 0)
+    width = 2 * 1.96 / math.sqrt(400)
+    assert ((found.high - found.low) / width).tolist() == pytest.approx([1, 1], abs=0.15)
+
+
+def test_undefined_inputs_are_left_out_and_undefined_rows_have_no_place():
+    values = torch.tensor([[1.0, math.nan, 3.0], [math.nan] * 3, [0.0, 0.0, 0.0]]).repeat(1, 20)
+    found = ranking(values, 0)
+    assert found.values.tolist() == pytest.approx([2, math.nan, 0], nan_ok=True)
+    assert (found.order, found.tied()) == ([0, 2], [0])
+    assert ranking(values[1:2], 0).tied() == []
+
+
+def test_figures_that_follow_from_means_are_ranked_by_themselves():
+    """Ratios to the third row: 4 and 1 of 2."""
+    values = drawn([4.0, 1.0, 2.0], spread=0.01)
+    found = ranking(values, 0, lambda means: means[:, :2] / means[:, 2:])
+    assert found.values.tolist() == pytest.approx([2, 0.5], abs=0.01)
+    assert found.tied() == [0]
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=5), st.integers(0, 5))
+def test_the_highest_is_tied_with_itself_and_the_order_does_not_hang_on_the_rows(means, seed):
+    values = drawn([mean / 10 for mean in means], 30)
+    found, turned = ranking(values, seed), ranking(values.flip(0), seed)
+    assert found.order[0] in found.tied()
+    assert sorted(len(means) - 1 - k for k in turned.tied()) == sorted(found.tied())
+
+
+def test_shares_of_different_inputs_by_fishers_test():
+    """0 of 3 and 3 of 3: p = 1/20, which three others exceed; 0 of 30 and 30 of 30 leaves no doubt."""
+    assert tied_shares([(0, 3), (3, 3)], 0) == [0, 1]
+    assert tied_shares([(0, 30), (30, 30), (1, 30)], 0) == [0, 2]
+    assert tied_shares([(5, 9)], 0) == [0]
