@@ -1,10 +1,11 @@
+import dataclasses
 import math
 
 import pytest
 
 from buttress.audits.base.finding import Finding
 from buttress.errors import UserError
-from buttress.jobs.compare import compare, field_of, headline
+from buttress.jobs.compare import changes, compare, field_of, headline
 from buttress.jobs.trade_off import trade_off
 
 
@@ -26,24 +27,65 @@ def test_accuracies_and_the_paired_test():
     p = exact(6, 1)
     assert headline({"a": [before], "b": [after]}) == (
         "From a to b: clean accuracy 90.0% to 80.0%; robust accuracy 20.0% to 70.0% under linf eps 8/255 "
-        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g}, paired bootstrap +10.0 to +90.0 points)."
+        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g}, paired bootstrap +10.0 to +90.0 points): no "
+        "demonstrable gain."
     )
     assert p == 0.125
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ending", "change"),
+    [
+        ("0" * 8, "1" * 8, "points).", "gain"),
+        ("1" * 8, "0" * 8, "points): a loss.", "loss"),
+        ("0" * 5 + "111", "1" * 8, "points): no demonstrable gain.", "none"),
+        ("01" * 4, "10" * 4, "points): no demonstrable gain.", "none"),
+        ("01" * 4, "01" * 4, "the same inputs: no demonstrable gain.", "none"),
+    ],
+)
+def test_a_gain_is_one_that_the_exact_test_shows(before, after, ending, change):
+    """8 of 8 gained: p = 1/128; 5 of 5: 1/16."""
+    networks = {"a": [finding("1" * 8, before)], "b": [finding("1" * 8, after)]}
+    assert headline(networks).endswith(ending)
+    (row,) = changes(networks)
+    assert (row["from"], row["to"], row["change"]) == ("a", "b", change)
+    assert row["p"] == pytest.approx(exact(row["gained"], row["lost"]))
+
+
+def test_a_network_at_chance_is_no_goal():
+    last = finding("1" * 2 + "0" * 18, "1" * 2 + "0" * 18)
+    points = [{"eps": 0.0, "accuracy": 0.1, "low": 0.01, "high": 0.3}]
+    guessing = dataclasses.replace(last, data={**last.data, "chance": 0.1, "worst": points})
+    assert headline({"a": [finding("1" * 20, "0" * 20)], "b": [guessing]}).endswith(
+        "b: The network is at chance: its accuracy, 10.0% (1.0% to 30.0%), cannot be told from the 10.0% that one "
+        "answer for all inputs gets."
+    )
 
 
 def test_of_three_the_last_is_set_against_both():
     text = headline({"a": [finding("11", "00")], "b": [finding("11", "01")], "c": [finding("10", "01")]})
     assert text.startswith("From a to c: clean accuracy 100.0% to 50.0%; robust accuracy 0.0% to 50.0% ")
-    assert text.endswith("; from b to c: robust accuracy 50.0% to 50.0% under linf eps 8/255, the same inputs.")
+    assert text.endswith(
+        "; from b to c: robust accuracy 50.0% to 50.0% under linf eps 8/255, the same inputs: no demonstrable gain."
+    )
 
 
 def test_of_many_the_best_and_the_front_are_told():
     networks = {"a": [finding("1111", "0001")], "b": [finding("1110", "0110")], "c": [finding("1110", "0010")]}
     cost = {"a": {"passes": 2.0}, "b": {"passes": 2.0}, "c": {"passes": 3.0}}
     assert field_of(trade_off(networks, cost)) == (
-        "Of 3 networks b is the most robust (50.0% under linf eps 8/255, 75.0% clean) and a the most accurate (100.0% "
-        "clean, 25.0% robust). No other is better in everything, training passes included, than a, b."
+        "Of 3 networks b is the most robust (50.0% under linf eps 8/255, 75.0% clean; a and c cannot be told from it) "
+        "and a the most accurate (100.0% clean, 25.0% robust; b and c cannot be told from it). No other is better in "
+        "everything, training passes included, than a, b."
     )
+
+
+def test_of_many_a_clear_best_has_no_ties():
+    ones, few = "1" * 200, "1" * 20 + "0" * 180
+    networks = {"a": [finding(ones, few)], "b": [finding(ones, ones)], "c": [finding(few, few)]}
+    text = field_of(trade_off(networks, {}))
+    assert "b is the most robust (100.0% under linf eps 8/255, 100.0% clean) and a the most accurate" in text
+    assert "(100.0% clean, 10.0% robust; b cannot be told from it)" in text
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,6 @@ def test_the_lowest_of_several_norms_counts():
         gate([finding(0.9), finding(0.1)], 50)
 
 
-def test_a_network_at_chance_meets_no_gate():
-    points = [{"eps": eps, "accuracy": 0.1, "low": 0.08, "high": 0.12} for eps in (0.0, 0.1)]
-    guessing = Finding("robustness", "R", "", "bad", {"main_eps": 0.1, "worst": points, "chance": 0.1})
-    gate([guessing], 0)
-    with pytest.raises(UserError, match=r"10\.0% meets the gate of 5%, but the network is at chance"):
-        gate([guessing], 5)
-
-
 @pytest.mark.parametrize("bound", [-1, 100.5, math.nan])
 def test_what_is_no_percentage_is_refused(bound):
     with pytest.raises(UserError, match="from 0 to 100"):

@@ -1,3 +1,4 @@
+import json
 import math
 import sys
 
@@ -47,17 +48,20 @@ def test_where_nothing_stands_out_the_user_is_asked():
         _most_vulnerable(about(["a", "b"], [2.0, 2.0]), [Known()], None)
 
 
-def test_the_layers_are_chosen_on_validation_data(tmp_path, monkeypatch):
+def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
         sys.modules["buttress.jobs.harden"],
         "_most_vulnerable",
-        lambda subject, *_: asked.append(subject.ids) or ["act1"],
+        lambda subject, questions, eta: asked.extend([subject.ids, questions]) or ["act1"],
     )
     source = Source(data="moons", data_args={"samples": 60, "test": 24})
     short = Training(epochs=1)
-    harden(out=tmp_path / "job", architecture=Network(model="mlp"), source=source, training=short, attacks=[FGSM()])
+    job = {"architecture": Network(model="mlp"), "source": source, "training": short, "attacks": [FGSM()]}
+    found = harden(out=tmp_path / "job", measure="centred", **job)
     assert asked[0].tolist() == source.load(0)[0].val.ids.tolist()
+    assert [question.measure for question in asked[1] if isinstance(question, Layers)] == ["centred"]
+    assert {f.data["measure"] for findings in found.values() for f in findings if f.kind == "layers"} == {"centred"}
 
 
 class Heard(Reporter):
@@ -87,3 +91,24 @@ def test_the_whole_job_as_a_function(tmp_path):
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"original", "base", "hardened", "report"}
     assert heard.lines[-1] == f"report: {tmp_path / 'job' / 'report' / 'report.html'}"
     assert heard.lines[-2].startswith("From original to AT-LR: clean accuracy")
+    assert heard.lines[-2].endswith("the same inputs: no demonstrable gain.") or "at chance" in heard.lines[-2]
+    facts = json.loads((tmp_path / "job" / "report" / "findings.json").read_text())["facts"]
+    rows = facts["robust accuracy against the last"]
+    assert [(row["from"], row["to"], row["change"]) for row in rows][-1] == ("AT", "AT-LR", "none")
+    assert facts["severity"] != "good"
+
+
+def test_layers_that_cannot_be_told_apart_are_both_regularised():
+    """0.258 and 0.255, +-0.05 over 400 inputs, and a third that is clearly lower."""
+    noise = 0.05 * torch.randn(3, 400, generator=torch.Generator().manual_seed(0))
+    values = (torch.tensor([0.255, 0.258, 0.2])[:, None] + noise)[None]
+    profile = LayerProfile.of(
+        ["relu1", "relu2", "relu3"],
+        ["pgd"],
+        "centred",
+        values,
+        torch.ones(1, 400),
+        predecessors=[-1, 0, 1],
+        crossed=[True] * 3,
+    )
+    assert set(_most_vulnerable(profile, [Known()], None)) == {"relu1", "relu2"}

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from buttress.audits.base.ranking import Ranking, ranking
-from buttress.layers.measures import ratio, resolve
+from buttress.audits.base.ranking import Ranking, joined, ranking
+from buttress.layers.measures import MEASURES, ratio
 from buttress.layers.profile import LayerProfile
 from buttress.layers.tolerance import LayerTolerance
 
 RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
+
+_GROWN = 1 + 1e-6  # a gain beyond the rounding of float32
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Displaced:
         return {**intervals, "names": self.names, "first": self.tied}
 
 
-def displaced(profile: LayerProfile, eta: float | None, seed: int) -> Displaced:
+def displaced(profile: LayerProfile, eta: float | None, seed: int = 0) -> Displaced:
     """Name the layers that are displaced most: by algorithm 1, and all that the inputs cannot tell from these.
 
     Args:
@@ -51,9 +53,9 @@ def displaced(profile: LayerProfile, eta: float | None, seed: int) -> Displaced:
     if eta is None or not names:
         eta = profile.suggest_eta()
         names = profile.mvl(eta)
-    ranked = ranking(profile.values[0], seed) if resolve(profile.measure).by_input else None
-    if ranked is None:
+    if profile.measure in MEASURES and not MEASURES[profile.measure].by_input:
         return Displaced(eta, names, names[:1], None)
+    ranked = ranking(profile.values[0], seed)
     tied = [profile.layers[k] for k in ranked.tied()]
     if names:
         lowest = profile.layers.index(names[-1])
@@ -95,7 +97,7 @@ def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str
     if len(profile.layers) == 1:
         return f"The only layer, {first}, {alone} under {attack}."
     unit = "of their own size" if relative else profile.measure
-    alike = f"{_joined(found.tied)} cannot be told apart ({_joined([size[name] for name in found.tied])} {unit})"
+    alike = f"{joined(found.tied)} cannot be told apart ({joined([size[name] for name in found.tied])} {unit})"
     if not found.names or len(found.tied) == len(profile.layers):
         reason = alike if len(found.tied) > 1 else "all are displaced alike"
         return f"No layer is more vulnerable than others under {attack}: {reason}."
@@ -111,15 +113,13 @@ def _growth_text(layers: Sequence[str], grown: Ranking) -> str:
         return ""
     top, tied = grown.order[0], grown.tied()
     low, high, factor = (float(values[top]) for values in (grown.low, grown.high, grown.values))
-    between = f"{factor:.3g} ({low:.3g} to {high:.3g})"
-    if not low > 1:
-        return (
-            f"The perturbation is not shown to grow at any layer: its centred size is multiplied by {between} at most."
-        )
+    between, size = f"{factor:.3g} ({low:.3g} to {high:.3g})", "its centred size is multiplied by"
+    if not low > _GROWN:
+        return f"The perturbation is not shown to grow at any layer: {size} {between} at most."
     if len(tied) == 1:
-        return f"The perturbation grows most at {layers[top]}: its centred size is multiplied by {between} there."
-    names, factors = _joined([layers[k] for k in tied]), _joined([f"{float(grown.values[k]):.3g}" for k in tied])
-    return f"The perturbation grows most at {names}, which cannot be told apart: its centred size is multiplied by {factors}."
+        return f"The perturbation grows most at {layers[top]}: {size} {between} there."
+    names, factors = joined([layers[k] for k in tied]), joined([f"{float(grown.values[k]):.3g}" for k in tied])
+    return f"The perturbation grows most at {names}, which cannot be told apart: {size} {factors}."
 
 
 def _margin_text(searched: LayerTolerance | None) -> str:
@@ -133,10 +133,5 @@ def _margin_text(searched: LayerTolerance | None) -> str:
     beyond = [name for name, margin in margins if margin <= 1]
     if not 0 < len(beyond) < len(searched.layers):
         return ""
-    some = f"{_joined(beyond)} {'is' if len(beyond) == 1 else 'are'}"
+    some = f"{joined(beyond)} {'is' if len(beyond) == 1 else 'are'}"
     return f"On half of the inputs {some} moved further than is tolerated (margin 1 or less), other layers are not."
-
-
-def _joined(names: Sequence[str]) -> str:
-    *before, last = names
-    return f"{', '.join(before)} and {last}" if before else last

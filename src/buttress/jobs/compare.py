@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from buttress import report
 from buttress.audits import Finding
 from buttress.audits.base.finding import read
+from buttress.audits.base.ranking import joined
 from buttress.audits.base.rating import chance_sentence
-from buttress.audits.base.statistics import paired
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
+from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import trade_off
 from buttress.threat import budget_text
@@ -62,6 +62,7 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
         trade_offs = trade_off(networks, training)
         many = len(trade_offs) > _FEW
         text = field_of(trade_offs) if many else headline(networks)
+        facts["robust accuracy against the last"] = changes(networks)
         for label, finding in trade_offs.items():
             networks[label] = [finding, *networks[label]]
         if trade_offs and (others := [name for name in networks if name not in trade_offs]):
@@ -94,14 +95,24 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
         return "These audits hold no robustness finding to compare."
     if len({finding.data.get("score") for finding in (first, last)}) > 1:
         return "These audits are of different tasks, whose scores are not compared."
-    parts = [
-        f"From {names[0]} to {names[-1]}: clean {_score(first)} {_change(first, last, 'clean')}",
-        _robust(first, last),
-    ]
+    clean = f"From {names[0]} to {names[-1]}: clean {score_name(first)} {shares(first, last, 'clean')}"
+    parts = [clean, robust_change(first, last)[0]]
     if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
-        parts.append(f"from {names[-2]} to {names[-1]}: {_robust(base, last)}")
+        parts.append(f"from {names[-2]} to {names[-1]}: {robust_change(base, last)[0]}")
     text = "; ".join(parts) + "."
     return f"{text} {sentence}" if (sentence := _at_chance(names[-1], last)) else text
+
+
+def changes(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
+    """Each network but the last against the last, as plain data: those that were attacked in the same way."""
+    *others, last = networks
+    after = _robustness(networks[last])
+    found = []
+    for name in others:
+        before = _robustness(networks[name])
+        if before is not None and after is not None and (test := robust_change(before, after)[1]) is not None:
+            found.append({"from": name, "to": last, **test})
+    return found
 
 
 def _at_chance(name: str, finding: Finding) -> str:
@@ -115,52 +126,20 @@ def field_of(trade_offs: Mapping[str, Finding]) -> str:
     """Of many networks: the most robust, the most accurate, and those on the Pareto front."""
     rows = {name: finding.data for name, finding in trade_offs.items()}
     robust, clean = (max(rows, key=lambda name: rows[name][figure]) for figure in ("robust", "clean"))
+    tied = {
+        figure: [name for name, row in rows.items() if figure in row["tied"] and name != first]
+        for figure, first in (("robust", robust), ("clean", clean))
+    }
+    ties = {figure: f"; {joined(names)} cannot be told from it" if names else "" for figure, names in tied.items()}
     front = [name for name, row in rows.items() if row["front"]]
     budget = f"{rows[robust]['norm']} eps {budget_text(rows[robust]['eps'])}"
     return (
         f"Of {len(rows)} networks {robust} is the most robust ({rows[robust]['robust']:.1%} under {budget}, "
-        f"{rows[robust]['clean']:.1%} clean) and {clean} the most accurate ({rows[clean]['clean']:.1%} clean, "
-        f"{rows[clean]['robust']:.1%} robust). No other is better in everything, training passes included, than "
-        f"{', '.join(front)}."
+        f"{rows[robust]['clean']:.1%} clean{ties['robust']}) and {clean} the most accurate "
+        f"({rows[clean]['clean']:.1%} clean, {rows[clean]['robust']:.1%} robust{ties['clean']}). No other is better in "
+        f"everything, training passes included, than {', '.join(front)}."
     )
 
 
 def _robustness(findings: Sequence[Finding]) -> Finding | None:
     return next((finding for finding in findings if finding.kind == "robustness"), None)
-
-
-def _robust(first: Finding, last: Finding) -> str:
-    """What became of robust accuracy, with McNemar's exact test over the same inputs."""
-    before, after = (_budget(finding) for finding in (first, last))
-    if before != after:
-        return f"robust {_score(first)} is not compared, being under {before} and {after}"
-    text = f"robust {_score(first)} {_change(first, last, 'main')} under {after}"
-    if first.data["fingerprints"] != last.data["fingerprints"] or first.data["seed"] != last.data["seed"]:
-        return f"{text}, by different attacks, seeds or versions of buttress, which are not compared"
-    if first.data["same_inputs"] != last.data["same_inputs"]:
-        return f"{text}, on different inputs"
-    test = paired(_robust_inputs(first), _robust_inputs(last), seed=first.data["seed"])
-    if not test["gained"] + test["lost"]:
-        return f"{text}, the same inputs"
-    change = f"{100 * test['low']:+.1f} to {100 * test['high']:+.1f} points"
-    counts = f"{test['gained']} inputs gained, {test['lost']} lost"
-    return f"{text} ({counts}, exact McNemar p = {test['p']:.2g}, paired bootstrap {change})"
-
-
-def _score(finding: Finding) -> str:
-    """What the share of right outputs is called."""
-    return str(finding.data.get("score", "accuracy"))
-
-
-def _robust_inputs(finding: Finding) -> torch.Tensor:
-    """(N,) bool, the inputs classified correctly at the main budget."""
-    return torch.tensor([one == "1" for one in finding.data["stands"]["main"]])
-
-
-def _budget(finding: Finding) -> str:
-    return f"{finding.data['attacks'][0]['norm']} eps {budget_text(finding.data['main_eps'])}"
-
-
-def _change(first: Finding, last: Finding, which: str) -> str:
-    before, after = (f.data["stands"][which].count("1") / f.data["inputs"] for f in (first, last))
-    return f"{before:.1%} to {after:.1%}"

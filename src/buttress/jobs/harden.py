@@ -13,6 +13,8 @@ from torch import nn
 from buttress import models, report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding, Subject, subject
+from buttress.audits.base.finding import Severity, most_serious
+from buttress.audits.layer_verdict import displaced
 from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
@@ -23,7 +25,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, attacks_of, lacks_gradient, report_facts, usual_audits
-from buttress.jobs.compare import headline
+from buttress.jobs.compare import changes, headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
@@ -66,8 +68,9 @@ def harden(
     """Find a network's most vulnerable layers, train a hardened one that regularises them, and compare in one report.
 
     The steps: audit the network (trained first, by standard training, where none is given); name its most vulnerable
-    layers, on validation data; train the base defence; train it once more with those layers regularised (AT-LR); audit
-    both; compare.
+    layers, and those that cannot be told from them, on validation data and by the measure that is trained; train the
+    base defence; train it once more with those layers regularised (AT-LR); audit both; compare, and say whether the
+    regularisation demonstrably gained robust accuracy.
 
     Args:
         network: a run's folder with the network to harden; without it one is trained by standard training.
@@ -123,7 +126,11 @@ def harden(
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
     training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
-    questions = usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
+    questions = [
+        # By another measure the largest displacement would not be what training makes smaller.
+        replace(question, measure=measure) if isinstance(question, Layers) else question
+        for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
+    ]
     check_task([chosen, *questions], task)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
@@ -199,8 +206,14 @@ def harden(
             "inputs": inputs,
         },
     )
+    against_last = facts["robust accuracy against the last"] = changes(findings)
     text = headline(findings)
-    path = report.write(out / REPORT, findings, facts, title=f"Hardening on {dataset.name}", headline=text)
+    # Without a gain over the base, good figures are the base's merit.
+    judged: dict[str, Severity] = {"gain": "good", "none": "info", "loss": "warning"}
+    last = list(findings.values())[-1]
+    severity = most_serious(judged[against_last[-1]["change"]], *(finding.severity for finding in last))
+    title = f"Hardening on {dataset.name}"
+    path = report.write(out / REPORT, findings, facts, title=title, headline=text, severity=severity)
     reporter.line(text)
     reporter.line(f"report: {path}")
     gate(list(findings.values())[-1], fail_under)
@@ -217,11 +230,14 @@ def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, s
 
 
 def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
-    """The layers that algorithm 1 names under the audit's first perturbation, at ``eta`` where that names any."""
+    """The layers that algorithm 1 names under the audit's first perturbation, and those that are tied with them.
+
+    ``eta`` is the cut-off where it names any layer.
+    """
     question = next(question for question in questions if isinstance(question, Layers))
-    question = replace(question, perturbations=question.perturbations[:1], eta=eta)
+    question = replace(question, perturbations=question.perturbations[:1])
     profile = question.profile(about)
-    _, named = question.most_vulnerable(profile)
+    named = displaced(profile, eta).names
     if named or len(profile.layers) == 1:
         return named or profile.layers
     raise UserError(

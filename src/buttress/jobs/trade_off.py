@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from buttress.audits import Finding
+from buttress.audits.base.ranking import ranking
 from buttress.threat import budget_text
 
 Row = dict[str, Any]
@@ -17,7 +20,8 @@ def trade_off(
 ) -> dict[str, Finding]:
     """A finding for each network that was attacked as the first was, if there are two or more.
 
-    That is within the same budget, by the same attacks, on the same inputs. Where an attack that masking proposed found
+    That is within the same budget, by the same attacks, on the same inputs. ``tied`` are the figures, "robust" or
+    "clean", by which the network may be the first of all: a bootstrap over inputs does not show it to be lower. Where an attack that masking proposed found
     less, that is the figure.
 
     Args:
@@ -40,6 +44,11 @@ def trade_off(
             )
     if len(rows) < 2:
         return {}
+    for figure in ("robust", "clean"):
+        bits = [row["stands"][figure] for row in rows.values()]
+        tied = ranking(torch.tensor([[one == "1" for one in row] for row in bits]), first[-1] or 0).tied()
+        for k, row in enumerate(rows.values()):
+            row["tied"] += [figure] * (k in tied)
     better = {name: [other for other in rows if dominates(rows[other], row)] for name, row in rows.items()}
     return {name: _finding(row, better[name]) for name, row in rows.items()}
 
@@ -66,6 +75,7 @@ def _row(data: Mapping[str, Any], training: Mapping[str, Any]) -> Row | None:
     attacks = [attack["label"] for attack in data["attacks"]]
     row: Row = {"clean": shares["clean"], "robust": shares["main"], "low": point.get("low"), "high": point.get("high")}
     row |= {"eps": eps, "norm": data["attacks"][0]["norm"], "attacks": attacks, "inputs": data["inputs"]}
+    row |= {"tied": [], "stands": {"clean": stands["clean"], "robust": stands["main"]}}
     return row | {key: training.get(key) for key in ("passes", "relative", "seconds")}
 
 
@@ -80,5 +90,9 @@ def _finding(row: Row, beaten_by: Sequence[str]) -> Finding:
     verdict = f"{text}; " + (
         f"{beaten_by[0]} is as good or better in everything." if beaten_by else "no other is better in everything."
     )
-    data = {**row, "front": not beaten_by, "beaten_by": list(beaten_by)}
+    data = {
+        **{key: value for key, value in row.items() if key != "stands"},
+        "front": not beaten_by,
+        "beaten_by": list(beaten_by),
+    }
     return Finding("trade-off", "Accuracy against training cost", verdict, "info", data)

@@ -14,6 +14,7 @@ from buttress.audits.base.statistics import resamples
 
 LEVEL = 0.05  # of all comparisons of a ranking together
 METHOD = "bootstrap over inputs, 95 %; all pairs together (studentised range)"
+_MANY = 6  # names in a sentence
 _ROUNDING = 1e-6  # relative; smaller differences are those of float32
 
 # From (B, R) means to (B, Q) figures that are ranked.
@@ -95,6 +96,14 @@ def ranking(values: Tensor, seed: int, figures: Figures | None = None) -> Rankin
     draws = torch.cat(drawn)
     low, high = draws.nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0)
     return Ranking(of(torch.ones(1, count, dtype=torch.float64))[0], low, high, draws)
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names, one at least, in a sentence: "a, b and c"; of many the first few."""
+    if len(names) > _MANY:
+        return f"{', '.join(names[:_MANY])} and {len(names) - _MANY} more"
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def tied_shares(shares: Sequence[tuple[int, int]], row: int) -> list[int]:
