@@ -1,9 +1,10 @@
 import dataclasses
+import json
 import math
 
 import pytest
 
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, to_json
 from buttress.errors import UserError
 from buttress.jobs.compare import changes, compare, field_of, headline
 from buttress.jobs.trade_off import trade_off
@@ -102,6 +103,17 @@ def test_of_many_a_clear_best_has_no_ties():
 )
 def test_what_cannot_be_compared_is_not(other, told):
     assert told in headline({"a": [finding("11", "11")], "b": [other]})
+
+
+def test_a_comparison_names_the_device_of_each_audit_and_none_of_its_own(tmp_path):
+    for name, device in (("a", "CPU"), ("b", "NVIDIA H200")):
+        (tmp_path / name).mkdir()
+        facts = {"data": "moons", "versions": {"device": device}}
+        (tmp_path / name / "findings.json").write_text(to_json({name: [finding("11", "01")]}, facts))
+    compare([tmp_path / "a", tmp_path / "b"], out=tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "findings.json").read_text())["facts"]
+    assert [own["device"] for own in facts["settings"].values()] == ["CPU", "NVIDIA H200"]
+    assert "device" not in facts["versions"]
 
 
 def test_one_audit_is_no_comparison(tmp_path):

@@ -208,3 +208,13 @@ def test_a_checkpoint_of_another_network_of_the_same_name_is_told(points, train,
 
 def test_versions_name_what_ran():
     assert versions()["torch"] == torch.__version__
+
+
+def test_versions_name_the_device_that_ran_and_not_the_one_that_exists(points, train, mlp, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: f"GPU {device}")
+    assert versions()["device"] == versions("cpu")["device"] == "CPU"
+    assert versions(torch.device("cuda:1"))["device"] == "GPU cuda:1"
+    assert versions("meta")["device"] == "META"
+    train(mlp(), points, out=tmp_path / "run", epochs=1, accelerator="cpu")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"]["device"] == "CPU"

@@ -117,7 +117,7 @@ def attack(
         with full_disk_reported(path):
             save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
         about = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
-        write_text(out / "examples.json", json.dumps({**about, "versions": versions()}, indent=2))
+        write_text(out / "examples.json", json.dumps({**about, "versions": versions(device)}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
         summary = f"{chosen.label()} is successful on {result.successes} of {result.inputs} inputs"

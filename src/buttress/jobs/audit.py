@@ -197,12 +197,15 @@ def new_folder(out: Path) -> None:
         raise UserError(f"{out} exists and is not empty: choose another output folder")
 
 
-def report_facts(command: str, dataset: Dataset, seed: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the foot of a report says of how it was made."""
+def report_facts(
+    command: str, dataset: Dataset, seed: int, settings: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any]:
+    """What the foot of a report says of how it was made; ``model`` is one that was audited, where it ran."""
+    weight = next(model.parameters(), None)
     return {
         "command": command,
         "seed": seed,
-        "versions": versions(),
+        "versions": versions("cpu" if weight is None else weight.device),
         "data": dataset.name,
         "provenance": dataset.provenance,
         "settings": dict(settings),
@@ -291,7 +294,7 @@ def audit(
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network
-    about = report_facts(command, dataset, seed, description)
+    about = report_facts(command, dataset, seed, description, model)
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
     path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)

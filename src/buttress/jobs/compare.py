@@ -54,9 +54,11 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
             networks[label] = findings
             own: dict[str, object] = {"from": str(path), "command": about.get("command", "")}
             own.update(_mapping(about, "settings"))
+            own |= {"device": device} if (device := _mapping(about, "versions").get("device")) else {}
             settings[label] = own
     shared: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
-    facts: dict[str, object] = {"command": command, "versions": versions(), **shared, "settings": settings}
+    here = {name: version for name, version in versions().items() if name != "device"}  # that of each audit is its own
+    facts: dict[str, object] = {"command": command, "versions": here, **shared, "settings": settings}
     try:
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
         trade_offs = trade_off(networks, training)

@@ -205,6 +205,7 @@ def harden(
             "epochs": training.epochs,
             "inputs": inputs,
         },
+        original,
     )
     against_last = facts["robust accuracy against the last"] = changes(findings)
     text = headline(findings)

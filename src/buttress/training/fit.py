@@ -93,7 +93,7 @@ def fit(
     recorded = run_settings(model, data, defence, config, seed)
     fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
-    claimed = own is not None and open_run(own, recorded, resume)
+    claimed = own is not None and open_run(own, recorded, resume, fabric.device)
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:

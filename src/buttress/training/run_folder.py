@@ -20,8 +20,12 @@ from buttress.safe_files import full_disk_reported, write_text
 MARK = "run.json"
 
 
-def versions() -> dict[str, str]:
-    """What ran: the versions and the machine, as far as a figure may depend on them."""
+def versions(device: torch.device | str = "cpu") -> dict[str, str]:
+    """What ran: the versions and the machine, as far as a figure may depend on them.
+
+    Args:
+        device: that the network was on. What else the machine has plays no part.
+    """
     try:
         own = version("buttress")
     except PackageNotFoundError:
@@ -31,12 +35,16 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "device": _device_name(torch.device(device)),
     }
 
 
-def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
-    """Claim ``folder`` for a run with these settings; whether it was free until now.
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
+
+
+def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: torch.device | str = "cpu") -> bool:
+    """Claim ``folder`` for a run with these settings on this device; whether it was free until now.
 
     Raises:
         UserError: when another run or foreign files are in it, or when a resumed run had other settings.
@@ -61,7 +69,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> bool:
     # The half-written mark of a run that was killed as it began is ours.
     if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of ours: choose an empty or new output folder")
-    write_text(mark, json.dumps({"settings": settings, "versions": versions()}, indent=2))
+    write_text(mark, json.dumps({"settings": settings, "versions": versions(device)}, indent=2))
     return True
 
 
