@@ -1,7 +1,13 @@
+import dataclasses
+
 import pytest
 import torch
 
+from buttress import registry
+from buttress.attacks import Attack
+from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
@@ -68,10 +74,76 @@ def test_a_training_that_a_monitor_ends_at_once_is_not_estimated(nets):
     assert text == "not estimated, since the training ends before its second step"
 
 
-def test_the_time_of_a_batch_is_scaled_to_all_attacks_and_inputs(nets, monkeypatch):
-    """A clock that advances by 2 s at each look: every attack takes 2 s for its batch of 10."""
-    looks = iter(range(0, 1000, 2))
-    monkeypatch.setattr("time.perf_counter", lambda: float(next(looks)))
+def clock(monkeypatch, advance=1.0):
+    """A clock that advances by as much at each look."""
+    looks = iter(range(10**6))
+    monkeypatch.setattr("time.perf_counter", lambda: advance * next(looks))
+
+
+def test_a_few_passes_are_timed_and_multiplied_by_those_that_each_attack_states(nets, monkeypatch):
+    """2 s a forward pass of 10 of the 40 inputs, and none for a backward: FGSM makes 3, its own, clean and verdict."""
+    clock(monkeypatch, 2.0)
     split = moons(samples=60, test=40).test
     text = estimate_attacks(nets.linear(torch.eye(2)), split, [FGSM(threat=FREE)] * 3, batch_size=10)
-    assert text.startswith("at most about 24 s for 3 attacks on 40 inputs")
+    assert text.startswith("at most about 72 s for 3 attacks on 40 inputs, if all are robust: 9 forward and 3 backward")
+
+
+class Slow(torch.nn.Module):
+    """A network that would take hours in an AutoAttack, and counts its calls."""
+
+    calls = 0
+
+    def forward(self, x):
+        Slow.calls += 1
+        assert Slow.calls < 20
+        return 1.0 * x
+
+
+@pytest.mark.parametrize("name", registry.attack.names())
+def test_no_attack_is_run_for_its_estimate(name, monkeypatch, nets):
+    member = registry.attack.get(name)
+    known = {field.name for field in dataclasses.fields(member)}
+    attack = member(**({"surrogate": nets.linear(torch.eye(2))} if "surrogate" in known else {}))
+    monkeypatch.setattr(Slow, "calls", 0)
+    text = estimate_attacks(Slow(), moons(samples=60, test=40).test, [attack] * 5, batch_size=40)
+    assert "not counted, which does not state" not in text
+    assert text.startswith("at most about ")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Silent(Attack):
+    """A user's own."""
+
+    threat: Threat = FREE
+
+    def perturb(self, oracle, x, y, random):
+        return x
+
+
+def test_what_states_no_passes_is_told(nets):
+    split = moons(samples=60, test=40).test
+    text = estimate_attacks(nets.linear(torch.eye(2)), split, [Silent(), FGSM(threat=FREE)], batch_size=40)
+    assert "3 forward and 1 backward passes an input; Silent not counted, which does not state its passes" in text
+
+
+def test_a_training_whose_attack_takes_long_is_not_tried(monkeypatch):
+    """10 s a pass at this clock: AutoAttack would take hours for the first batch."""
+    clock(monkeypatch, 10.0)
+    monkeypatch.setattr(Slow, "calls", 0)
+    defence = AdversarialTraining(attack=AutoAttack(threat=FREE))
+    data = moons(samples=60)
+    text = estimate_training(Slow(), data, defence, Training(epochs=3, batch_size=20))
+    assert text.startswith("at most about ")
+    assert " go to the attack, the rest not counted" in text
+
+
+def test_an_estimate_is_at_least_what_a_run_counts(nets):
+    """Of a network that nothing moves, it is what the run counts."""
+    split = moons(samples=60, test=40).test
+    model = nets.linear(torch.tensor([[0.001, 0.0], [0.0, 0.001]]), torch.tensor([9.0, 0.0]))
+    zeros = torch.zeros(len(split), dtype=torch.int64)
+    attacks = [PGD(threat=FREE, steps=3, restarts=2), AutoAttack(threat=FREE, steps=3, queries=5, parts="apgd-ce")]
+    spent = [attack(model, split.x, zeros, search="first") for attack in attacks]
+    forwards, backwards = (sum(int(getattr(r, n).max()) for r in spent) for n in ("forwards", "backwards"))
+    text = estimate_attacks(model, split, attacks, batch_size=40)
+    assert f": {forwards} forward and {backwards} backward passes an input" in text

@@ -19,6 +19,7 @@ from buttress.engine.attack_result import AttackResult
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.fingerprint import plain
 from buttress.engine.oracle import Inside, Oracle, Search
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import Mode, Model, preserved
 from buttress.engine.runner import Precision, Runner, Twins
 from buttress.engine.targets import Target, chosen_target, given_target, warn_of_own_class
@@ -169,6 +170,24 @@ class Perturbation(ABC):
         passes = Runner(model, task, precision, len(x), attack.draws, twins, attack.exact)
         with preserved(model, mode, seed, x.device, move_statistics=move_statistics):
             return attack._moved(attack._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """The most passes that `perturb` makes for an input, of a network with so many classes; None where not known.
+
+        Not counted are the output for the unperturbed input, which is computed once, and the verdict; nor how often
+        each is repeated, see `draws`.
+        """
+        return None
+
+    def most_passes(self, classes: int) -> PassCount | None:
+        """The most passes that a call makes for an input; None where they are not known. For estimates of time.
+
+        Args:
+            classes: of the network.
+        """
+        attack = self.within()
+        search = attack.search_passes(classes)
+        return None if search is None else (search + PassCount(2)) * attack.draws
 
     def settings(self) -> dict[str, Any]:
         """Its fields by name."""

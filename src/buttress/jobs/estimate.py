@@ -1,24 +1,32 @@
-"""How long a job will take, from one timed step or batch."""
+"""How long a job will take, from one timed step or a few timed passes."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
+from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
+from buttress.engine.preserved_model import preserved
+from buttress.engine.runner import Runner
+from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.tasks import Task
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
+
+_TIMED, _LONG = 3, 1.0  # passes timed at most; after so many seconds no more
+_TRIED = 3.0  # seconds of crafting a batch, from which on no step is tried
 
 
 class _EnoughError(Exception):
@@ -42,10 +50,16 @@ class _Watch:
 def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, training: Training) -> str:
     """A sentence: steps, seconds a step, minutes in all; from the second step of a training that ends there.
 
-    It works on copies. A method that first trains something else is not tried: that alone can take hours.
+    It works on copies. A method that first trains something else is not tried: that alone can take hours. One whose
+    attack takes long for a batch is not tried either: that attack's passes are timed and multiplied.
     """
     if defence.preparation:
         return f"not estimated, since the method first {defence.preparation}"
+    crafting = _crafting_seconds(model, dataset, defence.attack, training.batch_size, training.task)
+    if crafting > _TRIED:
+        steps = _steps(dataset, training)
+        detail = f"{steps} steps in which {crafting:.3g} s go to the attack, the rest not counted"
+        return f"at most about {_duration(steps * crafting)}: {detail}"
     # One step is no estimate, and processes of more devices are the real job's to start.
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
@@ -53,26 +67,85 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
         fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), trial, progress=watch)
     if not watch.seconds:
         return "not estimated, since the training ends before its second step"
-    steps = Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
+    steps = _steps(dataset, training)
     one = " on one device" if training.devices > 1 else ""
     detail = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
     return f"about {_duration(steps * watch.seconds)}: {detail}"
 
 
+def _steps(dataset: Dataset, training: Training) -> int:
+    return Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
+
+
+def _crafting_seconds(
+    model: nn.Module, dataset: Dataset, attack: Perturbation | None, batch_size: int, task: Task
+) -> float:
+    """Seconds that an attack takes for a batch, by timed passes, at most; 0 where it is not known."""
+    if attack is None or batch_size < 1:
+        return 0.0
+    x, y, _ = dataset.train.take(torch.arange(min(batch_size, len(dataset.train))))
+    pace = _Pace.of(model, x, y, task)
+    passes = attack.most_passes(pace.outputs)
+    return 0.0 if passes is None else pace.seconds(passes)
+
+
 def estimate_attacks(
-    model: nn.Module, split: Split, attacks: list[Perturbation], batch_size: int, task: Task = tasks.classification
+    model: nn.Module, split: Split, attacks: Sequence[Perturbation], batch_size: int, task: Task = tasks.classification
 ) -> str:
-    """A sentence: the time of all attacks on all inputs if every input resists; from one batch of each."""
-    x, y, ids = split.take(torch.arange(min(batch_size, len(split))))
-    total = 0.0
-    for attack in attacks:
-        start = time.perf_counter()
-        attack(model, x, y, task=task, ids=ids, search="full")
-        total += (time.perf_counter() - start) * len(split) / len(x)
-    return (
-        f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all are robust; "
-        "layers and other audits not counted"
+    """A sentence: the time of all attacks on all inputs if every input resists.
+
+    A few passes are timed and multiplied by the most that each attack makes (`Perturbation.most_passes`); those over
+    another network, such as a surrogate, count as if over this one.
+    """
+    x, y, _ = split.take(torch.arange(min(batch_size, len(split))))
+    pace = _Pace.of(model, x, y, task)
+    stated = [(attack, attack.most_passes(pace.outputs)) for attack in attacks]
+    passes = sum((each for _, each in stated if each is not None), start=PassCount())
+    silent = dict.fromkeys(attack.label() for attack, each in stated if each is None)
+    total = pace.seconds(passes) * len(split) / len(x)
+    text = (
+        f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all are robust: "
+        f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input"
     )
+    if silent:
+        text += f"; {', '.join(silent)} not counted, which does not state its passes (search_passes)"
+    return f"{text}; layers and other audits not counted"
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds of a batch forward, and backward to its inputs; and how many outputs the network has, such as classes."""
+
+    forward: float
+    backward: float
+    outputs: int
+
+    @classmethod
+    def of(cls, model: nn.Module, x: Tensor, y: Tensor, task: Task) -> _Pace:
+        """Time a few passes of this batch, as an attack makes them."""
+        with preserved(model, "eval", 0, x.device):
+            oracle = Oracle(Runner(model, task, "fp32", len(x)), x, y)
+            outputs = oracle.logits(x)[0].numel()  # and what a first pass takes longer is over
+            forward = _shortest(lambda: oracle.logits(x))
+            try:
+                both = _shortest(lambda: oracle.loss_and_grad(x)[1])
+            except UserError:  # no gradient, which attacks that need one will say
+                both = forward
+        return cls(forward, max(0.0, both - forward), outputs)
+
+    def seconds(self, passes: PassCount) -> float:
+        """For a batch."""
+        return passes.forwards * self.forward + passes.backwards * self.backward
+
+
+def _shortest(run: Callable[[], Tensor]) -> float:
+    """Seconds of the quickest of a few runs; of one alone, where that takes long."""
+    seconds: list[float] = []
+    while len(seconds) < _TIMED and sum(seconds) < _LONG:
+        start = time.perf_counter()
+        run().sum().item()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def _duration(seconds: float) -> str:

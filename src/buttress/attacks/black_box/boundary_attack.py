@@ -10,6 +10,7 @@ from torch import Tensor
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
@@ -54,6 +55,10 @@ class BoundaryAttack(MinimumNorm):
         positive("around", self.around)
         positive("closer", self.closer)
         check_threat("the Boundary Attack", self.threat, "l2")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The queries."""
+        return PassCount(self.queries)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest adversarial point found."""

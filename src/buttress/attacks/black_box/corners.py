@@ -10,6 +10,7 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import reach
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
@@ -39,6 +40,10 @@ class Corners(Attack):
         """Refuse settings that mean nothing."""
         whole("queries", self.queries)
         check_threat("Corners", self.threat, finite=True)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The queries."""
+        return PassCount(self.queries)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first corner that fooled the model, or the one of the largest margin."""

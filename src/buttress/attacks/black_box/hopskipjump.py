@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress.attacks.black_box.decision_based import Line, starting_points
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Norm, Threat, check_threat, norms, per_row
@@ -50,6 +51,10 @@ class HopSkipJump(MinimumNorm):
         whole("queries", self.queries)
         whole("probes", self.probes)
         check_threat("HopSkipJump", self.threat, "l2", "linf")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The queries."""
+        return PassCount(self.queries)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest adversarial point found."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from buttress.attacks.black_box.decision_based import Best
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat
@@ -53,6 +54,10 @@ class OnePixel(Attack):
         whole("population", self.population, 4)  # a child has three other parents
         whole("queries", self.queries)
         check_threat("the one-pixel attack", self.threat, finite=True)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The queries."""
+        return PassCount(self.queries)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best candidate, see `Best`; the input itself is one."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from buttress.attacks.black_box.decision_based import Best
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -59,6 +60,10 @@ class SPSA(Attack):
         positive("lr", self.lr)
         check_threat("SPSA", self.threat)
         resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The input, and each step its pairs and its end."""
+        return PassCount(1 + self.steps * (2 * self.samples + 1))
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The best iterate, see `Best`; the input itself is one."""

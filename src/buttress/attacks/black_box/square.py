@@ -12,6 +12,7 @@ from buttress.attacks.black_box.square_moves import Moves, moves_for
 from buttress.attacks.black_box.square_windows import share_at
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -59,6 +60,10 @@ class Square(Attack):
         number("p", self.p, "(0, 1]")
         check_threat("Square", self.threat, finite=True)
         resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each restart its start and its queries."""
+        return PassCount(self.restarts * (self.queries + 1))
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first adversarial point, or the point of the highest loss."""

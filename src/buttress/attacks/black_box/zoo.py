@@ -9,6 +9,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat
@@ -60,6 +61,10 @@ class ZOO(MinimumNorm):
         positive("h", self.h)
         not_negative("confidence", self.confidence)
         check_threat("ZOO", self.threat, "l2")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The queries, in pairs."""
+        return PassCount(self.queries // 2 * 2)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The nearest adversarial point found."""

@@ -15,6 +15,7 @@ from buttress.attacks.minimum_norm.fab import FAB
 from buttress.engine.attack import Attack
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
@@ -103,11 +104,15 @@ class AutoAttack(Attack):
         """All parts but square follow classes."""
         return any(name != "square" for name, _ in self.suite())
 
-    def suite(self) -> list[tuple[str, Attack]]:
+    def suite(self) -> list[tuple[str, APGD | FAB | Square]]:
         """The parts by name, in order."""
         names = (self.parts,) if isinstance(self.parts, str) else self.parts or SUITES[self.version]
         resolved = self.within()
         return [(name, resolved._part(name)) for name in names]
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Those of all parts, each with a forward at its end."""
+        return sum((part.search_passes(classes) + PassCount(1) for _, part in self.suite()), start=PassCount())
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What fooled the model first, input by input, and the others as they were."""
@@ -132,7 +137,7 @@ class AutoAttack(Attack):
                 changed.append(" + ".join(value) if isinstance(value, tuple) else f"{value} {name}")
         return changed
 
-    def _part(self, name: str) -> Attack:
+    def _part(self, name: str) -> APGD | FAB | Square:
         threat, steps, l1 = self.threat, self.steps, self.threat.norm == "l1"
         large = l1 and self.version == "standard"
         restarts = self.restarts or (5 if self.version == "plus" or large else 1)

@@ -18,6 +18,7 @@ from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Distance, Inside, Oracle, Search
+from buttress.engine.pass_count import PassCount
 from buttress.engine.passes import Opened
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision, Runner
@@ -59,6 +60,11 @@ class Ensemble(WrapperAttack):
             if not isinstance(model, str):
                 check_module(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """Those of the attack inside, on each model; their outputs for the input, and one at the end."""
+        passes = self.attack.search_passes(classes)
+        return None if passes is None else Seen.passes(passes + PassCount(1)) * (1 + len(self.models)) + PassCount(1)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""

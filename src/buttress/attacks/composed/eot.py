@@ -13,6 +13,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
 from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Inside, Oracle, Search
+from buttress.engine.pass_count import PassCount
 from buttress.engine.passes import Opened
 from buttress.engine.runner import Precision, Question, Runner
 from buttress.errors import UserError
@@ -25,6 +26,11 @@ Transform = Callable[[Tensor, Random], Tensor]
 
 class Seen(Oracle):
     """An oracle that shows something else than the plain model."""
+
+    @staticmethod
+    def passes(of: PassCount) -> PassCount:
+        """What an attack costs that asks this oracle: a forward for each gradient; see `gradients`."""
+        return PassCount(max(of.forwards, of.backwards), of.backwards)
 
 
 class WrapperAttack(Attack):
@@ -56,6 +62,10 @@ class WrapperAttack(Attack):
     def label(self) -> str:
         """The attack inside, too: "EoT of PGD-20"."""
         return f"{self._name()} of {self.attack.label()}"
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """Those of the attack inside."""
+        return self.attack.search_passes(classes)
 
     def inside(self) -> Inside | None:
         """That of the attack inside."""
@@ -119,6 +129,15 @@ class EoT(WrapperAttack):
         whole("draws", self.draws)
         if self.transforms is not None and not callable(self.transforms):
             raise UserError(f"transforms must be a function (x, random) -> x; got {self.transforms!r}")
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """Those of the attack inside, in units of ``draws``, which are what a question is repeated."""
+        passes = self.attack.search_passes(classes)
+        if passes is None:
+            return None
+        if self.transforms is not None:
+            return Seen.passes(passes)
+        return passes * -(-self.attack.draws // self.draws)  # an EoT inside repeats by its own draws
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""

@@ -12,6 +12,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
@@ -52,6 +53,11 @@ class Transfer(WrapperAttack):
         if not isinstance(self.surrogate, str):
             check_module("surrogate", self.surrogate)
 
+    def search_passes(self, classes: int) -> PassCount | None:
+        """Those of the attack inside, by its own draws, and the surrogate's output for the input."""
+        passes = self.attack.search_passes(classes)
+        return None if passes is None else (passes + PassCount(1)) * self.attack.draws
+
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the surrogate, run to its end."""
         surrogate, rows, ours = self.surrogate, oracle.alive.nonzero().squeeze(1), oracle.runner
@@ -79,7 +85,7 @@ def check_module(name: str, module: object) -> None:
 
 
 def runner_for(model: nn.Module, oracle: Oracle, draws: int = 1) -> Runner:
-    """Passes of another model, in the precision and batch size of the oracle's own."""
+    """PassCount of another model, in the precision and batch size of the oracle's own."""
     return Runner(
         model, oracle.task, oracle.runner.precision, oracle.runner.batch_size, draws, exact=oracle.runner.exact
     )

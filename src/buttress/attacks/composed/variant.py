@@ -13,6 +13,7 @@ from buttress.attacks.composed.transfer import check_module, runner_for
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import network_with, rewrap
@@ -57,6 +58,11 @@ class Variant(WrapperAttack):
         """The variant and the attack inside, too: "Variant 'fine' of PGD-20"."""
         variant = "" if self.variant is None else f" {self.variant!r}"
         return f"{self._name()}{variant} of {self.attack.label()}"
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """Those of the attack inside, and the variant's output for the input."""
+        passes = self.attack.search_passes(classes)
+        return None if passes is None else passes + PassCount(1)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds on the variant, run to its end."""

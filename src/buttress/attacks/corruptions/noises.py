@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.perturbation import Perturbation
 from buttress.random import Random
 from buttress.registry import attack
@@ -29,6 +30,10 @@ class Noise(Perturbation):
     def __post_init__(self) -> None:
         """Refuse an empty box, as a threat does."""
         object.__setattr__(self, "box", Threat(box=self.box).box)
+
+    def search_passes(self, classes: int) -> PassCount | None:
+        """None: chance asks nothing."""
+        return PassCount()
 
     def clip(self, x: Tensor) -> Tensor:
         """``x`` put back into the box."""

@@ -13,6 +13,7 @@ from buttress.attacks.gradient.apgd_run import run_l1, run_momentum
 from buttress.attacks.gradient.l1_geometry import project_l1
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Inside, Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import Loss, LossLike, margin, margin_toward, ranked, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -86,6 +87,13 @@ class APGD(Attack):
     def inside(self) -> Inside | None:
         """A large start asks about points outside of the threat."""
         return self.threat.contains if self.large_start and self.threat.norm == "l1" else None
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Those of each run, and one forward more where there are several."""
+        runs = self.restarts * (min(self.targets, classes - 1) or 1)
+        large = 2 if self.large_start and self.threat.norm == "l1" else 0
+        forwards = self.steps + 1 + large + (1 if runs > 1 else 0)
+        return PassCount(runs * forwards, runs * self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """See the class: the last adversarial point, else the point of the highest loss."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -42,6 +43,10 @@ class BIM(Attack):
             positive("step_size", self.step_size)
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and a backward each step."""
+        return PassCount(self.steps, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""

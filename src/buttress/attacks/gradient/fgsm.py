@@ -9,6 +9,7 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import reach, steepest_ascent
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -35,6 +36,10 @@ class FGSM(Attack):
         """Refuse an unknown loss."""
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """One step."""
+        return PassCount(1, 1)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The input after its one step."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import steepest_ascent
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -35,6 +36,10 @@ class FGSMRS(Attack):
         positive("alpha", self.alpha)
         if self.threat is not NOT_GIVEN and not math.isfinite(self.threat.eps):
             raise UserError(f"fgsm-rs needs a finite eps; got {self.threat.eps}")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """One step."""
+        return PassCount(1, 1)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

@@ -12,6 +12,7 @@ from buttress.attacks.gradient.pgd import Start
 from buttress.attacks.gradient.steepest_ascent import near_start, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -58,6 +59,10 @@ class FriendlyPGD(Attack):
         one_of("start", self.start, get_args(Start))
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and a backward each step."""
+        return PassCount(self.steps, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """Where each input stopped."""

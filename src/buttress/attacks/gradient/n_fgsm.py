@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.perturbation import Perturbation
 from buttress.errors import UserError
 from buttress.random import Random, derive
@@ -45,6 +46,10 @@ class NFGSM(Perturbation):
             raise UserError(f"n-fgsm needs a finite eps; got {self.threat.eps}")
         not_negative("k", self.k)
         positive("alpha", self.alpha)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """One step."""
+        return PassCount(1, 1)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point after the step."""

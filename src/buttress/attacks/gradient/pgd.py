@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress.attacks.gradient.steepest_ascent import near_start, steepest_ascent, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
 from buttress.registry import attack
@@ -56,6 +57,11 @@ class PGD(Attack):
         one_of("start", self.start, get_args(Start))
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each step's, and a forward at the end of each of several restarts."""
+        ends = self.restarts if self.restarts > 1 else 0
+        return PassCount(self.steps * self.restarts + ends, self.steps * self.restarts)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate of the restart that ends with the highest loss."""

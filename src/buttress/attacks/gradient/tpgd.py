@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress.attacks.gradient.pgd import PGD, Start
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat
@@ -74,6 +75,10 @@ class TPGD(Attack):
         positive("temperature", self.temperature)
         number("1 / temperature", 1 / self.temperature)
         self._pgd()
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Those of PGD."""
+        return self._pgd().search_passes(classes)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """That of PGD."""

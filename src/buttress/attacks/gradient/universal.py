@@ -15,6 +15,7 @@ from buttress.attacks.gradient.steepest_ascent import reach, step_length
 from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
@@ -124,6 +125,10 @@ class Universal(Attack):
             if not seen:
                 raise UserError("data must give batches (x, y) in every epoch; it gave none: pass a list or a loader")
         return fitted
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and a backward each step; none where the perturbation is given."""
+        return PassCount() if self.delta is not None else PassCount(self.steps, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """Every input plus the perturbation."""

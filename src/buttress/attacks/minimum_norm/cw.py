@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.box_variable import BoxVariable
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
@@ -62,6 +63,11 @@ class CW(MinimumNorm):
         positive("c", self.c)
         positive("lr", self.lr)
         not_negative("confidence", self.confidence)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Every step of every search."""
+        steps = self.search_steps * self.steps
+        return PassCount(steps, steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model by ``confidence``."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -54,6 +55,10 @@ class DDN(MinimumNorm):
             whole("levels", self.levels, 2)
         if self.levels is not None and self.threat is not NOT_GIVEN and self.threat.box is None:
             raise UserError("levels divide the box, and there is none; give a box, or no levels")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each step's, and a forward at the last point."""
+        return PassCount(self.steps + 1, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, per_row
@@ -53,6 +54,11 @@ class DeepFool(MinimumNorm):
         not_negative("overshoot", self.overshoot)
         if self.candidates is not None:
             whole("candidates", self.candidates)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each step a gradient for each rival, and a forward after the last."""
+        rivals = classes - 1 if self.candidates is None else min(self.candidates, classes - 1)
+        return PassCount(self.steps + 1, self.steps * rivals)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The first point on the way that fools the model; the input itself where there was none."""

@@ -12,6 +12,7 @@ from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import ranked
 from buttress.random import Random
 from buttress.registry import attack
@@ -69,6 +70,12 @@ class FAB(MinimumNorm):
         share("beta", self.beta)
         positive("eta", self.eta)
         check_threat("FAB", self.threat)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Those of each run: towards each target by itself, or towards all other classes in each step."""
+        runs = self.restarts * (min(self.targets, classes - 1) or 1)
+        gradients = 1 if self.targets else classes - 1
+        return PassCount(runs * (self.steps + 1), runs * self.steps * gradients)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation found."""

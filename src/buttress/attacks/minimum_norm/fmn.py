@@ -10,6 +10,7 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.ddn import cosine, directed
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.geometry import project_rows_l1
 from buttress.random import Random
 from buttress.registry import attack
@@ -53,6 +54,10 @@ class FMN(MinimumNorm):
         whole("steps", self.steps)
         positive("step_size", self.step_size)
         number("gamma", self.gamma, "(0, 1)")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each step's, and a forward at the last point."""
+        return PassCount(self.steps + 1, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from buttress.engine.attack import Attack
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random
@@ -59,6 +60,10 @@ class JSMA(Attack):
             raise UserError(f"theta must be a finite number other than 0, in widths of the box; got {self.theta}")
         number("gamma", self.gamma, "(0, 1]")
         check_threat("JSMA", self.threat)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and two gradients each step."""
+        return PassCount(self.steps, 2 * self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The last iterate."""

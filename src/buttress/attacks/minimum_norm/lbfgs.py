@@ -10,6 +10,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
@@ -72,6 +73,11 @@ class LBFGS(MinimumNorm):
         whole("steps", self.steps)
         whole("search_steps", self.search_steps)
         positive("c", self.c)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Every step of every search."""
+        steps = self.search_steps * self.steps
+        return PassCount(steps, steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest perturbation met on the way that fools the model."""

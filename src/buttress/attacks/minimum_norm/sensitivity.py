@@ -11,6 +11,7 @@ from torch import Tensor
 
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import Loss, margin, ranked
 from buttress.random import Random
 from buttress.registry import attack
@@ -59,6 +60,11 @@ class Sensitivity(MinimumNorm):
             positive(name, getattr(self, name))
         if self.candidates is not None:
             whole("candidates", self.candidates)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """Each step a gradient for each rival and one for the truth, and a forward after the last."""
+        rivals = classes - 1 if self.candidates is None else min(self.candidates, classes - 1)
+        return PassCount(2 * self.steps + 1, self.steps * (rivals + 1))
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest point on the way that fools the model; the input itself where there was none."""

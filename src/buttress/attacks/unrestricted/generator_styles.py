@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -134,6 +135,10 @@ class Latent(Noise):
         not_negative("noise_limit", self.noise_limit)
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and a backward each step."""
+        return PassCount(self.steps, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The inputs after the last step of each."""

@@ -20,6 +20,7 @@ from buttress.attacks.corruptions.image_operations import (
 )
 from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.losses import LossLike, resolve
 from buttress.random import Random
@@ -78,6 +79,10 @@ class Semantic(Noise):
         not_negative("strength", self.strength)
         if self.loss is not None:
             resolve(self.loss)
+
+    def search_passes(self, classes: int) -> PassCount:
+        """A forward and a backward each step."""
+        return PassCount(self.steps, self.steps)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The inputs after the last step of each; one without an edit keeps its bits."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack
@@ -145,6 +146,10 @@ class Ladder(Noise):
         whole("tries", self.tries)
         if self.space is not None and not isinstance(self.space, nn.Module):
             raise UserError(f"space must be a LatentSpace; got {type(self.space).__name__}")
+
+    def search_passes(self, classes: int) -> PassCount:
+        """The input and each try, where moves grow."""
+        return PassCount(self.tries + 1 if self.adaptive else 0)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The decoded inputs."""
