@@ -16,6 +16,9 @@ def finding(clean, main, eps=8 / 255, norm="linf", inputs="abc", attacks=("f",),
     return Finding("robustness", "R", "", "info", {**data, "attacks": [{"norm": norm, "label": "PGD", "curve": []}]})
 
 
+NONE = "There is no demonstrable gain in robust accuracy from a to b."
+
+
 def exact(gained, lost):
     """McNemar's exact test: a fair coin, two-sided."""
     n = gained + lost
@@ -28,8 +31,8 @@ def test_accuracies_and_the_paired_test():
     p = exact(6, 1)
     assert headline({"a": [before], "b": [after]}) == (
         "From a to b: clean accuracy 90.0% to 80.0%; robust accuracy 20.0% to 70.0% under linf eps 8/255 "
-        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g}, paired bootstrap +10.0 to +90.0 points): no "
-        "demonstrable gain."
+        f"(6 inputs gained, 1 lost, exact McNemar p = {p:.2g}, paired bootstrap +10.0 to +90.0 points). "
+        "There is no demonstrable gain in robust accuracy from a to b."
     )
     assert p == 0.125
 
@@ -38,10 +41,10 @@ def test_accuracies_and_the_paired_test():
     ("before", "after", "ending", "change"),
     [
         ("0" * 8, "1" * 8, "points).", "gain"),
-        ("1" * 8, "0" * 8, "points): a loss.", "loss"),
-        ("0" * 5 + "111", "1" * 8, "points): no demonstrable gain.", "none"),
-        ("01" * 4, "10" * 4, "points): no demonstrable gain.", "none"),
-        ("01" * 4, "01" * 4, "the same inputs: no demonstrable gain.", "none"),
+        ("1" * 8, "0" * 8, "There is a demonstrable loss in robust accuracy from a to b.", "loss"),
+        ("0" * 5 + "111", "1" * 8, NONE, "none"),
+        ("01" * 4, "10" * 4, NONE, "none"),
+        ("01" * 4, "01" * 4, NONE, "none"),
     ],
 )
 def test_a_gain_is_one_that_the_exact_test_shows(before, after, ending, change):

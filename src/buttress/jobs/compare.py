@@ -101,8 +101,16 @@ def headline(networks: Mapping[str, Sequence[Finding]]) -> str:
     parts = [clean, robust_change(first, last)[0]]
     if len(names) > 2 and (base := _robustness(networks[names[-2]])) is not None:
         parts.append(f"from {names[-2]} to {names[-1]}: {robust_change(base, last)[0]}")
-    text = "; ".join(parts) + "."
-    return f"{text} {sentence}" if (sentence := _at_chance(names[-1], last)) else text
+    sentences = ["; ".join(parts) + ".", _judgement(changes(networks)), _at_chance(names[-1], last)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _judgement(tested: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence where the last network is no better than the one before it; empty where it is or that is not known."""
+    if not tested or tested[-1]["change"] == "gain":
+        return ""
+    what = "There is no demonstrable gain" if tested[-1]["change"] == "none" else "There is a demonstrable loss"
+    return f"{what} in robust accuracy from {tested[-1]['from']} to {tested[-1]['to']}."
 
 
 def changes(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:

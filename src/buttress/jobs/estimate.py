@@ -58,8 +58,8 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     crafting = _crafting_seconds(model, dataset, defence.attack, training.batch_size, training.task)
     if crafting > _TRIED:
         steps = _steps(dataset, training)
-        detail = f"{steps} steps in which {crafting:.3g} s go to the attack, the rest not counted"
-        return f"at most about {_duration(steps * crafting)}: {detail}"
+        detail = f"{steps} steps in which the attack takes up to {crafting:.3g} s, the rest not counted"
+        return f"about {_duration(steps * crafting)}: {detail}"
     # One step is no estimate, and processes of more devices are the real job's to start.
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()

@@ -32,12 +32,11 @@ def robust_change(first: Finding, last: Finding) -> tuple[str, dict[str, Any] | 
     shown = test["p"] < LEVEL
     test["change"] = "none" if not shown else "gain" if test["difference"] > 0 else "loss"
     if not test["gained"] + test["lost"]:
-        return f"{text}, the same inputs: no demonstrable gain", test
+        return f"{text}, the same inputs", test
     change = f"{100 * test['low']:+.1f} to {100 * test['high']:+.1f} points"
     counts = f"{test['gained']} inputs gained, {test['lost']} lost"
     figures = f"({counts}, exact McNemar p = {test['p']:.2g}, paired bootstrap {change})"
-    judged = {"none": ": no demonstrable gain", "loss": ": a loss", "gain": ""}[test["change"]]
-    return f"{text} {figures}{judged}", test
+    return f"{text} {figures}", test
 
 
 def score_name(finding: Finding) -> str:
