@@ -73,11 +73,9 @@ def chance_sentence(clean: Figure, guess: float | None) -> str:
     """A sentence for a network whose accuracy cannot be told from chance; empty for others."""
     if guess is None or not at_chance(clean, guess):
         return ""
-    figure = f"accuracy, {clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}),"
-    told = f"be told from the {guess:.1%} that one answer for all inputs gets"
-    if _above(clean["high"], guess) < _GOOD:
-        return f"The network is at chance: its {figure} cannot {told}."
-    return f"The inputs are too few: the network's {figure} cannot {told}."
+    reason = "The network is at chance" if _above(clean["high"], guess) < _GOOD else "The inputs are too few"
+    figure = f"{clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}) classified correctly"
+    return f"{reason}: {figure} cannot be told from the {guess:.1%} of one answer for all."
 
 
 def _above(accuracy: float, guess: float | None) -> float:
