@@ -8,7 +8,7 @@ from scipy.stats import binomtest, pearsonr, spearmanr
 from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.classes import Classes
+from buttress.audits.classes import Classes, tied_with_worst
 from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -122,3 +122,10 @@ def test_the_attack_is_asked_once_for_all_audits(thirds):
     for _ in range(2):
         assert not math.isnan(Classes(attack=ATTACK).ask(about).data["cv"])
     assert calls == ["PGD-10"]
+
+
+def test_a_tie_for_the_worst_class_is_called_one():
+    """30 of 60 and 33 of 60 cannot be told apart, 60 of 60 can; Fisher's exact test."""
+    rows = [{"class": name, "accuracy": hits / 60, "inputs": 60} for name, hits in (("a", 33), ("b", 60), ("c", 30))]
+    assert tied_with_worst(rows) == ["a"]
+    assert tied_with_worst(rows[1:]) == []

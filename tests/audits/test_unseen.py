@@ -180,3 +180,16 @@ def test_parts_may_be_missing_and_the_data_are_plain(pictures):
     flat = torch.nn.Linear(3, 2)
     with pytest.raises(UserError, match="needs images"):
         ask(flat, Split(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64), torch.arange(2)), Unseen(attacks=[]))
+
+
+def test_corruptions_that_cannot_be_told_apart_are_both_named(bright):
+    """Noise of no size and a blur of flat images do nothing; fading makes bright images dark."""
+    model, split, _, _ = bright
+    alike = [Gaussian(std=0.0), GaussianBlur()]
+    settings = {"severities": [5], "styles": (), "attacks": (), "unseen": ()}
+    faded = ask(model, split, Unseen(corruptions=[Fade(), *alike], **settings))
+    assert faded.data["hardest"]["corruption"] == ["Fade"]
+    assert "told from" not in faded.verdict
+    found = ask(model, split, Unseen(corruptions=alike, **settings))
+    worst, other = found.data["hardest"]["corruption"]
+    assert f"least under {worst}: 95.0% ({other} cannot be told from it)" in found.verdict

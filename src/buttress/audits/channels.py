@@ -14,7 +14,9 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding
+from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
+from buttress.audits.classes import tied_with_worst
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
@@ -116,6 +118,7 @@ class Channels(Audit):
             "worst_pearson": min(rows, key=lambda row: row["accuracy"])["pearson_attacked"],
             "worst": min(rows, key=lambda row: row["accuracy"])["class"],
             "worst_accuracy": min(row["accuracy"] for row in rows),
+            "tied": tied_with_worst(rows),
             "interval": statistics.INTERVAL,
             "curves": [curves[k] for k in shown if k in curves],
         }
@@ -260,4 +263,5 @@ def _verdict(data: dict[str, Any]) -> str:
     )
     if mean["pearson_attacked"] is not None:
         text += f"; under attack activations and relevance correlate by {mean['pearson_attacked']:.2f}"
-    return text + f". Least robust is {data['worst']}, {data['worst_accuracy']:.1%}."
+    tied = f"; {joined(data['tied'])} cannot be told from it" if data["tied"] else ""
+    return text + f". Least robust is {data['worst']}, {data['worst_accuracy']:.1%}{tied}."

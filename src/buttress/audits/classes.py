@@ -14,6 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.ranking import joined, tied_shares
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
@@ -59,6 +60,7 @@ class Classes(Audit):
             "robust": float(robust.double().mean()),
             "worst": worst["class"],
             "worst_accuracy": worst["accuracy"],
+            "tied": tied_with_worst(rows),
             "cv": float((shares - shares.mean()).square().mean()),
             "mcd": float(shares.max() - shares.min()),
             "predicted": _names(subject.classes, subject.logits.shape[1]),
@@ -135,6 +137,13 @@ def _mistakes(y: Tensor, predicted: Tensor, group_of: Mapping[int, str]) -> dict
     return {"mistakes": len(every), "within": sum(every) / len(every) if every else None, "by_group": within}
 
 
+def tied_with_worst(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The classes, of rows with ``accuracy`` and ``inputs``, that are not shown to be more robust than the worst."""
+    shares = [(round(row["accuracy"] * row["inputs"]), int(row["inputs"])) for row in rows]
+    worst = min(range(len(rows)), key=lambda k: float(rows[k]["accuracy"]))
+    return [rows[k]["class"] for k in tied_shares(shares, worst) if k != worst]
+
+
 def _is_significant(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the worst class is less robust than all others together, by more than the choice of it explains."""
     from scipy.stats import fisher_exact
@@ -150,8 +159,10 @@ def _is_significant(worst: Mapping[str, Any], rows: Sequence[Mapping[str, Any]])
 
 def _verdict(data: Mapping[str, Any], worst: Mapping[str, Any], significant: bool) -> str:
     between = f"{worst['low']:.1%} to {worst['high']:.1%}"
+    tied = f", not told from {joined(data['tied'])}" if data["tied"] else ""
     text = (
         f"Robust accuracy under {data['attack']} is {data['robust']:.1%}; in the worst class, {worst['class']}, "
-        f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs), {100 * data['mcd']:.0f} points below the best"
+        f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs{tied}), {100 * data['mcd']:.0f} points below the "
+        "best"
     )
     return text + ("." if significant else "; that may be chance.")

@@ -17,6 +17,7 @@ from buttress.attacks.corruptions.photometric import Brightness, Contrast, Inver
 from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import kept, rate
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject, same_inputs
@@ -105,6 +106,10 @@ class Unseen(Audit):
                 robust_rows = correct & ~subject.attacked(attack, search="first").outcome.success
                 rows.append(_attacked(attack, robust_rows, seen))
                 robust[seen].append(robust_rows)
+        tied = {
+            kind: _hardest([row["label"] for row, _ in family], [share for _, share in family], subject.seed)
+            for kind, family in changed.items()
+        }
         data: dict[str, Any] = {
             "inputs": len(correct),
             "seed": subject.seed,
@@ -115,6 +120,7 @@ class Unseen(Audit):
             "chance": subject.chance,
             "clean": accuracy(correct),
             "rows": rows,
+            "hardest": tied,
             "mean_corruption": _mean([share for _, share in changed["corruption"]], subject.seed),
             "mean_style": _mean([share for _, share in changed["style"]], subject.seed),
             "seen": _worst(robust[True]),
@@ -164,6 +170,11 @@ def _mean(shares: Sequence[Tensor], seed: int) -> dict[str, float] | None:
     return {"accuracy": float(each.mean()), "low": low, "high": high}
 
 
+def _hardest(names: Sequence[str], shares: Sequence[Tensor], seed: int) -> list[str]:
+    """Those under which accuracy may be the lowest, of (N,) shares each, the lowest first."""
+    return [names[k] for k in ranking(-torch.stack(list(shares)), seed).tied()] if shares else []
+
+
 def _worst(robust: Sequence[Tensor]) -> dict[str, float] | None:
     """Accuracy under all of some attacks together; None where there are none."""
     return accuracy(torch.stack(list(robust)).all(0)) if robust else None
@@ -177,8 +188,10 @@ def _verdict(data: dict[str, Any]) -> str:
         rows = [row for row in data["rows"] if row["kind"] == kind]
         if rows:
             worst = min(rows, key=lambda row: float(row["accuracy"]))
+            others = [name for name in data["hardest"][kind] if name != worst["label"]]
+            tied = f" ({joined(others)} cannot be told from it)" if others else ""
             text = f"{_interval_text(data[f'mean_{kind}'])} on average under {len(rows)} {kind}{'s' * (len(rows) > 1)}"
-            parts.append(f"{text}, least under {worst['label']}: {worst['accuracy']:.1%}")
+            parts.append(f"{text}, least under {worst['label']}: {worst['accuracy']:.1%}{tied}")
     for seen, kind in ((True, "seen"), (False, "unseen")):
         rows = [row for row in data["rows"] if row["kind"] == f"{kind} attack"]
         if rows:

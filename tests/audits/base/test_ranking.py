@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.audits.base.ranking import ranking, tied_shares
+from buttress.audits.base.ranking import joined, ranking, tied_shares
 
 
 def drawn(means, count=200, seed=0, spread=1.0):
@@ -72,3 +72,8 @@ def test_shares_of_different_inputs_by_fishers_test():
     assert tied_shares([(0, 3), (3, 3)], 0) == [0, 1]
     assert tied_shares([(0, 30), (30, 30), (1, 30)], 0) == [0, 2]
     assert tied_shares([(5, 9)], 0) == [0]
+
+
+def test_names_in_a_sentence():
+    assert [joined("a"), joined("ab"), joined("abc")] == ["a", "a and b", "a, b and c"]
+    assert joined("abcdefghi") == "a, b, c, d, e, f and 3 more"

@@ -18,6 +18,7 @@ from buttress.audits.adaptive.attack_list import Effort, attacks_on
 from buttress.audits.adaptive.measurements import AttackRun, ablation_rows, accuracy_curve, run_all
 from buttress.audits.base.budget_sweep import Cost
 from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Audit, Subject, same_inputs
@@ -177,6 +178,10 @@ class Adaptive(Audit):
             if not run.reason
         ]
         total = sum((run.cost for run in runs), start=Cost())
+        ran = [run for run in runs if not run.reason]
+        # In a cascade they were not run on the same inputs.
+        missed = ranking(torch.stack([(run.success & usual).double() for run in ran]), subset.seed)
+        most = [] if self.cascade else [ran[k].entry.label for k in missed.tied()]
         return {
             "attack": runs[0].entry.label,
             "norm": threat.norm,
@@ -194,6 +199,7 @@ class Adaptive(Audit):
             "reference": accuracy(usual) if not runs[0].reason else None,
             "worst": accuracy(robust),
             "missed": comparison.plain(),
+            "most_missed": most,
             "variants": list(variants_of(subset.model)),
             "surrogates": len(self.models),
             "rows": rows,
@@ -216,6 +222,8 @@ def _sentence(data: dict[str, Any]) -> str:
     most = max(rows, key=lambda row: int(row["missed"]), default=None)
     if most is not None and most["missed"]:
         text += f"; of what that misses {most['label']} finds most: {most['missed']} inputs"
+        if others := [name for name in data["most_missed"] if name != most["label"]]:
+            text += f" ({joined(others)} cannot be told from it)"
     last = data["curve"][-1] if data["curve"] else None
     if last is not None and last["accuracy"] > 0:
         text += f". Even at eps {budget_text(last['eps'])} it is {last['accuracy']:.1%} under {data['curve_label']}"

@@ -50,9 +50,16 @@ def layers(findings: Mapping[str, Finding]) -> Section:
         meanings={name: text for name, text in MEANINGS.items() if name in columns},
         several=len(data) > 1,
     )
-    mvl = {name: some(_mvl(d)) for name, d in data.items() if "mvl" in d}
+    mvl = {name: _named(d) for name, d in data.items() if "mvl" in d}
     note = f"under {_main(first)}, most vulnerable first"
     return Section(html, (Key("Most vulnerable layers", mvl, {}, note),) if mvl else ())
+
+
+def _named(data: Data) -> str:
+    """The most vulnerable layers; of layers that cannot be told apart all, marked as such."""
+    ranking = data.get("ranking") or {}
+    tied = ranking.get("first") or []
+    return some(ranking.get("names") or _mvl(data)) + (" (not told apart)" if len(tied) > 1 else "")
 
 
 def _bare(data: Data) -> dict[str, Any]:
@@ -206,6 +213,13 @@ def _notes(data: Data) -> list[str]:
     if (threshold := _threshold(data)) is not None:
         text = f"Above μ + {data['eta']:.3g} σ = {number(threshold)} under {main}: {some(_mvl(data), 8)}."
         notes.append(text + (f" Suggested η: {number(suggested)}." if suggested is not None else ""))
+    ranking, growth = data.get("ranking") or {}, data.get("growth") or {}
+    if "method" in ranking:
+        notes.append(f"May be displaced most: {some(ranking['first'], 8)} ({ranking['method']}).")
+    if growth.get("first"):
+        gains = zip(data["layers"], growth["gain"], growth["low"], growth["high"], strict=True)
+        texts = [f"{name} {number(gain)} ({number(low)} to {number(high)})" for name, gain, low, high in gains]
+        notes.append(f"Gain of the centred change under {main}: {some(texts, 8)}.")
     if data.get("rank_correlation") is not None:
         rho = f"{data['rank_correlation']:.2f}".replace("-", "−")
         notes.append(f"Rank correlation (Spearman) of the two orders, by change and by margin: {rho}.")
