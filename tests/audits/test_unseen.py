@@ -8,6 +8,7 @@ import torch
 
 from buttress import audits
 from buttress.attacks import FGSM, JPEG, PGD, Brightness, Gaussian, Invert, Latent, Rotation
+from buttress.attacks.corruptions.blur_and_compression import GaussianBlur
 from buttress.attacks.corruptions.corruption import Corruption
 from buttress.audits.base.finding import to_json
 from buttress.audits.robustness import interval

@@ -162,7 +162,7 @@ def _verdict(data: Mapping[str, Any], worst: Mapping[str, Any], significant: boo
     tied = f", not told from {joined(data['tied'])}" if data["tied"] else ""
     text = (
         f"Robust accuracy under {data['attack']} is {data['robust']:.1%}; in the worst class, {worst['class']}, "
-        f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs{tied}), {100 * data['mcd']:.0f} points below the "
-        "best"
+        f"{worst['accuracy']:.1%} ({between}, {worst['inputs']} inputs{tied}), {100 * data['mcd']:.0f} points below "
+        "the best"
     )
     return text + ("." if significant else "; that may be chance.")
