@@ -86,6 +86,7 @@ class Calibration(Audit):
         conditions = [self._condition(subject, *condition) for condition in self._conditions()]
         data: dict[str, Any] = {
             "inputs": len(subject.y),
+            "chance": subject.chance,
             "seed": subject.seed,
             "bins": self.bins,
             "interval": f"{INTERVAL}; of the likelihood by bootstrap over inputs, 95 %",

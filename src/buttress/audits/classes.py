@@ -56,6 +56,7 @@ class Classes(Audit):
         data: dict[str, Any] = {
             "attack": _attack_text(self.attack),
             "inputs": len(subject.y),
+            "chance": subject.chance,
             "classes": rows,
             "robust": float(robust.double().mean()),
             "worst": worst["class"],

@@ -57,6 +57,7 @@ class Perturbations(Audit):
         accuracies = [accuracy(rows) for rows in robust]
         data = {
             "inputs": len(correct),
+            "chance": subject.chance,
             "seed": subject.seed,
             "norm": self.attack.threat.norm,
             "eps": self.attack.threat.eps,

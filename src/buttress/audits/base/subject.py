@@ -288,7 +288,12 @@ def run(
 
 
 def _beside_chance(finding: Finding, subject: Subject) -> Finding:
-    """The finding; of a network at chance it says so and is never "good", whatever its figures are."""
+    """The finding, of a network at chance never "good", and with a sentence that says so.
+
+    Others that tell an accuracy, and therefore have the ``chance`` beside it in their data, have the sentence as well.
+    """
+    if finding.severity != "good" and "chance" not in finding.data:
+        return finding
     clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
     sentence = chance_sentence(clean, subject.chance)
     if not sentence:
