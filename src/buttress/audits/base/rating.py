@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from buttress.audits.base.finding import Severity
-from buttress.tasks import Classification, Task
+from buttress.tasks import Task
 
 Figure = Mapping[str, float]  # an accuracy with its interval: "accuracy", "low", "high"
 
@@ -18,14 +18,14 @@ def chance(task: Task, y: Tensor, classes: int) -> float | None:
     """The accuracy of the best answer that is the same for all inputs: the share of the most frequent class.
 
     Where one class only occurs, a network that was trained on all cannot know that: chance is 1 over the number of
-    classes then. None for a task without classes, in which nothing can be guessed.
+    classes then. None for a task in which not one class of several is right.
 
     Args:
         task: what the network is for.
         y: (N,) the truth.
         classes: how many the network tells apart.
     """
-    if not isinstance(task, Classification):
+    if not task.classes:
         return None
     counts = y.long().bincount(minlength=1)
     share = float(counts.max()) / len(y)
