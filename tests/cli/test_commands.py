@@ -234,7 +234,7 @@ def test_list_names_every_member(role, done):
         assert pgd["options"]["steps"] == 10
         assert pgd["options"]["step_size"] is None
         assert pgd["class"] == "buttress.attacks.gradient.pgd.PGD"
-        assert "threat, steps=10, step_size, restarts=1, start=uniform, loss\n" in text
+        assert "threat, steps=10, step_size, restarts=1, start=uniform, loss, box_first=False\n" in text
     if role == "defences":
         assert "12 x the passes of standard training, and first trains a generator and a classifier; recon" in text
         assert "2024; a pass for each pixel's window, so 396 x the passes of standard training at 28x28; recon" in text
@@ -339,7 +339,7 @@ def test_values_in_every_spelling(here, done):
         assert yaml.safe_load(done(f"{words}{text}"))["normalise"] is expected
     deep = "--defence at --defence.attack pgd --defence.attack.threat.box none --defence.attack.threat.eps 1/2"
     threat = yaml.safe_load(done(f"{words} {deep}"))["defence"]["init_args"]["attack"]["init_args"]["threat"]
-    assert threat == {"norm": "linf", "eps": 0.5, "box": None}
+    assert threat == {"norm": "linf", "eps": 0.5, "box": None, "mask": None, "shares": None}
     for deep in ("--by.step-size", "--by.threat.box"):
         again = yaml.safe_load(done(f"attack run --out new --by pgd --by.steps 3 {deep} none --print-config"))["by"]
         assert again["init_args"]["step_size" if "size" in deep else "threat"] in (None, {**threat, "eps": 8 / 255})

@@ -62,9 +62,9 @@ class Sensitivity(MinimumNorm):
             whole("candidates", self.candidates)
 
     def search_passes(self, classes: int) -> PassCount:
-        """Each step a gradient for each rival and one for the truth, and a forward after the last."""
+        """Each step a gradient for each rival, and a forward after the last."""
         rivals = classes - 1 if self.candidates is None else min(self.candidates, classes - 1)
-        return PassCount(2 * self.steps + 1, self.steps * (rivals + 1))
+        return PassCount(self.steps + 1, self.steps * rivals)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The smallest point on the way that fools the model; the input itself where there was none."""
