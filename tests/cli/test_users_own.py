@@ -31,7 +31,8 @@ def test_a_defence_with_options_and_an_attack_of_the_users_inside(trained):
     defence = json.loads((trained / "run.json").read_text())["settings"]["defence"]
     assert defence["x"] == 3
     assert defence["nudge"]["share"] == 0.25
-    assert defence["nudge"]["threat"] == {"class": "buttress.Threat", "norm": "linf", "eps": 0.3, "box": None}
+    threat = {"class": "buttress.Threat", "norm": "linf", "eps": 0.3, "box": None, "mask": None, "shares": None}
+    assert defence["nudge"]["threat"] == threat
 
 
 def test_an_attack_and_its_options(trained, here, done):

@@ -28,7 +28,7 @@ class InPlace(Plain):
 
 def test_in_place_networks_and_ambient_settings_give_the_same_weights(mlp, points, train, attack):
     inner, data = mlp(), points
-    for defence in (AdversarialTraining(attack), TRADES()):
+    for defence in (AdversarialTraining(attack), TRADES(threat=attack.threat)):
         plain, other = Plain(copy.deepcopy(inner)), InPlace(copy.deepcopy(inner))
         expected = train(plain, data, defence)
         torch.set_default_dtype(torch.float64)

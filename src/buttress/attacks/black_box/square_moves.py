@@ -93,7 +93,7 @@ class MassMoves(Moves):
         if grid.rows == grid.columns:
             lying = random.uniform((1, grid.down, grid.across), torch.float64)[..., None, None] < 0.5
             delta = torch.where(lying, delta, delta.mT)
-        delta = self.threat.free(grid.filled(delta, *self.x.shape[2:]))
+        delta = self.threat.unit * self.threat.free(grid.filled(delta, *self.x.shape[2:]))
         if norm == "l2":
             delta = delta * per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
         return self._at(delta)

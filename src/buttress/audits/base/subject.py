@@ -288,11 +288,11 @@ def run(
 
 
 def _beside_chance(finding: Finding, subject: Subject) -> Finding:
-    """The finding, of a network at chance never "good", and with a sentence that says so.
+    """The finding; one that tells an accuracy, and so has the ``chance`` in its data, is not "good" at chance.
 
-    Others that tell an accuracy, and therefore have the ``chance`` beside it in their data, have the sentence as well.
+    A sentence says so then.
     """
-    if finding.severity != "good" and "chance" not in finding.data:
+    if "chance" not in finding.data:
         return finding
     clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
     sentence = chance_sentence(clean, subject.chance)
