@@ -1,10 +1,11 @@
 """Whatever a network does with its tensors, and whatever its caller has switched on, the same points are found."""
 
 import dataclasses
-from contextlib import ExitStack, contextmanager
 
 import pytest
 import torch
+from tests.attacks.members import somewhere
+from tests.networks import InPlace, Plain, Reusing, Squeezing, everything_switched_on
 from torch import nn
 
 from buttress import registry
@@ -15,43 +16,6 @@ from buttress.threat import Threat
 NAMES = registry.attack.names()
 SHAPE = (1, 6, 6)
 pytestmark = pytest.mark.filterwarnings("ignore:.*DLR needs")
-
-
-class Plain(nn.Module):
-    """Inputs to [-2, 2], a hidden layer, logits."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x):
-        return self.inner((x - 0.5) / 0.25)
-
-
-class InPlace(Plain):
-    """The same, written over its input."""
-
-    def forward(self, x):
-        return self.inner(x.sub_(0.5).div_(0.25))
-
-
-class Reusing(Plain):
-    """The same, its output always in the same memory, which the next call fills again."""
-
-    memory = None
-
-    def forward(self, x):
-        logits = super().forward(x)
-        if self.memory is None or self.memory.shape != logits.shape:
-            self.memory = torch.empty_like(logits.detach())
-        return self.memory.detach().copy_(logits)
-
-
-class Squeezing(Plain):
-    """The same, without the first axis where there is one input."""
-
-    def forward(self, x):
-        return super().forward(x).squeeze()
 
 
 def network(kind, nets, dtype=torch.float32):
@@ -75,14 +39,14 @@ def assert_same(result, expected):
 
 @pytest.mark.parametrize("kind", [InPlace, Reusing])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_may_write_into_its_input_and_use_its_output_again(nets, member, name, kind):
+def test_a_network_may_write_into_its_input_and_use_its_output_again(nets, name, kind):
     plain, other = network(Plain, nets), network(kind, nets)
     x, y = batch(plain)
     before = x.clone()
     for search in ("full", "first"):
-        result = member(name, other)(other, x, y, search=search)
+        result = somewhere(name, other)(other, x, y, search=search)
         assert torch.equal(x, before)
-        assert_same(result, member(name, plain)(plain, x, y, search=search))
+        assert_same(result, somewhere(name, plain)(plain, x, y, search=search))
 
 
 def test_a_network_that_begins_with_an_in_place_relu_gives_gradients():
@@ -94,23 +58,6 @@ def test_a_network_that_begins_with_an_in_place_relu_gives_gradients():
     attack = PGD(threat=Threat(eps=0.25, box=(-1.0, 1.0)), steps=1, step_size=0.25, start="zero")
     torch.testing.assert_close(attack(model, x, torch.tensor([0])).x_adv, torch.tensor([[0.25, 0.75, -0.5]]))
     assert torch.equal(x, torch.tensor([[0.5, 0.5, -0.5]]))
-
-
-@contextmanager
-def everything_switched_on():
-    """Autocast, other default types and devices, no gradients, less precise products, deterministic algorithms."""
-    torch.set_default_dtype(torch.float64)
-    torch.set_float32_matmul_precision("medium")
-    torch.use_deterministic_algorithms(True)
-    try:
-        with ExitStack() as stack:
-            for context in (torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"), torch.no_grad()):
-                stack.enter_context(context)
-            yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision("highest")
-        torch.use_deterministic_algorithms(False)
 
 
 def switched_on():
@@ -129,10 +76,10 @@ def switched_on():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_the_caller_has_switched_on_changes_nothing_and_stays_on(nets, member, name):
+def test_what_the_caller_has_switched_on_changes_nothing_and_stays_on(nets, name):
     model = network(Plain, nets)
     x, y = batch(model)
-    attack = member(name, network(Plain, nets))
+    attack = somewhere(name, network(Plain, nets))
     expected = attack(model, x, y)
     with everything_switched_on():
         before = switched_on()
@@ -147,10 +94,10 @@ def test_what_the_caller_has_switched_on_changes_nothing_and_stays_on(nets, memb
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_may_squeeze_a_batch_of_one(nets, member, name):
+def test_a_network_may_squeeze_a_batch_of_one(nets, name):
     plain, squeezing = network(Plain, nets), network(Squeezing, nets)
     x, y = batch(plain, 1)
-    assert_same(member(name, squeezing)(squeezing, x, y), member(name, plain)(plain, x, y))
+    assert_same(somewhere(name, squeezing)(squeezing, x, y), somewhere(name, plain)(plain, x, y))
 
 
 def test_one_logit_may_be_squeezed_away_altogether():
@@ -169,10 +116,10 @@ def test_one_logit_may_be_squeezed_away_altogether():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_network_of_half_precision_is_judged_as_it_computes(nets, member, name, dtype):
+def test_a_network_of_half_precision_is_judged_as_it_computes(nets, name, dtype):
     model = network(Plain, nets, dtype)
     x, y = batch(network(Plain, nets))
-    result = member(name, model)(model, x, y)
+    result = somewhere(name, model)(model, x, y)
     assert result.x_adv.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(result.success, model(result.x_adv.to(dtype)).argmax(1) != y)

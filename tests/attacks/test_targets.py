@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+from tests.attacks.members import somewhere
 
 from buttress import registry
 from buttress.attacks import FAB, FMN, PGD, Attack, AutoAttack
@@ -30,11 +31,11 @@ def ladder(nets):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_target_behind_a_third_class_is_reached(ladder, member, name):
+def test_a_target_behind_a_third_class_is_reached(ladder, name):
     model, x, y = ladder
     assert model(torch.full_like(x, 0.5)).argmax(1).tolist() == [1] * 3
     settings = {**ENOUGH, **SPECIAL.get(name, {})}
-    attack = member(name, model, THREATS, lambda threat: FAB(threat=threat, steps=20), **settings)
+    attack = somewhere(name, model, THREATS, inner=FAB, **settings)
     for search in ("full", "first"):
         result = attack(model, x, y, target=2, search=search)
         assert result.success.all()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.networks import InPlace, Plain, everything_switched_on
 from torch import nn
 
 from buttress import audits, registry
@@ -16,25 +17,7 @@ CHEAP |= {"decoder_epochs": 2, "svm_epochs": 2, "grid": 5, "points": 20}
 THREAT = Threat(eps=0.1)
 
 
-class Plain(nn.Module):
-    """Inputs to [-2, 2], a hidden layer, logits."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x):
-        return self.inner((x - 0.5) / 0.25)
-
-
-class InPlace(Plain):
-    """The same, written over its input."""
-
-    def forward(self, x):
-        return self.inner(x.sub_(0.5).div_(0.25))
-
-
-class Reusing(nn.Module):
+class ReusingReLU(nn.Module):
     """A ReLU whose output is always in the same memory, which the next call fills again."""
 
     memory = None
@@ -88,18 +71,14 @@ def answer(split):
 def test_an_audit_answers_alike_and_leaves_its_data_alone(nets, split, answer, question):
     before, other = split.x.clone(), network(nets, InPlace)
     expected = answer(question, network(nets))
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16), torch.device("meta"), torch.no_grad():
-            verdict = answer(question, other)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with everything_switched_on():
+        verdict = answer(question, other)
     assert verdict == expected
     assert torch.equal(split.x, before)
 
 
 def test_layers_that_use_their_memory_again_are_measured_as_any(nets, split):
-    plain, other = network(nets), network(nets, relu=Reusing)
+    plain, other = network(nets), network(nets, relu=ReusingReLU)
     noise = PGD(threat=THREAT, steps=2)
     batches = [(split.x, split.y)]
     layers = ["inner.2", "inner.3"]

@@ -11,7 +11,7 @@ from buttress.data.sets.moons import moons
 from buttress.errors import UserError
 from buttress.jobs import Source, Training, audit, harden
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.audit import usual_audits
+from buttress.jobs.questions import usual_audits
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 

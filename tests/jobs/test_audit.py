@@ -16,7 +16,8 @@ from buttress.data.sets.digits import digits
 from buttress.data.sets.moons import moons
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
-from buttress.jobs.audit import attacks_of, given_audits, new_folder, usual_audits
+from buttress.jobs.audit import new_folder
+from buttress.jobs.questions import attacks_of, given_audits, usual_audits
 from buttress.threat import Threat
 
 FREE = Threat(eps=0.2, box=None)

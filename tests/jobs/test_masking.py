@@ -24,7 +24,7 @@ from buttress.data.sets.moons import moons
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.jobs import Source, audit
-from buttress.jobs.audit import given_audits, proposed, usual_trust
+from buttress.jobs.questions import given_audits, proposed, usual_trust
 from buttress.jobs.settings import Reporter
 from buttress.jobs.surrogates import with_surrogates
 from buttress.threat import Threat

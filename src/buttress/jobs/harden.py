@@ -24,10 +24,11 @@ from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.audit import ask, attacks_of, lacks_gradient, report_facts, usual_audits
+from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
 from buttress.jobs.estimate import estimate_attacks, estimate_training
 from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.questions import attacks_of, lacks_gradient, usual_audits
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.layers.capture import layer_names

@@ -31,7 +31,7 @@ from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fgsm_training import Fast
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
-from buttress.jobs.audit import proposed
+from buttress.jobs.questions import proposed
 from buttress.threat import Threat
 from buttress.training import Optimiser
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from buttress.audits.base.finding import Severity
+from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.statistics import accuracy
 from buttress.tasks import Task
+
+if TYPE_CHECKING:
+    from buttress.audits.base.subject import Subject
 
 Figure = Mapping[str, float]  # an accuracy with its interval: "accuracy", "low", "high"
 
@@ -76,6 +82,21 @@ def chance_sentence(clean: Figure, guess: float | None) -> str:
     reason = "The network is at chance" if _above(clean["high"], guess) < _GOOD else "The inputs are too few"
     figure = f"{clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}) classified correctly"
     return f"{reason}: {figure} cannot be told from the {guess:.1%} of one answer for all."
+
+
+def beside_chance(finding: Finding, subject: Subject) -> Finding:
+    """The finding; one that tells an accuracy, and so has the ``chance`` in its data, is not "good" at chance.
+
+    A sentence says so then.
+    """
+    if "chance" not in finding.data:
+        return finding
+    clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
+    sentence = chance_sentence(clean, subject.chance)
+    if not sentence:
+        return finding
+    severity = "warning" if finding.severity == "good" else finding.severity
+    return replace(finding, verdict=f"{finding.verdict} {sentence}", severity=severity)
 
 
 def _above(accuracy: float, guess: float | None) -> float:

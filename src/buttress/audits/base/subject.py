@@ -26,8 +26,7 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.rating import chance, chance_sentence
-from buttress.audits.base.statistics import accuracy
+from buttress.audits.base.rating import beside_chance, chance
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
@@ -284,19 +283,4 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    return [_beside_chance(finding, shared_subject) for finding in ask_what_can_run(audits, shared_subject)]
-
-
-def _beside_chance(finding: Finding, subject: Subject) -> Finding:
-    """The finding; one that tells an accuracy, and so has the ``chance`` in its data, is not "good" at chance.
-
-    A sentence says so then.
-    """
-    if "chance" not in finding.data:
-        return finding
-    clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
-    sentence = chance_sentence(clean, subject.chance)
-    if not sentence:
-        return finding
-    severity = "warning" if finding.severity == "good" else finding.severity
-    return replace(finding, verdict=f"{finding.verdict} {sentence}", severity=severity)
+    return [beside_chance(finding, shared_subject) for finding in ask_what_can_run(audits, shared_subject)]
