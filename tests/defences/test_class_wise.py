@@ -22,8 +22,8 @@ from buttress.defences.instance_eps import InstanceEps
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.random import derive
-from buttress.row_threat import RowThreat
 from buttress.threat import Threat
+from buttress.threat.row_threat import RowThreat
 from buttress.training import Optimiser, fit
 from buttress.training.batches import Batches
 

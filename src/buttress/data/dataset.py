@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from buttress.box import Box
 from buttress.data.augment import Augment
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
+from buttress.threat.box import Box
 from buttress.validation import whole
 
 BATCH = 256

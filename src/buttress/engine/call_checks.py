@@ -7,11 +7,11 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from buttress.box import Box, Ends
 from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import Mode, Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.threat.box import Box, Ends
 from buttress.validation import one_of, whole
 
 

@@ -6,8 +6,8 @@ import torch
 from buttress.attacks.gradient.friendly_pgd import FriendlyPGD
 from buttress.attacks.gradient.pgd import PGD
 from buttress.errors import UserError
-from buttress.row_threat import RowThreat
 from buttress.threat import Threat
+from buttress.threat.row_threat import RowThreat
 
 STEP = 1 / 64
 FLIPS = torch.tensor([0, 1, 2, 3, 5, 9])  # steps after which each input is misclassified

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from buttress.box import Ends
 from buttress.threat import Norm
+from buttress.threat.box import Ends
 
 _FAR = 1e300  # farther than any box
 _DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": math.inf}

@@ -11,10 +11,10 @@ from buttress.attacks.minimum_norm.ddn import cosine, directed
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
 from buttress.engine.pass_count import PassCount
-from buttress.geometry import project_rows_l1
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
+from buttress.threat.geometry import project_rows_l1
 from buttress.validation import number, positive, whole
 
 _LAST_GAMMA = 0.001  # what gamma decreases to, as published

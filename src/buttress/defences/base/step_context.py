@@ -18,8 +18,8 @@ from buttress.layers.capture import capture
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
-from buttress.row_threat import RowThreat
 from buttress.tasks import Task
+from buttress.threat.row_threat import RowThreat
 
 _Result = TypeVar("_Result")
 Kind = Literal["clean", "adversarial", "added"]

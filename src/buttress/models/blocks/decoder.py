@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from buttress.box import Box
 from buttress.errors import UserError
+from buttress.threat.box import Box
 
 
 class Decoder(nn.Module):

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import torch
 from torch import Tensor
 
-from buttress.box import Box, Ends, FeatureValues
 from buttress.errors import UserError
-from buttress.geometry import DUAL, Norm, budget_text, norms, per_row, project_rows_l1
-from buttress.region import Region
+from buttress.threat.box import Box, Ends, FeatureValues
+from buttress.threat.geometry import DUAL, Norm, budget_text, norms, per_row, project_rows_l1
+from buttress.threat.region import Region
 from buttress.validation import one_of
 
 if TYPE_CHECKING:
     from buttress.random import Random
-
-__all__ = ["NOT_GIVEN", "Norm", "Threat", "budget_text", "check_threat", "norms", "per_row"]
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False)
@@ -314,32 +312,6 @@ class Threat(Region):
         for name, values in (("mask", self.mask), ("eps", self.shares)):
             if values is not None:
                 values.check(name, x)
-
-
-# The default of an attack's field ``threat``: nobody gave one yet. It is filled in before the attack runs (see
-# `Attack.within`), so that the mathematics in `perturb` may count on a threat, as the type says.
-NOT_GIVEN = cast(Threat, None)
-
-
-def check_threat(name: str, threat: Threat, *known: Norm, finite: bool = False) -> None:
-    """Refuse a threat without any limit, and a norm that the attack ``name`` is not defined in.
-
-    Args:
-        name: of the attack, for the message.
-        threat: the attack's; one that is not given yet is checked once it is.
-        known: the norms it is defined in; all unless given.
-        finite: whether it needs ends of what is allowed: a finite eps, or a box without infinite ends.
-
-    Raises:
-        UserError: saying what came and what would do.
-    """
-    if threat is NOT_GIVEN:
-        return
-    if math.isinf(threat.eps) and (threat.box is None or (finite and not threat.bounded)):
-        kind = "box with finite ends" if finite else "box"
-        raise UserError(f"{name} needs a finite eps or a {kind}; got eps inf and {threat.box_text}")
-    if threat.norm not in (known or get_args(Norm)):
-        raise UserError(f"{name} is defined in {' and '.join(known)}; got {threat.norm}")
 
 
 def _shared(eps: Tensor) -> tuple[float, FeatureValues | None]:

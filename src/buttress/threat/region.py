@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from buttress.box import Box
+from buttress.threat.box import Box
 
 
 class Region:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from buttress.errors import UserError
-from buttress.geometry import per_row
 from buttress.random import Random
 from buttress.threat import Threat
+from buttress.threat.geometry import per_row
 
 
 @dataclass(frozen=True, kw_only=True, init=False, repr=False)

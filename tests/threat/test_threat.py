@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from buttress.errors import UserError
 from buttress.random import Random
-from buttress.row_threat import RowThreat
 from buttress.threat import Threat, budget_text, norms
+from buttress.threat.row_threat import RowThreat
 
 NORMS = ["linf", "l2", "l1"]
 cases = settings(max_examples=60, deadline=None, derandomize=True)

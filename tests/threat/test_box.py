@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from buttress.box import Box, FeatureValues
 from buttress.engine.fingerprint import plain
 from buttress.errors import UserError
 from buttress.random import Random
-from buttress.row_threat import RowThreat
 from buttress.threat import Threat
+from buttress.threat.box import Box, FeatureValues
+from buttress.threat.row_threat import RowThreat
 
 NORMS = ["linf", "l2", "l1"]
 EPS = torch.tensor([0.1, 0.2, 0.0, 0.4, 0.3])
