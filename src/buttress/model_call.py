@@ -15,8 +15,8 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     """``model(x)``, whatever the network does with the tensors it is handed and with those it returns.
 
     It gets a copy of the inputs, no leaf of a graph, so it may write there. Its output is copied too, since a network
-    may fill the same buffer at each call. A network whose weights are all of half precision gets inputs of that
-    precision. To a single input's output the axis of inputs is given back where the network has squeezed it away.
+    may fill the same buffer at each call. A network whose matrices and kernels are of half precision gets inputs of
+    that precision. To a single input's output the axis of inputs is given back where the network has squeezed it away.
 
     Args:
         model: the network, or any callable.
@@ -34,12 +34,15 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
 
 
 def half_precision(model: object) -> torch.dtype | None:
-    """The data type of a network whose floating-point weights are all float16, or all bfloat16; None of any other."""
+    """The data type of a network whose matrices and kernels are all float16, or all bfloat16; None of any other.
+
+    Scales and offsets, as of BatchNorm, may be float32.
+    """
     if not isinstance(model, nn.Module):
         return None
     found: torch.dtype | None = None
     for parameter in model.parameters():
-        if not parameter.is_floating_point():
+        if not parameter.is_floating_point() or parameter.dim() < 2:
             continue
         if parameter.dtype not in _HALF or found not in (None, parameter.dtype):
             return None

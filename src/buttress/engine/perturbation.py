@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from buttress import tasks
-from buttress.engine.ambient_state import in_usual_state
+from buttress.ambient_state import in_usual_state
 from buttress.engine.attack_result import AttackResult
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.fingerprint import plain
@@ -122,7 +122,7 @@ class Perturbation(ABC):
             whole("read_every", read_every)
         ids = _ids(ids, x)
         passes = Runner(model, task, precision, batch_size or len(x), attack.draws, exact=attack.exact)
-        with preserved(model, mode, seed, x.device):
+        with preserved(model, mode, seed, x.device, x.dtype):
             oracle = attack._oracle(passes, x, y, target, seed, ids, search, read_every)
             if oracle.target is not None:
                 warn_of_own_class(oracle.target, oracle.y)
@@ -168,7 +168,7 @@ class Perturbation(ABC):
             attack.threat.check(x)
         ids = _ids(ids, x)
         passes = Runner(model, task, precision, len(x), attack.draws, twins, attack.exact)
-        with preserved(model, mode, seed, x.device, move_statistics=move_statistics):
+        with preserved(model, mode, seed, x.device, x.dtype, move_statistics=move_statistics):
             return attack._moved(attack._oracle(passes, x, y, target, seed, ids, "full", None), seed, ids)
 
     def search_passes(self, classes: int) -> PassCount | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from buttress.engine.ambient_state import usual_state
+from buttress.ambient_state import usual_state
 from buttress.errors import UserError
 from buttress.random import derive, own_draws
 
@@ -19,17 +19,31 @@ Mode = Literal["eval", "train"]
 
 @contextmanager
 def preserved(
-    model: Model, mode: Mode, seed: int, device: torch.device, *, move_statistics: bool = False
+    model: Model,
+    mode: Mode,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    move_statistics: bool = False,
 ) -> Iterator[None]:
     """Put ``model`` into ``mode`` with torch in its usual state and its random state seeded; undo all of it at the end.
 
     Restored: the training flag of every submodule, every buffer (its object and its values), torch's global random
     state, of the model's devices too, and what the caller has switched on (see `usual_state`). Parameters are not
     written to, so ``requires_grad`` and ``.grad`` need no care here. Programs whose mode cannot be switched (exported
-    or frozen ones) are used as they were made. With ``move_statistics`` buffers stay as the passes inside leave them.
+    or frozen ones) are used as they were made.
+
+    Args:
+        model: the caller's.
+        mode: of its modules meanwhile.
+        seed: of torch's random state meanwhile.
+        device: that is computed on.
+        dtype: torch's default data type meanwhile, for a model whose parameters do not tell; left unless given.
+        move_statistics: let buffers stay as the passes inside leave them.
 
     Raises:
-        UserError: when the model was made under ``torch.inference_mode`` and so cannot give gradients; in mode "train"
+        UserError: when a parameter was made under ``torch.inference_mode`` and so has no gradient; in mode "train"
             for a program whose mode cannot be switched.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
@@ -39,19 +53,23 @@ def preserved(
                 raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
     flags = [(module, module.training) for module in modules if hasattr(module, "training")]
     owned = [set(module._buffers.keys()) for module in modules]  # scripted modules list keys, and do not iterate
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if not move_statistics and buffer is not None and not buffer.is_inference()
-    ]
+    with torch.inference_mode(False):
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if not move_statistics and buffer is not None
+        ]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), None)
+    dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), dtype)
     devices = {device, *(parameter.device for parameter in parameters)}
     with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:
             if isinstance(model, nn.Module):
                 switch_mode(model, mode)
+            for module, name, buffer, value in buffers:
+                if buffer.is_inference():  # autograd refuses it
+                    module._buffers[name] = value
             yield
         finally:
             for module, flag in flags:
@@ -62,7 +80,8 @@ def preserved(
             for module, name, buffer, value in buffers:
                 # Through .data: a caller's pending backward pass may hold the buffer and would refuse a new version.
                 # BatchNorm itself writes without counting versions, so there is no telling whether one changed.
-                buffer.data.copy_(value)
+                if not buffer.is_inference():
+                    buffer.data.copy_(value)
                 module._buffers[name] = buffer
 
 

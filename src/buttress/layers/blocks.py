@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from buttress.engine.ambient_state import in_usual_state
+from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names

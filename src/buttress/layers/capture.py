@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from buttress.engine.ambient_state import in_usual_state
+from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.layers.select import (
     ACTIVATIONS,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.engine.ambient_state import in_usual_state
+from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection

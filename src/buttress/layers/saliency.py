@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import tasks
-from buttress.engine.ambient_state import in_usual_state
+from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.model_call import call_model

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress import registry, tasks
+from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
-from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError

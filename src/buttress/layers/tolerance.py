@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
-from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
-from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
 from buttress.random import derive, own_draws

@@ -165,6 +165,8 @@ class FAB(MinimumNorm):
         share, eta = (one / (one + two)).clamp(max=self.alpha_max)[:, None], self.eta * torch.ones_like(one)[:, None]
         if oracle.target is not None:
             seeking = ~smallest.successful[rows, None]
+            if norm == "l1":  # steps along single coordinates go round among the rivals; those in l2 close in
+                ways[0] = torch.where(seeking, to_plane(from_, here, slope, "l2", (low, high), pace), ways[0])
             share = torch.where(seeking, 0, share)
             eta = torch.where(seeking & (at != centre).any(1, keepdim=True), eta.clamp(min=_FARTHER), eta)
             eta = torch.where(here[:, None] > 0, 1 / eta, eta)  # from inside, end short of the plane

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.ambient_state import in_usual_state
 from buttress.attacks import AttackResult, Perturbation
 from buttress.audits.base.evaluation import search_precision, settings_of
 from buttress.audits.base.evaluation.groups import (
@@ -30,7 +31,6 @@ from buttress.audits.base.rating import beside_chance, chance
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
-from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.attack_result import concatenated
 from buttress.engine.fingerprint import digest as digest
 from buttress.engine.fingerprint import digest_of

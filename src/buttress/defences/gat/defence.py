@@ -18,6 +18,7 @@ from buttress.defences.base.networks import freeze, new_network
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.gat.generator_training import style_vae, usual_batch
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.validation import not_negative, number, whole
@@ -176,7 +177,7 @@ class GAT(Defence):
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         judge = self._judge[0].to(x.device, x.dtype)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            probability: Tensor = judge(x).softmax(1).gather(1, y[:, None]).squeeze(1)
+            probability: Tensor = call_model(judge, x).softmax(1).gather(1, y[:, None]).squeeze(1)
         return probability >= self.share
 
     def _attack_on(self, level: Level, maker: nn.Module | None, box: tuple[float, float] | None) -> Perturbation:

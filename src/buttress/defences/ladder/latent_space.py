@@ -56,9 +56,9 @@ class Encoder(nn.Module):
         outputs: list[Any] = []
         part = user_module(self.model).get_submodule(self.layer.removesuffix(_INPUT))
         if self.layer.endswith(_INPUT):
-            handle = part.register_forward_pre_hook(lambda module, args: outputs.append(args[0] if args else None))
+            handle = part.register_forward_pre_hook(lambda module, args: outputs.extend(map(_kept, args[:1])))
         else:
-            handle = part.register_forward_hook(lambda module, args, output: outputs.append(output))
+            handle = part.register_forward_hook(lambda module, args, output: outputs.append(_kept(output)))
         try:
             call_model(self.model, x)
         finally:
@@ -74,6 +74,11 @@ class Encoder(nn.Module):
     def set_extra_state(self, state: dict[str, str]) -> None:
         """The layer, from a state."""
         self.layer = state["layer"]
+
+
+def _kept(value: Any) -> Any:
+    """A tensor as a copy: what comes after the layer may write over it, as an in-place ReLU does."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def latent_layer(model: nn.Module, x: Tensor) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from buttress import registry
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.models.create import create, spec_of
 from buttress.validation import not_negative, whole
 
@@ -128,5 +129,5 @@ class Averaged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) logits whose softmax is the mean over the draws."""
-        several = torch.stack([self.model(x).log_softmax(1) for _ in range(self.draws)])
+        several = torch.stack([call_model(self.model, x).log_softmax(1) for _ in range(self.draws)])
         return several.logsumexp(0) - math.log(self.draws)

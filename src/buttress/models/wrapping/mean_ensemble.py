@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.model_call import call_model
 from buttress.validation import one_of
 
 Mean = Literal["logits", "probabilities"]
@@ -38,7 +39,7 @@ class Ensemble(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean logits, or the logits of the mean probabilities, of the shape of a single network's output."""
-        outputs: list[Tensor] = [model(x) for model in self.models]
+        outputs: list[Tensor] = [call_model(model, x) for model in self.models]
         shapes = {tuple(output.shape) for output in outputs}
         if len(shapes) > 1:
             text = " and ".join(str(shape) for shape in sorted(shapes))

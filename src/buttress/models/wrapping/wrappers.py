@@ -84,4 +84,4 @@ class _Method(nn.Module):
 
 
 def _content(wrapper: nn.Module) -> Any:
-    return wrapper.module if isinstance(wrapper, _PARALLEL) else wrapper._modules.get("model")
+    return wrapper.module if isinstance(wrapper, _PARALLEL) else dict(wrapper.named_children()).get("model")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
 from buttress.audits.base.evaluation import processes
 from buttress.audits.base.evaluation.groups import (
@@ -29,7 +30,6 @@ from buttress.audits.base.evaluation.groups import (
 from buttress.audits.base.evaluation.manifest import leave_folder, open_folder
 from buttress.audits.base.statistics import interval
 from buttress.data.dataset import Split
-from buttress.engine.ambient_state import in_usual_state
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.fingerprint import digest, plain
 from buttress.engine.oracle import Oracle, Search, Stage
