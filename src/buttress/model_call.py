@@ -48,3 +48,15 @@ def half_precision(model: object) -> torch.dtype | None:
             return None
         found = parameter.dtype
     return found
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """What inputs a model takes: float64 where its weights are, else float32."""
+    double = any(p.dtype == torch.float64 for p in model.parameters())
+    return torch.float64 if double else torch.float32
+
+
+def suited(model: nn.Module, x: Tensor) -> Tensor:
+    """Inputs on the network's device and of the data type that it takes; as they are where it has no parameters."""
+    first = next(iter(model.parameters()), None)
+    return x if first is None else x.to(first.device, input_dtype(model))

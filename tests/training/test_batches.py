@@ -9,7 +9,8 @@ from torch import nn
 from buttress.data.augment import Augment
 from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
-from buttress.training.batches import Batches, input_dtype
+from buttress.model_call import input_dtype
+from buttress.training.batches import Batches
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.model_call import call_model
+from buttress.model_call import call_model, suited
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import Task
@@ -33,7 +33,7 @@ def last_linear(model: nn.Module, x: Tensor, task: Task = tasks.classification) 
     Raises:
         UserError: when the logits are no linear layer's own output.
     """
-    first = next(model.parameters())
+    x = suited(model, x)
     outputs: dict[nn.Linear, Tensor] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
@@ -42,8 +42,8 @@ def last_linear(model: nn.Module, x: Tensor, task: Task = tasks.classification) 
 
     hooks = [module.register_forward_hook(note) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
-        with preserved(model, "eval", 0, first.device), torch.no_grad():
-            logits = task.read(call_model(model, x.to(first)))
+        with preserved(model, "eval", 0, x.device), torch.no_grad():
+            logits = task.read(call_model(model, x))
     finally:
         for hook in hooks:
             hook.remove()
@@ -205,7 +205,6 @@ def _rank(accuracies: Tensor) -> Rank:
 
 def _spread(model: nn.Module, split: Split, task: Task) -> float:
     """The standard deviation of the logits on a split's first inputs, in eval mode."""
-    first = next(model.parameters())
-    x = split.take(torch.arange(min(256, len(split))))[0].to(first)
-    with preserved(model, "eval", 0, first.device), torch.no_grad():
+    x = suited(model, split.take(torch.arange(min(256, len(split))))[0])
+    with preserved(model, "eval", 0, x.device), torch.no_grad():
         return float(task.read(call_model(model, x)).std())

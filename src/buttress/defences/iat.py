@@ -19,6 +19,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.model_call import suited
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.validation import not_negative, one_of
@@ -121,7 +122,7 @@ class IAT(CraftingDefence):
         """
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            names = layer_names(model, x.to(next(model.parameters(), x)), self.layers)
+            names = layer_names(model, suited(model, x), self.layers)
             for layer in self.layers:
                 if layer not in names:
                     raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(names)}")

@@ -13,6 +13,7 @@ from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
+from buttress.model_call import suited
 from buttress.registry import defence
 from buttress.validation import not_negative
 
@@ -73,7 +74,7 @@ class LayerRegularised(WrapperDefence):
         data = super().prepare(model, data, seed)
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            self._check_names(model, x.to(next(model.parameters(), x)))
+            self._check_names(model, suited(model, x))
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:

@@ -11,8 +11,8 @@ from buttress.data.dataset import Dataset
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import LayerSelection, user_module
+from buttress.model_call import input_dtype
 from buttress.report.text import some
-from buttress.training.batches import input_dtype
 
 _OTHERS = "to look at others type --audits layers --audits.layers NAME,NAME"
 

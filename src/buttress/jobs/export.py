@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from buttress.jobs.settings import Network, Reporter, Source, open_network
+from buttress.model_call import input_dtype
 from buttress.models.onnx import check_packages, check_target, export_onnx
-from buttress.training.batches import input_dtype
 
 _INPUTS = 8  # compared
 

@@ -14,8 +14,8 @@ from buttress import models, registry, tasks
 from buttress.data.dataset import Dataset
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.model_call import input_dtype
 from buttress.tasks import Classification, Task
-from buttress.training.batches import input_dtype
 
 # What an option of a simple type may be given as, and how that is called.
 _SIMPLE: dict[object, tuple[tuple[type, ...], str]] = {

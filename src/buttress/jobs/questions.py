@@ -28,9 +28,9 @@ from buttress.audits.robustness import Robustness
 from buttress.config.annotations import alternatives, item_of
 from buttress.data.dataset import Dataset
 from buttress.engine.threat_resolution import resolve_threats
+from buttress.model_call import input_dtype
 from buttress.tasks import Task
 from buttress.threat import Threat
-from buttress.training.batches import input_dtype
 
 _QUERIES = 1000  # of each attack on a network without gradients
 

@@ -130,13 +130,14 @@ def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
         if name not in calls:
             raise UserError(f"the block {name!r} is not called with a tensor first: name another")
         call = calls[name]
-        if not call.z.is_floating_point() or {len(call.z), len(call.out)} != {len(x)}:
+        numbers = call.z.is_floating_point() and call.out.is_floating_point()
+        if not numbers or {len(call.z), len(call.out)} != {len(x)}:
             raise UserError(f"the block {name!r} does not take and give one row of numbers to an input: name another")
     return {name: calls[name] for name in names}
 
 
 def _function(module: nn.Module, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    return lambda z: _first(module(z, *rest, **kwargs))
+    return lambda z: _first(module(z.clone(), *rest, **kwargs))  # it may write there
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:

@@ -217,7 +217,7 @@ class Watcher(TorchFunctionMode):
         detached = value if self._graphs or not value.requires_grad else value.detach()
         try:
             replacement = self.callback(name, detached)
-            return value if replacement is detached else replacement
+            return value if replacement is detached else replacement.to(value.dtype)
         finally:
             self._in_callback = False
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
+from buttress.errors import NoGradientError, UserError
 from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import one_of, whole
@@ -152,14 +152,24 @@ def input_gradients(
         y: (N,) classes.
         task: how the output is read.
         batch_size: inputs computed at once.
+
+    Raises:
+        NoGradientError: when the network gives none.
     """
     gradients = []
     with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):
             points = part.detach().clone().requires_grad_()
             chosen = log_probability(task.read(call_model(model, points)), classes)
-            gradients.append(torch.autograd.grad(chosen.sum(), points)[0])
+            gradients.append(_gradient(chosen.sum(), points))
     return torch.cat(gradients)
+
+
+def _gradient(value: Tensor, points: Tensor) -> Tensor:
+    gradient = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise NoGradientError("the model's output has no gradient, which a saliency map is")
+    return gradient
 
 
 def log_probability(logits: Tensor, y: Tensor) -> Tensor:

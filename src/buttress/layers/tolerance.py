@@ -195,6 +195,8 @@ def _tolerated(
             raise _NotCalledError
         return output
 
+    # Searched in float32 at least: the small steps are lost in half precision.
+    clean, perturbed = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (clean, perturbed))
     try:
         return ToleranceSearch(output_for, clean, y, task, steps).radius(perturbed, wrong, bisections)
     except _NotCalledError:

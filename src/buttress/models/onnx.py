@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from buttress.ambient_state import in_usual_state
 from buttress.errors import UserError, one_line
 from buttress.model_call import call_model
 from buttress.models.blocks.ode import ODEBlock
@@ -46,6 +47,7 @@ class Exported:
     inputs: int
 
 
+@in_usual_state
 def export_onnx(
     model: nn.Module,
     path: str | os.PathLike[str],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from buttress.data.augment import draws
 from buttress.data.dataset import Dataset
@@ -13,12 +12,6 @@ from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
 from buttress.random import generator
 from buttress.validation import whole
-
-
-def input_dtype(model: nn.Module) -> torch.dtype:
-    """What inputs a model takes: float64 where its weights are, else float32."""
-    double = any(p.dtype == torch.float64 for p in model.parameters())
-    return torch.float64 if double else torch.float32
 
 
 class Batches:

@@ -15,10 +15,11 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Epoch, StepContext
 from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
+from buttress.model_call import input_dtype
 from buttress.random import derive, seed_torch
 from buttress.training import checkpoint
 from buttress.training.averaging import Averaging, average_of
-from buttress.training.batches import Batches, input_dtype
+from buttress.training.batches import Batches
 from buttress.training.config import TrainingConfig
 from buttress.training.cost import Clock
 from buttress.training.learning_rate import LearningRate

@@ -13,9 +13,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import preserved
-from buttress.model_call import call_model
+from buttress.model_call import call_model, input_dtype
 from buttress.tasks import Task
-from buttress.training.batches import input_dtype
 
 _BATCH = 256
 

@@ -22,7 +22,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
-from buttress.model_call import call_model
+from buttress.model_call import call_model, suited
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, number, one_of
@@ -131,7 +131,7 @@ class APART(Defence):
             if processes > 1:
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
         x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-        self.names = _layer_names(model, x.to(next(model.parameters(), x)), self.layers)
+        self.names = _layer_names(model, suited(model, x), self.layers)
         usual = zip((self.lr, self.decay, self.first), _USUAL[self.parametrisation], strict=True)
         lr, decay, first = (own if value is None else value for value, own in usual)
         self.memory = Memory(data, seed, self.storage)

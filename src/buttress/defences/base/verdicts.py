@@ -12,7 +12,7 @@ from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
 from buttress.defences.base.memory import ClassCounts
 from buttress.engine.preserved_model import preserved
-from buttress.model_call import call_model
+from buttress.model_call import call_model, suited
 from buttress.tasks import Task
 
 
@@ -44,12 +44,12 @@ def judge(
 
     Cost: one forward pass per input and those of the attack, for the inputs that are right.
     """
-    first = next(model.parameters())
     clean, robust = [], []
     for index in torch.split(torch.arange(len(split)), BATCH):
-        x, y, ids = (part.to(first.device) for part in split.take(index))
-        x = x.to(first.dtype)
-        with preserved(model, "eval", seed, first.device), torch.no_grad():
+        x, y, ids = split.take(index)
+        x = suited(model, x)
+        y, ids = y.to(x.device), ids.to(x.device)
+        with preserved(model, "eval", seed, x.device), torch.no_grad():
             right = ~task.is_adversarial(task.read(call_model(model, x)), y)
         clean.append(right.cpu())
         if attack is not None:

@@ -20,7 +20,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.select import user_module
-from buttress.model_call import call_model
+from buttress.model_call import call_model, suited
 from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
@@ -105,8 +105,7 @@ class DIAL(CraftingDefence):
             UserError: for a layer that the model does not have, or when there is no linear one to find.
         """
         x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-        like = next(model.parameters(), x)
-        x = x.to(like)
+        x = suited(model, x)
         if self.layer is None:
             self._last = last_linear(model, x)
         elif self.layer not in layer_names(model, x, [self.layer]):
@@ -115,7 +114,7 @@ class DIAL(CraftingDefence):
             _, features = self._with_features(model, model, x)
         with own_draws(derive(seed, "domain head")), torch.device("cpu"):
             head = domain_head(features.shape[1], self.head, self.batch_norm)
-        self.domain_head = head.to(like)
+        self.domain_head = head.to(x)
         return data
 
     def strength(self, context: StepContext) -> float:

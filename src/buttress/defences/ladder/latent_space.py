@@ -19,7 +19,7 @@ from buttress.defences.ladder.support_vector_machines import SVMSettings
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
-from buttress.model_call import call_model
+from buttress.model_call import call_model, suited
 from buttress.models.blocks.decoder import Decoder
 from buttress.random import derive, generator, own_draws
 
@@ -123,9 +123,8 @@ class Fitted:
 
 def encoded(encoder: nn.Module, split: Split) -> Tensor:
     """(N, d) latent vectors of a split, on the CPU."""
-    like = next(encoder.parameters())
     with torch.no_grad():
-        return torch.cat([encoder(x.to(like)).cpu() for x, _ in split])
+        return torch.cat([encoder(suited(encoder, x)).cpu() for x, _ in split])
 
 
 def fit_decoder(
@@ -156,7 +155,8 @@ def fit_decoder(
     Returns:
         The decoder, frozen, and the mean square error over the last epoch.
     """
-    like, z, rows = next(encoder.parameters()), encoded(encoder, split), Rows(split)
+    like = suited(encoder, split.take(torch.arange(1))[0])
+    z, rows = encoded(encoder, split), Rows(split)
     with own_draws(derive(seed, "decoder"), {like.device}):
         decoder = Decoder(z.shape[1], split.x.shape[1:], width, box).to(like)
 
@@ -215,8 +215,8 @@ def fit_space(
     """
     if classes < 2:
         raise UserError(f"directions between classes need 2 or more of them; got {classes}")
-    like = next(model.parameters())
-    name = layer if layer is not None else latent_layer(model, split.take(torch.arange(1))[0].to(like))
+    like = suited(model, split.take(torch.arange(1))[0])
+    name = layer if layer is not None else latent_layer(model, like)
     encoder = Encoder(model, name)
     decoder, mse = fit_decoder(encoder, split, epochs=decoder_epochs, seed=seed, width=decoder_width, box=box)
     sample = split.subset(some_of_each(split.y, classes, per_class, derive(seed, "latents")))
