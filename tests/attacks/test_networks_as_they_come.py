@@ -11,6 +11,7 @@ from torch import nn
 from buttress import registry
 from buttress.attacks import PGD, Square
 from buttress.errors import UserError
+from buttress.models import Ensemble
 from buttress.threat import Threat
 
 NAMES = registry.attack.names()
@@ -18,8 +19,8 @@ SHAPE = (1, 6, 6)
 pytestmark = pytest.mark.filterwarnings("ignore:.*DLR needs")
 
 
-def network(kind, nets, dtype=torch.float32):
-    hidden = nets.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4)), 3)
+def network(kind, nets, dtype=torch.float32, seed=3):
+    hidden = nets.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 4)), seed)
     return kind(hidden.to(dtype)).eval()
 
 
@@ -123,6 +124,51 @@ def test_a_network_of_half_precision_is_judged_as_it_computes(nets, name, dtype)
     assert result.x_adv.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(result.success, model(result.x_adv.to(dtype)).argmax(1) != y)
+
+
+def test_half_precision_with_batch_norm_in_float32(nets):
+    """The usual recipe: matrices in half precision, statistics in float32."""
+    inner = nets.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)), 3)
+    model = inner.half()
+    model[2].float()
+    x, y = torch.rand(6, *SHAPE), torch.arange(6) % 4
+    result = PGD(threat=Threat(eps=0.3), steps=3)(model.eval(), x, y)
+    assert result.backwards.tolist() == [3] * 6
+    assert result.x_adv.dtype == torch.float32
+
+
+def test_a_network_without_parameters_has_the_inputs_data_type_for_its_default():
+    def network(x):
+        return x.flatten(1) @ torch.ones(36, 2) * torch.tensor([1.0, -1.0])  # of torch's default type
+
+    x, y = torch.rand(4, *SHAPE, dtype=torch.float64), torch.zeros(4, dtype=torch.long)
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = PGD(threat=Threat(eps=0.1))(network, x, y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not result.success.any()
+
+
+@pytest.mark.parametrize("kind", [InPlace, Reusing])
+def test_members_of_an_ensemble_may_do_so_too(nets, kind):
+    """Two that fill the same memory would be one."""
+    plain, others = ([network(k, nets, seed=seed) for seed in (3, 4)] for k in (Plain, kind))
+    if kind is Reusing:
+        others[1].memory = others[0].memory = torch.empty(6, 4)
+    x, y = batch(plain[0])
+    for attack in (PGD(threat=Threat(eps=0.1)), Square(threat=Threat(eps=0.1), queries=20)):
+        assert_same(attack(Ensemble(others), x, y), attack(Ensemble(plain), x, y))
+
+
+def test_statistics_made_in_inference_mode_are_no_hindrance(nets):
+    model, x, y = nets.awkward(36).eval(), torch.rand(4, *SHAPE), torch.arange(4)
+    expected = PGD(threat=Threat(eps=0.1))(model, x, y)
+    with torch.inference_mode():
+        made = model[2].running_mean.clone()
+    model[2].running_mean = made
+    assert_same(PGD(threat=Threat(eps=0.1))(model, x, y), expected)
+    assert model[2].running_mean is made
 
 
 def frozen(model, x):

@@ -5,7 +5,7 @@ import torch
 from tests.networks import InPlace, Plain, everything_switched_on
 from torch import nn
 
-from buttress import audits, registry
+from buttress import audits, models, registry
 from buttress.attacks import PGD
 from buttress.data.dataset import Split
 from buttress.errors import UserError
@@ -75,6 +75,28 @@ def test_an_audit_answers_alike_and_leaves_its_data_alone(nets, split, answer, q
         verdict = answer(question, other)
     assert verdict == expected
     assert torch.equal(split.x, before)
+
+
+ANY_NUMBER = {0: torch.export.Dim("inputs")}
+KINDS = {
+    "numpy": lambda model, x: models.FromNumpy(lambda rows: model(torch.from_numpy(rows)).detach().numpy()),
+    "half": lambda model, x: model.half(),
+    "frozen": lambda model, x: torch.jit.freeze(torch.jit.script(model)),
+    "frozen inside": lambda model, x: models.Normalized(torch.jit.freeze(torch.jit.script(model)), 0.5, 0.5),
+    "scripted": lambda model, x: torch.jit.script(model),
+    "exported": lambda model, x: torch.export.export(
+        model, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)
+    ).module(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.representatives(kind=["numpy", "half"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_any_kind_are_audited_or_refused_in_a_line(nets, split, answer, kind):
+    model = KINDS[kind](network(nets), split.x)
+    answers = [answer(param.values[0], model) for param in questions()]
+    assert sum(isinstance(one, str) for one in answers) > len(answers) / 3
 
 
 def test_layers_that_use_their_memory_again_are_measured_as_any(nets, split):

@@ -160,16 +160,19 @@ EIGHT = PGD(threat=Threat(eps=8))
     [EIGHT, [Robustness(attacks=[EoT(attack=EIGHT)])], LayerRegularised(AdversarialTraining(EIGHT))],
 )
 def test_an_eps_wider_than_the_box_is_asked_about_wherever_it_was_given(thing):
-    data = SimpleNamespace(box=(0, 1))
+    data = SimpleNamespace(box=(0, 1), shape=(1, 8, 8))
     for given, asked in ((None, thing), (Threat(eps=8), PGD())):
         with pytest.raises(UserError) as caught:
             job_threat(given, data).resolve(asked)
         question = "eps 8 is wider than box (0.0, 1.0): did you mean 8/255? To allow the whole box give eps inf"
         assert str(caught.value) == question
-    wide = SimpleNamespace(box=(0, 255))
+    wide = SimpleNamespace(box=(0, 255), shape=(1, 8, 8))
     assert job_threat(Threat(eps=8), wide).resolve(PGD()).threat == Threat(eps=8, box=(0, 255))
     for allowed in (Threat(eps=math.inf), Threat(norm="l2", eps=8), Threat(eps=1)):
         assert job_threat(allowed, data).resolve(PGD()).threat.eps == allowed.eps
+    for norm, eps, diagonal in (("l2", 128, 8), ("l1", 255, 64)):  # of an image of 64 pixels
+        with pytest.raises(UserError, match=f"in {norm} is more than {diagonal}, the diagonal of .* mean {eps}/255"):
+            job_threat(Threat(norm=norm, eps=eps), data).resolve(PGD())
 
 
 def test_data_can_be_loaded_again_from_what_is_told():

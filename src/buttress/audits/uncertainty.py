@@ -28,6 +28,7 @@ from buttress.layers.uncertainty import (
 from buttress.models import forward_checked
 from buttress.random import Random, derive
 from buttress.registry import audit
+from buttress.threat import Threat
 from buttress.validation import whole
 
 
@@ -45,12 +46,15 @@ class UncertaintyPropagation(Audit):
     Cost per input: 1 forward and a backward for each class, and ``draws`` + 1 forwards.
 
     Args:
-        std: standard deviation of the noise in input units: one number, or one for each value of an input, flattened.
+        std: standard deviation of the noise in widths of the box: one number, or one for each value of an input,
+            flattened.
+        box: the range of the inputs; without one ``std`` is in input units.
         inputs: inputs measured, spread evenly over the data.
         draws: samples of the noise for each input.
     """
 
     std: float | Sequence[float] = 0.1
+    box: tuple[float, float] | None = (0.0, 1.0)
     inputs: int = 100
     draws: int = 300
 
@@ -90,14 +94,15 @@ class UncertaintyPropagation(Audit):
         return Finding("uncertainty-propagation", "Uncertainty of the outputs", self._verdict(data), "info", data)
 
     def _std(self, x: Tensor) -> Tensor:
-        """Of the shape of one input."""
+        """Of the shape of one input, in input units."""
+        widths = Threat(box=self.box).widths(x)
         if not isinstance(self.std, Sequence):
-            return torch.full_like(x[0], self.std)
+            return torch.full_like(x[0], self.std) * widths
         if len(self.std) != x[0].numel():
             raise UserError(
                 f"std must have one number for each of the {x[0].numel()} values of an input, not {len(self.std)}"
             )
-        return torch.tensor(list(self.std), dtype=x.dtype, device=x.device).view(x[0].shape)
+        return torch.tensor(list(self.std), dtype=x.dtype, device=x.device).view(x[0].shape) * widths
 
     def _data(
         self, logits: Tensor, covariances: Tensor, samples: SampledOutputs, y: Tensor, ids: Tensor

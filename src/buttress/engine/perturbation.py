@@ -211,9 +211,6 @@ class Perturbation(ABC):
         """
         values = self.settings()
         changes = resolved_settings(values, self.defaults(), threat, usual)
-        box = (threat or usual).box
-        if "box" in values and self.box == Threat().box != box:
-            changes["box"] = box
         return cast(Self, replace(cast(Any, self), **changes)) if changes else self
 
     def label(self) -> str:

@@ -63,8 +63,11 @@ def resolved_settings(
     box = (threat or usual).box
     changes: dict[str, Any] = {}
     for name, value in values.items():
+        new: Any
         if name == "threat" and value is NOT_GIVEN:
             new = threat or usual
+        elif name == "box":
+            new = box if value == Threat().box != box else value
         elif value is None or isinstance(value, bool | int | float | str):
             continue
         elif not isinstance(value, Threat):

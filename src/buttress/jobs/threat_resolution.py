@@ -20,10 +20,12 @@ class JobThreat:
     Attributes:
         given: by the user for the whole job; None where nothing was given.
         usual: of methods without a default of their own, where nothing was given.
+        features: values of one input.
     """
 
     given: Threat | None
     usual: Threat
+    features: int
 
     @property
     def threat(self) -> Threat:
@@ -34,11 +36,11 @@ class JobThreat:
         """A copy of an attack, a defence, an audit, a monitor or a list of these with every threat filled in.
 
         Raises:
-            UserError: for an eps that is wider than the box, which asks what was meant.
+            UserError: for an eps that reaches beyond the box, which asks what was meant.
         """
         resolved = resolve_threats(thing, self.given, self.usual)
         for threat in (self.threat, *threats_in(resolved)):
-            _ask_about_units(threat)
+            _ask_about_units(threat, self.features)
         return resolved
 
 
@@ -49,22 +51,24 @@ def job_threat(threat: Threat | None, dataset: Dataset, trained: Mapping[str, An
     """
     usual = Threat(**trained) if trained else Threat(eps=Threat().eps * Threat(box=dataset.box).unit)
     given = None if threat is None else in_box(threat, dataset.box)
-    return JobThreat(given, in_box(usual, dataset.box))
+    return JobThreat(given, in_box(usual, dataset.box), math.prod(dataset.shape))
 
 
-def _ask_about_units(threat: Threat) -> None:
-    """Refuse a linf eps beyond which nothing is left to allow: nearly always it is in levels of an 8-bit image.
+def _ask_about_units(threat: Threat, features: int) -> None:
+    """Refuse an eps beyond which nothing is left to allow: nearly always it is in levels of an 8-bit image.
 
     Raises:
         UserError: asking what was meant, and saying how to have it so.
     """
     width = threat.widest
-    if threat.norm != "linf" or threat.by_feature or not width < threat.eps < math.inf:
+    across = width * {"linf": 1.0, "l2": math.sqrt(features), "l1": float(features)}[threat.norm]
+    if threat.by_feature or not across < threat.eps < math.inf:
         return
-    levels = threat.eps == round(threat.eps) and threat.eps <= 255 and width <= 2
+    levels = threat.eps == round(threat.eps) and threat.eps / 255 <= across and width <= 2
     share = "/255" if width == 1 else f" * {width:g} / 255"
     meant = f"did you mean {threat.eps:g}{share}?" if levels else "eps is in the units of the inputs."
-    raise UserError(f"eps {threat.eps:g} is wider than {threat.box_text}: {meant} To allow the whole box give eps inf")
+    wide = "is wider than" if threat.norm == "linf" else f"in {threat.norm} is more than {across:g}, the diagonal of"
+    raise UserError(f"eps {threat.eps:g} {wide} {threat.box_text}: {meant} To allow the whole box give eps inf")
 
 
 def threat_facts(threat: Threat) -> dict[str, Any]:

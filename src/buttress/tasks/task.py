@@ -133,10 +133,10 @@ def as_tensor(output: object, wanted: str, form: str = "") -> Tensor:
             f"models.Output(model, key), or --output KEY, to pick the {wanted.removeprefix('the ')} out"
         )
     if not output.is_floating_point():
-        raise UserError(
-            f"the model must return {whole}; it returned {str(output.dtype).removeprefix('torch.')} of shape "
-            f"{tuple(output.shape)}: if these are numbers of classes, wrap it as models.FromLabels(model, classes)"
-        )
+        what = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
+        numbers = not output.is_complex() and (output.dim() == 1 or output.shape[1:] == (1,))
+        hint = ": if these are numbers of classes, wrap it as models.FromLabels(model, classes)" if numbers else ""
+        raise UserError(f"the model must return {whole}; it returned {what}{hint}")
     return output if output.dtype == torch.float64 else output.float()
 
 

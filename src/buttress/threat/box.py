@@ -36,7 +36,7 @@ class FeatureValues:
             values = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         except (TypeError, ValueError, RuntimeError):
             raise UserError(f"{name} must be a tensor of one input's shape; got {value!r}") from None
-        if (dtype == torch.bool and values.dtype != torch.bool) or bool(values.isnan().any()) or not values.numel():
+        if (dtype == torch.bool) != (values.dtype == torch.bool) or bool(values.isnan().any()) or not values.numel():
             kind = "true and false" if dtype == torch.bool else "numbers"
             raise UserError(f"{name} must be a tensor of {kind}, of one input's shape; got {tuple(values.shape)}")
         return FeatureValues(values.to(dtype))

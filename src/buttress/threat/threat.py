@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,15 +49,15 @@ class Threat(Region):
         self,
         *,
         norm: Norm = "linf",
-        eps: float | Tensor = 8 / 255,
+        eps: float | Tensor | np.ndarray[Any, Any] | Sequence[Any] = 8 / 255,
         box: Ends | None = (0.0, 1.0),
         mask: Tensor | FeatureValues | None = None,
         shares: Tensor | FeatureValues | None = None,
     ) -> None:
         one_of("norm", norm, get_args(Norm))
-        if isinstance(eps, Tensor) and eps.dim():
-            eps, shares = _shared(FeatureValues.read("eps", eps, torch.float64).values)
-        eps = float(eps) if isinstance(eps, Tensor) else eps
+        if isinstance(eps, Tensor | np.ndarray | list | tuple):
+            given = FeatureValues.read("eps", eps, torch.float64).values
+            eps, shares = (float(given), shares) if given.numel() == 1 else _shared(given)
         if isinstance(eps, bool) or not isinstance(eps, int | float) or not eps >= 0:
             raise UserError(f"eps must be a number of 0 or more, in input units such as 8/255; got {eps!r}")
         if shares is not None and norm != "linf":

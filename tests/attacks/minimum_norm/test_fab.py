@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from buttress.attacks import FAB
+from buttress.attacks import FAB, FMN
 from buttress.attacks.minimum_norm.fab_planes import plane_distance, to_plane
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -162,6 +162,20 @@ def test_nearest_boundary_of_the_class_that_was_asked_for(nets, norm):
     assert alone.sum() > 5
     assert (result.distance <= 1.02 * best)[alone].all()
     assert torch.equal(model(result.x_adv).argmax(1)[result.success], target[result.success])
+
+
+def test_in_l1_targets_among_several_rivals_are_reached():
+    """Steps along single coordinates went round among the rivals of a linear network; FMN's distances are the bound."""
+    for seed in (1, 2, 3):
+        random = torch.Generator().manual_seed(seed)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 6)).double()
+        model[1].weight.data = torch.randn(6, 16, generator=random).double()
+        x = 0.3 + 0.4 * torch.rand(20, 1, 4, 4, generator=random).double()
+        y = model(x).argmax(1)
+        target = (y + 1 + torch.randint(5, (20,), generator=random)) % 6
+        fab, fmn = (kind(threat=Threat(norm="l1", eps=8.0))(model, x, y, target=target) for kind in (FAB, FMN))
+        assert (fab.success | ~fmn.success).all()
+        assert fab.distance.median() <= 1.1 * fmn.distance.median()
 
 
 def test_a_target_is_looked_for_behind_a_third_class(nets):

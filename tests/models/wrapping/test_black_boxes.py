@@ -103,6 +103,34 @@ def test_a_function_of_arrays_gives_logits_or_class_numbers():
         models.FromNumpy(3)
 
 
+class Odd:
+    """An estimator whose answers are not classes."""
+
+    def __init__(self, answer, classes=(0, 1)):
+        self.answer, self.classes_ = answer, classes
+
+    def predict(self, rows):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("classifier", "classes", "line"),
+    [
+        (Odd([0.55, 0.2, 0.1]), None, "Odd must predict one class for each input; got [0.55] for the first"),
+        (Odd([[0, 1], [1, 1], [0, 0]]), None, "Odd must predict one class for each input; got [[0, 1]] for the first"),
+        (Odd([0, 1, 0]), 5, "Odd knows 2 classes; got classes=5: leave it out"),
+        (lambda rows: ["cat", "dog", "cat"], 2, "the function must return an array of numbers"),
+        (lambda rows: None, 2, "the function must return an array of numbers"),
+        (lambda rows: rows[:, 0] > 0, 4, "class numbers are integers, one for each of the 3 inputs; got torch.bool"),
+    ],
+)
+def test_classifiers_that_are_none_are_told_in_one_line(classifier, classes, line):
+    with pytest.raises(UserError) as told:
+        models.FromNumpy(classifier, classes)(X)
+    assert line in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 def test_other_classifiers_have_other_digests(points):
     near, far = (KNeighborsClassifier(k).fit(*points) for k in (1, 9))
     assert digest(models.FromNumpy(near)) == digest(models.FromNumpy(copy.deepcopy(near)))

@@ -48,7 +48,7 @@ class Encoder(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, d) flattened values of the layer; a module that runs several times gives its last.
+        """(N, d) flattened values of the layer, in float32 at least; a module that runs several times gives its last.
 
         Raises:
             UserError: when the layer does not run, or gives no tensor.
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
             handle.remove()
         if not outputs or not isinstance(outputs[-1], Tensor):
             raise UserError(f"layer {self.layer!r} gives no tensor in a pass of the network: name another one")
-        return outputs[-1].flatten(1)
+        return outputs[-1].flatten(1).to(torch.promote_types(outputs[-1].dtype, torch.float32))
 
     def get_extra_state(self) -> dict[str, str]:
         """The layer, which is part of what the encoder is."""

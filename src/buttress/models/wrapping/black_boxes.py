@@ -73,7 +73,7 @@ class FromNumpy(nn.Module):
         if hasattr(self.classifier, "predict"):
             logits = self._of_estimator(array.reshape(len(array), -1))
         else:
-            logits = self._of_function(torch.as_tensor(self.classifier(array)), len(array))
+            logits = self._of_function(_numbers("the function", self.classifier(array)), len(array))
         return logits.to(x)
 
     def get_extra_state(self) -> str:
@@ -97,8 +97,17 @@ class FromNumpy(nn.Module):
                 f"{type(self.classifier).__name__} does not tell its classes: fit it first, or say how many, classes=10"
             )
         labels = list(range(self.classes or 0)) if known is None else list(known)
-        position = {label: place for place, label in enumerate(labels)}
-        named = torch.tensor([position[label] for label in self.classifier.predict(rows)])
+        name = type(self.classifier).__name__
+        if self.classes not in (None, len(labels)):
+            raise UserError(f"{name} knows {len(labels)} classes; got classes={self.classes}: leave it out")
+        predicted = self.classifier.predict(rows)
+        try:
+            position = {label: place for place, label in enumerate(labels)}
+            named = torch.tensor([position[label] for label in predicted])
+        except (KeyError, TypeError):  # a value that is no class; several at once
+            raise UserError(
+                f"{name} must predict one class for each input; got {predicted[:1]!r} for the first: give a classifier"
+            ) from None
         scores = self._scores(rows, len(labels))
         if scores is None:
             return _decisions(named, len(rows), len(labels))
@@ -110,14 +119,29 @@ class FromNumpy(nn.Module):
 
     def _scores(self, rows: Any, classes: int) -> Tensor | None:
         if hasattr(self.classifier, "predict_proba"):
-            probabilities = torch.as_tensor(self.classifier.predict_proba(rows)).double()
+            probabilities = _numbers("predict_proba", self.classifier.predict_proba(rows)).double()
             return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log().float()
         if not hasattr(self.classifier, "decision_function"):
             return None
-        scores = torch.as_tensor(self.classifier.decision_function(rows)).float()
+        scores = _numbers("decision_function", self.classifier.decision_function(rows)).float()
         if scores.dim() == 1:  # of the second of two classes
             scores = torch.stack([torch.zeros_like(scores), scores], 1)
         return scores if scores.shape[1] == classes else None  # a support vector machine's may be of pairs of classes
+
+
+def _numbers(source: str, output: object) -> Tensor:
+    """What a classifier returns as a tensor.
+
+    Raises:
+        UserError: for what is no array of real numbers.
+    """
+    try:
+        numbers = torch.as_tensor(output)
+    except (TypeError, ValueError, RuntimeError):
+        numbers = None
+    if numbers is None or numbers.is_complex():
+        raise UserError(f"{source} must return an array of numbers, logits or class numbers; got {output!r:.60}")
+    return numbers
 
 
 def _decisions(labels: Any, count: int, classes: int) -> Tensor:
@@ -126,7 +150,8 @@ def _decisions(labels: Any, count: int, classes: int) -> Tensor:
     Raises:
         UserError: for what is no class number for each input, from 0 to ``classes`` - 1.
     """
-    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.numel() != count:
+    wrong = not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex()
+    if wrong or labels.numel() != count or (labels.dtype == torch.bool and classes != 2):
         what = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
         raise UserError(f"class numbers are integers, one for each of the {count} inputs; got {what}")
     flat = labels.reshape(-1).long()
