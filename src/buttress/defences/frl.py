@@ -57,8 +57,8 @@ class FRL(CraftingDefence):
     error and the boundary error (right, but not under attack) of each class are measured on the validation split by
     PGD in 20 steps of eps / 4; multipliers rise by how far they exceed the overall error by more than ``tolerance`` and
     weigh the cross-entropy and the divergence of the class's inputs, each on its own. A term is the weighted mean over
-    the batch, sum(w l) / sum(w), so without any multiplier the loss is that of TRADES. What the authors state for ten
-    classes is taken as 1 / C.
+    the batch, sum(w l) / sum(w), so without any multiplier the loss is that of TRADES (earlier commits of that code
+    divide both terms by the sum of all weights of both). What the authors state for ten classes is taken as 1 / C.
 
     With ``remargin`` (``frlrmrw``) the budget of a class grows with its boundary error as well: eps_c = exp(2 m) eps,
     between 0.98 and 3 of eps, where m moves by ``remargin_rate`` times the same excess of the boundary error over the
