@@ -33,7 +33,7 @@ class Square(Attack):
 
     Unlike the authors' code and AutoAttack's: windows are drawn for each image, and may touch the last row and column,
     which theirs never do since they draw a place below ``height - side``. That is worth 9 points on 8x8 digits (500
-    queries, linf 0.12, an adversarially trained CNN); the larger the image, the less of it lies there.
+    queries, linf 0.12, an adversarially trained CNN) and nothing on 28x28 ones (MNIST, linf 0.2, two seeds).
 
     Cost per input and restart: ``queries`` + 1 forwards at most, no backwards.
 
