@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from buttress.audits.base.ranking import Ranking, joined, ranking
+from buttress.audits.base.ranking import FEWEST, Ranking, joined, ranking
 from buttress.layers.measures import MEASURES, ratio
 from buttress.layers.profile import LayerProfile
 from buttress.layers.tolerance import LayerTolerance
@@ -27,7 +28,7 @@ class Displaced:
         names: what algorithm 1 names at it, and then the layers that cannot be told from the last of these.
         tied: the layers that may be the most displaced one, that one first.
         ranking: of the mean displacements; None for a measure that has one number for a batch, which is no sample of
-            inputs: nothing is tied then.
+            inputs: nothing is tied then, except by inputs so few that nothing can be told of any measure.
     """
 
     eta: float
@@ -47,14 +48,14 @@ def displaced(profile: LayerProfile, eta: float | None, seed: int = 0) -> Displa
     Args:
         profile: of which the first perturbation counts.
         eta: the cut-off; at the widest gap unless given, or where it names no layer.
-        seed: of the bootstrap over inputs.
+        seed: of the ranking's draws.
     """
     names = profile.mvl(eta) if eta is not None else []
     if eta is None or not names:
         eta = profile.suggest_eta()
         names = profile.mvl(eta)
     if profile.measure in MEASURES and not MEASURES[profile.measure].by_input:
-        return Displaced(eta, names, names[:1], None)
+        return Displaced(eta, names, names[:1] if profile.inputs >= FEWEST else profile.layers, None)
     ranked = ranking(profile.values[0], seed)
     tied = [profile.layers[k] for k in ranked.tied()]
     if names:
@@ -113,7 +114,8 @@ def _growth_text(layers: Sequence[str], grown: Ranking) -> str:
         return ""
     top, tied = grown.order[0], grown.tied()
     low, high, factor = (float(values[top]) for values in (grown.low, grown.high, grown.values))
-    between, size = f"{factor:.3g} ({low:.3g} to {high:.3g})", "its centred size is multiplied by"
+    interval = "from one input" if math.isnan(low) else f"{low:.3g} to {high:.3g}"
+    between, size = f"{factor:.3g} ({interval})", "its centred size is multiplied by"
     if not low > _GROWN:
         return f"The perturbation is not shown to grow at any layer: {size} {between} at most."
     if len(tied) == 1:

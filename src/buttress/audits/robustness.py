@@ -116,7 +116,7 @@ class Robustness(Audit):
         clean, main = _accuracy(correct), _accuracy(robust[self.main_eps])
         data = {
             "inputs": len(correct),
-            **({} if subject.task.classes else {"score": subject.task.score_name}),
+            **({} if subject.task.classes else {"score": subject.task.score_name, "right": subject.task.right}),
             "seed": subject.seed,
             "precision": subject.precision,
             "interval": INTERVAL,

@@ -212,11 +212,12 @@ def _budget(row: dict[str, Any]) -> str:
 def _severity(data: dict[str, Any]) -> Severity:
     """Bad at chance and when corruptions on average halve what the accuracy is above it; a warning when one does.
 
-    A warning, too, when unseen attacks leave less than a tenth of it.
+    A warning, too, when unseen attacks leave less than a tenth of it, and when the accuracy is not good before either.
     """
     clean, guess, mean, unseen = (data[key] for key in ("clean", "chance", "mean_corruption", "unseen"))
-    if rate(clean, clean, guess) == "bad" or (mean is not None and kept(clean, mean, guess) < 0.5):
+    rated = rate(clean, clean, guess)
+    if rated == "bad" or (mean is not None and kept(clean, mean, guess) < 0.5):
         return "bad"
     halved = any(kept(clean, row, guess) < 0.5 for row in data["rows"] if row["kind"] == "corruption")
     vulnerable = unseen is not None and kept(clean, unseen, guess) < 0.1
-    return "warning" if halved or vulnerable else "good"
+    return "warning" if halved or vulnerable or rated != "good" else "good"

@@ -128,7 +128,8 @@ def changes(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
 def _at_chance(name: str, finding: Finding) -> str:
     """A sentence where the clean accuracy is that of a guess; empty else, and for findings that know no chance."""
     clean = next((point for point in finding.data.get("worst", ()) if point["eps"] == 0), None)
-    sentence = "" if clean is None else chance_sentence(clean, finding.data.get("chance"))
+    right = finding.data.get("right", "classified correctly")
+    sentence = "" if clean is None else chance_sentence(clean, finding.data.get("chance"), right)
     return f"{name}: {sentence}" if sentence else ""
 
 

@@ -21,9 +21,8 @@ def trade_off(
     """A finding for each network that was attacked as the first was, if there are two or more.
 
     That is within the same budget, by the same attacks, on the same inputs. ``tied`` are the figures, "robust" or
-    "clean", by which the network may be the first of all: a bootstrap over inputs does not show it to be lower. Where
-    an attack that masking proposed found
-    less, that is the figure.
+    "clean", by which the network may be the first of all: the inputs do not show it to be lower (`Ranking.tied`). Where
+    an attack that masking proposed found less, that is the figure.
 
     Args:
         networks: findings by network.

@@ -15,6 +15,7 @@ from buttress import losses
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
+from buttress.tasks.chance import best_class
 from buttress.tasks.task import Task, as_tensor, described, is_binary, is_whole, refuse_not_finite
 from buttress.validation import whole
 
@@ -178,6 +179,10 @@ class Ordinal(Classification):
         if target is not None:
             return super().is_adversarial(output, y, target)
         return ((output.argmax(1) - y).abs() > self.tolerance) | output.isnan().any(1)
+
+    def chance(self, y: Tensor, outputs: int) -> float:
+        """Of the class that is within the tolerance of the most."""
+        return best_class(y, outputs, self.tolerance)
 
     def _near(self, output: Tensor, y: Tensor) -> Tensor:
         """(N, C) bool: which classes are within the tolerance."""

@@ -14,6 +14,7 @@ from buttress import losses
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
+from buttress.tasks.chance import best_set
 from buttress.tasks.task import Task, as_tensor, described, is_binary, is_whole, refuse_not_finite
 from buttress.validation import one_of
 
@@ -120,6 +121,10 @@ class MultiLabel(Task):
             return ((output > 0) == (target > 0)).all(1) & ~missing
         wrong = (output > 0) != (y > 0)
         return (wrong.any(1) if self.wrong == "any" else wrong.all(1)) | missing
+
+    def chance(self, y: Tensor, outputs: int) -> float:
+        """Of the most frequent set of labels; of the set whose complement is rarest where all must be wrong."""
+        return best_set(y.reshape(len(y), outputs), self.wrong == "any")
 
     def decision(self, output: Tensor) -> Tensor:
         """(N, L) 1 for each label that is there, else 0."""

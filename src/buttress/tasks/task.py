@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress import losses, registry
 from buttress.errors import UserError
 from buttress.losses import Loss, LossLike
+from buttress.tasks.chance import best_class
 
 
 class Task(ABC):
@@ -69,6 +70,15 @@ class Task(ABC):
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) how good each output is, higher is better: 1 for a right one, else 0."""
         return (~self.is_adversarial(output, y)).to(output.dtype)
+
+    def chance(self, y: Tensor, outputs: int) -> float | None:
+        """The share of right outputs that the best answer gets which is the same for all inputs; None if unknown.
+
+        Args:
+            y: the truth of the inputs.
+            outputs: how many numbers the model returns for each: classes, labels or values.
+        """
+        return best_class(y, outputs) if self.classes else None
 
     def objective(self, output: Tensor, y: Tensor) -> Tensor:
         """() what training minimises: the mean of the loss that attacks maximise, unless a task says otherwise."""

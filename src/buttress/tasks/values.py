@@ -11,6 +11,7 @@ from buttress import losses
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
+from buttress.tasks.chance import best_values
 from buttress.tasks.task import Task, as_tensor, described, refuse_not_finite
 from buttress.validation import not_negative
 
@@ -79,6 +80,10 @@ class Regression(Task):
         if target is not None:
             return self._error(output, target) <= self.tolerance
         return ~(self._error(output, y) <= self.tolerance)
+
+    def chance(self, y: Tensor, outputs: int) -> float:
+        """Of the values that are within the tolerance of the most."""
+        return best_values(y, self.tolerance)
 
     def _closeness(self, output: Tensor, target: Tensor) -> Tensor:
         return -self.margin(output, target)

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buttress import audits, registry, tasks
+from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.rating import at_chance, chance, chance_sentence, kept, rate
+from buttress.audits.base.rating import at_chance, chance_sentence, kept, rate
 from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.subject import Audit
 from buttress.audits.robustness import Robustness
+from buttress.audits.unseen import Unseen
 from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -25,17 +27,7 @@ def share(hits, count):
     return accuracy(torch.arange(count) < hits)
 
 
-@pytest.mark.parametrize(
-    ("counts", "classes", "expected"),
-    [([10, 10], 2, 0.5), ([19, 1], 2, 0.95), ([5] * 10, 10, 0.1), ([7], 4, 0.25), ([3, 3, 6], 100, 0.5)],
-)
-def test_chance_is_the_best_constant_answer(counts, classes, expected):
-    y = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    assert chance(tasks.classification, y, classes) == pytest.approx(expected)
-
-
-def test_without_classes_there_is_no_chance():
-    assert chance(tasks.Denoising(), torch.rand(4, 1, 2, 2), 1) is None
+def test_where_no_chance_is_known_it_counts_as_nothing():
     assert rate(share(90, 100), share(60, 100), None) == "good"
     assert rate(share(90, 100), share(40, 100), None) == "warning"
     assert rate(share(0, 100), share(0, 100), None) == "bad"
@@ -54,6 +46,13 @@ def test_without_classes_there_is_no_chance():
         (900, 500, 0.5, "bad"),  # as robust as one answer for all
         (900, 600, 0.5, "warning"),
         (900, 800, 0.5, "good"),
+        (550, 545, 0.5, "warning"),  # nothing is lost of next to nothing
+        (740, 740, 0.5, "warning"),
+        (908, 907, 0.9, "bad"),
+        (970, 960, 0.9, "good"),
+        (550, 550, 0.02, "good"),  # fifty classes
+        (1000, 1000, 1.0, "warning"),  # a perfect network, where one answer for all is perfect as well
+        (990, 990, 1.0, "bad"),
     ],
 )
 def test_ratings_of_a_thousand_inputs(clean, robust, guess, severity):
@@ -65,13 +64,15 @@ def test_too_few_inputs_are_told_from_a_network_at_chance():
     assert chance_sentence(share(4, 4), 0.5).startswith("The inputs are too few: 100.0% (39.8% to 100.0%) ")
     assert chance_sentence(share(101, 1000), 0.1).startswith("The network is at chance: 10.1% (8.3% ")
     assert chance_sentence(share(130, 1000), 0.1) == ""
+    easy = "The task is too easy on these inputs: 100.0% (39.8% to 100.0%) within 1 cannot be told from the 100.0% of "
+    assert chance_sentence(share(4, 4), 1.0, "within 1") == easy + "one answer for all."
 
 
 @given(
     clean=st.integers(0, 200),
     lost=st.integers(0, 200),
     more=st.integers(0, 200),
-    guess=st.sampled_from([None, 0.1, 0.5]),
+    guess=st.sampled_from([None, 0.02, 0.1, 0.5, 0.95, 1.0]),
 )
 def test_a_lower_robust_accuracy_is_never_rated_better_and_chance_never_good(clean, lost, more, guess):
     before = share(clean, 200)
@@ -80,6 +81,8 @@ def test_a_lower_robust_accuracy_is_never_rated_better_and_chance_never_good(cle
     assert 0 <= kept(before, other, guess) <= kept(before, one, guess) <= 1
     if at_chance(before, guess):
         assert rate(before, one, guess) != "good"
+    if rate(before, one, guess) == "good":  # half of what lies between chance and 1
+        assert one["accuracy"] - (guess or 0) >= (1 - one["accuracy"]) - 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,45 @@ def test_a_network_at_chance_is_told_so_and_is_good_in_no_finding(guessing):
     assert audits.run(model, split, questions)[0].severity == "bad"
     (other,) = audits.run(model, split, [Content()])  # what it says is no accuracy
     assert (other.severity, other.verdict) == ("good", "All is well.")
+
+
+def constant_networks(nets):
+    """For each registered task that knows chance: a network that always gives the best answer, and its inputs."""
+    random = torch.Generator().manual_seed(0)
+    four = torch.randint(4, (120,), generator=random)
+    labels = (torch.rand(120, 3, generator=random) < 0.2).long()
+    values = torch.rand(120, generator=random)
+    yield tasks.classification, four, 5.0 * torch.eye(4)[four.bincount().argmax()]
+    yield tasks.Ordinal(), four, torch.tensor([0.0, 0.0, 5.0, 0.0])
+    yield tasks.Ordinal(), four.clamp(max=2), torch.tensor([0.0, 5.0, 0.0])
+    yield tasks.MultiLabel(), labels, -torch.ones(3)
+    yield tasks.MultiLabel(wrong="all"), labels, -torch.ones(3)
+    yield tasks.Regression(), values, torch.tensor([0.5])
+    yield tasks.Regression(tolerance=0.5), values, torch.tensor([0.5])
+    yield tasks.Regression(tolerance=0.3), torch.stack([values, values.flip(0)], 1), torch.tensor([0.5, 0.5])
+
+
+def test_a_constant_answer_is_good_in_no_task(nets):
+    x = torch.rand(120, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    known = set()
+    for task, y, answer in constant_networks(nets):
+        model = nets.linear(torch.zeros(len(answer), 9), answer)
+        (finding,) = audits.run(model, [(x, y)], [Robustness(attacks=[FGSM(threat=Threat(eps=0.1))])], task=task)
+        assert finding.severity in ("bad", "warning"), task
+        assert "cannot be told from the" in finding.verdict
+        known.add(task.label())
+    assert known == set(tasks.names()) - {"denoising"}  # which knows none
+
+
+def test_unseen_is_not_good_either_for_a_network_barely_above_chance(nets):
+    """2500 inputs of two classes, 55 % right by a feature that corruptions leave alone."""
+    y = torch.arange(2500) % 2
+    side = torch.where(torch.arange(2500) % 20 < 11, y, 1 - y)
+    x = side.double().view(-1, 1, 1, 1).expand(-1, 1, 2, 2).float()
+    model = nets.linear(torch.tensor([[-1.0] * 4, [1.0] * 4]), torch.tensor([2.0, -2.0]))
+    question = Unseen(corruptions=[Gaussian(std=0.01)], styles=[], attacks=[], unseen=[])
+    (finding,) = audits.run(model, [(x, y)], [question])
+    assert finding.severity == "warning"
 
 
 CHEAP = {

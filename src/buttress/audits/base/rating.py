@@ -6,36 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy
-from buttress.tasks import Task
 
 if TYPE_CHECKING:
     from buttress.audits.base.subject import Subject
 
 Figure = Mapping[str, float]  # an accuracy with its interval: "accuracy", "low", "high"
 
-_BAD, _GOOD = 0.1, 0.5  # shares of what is above chance without attack: below the first is bad, from the second good
-
-
-def chance(task: Task, y: Tensor, classes: int) -> float | None:
-    """The accuracy of the best answer that is the same for all inputs: the share of the most frequent class.
-
-    Where one class only occurs, a network that was trained on all cannot know that: chance is 1 over the number of
-    classes then. None for a task in which not one class of several is right.
-
-    Args:
-        task: what the network is for.
-        y: (N,) the truth.
-        classes: how many the network tells apart.
-    """
-    if not task.classes:
-        return None
-    counts = y.long().bincount(minlength=1)
-    share = float(counts.max()) / len(y)
-    return share if share < 1 else 1 / classes
+_BAD, _GOOD = 0.1, 0.5  # shares of what is above chance: below the first is bad, from the second on good
 
 
 def at_chance(clean: Figure, guess: float | None) -> bool:
@@ -48,17 +27,18 @@ def rate(clean: Figure, robust: Figure, guess: float | None) -> Severity:
 
     What is rated is how far it is above chance, as a share of what lies between chance and 1 (as Cohen's kappa corrects
     for chance, Educational and Psychological Measurement 20, 1960): one answer for all inputs is robust to every
-    attack.
+    attack. One rule holds for any number of classes and any imbalance: a half of what lies between chance and 1 must be
+    robust for "good", which is an accuracy of 75 % for two classes that are as frequent, 55 % for ten and 51 % for fifty.
 
     Args:
         clean: the accuracy without attack, with its interval.
         robust: the accuracy under attack, likewise.
-        guess: the accuracy of a guess, see `chance`.
+        guess: the accuracy of a guess, see `Task.chance`; None counts as 0.
 
     Returns:
         "bad" for a network at chance, and where less than a tenth is left of what the network is above chance;
-        "warning" where less than half of that is left, where fewer than half of the inputs are robust, and where the
-        inputs are too few to tell an accuracy from chance; "good" else.
+        "good" where at least half of that is left, at least half of what lies between chance and 1 is robust, and the
+        inputs are enough to tell that from chance; "warning" else.
     """
     if at_chance(clean, guess):
         return "bad" if _above(clean["high"], guess) < _GOOD else "warning"
@@ -66,7 +46,7 @@ def rate(clean: Figure, robust: Figure, guess: float | None) -> Severity:
     if share < _BAD:
         return "bad"
     shown = guess is None or robust["low"] > guess
-    return "good" if shown and share >= _GOOD and robust["accuracy"] >= 0.5 else "warning"
+    return "good" if shown and min(share, _above(robust["accuracy"], guess)) >= _GOOD else "warning"
 
 
 def kept(clean: Figure, perturbed: Figure, guess: float | None) -> float:
@@ -75,12 +55,21 @@ def kept(clean: Figure, perturbed: Figure, guess: float | None) -> float:
     return _above(perturbed["accuracy"], guess) / before if before else 0.0
 
 
-def chance_sentence(clean: Figure, guess: float | None) -> str:
-    """A sentence for a network whose accuracy cannot be told from chance; empty for others."""
+def chance_sentence(clean: Figure, guess: float | None, right: str = "classified correctly") -> str:
+    """A sentence for a network whose accuracy cannot be told from chance; empty for others.
+
+    Args:
+        clean: the accuracy without attack, with its interval.
+        guess: the accuracy of a guess.
+        right: what the share is of, see `Task`.
+    """
     if guess is None or not at_chance(clean, guess):
         return ""
-    reason = "The network is at chance" if _above(clean["high"], guess) < _GOOD else "The inputs are too few"
-    figure = f"{clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}) classified correctly"
+    if _above(clean["high"], guess) < _GOOD:
+        reason = "The network is at chance"
+    else:
+        reason = "The inputs are too few" if guess < 1 else "The task is too easy on these inputs"
+    figure = f"{clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}) {right}"
     return f"{reason}: {figure} cannot be told from the {guess:.1%} of one answer for all."
 
 
@@ -92,7 +81,7 @@ def beside_chance(finding: Finding, subject: Subject) -> Finding:
     if "chance" not in finding.data:
         return finding
     clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
-    sentence = chance_sentence(clean, subject.chance)
+    sentence = chance_sentence(clean, subject.chance, subject.task.right)
     if not sentence:
         return finding
     severity = "warning" if finding.severity == "good" else finding.severity
@@ -100,6 +89,8 @@ def beside_chance(finding: Finding, subject: Subject) -> Finding:
 
 
 def _above(accuracy: float, guess: float | None) -> float:
-    """How far an accuracy is above chance, from 0 to 1."""
+    """How far an accuracy is above chance, from 0 to 1; where a guess gets 1, all that reaches it counts as 1."""
     lowest = guess or 0.0
+    if lowest >= 1:
+        return float(accuracy >= 1)
     return max(0.0, (accuracy - lowest) / (1 - lowest))

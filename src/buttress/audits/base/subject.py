@@ -27,7 +27,7 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.rating import beside_chance, chance
+from buttress.audits.base.rating import beside_chance
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
@@ -100,8 +100,8 @@ class Subject:
 
     @property
     def chance(self) -> float | None:
-        """The accuracy of a guess on these inputs; see `rating.chance`."""
-        return chance(self.task, self.y, self.logits.shape[1])
+        """The accuracy of a guess on these inputs; see `Task.chance`."""
+        return self.task.chance(self.y, self.logits[0].numel())
 
     def subset(self, count: int) -> Subject:
         """The same network on at most ``count`` of the inputs, spread evenly; with the same store."""
