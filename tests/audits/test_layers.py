@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -61,6 +62,20 @@ def test_eta_is_the_users_where_it_names_a_layer(pictures):
     assert (low["eta"], high["eta"]) == (-5.0, suggested["eta"])
     assert high["mvl"] == suggested["mvl"]
     assert len(suggested["mvl"]["fgsm"]) >= 1
+
+
+@pytest.mark.parametrize("measure", ["relative_error", "relative_error_batch", "centred"])
+@pytest.mark.parametrize("count", [1, 5])
+def test_few_inputs_name_no_winner(pictures, measure, count):
+    model, split = pictures
+    x, y, _ = split.take(torch.arange(count))
+    (finding,) = audits.run(
+        model, [(x, y)], [Layers(perturbations=[FGSM(threat=THREAT)], measure=measure, tolerance_inputs=0)]
+    )
+    assert finding.verdict.startswith("No layer is more vulnerable than others under FGSM: ")
+    assert set(finding.data["ranking"]["first"]) == set(finding.data["growth"]["first"]) == set(finding.data["layers"])
+    if count == 1:
+        assert re.search(r"is not shown to grow at any layer: .* \(from one input\) at most", finding.verdict)
 
 
 def test_two_attacks_of_one_name_are_kept_apart(pictures):

@@ -6,6 +6,10 @@ import subprocess
 import sys
 import time
 
+from buttress.claims import worker_pool
+from buttress.claims.worker_pool import open_work
+from buttress.jobs.settings import Reporter
+
 # A pool whose worker says who it is and then has long work; the pool's process waits for it.
 PARENT = """
 import os, sys, time
@@ -47,3 +51,15 @@ def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
         parent.kill()
         parent.stdout.close()
         parent.wait()
+
+
+def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monkeypatch):
+    results = [{"device": "GPU", "seconds": {}}, {"device": "CPU", "seconds": {}}, {"seconds": {}}]
+    monkeypatch.setattr(worker_pool, "run_job", lambda job, data_dir: results[job["number"]])
+    jobs = [{"number": number} for number in range(3)]
+    with open_work(tmp_path, None, 0, Reporter()) as work:
+        work.run(jobs[:2], "first")
+        assert work.devices == {"GPU", "CPU"}
+    with open_work(tmp_path, None, 0, Reporter()) as work:
+        work.run(jobs, "again")
+        assert work.devices == {"GPU", "CPU", "not recorded"}

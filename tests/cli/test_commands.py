@@ -138,6 +138,7 @@ def test_fail_under_is_a_gate_after_the_report(here, runs, run, done):
         "audit {runs}/moons --out new --fail-under 99",
         "harden --out new --data digits --limit 60 --model cnn",
         "harden {runs}/moons --out new",
+        "attack {runs}/moons --out new --by square",
     ],
 )
 def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
@@ -149,7 +150,7 @@ def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
         assert "160 steps of " in text or "40 steps of " in text
     if words.startswith("harden --"):
         assert text.count("training ") == 3
-        assert re.search(r"each of three audits: at most about [\d.]+ \w+ for 10 attacks on ", text)
+        assert re.search(r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks on ", text)
 
 
 def test_harden_trains_what_is_missing_and_compares(here, done):

@@ -9,11 +9,14 @@ from buttress.attacks import Attack
 from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.layers import Layers
+from buttress.audits.robustness import Robustness
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
+from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
-from buttress.jobs.estimate import _duration, estimate_attacks, estimate_training
+from buttress.jobs.estimate import _duration, estimate_attacks, estimate_audits, estimate_training
 from buttress.jobs.settings import Training
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Monitor
@@ -86,7 +89,9 @@ def test_a_few_passes_are_timed_and_multiplied_by_those_that_each_attack_states(
     clock(monkeypatch, 2.0)
     split = moons(samples=60, test=40).test
     text = estimate_attacks(nets.linear(torch.eye(2)), split, [FGSM(threat=FREE)] * 3, batch_size=10)
-    assert text.startswith("at most about 72 s for 3 attacks on 40 inputs, if all are robust: 9 forward and 3 backward")
+    assert text.startswith(
+        "at most about 72 s of passes for 3 attacks on 40 inputs, if all are robust: 9 forward and 3 backward"
+    )
 
 
 class Slow(torch.nn.Module):
@@ -124,7 +129,33 @@ class Silent(Attack):
 def test_what_states_no_passes_is_told(nets):
     split = moons(samples=60, test=40).test
     text = estimate_attacks(nets.linear(torch.eye(2)), split, [Silent(), FGSM(threat=FREE)], batch_size=40)
-    assert "3 forward and 1 backward passes an input; Silent not counted, which does not state its passes" in text
+    assert "3 forward and 1 backward passes an input, and what attacks compute between passes not counted; " in text
+    assert "; Silent not counted, which does not state its passes" in text
+
+
+@pytest.mark.parametrize("name", registry.audit.names())
+def test_every_audit_is_counted_or_named(name, nets):
+    """Nothing is called quick because it was not looked at."""
+    member = registry.audit.get(name)
+    needed = [f.name for f in dataclasses.fields(member) if f.default is f.default_factory is dataclasses.MISSING]
+    question = resolve_threats(member(**dict.fromkeys(needed, "a.npz")), usual=FREE)
+    split = moons(samples=60, test=40).test
+    text = estimate_audits(nets.linear(torch.eye(2)), split, [question], batch_size=40)
+    if name == "robustness":
+        assert text.startswith("at most about 1 s of passes for ")
+        assert "not estimated" not in text
+    else:
+        assert text == f"not estimated: {name}"
+
+
+def test_what_is_not_counted_stands_beside_what_is(nets):
+    split, questions = (
+        moons(samples=60, test=40).test,
+        [Robustness(attacks=[FGSM(threat=FREE)], eps=[FREE.eps]), Layers()],
+    )
+    text = estimate_audits(nets.linear(torch.eye(2)), split, [*questions, Layers()], batch_size=40)
+    assert text.startswith("at most about 1 s of passes for 1 attack on 40 inputs, ")
+    assert text.endswith("; not estimated: layers")
 
 
 def test_a_training_whose_attack_takes_long_is_not_tried(monkeypatch):
@@ -135,7 +166,7 @@ def test_a_training_whose_attack_takes_long_is_not_tried(monkeypatch):
     data = moons(samples=60)
     text = estimate_training(Slow(), data, defence, Training(epochs=3, batch_size=20))
     assert text.startswith("about ")
-    assert re.search(r": 9 steps in which the attack takes up to \S+ s, the rest not counted$", text)
+    assert re.search(r": 9 steps in which the attack's passes take up to \S+ s, the rest not counted$", text)
 
 
 def test_an_estimate_is_at_least_what_a_run_counts(nets):

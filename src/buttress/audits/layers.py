@@ -33,8 +33,9 @@ class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
 
     The verdict names the layers that are displaced most, as algorithm 1 does, and those that the inputs cannot tell
-    from these (of fewer than 6 inputs it names none); and the layers at which the perturbation grows most, relative to what feeds them, by the
-    centred measure. Displacement adds up along the layers, and growth tells networks apart that algorithm 1 does not.
+    from these (of fewer than 6 inputs it names none); and the layers at which the perturbation grows most, relative to
+    what feeds them, by the centred measure. Displacement adds up along the layers, and growth tells networks apart that
+    algorithm 1 does not.
 
     Args:
         perturbations: what displaces the layers; the first is the one in the verdict.

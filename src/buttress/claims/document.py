@@ -133,8 +133,10 @@ def _origin(claim: Mapping[str, Any]) -> str:
     versions, judged = claim["versions"], claim.get("judged")
     again = f" Judged again on {judged['date']} by the recipe of commit {judged['commit']}." if judged else ""
     machine = versions["machine"].partition(",")[0]
+    device = versions.get("device", "CPU")  # not told by earlier versions
+    on = "" if device == "CPU" else f" and {device}"
     return (
         f"Made on {claim['date']} from commit {claim['commit']} with buttress {versions['buttress']}, "
-        f"torch {versions['torch']}, Python {versions['python']} on {machine} with {claim['cpus']} CPUs, "
+        f"torch {versions['torch']}, Python {versions['python']} on {machine} with {claim['cpus']} CPUs{on}, "
         f"in {claim['job_seconds'] / 60:.0f} minutes of one worker process.{again}"
     )

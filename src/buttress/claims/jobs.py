@@ -21,6 +21,7 @@ from buttress.config.reading import build
 from buttress.data.dataset import Dataset, Split
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat
+from buttress.training import versions
 
 _BATCH = 512  # inputs attacked at once
 
@@ -37,8 +38,9 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
         perturbation, their mean displacement; or ``picture``: the ``finding`` that is drawn. ``figures`` by name, where
-        the job has them. With accuracies the number of ``parameters``, and the ``history`` where it is wanted. And
-        ``seconds`` of training and of measuring, in which sources are trained that this process does not have yet.
+        the job has them. With accuracies the number of ``parameters``, and the ``history`` where it is wanted. The name
+        of the ``device`` that the network was on. And ``seconds`` of training and of measuring, in which sources are
+        trained that this process does not have yet.
     """
     setup, seed = job["setup"], int(job["seed"])
     dataset = load(setup["source"], data_dir, seed)
@@ -46,9 +48,11 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     model, start = trained.model, time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+    weight = next(model.parameters(), None)
+    device = versions("cpu" if weight is None else weight.device)["device"]
     if "picture" in job:
         result: dict[str, Any] = {"picture": {"finding": _finding(model, dataset, split, job["picture"], settings)}}
-        return {**result, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
+        return {**result, "device": device, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
     if "profile" in job:
         result = {"profile": _profile(model, dataset, split, job["profile"], seed)}
     else:
@@ -62,7 +66,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
         result["history"] = finite_history(trained.history)
     if setup.get("training", {}).get("monitors"):
         result.setdefault("figures", {}).update(monitor_figures(trained))
-    return {**result, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
+    return {**result, "device": device, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
 
 
 def _accuracy(

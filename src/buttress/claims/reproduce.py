@@ -81,7 +81,7 @@ def reproduce(
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
     refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
-    measurements = _measure(claim, settings, seeds, folder, data_dir, workers, out, reporter)
+    measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, out, reporter)
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -98,7 +98,7 @@ def reproduce(
         # Without the folders of this machine, which mean nothing elsewhere.
         "command": f"buttress reproduce {recipe.name} --scale {scale} --seeds {seeds}",
         "commit": commit(),
-        "versions": versions(),
+        "versions": versions() | ({"device": ", ".join(devices)} if devices else {}),
         "cpus": os.cpu_count(),
         "workers": workers,
         "date": _today(),
@@ -140,15 +140,16 @@ def _measure(
     workers: int,
     out: Path,
     reporter: Reporter,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
+    """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
     if claim.kind == "gains":
-        return {**run_gains(claim, out), "job_seconds": 0.0}
+        return {**run_gains(claim, out), "job_seconds": 0.0}, []
     with open_work(folder, data_dir, workers, reporter) as work:
         if claim.kind == "profiles":
             result = run_profiles(claim, settings, seeds, work)
         else:
             result = Table(claim, settings, seeds, work).run()
-    return {**result, "job_seconds": round(work.seconds, 1)}
+    return {**result, "job_seconds": round(work.seconds, 1)}, sorted(work.devices)
 
 
 def commit() -> str:

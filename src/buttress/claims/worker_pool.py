@@ -48,6 +48,7 @@ class Work:
         self.folder, self.pool, self.reporter = folder, pool, reporter
         self.data_dir = None if data_dir is None else str(data_dir.resolve())
         self.seconds = 0.0  # of all jobs, those done before included
+        self.devices: set[str] = set()  # that they ran on
 
     def run(self, jobs: Sequence[Job], title: str) -> list[Result]:
         """The results of ``jobs``, in their order; those in the folder already are not run again."""
@@ -62,6 +63,7 @@ class Work:
             if progress is not None:
                 progress(len(results) / len(set(keys)), {})
         self.seconds += sum(sum(results[key]["seconds"].values()) for key in set(keys))
+        self.devices |= {results[key].get("device", "not recorded") for key in keys}  # by earlier versions it was not
         return [results[key] for key in keys]
 
     def _stored(self, key: str) -> Result | None:

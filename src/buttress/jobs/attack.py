@@ -22,6 +22,7 @@ from buttress.engine.fingerprint import digest, digest_of, plain
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
+from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
@@ -49,9 +50,10 @@ def attack(
     group: int = GROUP,
     accelerator: str = "cpu",
     devices: int = 1,
+    dry_run: bool = False,
     resume: bool = False,
     reporter: Reporter = Reporter(),
-) -> Path:
+) -> Path | None:
     """Perturb the test inputs of a network and write them as tensors.
 
     Args:
@@ -69,6 +71,7 @@ def attack(
         group: inputs attacked and written together; the most that an interruption loses.
         accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
         devices: processes that share the groups; with more than one, start the command with torchrun.
+        dry_run: only print what would be done and about how long it takes, on one device.
         resume: continue with what is in the output folder, with the same settings; start if there is nothing yet.
         reporter: receives messages and progress.
 
@@ -85,6 +88,11 @@ def attack(
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
+    if dry_run:
+        reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")
+        if first:
+            reporter.line(estimate_attacks(model, split, [chosen], batch_size, task_of(facts)))
+        return None
     settings = {**_settings(model, split, chosen, seed, precision), **task_facts(task_of(facts))}
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")

@@ -18,10 +18,9 @@ from buttress.data.dataset import Dataset
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.estimate import estimate_attacks
+from buttress.jobs.estimate import estimate_audits
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import (
-    attacks_of,
     given_audits,
     gradient_free_attacks,
     lacks_gradient,
@@ -179,7 +178,7 @@ def audit(
         reporter.line(remark)
     if dry_run:
         split = dataset.test.stratified(count, seed)
-        reporter.line(estimate_attacks(model, split, attacks_of(questions), batch_size, task))
+        reporter.line(estimate_audits(model, split, questions, batch_size, task))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"folder": crafted_folder, "task": task}

@@ -57,8 +57,8 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
             own |= {"device": device} if (device := _mapping(about, "versions").get("device")) else {}
             settings[label] = own
     shared: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
-    here = {name: version for name, version in versions().items() if name != "device"}  # that of each audit is its own
-    facts: dict[str, object] = {"command": command, "versions": here, **shared, "settings": settings}
+    # The device of each audit is its own.
+    facts: dict[str, object] = {"command": command, "versions": versions(), **shared, "settings": settings}
     try:
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
         trade_offs = trade_off(networks, training)

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
+from buttress.audits import Audit
+from buttress.audits.robustness import Robustness
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
 from buttress.engine.oracle import Oracle
@@ -20,6 +22,7 @@ from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
+from buttress.jobs.questions import attacks_of
 from buttress.jobs.settings import Training
 from buttress.tasks import Task
 from buttress.training.batches import Batches
@@ -58,7 +61,7 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     crafting = _crafting_seconds(model, dataset, defence.attack, training.batch_size, training.task)
     if crafting > _TRIED:
         steps = _steps(dataset, training)
-        detail = f"{steps} steps in which the attack takes up to {crafting:.3g} s, the rest not counted"
+        detail = f"{steps} steps in which the attack's passes take up to {crafting:.3g} s, the rest not counted"
         return f"about {_duration(steps * crafting)}: {detail}"
     # One step is no estimate, and processes of more devices are the real job's to start.
     epochs = 2 if training.epochs == 1 else training.epochs
@@ -95,21 +98,36 @@ def estimate_attacks(
     """A sentence: the time of all attacks on all inputs if every input resists.
 
     A few passes are timed and multiplied by the most that each attack makes (`Perturbation.most_passes`); those over
-    another network, such as a surrogate, count as if over this one.
+    another network, such as a surrogate, count as if over this one. What an attack computes between passes is not
+    known without running it, and takes longer than small networks do (Square's squares): the sentence says so.
     """
+    device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     x, y, _ = split.take(torch.arange(min(batch_size, len(split))))
-    pace = _Pace.of(model, x, y, task)
+    pace = _Pace.of(model, x.to(device), y.to(device), task)
     stated = [(attack, attack.most_passes(pace.outputs)) for attack in attacks]
     passes = sum((each for _, each in stated if each is not None), start=PassCount())
     silent = dict.fromkeys(attack.label() for attack, each in stated if each is None)
     total = pace.seconds(passes) * len(split) / len(x)
+    count = f"{len(attacks)} attack{'s' * (len(attacks) != 1)}"
     text = (
-        f"at most about {_duration(total)} for {len(attacks)} attacks on {len(split)} inputs, if all are robust: "
-        f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input"
+        f"at most about {_duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
+        f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input, and what attacks compute "
+        "between passes not counted"
     )
     if silent:
         text += f"; {', '.join(silent)} not counted, which does not state its passes (search_passes)"
-    return f"{text}; layers and other audits not counted"
+    return text
+
+
+def estimate_audits(
+    model: nn.Module, split: Split, questions: Sequence[Audit], batch_size: int, task: Task = tasks.classification
+) -> str:
+    """A sentence: the time of the attacks of the robustness audits, and the names of all others, which is not known."""
+    attacks = attacks_of(questions)
+    parts = [estimate_attacks(model, split, attacks, batch_size, task)] if attacks else []
+    others = dict.fromkeys(question.label() for question in questions if not isinstance(question, Robustness))
+    parts += [f"not estimated: {', '.join(others)}"] if others else []
+    return "; ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
-from buttress.jobs.estimate import estimate_attacks, estimate_training
+from buttress.jobs.estimate import estimate_audits, estimate_training
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.questions import attacks_of, lacks_gradient, usual_audits
+from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.layers.capture import layer_names
@@ -264,5 +264,5 @@ def _estimate(
     for name, defence in runs.items():
         reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
     split = dataset.test if inputs is None else dataset.test.stratified(inputs)
-    audits = estimate_attacks(original, split, attacks_of(questions), batch_size, training.task)
+    audits = estimate_audits(original, split, questions, batch_size, training.task)
     reporter.line(f"each of three audits: {audits}")

@@ -1,11 +1,12 @@
 """What a guess gets: the score of the best answer that is the same for all inputs.
 
-Where the best answer for the inputs at hand is right for each of them, these cannot say what a guess gets: it counts what
-the best answer would get if all classes, or all sets of labels, were as frequent.
+Where the best answer for the inputs at hand is right for each of them, these cannot say what a guess gets: it counts
+what the best answer would get if all classes, or all sets of labels, were as frequent.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def best_set(y: Tensor, every: bool) -> float:
         every: whether all labels must be right, or one at least.
     """
     sets = 2.0 ** y.shape[1]
-    counts = (y > 0).cpu().unique(dim=0, return_counts=True)[1]
+    counts = np.unique((y > 0).cpu().numpy(), axis=0, return_counts=True)[1]
     if every:
         share = float(counts.max()) / len(y)
         return share if share < 1 else 1 / sets

@@ -20,11 +20,11 @@ from buttress.safe_files import full_disk_reported, write_text
 MARK = "run.json"
 
 
-def versions(device: torch.device | str = "cpu") -> dict[str, str]:
+def versions(device: torch.device | str | None = None) -> dict[str, str]:
     """What ran: the versions and the machine, as far as a figure may depend on them.
 
     Args:
-        device: that the network was on. What else the machine has plays no part.
+        device: that the network was on, which is not told unless given. What else the machine has plays no part.
     """
     try:
         own = version("buttress")
@@ -35,7 +35,7 @@ def versions(device: torch.device | str = "cpu") -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        "device": _device_name(torch.device(device)),
+        **({} if device is None else {"device": _device_name(torch.device(device))}),
     }
 
 

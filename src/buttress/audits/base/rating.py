@@ -28,7 +28,8 @@ def rate(clean: Figure, robust: Figure, guess: float | None) -> Severity:
     What is rated is how far it is above chance, as a share of what lies between chance and 1 (as Cohen's kappa corrects
     for chance, Educational and Psychological Measurement 20, 1960): one answer for all inputs is robust to every
     attack. One rule holds for any number of classes and any imbalance: a half of what lies between chance and 1 must be
-    robust for "good", which is an accuracy of 75 % for two classes that are as frequent, 55 % for ten and 51 % for fifty.
+    robust for "good", which is an accuracy of 75 % for two classes that are as frequent, 55 % for ten and 51 % for
+    fifty.
 
     Args:
         clean: the accuracy without attack, with its interval.
