@@ -1,4 +1,3 @@
-import re
 from dataclasses import dataclass
 
 import pytest
@@ -72,10 +71,12 @@ def test_few_inputs_name_no_winner(pictures, measure, count):
     (finding,) = audits.run(
         model, [(x, y)], [Layers(perturbations=[FGSM(threat=THREAT)], measure=measure, tolerance_inputs=0)]
     )
+    if measure == "centred" and count == 1:
+        assert finding.verdict == "The measure centred is defined at no layer of 1 input(s) under FGSM."
+        return
     assert finding.verdict.startswith("No layer is more vulnerable than others under FGSM: ")
-    assert set(finding.data["ranking"]["first"]) == set(finding.data["growth"]["first"]) == set(finding.data["layers"])
-    if count == 1:
-        assert re.search(r"is not shown to grow at any layer: .* \(from one input\) at most", finding.verdict)
+    assert set(finding.data["ranking"]["first"]) == set(finding.data["layers"])
+    assert len(finding.data["growth"]["first"]) != 1
 
 
 def test_two_attacks_of_one_name_are_kept_apart(pictures):

@@ -90,10 +90,12 @@ def verdict(
 
 
 def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str:
+    if not found.tied:
+        return f"The measure {profile.measure} is defined at no layer of {profile.inputs} input(s) under {attack}."
     relative, means = profile.measure in RELATIVE, profile.mean[0].tolist()
     sizes = [f"{mean:.1%}" if relative else f"{mean:.3g}" for mean in means]
     size = dict(zip(profile.layers, sizes, strict=True))
-    first = (found.tied or profile.layers)[0]
+    first = found.tied[0]
     alone = f"is displaced by {size[first]} of its own size" if relative else f"has {profile.measure} {size[first]}"
     if len(profile.layers) == 1:
         return f"The only layer, {first}, {alone} under {attack}."

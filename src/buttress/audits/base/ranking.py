@@ -61,7 +61,8 @@ class Ranking:
         is under 5 % of all random signs. Where two figures are equal and the differences between them symmetric, every
         sign is as likely, so this is exact for any number of inputs and any distribution: with fewer than 6 inputs
         nothing is told apart, and shares of two networks are compared as by McNemar's exact test. For skewed
-        differences it holds with many inputs, as the t test does.
+        differences it holds with many inputs, as the t test does: of lognormal values and their constant mean, some
+        15 % are told apart with 10 inputs, 8 % with 200.
         """
         order = self.order
         if not order:
