@@ -16,10 +16,10 @@ from buttress.threat import Threat
 
 
 def about(names, means):
-    """A subject whose layer audit would find these mean displacements; mu and sigma follow from them."""
-    values = torch.tensor(means)[None, :, None]
+    """A subject whose layer audit would find these displacements of each of 20 inputs; mu and sigma follow from them."""
+    values = torch.tensor(means)[None, :, None].expand(-1, -1, 20)
     return LayerProfile.of(
-        names, ["pgd"], "m", values, torch.ones(1, 1), predecessors=list(range(-1, len(names) - 1)), crossed=[]
+        names, ["pgd"], "m", values, torch.ones(1, 20), predecessors=list(range(-1, len(names) - 1)), crossed=[]
     )
 
 
