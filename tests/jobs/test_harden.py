@@ -16,7 +16,7 @@ from buttress.threat import Threat
 
 
 def about(names, means):
-    """A subject whose layer audit would find these displacements of each of 20 inputs; mu and sigma follow from them."""
+    """A subject whose layer audit would find these displacements of 20 inputs alike; mu and sigma follow from them."""
     values = torch.tensor(means)[None, :, None].expand(-1, -1, 20)
     return LayerProfile.of(
         names, ["pgd"], "m", values, torch.ones(1, 20), predecessors=list(range(-1, len(names) - 1)), crossed=[]
