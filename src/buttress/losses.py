@@ -122,9 +122,15 @@ def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return -F.logsigmoid(-label_margins(logits, y)).sum(1)
 
 
-def log_all_wrong(logits: Tensor, y: Tensor) -> Tensor:
-    """(N,) log-probability that every label (N, L) is wrong."""
-    return F.logsigmoid(label_margins(logits, y)).sum(1)
+def all_above(leads: Tensor) -> Tensor:
+    """(N,) above 0 exactly where each of the ``leads`` (N, K) is: there the least of them.
+
+    Elsewhere it is minus the l2 norm of those below 0, so that a step serves all that are behind, the furthest most,
+    and none that is ahead. The least alone would have a sign step serve one and undo it for another; a sum of
+    logarithms of sigmoids gives up what is nearest to none. Scaled leads give a scaled value: no temperature decides.
+    """
+    least = leads.amin(1)
+    return torch.where(least < 0, -torch.linalg.vector_norm(leads.clamp(max=0), dim=1), least)
 
 
 def log_label_margins(logits: Tensor, y: Tensor) -> Tensor:
@@ -155,10 +161,6 @@ def total(output: Tensor, y: Tensor) -> Tensor:
 
 def _mse_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -mse(output, target)
-
-
-def _binary_targeted(logits: Tensor, target: Tensor) -> Tensor:
-    return -binary_cross_entropy(logits, target)
 
 
 _FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose its true size further down
@@ -256,7 +258,6 @@ LOSSES = {
     "mse": Loss(mse, direction=total, targeted=_mse_targeted),
     "negative_logit": Loss(negative_logit, needs_classes=True),
     "binary_cross_entropy": Loss(binary_cross_entropy, direction=log_label_margins),
-    "log_all_wrong": Loss(log_all_wrong, targeted=_binary_targeted),
 }
 # What tasks without classes mean by "kl", how far an output is from the one for the clean input.
 BERNOULLI_KL = Loss(bernoulli_kl, against="clean")

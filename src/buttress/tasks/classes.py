@@ -29,7 +29,10 @@ _KINDS = (torch.int64, torch.int32, torch.uint8, torch.int16)
 class Classification(Task):
     """One class per input; output: logits (N, C). One logit z, as (N,) or (N, 1), is read as the two (0, z)."""
 
-    loss = "cross_entropy"
+    @property
+    def loss(self) -> str:
+        """See `Task`."""
+        return "cross_entropy"
 
     @property
     def classes(self) -> bool:
@@ -116,9 +119,9 @@ class Classification(Task):
 class Ordinal(Classification):
     """One class per input, classes in an order (ages, grades); output: logits (N, C), as for classification.
 
-    An output is wrong where its class is more than ``tolerance`` classes away from the truth, so attacks follow the
-    probability of all the others: the losses "cross_entropy" and "margin" set the classes within the tolerance against
-    those beyond. Training minimises the cross-entropy of the class itself. With a tolerance of 0 it is classification.
+    An output is wrong where its class is more than ``tolerance`` classes away from the truth, so attacks climb the
+    margin of the classes beyond it; the losses "margin" and "cross_entropy" set these against those within. Training
+    minimises the cross-entropy of the class itself. With a tolerance of 0 it is classification.
     A target is a class, reached where it is the output's.
 
     Args:
@@ -130,6 +133,16 @@ class Ordinal(Classification):
     def __post_init__(self) -> None:
         """Refuse a tolerance that is none."""
         whole("tolerance", self.tolerance, 0)
+
+    @property
+    def loss(self) -> str:
+        """The margin: log-odds of all classes beyond together raise those, too, that are far from being the first."""
+        return "margin" if self.tolerance else "cross_entropy"
+
+    @property
+    def objective_loss(self) -> str:
+        """See `Task`; of the class itself, see `objective`."""
+        return "cross_entropy"
 
     @property
     def classes(self) -> bool:

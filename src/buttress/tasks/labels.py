@@ -27,23 +27,20 @@ class MultiLabel(Task):
     """Any number of labels per input; output: a logit for each label, (N, L), positive where the label is there.
 
     ``y`` is (N, L) of 0 and 1, of any dtype; a target is a set of labels of the same form, reached where the output has
-    exactly these. Attacks lower the probability that all labels are right, by the binary cross-entropy summed over
-    labels, or raise the probability that all are wrong. Training minimises the former.
+    exactly these. Attacks climb the margin, which decides; training minimises the binary cross-entropy summed over
+    labels. The sum over labels misleads an attack where one wrong label is enough: it moves them all at once.
 
     Args:
         wrong: when an output is wrong: where "any" of its labels is, or where "all" are.
     """
 
     wrong: Wrong = "any"
+    loss = "margin"
+    objective_loss = "binary_cross_entropy"
 
     def __post_init__(self) -> None:
         """Refuse what is neither."""
         one_of("wrong", self.wrong, get_args(Wrong))
-
-    @property
-    def loss(self) -> str:
-        """Of the probability that all labels are right, or that all are wrong."""
-        return "binary_cross_entropy" if self.wrong == "any" else "log_all_wrong"
 
     @property
     def right(self) -> str:
@@ -57,17 +54,17 @@ class MultiLabel(Task):
 
     @property
     def meanings(self) -> dict[str, Loss]:
-        """The margin is that of the label that decides; "kl" the divergence of the labels' Bernoulli distributions."""
+        """The margin is that of the labels that decide; "kl" the divergence of the labels' Bernoulli distributions."""
         return {"margin": Loss(self.margin, targeted=_margin_targeted), "kl": losses.BERNOULLI_KL}
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N,) the signed logit against the truth of the label that decides; above 0 exactly where the output is wrong.
+        """(N,) by how much the labels that decide are wrong; above 0 exactly where the output is wrong.
 
-        The largest over labels where any wrong one counts, the smallest where all must be wrong. (At a logit of exactly
-        0 the label is read as absent.)
+        The largest signed logit against the truth where any wrong label counts; `losses.all_above` of them where all
+        must be wrong. (At a logit of exactly 0 the label is read as absent.)
         """
         against = losses.label_margins(output, y)
-        return against.amax(1) if self.wrong == "any" else against.amin(1)
+        return against.amax(1) if self.wrong == "any" else losses.all_above(against)
 
     def read(self, output: object) -> Tensor:
         """Logits (N, L); those of a single label as (N, 1)."""
@@ -110,10 +107,6 @@ class MultiLabel(Task):
         there, absent = (torch.nn.functional.logsigmoid(sign * several).logsumexp(0) for sign in (1, -1))
         return (there - absent).to(outputs[0].dtype)
 
-    def objective(self, output: Tensor, y: Tensor) -> Tensor:
-        """() the binary cross-entropy, summed over labels, in the mean over inputs."""
-        return losses.binary_cross_entropy(output, y).mean()
-
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """Any or all labels are wrong, or the labels are the target's; not a number is wrong unless targeted."""
         missing = output.isnan().any(1)
@@ -141,8 +134,8 @@ class MultiLabel(Task):
 
 
 def _margin_targeted(output: Tensor, target: Tensor) -> Tensor:
-    """The least signed logit for the target's labels: positive exactly where the output has just these."""
-    return -losses.label_margins(output, target).amax(1)
+    """(N,) positive exactly where the output has just the target's labels."""
+    return losses.all_above(-losses.label_margins(output, target))
 
 
 def _in_unit_interval(values: Tensor) -> bool:

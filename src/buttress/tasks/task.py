@@ -18,7 +18,9 @@ class Task(ABC):
     """What a model's output is for: a frozen dataclass of plain fields.
 
     Attributes:
-        loss: the name of the loss that an attack maximises by default.
+        loss: the name of the loss that an attack maximises by default; what decides whether an output is wrong.
+        objective_loss: the name of the loss whose mean training minimises, smooth where ``loss`` follows what decides;
+            ``loss`` itself unless a task says otherwise.
         classes: whether each input has one of several classes, and every other one is wrong: what methods that set
             ``needs_classes`` ask for.
         right: completes "the inputs that are ...", of outputs that no attacker wants.
@@ -30,6 +32,11 @@ class Task(ABC):
     @abstractmethod
     def loss(self) -> str:
         """See `Task`."""
+
+    @property
+    def objective_loss(self) -> str:
+        """See `Task`."""
+        return self.loss
 
     @property
     def classes(self) -> bool:
@@ -81,8 +88,8 @@ class Task(ABC):
         return best_class(y, outputs) if self.classes else None
 
     def objective(self, output: Tensor, y: Tensor) -> Tensor:
-        """() what training minimises: the mean of the loss that attacks maximise, unless a task says otherwise."""
-        return self.resolve(self.loss).value(output, y).mean()
+        """() what training minimises: the mean of ``objective_loss``, unless a task says otherwise."""
+        return self.resolve(self.objective_loss).value(output, y).mean()
 
     def divergence(self, output: Tensor, clean: Tensor) -> Tensor:
         """(N,) how far outputs are from those for the clean inputs, gradients flowing through both; as in TRADES."""
@@ -98,7 +105,7 @@ class Task(ABC):
             return self.meanings[loss]
         spec = losses.resolve(loss)
         if spec.needs_classes and not self.classes:
-            own = ", ".join(dict.fromkeys((self.loss, *self.meanings)))
+            own = ", ".join(dict.fromkeys((self.loss, self.objective_loss, *self.meanings)))
             raise UserError(f"the loss {loss!r} needs classes, which {self.label()} has not: use {own}")
         return spec
 

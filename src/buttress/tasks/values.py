@@ -21,15 +21,17 @@ from buttress.validation import not_negative
 class Regression(Task):
     """A value per input, or several; output and ``y``: (N,), (N, 1) or (N, D), in the units of the data.
 
-    Attacks follow the mean squared error; where an output has none at all, and so no slope, they raise it. A target is
-    values of the form of ``y``, reached where the output is within the tolerance of them.
+    Attacks follow the largest error, which decides; where an output has none at all, and so no slope, they raise it.
+    Training minimises the mean squared error. A target is values of the form of ``y``, reached where the output is
+    within the tolerance of them.
 
     Args:
         tolerance: the largest error of any value, in its units, that is still right.
     """
 
     tolerance: float = 0.1
-    loss = "mse"
+    loss = "margin"
+    objective_loss = "mse"
     right = "within tolerance of the truth"
     score_name = "share within tolerance"
 
@@ -47,7 +49,7 @@ class Regression(Task):
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) the largest error minus the tolerance: above 0 exactly where the output is wrong."""
-        return self._error(output, y) - self.tolerance
+        return self._errors(output, y).amax(1) - self.tolerance
 
     def read(self, output: object) -> Tensor:
         """Values (N, D); a single one as (N, 1)."""
@@ -78,15 +80,16 @@ class Regression(Task):
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """Some value is further from the truth than the tolerance, or none is from the target; NaN is wrong."""
         if target is not None:
-            return self._error(output, target) <= self.tolerance
-        return ~(self._error(output, y) <= self.tolerance)
+            return (self._errors(output, target) <= self.tolerance).all(1)
+        return ~(self._errors(output, y) <= self.tolerance).all(1)
 
     def chance(self, y: Tensor, outputs: int) -> float:
         """Of the values that are within the tolerance of the most."""
         return best_values(y, self.tolerance)
 
     def _closeness(self, output: Tensor, target: Tensor) -> Tensor:
-        return -self.margin(output, target)
+        return losses.all_above(self.tolerance - self._errors(output, target))
 
-    def _error(self, output: Tensor, y: Tensor) -> Tensor:
-        return (output - y.to(output).view_as(output)).abs().amax(1)
+    def _errors(self, output: Tensor, y: Tensor) -> Tensor:
+        """(N, D) of each value."""
+        return (output - y.to(output).view_as(output)).abs()
