@@ -10,6 +10,7 @@ from buttress.data.augment import Augment
 from buttress.data.dataset import Dataset, Split, from_arrays
 from buttress.data.from_function import dataset_from
 from buttress.errors import UserError
+from buttress.tasks import Task, classification
 
 __all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names"]
 
@@ -21,6 +22,7 @@ def load(
     val: int | None = None,
     seed: int = 0,
     limit: int | None = None,
+    task: Task = classification,
     **options: Any,
 ) -> Dataset:
     """A data set by name, always with train, val and test.
@@ -34,6 +36,7 @@ def load(
         val: inputs split off train for validation; the data set's own default without it.
         seed: decides that split, the sample of ``limit``, and what a synthetic data set draws.
         limit: at most so many inputs in each split, classes in proportion.
+        task: what the data are for, which decides whether a function's integers are classes or values.
         options: what else the data set takes, such as ``noise`` for moons.
 
     Raises:
@@ -44,7 +47,7 @@ def load(
             raise UserError(f"{name!r} names its folder, so expected no data_dir, got {str(data_dir)!r}")
         name, data_dir = "folder", name.removeprefix("folder:")
     arguments = options if data_dir is None else {"data_dir": data_dir, **options}
-    data = dataset_from(name, registry.dataset.get(name), seed, val, arguments)
+    data = dataset_from(name, registry.dataset.get(name), seed, val, arguments, task)
     return data if limit is None else data.limited(limit, seed)
 
 

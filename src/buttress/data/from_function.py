@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from buttress.data.dataset import Dataset, from_arrays
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.tasks import Regression, Task, classification
 
 
-def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any]) -> Dataset:
+def dataset_from(
+    name: str, function: Any, seed: int, val: int | None, arguments: dict[str, Any], task: Task = classification
+) -> Dataset:
     """The data set that ``function`` returns.
 
     Args:
@@ -24,6 +27,7 @@ def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments
         seed: passed on if the function takes it.
         val: passed on if the function takes it and it is not None.
         arguments: all other arguments; the function must take all of these.
+        task: what the data are for: for regression, arrays of integers are values, too.
 
     Raises:
         UserError: for an argument that the function does not take, and for a result of another kind.
@@ -47,6 +51,8 @@ def dataset_from(name: str, function: Any, seed: int, val: int | None, arguments
             raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
         return result
     train, test = _train_and_test(name, result)
+    if isinstance(task, Regression):
+        train, test = ((x, y.astype(np.float32)) for x, y in (train, test))
     images = train[0].ndim == 4
     return from_arrays(
         name,

@@ -11,6 +11,7 @@ from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import Mode, Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.tasks.task import length_hint
 from buttress.threat.box import Box, Ends
 from buttress.validation import one_of, whole
 
@@ -46,8 +47,9 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
     if x.dtype not in (torch.float32, torch.float64):
         hint = ": use x.float() / 255" if x.dtype == torch.uint8 else ": use x.float()"
         raise UserError(f"inputs must be float32 or float64; got {x.dtype}{hint}")
-    if len(y) != len(x):
-        raise UserError(f"{len(x)} inputs need as many labels; got {len(y)}")
+    if y.dim() == 0 or len(y) != len(x):
+        came = f"{len(y)}" if y.dim() else "a single one"
+        raise UserError(f"{len(x)} inputs need as many labels; got {came}{length_hint(y, len(x))}")
     if y.device != x.device:
         raise UserError(f"inputs and labels must be on one device; got {x.device} and {y.device}")
     if not bool(torch.isfinite(x).all()):

@@ -93,7 +93,7 @@ class Perturbation(ABC):
             y: the truth, also in a targeted attack: (N,) int64 classes, or what else the task asks for.
             task: what the output is for.
             target: what the attacker wants: one class for all inputs, one for each, (N,), or how to choose them:
-                "least_likely" or "random"; for other tasks a tensor in the form of ``y``.
+                "least_likely" or "random"; for other tasks a tensor in the form of ``y``, or of a row of it for all.
             seed: what all draws depend on, together with ``ids``.
             ids: (N,) int64, what identifies each input across batches; 0 to N - 1 unless given.
             search: "full" returns the attack's own point for every input; "first" drops an input with its
@@ -248,7 +248,7 @@ class Perturbation(ABC):
         y = _copy(y)
         oracle = Oracle(passes, x.detach().clone(), y, search=search, inside=self.inside(), read_every=read_every)
         if target is not None:
-            given = given_target(target, x, passes.task)
+            given = given_target(target, x, y, passes.task)
             given = chosen_target(given, oracle.clean, y, seed, ids) if isinstance(given, str) else given
             oracle.target = given
         if search == "first":

@@ -1,4 +1,4 @@
-"""What an attacker wants: one class for all inputs, one for each, a rule that chooses them, or an image to restore."""
+"""What an attacker wants: one target for all inputs, one for each, or a rule that chooses classes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from buttress.random import Random, derive
 from buttress.tasks import Task
 
 TargetRule = Literal["least_likely", "random"]
-Target = Tensor | Sequence[int] | int | TargetRule
+Target = Tensor | Sequence[int] | Sequence[float] | float | TargetRule
 
 log = logging.getLogger(__name__)
 _WANTED = 'a class, or one for each input, as integers; "least_likely" or "random"'
 
 
-def given_target(target: Target, x: Tensor, task: Task) -> Tensor | TargetRule:
-    """The target of each input: one class is repeated for all of them; a rule comes back as it is.
+def given_target(target: Target, x: Tensor, y: Tensor, task: Task) -> Tensor | TargetRule:
+    """The target of each input: one for all is repeated for each of them; a rule comes back as it is.
 
     Args:
-        target: what the user gave.
+        target: what the user gave: one for each input, as ``y``, or one for all, as a row of ``y``.
         x: (N, ...) inputs.
+        y: the truth, of which a target has the form: (N,), (N, L), ...
         task: what the output is for.
 
     Returns:
@@ -35,7 +36,7 @@ def given_target(target: Target, x: Tensor, task: Task) -> Tensor | TargetRule:
     Raises:
         UserError: saying what came, and what may.
     """
-    wanted = _WANTED if task.classes else f"a tensor in the form of the truth, for {task.label()}"
+    wanted = _WANTED if task.classes else f"a tensor in the form of the truth, or of a row of it, for {task.label()}"
     if isinstance(target, str) and not task.classes:
         raise UserError(f"target={target!r} chooses classes, which {task.label()} has not: use a tensor")
     if isinstance(target, str):
@@ -48,8 +49,8 @@ def given_target(target: Target, x: Tensor, task: Task) -> Tensor | TargetRule:
         raise UserError(f"target must be {wanted}; got {_shown(target)}") from None
     if values.is_complex() or (task.classes and (values.dtype == torch.bool or values.is_floating_point())):
         raise UserError(f"target must be {wanted}; got {_shown(target)}")
-    if not values.dim():
-        values = values.expand(len(x))
+    if not values.dim() or values.shape == y.shape[1:]:
+        values = values.expand(len(x), *values.shape)
     if len(values) != len(x):
         raise UserError(f"{len(x)} inputs need as many targets; got {len(values)}")
     return values.to(x.device, torch.int64 if task.classes else values.dtype, copy=True)

@@ -119,7 +119,7 @@ def harden(
             weights=None,
         )
     else:
-        dataset, where = source.load(seed)
+        dataset, where = source.load(seed, task=architecture.task)
         original = architecture.create(dataset, seed)
     task = architecture.task or tasks.classification
     if lacks_gradient(original, dataset, task):

@@ -49,8 +49,10 @@ class Source:
     data_args: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
 
-    def load(self, seed: int, known: Mapping[str, Any] | None = None) -> tuple[Dataset, dict[str, Any]]:
-        """The data set, and what it takes to load it again; ``known`` is that of an earlier run."""
+    def load(
+        self, seed: int, known: Mapping[str, Any] | None = None, task: Task | None = None
+    ) -> tuple[Dataset, dict[str, Any]]:
+        """The data set for a task, and what it takes to load it again; ``known`` is that of an earlier run."""
         if self.data is None and known is not None and known.get("source"):
             facts = dict(known["source"])
             facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir else {}
@@ -60,7 +62,8 @@ class Source:
             facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
-        dataset = data.load(facts["data"], data_dir=facts["data_dir"], seed=facts["seed"], **facts["data_args"])
+        where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
+        dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
         return (dataset if self.limit is None else dataset.limited(self.limit, seed)), facts
 
 
@@ -171,8 +174,8 @@ def open_network(
     """
     if Path(reference).is_dir():
         facts = read_facts(reference)
-        dataset, where = source.load(seed, facts)
         task = network.task or task_of(facts)
+        dataset, where = source.load(seed, facts, task)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
         check_fit(model, dataset, task)
         switch_mode(model, "eval")
@@ -183,8 +186,8 @@ def open_network(
         raise UserError(f"{reference!r} is no run's folder and no model; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
-    dataset, where = source.load(seed)
     task = network.task or tasks.classification
+    dataset, where = source.load(seed, task=task)
     if file:
         model = models.FromONNX(reference, network.output)
         check_fit(model, dataset, task)

@@ -49,11 +49,12 @@ def train(
     """
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
-    dataset, where = source.load(seed)
+    task = architecture.task or training.task
+    dataset, where = source.load(seed, task=task)
     resolve = job_threat(threat, dataset).resolve
     chosen = resolve(defence or Standard())
-    training = resolve(replace(training, task=architecture.task or training.task))
-    model = replace(architecture, task=training.task).create(dataset, seed)
+    training = resolve(replace(training, task=task))
+    model = replace(architecture, task=task).create(dataset, seed)
     name = chosen.label()
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"

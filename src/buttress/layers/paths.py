@@ -14,7 +14,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
-from buttress.tasks import Task
+from buttress.tasks import Task, require_task
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ def trace(model: nn.Module, x: Tensor, layers: LayerSelection, *, task: Task = t
     """Read the layers' order and connections off the autograd graph of one pass in eval mode.
 
     Raises:
-        UserError: when the selection matches nothing.
+        UserError: when the selection matches nothing, and for what is no task.
     """
+    require_task(task)
     names: list[str] = []
     nodes: list[Any] = []
 

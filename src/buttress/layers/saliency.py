@@ -15,7 +15,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import NoGradientError, UserError
 from buttress.model_call import call_model
-from buttress.tasks import Task
+from buttress.tasks import Task, require_task
 from buttress.validation import one_of, whole
 
 Fill = Literal["blur", "zero"]
@@ -131,6 +131,7 @@ def _near(size: int, side: int, stride: int, device: torch.device) -> Tensor:
 
 def _probability(model: nn.Module, x: Tensor, y: Tensor, task: Task, batch_size: int) -> Tensor:
     """(N,) probability of ``y``, computed in float32 or finer."""
+    require_task(task)
     parts = [
         task.read(call_model(model, part)).softmax(1).gather(1, classes[:, None]).squeeze(1)
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True)
@@ -155,7 +156,9 @@ def input_gradients(
 
     Raises:
         NoGradientError: when the network gives none.
+        UserError: for what is no task.
     """
+    require_task(task)
     gradients = []
     with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):

@@ -7,7 +7,7 @@ from buttress.tasks.classes import Classification, Ordinal
 from buttress.tasks.facts import task_facts, task_of
 from buttress.tasks.images import Denoising
 from buttress.tasks.labels import MultiLabel
-from buttress.tasks.needs import check_task
+from buttress.tasks.needs import check_task, require_task
 from buttress.tasks.task import Task
 from buttress.tasks.values import Regression
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_task",
     "classification",
     "names",
+    "require_task",
     "task_facts",
     "task_of",
 ]

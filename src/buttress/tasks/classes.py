@@ -16,7 +16,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
 from buttress.tasks.chance import best_class
-from buttress.tasks.task import Task, as_tensor, described, is_binary, is_whole, refuse_not_finite
+from buttress.tasks.task import Task, as_tensor, described, is_binary, is_signs, is_whole, refuse_not_finite
 from buttress.validation import whole
 
 _VALUES = ": for values, use task=tasks.Regression(), or --task regression"
@@ -67,7 +67,10 @@ class Classification(Task):
             return
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= output.shape[1]:
-            raise UserError(f"labels must be 0 to {output.shape[1] - 1}, the model's classes; got {low} to {high}")
+            hint = ": use (y > 0).long()" if output.shape[1] == 2 and is_signs(y) else ""
+            raise UserError(
+                f"labels must be 0 to {output.shape[1] - 1}, the model's classes; got {low} to {high}{hint}"
+            )
         refuse_not_finite(output)
         output = output.detach()
         single = output.shape[1] == 2 and len(output) >= 8 and not bool(output[:, 0].any())
@@ -223,13 +226,17 @@ def _margin_targeted(output: Tensor, target: Tensor) -> Tensor:
 
 def _hint(y: Tensor) -> str:
     """What to type for labels of these values, which are no class indices (N,)."""
-    if y.is_complex() or y.dim() not in (1, 2) or not y.numel() or not bool(y.isfinite().all()):
+    if y.is_complex() or not y.dim() or not y.numel() or not bool(y.isfinite().all()):
         return ""
-    if y.dim() == 1 or y.shape[1] == 1:
-        column = "" if y.dim() == 1 else ".squeeze(1)"
+    if y[0].numel() == 1:
+        column = {1: "", 2: ".squeeze(1)"}.get(y.dim(), ".flatten()")
         kind = "" if y.dtype in _KINDS else ".long()"
-        return f": use y{column}{kind}" if is_whole(y) else _VALUES
-    if is_binary(y):
-        return ": use y.argmax(1)" if bool((y.long().sum(1) == 1).all()) else _SEVERAL
+        values = ", or task=tasks.Regression() if these are values" if y.is_floating_point() else ""
+        return f": use y{column}{kind}{values}" if is_whole(y) else _VALUES
+    if y.dim() > 2:
+        rows = _hint(y.flatten(1)) if max(y.shape[1:]) == y[0].numel() else ""
+        return rows.replace("use y", "use y.flatten(1)") if rows.startswith(": use y") else ""
+    if is_binary(y) or is_signs(y):
+        return ": use y.argmax(1)" if bool(((y > 0).sum(1) == 1).all()) else _SEVERAL
     distributions = y.is_floating_point() and bool((y >= 0).all()) and bool(((y.sum(1) - 1).abs() < 1e-4).all())
     return ": use y.argmax(1)" if distributions else _VALUES

@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
 from buttress.tasks.chance import best_set
-from buttress.tasks.task import Task, as_tensor, described, is_binary, is_whole, refuse_not_finite
+from buttress.tasks.task import Task, as_tensor, described, is_binary, is_signs, refuse_not_finite, shape_hint
 from buttress.validation import one_of
 
 Wrong = Literal["any", "all"]
@@ -83,15 +83,12 @@ class MultiLabel(Task):
         """
         count = output.shape[1]
         if y.shape != output.shape:
-            hint = ""
+            hint = shape_hint(y, tuple(output.shape))
             if y.dim() == 1 and len(y) == len(output):
                 hint = ": use y[:, None]" if count == 1 else ": for one class per input, use tasks.classification"
-            elif y.dim() == 2 and y.T.shape == output.shape:
-                hint = ": use y.T"
             raise UserError(f"labels must be 0 or 1 of shape {tuple(output.shape)}; got {described(y)}{hint}")
         if not is_binary(y):
-            signs = is_whole(y) and bool((y.abs() == 1).all())
-            hint = ": use y > 0" if signs else ": use y > 0.5" if _in_unit_interval(y) else ""
+            hint = ": use y > 0" if is_signs(y) else ": use y > 0.5" if _in_unit_interval(y) else ""
             low, high = (float(value) for value in torch.aminmax(y.double()))
             raise UserError(f"labels must be 0 or 1; got {low:g} to {high:g}{hint}")
         refuse_not_finite(output)

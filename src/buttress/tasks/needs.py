@@ -8,8 +8,32 @@ from typing import Any
 
 from torch import Tensor
 
+from buttress import registry
 from buttress.errors import UserError
 from buttress.tasks.task import Task
+
+
+def require_task(task: object) -> None:
+    """Refuse what is no task, such as a task's name or its class.
+
+    Raises:
+        UserError: saying what came, and what to type where that is known.
+    """
+    if isinstance(task, Task):
+        return
+    hint = ""
+    if isinstance(task, type) and issubclass(task, Task):
+        hint = f": use {_written(task)}"
+    elif isinstance(task, str):
+        known = registry.task.names()
+        hint = f": use {_written(registry.task.get(task))}" if task in known else f"; {registry.nearest(task, known)}"
+    shown = task.__name__ if isinstance(task, type) else repr(task)
+    raise UserError(f"task must be a task, such as tasks.MultiLabel(); got {shown}{hint}")
+
+
+def _written(kind: type[Task]) -> str:
+    """A task of this class, as one types it; a user's own without a package."""
+    return f"{'tasks.' if kind.__module__.startswith(__package__) else ''}{kind.__name__}()"
 
 
 def check_task(thing: object, task: Task) -> None:
@@ -23,8 +47,9 @@ def check_task(thing: object, task: Task) -> None:
         task: what the output is for.
 
     Raises:
-        UserError: naming the method, the task, and what to use instead.
+        UserError: naming the method, the task, and what to use instead; and for what is no task.
     """
+    require_task(task)
     if task.classes:
         return
     if isinstance(thing, list | tuple):

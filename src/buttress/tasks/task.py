@@ -175,9 +175,33 @@ def described(y: Tensor) -> str:
     return f"{y.dtype} of shape {tuple(y.shape)}"
 
 
+def length_hint(y: Tensor, count: int) -> str:
+    """What to type for labels of which there is not one for each of ``count`` inputs; nothing where that is not known.
+
+    Args:
+        y: of any shape.
+        count: how many inputs there are.
+    """
+    if not y.dim():
+        return f": use y.expand({count})"
+    return ": use y.T" if y.dim() == 2 and y.shape[1] == count else ""
+
+
+def shape_hint(y: Tensor, shape: tuple[int, ...]) -> str:
+    """What to type for labels that have this shape turned over, or with further axes of length 1; or nothing."""
+    if y.dim() == 2 and tuple(y.T.shape) == shape:
+        return ": use y.T"
+    return ": use y.flatten(1)" if y.dim() > 2 and tuple(y.flatten(1).shape) == shape else ""
+
+
 def is_whole(y: Tensor) -> bool:
     """Whether all values are whole numbers, whatever the dtype."""
     return not y.is_complex() and bool((y == y.round()).all() if y.is_floating_point() else True)
+
+
+def is_signs(y: Tensor) -> bool:
+    """Whether all values are 1 or -1, whatever the dtype."""
+    return bool(((y == 1) | (y == -1)).all())
 
 
 def is_binary(y: Tensor) -> bool:

@@ -12,7 +12,7 @@ from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.registry import task
 from buttress.tasks.chance import best_values
-from buttress.tasks.task import Task, as_tensor, described, refuse_not_finite
+from buttress.tasks.task import Task, as_tensor, described, refuse_not_finite, shape_hint
 from buttress.validation import not_negative
 
 
@@ -69,8 +69,7 @@ class Regression(Task):
         """
         shapes = ((len(output),), (len(output), 1)) if output.shape[1] == 1 else (tuple(output.shape),)
         if tuple(y.shape) not in shapes or y.dtype == torch.bool or y.is_complex():
-            hint = ": use y.T" if y.dim() == 2 and y.T.shape == output.shape else ""
-            hint = ": use y.float()" if y.dtype == torch.bool and tuple(y.shape) in shapes else hint
+            hint = ": use y.float()" if tuple(y.shape) in shapes else shape_hint(y, tuple(output.shape))
             raise UserError(f"values must be numbers of shape {shapes[0]}; got {described(y)}{hint}")
         bad = 0 if not y.is_floating_point() else int((~y.isfinite()).sum())
         if bad:

@@ -86,8 +86,6 @@ class TrainingConfig:
             if not isinstance(getattr(self, name), kind):
                 value = getattr(self, name)
                 raise UserError(f"{name} must be made by {kind.__name__}(name=...); got {value!r}")
-        if not isinstance(self.task, Task):
-            raise UserError(f"task must be a task, such as tasks.MultiLabel(); got {self.task!r}")
         check_task(average_of(self.average), self.task)
         if not isinstance(self.monitors, list | tuple):
             raise UserError(f"monitors must be a list of monitors; got {self.monitors!r}")

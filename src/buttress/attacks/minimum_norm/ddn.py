@@ -27,6 +27,9 @@ class DDN(MinimumNorm):
     after an adversarial point, and grows by ``gamma`` after one that is not. Step lengths decrease from 1 to
     0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
+    The radius ends at ``radius (1 - gamma)^steps`` or above, 0.006 widths of the box unless told otherwise: where a
+    network is beaten by less, the distances found are too long, and more steps are needed.
+
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     is misclassified unperturbed costs the clean one only.
 

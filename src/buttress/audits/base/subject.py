@@ -42,7 +42,7 @@ from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
 from buttress.registry import audit as registered_audits
-from buttress.tasks import Task, check_task
+from buttress.tasks import Task, check_task, require_task
 from buttress.threat import Threat
 from buttress.validation import whole
 
@@ -234,8 +234,9 @@ def subject(
     """A network and its inputs, on the network's device.
 
     Raises:
-        UserError: when there are no inputs.
+        UserError: when there are no inputs, and for what is no task.
     """
+    require_task(task)
     if isinstance(data, Split):
         split = data.stratified(limit, seed) if limit is not None else data
         x, y, ids = split.take(torch.arange(len(split)))

@@ -25,6 +25,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tasks import Task
+from buttress.tasks.task import length_hint
 
 Data = Split | Iterable[tuple[Tensor, Tensor]]
 GROUP = 1024  # inputs attacked together; their compute batches stay full while inputs drop out
@@ -132,8 +133,9 @@ def batch(item: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(item, list | tuple) or len(item) < 2:
         raise UserError(f"data are batches of (inputs, labels); got a {type(item).__name__}")
     x, y = torch.as_tensor(item[0]), torch.as_tensor(item[1])
-    if x.dim() < 2 or len(x) != len(y):
-        raise UserError(f"a batch holds as many inputs as labels; got {tuple(x.shape)} and {tuple(y.shape)}")
+    if x.dim() < 2 or y.dim() == 0 or len(x) != len(y):
+        hint = length_hint(y, len(x)) if x.dim() > 1 else ""
+        raise UserError(f"a batch holds as many inputs as labels; got {tuple(x.shape)} and {tuple(y.shape)}{hint}")
     return x, (y if y.is_floating_point() else y.long())
 
 

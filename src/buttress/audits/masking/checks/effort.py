@@ -70,14 +70,13 @@ class Restarts(_MoreEffort):
 
 
 class OtherLoss(_MoreEffort):
-    """The margin in place of the loss that training minimises (the cross-entropy of classes), or the other way round."""
+    """The margin of logits in place of the cross-entropy, or the other way round."""
 
     name = "other loss"
     question = "Does it matter which loss it climbs?"
     what = "its loss misled it"
 
     def changes(self, context: CheckContext) -> dict[str, Any]:
-        """The margin; training's loss where the attack climbs the margin already."""
-        task = context.subject.task
-        loss = context.attack.innermost.settings().get("loss") or task.loss
-        return {"loss": task.objective_loss if loss == "margin" else "margin"}
+        """The margin; cross-entropy where the attack climbs the margin already."""
+        loss = context.attack.innermost.settings().get("loss")
+        return {"loss": "cross_entropy" if loss == "margin" else "margin"}
