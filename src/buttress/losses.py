@@ -122,15 +122,31 @@ def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return -F.logsigmoid(-label_margins(logits, y)).sum(1)
 
 
+def any_above(leads: Tensor) -> Tensor:
+    """(N,) above 0 exactly where some of the ``leads`` (N, K) is: there the largest of them.
+
+    Elsewhere it is minus (sum_k d_k^-2)^(-1/2), of the distances d_k = -lead_k to 0: the nearest counts most, and the
+    others still have a slope, so that a sign step serves them too where inputs are theirs alone. The largest alone
+    would leave them where they are; a sum of logarithms of sigmoids follows the many rather than the near. Scaled leads
+    give a scaled value: no temperature decides.
+    """
+    best = leads.amax(1)
+    behind = (best < 0) & best.isfinite()
+    distances = torch.where(behind[:, None], -leads, 1)
+    nearest_one = distances.detach().amin(1, keepdim=True)  # a unit, so that no power overflows
+    mean = nearest_one.squeeze(1) * (nearest_one / distances).square().sum(1).rsqrt()
+    return torch.where(behind, -mean, best)
+
+
 def all_above(leads: Tensor) -> Tensor:
-    """(N,) above 0 exactly where each of the ``leads`` (N, K) is: there the least of them.
+    """(...) above 0 exactly where each of the ``leads`` (..., K) is: there the least of them.
 
     Elsewhere it is minus the l2 norm of those below 0, so that a step serves all that are behind, the furthest most,
     and none that is ahead. The least alone would have a sign step serve one and undo it for another; a sum of
     logarithms of sigmoids gives up what is nearest to none. Scaled leads give a scaled value: no temperature decides.
     """
-    least = leads.amin(1)
-    return torch.where(least < 0, -torch.linalg.vector_norm(leads.clamp(max=0), dim=1), least)
+    least = leads.amin(-1)
+    return torch.where(least < 0, -torch.linalg.vector_norm(leads.clamp(max=0), dim=-1), least)
 
 
 def log_label_margins(logits: Tensor, y: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def test_what_is_inside_of_a_wrapper_is_asked_too(nets):
 @pytest.mark.parametrize("loss", ["dlr", "cross_entropy", "negative_logit"])
 def test_a_loss_of_classes_is_refused_with_those_of_the_task(nets, loss):
     model, x, y = case(nets, tasks.MultiLabel())
-    line = f"the loss '{loss}' needs classes, which multi-label has not: use binary_cross_entropy, margin, kl"
+    line = f"the loss '{loss}' needs classes, which multi-label has not: use margin, binary_cross_entropy, kl"
     with pytest.raises(UserError, match=rf"^PGD-10.*: {line}$"):
         PGD(loss=loss)(model, x, y, task=tasks.MultiLabel())
 

@@ -53,7 +53,14 @@ def test_inputs(nets, x, line):
         (Y + 1, "labels must be 0 to 3, the model's classes; got 1 to 4"),
         (Y - 1, "labels must be 0 to 3, the model's classes; got -1 to 2"),
         (Y[:3], "4 inputs need as many labels; got 3"),
-        (Y.float(), "labels must be class indices (N,), integers; got torch.float32 of shape (4,): use y.long()"),
+        (
+            Y.float(),
+            "labels must be class indices (N,), integers; got torch.float32 of shape (4,): use y.long(), or task="
+            "tasks.Regression() if these are values",
+        ),
+        (Y[0], "4 inputs need as many labels; got a single one: use y.expand(4)"),
+        (Y[None], "4 inputs need as many labels; got 1: use y.T"),
+        (torch.zeros(5, 4), "4 inputs need as many labels; got 5: use y.T"),
         (
             torch.eye(4),
             "labels must be class indices (N,), integers; got torch.float32 of shape (4, 4): use y.argmax(1)",

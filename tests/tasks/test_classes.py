@@ -66,14 +66,21 @@ def test_a_single_output_that_looks_like_a_probability_is_told():
 
 
 Z = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0]])
+OR_VALUES = ", or task=tasks.Regression() if these are values"
 
 
 @pytest.mark.parametrize(
     ("y", "hint"),
     [
         (torch.tensor([[0], [1]]), ": use y.squeeze(1)"),
-        (torch.tensor([[0.0], [2.0]]), ": use y.squeeze(1).long()"),
-        (torch.tensor([0.0, 1.0]), ": use y.long()"),
+        (torch.tensor([[0.0], [2.0]]), ": use y.squeeze(1).long()" + OR_VALUES),
+        (torch.tensor([0.0, 1.0]), ": use y.long()" + OR_VALUES),
+        (torch.tensor([[[0]], [[1]]]), ": use y.flatten()"),
+        (torch.tensor([[[0.0]], [[1.0]]]), ": use y.flatten().long()" + OR_VALUES),
+        (torch.tensor([[[1], [0], [0]], [[0], [1], [0]]]), ": use y.flatten(1).argmax(1)"),
+        (torch.tensor([[1, -1, -1], [-1, 1, -1]]), ": use y.argmax(1)"),
+        (torch.tensor([[1.0, -1, -1], [-1, 1, -1]]), ": use y.argmax(1)"),
+        (torch.tensor([[1, -1, 1], [-1, 1, -1]]), ", use task=tasks.MultiLabel(), or --task multi-label"),
         (torch.tensor([True, False]), ": use y.long()"),
         (torch.tensor([0, 1], dtype=torch.int8), ": use y.long()"),
         (torch.tensor([[1, 0, 0], [0, 1, 0]]), ": use y.argmax(1)"),
@@ -90,8 +97,13 @@ def test_labels_of_another_form_get_the_hint_that_fits(y, hint):
         classification.check(Z, y)
     assert hint in str(refusal.value)
     if hint.startswith(": use y"):  # and what it says is right
-        classification.check(Z, eval(hint.removeprefix(": use "), {"y": y}))
+        classification.check(Z, eval(hint.removeprefix(": use ").removesuffix(OR_VALUES), {"y": y}))
         assert str(refusal.value).endswith(hint)
+
+
+def test_signs_of_two_classes():
+    with pytest.raises(UserError, match=r"^labels must be 0 to 1, .*; got -1 to 1: use \(y > 0\).long\(\)$"):
+        classification.check(Z[:, :2], torch.tensor([1, -1]))
 
 
 def test_labels_that_nothing_helps_get_no_hint():

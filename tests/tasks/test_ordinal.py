@@ -44,6 +44,16 @@ def test_the_slope_survives_saturation():
     value, slope = Ordinal(tolerance=1).resolve("cross_entropy").slope(z, torch.tensor([1]))
     assert value == 0
     assert slope[0, 3] > 0.9 > 0 > slope[0, 1]
+    value, slope = Ordinal(tolerance=1).resolve(Ordinal(tolerance=1).loss).slope(z, torch.tensor([1]))
+    assert value == -2000
+    assert slope.tolist() == [[0.0, -1.0, 0.0, 1.0]]
+
+
+def test_where_every_class_is_within_the_tolerance_nothing_is_followed():
+    z = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    value, slope = Ordinal(tolerance=2).resolve("margin").slope(z, torch.tensor([0, 2, 4]))
+    assert value.isfinite().tolist() == [True, False, True]
+    assert slope.isfinite().all()
 
 
 def test_a_tolerance_of_all_classes_is_refused():

@@ -76,6 +76,7 @@ def test_a_target_is_a_value():
     [
         (torch.zeros(2, 3), r"values must be numbers of shape \(3,\); got torch.float32 of shape \(2, 3\)$"),
         (torch.zeros(1, 3), r"values must be numbers of shape \(3,\); got torch.float32 of shape \(1, 3\): use y.T$"),
+        (torch.zeros(3, 1, 1), r"got torch.float32 of shape \(3, 1, 1\): use y.flatten\(1\)$"),
         (torch.tensor([True, False, True]), r"got torch.bool of shape \(3,\): use y.float\(\)$"),
         (torch.tensor([0.0, torch.nan, 1.0]), r"values must be finite; 1 of 3 are NaN or infinite$"),
     ],

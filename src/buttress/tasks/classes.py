@@ -183,12 +183,19 @@ class Ordinal(Classification):
             )
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N,) the best logit beyond the tolerance minus the best within; above 0 only where the output is wrong.
+        """(N,) by how much a class beyond the tolerance is ahead of all within; above 0 only where the output is wrong.
 
-        Minus infinity where every class is within the tolerance.
+        There the best logit beyond minus the best within; elsewhere `losses.any_above` over classes beyond of
+        `losses.all_above` of their leads. Without a tolerance it is the classes' margin. Minus infinity where every
+        class is within the tolerance.
         """
-        near = self._near(output, y)
-        return output.masked_fill(near, -torch.inf).amax(1) - output.masked_fill(~near, -torch.inf).amax(1)
+        if not self.tolerance:
+            return losses.margin(output, y)
+        within = y.long()[:, None] + torch.arange(-self.tolerance, self.tolerance + 1, device=output.device)
+        there = (within >= 0) & (within < output.shape[1])
+        rivals = output.gather(1, within.clamp(0, output.shape[1] - 1)).masked_fill(~there, -torch.inf)
+        leads = losses.all_above(output[:, :, None] - rivals[:, None, :])
+        return losses.any_above(leads.masked_fill(self._near(output, y), -torch.inf))
 
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """The class is too far from ``y``, or is ``target``; not a number is wrong unless targeted."""

@@ -28,7 +28,7 @@ class MultiLabel(Task):
 
     ``y`` is (N, L) of 0 and 1, of any dtype; a target is a set of labels of the same form, reached where the output has
     exactly these. Attacks climb the margin, which decides; training minimises the binary cross-entropy summed over
-    labels. The sum over labels misleads an attack where one wrong label is enough: it moves them all at once.
+    labels, which misleads an attack: many labels that are far from wrong outweigh the one that is near.
 
     Args:
         wrong: when an output is wrong: where "any" of its labels is, or where "all" are.
@@ -60,11 +60,11 @@ class MultiLabel(Task):
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) by how much the labels that decide are wrong; above 0 exactly where the output is wrong.
 
-        The largest signed logit against the truth where any wrong label counts; `losses.all_above` of them where all
-        must be wrong. (At a logit of exactly 0 the label is read as absent.)
+        `losses.any_above` of the signed logits against the truth where any wrong label counts, `losses.all_above` of
+        them where all must be wrong. (At a logit of exactly 0 the label is read as absent.)
         """
         against = losses.label_margins(output, y)
-        return against.amax(1) if self.wrong == "any" else losses.all_above(against)
+        return losses.any_above(against) if self.wrong == "any" else losses.all_above(against)
 
     def read(self, output: object) -> Tensor:
         """Logits (N, L); those of a single label as (N, 1)."""

@@ -21,9 +21,9 @@ from buttress.validation import not_negative
 class Regression(Task):
     """A value per input, or several; output and ``y``: (N,), (N, 1) or (N, D), in the units of the data.
 
-    Attacks follow the largest error, which decides; where an output has none at all, and so no slope, they raise it.
-    Training minimises the mean squared error. A target is values of the form of ``y``, reached where the output is
-    within the tolerance of them.
+    Attacks climb the margin, in which the largest error counts most; where an output has none at all, and so no slope,
+    they raise it. Training minimises the mean squared error. A target is values of the form of ``y``, reached where the
+    output is within the tolerance of them.
 
     Args:
         tolerance: the largest error of any value, in its units, that is still right.
@@ -48,8 +48,8 @@ class Regression(Task):
         }
 
     def margin(self, output: Tensor, y: Tensor) -> Tensor:
-        """(N,) the largest error minus the tolerance: above 0 exactly where the output is wrong."""
-        return self._errors(output, y).amax(1) - self.tolerance
+        """(N,) by how much errors are above the tolerance, `losses.any_above`: above 0 exactly where it is wrong."""
+        return losses.any_above(self._errors(output, y) - self.tolerance)
 
     def read(self, output: object) -> Tensor:
         """Values (N, D); a single one as (N, 1)."""
