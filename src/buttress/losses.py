@@ -125,17 +125,18 @@ def binary_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def any_above(leads: Tensor) -> Tensor:
     """(N,) above 0 exactly where some of the ``leads`` (N, K) is: there the largest of them.
 
-    Elsewhere it is minus (sum_k d_k^-2)^(-1/2), of the distances d_k = -lead_k to 0: the nearest counts most, and the
+    Elsewhere it is minus (sum_k d_k^-8)^(-1/8), of the distances d_k = -lead_k to 0: the nearest counts most, and the
     others still have a slope, so that a sign step serves them too where inputs are theirs alone. The largest alone
     would leave them where they are; a sum of logarithms of sigmoids follows the many rather than the near. Scaled leads
-    give a scaled value: no temperature decides.
+    give a scaled value: no temperature decides. Like any ascent it may miss a lead that is not the nearest in the
+    output and yet is in the input, which random restarts find.
     """
     best = leads.amax(1)
     behind = (best < 0) & best.isfinite()
     distances = torch.where(behind[:, None], -leads, 1)
     nearest_one = distances.detach().amin(1, keepdim=True)  # a unit, so that no power overflows
-    mean = nearest_one.squeeze(1) * (nearest_one / distances).square().sum(1).rsqrt()
-    return torch.where(behind, -mean, best)
+    joint = nearest_one.squeeze(1) * (nearest_one / distances).pow(_NEARNESS).sum(1).pow(-1 / _NEARNESS)
+    return torch.where(behind, -joint, best)
 
 
 def all_above(leads: Tensor) -> Tensor:
@@ -179,6 +180,7 @@ def _mse_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -mse(output, target)
 
 
+_NEARNESS = 8  # of `any_above`: on linear models 2 follows too many leads at once, and more finds no more
 _FAINT = 2.0**-40  # below this a row's slope is scaled up: float32 would lose its true size further down
 
 

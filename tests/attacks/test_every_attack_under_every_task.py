@@ -128,3 +128,15 @@ def test_it_is_led_to_a_target(nets, which, loss):
     result = attack(model, x, y, task=task, target=target, search="first")
     assert torch.equal(result.success, task.is_adversarial(task.read(model(result.x_adv)), y, target))
     assert result.success.any()
+
+
+@pytest.mark.parametrize("which", ["classification", "multi-label", "regression", "denoising", "ordinal"])
+def test_one_target_for_all_is_that_of_each(nets, which):
+    """A row of the truth, also as a list; as many inputs as a row has entries do not make it ambiguous."""
+    task = TASKS[which]
+    model, x, y = case(nets, task)
+    row = y[1]
+    attack = PGD(threat=Threat(eps=1.0), steps=3)
+    each = attack(model, x, y, task=task, target=torch.stack([row] * len(x)))
+    for one in (row, row.tolist()):
+        assert torch.equal(attack(model, x, y, task=task, target=one).x_adv, each.x_adv)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from buttress import tasks
 from buttress.cli import main
 from buttress.data import load as load_data
 from buttress.errors import UserError
@@ -22,6 +23,10 @@ def labels(seed=0):
 def values(seed=0):
     (x, y), (x_test, y_test) = labels(seed)
     return (x, x.mean((1, 2, 3))), (x_test, x_test.mean((1, 2, 3)))
+
+def counts(seed=0):
+    (x, y), (x_test, y_test) = values(seed)
+    return (x, np.arange(48) % 7 - 3), (x_test, np.full(12, 9))
 
 def column(seed=0):
     (x, y), (x_test, y_test) = labels(seed)
@@ -87,6 +92,16 @@ def test_what_needs_classes_is_refused_before_anything_is_written(tags, capsys):
 def test_without_the_task_it_is_named(data, hint, capsys):
     assert main(["train", "run", "--data", f"tags.py:{data}", *SMALL]) == 2
     assert hint in capsys.readouterr().err
+
+
+def test_integers_are_values_under_regression(tags):
+    """The network has one output, not one for each number; none of them has to be a class."""
+    settings = ["--data", "tags.py:counts", "--task", "regression", "--defence", "standard", *SMALL]
+    assert main(["train", "run", *settings]) == 0
+    assert json.loads((tags / "run/model.json").read_text())["classes"] == ["0"]
+    audit = ["audit", "run", "--attacks", "pgd", "--attacks.steps", "2", "--precision", "fp32", "--out", "audit"]
+    assert main(audit) == 0
+    assert load_data("tags.py:counts", task=tasks.Regression()).test.y.tolist() == [9.0] * 12
 
 
 def test_float_labels_are_not_cut_off():

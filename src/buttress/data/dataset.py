@@ -15,6 +15,7 @@ from torch import Tensor
 from buttress.data.augment import Augment
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
+from buttress.tasks.task import length_hint
 from buttress.threat.box import Box
 from buttress.validation import whole
 
@@ -53,7 +54,7 @@ def check_truth(y: Tensor, count: int) -> None:
         hint = hint or (": use y.long()" if y.dtype not in (torch.int64, torch.float32) else "")
         raise UserError(
             f"expected labels of type int64 and shape ({count},), labels of 0 and 1 of shape ({count}, L), or values "
-            f"of type float32, got {_description(y)}{hint if y.shape[:1] == (count,) else ''}"
+            f"of type float32, got {_description(y)}{hint if y.shape[:1] == (count,) else length_hint(y, count)}"
         )
     if values and not bool(y.isfinite().all()):
         raise UserError("expected finite values y, got NaN or infinity; clean the data first")
