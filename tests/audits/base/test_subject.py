@@ -226,3 +226,19 @@ def test_what_cannot_be_asked_is_refused_before_anything_is(line, wrong):
     model, x, y, _ = line
     with pytest.raises(UserError):
         audits.run(model, [(x, y)], [First(), wrong])
+
+
+@pytest.mark.parametrize(
+    ("y", "hint"),
+    [(torch.tensor(1), r"\(4, 2\) and \(\): use y.expand\(4\)$"), (torch.zeros(3, 4), r"\(3, 4\): use y.T$")],
+)
+def test_labels_that_are_not_one_for_each_input(y, hint):
+    model, x = nn.Linear(2, 2), torch.full((4, 2), 0.5)
+    for ask in (
+        lambda: audits.run(model, [(x, y)], [Robustness(attacks=[FGSM()])]),
+        lambda: audits.evaluate(model, [(x, y)], FGSM()),
+    ):
+        with pytest.raises(UserError, match="^a batch holds as many inputs as labels; got .*" + hint):
+            ask()
+    with pytest.raises(UserError, match=r"^expected labels of type int64 and shape .*: use y\.(expand\(4\)|T)$"):
+        Split(x, y, torch.arange(4))
