@@ -70,3 +70,19 @@ def test_where_the_gradient_is_zero_it_looks_in_a_direction_of_the_inputs_own(ne
     assert (result.distance < 0.32).all()
     directions = (result.x_adv - x) / (result.x_adv - x).norm(dim=1, keepdim=True)
     assert (directions @ directions.T - torch.eye(3)).abs().max() < 0.99
+
+
+def test_a_radius_that_cannot_get_small_enough_is_told(caplog):
+    """In 20 steps from 1 to 0.36 widths of the box; in 200 all inputs are at their distances, of 0.01."""
+    x, y, threat = torch.full((3, 2), 0.51), torch.zeros(3).long(), Threat(norm="l2", eps=float("inf"))
+
+    def model(points):
+        return torch.stack([points[:, 0] - 0.5, torch.zeros(len(points))], 1)
+
+    far = DDN(threat=threat, steps=20)(model, x, y).distance
+    assert "DDN-20's radius was still shrinking for 3 of 3 inputs, whose distances are too long" in caplog.text
+    caplog.clear()
+    near = DDN(threat=threat, steps=200)(model, x, y).distance
+    assert not caplog.text
+    assert (far > 10 * near).all()
+    torch.testing.assert_close(near, torch.full_like(near, 0.01), rtol=0.1, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from buttress.registry import attack
 from buttress.threat import NOT_GIVEN, Threat, check_threat, norms, per_row
 from buttress.validation import number, positive, whole
 
+log = logging.getLogger(__name__)
+
 
 @attack("ddn")
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +31,7 @@ class DDN(MinimumNorm):
     0.01 along a cosine; like the first radius they are in widths of the box, or in input units where there is none.
 
     The radius ends at ``radius (1 - gamma)^steps`` or above, 0.006 widths of the box unless told otherwise: where a
-    network is beaten by less, the distances found are too long, and more steps are needed.
+    network is beaten by less, the distances found are too long, more steps are needed, and a warning says so.
 
     Cost per input: ``steps`` forwards and backwards, and two forwards: one clean, one for the last point. An input that
     is misclassified unperturbed costs the clean one only.
@@ -83,6 +86,13 @@ class DDN(MinimumNorm):
             delta = per_row(radius, delta) * directed(delta)
             x_adv = self._rounded(self.threat.clip(x + delta, x), x)
             delta = x_adv - x
+        least = self.radius * unit * (1 - self.gamma) ** self.steps
+        shrinking = int((oracle.alive & ~best.settled & (radius <= 1.0001 * least)).sum())
+        if shrinking:
+            text = (
+                "%s's radius was still shrinking for %d of %d inputs, whose distances are too long: give it more steps"
+            )
+            log.warning(text, self.label(), shrinking, len(x))
         oracle.logits(x_adv)
         best.offer(x_adv)
         oracle.wake()
