@@ -175,7 +175,9 @@ def test_in_l1_targets_among_several_rivals_are_reached():
         target = (y + 1 + torch.randint(5, (20,), generator=random)) % 6
         fab, fmn = (kind(threat=Threat(norm="l1", eps=8.0))(model, x, y, target=target) for kind in (FAB, FMN))
         assert (fab.success | ~fmn.success).all()
-        assert fab.distance.median() <= 1.1 * fmn.distance.median()
+        farther = fab.distance / fmn.distance
+        assert farther.median() <= 1.1  # most are as near, some end at a corner of their region further on
+        assert farther.max() <= 2
 
 
 def test_a_target_is_looked_for_behind_a_third_class(nets):
