@@ -138,3 +138,21 @@ def test_ratio_has_gradients_everywhere():
     a, b = torch.autograd.grad(value[2] + value[0], (numerator, denominator))
     torch.testing.assert_close(a, torch.tensor([0.0, 0.0, 0.5]))
     torch.testing.assert_close(b, torch.tensor([0.0, 0.0, -0.25]))
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("scale", [1e-36, 1e-25, 1e-20, 1e19, 1e25, 1e35])
+def test_tiny_and_huge_activations_are_displaced_as_others(name, scale):
+    """No square of theirs is a float32 number; in float64 all of them are."""
+    random = torch.Generator().manual_seed(0)
+    clean, perturbed = torch.randn(2, 4, 6, generator=random)
+    expected = MEASURES[name](clean.double(), perturbed.double())
+    scaled = (scale * values for values in (clean, perturbed))
+    torch.testing.assert_close(MEASURES[name](*scaled), expected.float(), rtol=1e-5, atol=0)
+
+
+def test_norms_of_usual_size_have_the_digits_that_they_had():
+    random = torch.Generator().manual_seed(0)
+    clean, perturbed = torch.randn(2, 50, 64, generator=random)
+    plain = torch.linalg.vector_norm(clean - perturbed, dim=1) / torch.linalg.vector_norm(clean, dim=1)
+    torch.testing.assert_close(MEASURES["relative_error"](clean, perturbed), plain, rtol=2e-7, atol=0)

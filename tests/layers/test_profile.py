@@ -168,3 +168,15 @@ def test_a_frame_without_pandas_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(UserError, match="pip install"):
         constant([1.0, 2.0]).to_frame()
+
+
+def test_an_infinite_displacement_is_left_out_and_counted_and_a_saved_profile_is_the_same():
+    """Activations that overflow under one input say nothing of the others."""
+    values = [[[0.1, 0.2, 0.3], [0.5, 0.6, float("inf")]]]
+    finite = [[[0.1, 0.2, 0.3], [0.5, 0.6, float("nan")]]]
+    one, other = profile(values), profile(finite)
+    assert (one.mu(), one.sigma(), one.mvl()) == (other.mu(), other.sigma(), other.mvl())
+    assert one.excluded.tolist() == [[0, 1]]
+    again = LayerProfile.from_dict(one.to_dict(values=True))
+    assert (again.mu(), again.sigma(), again.mvl()) == (one.mu(), one.sigma(), one.mvl())
+    assert torch.equal(again.values.isnan(), one.values.isnan())

@@ -27,8 +27,8 @@ class LayerProfile:
         layers: L names, each usable as a selection.
         perturbations: P names.
         measure: the name of the measure.
-        values: (P, L, N) float32 displacement; NaN where it has no relative size or the layer was not called. N is
-            0 in a profile restored from its summary.
+        values: (P, L, N) float32 displacement; NaN where it has no relative size, is not finite, or the layer was not
+            called. N is 0 in a profile restored from its summary.
         input_change: (P, N) the same measure of the inputs themselves, CM_0.
         mean: (P, L) float64 over the inputs that are not NaN; ``std`` likewise (divided by their number).
         excluded: (P, L) int64, how many inputs are NaN.
@@ -73,6 +73,8 @@ class LayerProfile:
         unpaired: dict[str, list[str]] | None = None,
     ) -> LayerProfile:
         """A profile with the statistics of ``values`` and ``input_change``."""
+        # One infinite displacement, where activations overflow, would make every mean useless: it is left out, too.
+        values, input_change = (part.where(part.isfinite(), torch.nan) for part in (values, input_change))
         exact = values.double()
         mean = exact.nanmean(2)
         std = (exact - mean[..., None]).square().nanmean(2).sqrt()
