@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.statistics import accuracy
-
-if TYPE_CHECKING:
-    from buttress.audits.base.subject import Subject
 
 Figure = Mapping[str, float]  # an accuracy with its interval: "accuracy", "low", "high"
 
@@ -74,15 +69,14 @@ def chance_sentence(clean: Figure, guess: float | None, right: str = "classified
     return f"{reason}: {figure} cannot be told from the {guess:.1%} of one answer for all."
 
 
-def beside_chance(finding: Finding, subject: Subject) -> Finding:
+def beside_chance(finding: Finding, told: Callable[[], str]) -> Finding:
     """The finding; one that tells an accuracy, and so has the ``chance`` in its data, is not "good" at chance.
 
-    A sentence says so then.
+    Args:
+        finding: of an audit.
+        told: the sentence that says so, see `chance_sentence`; empty for a network that is above chance.
     """
-    if "chance" not in finding.data:
-        return finding
-    clean = accuracy(~subject.task.is_adversarial(subject.logits, subject.y))
-    sentence = chance_sentence(clean, subject.chance, subject.task.right)
+    sentence = told() if "chance" in finding.data else ""
     if not sentence:
         return finding
     severity = "warning" if finding.severity == "good" else finding.severity

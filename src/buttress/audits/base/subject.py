@@ -27,7 +27,8 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.rating import beside_chance
+from buttress.audits.base.rating import beside_chance, chance_sentence
+from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
@@ -102,6 +103,11 @@ class Subject:
     def chance(self) -> float | None:
         """The accuracy of a guess on these inputs; see `Task.chance`."""
         return self.task.chance(self.y, self.logits[0].numel())
+
+    def chance_sentence(self) -> str:
+        """See `rating.chance_sentence`: empty for a network that is better than a guess."""
+        clean = accuracy(~self.task.is_adversarial(self.logits, self.y))
+        return chance_sentence(clean, self.chance, self.task.right)
 
     def subset(self, count: int) -> Subject:
         """The same network on at most ``count`` of the inputs, spread evenly; with the same store."""
@@ -284,4 +290,6 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    return [beside_chance(finding, shared_subject) for finding in ask_what_can_run(audits, shared_subject)]
+    return [
+        beside_chance(finding, shared_subject.chance_sentence) for finding in ask_what_can_run(audits, shared_subject)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,14 @@ from buttress.model_call import call_model
 from buttress.registry import audit as registered_audits
 from buttress.tasks import Task
 
-if TYPE_CHECKING:
-    from buttress.audits.base.subject import Audit, Subject
-
 HINT = "attacks that need no gradients are square, hopskipjump and boundary-attack: --attacks square hopskipjump"
+
+
+class Question(Protocol):
+    """What an audit is, as far as it is put here: asked about a subject, it answers with a finding."""
+
+    def ask(self, subject: Any) -> Finding:
+        """The answer."""
 
 
 def has_gradient(model: Model, x: Tensor, task: Task) -> bool:
@@ -39,7 +43,7 @@ def has_gradient(model: Model, x: Tensor, task: Task) -> bool:
         return torch.autograd.grad(output.sum(), start, allow_unused=True)[0] is not None
 
 
-def ask_what_can_run(questions: Sequence[Audit], subject: Subject) -> list[Finding]:
+def ask_what_can_run(questions: Sequence[Question], subject: object) -> list[Finding]:
     """Put each question, without the attacks that need gradients where the network gives none.
 
     The verdict names what was left out. A question of which nothing is left is answered with a finding that says so.
@@ -59,7 +63,7 @@ def ask_what_can_run(questions: Sequence[Audit], subject: Subject) -> list[Findi
     return findings
 
 
-def _answer(question: Audit, subject: Subject) -> Finding:
+def _answer(question: Question, subject: object) -> Finding:
     left_out = list[str]()
     while True:
         try:
@@ -77,7 +81,7 @@ def _answer(question: Audit, subject: Subject) -> Finding:
     return replace(finding, verdict=verdict, data={**finding.data, "left_out": left_out})
 
 
-def _without(question: Any, attack: object) -> Audit | None:
+def _without(question: Any, attack: object) -> Question | None:
     """The question without the attack in its lists; None where it is in none, or nothing would be left there."""
     members: Any = fields(question) if is_dataclass(question) and isinstance(attack, Perturbation) else ()
     changes: dict[str, Any] = {}
@@ -90,7 +94,7 @@ def _without(question: Any, attack: object) -> Audit | None:
             return None
         if len(rest) < len(value):
             changes[f.name] = rest
-    return cast("Audit", replace(question, **changes)) if changes else None
+    return cast(Question, replace(question, **changes)) if changes else None
 
 
 def _same(one: object, attack: Any) -> bool:
@@ -98,7 +102,7 @@ def _same(one: object, attack: Any) -> bool:
     return isinstance(one, Perturbation) and type(one) is type(attack) and one.label() == attack.label()
 
 
-def _left_out(question: Audit, reason: NoGradientError) -> Finding:
+def _left_out(question: object, reason: NoGradientError) -> Finding:
     name = registered_audits.name_of(question).rpartition(":")[2]
     verdict = f"Left out, for it needs gradients, which the network does not give ({reason}); {HINT}."
     return Finding("left-out", f"Left out: {name}", verdict, "info", {"audit": name, "reason": str(reason)})
