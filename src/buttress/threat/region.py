@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
@@ -10,16 +11,17 @@ from torch import Tensor
 from buttress.threat.box import Box
 
 
-class Region:
+class Region(ABC):
     """What a threat allows regardless of its budget: a mixin that reads the threat's own box and free features."""
 
     @property
+    @abstractmethod
     def _box(self) -> Box | None:
-        raise NotImplementedError
+        """The range of the inputs; None for no limit."""
 
+    @abstractmethod
     def _free(self, like: Tensor) -> Tensor | None:
         """Bool, of one input's shape: the features that may change; None for all."""
-        raise NotImplementedError
 
     def free(self, values: Tensor) -> Tensor:
         """``values`` (..., *one input's shape), such as a gradient, with 0 for features that may not change."""
