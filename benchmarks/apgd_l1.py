@@ -7,7 +7,7 @@
 A small CNN is trained on the digits, once plainly and once adversarially (PGD-7 in l2), and both sides attack the same
 inputs with all rival classes as targets: from the ball itself, and with AutoAttack's large start. Told is how many
 inputs stand, seed by seed; "more" is how many stand under ours above those under the reference, over all seeds.
-On a CPU with 2 cores, torch 2.13.0, 200 inputs and 4 seeds, "more" was for the plain network -4 and -3 (eps 1.2,
+Once, on a CPU with 2 cores, torch 2.13.0, 200 inputs, 4 seeds, "more" was for the plain network -4 and -3 (eps 1.2,
 without and with the large start), -1 and +3 (eps 2.0); for the adversarially trained one -5, +3, -1 and +1.
 Verdicts are those of the model in float32 at the returned points. ``--round-down`` moves the coordinates rounded down
 instead of up, to see what that takes.
