@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
-from buttress.layers.capture import watch
 from buttress.layers.select import LayerSelection
+from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
 

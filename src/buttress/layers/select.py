@@ -25,22 +25,32 @@ ACTIVATIONS = frozenset(
 
 
 def user_module(model: object) -> nn.Module:
-    """The network that layer names are relative to: that inside its wrappers.
+    """The network that layer names are relative to: that inside its wrappers, and of a compiled one the original.
 
     Raises:
-        UserError: for what is no module, and for a compiled or scripted one, whose layers do not run as Python.
+        UserError: for what is no module, and for a scripted or traced one, whose layers do not run as Python.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"looking at layers needs a torch.nn.Module; got a {type(model).__name__}")
     network = inner(model)
-    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
-        raise UserError("layers of a compiled or scripted network cannot be seen: pass the module it was made from")
+    network = getattr(network, "_orig_mod", network)
+    if is_opaque(network):
+        raise UserError("layers of a scripted or traced network cannot be seen: pass the module it was made from")
     return network
+
+
+def activation_kind(function: str) -> str | None:
+    """Which activation a function of this name computes, in its plain spelling; None for any other function."""
+    kind = function.strip("_").removeprefix("special_")
+    kind = "sigmoid" if kind == "expit" else kind
+    return kind if kind in ACTIVATIONS else None
 
 
 def is_activation(module: nn.Module) -> bool:
     """Whether the module is one of torch's own around a single activation function, or derives from one."""
-    return any(kind.__module__ == "torch.nn.modules.activation" for kind in type(module).__mro__)
+    return not isinstance(module, nn.MultiheadAttention) and any(
+        kind.__module__ == "torch.nn.modules.activation" for kind in type(module).__mro__
+    )
 
 
 def is_learnable(module: nn.Module) -> bool:
@@ -49,6 +59,28 @@ def is_learnable(module: nn.Module) -> bool:
     for weight in getattr(module, "parametrizations", {}).values():
         own += weight._parameters.values()
     return any(isinstance(p, Tensor) and p.dim() >= 2 for p in own)
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Whether what is inside of the module cannot be seen, as it does not run as Python: scripted or traced."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def followed_modules(root: nn.Module) -> dict[nn.Module, str]:
+    """Module -> name, of all whose calls can be seen.
+
+    Not what computes a weight (torch.nn.utils.parametrize), which is no layer, nor what is inside of an opaque module.
+    What `torch.compile` has wrapped has the name of its wrapper.
+    """
+    followed: dict[nn.Module, str] = {}
+    hidden: list[str] = []
+    for path, module in root.named_modules():
+        if "parametrizations" in path.split(".") or hasattr(module, "_orig_mod") or path.startswith(tuple(hidden)):
+            continue
+        followed[module] = ".".join(part for part in path.split(".") if part != "_orig_mod")
+        if is_opaque(module):
+            hidden.append(f"{path}.")
+    return followed
 
 
 def chooses_steps(module: nn.Module) -> bool:
@@ -81,24 +113,27 @@ class Selection:
             if wrong:
                 raise UserError(f"layers must be names or globs; got {wrong[0]!r}")
 
-    def wants(self, name: str, module: nn.Module | None, function: bool, inside: bool = False) -> bool:
-        """Whether to look at ``name``: a module's output, or with ``function`` the result of an activation function.
+    def wants(self, name: str, module: nn.Module | None, *, function: bool, learnable: bool, inside: bool) -> bool:
+        """Whether to look at ``name``: a module's output, or the result of an activation function.
 
         Args:
             name: of the layer.
-            module: the module; None for a function.
+            module: the module; None for a function called outside of an activation module.
             function: whether it is the result of an activation function.
-            inside: whether it runs in a module that `chooses_steps`.
+            learnable: whether it is the output of a module that owns a weight.
+            inside: whether it runs in a module that `chooses_steps` or `is_opaque`.
         """
         if self.patterns is not None:
             return any(name == p or fnmatchcase(name, p) for p in self.patterns)
         if callable(self.layers):
             return bool(self.layers(name, module))
-        if inside or (module is not None and chooses_steps(module)):
+        if inside or (module is not None and (chooses_steps(module) or is_opaque(module))):
             return not inside
-        return (
-            function if self.layers == "activations" else not function and module is not None and is_learnable(module)
-        )
+        return function if self.layers == "activations" else learnable
+
+    def names(self, name: str) -> bool:
+        """Whether this layer is named in full."""
+        return self.patterns is not None and name in self.patterns
 
     def check(self, selected: Sequence[str], available: Sequence[str]) -> None:
         """Refuse a selection that matches nothing, or a list of which one entry matches nothing.

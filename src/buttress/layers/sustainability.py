@@ -15,11 +15,12 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
-from buttress.layers.capture import LayerCallback, capture, watch
+from buttress.layers.capture import capture
 from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection
+from buttress.layers.watcher import LayerCallback, watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
