@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
+from buttress.layers.batches import batches
 from buttress.layers.capture import capture
 from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
@@ -33,7 +35,7 @@ __all__ = ["LayerProfile", "batches", "sustainability"]
 @in_usual_state
 def sustainability(
     model: nn.Module,
-    data: Iterable[tuple[Tensor, Tensor]],
+    data: Iterable[Any],
     perturbations: Mapping[str, Perturbation] | Perturbation,
     layers: LayerSelection = "activations",
     measure: str | Measure = "relative_error",
@@ -53,7 +55,7 @@ def sustainability(
 
     Args:
         model: the network.
-        data: batches (x, y); draws follow its ``.ids`` where it has such, else the inputs' positions.
+        data: batches (x, y), see `read_batches`; draws follow its ``.ids`` where it has such, else positions.
         perturbations: by name, or one alone; the first is the default of `LayerProfile.mvl`.
         layers: which layers; see `Selection`. Calls of the two passes are paired by name, and `LayerProfile.unpaired`
             names those that only one of them makes. Inside of an ODE solver that chooses its steps even calls of one
@@ -186,28 +188,6 @@ class _Table:
             reference=reference,
             unpaired=self._unpaired,
         )
-
-
-def batches(
-    model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], batch_size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The data as (x, y, ids) on the model's device, at most ``batch_size`` inputs at once.
-
-    Raises:
-        UserError: for items that are no pair of tensors.
-    """
-    ids = getattr(data, "ids", None)
-    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    position = 0
-    for item in data:
-        if not isinstance(item, tuple | list) or len(item) != 2 or not all(isinstance(part, Tensor) for part in item):
-            raise UserError(f"data must give pairs of tensors (x, y), a batch each; got a {type(item).__name__}")
-        for start in range(0, len(item[0]), batch_size):
-            x, y = (part[start : start + batch_size] for part in item)
-            end = position + len(x)
-            device = x.device if weight is None else weight.device
-            yield x.to(device), y.to(device), torch.arange(position, end) if ids is None else ids[position:end]
-            position = end
 
 
 def _named(perturbations: Mapping[str, Perturbation] | Perturbation) -> dict[str, Perturbation]:

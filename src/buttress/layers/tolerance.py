@@ -96,7 +96,7 @@ class LayerTolerance:
 @in_usual_state
 def tolerance(
     model: nn.Module,
-    data: Iterable[tuple[Tensor, Tensor]],
+    data: Iterable[Any],
     perturbation: Perturbation,
     layers: LayerSelection = "activations",
     *,
@@ -116,7 +116,7 @@ def tolerance(
 
     Args:
         model: the network; comes back exactly as it was.
-        data: batches (x, y); a few hundred inputs tell much.
+        data: batches (x, y), see `read_batches`; a few hundred inputs tell much.
         perturbation: the attack that the margin is about.
         layers: which layers; see `Selection`.
         steps: gradient steps at each radius.

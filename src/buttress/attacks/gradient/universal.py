@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from buttress import losses, tasks
 from buttress.attacks.gradient.steepest_ascent import reach, step_length
+from buttress.data.batches import read_batches
 from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_call, check_inputs
 from buttress.engine.oracle import Oracle
@@ -74,7 +76,7 @@ class Universal(Attack):
     def fit(
         cls,
         model: Model,
-        data: Iterable[tuple[Tensor, Tensor]],
+        data: Iterable[Any],
         threat: Threat = Threat(),
         *,
         epochs: int = 5,
@@ -90,7 +92,7 @@ class Universal(Attack):
 
         Args:
             model: comes back as it was.
-            data: batches (x, y), the same again for every epoch: a list, a loader or a `Split`.
+            data: batches (x, y), see `read_batches`, the same again for every epoch: a list, a loader or a `Split`.
             threat: what is allowed.
             epochs: rounds through the data.
             step_size: length of a step in input units; eps / 10 unless given.
@@ -112,7 +114,7 @@ class Universal(Attack):
         fitted = cls(threat=threat, step_size=size, loss=loss, ceiling=ceiling)
         for _ in range(epochs):
             seen = 0
-            for x, y in data:
+            for x, y in read_batches(data):
                 check_inputs(model, x, y, threat.box)
                 threat.check(x)
                 fitted._check_shape(x)

@@ -21,7 +21,6 @@ from buttress.audits.base.evaluation.groups import (
     Data,
     GroupAttack,
     attack_groups,
-    batch,
     split_tensors,
     to_device,
 )
@@ -30,6 +29,7 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.rating import beside_chance, chance_sentence
 from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.without_gradients import ask_what_can_run
+from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
 from buttress.engine.attack_result import concatenated
@@ -243,14 +243,15 @@ def subject(
         UserError: when there are no inputs, and for what is no task.
     """
     require_task(task)
+    whole("batch_size", batch_size)
     if isinstance(data, Split):
         split = data.stratified(limit, seed) if limit is not None else data
         x, y, ids = split.take(torch.arange(len(split)))
     else:
-        batches = list(data)
+        batches = list(read_batches(data, batch_size))
         if not batches:
             raise UserError("an audit needs at least one input; the data is empty")
-        x, y = (torch.cat(parts) for parts in zip(*map(batch, batches), strict=True))
+        x, y = (torch.cat(parts) for parts in zip(*batches, strict=True))
         ids = torch.arange(len(y))
         if limit is not None and limit < len(y):
             rows = stratified_index(y.cpu(), whole("limit", limit), seed).to(y.device)
@@ -261,7 +262,6 @@ def subject(
     one_class = y.dim() == 1 and not y.is_floating_point()
     count = int(y.max()) + 1 if one_class else 1 if y.dim() == 1 else y.shape[1]
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
-    whole("batch_size", batch_size)
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder, "task": task}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
@@ -278,7 +278,7 @@ def run(
 
     Args:
         model: the network; it comes back as it was.
-        data: a split of a data set, or any iterable of (x, y) batches.
+        data: a split of a data set, or any iterable of batches (x, y), see `read_batches`.
         audits: what to run.
         **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder.
 

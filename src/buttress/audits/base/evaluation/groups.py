@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from buttress.attacks import AttackResult, Perturbation
+from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search, Stage
@@ -25,9 +26,8 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tasks import Task
-from buttress.tasks.task import length_hint
 
-Data = Split | Iterable[tuple[Tensor, Tensor]]
+Data = Split | Iterable[Any]  # see `read_batches`
 GROUP = 1024  # inputs attacked together; their compute batches stay full while inputs drop out
 _TENSORS = ("x_adv", "loss", "distance", "forwards", "backwards")
 
@@ -112,8 +112,8 @@ def grouped(data: Data, size: int) -> Iterator[InputGroup]:
         return
     pending: list[tuple[Tensor, Tensor]] = []
     index = 0
-    for item in data:
-        pending.append(batch(item))
+    for pair in read_batches(data, size):
+        pending.append(pair)
         while sum(len(y) for _, y in pending) >= size:
             x, y = (torch.cat(parts) for parts in zip(*pending, strict=True))
             # Copies, so that no group keeps the whole of a larger batch alive.
@@ -122,21 +122,6 @@ def grouped(data: Data, size: int) -> Iterator[InputGroup]:
     if sum(len(y) for _, y in pending):
         x, y = (torch.cat(parts) for parts in zip(*pending, strict=True))
         yield InputGroup(index, x, y, torch.arange(index * size, index * size + len(y)))
-
-
-def batch(item: Any) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of one item of a user's data, which may be arrays.
-
-    Raises:
-        UserError: for what is no pair of equal lengths.
-    """
-    if not isinstance(item, list | tuple) or len(item) < 2:
-        raise UserError(f"data are batches of (inputs, labels); got a {type(item).__name__}")
-    x, y = torch.as_tensor(item[0]), torch.as_tensor(item[1])
-    if x.dim() < 2 or y.dim() == 0 or len(x) != len(y):
-        hint = length_hint(y, len(x)) if x.dim() > 1 else ""
-        raise UserError(f"a batch holds as many inputs as labels; got {tuple(x.shape)} and {tuple(y.shape)}{hint}")
-    return x, (y if y.is_floating_point() else y.long())
 
 
 def attack_groups(

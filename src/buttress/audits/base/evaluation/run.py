@@ -126,8 +126,8 @@ def evaluate(
 
     Args:
         model: gives logits; it comes back as it was.
-        data: a split, or any iterable of (x, y) batches, of any sizes and however many; a resumed evaluation, and
-            every process, must be given the same ones in the same order.
+        data: a split, or any iterable of batches (x, y), see `read_batches`, of any sizes and however many; a resumed
+            evaluation, and every process, must be given the same ones in the same order.
         attack: or a noise.
         out: a folder for the groups: group-NNNNNN.safetensors with x_adv, y, ids, success, loss, distance, forwards and
             backwards, and manifest.json, by which a resumed evaluation is known to be the same. Without it only counts
