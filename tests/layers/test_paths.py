@@ -41,7 +41,8 @@ def test_a_constant_at_a_crossed_layer_cuts_the_input_off(mixed, inputs):
 
 def test_a_layer_that_hands_its_input_on_follows_the_one_it_repeats(inputs):
     net = nn.Sequential(nn.Linear(5, 5), nn.Identity(), nn.Dropout(), nn.ReLU())
-    paths = trace(net, inputs, "*")
+    assert trace(net, inputs, "*").names == ["0", "3"]
+    paths = trace(net, inputs, ["0", "1", "2", "3"])
     assert paths.names == ["0", "1", "2", "3"]
     assert paths.predecessors == [-1, 0, 1, 2]
     assert all(paths.crossed)

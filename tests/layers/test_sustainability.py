@@ -148,14 +148,17 @@ def test_calls_that_only_one_pass_makes_are_reported_and_the_rest_paired(inputs,
     assert profile.predecessors == [-1, 0, 1, 1]
 
 
-def test_a_layer_whose_first_axis_is_not_the_batch_is_reported(inputs, shift):
+def test_the_axis_of_the_inputs_need_not_be_the_first(inputs, shift):
     class Turned(nn.Module):
         def forward(self, x):
             return F.relu(F.gelu(x.T).T)
 
     profile = sustainability(Turned(), [(inputs, torch.zeros(7, dtype=torch.int64))], {"s": shift()})
-    assert profile.unpaired == {"s": ["gelu"]}
-    assert profile.excluded.tolist() == [[7, 0]]
+    x_adv = shift().craft(Turned(), inputs, torch.zeros(7, dtype=torch.int64))
+    clean, perturbed = F.gelu(inputs), F.gelu(x_adv)
+    assert profile.layers == ["gelu", "relu"]
+    torch.testing.assert_close(profile.values[0, 0], (clean - perturbed).norm(dim=1) / clean.norm(dim=1))
+    assert profile.excluded.tolist() == [[0, 0]]
 
 
 def test_a_randomised_network_draws_alike_in_both_passes(inputs, shift):

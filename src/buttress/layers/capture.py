@@ -61,13 +61,16 @@ def capture(
 
 
 @in_usual_state
-def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activations") -> list[str]:
+def layer_names(
+    model: nn.Module, x: Tensor, layers: LayerSelection = "activations", *, check: bool = True
+) -> list[str]:
     """The names of the selected layers in order of execution, by one pass in eval mode that leaves no trace.
 
     Args:
         model: the network.
         x: (N, ...) inputs that it can read.
         layers: which layers; see `Selection`.
+        check: whether to refuse a selection that matches nothing.
 
     Raises:
         UserError: when nothing matches, or one entry of a list does not; with the nearest names there are.
@@ -80,5 +83,14 @@ def layer_names(model: nn.Module, x: Tensor, layers: LayerSelection = "activatio
 
     with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
         call_model(model, x)
-    watcher.selection.check(names, watcher.all_names)
+    if check:
+        watcher.selection.check(names, watcher.all_names)
     return names
+
+
+@in_usual_state
+def every_name(model: nn.Module, x: Tensor) -> list[str]:
+    """The names of all layers that these inputs call, selected or not, containers too; see `layer_names`."""
+    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, (), lambda _, value: value) as watcher:
+        call_model(model, x)
+    return watcher.all_names

@@ -38,8 +38,11 @@ class LayerProfile:
         crossed: for each layer, whether every path from input to output goes through it.
         inputs: N, also where ``values`` is empty.
         reference: inputs whose mean activation is the centre of a centred measure; 0 for other measures.
-        unpaired: perturbation -> layers that, in some batch, only one of its two passes called, or whose first axis
-            was not the batch's: NaN there.
+        unpaired: perturbation -> layers that, for some inputs, only one of its two passes called: NaN there.
+        left_out: layer -> why it has no number for each input; these are not among ``layers``. A name that ends in
+            ``.*`` stands for what is inside of a module that cannot be looked into.
+        missed: activations written by hand, which are not among ``layers`` either: the function, and the layer after
+            which it is called. To have them looked at, call them in a module of their own and name that.
     """
 
     layers: list[str]
@@ -57,6 +60,8 @@ class LayerProfile:
     inputs: int
     reference: int = 0
     unpaired: dict[str, list[str]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -71,6 +76,8 @@ class LayerProfile:
         crossed: list[bool],
         reference: int = 0,
         unpaired: dict[str, list[str]] | None = None,
+        left_out: dict[str, str] | None = None,
+        missed: list[str] | None = None,
     ) -> LayerProfile:
         """A profile with the statistics of ``values`` and ``input_change``."""
         # One infinite displacement, where activations overflow, would make every mean useless: it is left out, too.
@@ -79,6 +86,7 @@ class LayerProfile:
         mean = exact.nanmean(2)
         std = (exact - mean[..., None]).square().nanmean(2).sqrt()
         levels = torch.tensor(QUANTILES, dtype=torch.float64)
+        nothing = exact.new_full((len(levels), *mean.shape), torch.nan)
         return cls(
             layers=layers,
             perturbations=perturbations,
@@ -88,13 +96,15 @@ class LayerProfile:
             mean=mean,
             std=std,
             excluded=values.isnan().sum(2),
-            quantiles=exact.nanquantile(levels, dim=2),
+            quantiles=exact.nanquantile(levels, dim=2) if exact.numel() else nothing,
             input_mean=input_change.double().nanmean(1),
             predecessors=predecessors,
             crossed=crossed,
             inputs=values.shape[2],
             reference=reference,
             unpaired=unpaired or {},
+            left_out=left_out or {},
+            missed=missed or [],
         )
 
     def _row(self, perturbation: str | None) -> int:
@@ -216,6 +226,7 @@ class LayerProfile:
         """Plain JSON data: the statistics, and with ``values`` the number of every input too. NaN is None."""
         tensors = ["mean", "std", "excluded", "quantiles", "input_mean"]
         plain = ["layers", "perturbations", "measure", "predecessors", "crossed", "inputs", "reference", "unpaired"]
+        plain += ["left_out", "missed"]
         if values:
             tensors += ["values", "input_change"]
         return {name: getattr(self, name) for name in plain} | {name: to_lists(getattr(self, name)) for name in tensors}

@@ -49,8 +49,8 @@ class Layout:
         if self.each == 1:
             return value
         if self.apart:
-            return value.unflatten(0, (self.each, n)).transpose(0, 1)
-        return value.unflatten(0, (n, self.each))
+            return value.reshape(self.each, n, *value.shape[1:]).transpose(0, 1)
+        return value.reshape(n, self.each, *value.shape[1:])
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """The value as the network has it, of what `to_rows` gives."""
@@ -76,7 +76,7 @@ _CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
 _FIXED = Unaligned("the network takes batches of one size only, so the axis of inputs cannot be found", False)
 _FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
-_PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
+PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
 
 
 @in_usual_state
@@ -97,7 +97,7 @@ def layouts(
         except (RuntimeError, ValueError, IndexError, AssertionError):
             continue  # it takes no such batches
         return {
-            name: _layout(one[name], few, other[name], more) if name in one and name in other else _PART
+            name: _layout(one[name], few, other[name], more) if name in one and name in other else PART
             for name in dict.fromkeys((*other, *one))
         }
     with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
@@ -136,17 +136,17 @@ def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int) -> d
 
 def _layout(one: Tensor, few: int, other: Tensor, more: int) -> Layout | Unaligned:
     if one.dim() != other.dim() or not one.numel() or not other.numel():
-        return _PART
+        return PART
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
     if not growing:
         constant = not one.requires_grad and not other.requires_grad and torch.equal(one, other)
-        return _CONSTANT if constant else _PART
+        return _CONSTANT if constant else PART
     if len(growing) > 1:
         return _MIXED
     axis = growing[0]
     each, rest = divmod(one.shape[axis], few)
     if rest or other.shape[axis] != each * more:
-        return _PART
+        return PART
     candidates = [Layout(axis, one.dim(), each, apart) for apart in (False, True)[: 1 if each == 1 else 2]]
     gaps = []
     for layout in candidates:
@@ -159,7 +159,7 @@ def _layout(one: Tensor, few: int, other: Tensor, more: int) -> Layout | Unalign
     if each > 1:
         return _FOLDED
     # Rows that depend on the batch, or are drawn, are still the inputs'; the same rows in other places are not.
-    return _PART if _elsewhere(rows.flatten(1), beside.flatten(1)) else candidates[best]
+    return PART if _elsewhere(rows.flatten(1), beside.flatten(1)) else candidates[best]
 
 
 def _elsewhere(rows: Tensor, among: Tensor) -> bool:

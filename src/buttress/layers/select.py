@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -83,9 +83,29 @@ def followed_modules(root: nn.Module) -> dict[nn.Module, str]:
     return followed
 
 
+def hidden_parts(model: nn.Module) -> dict[str, str]:
+    """What of a network cannot be seen, and why."""
+    opaque = [path for module, path in followed_modules(user_module(model)).items() if is_opaque(module)]
+    return {f"{path}.*": "is scripted or traced, and what is inside does not run as Python" for path in opaque}
+
+
 def chooses_steps(module: nn.Module) -> bool:
     """Whether the module calls its parts as often as its input asks for, as a solver with adaptive steps does."""
     return getattr(module, "chooses_steps", False) is True
+
+
+def merge(names: list[str], called: Iterable[str]) -> bool:
+    """Put the names of a pass that are new where they belong in the order of execution; whether there are any."""
+    known = set(names)
+    called = list(called)
+    if all(name in known for name in called):
+        return False
+    at = 0
+    for name in called:
+        if name not in known:
+            names.insert(at, name)
+        at = names.index(name) + 1
+    return True
 
 
 class Selection:
@@ -135,20 +155,21 @@ class Selection:
         """Whether this layer is named in full."""
         return self.patterns is not None and name in self.patterns
 
-    def check(self, selected: Sequence[str], available: Sequence[str]) -> None:
+    def check(self, selected: Sequence[str], available: Sequence[str], pending: Container[str] = ()) -> None:
         """Refuse a selection that matches nothing, or a list of which one entry matches nothing.
 
         Args:
             selected: the names of the selected layers.
             available: all names there are.
+            pending: names that may still come, as of modules that other inputs call.
 
         Raises:
             UserError: with the nearest names there are.
         """
         for pattern in self.patterns or ():
-            if not any(name == pattern or fnmatchcase(name, pattern) for name in selected):
+            if pattern not in pending and not any(fnmatchcase(name, pattern) or name == pattern for name in selected):
                 raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, available)}")
-        if not selected:
+        if not selected and not any(pattern in pending for pattern in self.patterns or ()):
             what = "the callable" if callable(self.layers) else repr(self.layers)
             raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available)}")
 

@@ -17,12 +17,12 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
 from buttress.layers.batches import batches
-from buttress.layers.capture import capture
+from buttress.layers.capture import capture, every_name
+from buttress.layers.displacements import Displacements
 from buttress.layers.measures import Measure
-from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
-from buttress.layers.select import LayerSelection
-from buttress.layers.watcher import LayerCallback, watch
+from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
+from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
@@ -73,7 +73,7 @@ def sustainability(
             attack refuses.
     """
     chosen = measures.resolve(measure)
-    named = _named(perturbations)
+    named, selection = _named(perturbations), Selection(layers)
     whole("reference", reference, 2)
     whole("batch_size", batch_size)
     source = batches(model, data, batch_size)
@@ -81,113 +81,34 @@ def sustainability(
     if first is None:
         raise UserError("a layer analysis needs data; it holds no inputs")
     source = chain([first], source)
-    paths = trace(model, first[0][:1], layers, task=task)
-    centres: dict[str, Tensor] = {}
+    numbers = Displacements(model, layers, list(named), chosen, mode, seed)
     used = 0
     if chosen.needs_centre:
         sample, source = _take(source, reference)
         used = sum(len(x) for x in sample)
-        centres = _centres(model, sample, layers, seed, mode)
-    table = _Table(list(paths.names), list(named), chosen, centres)
+        numbers.centre(sample)
+    modules = followed_modules(user_module(model)).values()
     for x, y, ids in source:
         with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, layers) as clean:
             output = task.read(call_model(model, x))
-        if not table.sizes:
+        if not numbers.sizes:
             task.check(output, y)
-        table.open(clean, x)
+        numbers.open(x, clean)
+        if len(numbers.sizes) == 1:
+            selection.check(
+                numbers.names, available := every_name(model, x), modules
+            )  # others may come with other inputs
         for name, perturbation in named.items():
             x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids, mode=mode, precision=precision)
             with (
                 preserved(model, mode, seed, x.device),
                 torch.no_grad(),
-                watch(model, layers, table.column(name, x_adv)),
+                watch(model, layers, numbers.column(name, x_adv)),
             ):
                 call_model(model, x_adv)
-            table.close(name)
-    return table.profile(paths, used)
-
-
-class _Table:
-    """The numbers collected so far, batch by batch."""
-
-    def __init__(
-        self, layers: list[str], perturbations: list[str], measure: Measure, centres: dict[str, Tensor]
-    ) -> None:
-        self.layers, self.perturbations, self.measure, self.centres = layers, perturbations, measure, centres
-        self.sizes: list[int] = []
-        self._rows: list[dict[tuple[str, str | None], Tensor]] = []  # the layer None is the input
-        self._unpaired: dict[str, list[str]] = {}
-        self._clean: dict[str, Tensor] = {}
-        self._called: set[str] = set()
-
-    def open(self, clean: dict[str, Tensor], x: Tensor) -> None:
-        """Begin a batch with the layers of its clean pass."""
-        self._clean, self._x = clean, x
-        self.sizes.append(len(x))
-        self._rows.append({})
-        at = 0
-        for name in clean:  # a network may call a layer in one batch and not in another
-            if name not in self.layers:
-                self.layers.insert(at, name)
-            at = self.layers.index(name) + 1
-
-    def column(self, perturbation: str, x_adv: Tensor) -> LayerCallback:
-        """What to do with each layer of the perturbed pass: compare it at once, so that it need not be kept."""
-        self._called = set()
-        self._compare(perturbation, None, self._x, x_adv)
-
-        def compare(name: str, value: Tensor) -> Tensor:
-            clean = self._clean.get(name)
-            if clean is not None and clean.shape == value.shape and value.dim() and len(value) == self.sizes[-1]:
-                self._called.add(name)
-                self._compare(perturbation, name, clean, value)
-            else:
-                self._leave_out(perturbation, name)
-            return value
-
-        return compare
-
-    def close(self, perturbation: str) -> None:
-        """End the perturbed pass: what only the clean one called is left out."""
-        for name in self._clean:
-            if name not in self._called:
-                self._leave_out(perturbation, name)
-
-    def _leave_out(self, perturbation: str, name: str) -> None:
-        names = self._unpaired.setdefault(perturbation, [])
-        if name not in names:
-            names.append(name)
-
-    def _compare(self, perturbation: str, name: str | None, clean: Tensor, perturbed: Tensor) -> None:
-        centre = self.centres.get(name or "")
-        if self.sizes[-1] >= self.measure.least and (centre is not None or not self.measure.needs_centre):
-            values = self.measure(clean, perturbed, centre)
-            self._rows[-1][perturbation, name] = values.float().cpu()
-
-    def profile(self, paths: Paths, reference: int) -> LayerProfile:
-        """Everything collected, in order."""
-        keys: list[str | None] = [None, *self.layers]
-        values = torch.full((len(self.perturbations), len(keys), sum(self.sizes)), torch.nan)
-        start = 0
-        for size, row in zip(self.sizes, self._rows, strict=True):
-            for (perturbation, name), part in row.items():
-                values[self.perturbations.index(perturbation), keys.index(name), start : start + size] = part
-            start += size
-        feeds = {
-            name: paths.names[p] if p >= 0 else None for name, p in zip(paths.names, paths.predecessors, strict=True)
-        }
-        crossed = dict(zip(paths.names, paths.crossed, strict=True))
-        return LayerProfile.of(
-            self.layers,
-            self.perturbations,
-            self.measure.name,
-            values[:, 1:],
-            values[:, 0],
-            predecessors=[keys.index(feeds[n]) - 1 if n in feeds else k - 1 for k, n in enumerate(self.layers)],
-            crossed=[crossed.get(name, False) for name in self.layers],
-            reference=reference,
-            unpaired=self._unpaired,
-        )
+            numbers.close(name, x_adv)
+    selection.check(numbers.names, available)
+    return numbers.profile(used, task)
 
 
 def _named(perturbations: Mapping[str, Perturbation] | Perturbation) -> dict[str, Perturbation]:
@@ -210,24 +131,3 @@ def _take(source: Iterator[Batch], count: int) -> tuple[list[Tensor], Iterator[B
         sample.append(batch[0][:count])
         count -= len(sample[-1])
     return sample, chain(seen, source)
-
-
-def _centres(
-    model: nn.Module, sample: list[Tensor], layers: LayerSelection, seed: int, mode: Mode
-) -> dict[str, Tensor]:
-    """The mean of each layer over the sample, and of the input as ""."""
-    sums: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
-
-    def add(name: str, value: Tensor) -> Tensor:
-        if value.dim() and len(value) == len(x):
-            total = value.double().sum(0)
-            sums[name] = sums[name] + total if name in sums else total
-            counts[name] = counts.get(name, 0) + len(value)
-        return value
-
-    for x in sample:
-        with preserved(model, mode, seed, x.device), torch.no_grad(), watch(model, layers, add):
-            call_model(model, x)
-        add("", x)
-    return {name: (total / counts[name]).float() for name, total in sums.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,16 @@ from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.capture import capture
+from buttress.layers.batches import batches
+from buttress.layers.capture import capture, every_name, layer_names
 from buttress.layers.correlation import spearman
 from buttress.layers.measures import ratio, relative_error
-from buttress.layers.paths import trace
+from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
-from buttress.layers.select import LayerSelection
-from buttress.layers.sustainability import batches
-from buttress.layers.tolerance_search import Rows, ToleranceSearch
+from buttress.layers.replacement import CannotReplaceError, Replacement
+from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time
+from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
+from buttress.layers.tolerance_search import ToleranceSearch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
@@ -38,10 +40,12 @@ class LayerTolerance:
             successful attack imply a margin of at most 1.
         rho: (L, N) tolerance: the smallest relative L2 change of the layer's value found that makes the model wrong,
             an upper bound. 0 where the model is wrong unperturbed, infinite where the search failed, NaN where the
-            layer's value is 0, or not every pass calls it, as inside of ODE solvers that choose their steps.
+            layer's value is 0, not every pass calls it, as inside of ODE solvers that choose their steps, or the
+            output does not move with it.
         displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
         wrong: (N,) bool, inputs that are misclassified unperturbed; medians leave them out.
         success: (N,) bool, inputs for which the attack is successful.
+        left_out: layer -> why its tolerance is not known; those without a value for each input are not in ``layers``.
     """
 
     layers: list[str]
@@ -50,6 +54,7 @@ class LayerTolerance:
     displacement: Tensor
     wrong: Tensor
     success: Tensor
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def margin(self) -> Tensor:
@@ -90,6 +95,7 @@ class LayerTolerance:
             "margin": to_lists(self.median_margin),
             "displacement": to_lists(self.displacement[:, ~self.wrong].nanmean(1)),
             "rank_correlation": to_lists(correlation),
+            "left_out": self.left_out,
         }
 
 
@@ -131,76 +137,135 @@ def tolerance(
     whole("steps", steps)
     whole("bisections", bisections)
     whole("batch_size", batch_size)
-    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    paths = None
+    selection, modules = Selection(layers), followed_modules(user_module(model)).values()
+    search = _Search(model, layers, task, seed, steps, bisections)
     for x, y, ids in batches(model, data, batch_size):
-        paths = paths or trace(model, x[:1], layers, task=task)
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        with preserved(model, "eval", seed, x.device):
-            parts.append(_batch(model, x, x_adv, y, paths.names, task, steps, bisections))
-    if paths is None:
+        if not search.parts:
+            available = every_name(model, x)
+            selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
+        search.add(x, x_adv, y)
+    if not search.parts:
         raise UserError("a layer's tolerance needs data; it holds no inputs")
-    rho, displacement, wrong, success = (torch.cat(part, -1) for part in zip(*parts, strict=True))
-    return LayerTolerance(paths.names, paths.crossed, rho, displacement, wrong, success)
+    selection.check(search.names, available)
+    return search.result()
 
 
-def _batch(
-    model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, names: list[str], task: Task, steps: int, bisections: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of one batch: rho (L, n), displacement (L, n), wrong (n,) and success (n,)."""
-    with torch.no_grad():
-        with capture(model, names) as clean:
-            output = task.read(call_model(model, x))
-        task.check(output, y)
-        with capture(model, names) as perturbed:
-            output_adv = task.read(call_model(model, x_adv))
-    wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
-    rho, displacement = [], []
-    for name in names:
-        if name in clean and name in perturbed and clean[name].shape == perturbed[name].shape:
-            if len(clean[name]) != len(x):
-                raise UserError(f"the first axis of layer {name!r} is not the batch's: leave it out of layers")
-            radius = _tolerated(model, name, x, clean[name], perturbed[name], y, wrong, task, steps, bisections)
-            moved = relative_error(clean[name], perturbed[name])
-        else:
-            radius = moved = torch.full((len(x),), torch.nan, dtype=x.dtype)
-        rho.append(radius.cpu())
-        displacement.append(moved.cpu())
-    return torch.stack(rho), torch.stack(displacement), wrong.cpu(), success.cpu()
+@dataclass(frozen=True)
+class _Part:
+    """What a batch gave: tolerance and displacement by layer, and (n,) whether each input is wrong, and beaten."""
+
+    found: dict[str, tuple[Tensor, Tensor]]
+    wrong: Tensor
+    success: Tensor
 
 
-class _NotCalledError(Exception):
-    """A pass of some of the inputs did not call the layer that was to be replaced."""
+class _Search:
+    """The tolerances found so far, batch by batch."""
 
+    def __init__(
+        self, model: nn.Module, layers: LayerSelection, task: Task, seed: int, steps: int, bisections: int
+    ) -> None:
+        self.model, self.layers, self.task, self.seed = model, layers, task, seed
+        self.steps, self.bisections = steps, bisections
+        self.names: list[str] = []
+        self.parts: list[_Part] = []
+        self._layouts: dict[str, Layout | Unaligned] = {}
+        self._left_out: dict[str, str] = {}
+        self._paths: Paths | None = None
 
-def _tolerated(
-    model: nn.Module,
-    name: str,
-    x: Tensor,
-    clean: Tensor,
-    perturbed: Tensor,
-    y: Tensor,
-    wrong: Tensor,
-    task: Task,
-    steps: int,
-    bisections: int,
-) -> Tensor:
-    """(n,) rho of one layer; NaN where the layer is not called in every pass (an ODE solver that chooses its steps)."""
+    def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+        """Search every layer for the inputs of a batch."""
+        task = self.task
+        with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
+            with capture(self.model, self.layers) as clean:
+                output = task.read(call_model(self.model, x))
+            task.check(output, y)
+            with capture(self.model, self.layers) as perturbed:
+                output_adv = task.read(call_model(self.model, x_adv))
+        wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
+        if merge(self.names, clean):
+            self._layouts = layouts(self.model, x, self.layers, seed=self.seed) | self._layouts
+            paths = (
+                trace(self.model, x[:1], self.layers, task=task, check=False) if self._paths is None else self._paths
+            )
+            if not set(self.names) <= set(paths.names):
+                paths = paths.extended(trace(self.model, x, self.layers, task=task, check=False))
+            self._paths = paths
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        alone: list[str] = []
+        for name, value in clean.items():
+            layout, other = self._layouts.get(name, PART), perturbed.get(name)
+            if isinstance(layout, Unaligned) or not layout.fits(value, len(x)):
+                if isinstance(layout, Layout) or layout.one_at_a_time:
+                    alone.append(name)
+                else:
+                    self._left_out[name] = layout.reason
+            elif other is not None and other.shape == value.shape:
+                rows = layout.to_rows(value, len(x)), layout.to_rows(other, len(x))
+                replacement = Replacement(self.model, name, layout, task)
+                found[name] = self._tolerated(replacement, x, *rows, y, wrong)
+        for name, parts in self._alone(alone, x, x_adv, y, wrong).items():
+            found[name] = parts
+        self.parts.append(_Part(found, wrong.cpu(), success.cpu()))
 
-    def output_for(value: Tensor, rows: Rows) -> Tensor:
-        """The output for these inputs when the layer has this value."""
-        with capture(model, [name], replace=lambda _, __: value) as called:
-            output = task.read(call_model(model, x[rows]))
-        if name not in called:
-            raise _NotCalledError
-        return output
+    def _alone(
+        self, names: list[str], x: Tensor, x_adv: Tensor, y: Tensor, wrong: Tensor
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """The same of layers that have a value only for an input alone."""
+        nothing = torch.full((len(x),), torch.nan)
+        found = {name: (nothing.clone(), nothing.clone()) for name in names}
+        if not names:
+            return {}
+        both = [one_at_a_time(self.model, points, names, seed=self.seed) for points in (x, x_adv)]
+        for k, (clean, perturbed) in enumerate(zip(*both, strict=True)):
+            for name, value in clean.items():
+                if name in perturbed and perturbed[name].shape == value.shape:
+                    replacement, one = Replacement(self.model, name, None, self.task), slice(k, k + 1)
+                    rho, moved = self._tolerated(
+                        replacement, x[one], value[None], perturbed[name][None], y[one], wrong[one]
+                    )
+                    found[name][0][one], found[name][1][one] = rho, moved
+        for name, (rho, _) in found.items():
+            layout = self._layouts.get(name, PART)
+            if bool(rho.isnan().all()) and isinstance(layout, Unaligned):
+                self._left_out.setdefault(name, layout.reason)
+        return found
 
-    # Searched in float32 at least: the small steps are lost in half precision.
-    clean, perturbed = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (clean, perturbed))
-    try:
-        return ToleranceSearch(output_for, clean, y, task, steps).radius(perturbed, wrong, bisections)
-    except _NotCalledError:
-        return torch.full_like(clean.flatten(1)[:, 0], torch.nan)
+    def _tolerated(
+        self, replacement: Replacement, x: Tensor, clean: Tensor, perturbed: Tensor, y: Tensor, wrong: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(n,) rho and (n,) displacement of one layer."""
+        moved = relative_error(clean, perturbed)
+        # Searched in float32 at least: the small steps are lost in half precision.
+        clean, perturbed = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (clean, perturbed))
+        try:
+            with preserved(self.model, "eval", self.seed, x.device), replacement.of(x) as output_for:
+                graded = replacement.reaches(output_for, clean, perturbed)
+                search = ToleranceSearch(output_for, clean, y, self.task, self.steps)
+                rho = search.radius(perturbed, wrong, self.bisections)
+        except CannotReplaceError as error:
+            self._left_out[replacement.name] = str(error)
+            return torch.full_like(moved, torch.nan).cpu(), moved.cpu()
+        if not graded:
+            self._left_out[replacement.name] = "no gradient leads to it from the output, so nothing could be searched"
+            rho = rho.where(rho.isfinite(), torch.nan)
+        return rho.cpu(), moved.cpu()
+
+    def result(self) -> LayerTolerance:
+        """Everything found, in order."""
+        known = {name for part in self.parts for name in part.found}
+        names = [name for name in self.names if name in known]
+        paths = (self._paths or Paths([], [], [])).only(names)
+        columns: list[tuple[Tensor, Tensor]] = []
+        for name in names:
+            nothing = [torch.full((len(part.wrong),), torch.nan) for part in self.parts]
+            found = [part.found.get(name, (gap, gap)) for part, gap in zip(self.parts, nothing, strict=True)]
+            columns.append((torch.cat([rho for rho, _ in found]), torch.cat([moved for _, moved in found])))
+        wrong, success = (torch.cat([getattr(part, what) for part in self.parts]) for what in ("wrong", "success"))
+        empty = torch.zeros(0, len(wrong))
+        rho, moved = (torch.stack(part) for part in zip(*columns, strict=True)) if columns else (empty, empty)
+        return LayerTolerance(names, paths.crossed, rho, moved, wrong, success, self._left_out)
 
 
 def _median(values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,6 +30,8 @@ from buttress.layers.select import (
 )
 
 LayerCallback = Callable[[str, Tensor], Tensor]
+
+_WeakStorage: Any = reductions.StorageWeakRef
 
 _WRITING_OPERATORS = frozenset(
     (
@@ -153,7 +155,7 @@ class Watcher(TorchFunctionMode):
         self._names = _Names()
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
-        self._read: dict[int, tuple[StorageWeakRef, int, int]] = {}
+        self._read: dict[int, tuple[Any, int, int]] = {}
         self._checkpointed: dict[Any, _Checkpointed | None] = {}
         self._recomputation: FrameType | None = None
 
@@ -326,7 +328,7 @@ class Watcher(TorchFunctionMode):
         """Whether these very numbers were read before in this pass: a container's output is that of its last part."""
         if value.is_inference() or value.layout != torch.strided:
             return False
-        storage = StorageWeakRef(value.untyped_storage())
+        storage = _WeakStorage(value.untyped_storage())
         found = (storage, value._version, value.numel())
         before = self._read.get(storage.cdata)
         self._read[storage.cdata] = found

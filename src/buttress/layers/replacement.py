@@ -1,0 +1,98 @@
+"""Another value in a layer's place, and whether the rest of the network goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from buttress.layers.capture import capture
+from buttress.layers.rows import Layout
+from buttress.layers.tolerance_search import OutputFor, Rows
+from buttress.model_call import call_model
+from buttress.random import generator
+from buttress.tasks import Task
+
+
+class CannotReplaceError(Exception):
+    """Why a layer's value cannot be replaced, to follow the layer's name."""
+
+
+class Replacement:
+    """Puts values in a layer's place.
+
+    Args:
+        model: the network.
+        name: of the layer.
+        layout: where the inputs are in its value; None for a layer that has a value only for one input alone.
+        task: how to read the output.
+    """
+
+    def __init__(self, model: nn.Module, name: str, layout: Layout | None, task: Task) -> None:
+        self.model, self.name, self.layout, self.task = model, name, layout, task
+
+    @contextmanager
+    def of(self, x: Tensor) -> Iterator[OutputFor]:
+        """The output as a function of the layer's value, (m, ...), for some of the inputs; everything before as it is.
+
+        Gradients are to be taken while the context is open: what activation checkpointing computes again in the
+        backward pass then has the same value in the layer's place.
+        """
+        value = x
+
+        def put(_: str, before: Tensor) -> Tensor:
+            whole = value[0] if self.layout is None else self.layout.from_rows(value)
+            if whole.numel() != before.numel():
+                raise CannotReplaceError("has another size in another pass")
+            return whole.reshape(before.shape).clone()  # it may be written to
+
+        with capture(self.model, [self.name], replace=put) as called:
+
+            def output_for(rows_value: Tensor, rows: Rows) -> Tensor:
+                nonlocal value
+                value = rows_value
+                output = self.task.read(call_model(self.model, x[rows]))
+                if self.name not in called:
+                    raise CannotReplaceError("is not called in every pass")
+                return output
+
+            yield output_for
+
+    def reaches(self, output_for: OutputFor, clean: Tensor, perturbed: Tensor) -> bool:
+        """Whether a gradient leads from the output to the layer's value.
+
+        Args:
+            output_for: of `of`.
+            clean: (n, ...) the layer's value.
+            perturbed: (n, ...) its value for perturbed inputs.
+
+        Raises:
+            CannotReplaceError: when the output moves neither with that nor with noise as large as the value.
+        """
+        noise = torch.randn(clean.shape, generator=generator(0, "reach"), dtype=clean.dtype).to(clean.device)
+        size = clean.square().mean().sqrt()
+        probe = (clean + noise * torch.where(size > 0, size, 1.0)).requires_grad_()
+        everything = slice(None)
+        with torch.enable_grad():
+            output = output_for(probe, everything)
+            gradient = None
+            if output.requires_grad:
+                weights = torch.randn(output.shape, generator=generator(0, "weights")).to(output)
+                try:
+                    (gradient,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True)
+                except RuntimeError as error:
+                    if "checkpoint" not in str(error):
+                        raise
+                    raise CannotReplaceError(
+                        "runs in a reentrant checkpoint: call it with use_reentrant=False"
+                    ) from None
+        if gradient is not None and bool(gradient.any()):
+            return True
+        with torch.no_grad():
+            before = output_for(clean, everything)
+            moved = not torch.equal(before, output) or not torch.equal(before, output_for(perturbed, everything))
+        if not moved:
+            raise CannotReplaceError("does not move the output: the network goes on without its value, or with a copy")
+        return False
