@@ -133,8 +133,10 @@ def test_buffers_after_a_step_of_training_are_those_of_the_base(network, train, 
 def test_a_pass_is_added_only_where_the_base_makes_none(name, extra, smooth, batch, context, passes):
     counts = []
     for gamma in (0.0, 1.0):
+        defence = LayerRegularised(bases()[name], layers=["2"], gamma=gamma)
+        defence.loss(smooth, batch, context(smooth, batch))  # the first finds the axis of the inputs
         with passes(smooth) as modes:
-            LayerRegularised(bases()[name], layers=["2"], gamma=gamma).loss(smooth, batch, context(smooth, batch))
+            defence.loss(smooth, batch, context(smooth, batch))
         counts.append(len(modes))
     assert counts[1] - counts[0] == extra
 

@@ -13,6 +13,7 @@ from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined, resolve
+from buttress.layers.rows import PART, Layout, Unaligned, layouts
 from buttress.model_call import suited
 from buttress.registry import defence
 from buttress.validation import not_negative
@@ -58,6 +59,7 @@ class LayerRegularised(WrapperDefence):
             not_negative("gamma", value)
         not_negative("warmup", warmup)
         self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
+        self._layouts: dict[str, Layout] = {}
 
     @property
     def cost(self) -> Cost | None:
@@ -74,7 +76,7 @@ class LayerRegularised(WrapperDefence):
         data = super().prepare(model, data, seed)
         if self.layers:
             x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            self._check_names(model, suited(model, x))
+            self._layouts = self._where(model, suited(model, x))
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
@@ -84,13 +86,20 @@ class LayerRegularised(WrapperDefence):
         if not weights:
             return self.base.loss(model, batch, context)
         self._check_base()
-        context.watch(tuple(weights))
+        if not self._layouts:
+            self._layouts = self._where(model, batch.x)
+        context.watch(list(weights), self._layouts)
         base = self.base.loss(model, batch, context)
         perturbed, clean = context.passes["adversarial"].activations, context.clean_activations()
         missing = [layer for layer in weights if layer not in clean or layer not in perturbed]
         if missing:
-            self._check_names(model, batch.x)
-            raise UserError(f"layer {missing[0]!r} does not run in training passes: leave it out")
+            raise UserError(f"layer {missing[0]!r} does not run in training passes for every input: leave it out")
+        constant = [layer for layer in weights if not perturbed[layer].requires_grad]
+        if constant and torch.is_grad_enabled():
+            raise UserError(
+                f"layer {constant[0]!r} cannot be regularised, for its value carries no gradient: name a layer outside "
+                "of the reentrant checkpoint, the autograd.Function or the frozen part that computes it"
+            )
         measure = resolve(self.measure)
         value, logs = base.value, dict(base.logs)
         for layer, weight in weights.items():
@@ -111,8 +120,17 @@ class LayerRegularised(WrapperDefence):
                 "set independent=False of iat"
             )
 
-    def _check_names(self, model: nn.Module, x: Tensor) -> None:
+    def _where(self, model: nn.Module, x: Tensor) -> dict[str, Layout]:
+        """Where the inputs are in each layer's value."""
         names = layer_names(model, x, self.layers)
         for layer in self.layers:
             if layer not in names:
                 raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")
+        found: dict[str, Layout] = {}
+        where = layouts(model, x, self.layers)
+        for layer in self.layers:
+            layout = where.get(layer, PART)
+            if isinstance(layout, Unaligned):
+                raise UserError(f"layer {layer!r} cannot be regularised, for it {layout.reason}: leave it out")
+            found[layer] = layout
+        return found

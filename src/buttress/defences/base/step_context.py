@@ -15,6 +15,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.rows import Layout
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
@@ -42,7 +43,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a step's objective: its logits, and the activations of the layers that are watched."""
+    """One pass of a step's objective: its logits, and the activations (N, ...) of the layers that are watched."""
 
     logits: Tensor
     activations: Mapping[str, Tensor]
@@ -83,7 +84,7 @@ class StepContext:
         self.scale = 1.0
         self.passes: dict[Kind, Pass] = {}
         self.auxiliary: list[Tensor] = []
-        self._watched: tuple[str, ...] = ()
+        self._watched: dict[str, Layout | None] = {}
         self._crafted: dict[Any, Any] | None = None
 
     @property
@@ -91,9 +92,14 @@ class StepContext:
         """This step's draws, one stream per input; the same again on each access."""
         return Random(derive(self.seed, "defence"), self.batch.ids)
 
-    def watch(self, layers: Sequence[str]) -> None:
-        """Keep the activations of these layers in the passes to come."""
-        self._watched = tuple(dict.fromkeys((*self._watched, *layers)))
+    def watch(self, layers: Sequence[str], layouts: Mapping[str, Layout] | None = None) -> None:
+        """Keep the activations of these layers in the passes to come.
+
+        Args:
+            layers: names.
+            layouts: name -> where the inputs are in its value; they are then moved to the front.
+        """
+        self._watched |= {layer: (layouts or {}).get(layer) for layer in layers}
 
     def clean(self, x: Tensor) -> Tensor:
         """(N, C) logits of the unperturbed inputs, a pass that trains."""
@@ -179,10 +185,15 @@ class StepContext:
 
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
-        with capture(self.model, self._watched) if self._watched else nothing as activations:
+        with capture(self.model, list(self._watched)) if self._watched else nothing as values:
             output = self._output(x, keep_auxiliary)
         logits = self.task.read(output)
-        self.passes[kind] = Pass(logits, dict(activations))
+        activations: dict[str, Tensor] = {}
+        for name, value in values.items():
+            layout = self._watched[name]
+            if layout is None or layout.fits(value, len(x)):
+                activations[name] = value if layout is None else layout.to_rows(value, len(x))
+        self.passes[kind] = Pass(logits, activations)
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
