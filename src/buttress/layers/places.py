@@ -21,6 +21,7 @@ from torch.utils import checkpoint as torch_checkpoint
 _CALL = nn.Module._call_impl.__code__
 _CHECKPOINT = torch_checkpoint.__name__
 _RECOMPUTE = ("recompute_fn", "backward")  # what calls the network's code again, not reentrant and reentrant
+_LEAVES = ("RETURN_", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_ABSOLUTE")  # no next line
 _DEPTH = 4  # helpers of helpers looked into
 
 
@@ -86,13 +87,16 @@ def place(steps: tuple[Step, ...], wanted: frozenset[str], module: nn.Module) ->
         module: in whose forward the way begins.
 
     Returns:
-        Numbers from 0, in the order of the code; none where the code calls this at one place only.
+        Numbers from 0: how many other calls of it the code may have made before. None where it calls this once only.
     """
     numbers: list[int] = []
     for step in steps:
-        offsets = [o for o, name in _calls(step.code) if _may_call(name, wanted, module, step.names, _DEPTH)]
-        if len(offsets) > 1 and step.offset in offsets:
-            numbers.append(offsets.index(step.offset))
+        code = _read(step.code)
+        calls = {c.offset for c in code.calls if _may_call(c.name, wanted, module, step.names, _DEPTH)}
+        if len(calls) > 1 and any(before := code.before(calls)):
+            here = next((k for k, call in enumerate(code.calls) if call.offset <= step.offset < call.end), None)
+            if here is not None and code.calls[here].offset in calls:
+                numbers.append(before[here])
     return tuple(numbers)
 
 
@@ -101,19 +105,54 @@ def plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call in some code: its bytes, and the last name of what is called (``relu`` of ``self.bn(x).relu()``)."""
+
+    offset: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True)
+class _Code:
+    """What some code calls, and in which order it may.
+
+    Attributes:
+        calls: in the order of the code.
+        edges: (from, to) offsets of instructions that may follow each other, those that lead back left out.
+    """
+
+    calls: tuple[_Call, ...]
+    edges: tuple[tuple[int, int], ...]
+
+    def before(self, calls: set[int]) -> list[int]:
+        """For each call of the code, how many of those at these offsets may have been made before it, on one path."""
+        made: dict[int, int] = {}
+        for source, target in self.edges:  # in the order of the sources, so what comes before is known
+            made[target] = max(made.get(target, 0), made.get(source, 0) + (source in calls))
+        return [made.get(call.offset, 0) for call in self.calls]
+
+
 @lru_cache(maxsize=4096)
-def _calls(code: CodeType) -> tuple[tuple[int, str], ...]:
-    """The calls in some code: offset, and the last name of what is called (``relu`` of ``self.bn(x).relu()``)."""
-    found: list[tuple[int, str]] = []
+def _read(code: CodeType) -> _Code:
+    calls: list[_Call] = []
+    edges: list[tuple[int, int]] = []
     begun: dict[tuple[int | None, int | None], str] = {}  # where an expression begins -> the last name in it
-    for instruction in dis.get_instructions(code):
+    instructions = list(dis.get_instructions(code))
+    ends = [instruction.offset for instruction in instructions[1:]] + [len(code.co_code)]
+    for instruction, end in zip(instructions, ends, strict=True):
         position = instruction.positions
         start = (None, None) if position is None else (position.lineno, position.col_offset)
         if instruction.opname.startswith("LOAD_") and isinstance(instruction.argval, str):
             begun[start] = instruction.argval
         elif instruction.opname.startswith("CALL") and not instruction.opname.startswith("CALL_INTRINSIC"):
-            found.append((instruction.offset, begun.get(start, "")))
-    return tuple(found)
+            calls.append(_Call(instruction.offset, end, begun.get(start, "")))
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            edges += [(instruction.offset, instruction.argval)] if instruction.argval > instruction.offset else []
+        if not instruction.opname.startswith(_LEAVES):
+            edges.append((instruction.offset, end))
+    return _Code(tuple(calls), tuple(edges))
 
 
 def _may_call(name: str, wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int) -> bool:
@@ -127,7 +166,7 @@ def _may_call(name: str, wanted: frozenset[str], module: nn.Module, names: dict[
         return True  # under another name, as of an attribute that holds a function
     if not isinstance(meant, FunctionType) or not depth or (meant.__module__ or "").startswith("torch."):
         return False
-    return any(_may_call(inner, wanted, module, meant.__globals__, depth - 1) for _, inner in _calls(meant.__code__))
+    return any(_may_call(c.name, wanted, module, meant.__globals__, depth - 1) for c in _read(meant.__code__).calls)
 
 
 def _meaning(name: str, module: nn.Module, names: dict[str, Any]) -> Any:
