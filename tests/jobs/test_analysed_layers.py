@@ -1,6 +1,9 @@
 """Networks without activations: what the usual audit looks at, and what is told."""
 
+import warnings
+
 import pytest
+import torch
 from torch import nn
 
 from buttress.attacks.gradient.fgsm import FGSM
@@ -126,12 +129,22 @@ def test_activations_are_looked_at_without_a_word():
     assert (seen.layers, seen.names, seen.remark) == ("activations", ["1"], "")
 
 
-def test_a_compiled_network_is_left_out_with_the_reason():
-    compiled = nn.Linear(2, 2)
-    compiled._orig_mod = nn.Linear(2, 2)  # as torch.compile marks it
-    seen = analysed_layers(compiled, moons(samples=40))
+def test_a_traced_network_is_left_out_with_the_reason():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated
+        traced = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
+    seen = analysed_layers(traced, moons(samples=40))
     assert seen.layers is None
-    assert "left out of the audit: layers of a compiled or scripted network cannot be seen: pass" in seen.remark
+    assert "left out of the audit: layers of a scripted or traced network cannot be seen: pass" in seen.remark
+
+
+def test_activations_that_do_not_depend_on_the_input_are_none():
+    class Gated(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * torch.sigmoid(self.bias)
+
+    seen = analysed_layers(Gated(2, 2), moons(samples=40))
+    assert (seen.layers, seen.names) == ("learnable", ["gated"])
 
 
 def test_the_usual_questions_without_layers():

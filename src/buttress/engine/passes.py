@@ -21,6 +21,10 @@ Ends = Callable[[Tensor, Rows, Pull], tuple[Tensor, ...]]
 Opened = tuple[Tensor, Pull]
 
 _NO_GRADIENT = "the model's output has no gradient: use an attack that needs none, or a transfer attack"
+_REENTRANT = (
+    "the network uses reentrant activation checkpoints, which lead no gradient back to a given point: call checkpoint "
+    "with use_reentrant=False, or switch checkpointing off"
+)
 _NO_PATH = "the model's output does not depend on its input through differentiable operations"
 
 
@@ -38,7 +42,12 @@ def led_back(output: Tensor, start: Tensor, slope: Tensor, more: bool) -> Tensor
     """
     if not output.requires_grad:
         raise NoGradientError(_NO_GRADIENT)
-    (grad,) = torch.autograd.grad(output, start, slope.to(output.dtype), retain_graph=more, allow_unused=True)
+    try:
+        (grad,) = torch.autograd.grad(output, start, slope.to(output.dtype), retain_graph=more, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise NoGradientError(_REENTRANT) from None
     if grad is None:
         raise NoGradientError(_NO_PATH)
     return torch.nan_to_num(grad, nan=0.0).contiguous()

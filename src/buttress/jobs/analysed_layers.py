@@ -9,9 +9,9 @@ from torch import nn
 
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
-from buttress.layers.capture import layer_names
+from buttress.layers.rows import Layout, layouts
 from buttress.layers.select import LayerSelection, user_module
-from buttress.model_call import input_dtype
+from buttress.model_call import suited
 from buttress.report.text import some
 
 _OTHERS = "to look at others type --audits layers --audits.layers NAME,NAME"
@@ -33,7 +33,7 @@ class AnalysedLayers:
 
 
 def analysed_layers(model: nn.Module, dataset: Dataset) -> AnalysedLayers:
-    """What of a network can be looked at, by passes of one test input; nothing of one that is compiled."""
+    """What of a network can be looked at, by passes of a few test inputs; nothing of one that is scripted."""
     try:
         user_module(model)
     except UserError as reason:
@@ -52,8 +52,8 @@ def analysed_layers(model: nn.Module, dataset: Dataset) -> AnalysedLayers:
 
 
 def _names(model: nn.Module, dataset: Dataset, layers: LayerSelection) -> list[str]:
-    x = dataset.test.take(torch.arange(1))[0]
-    try:
-        return layer_names(model, x.to(input_dtype(model)), layers)
-    except UserError:  # none
-        return []
+    """Those that have a value for each input."""
+    x = suited(model, dataset.test.take(torch.arange(min(3, len(dataset.test))))[0])
+    return [
+        name for name, layout in layouts(model, x, layers).items() if isinstance(layout, Layout) or layout.one_at_a_time
+    ]

@@ -84,7 +84,7 @@ def layer_names(
     with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
         call_model(model, x)
     if check:
-        watcher.selection.check(names, watcher.all_names)
+        watcher.selection.check(names, lambda: watcher.all_names)
     return names
 
 

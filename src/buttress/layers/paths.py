@@ -134,7 +134,7 @@ def trace(
         start = x.detach().clone().requires_grad_(x.is_floating_point()).clone()
         end = task.read(call_model(model, start)).grad_fn
     if check:
-        watcher.selection.check(names, watcher.all_names)
+        watcher.selection.check(names, lambda: watcher.all_names)
     graph = _Graph(end, start.grad_fn)
     owners: dict[Any, list[int]] = {}
     for index, node in enumerate(nodes):

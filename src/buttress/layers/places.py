@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import dis
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
@@ -78,26 +78,59 @@ def route(frame: FrameType | None, calls: int) -> Route:
     return Route(tuple(reversed(steps)), None if inside is None else len(steps) - inside, recomputing)
 
 
-def place(steps: tuple[Step, ...], wanted: frozenset[str], module: nn.Module) -> tuple[int, ...]:
-    """Which of several: a number for each step on the way at which there is a choice.
+class Places:
+    """Tells the calls of the same function or module apart; what it has read of the code it keeps."""
 
-    Args:
-        steps: of a `Route`.
-        wanted: what is called, by the names that it has (see `plain`).
-        module: in whose forward the way begins.
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[CodeType, frozenset[str], type], dict[int, int]] = {}
 
-    Returns:
-        Numbers from 0: how many other calls of it the code may have made before. None where it calls this once only.
-    """
-    numbers: list[int] = []
-    for step in steps:
-        code = _read(step.code)
-        calls = {c.offset for c in code.calls if _may_call(c.name, wanted, module, step.names, _DEPTH)}
-        if len(calls) > 1 and any(before := code.before(calls)):
-            here = next((k for k, call in enumerate(code.calls) if call.offset <= step.offset < call.end), None)
-            if here is not None and code.calls[here].offset in calls:
-                numbers.append(before[here])
-    return tuple(numbers)
+    def of(self, steps: tuple[Step, ...], wanted: frozenset[str], module: nn.Module) -> tuple[int, ...]:
+        """Which of several: a number for each step on the way at which there is a choice.
+
+        Args:
+            steps: of a `Route`.
+            wanted: what is called, by the names that it has (see `plain`).
+            module: in whose forward the way begins.
+
+        Returns:
+            Numbers from 0: how many other calls of it the code may have made before. None where it calls this once
+            only.
+        """
+        numbers: list[int] = []
+        for step in steps:
+            key = step.code, wanted, type(module)
+            if key not in self._numbers:
+                self._numbers[key] = _numbered(step, wanted, module)
+            call = next((c.offset for c in _read(step.code).calls if c.offset <= step.offset < c.end), -1)
+            numbers += [self._numbers[key][call]] if call in self._numbers[key] else []
+        return tuple(numbers)
+
+
+def _numbered(step: Step, wanted: frozenset[str], module: nn.Module) -> dict[int, int]:
+    """Offset -> number of the calls of what is wanted; none where only one of them can be made."""
+    code = _read(step.code)
+    calls = {call.offset for call in code.calls if _may_call(call.name, wanted, module, step.names, _DEPTH)}
+    before = code.before(calls)
+    return {offset: before[offset] for offset in calls} if any(before[offset] for offset in calls) else {}
+
+
+@dataclass
+class Names:
+    """The names given in one pass."""
+
+    used: set[str] = field(default_factory=set)
+    runs: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
+
+    def give(self, base: str, numbers: tuple[int, ...]) -> str:
+        """A name that no other call of this pass has: by its place in the code, then by how often that has run."""
+        while True:
+            run = self.runs.get((base, numbers), 0)
+            self.runs[base, numbers] = run + 1
+            parts = [*numbers, run] if run or not numbers else [*numbers]
+            name = f"{base}#{'.'.join(map(str, parts))}" if any(parts) else base
+            if name not in self.used:
+                self.used.add(name)
+                return name
 
 
 def plain(name: str) -> str:
@@ -126,12 +159,12 @@ class _Code:
     calls: tuple[_Call, ...]
     edges: tuple[tuple[int, int], ...]
 
-    def before(self, calls: set[int]) -> list[int]:
+    def before(self, calls: set[int]) -> dict[int, int]:
         """For each call of the code, how many of those at these offsets may have been made before it, on one path."""
         made: dict[int, int] = {}
         for source, target in self.edges:  # in the order of the sources, so what comes before is known
             made[target] = max(made.get(target, 0), made.get(source, 0) + (source in calls))
-        return [made.get(call.offset, 0) for call in self.calls]
+        return {call.offset: made.get(call.offset, 0) for call in self.calls}
 
 
 @lru_cache(maxsize=4096)

@@ -8,12 +8,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from buttress.layers.capture import capture
 from buttress.layers.rows import Layout
 from buttress.layers.tolerance_search import OutputFor, Rows
+from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.random import generator
 from buttress.tasks import Task
+
+_UNCERTAIN = (
+    "is not recognised when activation checkpointing computes it again, for it is called there outside of a module or "
+    "several times: switch checkpointing off"
+)
 
 
 class CannotReplaceError(Exception):
@@ -40,22 +45,26 @@ class Replacement:
         Gradients are to be taken while the context is open: what activation checkpointing computes again in the
         backward pass then has the same value in the layer's place.
         """
-        value = x
+        value, called = x, False
 
         def put(_: str, before: Tensor) -> Tensor:
+            nonlocal called
+            called = True
             whole = value[0] if self.layout is None else self.layout.from_rows(value)
             if whole.numel() != before.numel():
                 raise CannotReplaceError("has another size in another pass")
             return whole.reshape(before.shape).clone()  # it may be written to
 
-        with capture(self.model, [self.name], replace=put) as called:
+        with watch(self.model, [self.name], put, replaces=True) as watcher:
 
             def output_for(rows_value: Tensor, rows: Rows) -> Tensor:
-                nonlocal value
-                value = rows_value
+                nonlocal value, called
+                value, called = rows_value, False
                 output = self.task.read(call_model(self.model, x[rows]))
-                if self.name not in called:
+                if not called:
                     raise CannotReplaceError("is not called in every pass")
+                if self.name.partition("#")[0] in watcher.uncertain:
+                    raise CannotReplaceError(_UNCERTAIN)
                 return output
 
             yield output_for

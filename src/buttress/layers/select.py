@@ -155,12 +155,14 @@ class Selection:
         """Whether this layer is named in full."""
         return self.patterns is not None and name in self.patterns
 
-    def check(self, selected: Sequence[str], available: Sequence[str], pending: Container[str] = ()) -> None:
+    def check(
+        self, selected: Sequence[str], available: Callable[[], Sequence[str]], pending: Container[str] = ()
+    ) -> None:
         """Refuse a selection that matches nothing, or a list of which one entry matches nothing.
 
         Args:
             selected: the names of the selected layers.
-            available: all names there are.
+            available: gives all names there are.
             pending: names that may still come, as of modules that other inputs call.
 
         Raises:
@@ -168,10 +170,10 @@ class Selection:
         """
         for pattern in self.patterns or ():
             if pattern not in pending and not any(fnmatchcase(name, pattern) or name == pattern for name in selected):
-                raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, available)}")
+                raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, available())}")
         if not selected and not any(pattern in pending for pattern in self.patterns or ()):
             what = "the callable" if callable(self.layers) else repr(self.layers)
-            raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available)}")
+            raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available())}")
 
 
 def _nearest(pattern: str, available: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -95,9 +96,7 @@ def sustainability(
             task.check(output, y)
         numbers.open(x, clean)
         if len(numbers.sizes) == 1:
-            selection.check(
-                numbers.names, available := every_name(model, x), modules
-            )  # others may come with other inputs
+            selection.check(numbers.names, partial(every_name, model, x), modules)  # which other inputs may call
         for name, perturbation in named.items():
             x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids, mode=mode, precision=precision)
             with (
@@ -107,7 +106,7 @@ def sustainability(
             ):
                 call_model(model, x_adv)
             numbers.close(name, x_adv)
-    selection.check(numbers.names, available)
+    selection.check(numbers.names, partial(every_name, model, first[0]))
     return numbers.profile(used, task)
 
 

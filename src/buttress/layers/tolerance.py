@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ def tolerance(
     for x, y, ids in batches(model, data, batch_size):
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
         if not search.parts:
-            available = every_name(model, x)
+            available = partial(every_name, model, x)
             selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
         search.add(x, x_adv, y)
     if not search.parts:

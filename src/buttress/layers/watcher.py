@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from copy import copy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, overrides
 from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from buttress.layers.places import Route, place, plain, route
+from buttress.layers.outputs import first_tensor
+from buttress.layers.places import Names, Places, Route, Step, plain, route
 from buttress.layers.select import (
     LayerSelection,
     Selection,
@@ -32,6 +33,7 @@ from buttress.layers.select import (
 LayerCallback = Callable[[str, Tensor], Tensor]
 
 _WeakStorage: Any = reductions.StorageWeakRef
+_modes: Any = overrides._get_current_function_mode_stack
 
 _WRITING_OPERATORS = frozenset(
     (
@@ -85,10 +87,11 @@ class _RunningModule:
     Attributes:
         path: its name.
         module: itself.
-        place: where it was called from; see `place`.
+        place: where it was called from; see `Places`.
         arguments: its tensors, and how often each had been written to.
         activated: whether an activation function was called in it.
         learnable_inside: whether a module with a weight ran in it.
+        checkpointed: whether activation checkpointing will compute it again.
     """
 
     path: str
@@ -97,24 +100,7 @@ class _RunningModule:
     arguments: tuple[tuple[Tensor, int], ...] = ()
     activated: bool = False
     learnable_inside: bool = False
-
-
-@dataclass
-class _Names:
-    """The names given in one pass."""
-
-    used: set[str] = field(default_factory=set)
-
-    def give(self, base: str, numbers: tuple[int, ...]) -> str:
-        """A name that no other call of this pass has: by its place in the code, then by how often that has run."""
-        repeat = 0
-        while True:
-            parts = [*numbers, repeat] if repeat or not numbers else [*numbers]
-            name = base if not any(parts) else f"{base}#{'.'.join(map(str, parts))}"
-            if name not in self.used:
-                self.used.add(name)
-                return name
-            repeat += 1
+    checkpointed: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +108,7 @@ class _Checkpointed:
     """Where activation checkpointing was called: what ran, and the way to there."""
 
     running: tuple[_RunningModule, ...]
-    way: Route
+    steps: tuple[Step, ...]
 
 
 class Watcher(TorchFunctionMode):
@@ -134,6 +120,8 @@ class Watcher(TorchFunctionMode):
         calls: called with each torch function's name, its arguments, its result and the name of the module it runs in,
             where that is not one of torch's own; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
+        uncertain: names, without what follows #, of layers that are not recognised when they are computed again: what
+            checkpointed code calls outside of a module, or several times.
     """
 
     def __init__(
@@ -151,46 +139,53 @@ class Watcher(TorchFunctionMode):
         self.all_names: list[str] = []
         self.calls: Callable[[str, tuple[Any, ...], Any, str], None] | None = None
         self.recomputing = False
+        self.uncertain: set[str] = set()
         self._running: list[_RunningModule] = []
-        self._names = _Names()
+        self._names, self._places = Names(), Places()
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read: dict[int, tuple[Any, int, int]] = {}
         self._checkpointed: dict[Any, _Checkpointed | None] = {}
+        self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
         self._recomputation: FrameType | None = None
+        self._resumed = ExitStack()
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
-        self._read, self._checkpointed, self._recomputation = {}, {}, None
+        self._read, self._checkpointed, self._checkpointed_names, self._recomputation = {}, {}, set(), None
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
         numbers: tuple[int, ...] = ()
+        checkpointed = False
         if self._running:
-            parent, way = self._running[-1].module, route(sys._getframe(1), 1)
+            parent, way = self._running[-1], route(sys._getframe(1), 1)
             self._note_checkpoint(module, way)
-            numbers = place(way.steps, _names_of(module, parent), parent)
+            numbers = self._places.of(way.steps, _names_of(module, parent.module), parent.module)
+            checkpointed = parent.checkpointed or way.checkpointed is not None
         elif _in_backward_pass():
             way = route(sys._getframe(1), 1)
             known = self._checkpointed.get(way.steps[0].code if way.steps else module)
             if way.recomputing is None or known is None:
                 return
-            self._recompute(way)
-            parent = known.running[-1].module
-            numbers = place((*known.way.steps, *way.steps), _names_of(module, parent), parent)
+            self._resume(way)
+            above = known.running[-1].module
+            numbers = self._places.of((*known.steps, *way.steps), _names_of(module, above), above)
         elif module is self.root:
             self._begin()
         else:
             return  # a part of the network called on its own
         arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
         path = self.paths[module] if self._running or self.recomputing else ""
-        self._running.append(_RunningModule(path, module, numbers, arguments))
+        self._running.append(_RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
         if not self._running or self._running[-1].module is not module:
             return None
         current = self._running.pop()
+        if not self._running:
+            self._resumed.close()
         learnable = is_learnable(module) and not current.learnable_inside
         if self._running:
             self._running[-1].learnable_inside |= learnable or current.learnable_inside
@@ -200,7 +195,7 @@ class Watcher(TorchFunctionMode):
                 return None
             path = type(module).__name__.lower()
         function = current.activated and is_activation(module)
-        first, put = _first(output)
+        first, put = first_tensor(output)
         value = self._read_output(
             path,
             current.place,
@@ -208,17 +203,19 @@ class Watcher(TorchFunctionMode):
             first,
             function=function,
             learnable=learnable,
+            checkpointed=current.checkpointed,
             in_place=any(first is arg and arg._version > version for arg, version in current.arguments),
         )
         return None if value is first else put(module, value)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(func, "__name__", "").partition(".")[0]
-        writes = _writes(name, kwargs)
+        name, kind, writes = _facts(getattr(func, "__name__", ""))
+        writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
         if self.values and writes:
             self._save(kwargs.get("out", args[0] if args else kwargs.get("input")))
-        kind = None if self._in_callback else activation_kind(name)
+        if self._in_callback:
+            return func(*args, **kwargs)
         in_place = writes and kind is not None and bool(args) and isinstance(args[0], Tensor)
         if in_place and self.replaces:
             # What autograd has saved of it must not change when a replacement is written there.
@@ -226,61 +223,49 @@ class Watcher(TorchFunctionMode):
             output = args[0]
         else:
             output = func(*args, **kwargs)
-        if self._in_callback:
-            return output
         if self.calls is not None and self._running:
             self.calls(name, (*args, *kwargs.values()), output, self._running[-1].path)
-        if kind is None:
+        if kind is None or not self._running:
             return output
-        way = route(sys._getframe(1), 0)
-        running, numbers = self._place(way, kind)
-        if running is None:
-            return output
+        running, way = self._running[-1], route(sys._getframe(1), 0)
         running.activated = True
         if is_activation(running.module):
             return output  # read when the module is left
         base = f"{running.path}.{kind}" if running.path else kind
-        return self._read_output(base, numbers, None, output, function=True, in_place=in_place)
+        numbers = self._places.of(way.steps, frozenset((plain(kind),)), running.module)
+        if way.checkpointed is not None:
+            self.uncertain.add(base)
+        return self._read_output(
+            base, numbers, None, output, function=True, in_place=in_place, checkpointed=running.checkpointed
+        )
 
     def _begin(self) -> None:
         """A pass of the whole network begins."""
         self._running.clear()
-        self._names = _Names()
+        self._names = Names()
         self.recomputing = False
+        self.uncertain.clear()
         self.all_names.clear()
         self.values.clear()
         self.forget()
 
-    def _place(self, way: Route, kind: str) -> tuple[_RunningModule | None, tuple[int, ...]]:
-        """In which module an activation function runs, and from which place of its code it was called."""
-        if way.recomputing is not None and way.steps:
-            known = self._checkpointed.get(way.steps[0].code)
-            if known is None or not _in_backward_pass():
-                return None, ()
-            self._recompute(way)
-            running, steps = known.running[-1], (*known.way.steps, *way.steps)
-            return running, place(steps, frozenset((plain(kind),)), running.module)
-        if not self._running:
-            return None, ()
-        running = self._running[-1]
-        self._note_checkpoint(None, way)
-        return running, place(way.steps, frozenset((plain(kind),)), running.module)
-
-    def _note_checkpoint(self, module: nn.Module | None, way: Route) -> None:
+    def _note_checkpoint(self, module: nn.Module, way: Route) -> None:
         """Remember what activation checkpointing will compute again, outside of the pass."""
         if way.checkpointed is None or self.recomputing:
             return
         key = module if way.checkpointed == len(way.steps) else way.steps[way.checkpointed].code
-        known = _Checkpointed(tuple(self._running), Route(way.steps[: way.checkpointed]))
+        known = _Checkpointed(tuple(self._running), way.steps[: way.checkpointed])
         before = self._checkpointed.setdefault(key, known)
-        if before is not None and before.way.steps != known.way.steps:
+        if before is not None and before.steps != known.steps:
             self._checkpointed[key] = None  # from two places: which of them computes again cannot be told
 
-    def _recompute(self, way: Route) -> None:
-        """Names begin anew with each computation that activation checkpointing makes."""
+    def _resume(self, way: Route) -> None:
+        """Follow what activation checkpointing computes again; names begin anew with each such computation."""
         self.recomputing = True
         if way.recomputing is not self._recomputation:
-            self._recomputation, self._names = way.recomputing, _Names()
+            self._recomputation, self._names = way.recomputing, Names()
+        if self not in _modes():
+            self._resumed.enter_context(self)  # torch leaves modes for the time of a backward pass
 
     def _read_output(
         self,
@@ -292,12 +277,17 @@ class Watcher(TorchFunctionMode):
         function: bool = False,
         learnable: bool = False,
         in_place: bool = False,
+        checkpointed: bool = False,
     ) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
         name = self._names.give(base, numbers)
         if not self.recomputing:
             self.all_names.append(name)
+        if checkpointed:
+            if (base, numbers) in self._checkpointed_names:
+                self.uncertain.add(base)
+            self._checkpointed_names.add((base, numbers))
         inside = any(
             current.module is not module and (chooses_steps(current.module) or is_opaque(current.module))
             for current in self._running
@@ -354,45 +344,9 @@ def _names_of(module: nn.Module, parent: nn.Module) -> frozenset[str]:
     return frozenset(plain(name) for name, part in parent._modules.items() if part is module)
 
 
-def _first(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
-    """The value of what a module returns, the first tensor in it; and how another is put in its place."""
-    if isinstance(output, Mapping):
-        key = next((k for k, part in output.items() if isinstance(part, Tensor)), None)
-        return output.get(key), lambda module, value: _with(output, key, value)
-    if isinstance(output, list) and output:
-        return output[0], lambda module, value: [value, *output[1:]]
-    if type(output) is tuple and output:
-        return output[0], lambda module, value: (value, *_states(module, value, output[0], output[1:]))
-    return output, lambda module, value: value
-
-
-def _with(output: Any, key: Any, value: Tensor) -> Any:
-    changed = copy(output)
-    changed[key] = value
-    return changed
-
-
-def _states(module: nn.Module, value: Tensor, before: Tensor, rest: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What else a module returns, with the last states of a recurrent layer taken from its new outputs."""
-    if not isinstance(module, nn.RNNBase) or not rest:
-        return rest
-    single = before.dim() == 2  # no batch
-    steps = value.transpose(0, 1) if module.batch_first and not single else value
-    hidden = rest[0][0] if isinstance(rest[0], tuple) else rest[0]
-    if bool(module.bidirectional):
-        half = steps.shape[-1] // 2
-        last = torch.stack([steps[-1, ..., :half], steps[0, ..., half:]])
-    else:
-        last = steps[-1][None]
-    hidden = torch.cat([hidden[: len(hidden) - len(last)], last])
-    return ((hidden, *rest[0][1:]) if isinstance(rest[0], tuple) else hidden, *rest[1:])
-
-
-def _writes(name: str, kwargs: dict[str, Any]) -> bool:
-    """Whether the function called ``name`` overwrites one of its arguments."""
-    return (
-        (name.endswith("_") and not name.endswith("__"))
-        or name in _WRITING_OPERATORS
-        or bool(kwargs.get("inplace"))
-        or kwargs.get("out") is not None
-    )
+@lru_cache(maxsize=4096)
+def _facts(function: str) -> tuple[str, str | None, bool]:
+    """Of a torch function: its name without an overload's, its activation, and whether it overwrites an argument."""
+    name = function.partition(".")[0]
+    writes = (name.endswith("_") and not name.endswith("__")) or name in _WRITING_OPERATORS
+    return name, activation_kind(name), writes
