@@ -156,6 +156,7 @@ def trace(
         + (f" after {names[k]}" if (k := max((last(source) for source in _inputs(node)), default=-1)) >= 0 else "")
         for node in graph.order
         if isinstance(node, torch.autograd.function.BackwardCFunction)
+        and "CheckpointFunction" not in type(node).__name__  # of torch's own, whose inside is seen
     ]
     return Paths(names, predecessors, crossed, _counted(by_hand))
 

@@ -248,9 +248,9 @@ class _Search:
         except CannotReplaceError as error:
             self._left_out[replacement.name] = str(error)
             return torch.full_like(moved, torch.nan).cpu(), moved.cpu()
-        if not graded:
+        if not graded and bool(rho.isinf().any()):
             self._left_out[replacement.name] = "no gradient leads to it from the output, so nothing could be searched"
-            rho = rho.where(rho.isfinite(), torch.nan)
+            rho = torch.full_like(rho, torch.nan)
         return rho.cpu(), moved.cpu()
 
     def result(self) -> LayerTolerance:
