@@ -8,20 +8,21 @@ this one is.
 from __future__ import annotations
 
 import builtins
-import dis
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
+from buttress.layers.bytecode import read_code
+
 _CALL = nn.Module._call_impl.__code__
 _CHECKPOINT = torch_checkpoint.__name__
 _RECOMPUTE = ("recompute_fn", "backward")  # what calls the network's code again, not reentrant and reentrant
-_LEAVES = ("RETURN_", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_ABSOLUTE")  # no next line
 _DEPTH = 4  # helpers of helpers looked into
 
 
@@ -101,15 +102,15 @@ class Places:
             key = step.code, wanted, type(module)
             if key not in self._numbers:
                 self._numbers[key] = _numbered(step, wanted, module)
-            call = next((c.offset for c in _read(step.code).calls if c.offset <= step.offset < c.end), -1)
+            call = next((c.offset for c in read_code(step.code).calls if c.offset <= step.offset < c.end), -1)
             numbers += [self._numbers[key][call]] if call in self._numbers[key] else []
         return tuple(numbers)
 
 
 def _numbered(step: Step, wanted: frozenset[str], module: nn.Module) -> dict[int, int]:
     """Offset -> number of the calls of what is wanted; none where only one of them can be made."""
-    code = _read(step.code)
-    calls = {call.offset for call in code.calls if _may_call(call.name, wanted, module, step.names, _DEPTH)}
+    code = read_code(step.code)
+    calls = {call.offset for call in code.calls if _may_call(call.names, wanted, module, step.names, _DEPTH)}
     before = code.before(calls)
     return {offset: before[offset] for offset in calls} if any(before[offset] for offset in calls) else {}
 
@@ -138,68 +139,34 @@ def plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A call in some code: its bytes, and the last name of what is called (``relu`` of ``self.bn(x).relu()``)."""
-
-    offset: int
-    end: int
-    name: str
-
-
-@dataclass(frozen=True)
-class _Code:
-    """What some code calls, and in which order it may.
-
-    Attributes:
-        calls: in the order of the code.
-        edges: (from, to) offsets of instructions that may follow each other, those that lead back left out.
-    """
-
-    calls: tuple[_Call, ...]
-    edges: tuple[tuple[int, int], ...]
-
-    def before(self, calls: set[int]) -> dict[int, int]:
-        """For each call of the code, how many of those at these offsets may have been made before it, on one path."""
-        made: dict[int, int] = {}
-        for source, target in self.edges:  # in the order of the sources, so what comes before is known
-            made[target] = max(made.get(target, 0), made.get(source, 0) + (source in calls))
-        return {call.offset: made.get(call.offset, 0) for call in self.calls}
+def _may_call(
+    callees: Iterable[str | CodeType], wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int
+) -> bool:
+    """Whether a call is one of what is wanted, or of a function whose code makes one."""
+    return bool(wanted) and any(
+        _makes_one(callee, wanted, module, names, depth)
+        if isinstance(callee, CodeType)
+        else plain(callee) in wanted or _is_one(_meaning(callee, module, names), wanted, module, depth)
+        for callee in callees
+    )
 
 
-@lru_cache(maxsize=4096)
-def _read(code: CodeType) -> _Code:
-    calls: list[_Call] = []
-    edges: list[tuple[int, int]] = []
-    begun: dict[tuple[int | None, int | None], str] = {}  # where an expression begins -> the last name in it
-    instructions = list(dis.get_instructions(code))
-    ends = [instruction.offset for instruction in instructions[1:]] + [len(code.co_code)]
-    for instruction, end in zip(instructions, ends, strict=True):
-        position = instruction.positions
-        start = (None, None) if position is None else (position.lineno, position.col_offset)
-        if instruction.opname.startswith("LOAD_") and isinstance(instruction.argval, str):
-            begun[start] = instruction.argval
-        elif instruction.opname.startswith("CALL") and not instruction.opname.startswith("CALL_INTRINSIC"):
-            calls.append(_Call(instruction.offset, end, begun.get(start, "")))
-        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
-            edges += [(instruction.offset, instruction.argval)] if instruction.argval > instruction.offset else []
-        if not instruction.opname.startswith(_LEAVES):
-            edges.append((instruction.offset, end))
-    return _Code(tuple(calls), tuple(edges))
+def _makes_one(code: CodeType, wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int) -> bool:
+    return depth > 0 and any(_may_call(call.names, wanted, module, names, depth - 1) for call in read_code(code).calls)
 
 
-def _may_call(name: str, wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int) -> bool:
-    """Whether a call of ``name`` is one of what is wanted, or of a function whose code makes one."""
-    if not wanted or not name:
-        return False
-    if plain(name) in wanted:
-        return True
-    meant = _meaning(name, module, names)
+def _is_one(meant: Any, wanted: frozenset[str], module: nn.Module, depth: int) -> bool:
+    """Whether what a name means is a function that is wanted, makes such a call, or holds one that does."""
+    if isinstance(meant, partial):
+        meant = meant.func
+    if isinstance(meant, list | tuple | dict):
+        parts = meant.values() if isinstance(meant, dict) else meant
+        return any(callable(part) and _is_one(part, wanted, module, depth) for part in parts)
     if plain(getattr(meant, "__name__", "")) in wanted:
         return True  # under another name, as of an attribute that holds a function
-    if not isinstance(meant, FunctionType) or not depth or (meant.__module__ or "").startswith("torch."):
+    if not isinstance(meant, FunctionType) or (meant.__module__ or "").startswith("torch."):
         return False
-    return any(_may_call(c.name, wanted, module, meant.__globals__, depth - 1) for c in _read(meant.__code__).calls)
+    return _makes_one(meant.__code__, wanted, module, meant.__globals__, depth)
 
 
 def _meaning(name: str, module: nn.Module, names: dict[str, Any]) -> Any:

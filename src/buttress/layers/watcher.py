@@ -142,6 +142,7 @@ class Watcher(TorchFunctionMode):
         self.uncertain: set[str] = set()
         self._running: list[_RunningModule] = []
         self._names, self._places = Names(), Places()
+        self._parts: dict[nn.Module, dict[nn.Module, frozenset[str]]] = {}  # of a parent, by which names it has them
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read: dict[int, tuple[Any, int, int]] = {}
@@ -161,7 +162,7 @@ class Watcher(TorchFunctionMode):
         if self._running:
             parent, way = self._running[-1], route(sys._getframe(1), 1)
             self._note_checkpoint(module, way)
-            numbers = self._places.of(way.steps, _names_of(module, parent.module), parent.module)
+            numbers = self._numbers(way.steps, module, parent.module)
             checkpointed = parent.checkpointed or way.checkpointed is not None
         elif _in_backward_pass():
             way = route(sys._getframe(1), 1)
@@ -170,7 +171,7 @@ class Watcher(TorchFunctionMode):
                 return
             self._resume(way)
             above = known.running[-1].module
-            numbers = self._places.of((*known.steps, *way.steps), _names_of(module, above), above)
+            numbers = self._numbers((*known.steps, *way.steps), module, above)
         elif module is self.root:
             self._begin()
         else:
@@ -248,6 +249,17 @@ class Watcher(TorchFunctionMode):
         self.all_names.clear()
         self.values.clear()
         self.forget()
+
+    def _numbers(self, steps: tuple[Step, ...], module: nn.Module, parent: nn.Module) -> tuple[int, ...]:
+        """From which of several places of the parent's code a module was called."""
+        if not steps:
+            return ()
+        if parent not in self._parts:
+            self._parts[parent] = {}
+            for name, part in parent._modules.items():
+                if part is not None:
+                    self._parts[parent][part] = self._parts[parent].get(part, frozenset()) | {plain(name)}
+        return self._places.of(steps, self._parts[parent].get(module, frozenset()), parent)
 
     def _note_checkpoint(self, module: nn.Module, way: Route) -> None:
         """Remember what activation checkpointing will compute again, outside of the pass."""
@@ -337,11 +349,6 @@ class Watcher(TorchFunctionMode):
 
 def _in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
-
-
-def _names_of(module: nn.Module, parent: nn.Module) -> frozenset[str]:
-    """The names by which the parent's code calls a module."""
-    return frozenset(plain(name) for name, part in parent._modules.items() if part is module)
 
 
 @lru_cache(maxsize=4096)
