@@ -9,6 +9,7 @@ from functools import lru_cache
 from types import CodeType
 
 _LEAVES = ("RETURN_", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_ABSOLUTE")  # no next line
+_KEEPS = ("LOAD_", "MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE", "PUSH_NULL", "COPY", "CACHE", "RESUME")
 _CREATES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -80,9 +81,7 @@ def _calls(instructions: list[dis.Instruction], ends: list[int]) -> tuple[Call, 
                 codes = [(at, inner) for at, inner in codes if at < offset]
                 names = (callee, *(made_from.get(callee, ()) if isinstance(callee, str) else ()), *arguments)
                 calls.append(Call(instruction.offset, end, names))
-        if not name.startswith(
-            ("LOAD_", "MAKE_FUNCTION", "SET_FUNCTION_ATTRIBUTE", "PUSH_NULL", "COPY", "CACHE", "RESUME")
-        ):
+        if not name.startswith(_KEEPS):
             last = None
     return tuple(calls)
 
