@@ -6,7 +6,8 @@ from torch import nn
 
 from buttress import models
 from buttress.errors import UserError
-from buttress.layers.blocks import block_calls, block_names, is_chain, residual_branches
+from buttress.layers.block_calls import block_calls
+from buttress.layers.blocks import block_names, is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, exact_singular_value, largest_eigenvalue, stretch, upper_bound
 from buttress.random import Random
 
@@ -151,7 +152,7 @@ class Multistep(nn.Module):
     [(False, False, 1, True), (True, False, 1, False), (False, True, 1, False), (False, False, 2, False)],
 )
 def test_a_chain_has_nothing_beside_it(states, both, times, alone):
-    """A second state that goes in, or comes out, or a second call: the first argument is not all that counts."""
+    """Another state that goes in, or comes out, or a second call: the first argument is not all that counts."""
 
     class Net(nn.Module):
         def __init__(self):
@@ -160,7 +161,7 @@ def test_a_chain_has_nothing_beside_it(states, both, times, alone):
 
         def forward(self, z):
             for block in list(self.blocks) * times:
-                out = block(z, z) if states else block(z)
+                out = block(z, -z) if states else block(z)
                 z = out[0] if both else out
             return z
 

@@ -1,24 +1,22 @@
-"""A network as a chain of blocks: which they are, what goes in and comes out, and their residual branches."""
+"""A network as a chain of blocks: which they are, whether they follow one another, and their residual branches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.block_calls import BlockCall
 from buttress.layers.capture import layer_names
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
-_CONTAINERS = (nn.Sequential, nn.ModuleList)
+_LISTS = (nn.ModuleList, nn.ModuleDict)  # they are never called
 # Of the transformer blocks of timm: what comes before, the branch, and a scale after it.
 _BRANCHES = (("norm1", "attn", "ls1"), ("norm2", "mlp", "ls2"))
 
@@ -43,13 +41,33 @@ def block_names(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None 
         held = any(True for child in root.children() for _ in child.parameters())
         if not wanted or (not held and any(True for _ in root.parameters())):
             return [""]
-        return _first_calls(layer_names(model, x, lambda name, module: name in wanted))
+        return _called(model, x, wanted) or [""]
     names = layer_names(model, x, blocks)
     modules = dict(root.named_modules())
     for name in names:
         if name.partition("#")[0] not in modules:
             raise UserError(f"{name!r} is a function, and a block must be a module: name the module that calls it")
     return _first_calls(names)
+
+
+def _called(model: nn.Module, x: Tensor, wanted: Collection[str]) -> list[str]:
+    """Those of the modules that a pass calls, whatever they return, in the order in which they first end."""
+    names: list[str] = []
+    handles = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda module, args, output: None if name in names else names.append(name)
+
+    try:
+        for name, module in user_module(model).named_modules():
+            if name in wanted:
+                handles.append(module.register_forward_hook(note(name)))
+        with preserved(model, "eval", 0, x.device), torch.no_grad():
+            call_model(model, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return names
 
 
 def _first_calls(names: Sequence[str]) -> list[str]:
@@ -60,93 +78,10 @@ def _first_calls(names: Sequence[str]) -> list[str]:
 def _children(module: nn.Module, prefix: str) -> Iterator[str]:
     for name, child in module.named_children():
         deep = any(list(part.children()) for part in child.children())
-        if isinstance(child, nn.ModuleList) or (isinstance(child, _CONTAINERS) and deep):
+        if isinstance(child, _LISTS) or (isinstance(child, nn.Sequential) and deep):
             yield from _children(child, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-@dataclass(frozen=True)
-class BlockCall:
-    """One block's call in a pass.
-
-    Attributes:
-        function: the block, of its first argument.
-        z: that argument, (N, ...).
-        out: what came out, (N, ...).
-        alone: whether it was called once, with no other tensor, and gave no other.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    z: Tensor
-    out: Tensor
-    alone: bool
-
-
-@in_usual_state
-def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
-    """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
-
-    Args:
-        model: the network; it comes back as it was.
-        x: (N, ...) inputs.
-        names: of `block_names`.
-        seed: of what a random network draws.
-    """
-    root = user_module(model)
-    calls: dict[str, BlockCall] = {}
-
-    def after(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            if name in calls:
-                calls[name] = replace(calls[name], alone=False)
-            elif args and isinstance(args[0], Tensor):
-                alone = not _tensors((*args[1:], *kwargs.values())) and len(_tensors([output])) == 1
-                out = _first(output).detach().clone()
-                calls[name] = BlockCall(_function(module, args[1:], kwargs), inputs[name], out, alone)
-
-        return record
-
-    def before(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if name not in inputs and args and isinstance(args[0], Tensor):
-                inputs[name] = args[0].detach().clone()  # now: the block may overwrite it
-
-        return record
-
-    inputs: dict[str, Tensor] = {}
-    handles = []
-    try:
-        for name in names:
-            module = root.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(before(name)))
-            handles.append(module.register_forward_hook(after(name), with_kwargs=True))
-        with preserved(model, "eval", seed, x.device), torch.no_grad():
-            call_model(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name in names:
-        if name not in calls:
-            raise UserError(f"the block {name!r} is not called with a tensor first: name another")
-        call = calls[name]
-        numbers = call.z.is_floating_point() and call.out.is_floating_point()
-        if not numbers or {len(call.z), len(call.out)} != {len(x)}:
-            raise UserError(f"the block {name!r} does not take and give one row of numbers to an input: name another")
-    return {name: calls[name] for name in names}
-
-
-def _function(module: nn.Module, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Tensor], Tensor]:
-    return lambda z: _first(module(z.clone(), *rest, **kwargs))  # it may write there
-
-
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(list(values)) if isinstance(leaf, Tensor)]
-
-
-def _first(output: Any) -> Tensor:
-    first: Tensor = output[0] if isinstance(output, tuple | list) else output
-    return first
 
 
 def is_chain(calls: Mapping[str, BlockCall]) -> bool:

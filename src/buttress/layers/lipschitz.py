@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +25,13 @@ class Jacobian:
     Args:
         function: of (N, ...) tensors; its rows do not depend on each other.
         z: (N, ...) points.
+        beside: what else the function takes, (N, ...) each, and holds constant.
     """
 
-    def __init__(self, function: TensorFunction, z: Tensor) -> None:
+    def __init__(self, function: Callable[..., Tensor], z: Tensor, beside: Sequence[Tensor] = ()) -> None:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             self.z = z.detach().clone().requires_grad_()
-            self.out = function(self.z.clone())  # a copy, which the function may overwrite
+            self.out = function(self.z.clone(), *beside)  # a copy, which the function may overwrite
             self._probe = torch.zeros_like(self.out, requires_grad=True)
             self._pulled: Tensor | None = None
             if self.out.requires_grad:
@@ -140,10 +141,11 @@ class Stretch:
 
 
 def stretch(
-    function: TensorFunction,
+    function: Callable[..., Tensor],
     z: Tensor,
     random: Random,
     *,
+    beside: Sequence[Tensor] = (),
     residual: bool = True,
     iterations: int = 30,
     tolerance: float = 1e-3,
@@ -155,6 +157,7 @@ def stretch(
         function: of (N, ...) tensors; its rows do not depend on each other.
         z: (N, ...) points.
         random: of the points; gives the start vectors.
+        beside: what else the function takes, (N, ...) each, and holds constant.
         residual: whether the function is one that is added to its input, so that I + J and the logarithmic norm mean
             something, too; three times the cost.
         iterations: products with J^T J, at most, from each start.
@@ -164,7 +167,7 @@ def stretch(
     size = max(1, _NUMBERS // max(1, iterations * z[:1].numel()))
     parts: list[Stretch] = []
     for rows in torch.split(torch.arange(len(z), device=z.device), size):
-        jacobian = Jacobian(function, z[rows])
+        jacobian = Jacobian(function, z[rows], [tensor[rows] for tensor in beside])
         chosen = random.only(rows.to(random.ids.device))
         vectors = [chosen.fork("start", k).normal((z[:1].numel(),), z.dtype).to(z.device) for k in range(starts)]
         parts.append(_stretch(jacobian, vectors, residual, iterations, tolerance))

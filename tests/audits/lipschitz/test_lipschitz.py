@@ -178,3 +178,56 @@ def test_settings_that_measure_nothing(fields, line):
 
 def test_it_is_registered():
     assert "lipschitz" in audits.names()
+
+
+class Memory(nn.Module):
+    """Attention to itself, then to a memory; an encoding of positions, and a part that returns a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.position = nn.Embedding(3, 6)
+        self.own, self.cross = (nn.MultiheadAttention(6, 1, batch_first=True) for _ in range(2))
+        self.head = Head()
+
+    def forward(self, x):
+        z = x + self.position(torch.arange(3))
+        z = z + self.own(query=z, key=z, value=z, need_weights=False)[0]
+        z = z + self.cross(z, x, x, need_weights=False)[0]
+        return self.head(states=z)["logits"]
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(18, 4)
+
+    def forward(self, states):
+        return {"logits": self.linear(states.flatten(1))}
+
+
+def test_what_is_held_and_what_is_left_out_is_said(nets):
+    model = nets.seeded(Memory).eval()
+    x = torch.rand(5, 3, 6, generator=torch.Generator().manual_seed(0))
+    split = Split(x, torch.arange(5) % 4, torch.arange(5))
+    finding = Lipschitz(perturbations=[STEP], exact=5, tolerance_inputs=2)(model, split)
+    rows = {row["name"]: row for row in finding.data["blocks"]}
+    assert {name: row["held"] for name, row in rows.items()} == {"own": 0, "cross": 2, "head": 0}
+    assert finding.data["left_out"] == {"position": "is not called with one row of numbers to an input"}
+    assert "Of what goes into cross the first tensor moves and others are held where they are." in finding.verdict
+    assert finding.verdict.endswith("Left out: position is not called with one row of numbers to an input.")
+    z = (x + model.position.weight).detach()
+    every = torch.stack(
+        [
+            torch.func.jacrev(lambda row: model.own(row[None], row[None], row[None])[0].flatten())(row).flatten(1)
+            for row in z
+        ]
+    )
+    exact = torch.linalg.matrix_norm(every.detach(), 2)
+    assert rows["own"]["clean"]["exact"]["mean"] == pytest.approx(float(exact.mean()), rel=1e-5)
+    assert rows["own"]["clean"]["sigma"]["mean"] == pytest.approx(float(exact.mean()), rel=2e-3)
+    norm = float(torch.linalg.matrix_norm(model.head.linear.weight.detach(), 2))
+    assert rows["head"]["clean"]["sigma"]["mean"] == pytest.approx(norm, rel=1e-3)
+    assert {"cm", "margin"} <= set(rows["own"])
+    assert "cm" not in rows["head"]  # what returns a dict is no layer
+    with pytest.raises(UserError, match=r"^the block 'position' is not called with one row of numbers to an input: na"):
+        Lipschitz(perturbations=[STEP], blocks="position")(model, split)

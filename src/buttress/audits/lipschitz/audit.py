@@ -14,11 +14,14 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding
+from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
+from buttress.layers.block_calls import recorded_calls
 from buttress.layers.blocks import block_names
+from buttress.layers.capture import layer_names
 from buttress.layers.correlation import spearman
 from buttress.layers.profile import to_lists
 from buttress.layers.select import user_module
@@ -36,7 +39,9 @@ class Lipschitz(Audit):
 
     A network of blocks is seen as the steps of a differential equation, and an attack as another initial value (Wang
     and Ruan, arXiv 2208.00906): how far the two drift apart is bounded by the product of the largest singular values.
-    Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. All bounds are local: they hold
+    Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. Of what goes into a block the
+    first tensor with one row to an input moves, and with it every other that holds the same numbers; the rest is held,
+    and blocks that do not give one row to an input are left out, both by name. All bounds are local: they hold
     for small changes at the points measured, the inputs and the same under the first perturbation, and certify
     nothing. Cost per input, block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
     of the points; of a branch three times as many.
@@ -77,8 +82,18 @@ class Lipschitz(Audit):
         number("tolerance", self.tolerance, "(0, 1)")
 
     def check(self, subject: Subject) -> None:
-        """Refuse blocks that the network does not have."""
-        block_names(subject.model, subject.x[:1], self.blocks)
+        """Refuse blocks that the network does not have, and a network without one that can be measured."""
+        self._measurable(subject)
+
+    def _measurable(self, subject: Subject) -> tuple[list[str], dict[str, str]]:
+        """The names of the blocks that are measured, and why others are not."""
+        few = subject.x[:2]
+        names = block_names(subject.model, few, self.blocks)
+        calls, reasons = recorded_calls(subject.model, few, names, subject.seed)
+        if not calls:
+            name, reason = next(iter(reasons.items()))
+            raise UserError(f"the block {name!r} {reason}: name another")
+        return list(calls), reasons
 
     def ask(self, subject: Subject) -> Finding:
         """Measure each block at the inputs and at the perturbed ones."""
@@ -92,7 +107,7 @@ class Lipschitz(Audit):
                 name += "'"
             results[name] = subject.attacked(perturbation, rows=rows).outcome
         perturbed = {name: outcome.x_adv for name, outcome in results.items()}
-        names = block_names(subject.model, x[:1], self.blocks)
+        names, left_out = self._measurable(subject)
         parts: list[NetworkMeasures] = []
         size = min(subject.batch_size, count)
         for batch in torch.split(torch.arange(count, device=x.device), size):
@@ -119,6 +134,7 @@ class Lipschitz(Audit):
             "exact_inputs": min(self.exact, count),
             "tolerance_inputs": min(self.tolerance_inputs, count),
             "blocks": blocks,
+            "left_out": left_out,
             "places": places,
             "bounds": measures.bounds(),
             "correlation": _correlations(measures, success),
@@ -128,24 +144,36 @@ class Lipschitz(Audit):
     def _profile(
         self, subject: Subject, x: Tensor, y: Tensor, ids: Tensor, names: list[str], stored: dict[str, Stored]
     ) -> list[dict[str, Any]]:
-        """The same blocks in the layer sustainability analysis: displacement, gain, tolerance and margin."""
-        if names == [""]:
-            return [{}]
+        """The same blocks in the layer sustainability analysis: displacement, gain, tolerance and margin.
+
+        Nothing of those that are no layers: the network itself, and blocks that give no tensor first.
+        """
+        known = self._layers(subject, x, names)
+        seen = [name for name in names if name in known]
+        if not seen:
+            return [{} for _ in names]
         data = _Batches(x, y, ids, subject.batch_size)
         settings: dict[str, Any] = {"seed": subject.seed, "task": subject.task}
-        profile = sustainability(subject.model, data, stored, names, batch_size=subject.batch_size, **settings)
+        profile = sustainability(subject.model, data, stored, seen, batch_size=subject.batch_size, **settings)
         main = next(iter(stored))
-        order = [profile.layers.index(name) for name in names]
+        order = [profile.layers.index(name) for name in seen]
         mean, gain = to_lists(profile.mean[0, order]), to_lists(profile.gain(main)[order])
         rows = [{"cm": cm, "gain": g} for cm, g in zip(mean, gain, strict=True)]
         if self.tolerance_inputs:
             some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
             few = _Batches(x[some], y[some], ids[some], subject.batch_size)
-            searched = tolerance(subject.model, few, stored[main], names, steps=10, bisections=6, **settings)
-            figures, order = searched.to_dict(), [searched.layers.index(name) for name in names]
+            searched = tolerance(subject.model, few, stored[main], seen, steps=10, bisections=6, **settings)
+            figures, order = searched.to_dict(), [searched.layers.index(name) for name in seen]
             for row, k in zip(rows, order, strict=True):
                 row |= {"tolerance": figures["tolerance"][k], "margin": figures["margin"][k]}
-        return rows
+        by_name = dict(zip(seen, rows, strict=True))
+        return [by_name.get(name, {}) for name in names]
+
+    def _layers(self, subject: Subject, x: Tensor, names: list[str]) -> list[str]:
+        try:
+            return layer_names(subject.model, x[:1], lambda name, module: name in names)
+        except UserError:  # none
+            return []
 
 
 class _Batches:
@@ -227,4 +255,8 @@ def _verdict(data: dict[str, Any]) -> str:
             text += (
                 " from the first of these blocks to the last; modules between change it too, so no product bounds this"
             )
-    return text + "."
+    text += "."
+    if held := [row["name"] or "the network" for row in data["blocks"] if row["held"]]:
+        text += f" Of what goes into {joined(held)} the first tensor moves and others are held where they are."
+    reasons = [f"{name} {reason}" for name, reason in data["left_out"].items()]
+    return text + (f" Left out: {'; '.join(reasons)}." if reasons else "")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
-from buttress.layers.blocks import BlockCall, block_calls, is_chain, residual_branches
+from buttress.layers.block_calls import BlockCall, block_calls
+from buttress.layers.blocks import is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
 from buttress.layers.select import user_module
 from buttress.random import Random, derive
@@ -39,6 +40,7 @@ class Block:
         kind: its class.
         points: "clean" and "adversarial" -> "sigma", "converged", and "exact" and "upper" where asked for.
         parts: by name of a residual branch, the same of it, and "residual" and "log_norm".
+        held: other tensors that go in, which the Jacobians hold constant.
         growth: perturbation -> "block" (change of the output over that of the input), "start" (over that of the first
             block's input), "relative" (over the output itself), "alignment" (|cos| of the change of the input with
             what is stretched most).
@@ -46,6 +48,7 @@ class Block:
 
     name: str
     kind: str
+    held: int = 0
     points: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     parts: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
     growth: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -77,12 +80,14 @@ def measure(
     with preserved(model, "eval", settings.seed, x.device):
         for name in names:
             module = modules[name]
-            block = Block(name, type(module).__name__)
+            block = Block(name, type(module).__name__, clean[name].held)
             direction = torch.empty(0)
             for point, calls in points.items():
                 call = calls[name]
                 random = Random(derive(settings.seed, "lipschitz", name), ids)
-                stretched, figures = _measure_function(call.function, call.z, random, settings, residual=False)
+                stretched, figures = _measure_function(
+                    call.function, call.z, random, settings, beside=call.beside, residual=False
+                )
                 block.points[point] = figures
                 direction = stretched.direction if point == "clean" else direction
                 for branch, (function, z) in (residual_branches(module, call) if settings.branches else {}).items():
@@ -98,12 +103,19 @@ def measure(
 
 
 def _measure_function(
-    function: Callable[[Tensor], Tensor], z: Tensor, random: Random, settings: Settings, *, residual: bool
+    function: Callable[..., Tensor],
+    z: Tensor,
+    random: Random,
+    settings: Settings,
+    *,
+    beside: Sequence[Tensor] = (),
+    residual: bool,
 ) -> tuple[Stretch, dict[str, Tensor]]:
     stretched = stretch(
         function,
         z,
         random,
+        beside=beside,
         residual=residual,
         iterations=settings.iterations,
         tolerance=settings.tolerance,
@@ -113,7 +125,7 @@ def _measure_function(
     if stretched.residual is not None and stretched.log_norm is not None:
         figures |= {"residual": stretched.residual, "log_norm": stretched.log_norm}
     if settings.exact:
-        jacobian = Jacobian(function, z[: settings.exact])
+        jacobian = Jacobian(function, z[: settings.exact], [tensor[: settings.exact] for tensor in beside])
         if jacobian.z[:1].numel() * jacobian.out[:1].numel() <= _LARGEST:
             matrix = jacobian.matrix()
             figures |= {"exact": exact_singular_value(matrix), "upper": upper_bound(matrix)}
@@ -159,6 +171,7 @@ class NetworkMeasures:
                 Block(
                     first.name,
                     first.kind,
+                    first.held,
                     _columns([block.points for block in parts_of_block]),
                     {name: _columns([block.parts[name] for block in parts_of_block]) for name in names},
                     _columns([block.growth for block in parts_of_block]),
@@ -209,6 +222,7 @@ class NetworkMeasures:
             {
                 "name": block.name,
                 "kind": block.kind,
+                "held": block.held,
                 **{point: _summary(figures) for point, figures in block.points.items()},
                 "branches": {
                     name: {point: _summary(figures) for point, figures in part.items()}

@@ -1,0 +1,184 @@
+"""Blocks as functions of what goes in, held against Jacobians of the same mathematics, one input at a time."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import jacrev
+
+from buttress.errors import UserError
+from buttress.layers.block_calls import block_calls, recorded_calls
+from buttress.layers.lipschitz import Jacobian, exact_singular_value, stretch
+from buttress.random import Random
+
+N, T, D = 3, 4, 6
+X = torch.randn(N, T, D, generator=torch.Generator().manual_seed(0))
+
+
+class Attention(nn.Module):
+    """Attention of one head whose arguments come in many ways: ``key`` and ``value`` inside of a dict, for one."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(D, D) for _ in range(3))
+
+    def forward(self, query=None, key=None, value=None, mask=None, both=None, packed=None):
+        if both is not None:
+            key, value = both["key"], both["value"]
+        if packed is not None:
+            (query, (key, value)) = packed
+        return F.softmax(self.q(query) @ self.k(key).mT + (0 if mask is None else mask), -1) @ self.v(value)
+
+
+class Net(nn.Module):
+    """A layer, a block that is called in the way in question, and a mean."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.first, self.block, self.call = nn.Linear(D, D), Attention(), call
+
+    def forward(self, x):
+        return self.call(self.block, self.first(x)).mean(1)
+
+
+def build(call):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return Net(call).eval()
+
+
+def by_hand(function, z):
+    """(N, outputs, inputs) by reverse mode, one input at a time."""
+    return torch.stack([jacrev(lambda row: function(row[None])[0])(row).flatten(-2).flatten(0, 1) for row in z])
+
+
+MASK = torch.randn(T, T, generator=torch.Generator().manual_seed(1))
+SAME = {
+    "positional": lambda block, z: block(z, z, z),
+    "keyword": lambda block, z: block(query=z, key=z, value=z),
+    "keyword in another order": lambda block, z: block(value=z, query=z, key=z),
+    "mixed": lambda block, z: block(z, value=z, key=z),
+    "dict": lambda block, z: block(z, both={"key": z, "value": z}),
+    "nested": lambda block, z: block(packed=(z, [z, z])),
+    "view": lambda block, z: block(z, z.view(N, T, D)[:], z.unsqueeze(0).squeeze(0)),
+    "transposed": lambda block, z: block(z, z.mT.clone().mT, z),
+    "copy": lambda block, z: block(z, z.clone(), z),
+    "mask first": lambda block, z: block(None, z, z, mask=0 * MASK, packed=(z, (z, z))),
+}
+
+
+@pytest.mark.parametrize("way", SAME)
+def test_every_argument_that_is_the_same_tensor_moves(way):
+    """In the product of softmax and values all three count: with two of them held its norm is several times smaller."""
+    net = build(SAME[way])
+    call = block_calls(net, X, ["block"])["block"]
+    assert call.held == 0
+    assert call.alone
+    expected = by_hand(lambda z: net.block(z, z, z), net.first(X).detach())
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+    found = stretch(call.function, call.z, Random(0, torch.arange(N)), residual=False)
+    torch.testing.assert_close(found.sigma, exact_singular_value(expected), rtol=2e-3, atol=0)
+    held = by_hand(lambda z: net.block(z, z.detach(), z.detach()), net.first(X).detach())
+    assert (exact_singular_value(expected) > 1.5 * exact_singular_value(held)).all()
+
+
+def test_views_of_parts_move_with_the_whole():
+    """The keys are the first tokens, read backwards through a stride, and a transpose of a square part."""
+    net = build(lambda block, z: block(z, z[:, ::2], z[:, ::2]))
+    call = block_calls(net, X, ["block"])["block"]
+    expected = by_hand(lambda z: net.block(z, z[:, ::2], z[:, ::2]), net.first(X).detach())
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+    assert call.alone
+
+    class Square(nn.Module):
+        def forward(self, a, b):
+            return a * b
+
+    square = nn.Module()
+    square.block = Square()
+    square.forward = lambda x: square.block(x[:, :, :T], x[:, :, :T].mT).mean(1)
+    call = block_calls(square, X, ["block"])["block"]
+    expected = by_hand(lambda z: z * z.mT, X[:, :, :T])
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+
+
+def test_other_tensors_stay_as_they_are_and_are_counted():
+    memory = torch.randn(N, T, D, generator=torch.Generator().manual_seed(2))
+    padded = torch.zeros(N, 1, T).masked_fill(torch.arange(T) > 1 + torch.arange(N)[:, None, None], -torch.inf)
+    net = build(lambda block, z: block(z, memory[: len(z)], z + 1, mask=padded[: len(z)]))
+    call = block_calls(net, X, ["block"])["block"]
+    assert call.held == 3
+    assert not call.alone
+    z = net.first(X).detach()
+
+    def of_input(k):
+        return by_hand(
+            lambda q: net.block(q, memory[k : k + 1], z[k : k + 1] + 1, mask=padded[k : k + 1]), z[k : k + 1]
+        )
+
+    for rows in ([0, 1, 2], [1]):  # what is beside an input goes with it
+        found = Jacobian(call.function, call.z[rows], [tensor[rows] for tensor in call.beside]).matrix()
+        torch.testing.assert_close(found, torch.cat([of_input(k) for k in rows]))
+
+
+def test_a_constant_mask_is_no_other_input():
+    net = build(lambda block, z: block(mask=MASK, query=z, key=z, value=z))
+    call = block_calls(net, X, ["block"])["block"]
+    assert call.alone
+    expected = by_hand(lambda z: net.block(z, z, z, mask=MASK), net.first(X).detach())
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+
+
+def test_a_first_argument_that_is_no_tensor_and_outputs_that_are_dicts():
+    class Scaled(nn.Module):
+        def forward(self, factor, indices, z):
+            return {"indices": indices, "out": factor * z**2, "more": (z,)}
+
+    net = nn.Module()
+    net.block = Scaled()
+    net.forward = lambda x: net.block(3.0, torch.arange(len(x)), x)["out"].mean(1)
+    call = block_calls(net, X, ["block"])["block"]
+    torch.testing.assert_close(call.out, 3 * X**2)
+    assert (call.held, call.alone) == (0, False)
+    torch.testing.assert_close(Jacobian(call.function, call.z, call.beside).matrix(), by_hand(lambda z: 3 * z**2, X))
+
+
+def test_torch_attention_by_its_own_module():
+    class MultiHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attn = nn.MultiheadAttention(D, 2, batch_first=True)
+
+        def forward(self, x):
+            return self.attn(x, x, x, need_weights=False)[0].mean(1)
+
+    with torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        net = MultiHead().eval()
+    call = block_calls(net, X, ["attn"])["attn"]
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = by_hand(lambda z: net.attn(z, z, z, need_weights=False)[0], X)
+    found = stretch(call.function, call.z, Random(0, torch.arange(N)), residual=False)
+    torch.testing.assert_close(found.sigma, exact_singular_value(expected), rtol=2e-3, atol=0)
+
+
+def test_blocks_that_are_no_functions_of_rows_are_told_by_name():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.total, self.counter, self.idle = (nn.Identity() for _ in range(4))
+
+        def forward(self, x):
+            rows = self.table(torch.ones(9, D)).sum()
+            self.counter(torch.arange(len(x)))
+            return x.mean(1) + rows + self.total(x.sum())
+
+    net = Odd()
+    calls, reasons = recorded_calls(net, X, ["table", "total", "counter", "idle"])
+    assert not calls
+    assert reasons == {
+        **dict.fromkeys(("table", "total", "counter"), "is not called with one row of numbers to an input"),
+        "idle": "is not called",
+    }
+    with pytest.raises(UserError, match=r"^the block 'idle' is not called: name another$"):
+        block_calls(net, X, ["idle"])
