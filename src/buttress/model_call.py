@@ -25,7 +25,8 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     Returns:
         What the network returns; a tensor as a copy, anything else as it is.
     """
-    output = model(x.clone() if (half := half_precision(model)) is None else x.to(half, copy=True))
+    half = half_precision(model) if x.is_floating_point() else None
+    output = model(x.to(x.dtype if half is None else half, copy=True))
     if not isinstance(output, Tensor):
         return output
     if len(x) == 1 and (output.dim() == 0 or len(output) != 1):

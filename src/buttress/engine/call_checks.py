@@ -44,9 +44,7 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
     """
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise UserError(f"inputs and labels must be tensors; got {type(x).__name__} and {type(y).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        hint = ": use x.float() / 255" if x.dtype == torch.uint8 else ": use x.float()"
-        raise UserError(f"inputs must be float32 or float64; got {x.dtype}{hint}")
+    check_numbers(x)
     if y.dim() == 0 or len(y) != len(x):
         came = f"{len(y)}" if y.dim() else "a single one"
         raise UserError(f"{len(x)} inputs need as many labels; got {came}{length_hint(y, len(x))}")
@@ -69,3 +67,17 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
         raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
     if weights is not None and weights.dtype != x.dtype and weights.dtype in (torch.float32, torch.float64):
         raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
+
+
+def check_numbers(x: Tensor) -> None:
+    """Refuse inputs that cannot be moved by a little, and those of less than single precision.
+
+    Raises:
+        UserError: with what to type instead: for tokens `models.FromEmbedding`.
+    """
+    if x.dtype in (torch.float32, torch.float64):
+        return
+    hint = "x.float() / 255" if x.dtype == torch.uint8 else "x.float()"
+    if not x.is_floating_point() and x.dtype not in (torch.uint8, torch.bool):
+        hint += "; for tokens wrap the network, model = models.FromEmbedding(model), and give model.embed(x)"
+    raise UserError(f"inputs must be float32 or float64; got {x.dtype}: use {hint}")

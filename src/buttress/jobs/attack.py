@@ -26,6 +26,7 @@ from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
+from buttress.jobs.tokens import tokens_remark
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
@@ -88,6 +89,8 @@ def attack(
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
+    if remark := tokens_remark(model):
+        reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")
         if first:

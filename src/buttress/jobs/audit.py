@@ -31,6 +31,7 @@ from buttress.jobs.questions import (
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.jobs.tokens import tokens_remark
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training import versions
@@ -174,8 +175,8 @@ def audit(
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
-    if remark:
-        reporter.line(remark)
+    for line in filter(None, (tokens_remark(model), remark)):
+        reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
         reporter.line(estimate_audits(model, split, questions, batch_size, task))
@@ -184,6 +185,7 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"analysed": about_tokens} if (about_tokens := tokens_remark(model)) else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from buttress.jobs.settings import Network, Reporter, Source, open_network
+from buttress.jobs.tokens import refuse_tokens
 from buttress.model_call import input_dtype
 from buttress.models.onnx import check_packages, check_target, export_onnx
 
@@ -40,6 +41,7 @@ def export(
     check_target(onnx, overwrite)
     check_packages()
     model, dataset, _ = open_network(network, architecture, source, seed)
+    refuse_tokens(model, "export")
     x, _, _ = dataset.test.take(torch.arange(min(_INPUTS, len(dataset.test))))
     exported = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
     shape = ", ".join(map(str, ("N", *x.shape[1:])))

@@ -31,6 +31,7 @@ from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.jobs.tokens import refuse_tokens
 from buttress.layers.capture import layer_names
 from buttress.report.text import some
 from buttress.tasks import check_task, task_of
@@ -109,6 +110,7 @@ def harden(
     run_facts: dict[str, Any] = {}
     if network is not None:
         original, dataset, run_facts = open_network(network, architecture, source, seed)
+        refuse_tokens(original, "harden")
         architecture = replace(architecture, task=task_of(run_facts))
         where = run_facts["source"]
         # The networks trained here are of its architecture, and start from weights of their own.

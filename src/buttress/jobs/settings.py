@@ -15,6 +15,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.tokens import from_tokens
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
@@ -100,11 +101,15 @@ class Network:
         Raises:
             UserError: also when it does not fit the data.
         """
-        swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
-        options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
-        model = self.finish(create_for(dataset, self.model, options, self.normalise, seed))
+        model = self.build(dataset, seed)
         check_fit(model, dataset, self.task or tasks.classification)
         return model
+
+    def build(self, dataset: Dataset, seed: int) -> nn.Module:
+        """As `create`, not yet held against the data."""
+        swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
+        options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
+        return self.finish(create_for(dataset, self.model, options, self.normalise, seed))
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Load the weights and pick the output, where asked for."""
@@ -171,12 +176,14 @@ def open_network(
 
     Returns:
         The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task.
+        Where the data are tokens, network and data are those from its embedding on.
     """
     if Path(reference).is_dir():
         facts = read_facts(reference)
         task = network.task or task_of(facts)
         dataset, where = source.load(seed, facts, task)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
+        model, dataset = from_tokens(model, dataset)
         check_fit(model, dataset, task)
         switch_mode(model, "eval")
         return model, dataset, {**facts, "source": where, **task_facts(task)}
@@ -190,9 +197,9 @@ def open_network(
     dataset, where = source.load(seed, task=task)
     if file:
         model = models.FromONNX(reference, network.output)
-        check_fit(model, dataset, task)
     else:
-        model = replace(network, model=reference).create(dataset, seed)
+        model, dataset = from_tokens(replace(network, model=reference).build(dataset, seed), dataset)
+    check_fit(model, dataset, task)
     switch_mode(model, "eval")
     facts = {"data": dataset.name, "classes": list(dataset.classes), "source": where}
     return model, dataset, facts | task_facts(task)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
+from buttress.engine.call_checks import check_numbers
 from buttress.engine.preserved_model import preserved
 from buttress.errors import NoGradientError, UserError
 from buttress.model_call import call_model
@@ -42,8 +43,9 @@ def check_images(x: Tensor) -> None:
     """Refuse what has no places to cover.
 
     Raises:
-        UserError: for inputs that are not (N, C, H, W).
+        UserError: for inputs that are not (N, C, H, W), or no float32 or float64.
     """
+    check_numbers(x)
     if x.dim() != 4:
         raise UserError(f"saliency is of images (N, C, H, W); got inputs of shape {tuple(x.shape)}")
 
@@ -156,9 +158,10 @@ def input_gradients(
 
     Raises:
         NoGradientError: when the network gives none.
-        UserError: for what is no task.
+        UserError: for what is no task, and inputs that are no float32 or float64.
     """
     require_task(task)
+    check_numbers(x)
     gradients = []
     with preserved(model, "eval", 0, x.device):
         for part, classes in zip(torch.split(x, batch_size), torch.split(y, batch_size), strict=True):

@@ -4,6 +4,7 @@ from buttress.models.create import create, from_spec, names, spec_of
 from buttress.models.input_checks import describe_mismatch, forward_checked
 from buttress.models.weights import load_weights, save_weights
 from buttress.models.wrapping.black_boxes import FromLabels, FromNumpy
+from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.from_onnx import FromONNX
 from buttress.models.wrapping.mean_ensemble import Ensemble
 from buttress.models.wrapping.normalized import Normalized
@@ -11,6 +12,7 @@ from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 __all__ = [
     "Ensemble",
+    "FromEmbedding",
     "FromLabels",
     "FromNumpy",
     "FromONNX",

@@ -19,6 +19,10 @@ _SHAPE_ERRORS = re.compile(
 )
 
 
+# What torch.nn.Embedding says to numbers that are no integers.
+_TOKENS = re.compile(r"Expected tensor for argument #1 'indices' to have")
+
+
 def forward_checked(model: nn.Module, x: Tensor) -> Any:
     """``model(x)``, with a line of our own where PyTorch says that a shape does not fit.
 
@@ -37,7 +41,12 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
 
 
 def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:
-    """The line for an error raised by ``model(x)``, or None when it is not about shapes."""
+    """The line for an error raised by ``model(x)``, or None when it is about neither shapes nor tokens."""
+    if _TOKENS.search(str(error)) and x.is_floating_point():
+        return UserError(
+            f"{type(inner(model)).__name__} takes tokens, and the inputs are {x.dtype}: in Python give "
+            "models.FromEmbedding(network) and the values of its embed(tokens)"
+        )
     if not _SHAPE_ERRORS.search(str(error)):
         return None
     shape = "x".join(map(str, x.shape))

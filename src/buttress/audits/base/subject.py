@@ -33,6 +33,7 @@ from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
 from buttress.engine.attack_result import concatenated
+from buttress.engine.call_checks import check_numbers
 from buttress.engine.fingerprint import digest as digest
 from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search
@@ -258,6 +259,7 @@ def subject(
             x, y, ids = x[rows], y[rows], ids[rows.to(ids.device)]
     if not len(y):
         raise UserError("an audit needs at least one input; the data is empty")
+    check_numbers(x)
     device = next((p.device for p in model.parameters()), x.device)
     one_class = y.dim() == 1 and not y.is_floating_point()
     count = int(y.max()) + 1 if one_class else 1 if y.dim() == 1 else y.shape[1]

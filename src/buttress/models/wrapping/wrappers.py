@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from buttress.models.wrapping.black_boxes import FromLabels
+from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 _PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-_WRAPPERS = (Normalized, Output, FromProbabilities, FromLabels, *_PARALLEL)
+_WRAPPERS = (Normalized, Output, FromProbabilities, FromLabels, FromEmbedding, *_PARALLEL)
 
 
 def nested(model: nn.Module) -> list[nn.Module]:
