@@ -8,6 +8,7 @@ from torch.func import jacrev
 
 from buttress.errors import UserError
 from buttress.layers.block_calls import block_calls, recorded_calls
+from buttress.layers.blocks import residual_branches
 from buttress.layers.lipschitz import Jacobian, exact_singular_value, stretch
 from buttress.random import Random
 
@@ -60,7 +61,7 @@ SAME = {
     "mixed": lambda block, z: block(z, value=z, key=z),
     "dict": lambda block, z: block(z, both={"key": z, "value": z}),
     "nested": lambda block, z: block(packed=(z, [z, z])),
-    "view": lambda block, z: block(z, z.view(N, T, D)[:], z.unsqueeze(0).squeeze(0)),
+    "view": lambda block, z: block(z, z.view(-1, T, D)[:], z.unsqueeze(0).squeeze(0)),
     "transposed": lambda block, z: block(z, z.mT.clone().mT, z),
     "copy": lambda block, z: block(z, z.clone(), z),
     "mask first": lambda block, z: block(None, z, z, mask=0 * MASK, packed=(z, (z, z))),
@@ -177,8 +178,145 @@ def test_blocks_that_are_no_functions_of_rows_are_told_by_name():
     calls, reasons = recorded_calls(net, X, ["table", "total", "counter", "idle"])
     assert not calls
     assert reasons == {
-        **dict.fromkeys(("table", "total", "counter"), "is not called with one row of numbers to an input"),
+        "table": "is given what does not depend on the input",
+        "total": "is given what is computed for a part of the inputs, and not alone for any",
+        "counter": "is not given numbers",
         "idle": "is not called",
     }
     with pytest.raises(UserError, match=r"^the block 'idle' is not called: name another$"):
         block_calls(net, X, ["idle"])
+
+
+class SequenceFirst(nn.Module):
+    """(T, N, D) inside, as torch's layers are unless told otherwise."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, x):
+        out = self.block(x.transpose(0, 1))
+        return (out[0] if isinstance(out, tuple) else out).mean(0)
+
+
+class Windows(nn.Module):
+    """Windows of two tokens as inputs of their own, ``apart`` with the inputs in between."""
+
+    def __init__(self, apart):
+        super().__init__()
+        self.block, self.apart = Attend(), apart
+
+    def forward(self, x):
+        windows = x.unflatten(1, (-1, 2))
+        windows = (windows.transpose(0, 1) if self.apart else windows).flatten(0, 1)
+        return (
+            self.block(windows)
+            .mean(1)
+            .unflatten(0, (-1, len(x)) if self.apart else (len(x), -1))
+            .mean(0 if self.apart else 1)
+        )
+
+
+class Attend(Attention):
+    def forward(self, z):
+        return super().forward(z, z, z)
+
+
+def seeded(build):
+    with torch.random.fork_rng([]):
+        torch.manual_seed(2)
+        return build().eval()
+
+
+SQUARE = torch.randn(4, 4, D, generator=torch.Generator().manual_seed(3))  # as many tokens as inputs
+LAYERS = {
+    "encoder layer": lambda: nn.TransformerEncoderLayer(D, 2, 8, dropout=0),
+    "lstm": lambda: nn.LSTM(D, 5),
+    "gru of two layers": lambda: nn.GRU(D, D, 2),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_blocks_with_the_sequence_first_are_measured_input_by_input(kind):
+    """Also where there are as many tokens as inputs, so that no length tells which axis is which."""
+    net = seeded(lambda: SequenceFirst(LAYERS[kind]()))
+    call = block_calls(net, SQUARE, ["block"])["block"]
+    assert torch.equal(call.z, SQUARE)
+
+    def block(z):
+        out = net.block(z.transpose(0, 1))
+        return (out[0] if isinstance(out, tuple) else out).transpose(0, 1)
+
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = by_hand_plain(block, SQUARE)
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected, atol=1e-5, rtol=1e-4)
+    found = stretch(call.function, call.z, Random(0, torch.arange(4)), residual=False)
+    torch.testing.assert_close(found.sigma, exact_singular_value(expected), rtol=2e-3, atol=0)
+    torch.testing.assert_close(call.out, block(SQUARE).detach())
+
+
+def by_hand_plain(function, z):
+    """As `by_hand`, by plain autograd, which also knows recurrent layers."""
+    rows = []
+    for row in z:
+        whole = torch.autograd.functional.jacobian(lambda row: function(row[None])[0].flatten(), row)
+        rows.append(whole.flatten(1))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_windows_folded_into_the_inputs_are_unfolded(apart):
+    net = seeded(lambda: Windows(apart))
+    call = block_calls(net, X, ["block"])["block"]
+    assert call.z.shape == (N, 2, 2, D)
+    expected = by_hand(lambda z: net.block(z.unflatten(1, (2, 2)).flatten(0, 1)).flatten(0, 1)[None], X)
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+
+
+def test_arguments_that_are_turned_over_follow():
+    """The keys come with the sequence first, the queries with the inputs first; both are one tensor."""
+
+    class Turning(Attention):
+        def forward(self, query, key):
+            return super().forward(query, key.transpose(0, 1), key.transpose(0, 1))
+
+    net = build(lambda block, z: block(z, z.transpose(0, 1)))
+    net.block.__class__ = Turning
+    call = block_calls(net, SQUARE, ["block"])["block"]
+    assert call.alone
+    expected = by_hand(lambda z: net.block(z, z.transpose(0, 1)), net.first(SQUARE).detach())
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+
+
+def test_branches_of_a_block_with_the_sequence_first():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.linear = nn.GRU(D, D), nn.Linear(D, D)
+
+        def branches(self):
+            return {"recurrent": lambda z: self.recurrent(z)[0], "linear": lambda z: self.linear(z)}
+
+        def forward(self, z):
+            z = z + self.recurrent(z)[0]
+            return z + self.linear(z)
+
+    net = seeded(lambda: SequenceFirst(Residual()))
+    found = residual_branches(net.block, block_calls(net, SQUARE, ["block"])["block"])
+    function, z = found["recurrent"]
+    expected = by_hand_plain(lambda z: net.block.recurrent(z.transpose(0, 1))[0].transpose(0, 1), SQUARE)
+    assert torch.equal(z, SQUARE)
+    torch.testing.assert_close(Jacobian(function, z).matrix(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_network_of_one_batch_size_is_told():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.Linear(D, D)
+
+        def forward(self, x):
+            return self.block(x.view(N, T, D)).mean(1)
+
+    with pytest.raises(UserError, match=r"^the block 'block' cannot be measured, for the network takes batches of one"):
+        block_calls(Fixed(), X, ["block"])

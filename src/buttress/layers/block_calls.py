@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.rows import FIXED, PART, Layout, Unaligned, compared
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
@@ -24,11 +25,12 @@ class BlockCall:
     Attributes:
         function: the block, of ``z`` and ``beside``. Every argument that holds numbers of ``z`` alone, as in
             ``attn(x, x, x)``, follows it: the same tensor, a view of it such as a transpose or a part, or a copy.
-        z: (N, ...) the first argument of floating-point numbers with one row to an input, wherever it is among the
-            positional and keyword arguments and what tuples, lists and dicts of these hold.
-        beside: the other tensors (N, ...) with one row to an input, which stay as they are.
-        out: (N, ...) the first tensor of floating-point numbers that came out.
+        z: (N, ...) the first argument of floating-point numbers with a part for each input, wherever it is among the
+            positional and keyword arguments and what tuples, lists and dicts of these hold; the inputs first.
+        beside: the other tensors (N, ...) with a part for each input, which stay as they are; the inputs first.
+        out: (N, ...) the first tensor of floating-point numbers that came out, the inputs first.
         alone: whether it was called once, with nothing beside ``z``, and gave no other tensor.
+        layout: where the inputs are in the argument that ``z`` is, as the network has it.
     """
 
     function: Callable[..., Tensor]
@@ -36,6 +38,7 @@ class BlockCall:
     beside: tuple[Tensor, ...]
     out: Tensor
     alone: bool
+    layout: Layout
 
     @property
     def held(self) -> int:
@@ -47,6 +50,8 @@ class BlockCall:
 def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
     """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
 
+    Two small passes more tell where the inputs are in these tensors, see `rows`.
+
     Args:
         model: the network; it comes back as it was.
         x: (N, ...) inputs.
@@ -54,7 +59,7 @@ def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
         seed: of what a random network draws.
 
     Raises:
-        UserError: for a block that does not take and give one row of numbers to an input.
+        UserError: for a block that does not take and give numbers with a part for each input.
     """
     calls, reasons = recorded_calls(model, x, names, seed)
     for name, reason in reasons.items():
@@ -65,25 +70,52 @@ def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
 def recorded_calls(
     model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, BlockCall], dict[str, str]]:
-    """As `block_calls`; of blocks that cannot be seen as functions of rows, by name, why not."""
+    """As `block_calls`; of blocks that cannot be seen as functions of inputs' parts, by name, why not."""
+    places = compared(lambda some: _tensors_by_place(_record(model, some, names, seed)), x) or {}
+    calls: dict[str, BlockCall] = {}
+    reasons: dict[str, str] = {}
+    for name, record in _record(model, x, names, seed).items():
+        of_block = {place: layout for (block, place), layout in places.items() if block == name}
+        call = _call(record, of_block, len(x))
+        if isinstance(call, BlockCall):
+            calls[name] = call
+        else:
+            reasons[name] = call
+    order = {name: position for position, name in enumerate(names)}
+    reasons |= {name: "is not called" for name in names if name not in calls and name not in reasons}
+    return dict(sorted(calls.items(), key=lambda entry: order[entry[0]])), reasons
+
+
+@dataclass
+class _Record:
+    """One block's first call: its arguments as leaves of ``spec``, as they were given and copied, and its output."""
+
+    module: nn.Module
+    spec: TreeSpec
+    given: list[Any]
+    leaves: list[Any]
+    output: Any = None
+    calls: int = 0
+
+
+def _record(model: nn.Module, x: Tensor, names: Sequence[str], seed: int) -> dict[str, _Record]:
+    """The calls in a pass of these inputs."""
     root = user_module(model)
-    calls: dict[str, BlockCall | str] = {}
-    arguments: dict[str, _Arguments] = {}
+    records: dict[str, _Record] = {}
 
     def before(name: str) -> Callable[..., None]:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if name not in arguments:
-                arguments[name] = _Arguments(args, kwargs, len(x))  # now: the block may write over them
+            if name not in records:
+                given, spec = tree_flatten((args, kwargs))
+                records[name] = _Record(module, spec, given, [_copy(leaf) for leaf in given])  # it may write there
 
         return record
 
     def after(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            earlier = calls.get(name)
-            if earlier is None:
-                calls[name] = arguments[name].call(module, output)
-            elif isinstance(earlier, BlockCall):
-                calls[name] = replace(earlier, alone=False)
+        def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            records[name].calls += 1
+            if records[name].calls == 1:
+                records[name].output = tree_map(_copy, output)
 
         return record
 
@@ -92,58 +124,74 @@ def recorded_calls(
         for name in names:
             module = root.get_submodule(name)
             handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
-            handles.append(module.register_forward_hook(after(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(after(name)))
         with preserved(model, "eval", seed, x.device), torch.no_grad():
             call_model(model, x)
     finally:
         for handle in handles:
             handle.remove()
-    found = {name: calls.get(name, "is not called") for name in names}
-    return (
-        {name: call for name, call in found.items() if isinstance(call, BlockCall)},
-        {name: call for name, call in found.items() if isinstance(call, str)},
-    )
+    return records
 
 
-class _Arguments:
-    """The arguments of a call, its tensors copied, and which of them hold numbers of the one that is to move."""
+def _tensors_by_place(records: Mapping[str, _Record]) -> dict[tuple[str, int], Tensor]:
+    """The tensors that went into each block, by their positions, and that which came out, at -1."""
+    tensors = {
+        (name, k): leaf
+        for name, record in records.items()
+        for k, leaf in enumerate(record.leaves)
+        if isinstance(leaf, Tensor)
+    }
+    outputs = {(name, -1): _first(record.output) for name, record in records.items()}
+    return tensors | {key: out for key, out in outputs.items() if out is not None}
 
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> None:
-        given, self.spec = tree_flatten((args, kwargs))
-        self.count = count
-        rows = [k for k, leaf in enumerate(given) if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count]
-        self.at = next((k for k in rows if given[k].is_floating_point()), -1)
-        self.leaves = [leaf.detach().clone() if isinstance(leaf, Tensor) else leaf for leaf in given]
-        self.places = {} if self.at < 0 else {k: _places(given[self.at], given[k]) for k in rows}
-        self.beside = [k for k, places in self.places.items() if places is None]
 
-    def call(self, module: nn.Module, output: Any) -> BlockCall | str:
-        """The call that gave this output, or why it is none of rows."""
-        if self.at < 0:
-            return "is not called with one row of numbers to an input"
-        out = _first(output)
-        if out is None or not out.dim() or len(out) != self.count:
-            return "does not give one row of numbers to an input"
-        beside = tuple(self.leaves[k] for k in self.beside)
-        alone = not beside and len(_tensors(output)) == 1
-        return BlockCall(self._function(module), self.leaves[self.at], beside, out.detach().clone(), alone)
+def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) -> BlockCall | str:
+    """A block's call as a function of its inputs' parts, or why it is none."""
+    if not layouts:
+        return f"cannot be measured, for {FIXED.reason}"
+    found = {k: layout for k, layout in layouts.items() if isinstance(layout, Layout)}
+    leaves, out = record.leaves, _first(record.output)
+    numbers = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    at = next((k for k in numbers if k in found), None)
+    if at is None:
+        return f"is given what {_reason(layouts[numbers[0]])}" if numbers else "is not given numbers"
+    if out is None or -1 not in found:
+        return "does not give numbers" if out is None else f"gives what {_reason(layouts[-1])}"
+    if not all(layout.fits(out if k < 0 else leaves[k], n) for k, layout in found.items()):
+        return f"gets or gives what {PART.reason}"
+    rows = {k: layout.to_rows(record.given[k], n) for k, layout in found.items() if k >= 0}
+    moved = {k: places for k in rows if (places := _places(rows[at], rows[k])) is not None}
+    beside = [k for k in rows if k not in moved]
+    function = _function(record, found, at, moved, beside)
+    tensors = [found[k].to_rows(leaves[k], n) for k in (at, *beside)]
+    alone = record.calls == 1 and not beside and len(_tensors(record.output)) == 1
+    return BlockCall(function, tensors[0], tuple(tensors[1:]), found[-1].to_rows(out, n), alone, found[at])
 
-    def _function(self, module: nn.Module) -> Callable[..., Tensor]:
-        def function(z: Tensor, *beside: Tensor) -> Tensor:
-            leaves = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in self.leaves]  # it may write there
-            own = z.clone()
-            for k, places in self.places.items():
-                if places is not None:
-                    leaves[k] = own if k == self.at or places.same else places.read(own)
-            for k, tensor in zip(self.beside, beside, strict=True):
-                leaves[k] = tensor.clone()
-            args, kwargs = _call_of(leaves, self.spec)
-            out = _first(module(*args, **kwargs))
-            if out is None:
-                raise UserError(f"a block gave a tensor in the network's pass, and none now: {type(module).__name__}")
-            return out
 
-        return function
+def _reason(layout: Layout | Unaligned) -> str:
+    return layout.reason if isinstance(layout, Unaligned) else PART.reason
+
+
+def _function(
+    record: _Record, layouts: Mapping[int, Layout], at: int, moved: Mapping[int, _Places], beside: Sequence[int]
+) -> Callable[..., Tensor]:
+    """The block, of the argument at ``at``, which those in ``moved`` follow, and of those in ``beside``."""
+
+    def function(z: Tensor, *others: Tensor) -> Tensor:
+        leaves = [_copy(leaf) for leaf in record.leaves]  # it may write there
+        own = layouts[at].from_rows(z.clone()).contiguous()
+        for k, places in moved.items():
+            same = places.same and layouts[k] == layouts[at]
+            leaves[k] = own if same else layouts[k].from_rows(places.read(z)).contiguous()
+        for k, tensor in zip(beside, others, strict=True):
+            leaves[k] = layouts[k].from_rows(tensor.clone()).contiguous()
+        args, kwargs = tree_unflatten(leaves, record.spec)
+        out = _first(record.module(*args, **kwargs))
+        if out is None:
+            raise UserError(f"a block gave a tensor in a pass and none now: {type(record.module).__name__}")
+        return layouts[-1].to_rows(out, len(z))
+
+    return function
 
 
 @dataclass(frozen=True)
@@ -193,14 +241,12 @@ def _in_memory(memory: Tensor, view: Tensor) -> Tensor:
     return memory.as_strided(view.shape, view.stride(), view.storage_offset())
 
 
-def _call_of(leaves: list[Any], spec: TreeSpec) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args, kwargs = tree_unflatten(leaves, spec)
-    return args, kwargs
+def _copy(leaf: Any) -> Any:
+    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    leaves: Iterable[Any] = tree_leaves(values)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _first(output: Any) -> Tensor | None:

@@ -105,10 +105,15 @@ def residual_branches(module: nn.Module, call: BlockCall) -> dict[str, tuple[Cal
     z, branches = call.z, {}
     with torch.no_grad():
         for name, function in functions.items():
-            branches[name] = (function, z)
-            z = z + function(z)
+            branches[name] = (_of_rows(function, call), z)
+            z = z + branches[name][0](z)
     same = bool(branches) and z.shape == call.out.shape and torch.allclose(z, call.out, rtol=1e-4, atol=1e-5)
     return branches if same else {}
+
+
+def _of_rows(function: Callable[[Tensor], Tensor], call: BlockCall) -> Callable[[Tensor], Tensor]:
+    """The branch as a function of tensors with the inputs first."""
+    return lambda z: call.layout.to_rows(function(call.layout.from_rows(z)), len(z))
 
 
 def _timm_branches(module: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:

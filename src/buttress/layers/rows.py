@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 
 _SIZES = ((2, 3), (2, 4), (1, 2))  # numbers of inputs compared; the next where a network refuses these
+_Key = TypeVar("_Key", bound=Hashable)
 _CLOSE = 1e-3  # of a value's largest number: one input's part, computed beside others
 
 
@@ -74,7 +76,7 @@ class Unaligned:
 
 _CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
-_FIXED = Unaligned("the network takes batches of one size only, so the axis of inputs cannot be found", False)
+FIXED = Unaligned("the network takes batches of one size only, so the axis of inputs cannot be found", False)
 _FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
 PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
 
@@ -91,18 +93,34 @@ def layouts(
         layers: which layers; those alone are answered for which these inputs call.
         seed: of what a random network draws.
     """
+    found = compared(lambda some: _values(model, some, layers, seed), x)
+    if found is not None:
+        return found
+    with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
+        call_model(model, x)
+    return dict.fromkeys(values, FIXED)
+
+
+def compared(read: Callable[[Tensor], Mapping[_Key, Tensor]], x: Tensor) -> dict[_Key, Layout | Unaligned] | None:
+    """Where the inputs are in each of the tensors that ``read`` gives of a pass of some inputs.
+
+    Args:
+        read: what is seen in a pass of (n, ...) inputs; may raise where the network takes no such batch.
+        x: (N, ...) inputs, of which the first are used.
+
+    Returns:
+        By the keys of what was read; None of a network that takes batches of one size only.
+    """
     for few, more in _SIZES:
         try:
-            one, other = (_values(model, x[torch.arange(n) % len(x)], layers, seed) for n in (few, more))
+            one, other = (read(x[torch.arange(n) % len(x)]) for n in (few, more))
         except (RuntimeError, ValueError, IndexError, AssertionError):
             continue  # it takes no such batches
         return {
-            name: _layout(one[name], few, other[name], more) if name in one and name in other else PART
-            for name in dict.fromkeys((*other, *one))
+            key: _layout(one[key], few, other[key], more) if key in one and key in other else PART
+            for key in dict.fromkeys((*other, *one))
         }
-    with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
-        call_model(model, x)
-    return dict.fromkeys(values, _FIXED)
+    return None
 
 
 def one_at_a_time(
