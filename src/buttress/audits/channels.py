@@ -22,7 +22,9 @@ from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.channel_axis import channel_axis
 from buttress.layers.correlation import pearson, spearman
+from buttress.layers.rows import layout_of
 from buttress.model_call import call_model
 from buttress.registry import audit
 from buttress.validation import one_of
@@ -63,7 +65,8 @@ class Channels(Audit):
 
     Args:
         attack: what perturbs the inputs.
-        layer: name of a layer with values (N, C) or (N, C, ...); what enters the last linear layer unless given.
+        layer: name of a layer with values for each input, whose channels are along the axis that `channel_axis` finds,
+            as of images or of tokens; what enters the last linear layer unless given.
         unit: activations are divided by the largest of "each" kind, clean or attacked, or by the "clean" one in both.
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
@@ -148,13 +151,15 @@ class _Features:
                     f"layer must name one layer; {layer!r} are {len(matches)}: {', '.join(matches[:3])} ..."
                 )
             self.name = self._layer = matches[0]
+            self._layout = layout_of(lambda some: self._read(some)[1].detach(), few, f"the layer {self.name!r}")
+            self._axis = channel_axis(model, few, self.name, self._layout)
 
     def of(self, x: Tensor) -> Tensor:
         """(N, C) float64 means over space."""
         parts: list[Tensor] = []
         with preserved(self._subject.model, "eval", self._subject.seed, x.device), torch.no_grad():
             for part in torch.split(x, self._subject.batch_size):
-                parts.append(_pooled(self._read(part)[1], self.name).double())
+                parts.append(self._by_channel(self._read(part)[1], len(part)).mean(2).double())
         return torch.cat(parts)
 
     def relevance(self, k: int) -> Tensor:
@@ -169,9 +174,14 @@ class _Features:
                 (gradient,) = torch.autograd.grad(logits[:, k].sum(), value, allow_unused=True)
                 if gradient is None:
                     raise UserError(f"the logits do not depend on layer {self.name}: name another")
-                summed = gradient.flatten(2).sum(2) if gradient.dim() > 2 else gradient
-                total = total + summed.double().sum(0)
+                total = total + self._by_channel(gradient, len(part)).sum(2).double().sum(0)
         return total / len(x)
+
+    def _by_channel(self, value: Tensor, n: int) -> Tensor:
+        """(n, C, places) of a layer's value, or of a gradient there."""
+        if self._head is not None:
+            return value[:, :, None]
+        return self._layout.to_rows(value, n).movedim(self._axis, 1).flatten(2)
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and features of one batch."""
@@ -187,12 +197,6 @@ class _Features:
         finally:
             hook.remove()
         return logits, inputs[-1]
-
-
-def _pooled(value: Tensor, name: str) -> Tensor:
-    if value.dim() < 2:
-        raise UserError(f"a layer with channels has values (N, C) or (N, C, ...); {name} has {value.dim()} axis")
-    return value.flatten(2).mean(2) if value.dim() > 2 else value
 
 
 def _row(

@@ -19,6 +19,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.rows import PART, Layout, layouts, of_inputs
 from buttress.model_call import suited
 from buttress.random import derive, generator
 from buttress.registry import defence
@@ -36,11 +37,13 @@ class Mixture:
         share: of each input's own part, in [0, 1].
         order: (N,) the input that each one is mixed with.
         layer: where it happens; None for the input.
+        layout: where the inputs are in the layer's value; on the first axis unless given.
     """
 
     share: float
     order: Tensor
     layer: str | None = None
+    layout: Layout | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """(N, ...) each row mixed with its partner's."""
@@ -50,8 +53,14 @@ class Mixture:
         """(N, C) logits of ``run``, one pass of ``model``, for ``x`` when its layer's values are mixed on the way."""
         if self.layer is None:
             return run(self(x))
-        with capture(model, [self.layer], replace=lambda name, value: self(value)):
+        with capture(model, [self.layer], replace=lambda name, value: self._mixed(value)):
             return run(x)
+
+    def _mixed(self, value: Tensor) -> Tensor:
+        """A layer's value with each input's part mixed with its partner's."""
+        if self.layout is None:
+            return self(value)
+        return self.layout.from_rows(self(self.layout.to_rows(value, len(self.order))))
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy with both classes of each mixture, by their shares."""
@@ -103,6 +112,7 @@ class IAT(CraftingDefence):
             not_negative("alpha", alpha)
         self._attack, self.variant, self.alpha, self.layers = attack, variant, alpha, layers
         self.independent, self.mode = independent, mode
+        self._layouts: dict[str, Layout] = {}
 
     @property
     def own_classes(self) -> bool:
@@ -115,17 +125,20 @@ class IAT(CraftingDefence):
         return not self.independent or self.alpha == 0
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds the layers, so that a wrong name is refused at once.
+        """Finds the layers and where the inputs are in them, so that a wrong name is refused at once.
 
         Raises:
-            UserError: for a name that the model does not have, or a pattern in its place.
+            UserError: for a name that the model does not have, a pattern in its place, or a layer that has no part for
+                each input.
         """
         if self.layers:
-            x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            names = layer_names(model, suited(model, x), self.layers)
+            x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
+            names = layer_names(model, x, self.layers)
             for layer in self.layers:
                 if layer not in names:
                     raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(names)}")
+            where = layouts(model, x, self.layers)
+            self._layouts = {layer: of_inputs(f"the layer {layer!r}", where.get(layer, PART)) for layer in self.layers}
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
@@ -150,4 +163,5 @@ class IAT(CraftingDefence):
         share = float(np.random.default_rng(seed).beta(alpha, alpha)) if alpha else 1.0
         order = torch.randperm(len(context.batch.x), generator=generator(seed, "order")).to(context.batch.x.device)
         place = int(torch.randint(len(self.layers) + 1, (), generator=generator(seed, "place")))
-        return Mixture(share, order, (None, *self.layers)[place])
+        layer = (None, *self.layers)[place]
+        return Mixture(share, order, layer, self._layouts.get(layer or ""))

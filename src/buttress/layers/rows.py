@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
+from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
@@ -121,6 +122,32 @@ def compared(read: Callable[[Tensor], Mapping[_Key, Tensor]], x: Tensor) -> dict
             for key in dict.fromkeys((*other, *one))
         }
     return None
+
+
+def layout_of(read: Callable[[Tensor], Tensor], x: Tensor, what: str) -> Layout:
+    """Where the inputs are in the tensor that ``read`` gives of a pass; see `compared`.
+
+    Args:
+        read: gives the tensor for (n, ...) inputs.
+        x: (N, ...) inputs, of which the first are used.
+        what: the tensor, for the error line.
+
+    Raises:
+        UserError: where it has no part for each input.
+    """
+    found = compared(lambda some: {what: read(some)}, x)
+    return of_inputs(what, FIXED if found is None else found[what])
+
+
+def of_inputs(what: str, layout: Layout | Unaligned) -> Layout:
+    """The layout.
+
+    Raises:
+        UserError: where it is none, saying why ``what`` has no part for each input.
+    """
+    if isinstance(layout, Unaligned):
+        raise UserError(f"{what} has no part for each input, for it {layout.reason}: name another")
+    return layout
 
 
 def one_at_a_time(

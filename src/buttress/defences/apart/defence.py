@@ -21,6 +21,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, Ste
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.rows import PART, layouts, of_inputs
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.registry import defence
@@ -130,8 +131,11 @@ class APART(Defence):
             processes = torch.distributed.get_world_size()
             if processes > 1:
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
-        x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-        self.names = _layer_names(model, suited(model, x), self.layers)
+        x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
+        self.names = _layer_names(model, x, self.layers)
+        where = layouts(model, x, self.names) if self.names else {}
+        for name in self.names:  # what is the same for all inputs has no perturbation for each
+            of_inputs(f"the layer {name!r}", where.get(name, PART))
         usual = zip((self.lr, self.decay, self.first), _USUAL[self.parametrisation], strict=True)
         lr, decay, first = (own if value is None else value for value, own in usual)
         self.memory = Memory(data, seed, self.storage)

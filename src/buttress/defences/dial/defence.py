@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.rows import Layout, layout_of
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.random import derive, own_draws
@@ -96,13 +98,15 @@ class DIAL(CraftingDefence):
         inner = "kl" if variant == "kl" else None
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss=inner)
         self.domain_head: nn.Module | None = None
+        self._layout: Layout | None = None
         self._last = ""  # name of the last linear layer
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds where the features are and makes the head for them, by a pass or two over two inputs.
+        """Finds where the features are and makes the head for them, by a few passes over two and three inputs.
 
         Raises:
-            UserError: for a layer that the model does not have, or when there is no linear one to find.
+            UserError: for a layer that the model does not have or that has no part for each input, or when there is no
+                linear one to find.
         """
         x = data.train.take(torch.arange(min(2, len(data.train))))[0]
         x = suited(model, x)
@@ -110,8 +114,11 @@ class DIAL(CraftingDefence):
             self._last = last_linear(model, x)
         elif self.layer not in layer_names(model, x, [self.layer]):
             raise UserError(f"layer must be the name of one layer; {self.layer!r} is a pattern")
+        what = f"the layer {self.layer!r}" if self.layer else f"what enters {self._last!r}"
         with preserved(model, "eval", seed, x.device), torch.no_grad():
-            _, features = self._with_features(model, model, x)
+            run = partial(call_model, model)
+            self._layout = layout_of(lambda some: self._with_features(model, run, some)[1], x, what)
+            features = self._rows(self._with_features(model, run, x)[1], len(x))
         with own_draws(derive(seed, "domain head")), torch.device("cpu"):
             head = domain_head(features.shape[1], self.head, self.batch_norm)
         self.domain_head = head.to(x)
@@ -134,7 +141,8 @@ class DIAL(CraftingDefence):
         divergence = self.variant == "kl"
         robust = losses.kl(adversarial, clean).mean() if divergence else F.cross_entropy(adversarial, batch.y)
         strength = self.strength(context)
-        domains = [self._domain(clean_features, 0, strength), self._domain(adversarial_features, 1, strength)]
+        both = (self._rows(features, len(batch.x)) for features in (clean_features, adversarial_features))
+        domains = [self._domain(features, label, strength) for label, features in enumerate(both)]
         domain = domains[0][0] + domains[1][0]
         logs = {
             "natural": natural.detach(),
@@ -154,7 +162,7 @@ class DIAL(CraftingDefence):
         return F.cross_entropy(logits, labels), (logits.argmax(1) == label).float().mean()
 
     def _with_features(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of ``run``, one pass of ``model``, for ``x``, and (N, D) the features on the way."""
+        """The logits of ``run``, one pass of ``model``, and the features on the way as the network has them."""
         if self.layer is None:
             inputs: list[Tensor] = []
             linear = user_module(model).get_submodule(self._last)
@@ -163,10 +171,14 @@ class DIAL(CraftingDefence):
                 output = run(x)
             finally:
                 handle.remove()
-            return output, inputs[-1].flatten(1)
+            return output, inputs[-1]
         with capture(model, [self.layer]) as activations:
             output = run(x)
-        return output, activations[self.layer].flatten(1)
+        return output, activations[self.layer]
+
+    def _rows(self, features: Tensor, n: int) -> Tensor:
+        """(n, D) the features of n inputs."""
+        return (features if self._layout is None else self._layout.to_rows(features, n)).flatten(1)
 
 
 def domain_head(features: int, hidden: Sequence[int], batch_norm: bool = True) -> nn.Sequential:

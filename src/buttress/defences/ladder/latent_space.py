@@ -18,6 +18,7 @@ from buttress.defences.ladder.directions import Direction, fit_directions
 from buttress.defences.ladder.support_vector_machines import SVMSettings
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
+from buttress.layers.rows import Layout, layout_of
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.models.blocks.decoder import Decoder
@@ -40,6 +41,7 @@ class Encoder(nn.Module):
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
         self.model, self.layer = copy.deepcopy(model), layer
+        self._layout: Layout | None = None
         name = layer.removesuffix(_INPUT)
         modules = dict(user_module(self.model).named_modules())
         if not name or name not in modules:
@@ -51,8 +53,16 @@ class Encoder(nn.Module):
         """(N, d) flattened values of the layer, in float32 at least; a module that runs several times gives its last.
 
         Raises:
-            UserError: when the layer does not run, or gives no tensor.
+            UserError: when the layer does not run, gives no tensor, or one without a part for each input.
         """
+        if self._layout is None:
+            with torch.no_grad():
+                self._layout = layout_of(self._value, x, f"the latent layer {self.layer!r}")
+        value = self._layout.to_rows(self._value(x), len(x)).flatten(1)
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+
+    def _value(self, x: Tensor) -> Tensor:
+        """The layer's value as the network has it."""
         outputs: list[Any] = []
         part = user_module(self.model).get_submodule(self.layer.removesuffix(_INPUT))
         if self.layer.endswith(_INPUT):
@@ -65,7 +75,8 @@ class Encoder(nn.Module):
             handle.remove()
         if not outputs or not isinstance(outputs[-1], Tensor):
             raise UserError(f"layer {self.layer!r} gives no tensor in a pass of the network: name another one")
-        return outputs[-1].flatten(1).to(torch.promote_types(outputs[-1].dtype, torch.float32))
+        value: Tensor = outputs[-1]
+        return value
 
     def get_extra_state(self) -> dict[str, str]:
         """The layer, which is part of what the encoder is."""
