@@ -302,7 +302,7 @@ def test_branches_of_a_block_with_the_sequence_first():
             return z + self.linear(z)
 
     net = seeded(lambda: SequenceFirst(Residual()))
-    found = residual_branches(net.block, block_calls(net, SQUARE, ["block"])["block"])
+    found = residual_branches(block_calls(net, SQUARE, ["block"])["block"])
     function, z = found["recurrent"]
     expected = by_hand_plain(lambda z: net.block.recurrent(z.transpose(0, 1))[0].transpose(0, 1), SQUARE)
     assert torch.equal(z, SQUARE)

@@ -178,7 +178,7 @@ def test_branches_add_up_to_their_block():
     x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     vit = models.create("vit", seed=0, **small).eval()
     passed = block_calls(vit, x, ["blocks.1"])["blocks.1"]
-    found = residual_branches(vit.blocks[1], passed)
+    found = residual_branches(passed)
     assert list(found) == ["mixer", "mlp"]
     with torch.no_grad():
         sums = passed.z
@@ -199,8 +199,8 @@ def test_branches_add_up_to_their_block():
 
     for scale, names in ((1, ["attn", "mlp"]), (2, [])):  # one that does something else is not taken for the usual
         block, z = Timm(scale), torch.rand(2, 3)
-        assert list(residual_branches(block, block_calls(block, z, [""])[""])) == names
-    assert residual_branches(vit.embedding, block_calls(vit, x, ["embedding"])["embedding"]) == {}
+        assert list(residual_branches(block_calls(block, z, [""])[""])) == names
+    assert residual_branches(block_calls(vit, x, ["embedding"])["embedding"]) == {}
 
 
 def test_wrong_names_are_told_in_one_line():

@@ -13,6 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, t
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.precision import computes_in_single_precision, in_single_precision
 from buttress.layers.rows import FIXED, PART, Layout, Unaligned, compared
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
@@ -20,9 +21,11 @@ from buttress.model_call import call_model
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One block's call in a pass.
+    """One block's call in a pass, in single precision also where the network computes in half.
 
     Attributes:
+        module: the block; of one in half precision a copy in single precision, in which products with its Jacobian are
+            exact enough.
         function: the block, of ``z`` and ``beside``. Every argument that holds numbers of ``z`` alone, as in
             ``attn(x, x, x)``, follows it: the same tensor, a view of it such as a transpose or a part, or a copy.
         z: (N, ...) the first argument of floating-point numbers with a part for each input, wherever it is among the
@@ -33,6 +36,7 @@ class BlockCall:
         layout: where the inputs are in the argument that ``z`` is, as the network has it.
     """
 
+    module: nn.Module
     function: Callable[..., Tensor]
     z: Tensor
     beside: tuple[Tensor, ...]
@@ -74,13 +78,15 @@ def recorded_calls(
     places = compared(lambda some: _tensors_by_place(_record(model, some, names, seed)), x) or {}
     calls: dict[str, BlockCall] = {}
     reasons: dict[str, str] = {}
-    for name, record in _record(model, x, names, seed).items():
-        of_block = {place: layout for (block, place), layout in places.items() if block == name}
-        call = _call(record, of_block, len(x))
-        if isinstance(call, BlockCall):
-            calls[name] = call
-        else:
-            reasons[name] = call
+    records = _record(model, x, names, seed)
+    with preserved(model, "eval", seed, x.device), torch.no_grad():
+        for name, record in records.items():
+            of_block = {place: layout for (block, place), layout in places.items() if block == name}
+            call = _call(record, of_block, len(x))
+            if isinstance(call, BlockCall):
+                calls[name] = call
+            else:
+                reasons[name] = call
     order = {name: position for position, name in enumerate(names)}
     reasons |= {name: "is not called" for name in names if name not in calls and name not in reasons}
     return dict(sorted(calls.items(), key=lambda entry: order[entry[0]])), reasons
@@ -162,10 +168,15 @@ def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) ->
     rows = {k: layout.to_rows(record.given[k], n) for k, layout in found.items() if k >= 0}
     moved = {k: places for k in rows if (places := _places(rows[at], rows[k])) is not None}
     beside = [k for k in rows if k not in moved]
-    function = _function(record, found, at, moved, beside)
-    tensors = [found[k].to_rows(leaves[k], n) for k in (at, *beside)]
+    module = in_single_precision(record.module)
+    leaves = [in_single_precision(leaf) for leaf in leaves]
+    function = _function(module, record.spec, leaves, found, at, moved, beside)
+    z, *others = (found[k].to_rows(leaves[k], n) for k in (at, *beside))
+    if not computes_in_single_precision(lambda: function(z, *others)):
+        return "computes in half precision inside, too coarse for products with its Jacobian"
     alone = record.calls == 1 and not beside and len(_tensors(record.output)) == 1
-    return BlockCall(function, tensors[0], tuple(tensors[1:]), found[-1].to_rows(out, n), alone, found[at])
+    rows_out = found[-1].to_rows(in_single_precision(out), n)
+    return BlockCall(module, function, z, tuple(others), rows_out, alone, found[at])
 
 
 def _reason(layout: Layout | Unaligned) -> str:
@@ -173,22 +184,28 @@ def _reason(layout: Layout | Unaligned) -> str:
 
 
 def _function(
-    record: _Record, layouts: Mapping[int, Layout], at: int, moved: Mapping[int, _Places], beside: Sequence[int]
+    module: nn.Module,
+    spec: TreeSpec,
+    arguments: Sequence[Any],
+    layouts: Mapping[int, Layout],
+    at: int,
+    moved: Mapping[int, _Places],
+    beside: Sequence[int],
 ) -> Callable[..., Tensor]:
     """The block, of the argument at ``at``, which those in ``moved`` follow, and of those in ``beside``."""
 
     def function(z: Tensor, *others: Tensor) -> Tensor:
-        leaves = [_copy(leaf) for leaf in record.leaves]  # it may write there
+        leaves = [leaf if k in layouts else _copy(leaf) for k, leaf in enumerate(arguments)]  # it may write there
         own = layouts[at].from_rows(z.clone()).contiguous()
         for k, places in moved.items():
             same = places.same and layouts[k] == layouts[at]
             leaves[k] = own if same else layouts[k].from_rows(places.read(z)).contiguous()
         for k, tensor in zip(beside, others, strict=True):
             leaves[k] = layouts[k].from_rows(tensor.clone()).contiguous()
-        args, kwargs = tree_unflatten(leaves, record.spec)
-        out = _first(record.module(*args, **kwargs))
+        args, kwargs = tree_unflatten(leaves, spec)
+        out = _first(module(*args, **kwargs))
         if out is None:
-            raise UserError(f"a block gave a tensor in a pass and none now: {type(record.module).__name__}")
+            raise UserError(f"a block gave a tensor in a pass and none now: {type(module).__name__}")
         return layouts[-1].to_rows(out, len(z))
 
     return function

@@ -93,21 +93,22 @@ def is_chain(calls: Mapping[str, BlockCall]) -> bool:
     )
 
 
-def residual_branches(module: nn.Module, call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
+def residual_branches(call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
     """A block's residual branches in order, each with the point (N, ...) that it is added to.
 
     A block offers them by a method ``branches()``, name -> function of the tensor that the function's value is added
     to. Blocks in the form of timm's (norm1, attn, ls1; norm2, mlp, ls2) need not. None where these do not add up to
     what the block gives.
     """
-    own = getattr(module, "branches", None)
-    functions: Mapping[str, Callable[[Tensor], Tensor]] = own() if callable(own) else _timm_branches(module)
+    own = getattr(call.module, "branches", None)
+    functions: Mapping[str, Callable[[Tensor], Tensor]] = own() if callable(own) else _timm_branches(call.module)
     z, branches = call.z, {}
     with torch.no_grad():
         for name, function in functions.items():
             branches[name] = (_of_rows(function, call), z)
             z = z + branches[name][0](z)
-    same = bool(branches) and z.shape == call.out.shape and torch.allclose(z, call.out, rtol=1e-4, atol=1e-5)
+        out = call.function(call.z, *call.beside) if branches else call.out
+    same = bool(branches) and z.shape == out.shape and torch.allclose(z, out, rtol=1e-4, atol=1e-5)
     return branches if same else {}
 
 

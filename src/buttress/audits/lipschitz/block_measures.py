@@ -90,7 +90,7 @@ def measure(
                 )
                 block.points[point] = figures
                 direction = stretched.direction if point == "clean" else direction
-                for branch, (function, z) in (residual_branches(module, call) if settings.branches else {}).items():
+                for branch, (function, z) in (residual_branches(call) if settings.branches else {}).items():
                     branch_random = random.fork("branch", branch)
                     block.parts.setdefault(branch, {})[point] = _measure_function(
                         function, z, branch_random, settings, residual=True
