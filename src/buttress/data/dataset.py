@@ -20,6 +20,7 @@ from buttress.threat.box import Box
 from buttress.validation import whole
 
 BATCH = 256
+_INTEGERS = (torch.int16, torch.int32, torch.int64)
 _OTHER_FLOATS = (torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -93,8 +94,9 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
+            hint = "; for tokens give models.FromEmbedding(network).embed(x)" if self.x.dtype in _INTEGERS else ""
             raise UserError(
-                f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}"
+                f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}{hint}"
             )
         if self.ids.dtype != torch.int64 or self.ids.shape != self.x.shape[:1]:
             raise UserError(f"expected ids of type int64 and shape ({len(self.x)},), got {_description(self.ids)}")

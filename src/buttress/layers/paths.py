@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
+from buttress.engine.call_checks import check_numbers
 from buttress.engine.preserved_model import preserved
 from buttress.layers.rows import parameters_fixed
 from buttress.layers.select import LayerSelection
@@ -87,8 +88,9 @@ def crossed_by_every_path(
         task: how to read the output.
 
     Raises:
-        UserError: when the selection matches nothing.
+        UserError: when the selection matches nothing, and for inputs that are no float32 or float64.
     """
+    check_numbers(x)
     paths = trace(model, x, layers, task=task)
     return dict(zip(paths.names, paths.crossed, strict=True))
 
