@@ -48,6 +48,21 @@ def ask(case, **settings):
     return Channels(attack=attack, **settings)(*case, classes=NAMES)
 
 
+class Routed(Pair):
+    """Bright inputs take another way."""
+
+    def forward(self, x):
+        return super().forward(x) if x.mean() < 0.3 else super().forward(torch.tanh(x))
+
+
+def test_a_layer_that_is_not_called_for_all_inputs_is_refused(case):
+    x = torch.cat([case[1][0][0], torch.ones(3, 4, 1, 2)])
+    with pytest.raises(UserError, match=r"^the layer 'tanh' is not called for all inputs: name another$"):
+        Channels(attack=FGSM(threat=Threat(eps=0.1)), layer="tanh")(
+            Routed().eval(), [(x.flip(0), torch.tensor([1, 1, 0, 1, 0, 0]))], batch_size=3
+        )
+
+
 def pearson(a, b):
     return np.corrcoef(a, b)[0, 1]
 

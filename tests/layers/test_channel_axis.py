@@ -89,6 +89,16 @@ class First(nn.Module):
         return x[0][:, -1]
 
 
+def test_the_audit_reads_a_layer_of_one_number_for_each_channel():
+    model = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3)))
+    y = torch.tensor([0, 1, 2, 0])
+    data = Channels(attack=FGSM(threat=Threat(eps=0.01)), layer="2", classes=[0])(model, [(X, y)]).data
+    with torch.no_grad():
+        means = model[:3](X)[y == 0].mean(0)
+    order = means.argsort(descending=True)
+    torch.testing.assert_close(torch.tensor(data["curves"][0]["clean"]), (means / means.max())[order])
+
+
 @pytest.mark.parametrize("sequence_first", [False, True])
 def test_the_audit_takes_features_of_tokens_for_channels(sequence_first):
     """Activations by hand: the mean over tokens of each feature, and the head's weights over the number of tokens."""

@@ -181,7 +181,7 @@ class _Features:
         """(n, C, places) of a layer's value, or of a gradient there."""
         if self._head is not None:
             return value[:, :, None]
-        return self._layout.to_rows(value, n).movedim(self._axis, 1).flatten(2)
+        return self._layout.to_rows(value, n).movedim(self._axis, 1).unsqueeze(-1).flatten(2)
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and features of one batch."""
@@ -189,7 +189,9 @@ class _Features:
         if self._head is None:
             with capture(model, [str(self._layer)]) as values:
                 logits = task.read(call_model(model, x))
-            return logits, values[str(self._layer)]
+            if self._layer not in values:
+                raise UserError(f"the layer {self._layer!r} is not called for all inputs: name another")
+            return logits, values[self._layer]
         inputs: list[Tensor] = []
         hook = self._head.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
         try:

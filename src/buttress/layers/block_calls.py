@@ -14,7 +14,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
-from buttress.layers.rows import FIXED, PART, Layout, Unaligned, compared
+from buttress.layers.rows import FIXED, PART, Layout, Unaligned, compared, parameters_fixed
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
@@ -75,10 +75,18 @@ def recorded_calls(
     model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, BlockCall], dict[str, str]]:
     """As `block_calls`; of blocks that cannot be seen as functions of inputs' parts, by name, why not."""
-    places = compared(lambda some: _tensors_by_place(_record(model, some, names, seed)), x) or {}
+
+    def tensors(some: Tensor) -> dict[tuple[str, int], Tensor]:
+        """With gradients, which tell what depends on the input."""
+        with parameters_fixed(model):
+            given = some.detach().clone().requires_grad_(some.is_floating_point())
+            return _tensors_by_place(_record(model, given, names, seed))
+
+    places = compared(tensors, x) or {}
     calls: dict[str, BlockCall] = {}
     reasons: dict[str, str] = {}
-    records = _record(model, x, names, seed)
+    with torch.no_grad():
+        records = _record(model, x, names, seed)
     with preserved(model, "eval", seed, x.device), torch.no_grad():
         for name, record in records.items():
             of_block = {place: layout for (block, place), layout in places.items() if block == name}
@@ -106,7 +114,7 @@ class _Record:
 
 def _record(model: nn.Module, x: Tensor, names: Sequence[str], seed: int) -> dict[str, _Record]:
     """The calls in a pass of these inputs."""
-    root = user_module(model)
+    root, gradients = user_module(model), torch.is_grad_enabled()
     records: dict[str, _Record] = {}
 
     def before(name: str) -> Callable[..., None]:
@@ -131,7 +139,7 @@ def _record(model: nn.Module, x: Tensor, names: Sequence[str], seed: int) -> dic
             module = root.get_submodule(name)
             handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
             handles.append(module.register_forward_hook(after(name)))
-        with preserved(model, "eval", seed, x.device), torch.no_grad():
+        with preserved(model, "eval", seed, x.device), torch.set_grad_enabled(gradients):
             call_model(model, x)
     finally:
         for handle in handles:
@@ -259,7 +267,7 @@ def _in_memory(memory: Tensor, view: Tensor) -> Tensor:
 
 
 def _copy(leaf: Any) -> Any:
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -174,6 +174,8 @@ class DIAL(CraftingDefence):
             return output, inputs[-1]
         with capture(model, [self.layer]) as activations:
             output = run(x)
+        if self.layer not in activations:
+            raise UserError(f"the layer {self.layer!r} is not called for all inputs: name another")
         return output, activations[self.layer]
 
     def _rows(self, features: Tensor, n: int) -> Tensor:
