@@ -11,6 +11,9 @@ from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.lipschitz.audit import Lipschitz
 from buttress.audits.robustness import Robustness
+from buttress.defences import Batch, StepContext
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.models.wrapping.from_embedding import entered_embeddings
 from buttress.models.wrapping.wrappers import inner
@@ -145,6 +148,35 @@ def test_attacks_and_analyses_of_the_values(network):
     assert bool(found.median_rho.isfinite().all())
     findings = audits.run(wrapped, data, [Robustness(attacks=[STEP]), Lipschitz(perturbations=[STEP], iterations=3)])
     assert [finding.kind for finding in findings] == ["robustness", "lipschitz"]
+
+
+class Rest(nn.Module):
+    """What comes after the embedding of a `Plain`, with its weights."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.position, self.encoder, self.head = network.position, network.encoder, network.head
+
+    def forward(self, values):
+        return self.head(self.encoder(8**0.5 * values + self.position).mean(1))
+
+
+def test_training_with_regularised_layers_is_that_of_the_rest(nets):
+    """Loss, displacement and gradients; the embedding, whose values are given, gets none."""
+    network = nets.seeded(Plain)
+    wrapped = models.FromEmbedding(network)
+    batch = Batch(wrapped.embed(TOKENS), Y, torch.arange(9))
+    results = []
+    for model in (wrapped, Rest(network)):
+        defence = LayerRegularised(AdversarialTraining(STEP), ["encoder", "head"], 1.0)
+        loss = defence.loss(model, batch, StepContext(model, batch, index=0, seed=1))
+        parameters = [*network.encoder.parameters(), network.position]
+        gradients = torch.autograd.grad(loss.value, parameters, retain_graph=True)
+        results.append((loss.value, loss.logs, gradients))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert results[0][1]["displacement encoder"] > 0
+    results[0][0].backward()
+    assert network.embedding.weight.grad is None
 
 
 def test_the_embedding_that_the_tokens_enter_is_found(nets):

@@ -101,7 +101,10 @@ def entered_embeddings(network: nn.Module, tokens: Tensor) -> list[str]:
     Also of a network that raises an error later.
     """
     names: list[str] = []
-    handles = []
+    handles: list[Any] = []
+    embeddings = _embeddings(network)
+    if not embeddings:
+        return names
 
     def note(name: str) -> Any:
         def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -112,11 +115,11 @@ def entered_embeddings(network: nn.Module, tokens: Tensor) -> list[str]:
         return record
 
     try:
-        for name, embedding in _embeddings(network).items():
+        for name, embedding in embeddings.items():
             handles.append(embedding.register_forward_pre_hook(note(name), with_kwargs=True))
         with _evaluated(network):
             _output(network, tokens)
-    except (RuntimeError, TypeError, ValueError, IndexError):
+    except (UserError, RuntimeError, TypeError, ValueError, IndexError):
         pass  # it is not asked what comes out
     finally:
         for handle in handles:
