@@ -17,6 +17,7 @@ from buttress.data.batches import read_batch, read_batches
 from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
+from buttress.training import fit
 
 X = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -136,6 +137,12 @@ def test_what_gives_no_batches_is_refused_wherever_data_are_given(data, line, ne
         with pytest.raises(UserError, match=line) as caught:
             ask()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["pairs", "loader", "split"])
+def test_training_needs_a_data_set_and_says_so(form, network):
+    with pytest.raises(UserError, match=r"^training takes a Dataset, .*: make one, data\.from_arrays\("):
+        fit(network, FORMS[form], epochs=1)
 
 
 def test_a_mask_that_leaves_nothing_out_is_none():

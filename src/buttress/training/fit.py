@@ -78,10 +78,16 @@ def fit(
         settings: of the config, one by one, such as ``epochs=5``; they come before those of ``config``.
 
     Raises:
-        UserError: for settings that mean nothing, a loss that is not finite, a folder that holds something else.
+        UserError: for data that are no `Dataset`, settings that mean nothing, a loss that is not finite, a folder that
+            holds something else.
         Interrupted: after SIGTERM or SIGINT, with the checkpoint saved; while the method prepares, at once, the
             model's weights being as far as it had brought them: a run that goes on prepares anew.
     """
+    if not isinstance(data, Dataset):
+        raise UserError(
+            f"training takes a Dataset, which has splits and ids of its own; got a {type(data).__name__}: make one, "
+            "data.from_arrays(name, (x, y), (x_test, y_test), classes=..., box=..., provenance=...)"
+        )
     config = training_config(config, settings, inspect.signature(fit).parameters)
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
