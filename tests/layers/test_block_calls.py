@@ -309,6 +309,30 @@ def test_branches_of_a_block_with_the_sequence_first():
     torch.testing.assert_close(Jacobian(function, z).matrix(), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_blocks_that_are_given_what_inputs_make_together_are_left_out():
+    class Together(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.centred, self.paired, self.plain = Subtract(), Subtract(), Subtract()
+
+        def forward(self, x):
+            h = x.flatten(1)
+            likeness = h @ h.T
+            return self.plain(self.paired(self.centred(h, h.mean(0)), likeness.mean()), torch.ones(1))
+
+    calls, reasons = recorded_calls(Together(), X, ["centred", "paired", "plain"])
+    assert list(calls) == ["plain"]
+    assert set(reasons) == {"centred", "paired"}
+    torch.testing.assert_close(
+        Jacobian(calls["plain"].function, calls["plain"].z).matrix(), torch.eye(T * D).repeat(N, 1, 1)
+    )
+
+
+class Subtract(nn.Module):
+    def forward(self, a, b):
+        return a - b
+
+
 def test_a_network_of_one_batch_size_is_told():
     class Fixed(nn.Module):
         def __init__(self):

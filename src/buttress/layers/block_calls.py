@@ -14,7 +14,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
-from buttress.layers.rows import FIXED, PART, Layout, Unaligned, compared, parameters_fixed
+from buttress.layers.rows import CONSTANT, FIXED, PART, Layout, Unaligned, compared, parameters_fixed
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
@@ -169,6 +169,9 @@ def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) ->
     at = next((k for k in numbers if k in found), None)
     if at is None:
         return f"is given what {_reason(layouts[numbers[0]])}" if numbers else "is not given numbers"
+    for k, layout in layouts.items():  # a tensor that all inputs have made together lets them depend on each other
+        if k >= 0 and isinstance(layout, Unaligned) and layout != CONSTANT:
+            return f"is given what {layout.reason}"
     if out is None or -1 not in found:
         return "does not give numbers" if out is None else f"gives what {_reason(layouts[-1])}"
     if not all(layout.fits(out if k < 0 else leaves[k], n) for k, layout in found.items()):

@@ -75,7 +75,7 @@ class Unaligned:
     one_at_a_time: bool
 
 
-_CONSTANT = Unaligned("does not depend on the input", False)
+CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
 FIXED = Unaligned("the network takes batches of one size only, so the axis of inputs cannot be found", False)
 _FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
@@ -185,7 +185,7 @@ def _layout(one: Tensor, few: int, other: Tensor, more: int) -> Layout | Unalign
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
     if not growing:
         constant = not one.requires_grad and not other.requires_grad and torch.equal(one, other)
-        return _CONSTANT if constant else PART
+        return CONSTANT if constant else PART
     if len(growing) > 1:
         return _MIXED
     axis = growing[0]
