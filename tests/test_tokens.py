@@ -56,7 +56,7 @@ def test_by_all_else_that_takes_inputs(network):
         lambda: layers.tolerance(network, [(TOKENS, Y)], attack),
         lambda: layers.crossed_by_every_path(network, TOKENS),
         lambda: saliency.input_gradients(network, TOKENS, Y),
-        lambda: saliency.occlusion(network, TOKENS, Y),
+        lambda: saliency.occlusion(network, TOKENS[:, None, None], Y),
         lambda: audits.evaluate(network, [(TOKENS, Y)], attack),
         lambda: Universal.fit(network, [(TOKENS, Y)]),
         lambda: Split(TOKENS, Y, torch.arange(4)),

@@ -43,9 +43,8 @@ def check_images(x: Tensor) -> None:
     """Refuse what has no places to cover.
 
     Raises:
-        UserError: for inputs that are not (N, C, H, W), or no float32 or float64.
+        UserError: for inputs that are not (N, C, H, W).
     """
-    check_numbers(x)
     if x.dim() != 4:
         raise UserError(f"saliency is of images (N, C, H, W); got inputs of shape {tuple(x.shape)}")
 
@@ -96,9 +95,10 @@ def occlusion(
         batch_size: inputs computed at once.
 
     Raises:
-        UserError: for inputs that are no images, and settings that cover nothing.
+        UserError: for inputs that are no images of float32 or float64, and settings that cover nothing.
     """
     check_images(x)
+    check_numbers(x)
     check_window(window, stride, fill)
     height, width = x.shape[2:]
     side = default_window(height, width) if window is None else window
@@ -231,9 +231,10 @@ def deletion(
         batch_size: inputs computed at once.
 
     Raises:
-        UserError: for inputs that are no images, settings that cover nothing and fewer than 1 step.
+        UserError: for inputs that are no images of float32 or float64, settings that cover nothing, and no step.
     """
     check_images(x)
+    check_numbers(x)
     check_window(window, 1, fill)
     if steps < 1:
         raise UserError(f"a deletion curve needs 1 step or more; got {steps}")
