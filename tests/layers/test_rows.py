@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from buttress.attacks import Gaussian
+from buttress.layers import sustainability, tolerance
 from buttress.layers.rows import Layout, Unaligned, layouts, one_at_a_time
 
 
@@ -83,9 +85,34 @@ def test_inputs_alone_have_the_value_that_they_reach(x):
             torch.testing.assert_close(held["layer"], one[None])
 
 
+def test_packed_sequences_are_followed(x):
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 4)
+
+        def forward(self, x):
+            packed = nn.utils.rnn.pack_padded_sequence(x, [4] * len(x), batch_first=True)
+            return self.head(nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0][:, -1])
+
+    net = Packed()
+    assert layouts(net, x, ["rnn"]) == {"rnn": Layout(0, 2, 4, True)}
+    with torch.no_grad():
+        y, states = net(x).argmax(1), net.rnn(x)[0]
+    x_adv = Gaussian(std=0.2).craft(net, x, y)
+    profile = sustainability(net, [(x, y)], Gaussian(std=0.2), ["rnn"])
+    moved = (net.rnn(x_adv)[0] - states).flatten(1).norm(dim=1) / states.flatten(1).norm(dim=1)
+    torch.testing.assert_close(profile.values[0, 0], moved.detach())
+
+
 def test_a_network_with_a_batch_size_of_its_own_is_told_and_left_as_it_was(x):
     net = Net(lambda net, x: x.reshape(6, 4, 3) * 2)
     found = layouts(net, x, ["layer"])["layer"]
     assert "batches of one size only" in found.reason
+    data = [(x, torch.zeros(6, dtype=torch.int64))]
+    for analysis in (sustainability, tolerance):
+        result = analysis(net, data, Gaussian(std=0.1), ["layer"])
+        assert result.layers == []
+        assert "batches of one size only" in result.left_out["layer"]
     assert net.weight.requires_grad
     assert net.training

@@ -12,7 +12,7 @@ from buttress.layers.capture import capture
 from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
-from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time
+from buttress.layers.rows import FIXED, PART, Layout, Unaligned, layouts, one_at_a_time
 from buttress.layers.select import LayerSelection, hidden_parts, merge
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
@@ -218,7 +218,8 @@ class Displacements:
 
     def _paths(self, task: Task) -> Paths:
         """How the layers hang together, as inputs show it that call them all."""
-        paths = trace(self.model, self._first[:1], self.layers, task=task, check=False)
+        few = self._first if FIXED in self._layouts.values() else self._first[:1]
+        paths = trace(self.model, few, self.layers, task=task, check=False)
         for sample in self._samples:
             if not set(self.names) <= set(paths.names):
                 paths = paths.extended(trace(self.model, sample, self.layers, task=task, check=False))

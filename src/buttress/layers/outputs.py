@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 
 def first_tensor(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
@@ -17,6 +18,10 @@ def first_tensor(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
         return output.get(key), lambda module, value: _with(output, key, value)
     if isinstance(output, list) and output:
         return output[0], lambda module, value: [value, *output[1:]]
+    if isinstance(output, PackedSequence):
+        return output.data, lambda module, value: output._replace(data=value)
+    if type(output) is tuple and output and isinstance(output[0], PackedSequence):
+        return output[0].data, lambda module, value: (output[0]._replace(data=value), *output[1:])
     if type(output) is tuple and output:
         return output[0], lambda module, value: (value, *_states(module, value, output[0], output[1:]))
     return output, lambda module, value: value

@@ -77,7 +77,7 @@ class Unaligned:
 
 CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
-FIXED = Unaligned("the network takes batches of one size only, so the axis of inputs cannot be found", False)
+FIXED = Unaligned("is in a network that takes batches of one size only, so the axis of inputs cannot be found", False)
 _FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
 PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
 
