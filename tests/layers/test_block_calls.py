@@ -342,5 +342,5 @@ def test_a_network_of_one_batch_size_is_told():
         def forward(self, x):
             return self.block(x.view(N, T, D)).mean(1)
 
-    with pytest.raises(UserError, match=r"^the block 'block' cannot be measured, for the network takes batches of one"):
+    with pytest.raises(UserError, match=r"^the block 'block' cannot be measured, for it is in a network that takes batches of one"):
         block_calls(Fixed(), X, ["block"])

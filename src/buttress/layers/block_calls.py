@@ -162,7 +162,7 @@ def _tensors_by_place(records: Mapping[str, _Record]) -> dict[tuple[str, int], T
 def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) -> BlockCall | str:
     """A block's call as a function of its inputs' parts, or why it is none."""
     if not layouts:
-        return f"cannot be measured, for {FIXED.reason}"
+        return f"cannot be measured, for it {FIXED.reason}"
     found = {k: layout for k, layout in layouts.items() if isinstance(layout, Layout)}
     leaves, out = record.leaves, _first(record.output)
     numbers = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
