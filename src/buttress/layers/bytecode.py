@@ -64,6 +64,7 @@ def _calls(instructions: list[dis.Instruction], ends: list[int]) -> tuple[Call, 
     ] = {}  # where an expression begins -> last name
     made_from: dict[str, tuple[str | CodeType, ...]] = {}  # of local names
     codes: list[tuple[int, CodeType]] = []  # not yet called
+    prepared: int | None = None  # where Python 3.11 prepares a call, and makes it there once it knows the function
     last: str | CodeType | None = None  # what the instruction before has put on the stack
     for instruction, end in zip(instructions, ends, strict=True):
         position, value, name = instruction.positions, instruction.argval, instruction.opname
@@ -74,13 +75,16 @@ def _calls(instructions: list[dis.Instruction], ends: list[int]) -> tuple[Call, 
         elif name.startswith("STORE_") and isinstance(value, str) and last is not None:
             made_from[value] = (*made_from.get(value, ()), last)
             codes = [(offset, inner) for offset, inner in codes if inner is not last]
+        elif name == "PRECALL":
+            prepared = instruction.offset
         elif name.startswith("CALL") and not name.startswith("CALL_INTRINSIC"):
             offset, callee = begun.get(start, (instruction.offset, ""))
             if not isinstance(callee, CodeType) or not callee.co_flags & _CREATES:
                 arguments = [inner for at, inner in codes if at > offset]
                 codes = [(at, inner) for at, inner in codes if at < offset]
                 names = (callee, *(made_from.get(callee, ()) if isinstance(callee, str) else ()), *arguments)
-                calls.append(Call(instruction.offset, end, names))
+                calls.append(Call(instruction.offset if prepared is None else prepared, end, names))
+            prepared = None
         if not name.startswith(_KEEPS):
             last = None
     return tuple(calls)
