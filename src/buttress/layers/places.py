@@ -120,13 +120,20 @@ class Names:
     """The names given in one pass."""
 
     used: set[str] = field(default_factory=set)
-    runs: dict[tuple[str, tuple[int, ...]], int] = field(default_factory=dict)
+    runs: dict[tuple[str, tuple[int, ...], int], int] = field(default_factory=dict)
 
-    def give(self, base: str, numbers: tuple[int, ...]) -> str:
-        """A name that no other call of this pass has: by its place in the code, then by how often that has run."""
+    def give(self, base: str, numbers: tuple[int, ...], depth: int) -> str:
+        """A name that no other call of this pass has: by its place in the code, then by how often that has run.
+
+        Args:
+            base: where and what it is.
+            numbers: its place; see `Places`.
+            depth: how many modules run within themselves. The outermost run has the name without a number, whether or
+                not a network calls itself first.
+        """
         while True:
-            run = self.runs.get((base, numbers), 0)
-            self.runs[base, numbers] = run + 1
+            run = self.runs.get((base, numbers, depth), depth)
+            self.runs[base, numbers, depth] = run + 1
             parts = [*numbers, run] if run or not numbers else [*numbers]
             name = f"{base}#{'.'.join(map(str, parts))}" if any(parts) else base
             if name not in self.used:

@@ -293,7 +293,8 @@ class Watcher(TorchFunctionMode):
     ) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             return value
-        name = self._names.give(base, numbers)
+        depth = len(self._running) - len({current.module for current in self._running})
+        name = self._names.give(base, numbers, depth)
         if not self.recomputing:
             self.all_names.append(name)
         if checkpointed:
