@@ -79,6 +79,7 @@ CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
 FIXED = Unaligned("is in a network that takes batches of one size only, so the axis of inputs cannot be found", False)
 _FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
+_WHOLE = Unaligned("is one value of all inputs together, as a mean over them is", False)
 PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
 
 
@@ -114,7 +115,7 @@ def compared(read: Callable[[Tensor], Mapping[_Key, Tensor]], x: Tensor) -> dict
     """
     for few, more in _SIZES:
         try:
-            one, other = (read(x[torch.arange(n) % len(x)]) for n in (few, more))
+            one, other = (read(_distinct(x, n)) for n in (few, more))
         except (RuntimeError, ValueError, IndexError, AssertionError):
             continue  # it takes no such batches
         return {
@@ -173,6 +174,11 @@ def parameters_fixed(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _distinct(x: Tensor, n: int) -> Tensor:
+    """(n, ...) the first inputs; where there are not so many, they begin anew, each time moved by one feature."""
+    return torch.stack([x[k % len(x)].roll(k // len(x), dims=-1) if x.dim() > 1 else x[k % len(x)] for k in range(n)])
+
+
 def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int) -> dict[str, Tensor]:
     with preserved(model, "eval", seed, x.device), parameters_fixed(model), capture(model, layers) as values:
         call_model(model, x.detach().clone().requires_grad_(x.is_floating_point()))
@@ -184,8 +190,10 @@ def _layout(one: Tensor, few: int, other: Tensor, more: int) -> Layout | Unalign
         return PART
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
     if not growing:
-        constant = not one.requires_grad and not other.requires_grad and torch.equal(one, other)
-        return CONSTANT if constant else PART
+        if not one.requires_grad and not other.requires_grad and torch.equal(one, other):
+            return CONSTANT
+        alike = float((one - other).detach().abs().max()) <= _CLOSE * float(one.detach().abs().max())
+        return PART if alike else _WHOLE
     if len(growing) > 1:
         return _MIXED
     axis = growing[0]
