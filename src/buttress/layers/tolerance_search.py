@@ -38,7 +38,8 @@ class ToleranceSearch:
         nearest, rival, distance = self._nearest_class()
         guess = 1.02 * distance / size  # exact but for the 2% where the network behind the layer is linear
         doublings = _DOUBLINGS
-        radius = torch.where(own > 0, own, 0.05).nan_to_num(nan=0.0)
+        # A layer that the attack hardly moves would not be reached by doubling what it does.
+        radius = torch.where(guess.isfinite(), guess, torch.where(own > 0, own, 0.05)).nan_to_num(nan=0.0)
         while doublings or bisections:
             unbounded = high.isinf() & (size > 0)
             if doublings and bool(unbounded.any()):
@@ -90,7 +91,7 @@ class ToleranceSearch:
         for rival in rivals.T:
             gap = (output.gather(1, rival[:, None]) - output.gather(1, y)).squeeze(1)
             (gradient,) = torch.autograd.grad(gap.sum(), point, retain_graph=True, materialize_grads=True)
-            distance = -gap.detach() / norms(gradient, "l2").clamp(min=1e-30)
+            distance = -gap.detach() / norms(gradient, "l2")  # infinite where nothing leads to the class
             nearer = distance < least
             least, chosen = torch.where(nearer, distance, least), torch.where(nearer, rival, chosen)
             direction = torch.where(per_row(nearer, gradient), _unit(gradient), direction)
