@@ -22,7 +22,7 @@ def _rows(values: Tensor) -> Tensor:
     return rows if rows.dtype == torch.float64 else rows.float()
 
 
-def _scale(rows: Tensor) -> Tensor:
+def power_of_two(rows: Tensor) -> Tensor:
     """(..., 1) a power of two near the largest value of each row; 1 where that is 0 or not finite."""
     largest = rows.detach().abs().amax(-1, keepdim=True) if rows.shape[-1] else rows.new_ones(*rows.shape[:-1], 1)
     usual = largest.isfinite() & (largest > 0)
@@ -34,7 +34,7 @@ def _norm(rows: Tensor) -> Tensor:
 
     Scaled by a power of two, which changes no digit: squares of 1e-25 or 1e20 are no float32 numbers.
     """
-    scale = _scale(rows)
+    scale = power_of_two(rows)
     norms: Tensor = torch.linalg.vector_norm(rows / scale, dim=-1) * scale.squeeze(-1)
     return norms
 
@@ -113,7 +113,7 @@ def cka(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tenso
     grams = []
     for rows in (_rows(clean), _rows(perturbed)):
         middle = rows - rows.mean(0)
-        middle = middle / _scale(middle.flatten())  # which CKA is blind to, as to any scale
+        middle = middle / power_of_two(middle.flatten())  # which CKA is blind to, as to any scale
         # The Gram matrix of the inputs gives the same CKA as the (much larger) covariance of the features.
         grams.append((middle @ middle.T).flatten())
     return _angle(*grams).expand(len(clean))

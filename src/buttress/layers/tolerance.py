@@ -19,13 +19,13 @@ from buttress.errors import UserError
 from buttress.layers.batches import batches
 from buttress.layers.capture import capture, every_name, layer_names
 from buttress.layers.correlation import spearman
-from buttress.layers.measures import ratio, relative_error
+from buttress.layers.measures import power_of_two, ratio, relative_error
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.replacement import CannotReplaceError, Replacement
 from buttress.layers.rows import FIXED, PART, Layout, Unaligned, layouts, one_at_a_time
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
-from buttress.layers.tolerance_search import ToleranceSearch
+from buttress.layers.tolerance_search import Rows, ToleranceSearch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 from buttress.validation import whole
@@ -237,12 +237,21 @@ class _Search:
     ) -> tuple[Tensor, Tensor]:
         """(n,) rho and (n,) displacement of one layer."""
         moved = relative_error(clean, perturbed)
-        # Searched in float32 at least: the small steps are lost in half precision.
-        clean, perturbed = (value.to(torch.promote_types(value.dtype, torch.float32)) for value in (clean, perturbed))
+        # Searched in float32 at least: the small steps are lost in half precision; and in units of a power of two, for
+        # the squares of 1e-25 or 1e20 are no float32 numbers.
+        wide = clean.to(torch.promote_types(clean.dtype, torch.float32))
+        if wide.dim() == 1:  # one number for each input
+            wide, perturbed = wide[:, None], perturbed[:, None]
+        unit = power_of_two(wide.reshape(len(wide), -1)).reshape(-1, *[1] * (wide.dim() - 1))
+        clean, perturbed = wide / unit, perturbed.to(wide.dtype) / unit
         try:
             with preserved(self.model, "eval", self.seed, x.device), replacement.of(x) as output_for:
-                graded = replacement.reaches(output_for, clean, perturbed)
-                search = ToleranceSearch(output_for, clean, y, self.task, self.steps)
+
+                def output_of(rows_value: Tensor, rows: Rows) -> Tensor:
+                    return output_for(rows_value * unit[rows], rows)
+
+                graded = replacement.reaches(output_of, clean, perturbed)
+                search = ToleranceSearch(output_of, clean, y, self.task, self.steps)
                 rho = search.radius(perturbed, wrong, self.bisections)
         except CannotReplaceError as error:
             self._left_out[replacement.name] = str(error)
