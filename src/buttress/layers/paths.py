@@ -15,7 +15,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.call_checks import check_numbers
 from buttress.engine.preserved_model import preserved
 from buttress.layers.rows import parameters_fixed
-from buttress.layers.select import LayerSelection
+from buttress.layers.select import LayerSelection, activation_kind
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
@@ -167,7 +167,7 @@ def _written_by_hand(function: str, args: tuple[Any, ...]) -> bool:
     values = [arg for arg in args if isinstance(arg, Tensor) and arg.requires_grad]
     if function in ("max", "min"):
         return len(args) > 1 and isinstance(args[1], Tensor)
-    special = function.startswith("special_")
+    special = function.startswith("special_") and activation_kind(function) is None
     return bool(values) and (special or function in _BY_HAND or (function in _PRODUCTS and len(values) > 1))
 
 
