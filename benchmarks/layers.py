@@ -1,7 +1,8 @@
 """What a layer profile of one perturbation costs, in units of the two forward passes that it cannot do without.
 
 Run on an idle machine: ``python benchmarks/layers.py``; with ``--quick`` for a smoke run whose figures mean little.
-Plain passes and profiles alternate; the medians' ratio must be at most 1.15.
+Plain passes and profiles alternate; the medians' ratio must be at most 1.15. With the number of layers the cost must
+grow as that of the passes does: the ratio at 800 layers must be at most 1.5 times that at 200.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from buttress import attacks, layers, models
 
 LIMIT = 1.15
+GROWTH = 1.5  # of the ratio, from the fewest layers to the most
 
 
 def passes(model: nn.Module, batches: list[tuple[Tensor, Tensor]], noise: list[Tensor]) -> float:
@@ -35,11 +37,8 @@ def profile(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> float:
     return perf_counter() - start
 
 
-def measure(name: str, shape: tuple[int, ...], batch: int, count: int, rounds: int) -> float:
-    """Print one row of the table; return the ratio."""
-    channels, _, side = shape
-    extra = {"image_size": side} if name == "lsa-b" else {}
-    model = models.create(name, classes=10, channels=channels, **extra).eval()
+def ratio(model: nn.Module, shape: tuple[int, ...], batch: int, count: int, rounds: int) -> tuple[float, float]:
+    """Median seconds of the two passes over ``count`` batches, and of the profile in units of them."""
     random = torch.Generator().manual_seed(0)
     batches = [
         (torch.rand(batch, *shape, generator=random), torch.zeros(batch, dtype=torch.int64)) for _ in range(count)
@@ -51,13 +50,41 @@ def measure(name: str, shape: tuple[int, ...], batch: int, count: int, rounds: i
     for _ in range(rounds):
         plain.append(passes(model, batches, noise))
         profiled.append(profile(model, batches))
-    ratio = median(profiled) / median(plain)
+    return median(plain), median(profiled) / median(plain)
+
+
+def measure(name: str, shape: tuple[int, ...], batch: int, count: int, rounds: int) -> None:
+    """Print one row of the table for a network of usual depth."""
+    channels, _, side = shape
+    extra = {"image_size": side} if name == "lsa-b" else {}
+    model = models.create(name, classes=10, channels=channels, **extra).eval()
+    seconds, factor = ratio(model, shape, batch, count, rounds)
     print(
-        f"{name:10} {count} x {batch:4} inputs  two passes {median(plain):8.3f} s  profile {median(profiled):8.3f} s",
-        end="",
+        f"{name:10} {count} x {batch:4} inputs  two passes {seconds:8.3f} s  profile {seconds * factor:8.3f} s"
+        f"  ratio {factor:.3f}  {'within' if factor <= LIMIT else 'OVER'} {LIMIT}"
     )
-    print(f"  ratio {ratio:.3f}  {'within' if ratio <= LIMIT else 'OVER'} {LIMIT}")
-    return ratio
+
+
+def deep(depth: int, width: int = 256) -> nn.Module:
+    """So many layers of a perceptron, each with an activation."""
+    torch.manual_seed(0)
+    layer = [part for _ in range(depth) for part in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(*layer, nn.Linear(width, 10)).eval()
+
+
+def growth(depths: tuple[int, ...], batch: int, rounds: int) -> None:
+    """Print what a profile costs at each depth: the factor must not grow with it."""
+    factors = []
+    for depth in depths:
+        seconds, factor = ratio(deep(depth), (256,), batch, 1, rounds)
+        factors.append(factor)
+        print(
+            f"{depth:4} layers  {batch:4} inputs  two passes {seconds:8.3f} s  profile {seconds * factor:8.3f} s"
+            f"  ratio {factor:.3f}"
+        )
+    grown = factors[-1] / factors[0]
+    print(f"the ratio grows by {grown:.2f} from {depths[0]} to {depths[-1]} layers", end="  ")
+    print(f"{'within' if grown <= GROWTH else 'OVER'} {GROWTH}")
 
 
 def main() -> None:
@@ -67,6 +94,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     measure("lsa-b", (1, 28, 28), 64 if quick else 128, 2 if quick else 8, 3 if quick else 15)
     measure("resnet18", (3, 32, 32), 8 if quick else 64, 1 if quick else 2, 3 if quick else 9)
+    growth((25, 100) if quick else (200, 400, 800), 32 if quick else 256, 3)
 
 
 if __name__ == "__main__":
