@@ -52,6 +52,7 @@ def test_the_network_and_the_computation_by_hand_agree(name, nets):
         torch.testing.assert_close(network(x), logits(network, x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.representatives(sizes=[[STEPS], [5, 1]])
 @pytest.mark.parametrize(
     "sizes",
     [[STEPS], [4], [5, 1], [1, 1]],
@@ -74,6 +75,7 @@ def test_displacement_by_hand(name, sizes, nets):
     assert bool(profile.missed) == bool(network.missed)
 
 
+@pytest.mark.representatives(count=[STEPS])
 @pytest.mark.parametrize("count", [STEPS, 4])
 @every_network
 def test_tolerance_by_hand(name, count, nets):
