@@ -75,6 +75,16 @@ def test_displacement_by_hand(name, sizes, nets):
     assert bool(profile.missed) == bool(network.missed)
 
 
+@every_network
+def test_centred_displacement_by_hand(name, nets):
+    network, x = made(name, nets), inputs(STEPS)
+    profile = sustainability(network, in_batches(x, [5, 1]), Wave(), network.layers, "centred")
+    with torch.no_grad():
+        expected = displacement(network, x, waved(x), centred=True)
+    for layer, row in zip(profile.layers, profile.values[0], strict=True):
+        torch.testing.assert_close(row, expected[layer].float(), rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
 @pytest.mark.representatives(count=[STEPS])
 @pytest.mark.parametrize("count", [STEPS, 4])
 @every_network

@@ -88,19 +88,24 @@ def values(network, x):
     return {name: [layers[name] for layers in each] for name in each[0]}
 
 
-def displacement(network, x, x_adv):
-    """Layer -> (N,) relative error; NaN where the layer does not run in both passes, or has no size."""
+def displacement(network, x, x_adv, centred=False):
+    """Layer -> (N,) relative or centred error; NaN where the layer does not run in both passes, or has no size."""
     clean, perturbed = values(network, x), values(network, x_adv)
+    middle = {name: _mean([value for value in clean[name] if value is not None]) if centred else 0.0 for name in clean}
     return {
-        name: torch.stack([_relative_error(a, b) for a, b in zip(clean[name], perturbed[name], strict=True)])
+        name: torch.stack([_error(a, b, middle[name]) for a, b in zip(clean[name], perturbed[name], strict=True)])
         for name in clean
     }
 
 
-def _relative_error(clean, perturbed):
+def _mean(each):
+    return torch.stack(each).double().mean(0) if each else 0.0
+
+
+def _error(clean, perturbed, middle):
     if clean is None or perturbed is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
-    return (clean.double() - perturbed.double()).norm() / clean.double().norm()
+    return (clean.double() - perturbed.double()).norm() / (clean.double() - middle).norm()
 
 
 def logits(network, x):
