@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from buttress import audits, models
 from buttress.attacks import FGSM, PGD, Square
@@ -34,6 +35,17 @@ def test_whether_there_is_a_gradient(pictures, blind):
     rounded = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
     rounded.register_forward_pre_hook(lambda module, args: (args[0].detach(),))
     assert not has_gradient(rounded, split.x, classification)  # its weights have one
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_reentrant_checkpoint_leads_no_gradient_back(pictures, reentrant):
+    model, split = pictures
+
+    class Checkpointed(nn.Module):
+        def forward(self, x):
+            return checkpoint(model, x, use_reentrant=reentrant)
+
+    assert has_gradient(Checkpointed(), split.x, classification) is not reentrant
 
 
 def test_attacks_that_need_gradients_are_left_out_and_named(pictures, blind, batch):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from buttress.attacks import Perturbation
 from buttress.audits.base.finding import Finding
+from buttress.engine.passes import led_back
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import NoGradientError
 from buttress.model_call import call_model
@@ -38,9 +39,11 @@ def has_gradient(model: Model, x: Tensor, task: Task) -> bool:
     with preserved(model, "eval", 0, x.device):
         start = x[:1].detach().clone().requires_grad_()
         output = task.read(call_model(model, start))
-        if not output.requires_grad:
+        try:
+            led_back(output, start, torch.ones_like(output), False)
+        except NoGradientError:
             return False
-        return torch.autograd.grad(output.sum(), start, allow_unused=True)[0] is not None
+        return True
 
 
 def ask_what_can_run(questions: Sequence[Question], subject: object) -> list[Finding]:
