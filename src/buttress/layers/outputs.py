@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 
 def first_tensor(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
@@ -16,14 +16,9 @@ def first_tensor(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
     if isinstance(output, Mapping):
         key = next((k for k, part in output.items() if isinstance(part, Tensor)), None)
         return output.get(key), lambda module, value: _with(output, key, value)
-    if isinstance(output, list) and output:
-        return output[0], lambda module, value: [value, *output[1:]]
-    if isinstance(output, PackedSequence):
-        return output.data, lambda module, value: output._replace(data=value)
-    if type(output) is tuple and output and isinstance(output[0], PackedSequence):
-        return output[0].data, lambda module, value: (output[0]._replace(data=value), *output[1:])
-    if type(output) is tuple and output:
-        return output[0], lambda module, value: (value, *_states(module, value, output[0], output[1:]))
+    if isinstance(output, list | tuple) and output:
+        first, put = first_tensor(output[0])
+        return first, lambda module, value: _rebuilt(output, module, put(module, value))
     return output, lambda module, value: value
 
 
@@ -33,17 +28,26 @@ def _with(output: Any, key: Any, value: Tensor) -> Any:
     return changed
 
 
-def _states(module: nn.Module, value: Tensor, before: Tensor, rest: tuple[Any, ...]) -> tuple[Any, ...]:
+def _rebuilt(output: Any, module: nn.Module, first: Any) -> Any:
+    """The list, tuple or named tuple with another first part."""
+    if isinstance(output, list):
+        return [first, *output[1:]]
+    parts = (first, *_states(module, first, output[1:]))
+    return type(output)(*parts) if hasattr(output, "_fields") else parts
+
+
+def _states(module: nn.Module, first: Any, rest: tuple[Any, ...]) -> tuple[Any, ...]:
     """What else a module returns, with the last states of a recurrent layer taken from its new outputs."""
-    if not isinstance(module, nn.RNNBase) or not rest:
+    if not isinstance(module, nn.RNNBase) or not isinstance(first, Tensor | PackedSequence) or len(rest) != 1:
         return rest
-    single = before.dim() == 2  # no batch
-    steps = value.transpose(0, 1) if module.batch_first and not single else value
-    hidden = rest[0][0] if isinstance(rest[0], tuple) else rest[0]
-    if bool(module.bidirectional):
-        half = steps.shape[-1] // 2
-        last = torch.stack([steps[-1, ..., :half], steps[0, ..., half:]])
+    if isinstance(first, PackedSequence):
+        steps, lengths = pad_packed_sequence(first)
+        end = steps[lengths.to(steps.device) - 1, torch.arange(len(lengths), device=steps.device)]
     else:
-        last = steps[-1][None]
+        steps = first.transpose(0, 1) if module.batch_first and first.dim() == 3 else first
+        end = steps[-1]
+    half = end.shape[-1] // 2
+    last = torch.stack([end[..., :half], steps[0, ..., half:]]) if bool(module.bidirectional) else end[None]
+    hidden = rest[0][0] if isinstance(rest[0], tuple) else rest[0]
     hidden = torch.cat([hidden[: len(hidden) - len(last)], last])
-    return ((hidden, *rest[0][1:]) if isinstance(rest[0], tuple) else hidden, *rest[1:])
+    return ((hidden, *rest[0][1:]) if isinstance(rest[0], tuple) else hidden,)

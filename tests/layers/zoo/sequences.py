@@ -1,6 +1,7 @@
 """Sequences: the axis of inputs comes first or second, or is folded together with another one."""
 
 from functools import partial
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +156,53 @@ class RecurrentAndHead(Recurrent):
         return value
 
 
+class Packed(Recurrent):
+    """A packed sequence, of which only the steps that there are come back, one after the other for all inputs."""
+
+    def forward(self, x):
+        lengths = [STEPS] * len(x)
+        packed = nn.utils.rnn.pack_padded_sequence(tokens(x), lengths, batch_first=True)
+        output, state = self.rnn(packed)
+        if self.by_state:
+            return self.head(state[0].transpose(0, 1).flatten(1))
+        return self.head(nn.utils.rnn.pad_packed_sequence(output, batch_first=True)[0][:, -1])
+
+
+class Named(NamedTuple):
+    """What a block returns under names."""
+
+    value: torch.Tensor
+    other: int
+
+
+class NamedBlock(nn.Module):
+    """A layer that returns a named tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(WIDTH, 5)
+
+    def forward(self, x):
+        return Named(torch.tanh(self.fc(x)), 3)
+
+
+class Returned(Network):
+    """A block that returns a named tuple."""
+
+    layers = ("block",)
+    last = "block"
+
+    def __init__(self):
+        super().__init__(STEPS * 5)
+        self.block = NamedBlock()
+
+    def forward(self, x):
+        return self.head(self.block(tokens(x)).value.flatten(1))
+
+    def by_hand(self, x):
+        return {"block": torch.tanh(self.block.fc(tokens(x)))}
+
+
 class Folded(Network):
     """Time folded into the axis of inputs, input by input or step by step."""
 
@@ -212,6 +260,9 @@ NETWORKS = {
     "time folded, input by input": lambda: Folded(False),
     "time folded, step by step": lambda: Folded(True),
     "windows": Windows,
+    "packed lstm, by its last output": lambda: Packed("lstm", True, False),
+    "packed lstm, by its state": lambda: Packed("lstm", True, True, 1, True),
+    "named tuple": Returned,
     "lstm and head": lambda: RecurrentAndHead("lstm", False, False),
     "gru and head": lambda: RecurrentAndHead("gru", False, True),
 }
