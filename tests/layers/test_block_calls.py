@@ -179,7 +179,7 @@ def test_blocks_that_are_no_functions_of_rows_are_told_by_name():
     assert not calls
     assert reasons == {
         "table": "is given what does not depend on the input",
-        "total": "is given what is computed for a part of the inputs, and not alone for any",
+        "total": "is given what is one value of all inputs together, as a mean over them is",
         "counter": "is not given numbers",
         "idle": "is not called",
     }
@@ -342,5 +342,7 @@ def test_a_network_of_one_batch_size_is_told():
         def forward(self, x):
             return self.block(x.view(N, T, D)).mean(1)
 
-    with pytest.raises(UserError, match=r"^the block 'block' cannot be measured, for it is in a network that takes batches of one"):
+    with pytest.raises(
+        UserError, match=r"^the block 'block' cannot be measured, for it is in a network that takes batches of one"
+    ):
         block_calls(Fixed(), X, ["block"])
