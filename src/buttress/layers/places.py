@@ -8,7 +8,6 @@ this one is.
 from __future__ import annotations
 
 import builtins
-import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -180,5 +179,5 @@ def _meaning(name: str, module: nn.Module, names: dict[str, Any]) -> Any:
     """What a name means in a module's code: a function of the module, of its class or of the file; no property runs."""
     if name in vars(builtins):
         return None
-    meant = vars(module).get(name) or inspect.getattr_static(type(module), name, None) or names.get(name)
-    return getattr(meant, "__func__", None) if isinstance(meant, MethodType | staticmethod | classmethod) else meant
+    meant = vars(module).get(name) or getattr(type(module), name, None) or names.get(name)
+    return meant.__func__ if isinstance(meant, MethodType) else meant
