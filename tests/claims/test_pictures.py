@@ -37,13 +37,13 @@ class Finished:
 
     def result(self, job):
         seconds = {"training": 1.0, "measuring": 1.0}
-        if "picture" not in job:
+        if "finding" not in job:
             epochs = [dict.fromkeys(self.keys, 0.1 * (job["seed"] + epoch)) for epoch in range(3)]
             past = {"history": epochs} if job.get("history") else {}
             return {"accuracy": {"PGD": [90.0, 50.0]}, "seconds": seconds, **past}
         data = {"items": [{"truth": "3", "answer": ANSWERS[job["defence"]], "images": IMAGES}]}
         finding = {"kind": "saliency", "title": "t", "verdict": "v", "severity": "info", "data": data}
-        return {"picture": {"finding": finding}, "seconds": seconds}
+        return {"finding": finding, "seconds": seconds}
 
 
 def table(work, seeds=2, **changes):
@@ -57,7 +57,7 @@ def test_pictures_of_audits_leave_the_jobs_of_the_table_as_they_were():
     without, with_ = Finished(), Finished()
     before = table(without).run()
     after = table(with_, pictures={"maps": {"audit": "saliency"}}).run()
-    mine = [key_of(job) for job in with_.jobs if "picture" not in job]
+    mine = [key_of(job) for job in with_.jobs if "finding" not in job]
     assert mine == [key_of(job) for job in without.jobs]
     assert set(after.pop("pictures")) == {"maps"}
     assert after.pop("experiment") != before.pop("experiment")
@@ -80,9 +80,9 @@ def test_an_audit_is_drawn_of_the_first_seed_under_the_largest_budget():
     work = Finished()
     tree = {"audit": {"name": "saliency", "count": 1}, "inputs": 5, "caption": "Look."}
     drawing = table(work, pictures={"maps": tree}).run()["pictures"]["maps"]
-    jobs = [job for job in work.jobs if "picture" in job]
+    jobs = [job for job in work.jobs if "finding" in job]
     assert [job["seed"] for job in jobs] == [0, 0]
-    assert jobs[0]["picture"] == {"audit": tree["audit"], "inputs": 5, "eps": 0.2}
+    assert jobs[0]["finding"] == {"audit": tree["audit"], "inputs": 5, "eps": 0.2}
     assert drawing["told"] == "Look. Networks of the first seed."
     assert "✓ 3" in drawing["svg"]
     assert "✗ 8" in drawing["svg"]

@@ -14,11 +14,14 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
+from buttress.audits.layer_ranks import layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, verdict
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
-from buttress.layers import sustainability, tolerance
+from buttress.layers import patching, sustainability, tolerance
+from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
 from buttress.layers.select import chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
@@ -46,6 +49,8 @@ class Layers(Audit):
         tolerance_inputs: inputs on which tolerance and margin are searched (slow); 0 leaves them out.
         tolerance_steps: gradient steps of that search at each radius.
         bisections: halvings of the radius in that search.
+        patching_inputs: beaten inputs on which clean values are put back layer by layer and path by path; 0 leaves that
+            out.
     """
 
     needs_classes = False
@@ -61,6 +66,7 @@ class Layers(Audit):
     tolerance_inputs: int = 64
     tolerance_steps: int = 10
     bisections: int = 6
+    patching_inputs: int = 64
 
     def __post_init__(self) -> None:
         """Refuse settings that measure nothing."""
@@ -69,6 +75,7 @@ class Layers(Audit):
         whole("tolerance_inputs", self.tolerance_inputs, 0)
         whole("tolerance_steps", self.tolerance_steps)
         whole("bisections", self.bisections)
+        whole("patching_inputs", self.patching_inputs, 0)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""
@@ -96,7 +103,7 @@ class Layers(Audit):
         profile = self.profile(subject)
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
-        searched = self._tolerance(subject)
+        searched, patched = self._tolerance(subject), self._patching(subject)
         found = displaced(profile, self.eta, subject.seed)
         grown = growth(profile if self.measure == "centred" else second, subject.seed)
         figures = profile.to_dict()
@@ -118,11 +125,28 @@ class Layers(Audit):
             "gain": {p: to_lists(profile.gain(p)) for p in profile.perturbations},
             "crossed_by_every_path": profile.crossed,
             other: {"mean": second.to_dict()["mean"], "std": second.to_dict()["std"], "reference": second.reference},
+            "ranks": {"method": METHOD, "by": layer_ranks((profile, second), searched, patched, subject.seed)},
         }
         if searched is not None:
             figures = searched.to_dict()
             data |= {key: figures[key] for key in ("tolerance", "margin", "rank_correlation")}
             data["tolerance_inputs"] = figures["inputs"]
+        if self.patching_inputs:
+            data["patching_inputs"] = 0 if patched is None else patched.beaten
+        if patched is not None:
+            figures = patched.to_dict()
+            names = (
+                "doses",
+                "curve",
+                "restored",
+                "recovery",
+                "half_dose",
+                "few",
+                "paths",
+                "paths_left_out",
+                "unmeasured",
+            )
+            data["patching"] = {name: figures[name] for name in names}
         far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
         severity: Severity = "warning" if far else "info"
         text = verdict(profile, found, grown, searched, self.perturbations[0].label())
@@ -131,12 +155,9 @@ class Layers(Audit):
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:
         if not self.tolerance_inputs:
             return None
-        some = torch.linspace(0, len(subject.y) - 1, min(self.tolerance_inputs, len(subject.y))).long()
-        stored = Stored(subject.ids, subject.attacked(self.perturbations[0]).outcome.x_adv)
         return tolerance(
             subject.model,
-            _Batches(subject.x[some], subject.y[some], subject.ids[some]),
-            stored,
+            *self._evenly(subject, torch.arange(len(subject.y)), self.tolerance_inputs),
             self.layers,
             steps=self.tolerance_steps,
             bisections=self.bisections,
@@ -144,6 +165,29 @@ class Layers(Audit):
             seed=subject.seed,
             batch_size=subject.batch_size,
         )
+
+    def _patching(self, subject: Subject) -> LayerPatching | None:
+        """None also where no input is beaten, which leaves nothing to put right."""
+        if not self.patching_inputs:
+            return None
+        wrong = subject.task.is_adversarial(subject.logits, subject.y)
+        beaten = (subject.attacked(self.perturbations[0]).outcome.success & ~wrong).nonzero().squeeze(1).cpu()
+        if not len(beaten):
+            return None
+        return patching(
+            subject.model,
+            *self._evenly(subject, beaten, self.patching_inputs),
+            self.layers,
+            task=subject.task,
+            seed=subject.seed,
+            batch_size=subject.batch_size,
+        )
+
+    def _evenly(self, subject: Subject, rows: Tensor, most: int) -> tuple[_Batches, Stored]:
+        """Some of the inputs in ``rows``, spread evenly, and what the first perturbation makes of them."""
+        some = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
+        stored = Stored(subject.ids, subject.attacked(self.perturbations[0]).outcome.x_adv)
+        return _Batches(subject.x[some], subject.y[some], subject.ids[some]), stored
 
 
 class _Batches:

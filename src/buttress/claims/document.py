@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.claims.document_tables import checks, choices, errors, figures, pictures, profiles, rows, table
+from buttress.claims.layer_effects_text import effects_summary, effects_tables
 from buttress.claims.layer_findings import gain_summary, profile_summary, regularisation_summary
 from buttress.claims.outcome_summary import outcome_summary
 from buttress.claims.result_files import read_result
@@ -114,12 +115,14 @@ def _section(claim: Mapping[str, Any], folder: str) -> str:
         *([regularisation_summary(claim)] if claim["kind"] == "table" else []),
         *([gain_summary(claim)] if claim["kind"] == "gains" else []),
         *([profile_summary(claim)] if claim["kind"] == "profiles" else []),
+        *([effects_summary(claim)] if claim["kind"] == "layer effects" else []),
         "### Checks\n\n" + checks(claim),
         *([rows(claim)] if claim["kind"] == "table" else []),
         *([errors(claim)] if any("errors" in row for row in claim.get("rows", [])) else []),
         *([figures(claim)] if any(row.get("figures") for row in claim.get("rows", [])) else []),
         *([pictures(claim, folder)] if claim.get("pictures") else []),
         *([profiles(claim)] if claim["kind"] == "profiles" else []),
+        *([effects_tables(claim)] if claim["kind"] == "layer effects" else []),
         *([choices(claim)] if claim.get("sweeps") else []),
         "### What the source leaves out, and what else to know\n\n" + "\n".join(f"- {line}" for line in claim["silent"])
         if claim["silent"]

@@ -30,15 +30,15 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     """Train and measure.
 
     Args:
-        job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and one of ``accuracy``
-            (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``picture`` (audit, inputs, eps);
+        job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and any of ``accuracy``
+            (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``finding`` (audit, inputs, eps);
             ``figures``, where there are any; ``history``, whether that of the training is wanted.
         data_dir: where original data files are, for data sets that have such.
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
-        perturbation, their mean displacement; or ``picture``: the ``finding`` that is drawn. ``figures`` by name, where
-        the job has them. With accuracies the number of ``parameters``, and the ``history`` where it is wanted. The name
+        perturbation, their mean displacement; or ``finding``: what the audit finds. ``figures`` by name, where the job
+        has them. With accuracies the number of ``parameters``, and the ``history`` where it is wanted. The name
         of the ``device`` that the network was on. And ``seconds`` of training and of measuring, in which sources are
         trained that this process does not have yet.
     """
@@ -50,21 +50,20 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
     weight = next(model.parameters(), None)
     device = versions("cpu" if weight is None else weight.device)["device"]
-    if "picture" in job:
-        result: dict[str, Any] = {"picture": {"finding": _finding(model, dataset, split, job["picture"], settings)}}
-        return {**result, "device": device, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
+    result: dict[str, Any] = {}
+    if "finding" in job:
+        result["finding"] = _finding(model, dataset, split, job["finding"], settings)
     if "profile" in job:
-        result = {"profile": _profile(model, dataset, split, job["profile"], seed)}
-    else:
-        count = sum(weight.numel() for weight in model.parameters())
-        accuracy = _accuracy(model, dataset, split, job["accuracy"], settings, data_dir)
-        result = {"accuracy": accuracy, "parameters": count}
+        result["profile"] = _profile(model, dataset, split, job["profile"], seed)
+    if "accuracy" in job:
+        result["accuracy"] = _accuracy(model, dataset, split, job["accuracy"], settings, data_dir)
+        result["parameters"] = sum(weight.numel() for weight in model.parameters())
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
         result["figures"] = measure_figures(trained, split, job["figures"], threat, settings)
     if job.get("history"):
         result["history"] = finite_history(trained.history)
-    if setup.get("training", {}).get("monitors"):
+    if "accuracy" in job and setup.get("training", {}).get("monitors"):
         result.setdefault("figures", {}).update(monitor_figures(trained))
     return {**result, "device": device, "seconds": {"training": seconds, "measuring": time.perf_counter() - start}}
 
@@ -93,12 +92,12 @@ def _accuracy(
 
 
 def _finding(
-    model: nn.Module, dataset: Dataset, split: Split, picture: Mapping[str, Any], settings: Mapping[str, Any]
+    model: nn.Module, dataset: Dataset, split: Split, entry: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Any:
-    """The finding of a picture's audit, as plain data."""
-    threat = Threat(eps=picture["eps"], box=dataset.box)
-    audit: Audit = resolve_threats(build(Audit, picture["audit"]), usual=threat)
-    (finding,) = audits.run(model, split, [audit], limit=picture["inputs"], **settings)
+    """The finding of one audit, as plain data."""
+    threat = Threat(eps=entry["eps"], box=dataset.box)
+    audit: Audit = resolve_threats(build(Audit, entry["audit"]), usual=threat)
+    (finding,) = audits.run(model, split, [audit], limit=entry["inputs"], **settings)
     return json.loads(to_json({"network": [finding]}, {}))["networks"]["network"][0]
 
 

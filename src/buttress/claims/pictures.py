@@ -116,7 +116,7 @@ def _still(
     question = {"audit": picture.audit, "inputs": picture.inputs, "eps": eps}
     jobs = [_job(network, 0, question) for network in networks.values()]
     results = work.run(jobs, f"picture: {name}")
-    findings = {row: Finding(**result["picture"]["finding"]) for row, result in zip(networks, results, strict=True)}
+    findings = {row: Finding(**result["finding"]) for row, result in zip(networks, results, strict=True)}
     return still(findings, f"{name}: {', '.join(networks)}"), "Networks of the first seed."
 
 
@@ -134,7 +134,7 @@ def _curves(picture: Picture, histories: Mapping[str, Sequence[History]], name: 
 
 
 def _job(network: Mapping[str, Any], seed: int, picture: Mapping[str, Any]) -> dict[str, Any]:
-    return {**network, "seed": seed, "split": "test", "picture": dict(picture)}
+    return {**network, "seed": seed, "split": "test", "finding": dict(picture)}
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

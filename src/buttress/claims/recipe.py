@@ -14,7 +14,7 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
-KINDS = ("table", "profiles", "gains")
+KINDS = ("table", "profiles", "layer effects", "gains")
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ class Claim:
     Args:
         source: paper and table.
         statement: the claim in a sentence.
-        kind: "table" (accuracy of networks over budgets), "profiles" (displacement of layers) or "gains" (differences
-            read off the results of other claims).
+        kind: "table" (accuracy of networks over budgets), "profiles" (displacement of layers), "layer effects"
+            (which measure of a layer foretells what) or "gains" (differences read off the results of other claims).
         checks: what must hold; their form depends on the kind. Of a table: ``better`` and ``than``, two rows; ``at``, a
             budget or R&G, or ``figure``, the name of one; ``by``, points that the difference must exceed (0; negative
             for what may be lost).

@@ -12,6 +12,7 @@ from typing import Any
 from buttress.claims.announced_gains import run_gains
 from buttress.claims.document import readable, write_document
 from buttress.claims.judge import judge_again, verdicts
+from buttress.claims.layer_effects import run_layer_effects
 from buttress.claims.pictures import refuse_foreign, write_pictures
 from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim, find, recipes
@@ -147,6 +148,8 @@ def _measure(
     with open_work(folder, data_dir, workers, reporter) as work:
         if claim.kind == "profiles":
             result = run_profiles(claim, settings, seeds, work)
+        elif claim.kind == "layer effects":
+            result = run_layer_effects(claim, settings, seeds, work)
         else:
             result = Table(claim, settings, seeds, work).run()
     return {**result, "job_seconds": round(work.seconds, 1)}, sorted(work.devices)

@@ -2,6 +2,7 @@
 
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.measures import MEASURES, Measure
+from buttress.layers.patching import LayerPatching, patching
 from buttress.layers.paths import crossed_by_every_path
 from buttress.layers.select import LayerSelection
 from buttress.layers.sustainability import LayerProfile, sustainability
@@ -9,6 +10,7 @@ from buttress.layers.tolerance import LayerTolerance, tolerance
 
 __all__ = [
     "MEASURES",
+    "LayerPatching",
     "LayerProfile",
     "LayerSelection",
     "LayerTolerance",
@@ -16,6 +18,7 @@ __all__ = [
     "capture",
     "crossed_by_every_path",
     "layer_names",
+    "patching",
     "sustainability",
     "tolerance",
 ]

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
-from buttress.layers.capture import LayerCallback, capture
+from buttress.layers.capture import capture
+from buttress.layers.rows import Layout, Unaligned
+from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
 from buttress.tasks import Task
-
 
 OUTPUT = None  # stands for the output among the names of layers
 
@@ -21,15 +22,32 @@ class PatchedBatch:
 
     Every pass makes the same random draws.
 
+    Args:
+        model: the network.
+        places: layer -> where the inputs are in its value.
+        x: (n, ...) inputs, and ``x_adv`` (n, ...) the same attacked.
+        x_adv: see ``x``.
+        y: (n, ...) what the task asks for.
+        task: what the output is for.
+        seed: of the draws.
+
     Attributes:
-        clean: layer -> its value in the clean pass, and `OUTPUT` -> the output; ``attacked`` likewise.
+        clean: layer -> its value in the clean pass, (n, ...) with the inputs first, and `OUTPUT` -> the output;
+            ``attacked`` likewise.
         beaten: (n,) bool, right in the clean pass and wrong in the attacked one.
     """
 
     def __init__(
-        self, model: nn.Module, names: list[str], x: Tensor, x_adv: Tensor, y: Tensor, task: Task, seed: int
+        self,
+        model: nn.Module,
+        places: Mapping[str, Layout | Unaligned],
+        x: Tensor,
+        x_adv: Tensor,
+        y: Tensor,
+        task: Task,
+        seed: int,
     ) -> None:
-        self.model, self.names, self.x, self.x_adv, self.y = model, names, x, x_adv, y
+        self.model, self.places, self.x, self.x_adv, self.y = model, places, x, x_adv, y
         self.task, self.seed = task, seed
         self.clean, self.attacked = self._pass(x, {}), self._pass(x_adv, {})
         task.check(self.clean[OUTPUT], y)
@@ -37,18 +55,19 @@ class PatchedBatch:
 
     def obstacle(self, name: str) -> str:
         """Why a layer cannot be patched; empty where it can."""
+        place = self.places[name]
+        if isinstance(place, Unaligned):
+            return place.reason
         clean, attacked = self.clean.get(name), self.attacked.get(name)
         if clean is None or attacked is None or clean.shape != attacked.shape:
-            return "one of the two passes does not call it, or with another shape"
-        if not clean.dim() or len(clean) != len(self.x):
-            return "its first axis is not the inputs'"
+            return "is not called by both passes with a value for each input"
         if torch.equal(clean, attacked):
             return ""
         patched = self._pass(self.x_adv, {name: clean})
         if name not in patched:
-            return "not every pass calls it"
+            return "is not called when its value is replaced"
         unchanged = torch.equal(patched[OUTPUT], self.attacked[OUTPUT])
-        return "replacing its value changes no output" if unchanged else ""
+        return "changes no output when its value is replaced" if unchanged else ""
 
     def right(self, replacements: Mapping[str, Tensor]) -> Tensor:
         """(n,) bool: which inputs are right in the attacked pass with these values in the place of the layers' own."""
@@ -72,30 +91,43 @@ class PatchedBatch:
 
         def hold(name: str, value: Tensor) -> Tensor:
             if name == sender:
-                return self.clean[name].clone()
-            held = self.attacked.get(name)
-            if held is None or held.shape != value.shape:
+                return self._as_network_has(name, self.clean[name], value)
+            rows, held = self._rows(name, value), self.attacked.get(name)
+            if rows is None or held is None or held.shape != rows.shape:
                 return value
-            receive(name, value, held)
-            return held.clone()
+            receive(name, rows, held)
+            return self._as_network_has(name, held, value)
 
-        receive(OUTPUT, self._run(self.x_adv, self.names, hold)[OUTPUT], self.attacked[OUTPUT])
+        receive(OUTPUT, self._run(self.x_adv, list(self.places), hold)[OUTPUT], self.attacked[OUTPUT])
         return received
 
     def _pass(self, x: Tensor, replacements: Mapping[str, Tensor]) -> dict[str | None, Tensor]:
         """The layers' values and the output, with some of them replaced."""
 
         def put(name: str, value: Tensor) -> Tensor:
-            # A copy, since the network may write over what it is handed.
-            return replacements[name].clone() if name in replacements else value
+            return self._as_network_has(name, replacements[name], value)
 
-        return self._run(x, list(replacements) or self.names, put)
+        return self._run(x, list(replacements or self.places), put if replacements else None)
 
-    def _run(self, x: Tensor, names: list[str], replace: LayerCallback) -> dict[str | None, Tensor]:
+    def _run(self, x: Tensor, names: list[str], replace: LayerCallback | None) -> dict[str | None, Tensor]:
         with (
             preserved(self.model, "eval", self.seed, x.device),
             torch.no_grad(),
             capture(self.model, names, replace=replace) as values,
         ):
             output = self.task.read(call_model(self.model, x))
-        return {**values, OUTPUT: output}
+        rows = {name: self._rows(name, value) for name, value in values.items()}
+        return {**{name: value for name, value in rows.items() if value is not None}, OUTPUT: output}
+
+    def _rows(self, name: str, value: Tensor) -> Tensor | None:
+        """A layer's value with the inputs first; None where it has no part for each."""
+        place, n = self.places[name], len(self.x)
+        if isinstance(place, Unaligned) or not place.fits(value, n):
+            return None
+        return place.to_rows(value, n)
+
+    def _as_network_has(self, name: str, rows: Tensor, value: Tensor) -> Tensor:
+        """The inverse for a value in the place of ``value``: a copy, since the network may write over it."""
+        place = self.places[name]
+        assert isinstance(place, Layout)  # others have no rows
+        return place.from_rows(rows).reshape(value.shape).clone()

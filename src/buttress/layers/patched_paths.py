@@ -38,7 +38,7 @@ class PathPatching:
     by which of them an attack goes. Which paths there are is seen in the first batch.
 
     Args:
-        most: paths that are patched, those first whose receiver changes most, relative to what the attack changes there.
+        most: paths that are patched, those first whose receiver changes most, over what the attack changes there.
     """
 
     def __init__(self, most: int) -> None:

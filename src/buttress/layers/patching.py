@@ -18,10 +18,13 @@ from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
 from buttress.layers.paths import trace
 from buttress.layers.profile import to_lists
+from buttress.layers.rows import Layout, Unaligned, layouts
 from buttress.layers.select import LayerSelection
 from buttress.layers.sustainability import batches
 from buttress.tasks import Task
 from buttress.validation import whole
+
+_OTHER_INPUTS = Unaligned("is called for some inputs alone", True)
 
 FEW = 0.1  # share of a layer's units that count as few
 
@@ -107,11 +110,11 @@ class LayerPatching:
 @in_usual_state
 def patching(
     model: nn.Module,
-    data: Iterable[tuple[Tensor, Tensor]],
+    data: Iterable[Any],
     perturbation: Perturbation,
     layers: LayerSelection = "activations",
     *,
-    doses: int = 8,
+    doses: int = 16,
     paths: int = 64,
     seed: int = 0,
     batch_size: int = 128,
@@ -136,7 +139,7 @@ def patching(
 
     Args:
         model: the network; comes back exactly as it was.
-        data: batches (x, y); inputs that are not beaten show nothing.
+        data: batches (x, y), see `read_batches`; inputs that are not beaten show nothing.
         perturbation: the attack.
         layers: which layers; see `Selection`.
         doses: K, equally spaced up to 1.
@@ -152,15 +155,18 @@ def patching(
     whole("paths", paths, 0)
     whole("batch_size", batch_size)
     shares = [(k + 1) / doses for k in range(doses)]
-    traced, between = None, PathPatching(paths)
+    traced, places, between = None, dict[str, Layout | Unaligned](), PathPatching(paths)
     right, few = list[Tensor](), list[Tensor]()
     unmeasured: dict[str, str] = {}
     inputs = 0
     for x, y, ids in batches(model, data, batch_size):
-        traced = traced or trace(model, x[:1], layers, task=task)
+        if traced is None:
+            traced = trace(model, x[:1], layers, task=task)
+            found = layouts(model, x, traced.names, seed=seed)
+            places = {name: found.get(name, _OTHER_INPUTS) for name in traced.names}
         inputs += len(x)
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        batch = PatchedBatch(model, traced.names, x, x_adv, y, task, seed)
+        batch = PatchedBatch(model, places, x, x_adv, y, task, seed)
         measured = [_patched(batch, name, shares, unmeasured) for name in traced.names]
         right.append(torch.stack([doses_of for doses_of, _ in measured])[:, :, batch.beaten].cpu())
         few.append(torch.stack([few_of for _, few_of in measured])[:, batch.beaten].cpu())
@@ -184,9 +190,7 @@ def patching(
     )
 
 
-def _patched(
-    batch: PatchedBatch, name: str, doses: list[float], unmeasured: dict[str, str]
-) -> tuple[Tensor, Tensor]:
+def _patched(batch: PatchedBatch, name: str, doses: list[float], unmeasured: dict[str, str]) -> tuple[Tensor, Tensor]:
     """Of one layer: (K, n) right again at each dose, and (n,) with few units back; the reason where that cannot be."""
     reason = batch.obstacle(name)
     if reason:

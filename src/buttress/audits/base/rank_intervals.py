@@ -16,7 +16,7 @@ METHOD = f"percentiles of {RESAMPLES:,} bootstrap resamples of the inputs, 95 % 
 Statistic = Callable[[Tensor], Tensor]
 
 
-def places(count: int, statistic: Statistic, seed: int, *, largest_first: bool = True) -> dict[str, Any]:
+def ranks(count: int, statistic: Statistic, seed: int, *, largest_first: bool = True) -> dict[str, Any]:
     """The place of each of R things by a figure over the same N inputs, with bootstrap intervals (Efron, 1979).
 
     Args:
@@ -38,7 +38,8 @@ def places(count: int, statistic: Statistic, seed: int, *, largest_first: bool =
     drawn = []
     for index in resamples(count, seed):
         weights = torch.zeros(len(index), count, dtype=torch.float64)
-        drawn.append(_places(sign * statistic(weights.scatter_add_(1, index, torch.ones_like(index, dtype=weights.dtype)))))
+        weights.scatter_add_(1, index, torch.ones_like(weights))
+        drawn.append(_places(sign * statistic(weights)))
     bounds = torch.cat(drawn).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0, interpolation="nearest")
     bounds = bounds.where(~rank.isnan(), torch.nan)
     return {name: _whole(row) for name, row in (("rank", rank), ("low", bounds[0]), ("high", bounds[1]))}
