@@ -5,7 +5,8 @@ import inspect
 import pytest
 import torch
 
-from buttress import models, registry
+from buttress import layers, models, registry
+from buttress.attacks.corruptions.noises import Uniform
 from buttress.errors import UserError
 
 # Options that make the larger ones quick; a model not named here is made with its defaults.
@@ -117,6 +118,20 @@ def test_activations_are_modules_of_their_own(name):
     projections = sum(isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (1, 1) for layer in layers)
     final = name == "preactresnet18"  # nothing follows its last block
     assert activations == learnable - 1 - projections - final
+
+
+@every_model
+@pytest.mark.representatives(name=["cnn", "preactresnet18", "vit", "odenet-cnn", "wrn"])
+def test_the_clean_value_of_a_layer_that_every_path_crosses_restores_everything(name):
+    model, x = make(name), inputs(name, count=6)
+    scramble(model)
+    names = layers.layer_names(model, x, "learnable")[:6]
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    found = layers.patching(model, [(x, y)], Uniform(eps=2.0, box=None), names, doses=1, paths=3)
+    for k, layer in enumerate(found.layers):
+        if found.crossed[k] and layer not in found.unmeasured:
+            assert bool(found.right[k].all())
 
 
 @every_model

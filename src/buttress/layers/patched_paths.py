@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from buttress.layers.patched_batch import OUTPUT, PatchedBatch
-from buttress.threat import norms
 
 Pair = tuple[str, str | None]
 
@@ -76,5 +75,11 @@ def _strengths(batch: PatchedBatch, sender: str, layers: Sequence[str]) -> Itera
     for receiver in (*layers, OUTPUT):
         if receiver in received:
             clean, attacked = batch.clean[receiver], batch.attacked[receiver]
-            moved, by_attack = norms(received[receiver] - attacked, "l2"), norms(clean - attacked, "l2")
+            moved, by_attack = _sizes(received[receiver] - attacked), _sizes(clean - attacked)
             yield (sender, receiver), float((moved / by_attack).nan_to_num(0.0).median())
+
+
+def _sizes(change: Tensor) -> Tensor:
+    """(n,) float64 L2 norms, of layers with one number for each input too."""
+    sizes: Tensor = torch.linalg.vector_norm(change.reshape(len(change), -1).double(), dim=1)
+    return sizes

@@ -101,7 +101,10 @@ class LayerPatching:
             "recovery": to_lists(self.recovery.mean(1)),
             "half_dose": to_lists(self.half_dose),
             "few": to_lists(self.few.double().mean(1)),
-            "paths": [{"from": path.sender, "to": path.receiver, "restored": path.share} for path in self.paths],
+            "paths": [
+                {"from": path.sender, "to": path.receiver, "restored": path.share if self.beaten else None}
+                for path in self.paths
+            ],
             "paths_left_out": self.paths_left_out,
             "unmeasured": self.unmeasured,
         }
@@ -205,7 +208,7 @@ def _patched(batch: PatchedBatch, name: str, doses: list[float], unmeasured: dic
 
 def _most_displaced(attacked: Tensor, clean: Tensor) -> Tensor:
     """The attacked value with the clean one in the most displaced tenth of each input's units, one unit at least."""
-    change = (clean - attacked).flatten(1).abs()
+    change = (clean - attacked).reshape(len(clean), -1).abs()
     few = change.topk(math.ceil(FEW * change.shape[1]), dim=1).indices
     back = torch.zeros_like(change, dtype=torch.bool).scatter(1, few, True).view_as(clean)
     return torch.where(back, clean, attacked)
