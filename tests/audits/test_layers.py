@@ -10,11 +10,12 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.layers import Layers
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
 THREAT = Threat(eps=0.1)
-PLAIN = {"tolerance_inputs": 0}
+PLAIN = {"tolerance_inputs": 0, "patching_inputs": 0}
 
 
 def ask(model, split, **fields):
@@ -53,6 +54,33 @@ def test_tolerance_and_margin_are_those_of_the_search_called_directly(pictures):
     assert not {"margin", "tolerance"} & set(ask(model, split, perturbations=[attack], **PLAIN).data)
 
 
+def test_patching_is_that_of_the_beaten_inputs_called_directly(pictures):
+    model, split = pictures
+    x, _, ids = split.take(torch.arange(24))
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[:3] = (y[:3] + 1) % 4  # wrong unperturbed
+    data, attack = Split(x, y, ids), PGD(threat=Threat(eps=0.5), steps=3)
+    found = ask(model, data, perturbations=[attack], tolerance_inputs=0).data
+    direct = layers.patching(model, data, attack, "activations", seed=2).to_dict()
+    assert found["patching_inputs"] == direct["beaten"] > 3
+    assert {key: direct[key] for key in found["patching"]} == found["patching"]
+    few = ask(model, data, perturbations=[attack], tolerance_inputs=0, patching_inputs=2).data
+    assert few["patching_inputs"] == 2
+    assert not {"patching", "patching_inputs"} & set(ask(model, data, perturbations=[attack], **PLAIN).data)
+
+
+def test_where_no_input_is_beaten_there_is_no_patching(pictures):
+    model, split = pictures
+    x, _, ids = split.take(torch.arange(24))
+    with torch.no_grad():
+        data = Split(x, model(x).argmax(1), ids)
+    found = ask(model, data, perturbations=[Gaussian(std=1e-6)], tolerance_inputs=0).data
+    assert found["patching_inputs"] == 0
+    assert "patching" not in found
+    assert not {"recovery", "restored", "few"} & set(found["ranks"]["by"])
+
+
 def test_eta_is_the_users_where_it_names_a_layer(pictures):
     model, split = pictures
     suggested = ask(model, split, perturbations=[FGSM(threat=THREAT)], **PLAIN).data
@@ -68,9 +96,7 @@ def test_eta_is_the_users_where_it_names_a_layer(pictures):
 def test_few_inputs_name_no_winner(pictures, measure, count):
     model, split = pictures
     x, y, _ = split.take(torch.arange(count))
-    (finding,) = audits.run(
-        model, [(x, y)], [Layers(perturbations=[FGSM(threat=THREAT)], measure=measure, tolerance_inputs=0)]
-    )
+    (finding,) = audits.run(model, [(x, y)], [Layers(perturbations=[FGSM(threat=THREAT)], measure=measure, **PLAIN)])
     if measure == "centred" and count == 1:
         assert finding.verdict == "The measure centred is defined at no layer of 1 input(s) under FGSM."
         return
@@ -194,7 +220,11 @@ def test_a_figure_of_whole_batches_has_no_interval_and_no_ties(pictures, measure
 
 @pytest.mark.parametrize(
     ("fields", "told"),
-    [({"perturbations": []}, "at least one perturbation"), ({"tolerance_inputs": -1}, "0 or more; got -1")],
+    [
+        ({"perturbations": []}, "at least one perturbation"),
+        ({"tolerance_inputs": -1}, "0 or more; got -1"),
+        ({"patching_inputs": -1}, "0 or more; got -1"),
+    ],
 )
 def test_what_asks_nothing_is_refused(fields, told):
     with pytest.raises(UserError, match=told):

@@ -95,7 +95,10 @@ def test_of_two_branches_each_restores_what_its_clean_value_is_worth():
     # The curve of the second is 0, 0, 1/3, 2/3.
     assert found.half_dose.tolist() == [math.inf, pytest.approx(0.875)]
     assert found.to_dict()["half_dose"] == [None, pytest.approx(0.875)]
-    assert [(p.sender, p.receiver, p.share) for p in found.paths] == [("one", None, 0.0), ("two", None, pytest.approx(2 / 3))]
+    assert [(p.sender, p.receiver, p.share) for p in found.paths] == [
+        ("one", None, 0.0),
+        ("two", None, pytest.approx(2 / 3)),
+    ]
 
 
 class Shortcut(nn.Module):
@@ -220,7 +223,9 @@ def test_batches_change_nothing_and_the_model_comes_back(mixed, inputs, mixed_la
     assert whole.beaten > 2
     assert whole.layers == mixed_layers
     assert torch.equal(whole.right, parts.right)
-    assert [(p.sender, p.receiver, p.share) for p in whole.paths] == [(p.sender, p.receiver, p.share) for p in parts.paths]
+    assert [(p.sender, p.receiver, p.share) for p in whole.paths] == [
+        (p.sender, p.receiver, p.share) for p in parts.paths
+    ]
     assert all(torch.equal(before[name], value) for name, value in mixed.state_dict().items())
     assert mixed.training
     assert count_hooks(mixed) == 0

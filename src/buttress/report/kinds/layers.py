@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, DASHES, SYMBOLS, Trace, figure, fill, line_name, pick
 from buttress.report.kinds import Key, Section, renderer
+from buttress.report.layer_table import (
+    MEANINGS,
+    Data,
+    layer_table,
+    main_perturbation,
+    place_meaning,
+    place_table,
+    threshold,
+    vulnerable_layers,
+)
 from buttress.report.text import escape_label, number, some
 
-Data = Mapping[str, Any]
-Rows = Sequence[Sequence[float | None]]
-
 _MEASURES = {"relative_error": "relative error", "centred": "centred relative error"}
-
-# What the columns mean; those that a profile lacks are not shown.
-MEANINGS = {
-    "gain": "How much larger the relative change is here than at the layer before: above 1, the perturbation grows.",
-    "tolerance": "The smallest relative change of this layer's own output that flips the prediction (median over "
-    "inputs): what the layers above tolerate.",
-    "margin": "Tolerance over change, input by input (median): at 1 or below, the attack moves the layer further than "
-    "the network tolerates. An added constant cannot raise it, as it can lower the relative change.",
-    "rank": "Place among the layers, most vulnerable first: by the change, and by the margin where it is known.",
-    "crossed": "Whether every path from input to output goes through the layer; elsewhere a perturbation can get "
-    "past it.",
-}
 
 
 @renderer("layers")
@@ -41,17 +36,22 @@ def layers(findings: Mapping[str, Finding]) -> Section:
         second = {name: {**_bare(d), **d[other]} for name, d in data.items() if d.get(other)}
         if second:
             plots[measure] = _profile(second, measure)
-    tables = {name: _table(d) for name, d in data.items()}
+    if any(entry.get("patching") for entry in data.values()):
+        plots["clean values put back"] = _patching(data)
+    tables = {name: layer_table(d) for name, d in data.items()}
+    places = {name: place_table(d) for name, d in data.items()}
     columns = {column for content in tables.values() for row in content["rows"] for column in row}
     html = fill(
         "layers.html",
         plots=plots,
         tables=tables,
-        meanings={name: text for name, text in MEANINGS.items() if name in columns},
+        places=places,
+        meanings={name: text for name, text in MEANINGS.items() if name in columns}
+        | {head: place_meaning(head) for table in places.values() for head in table["heads"]},
         several=len(data) > 1,
     )
     mvl = {name: _named(d) for name, d in data.items() if "mvl" in d}
-    note = f"under {_main(first)}, most vulnerable first"
+    note = f"under {main_perturbation(first)}, most vulnerable first"
     return Section(html, (Key("Most vulnerable layers", mvl, {}, note),) if mvl else ())
 
 
@@ -59,7 +59,7 @@ def _named(data: Data) -> str:
     """The most vulnerable layers; of layers that cannot be told apart all, marked as such."""
     ranking = data.get("ranking") or {}
     tied = ranking.get("first") or []
-    return some(ranking.get("names") or _mvl(data)) + (" (not told apart)" if len(tied) > 1 else "")
+    return some(ranking.get("names") or vulnerable_layers(data)) + (" (not told apart)" if len(tied) > 1 else "")
 
 
 def _bare(data: Data) -> dict[str, Any]:
@@ -70,24 +70,6 @@ def _bare(data: Data) -> dict[str, Any]:
 def _measure(data: Data) -> str:
     measure = str(data.get("measure", "relative_error"))
     return _MEASURES.get(measure, measure.replace("_", " "))
-
-
-def _main(data: Data) -> str | None:
-    """The perturbation that the most vulnerable layers speak of: the first."""
-    return next(iter(data["perturbations"]), None)
-
-
-def _mvl(data: Data) -> list[str]:
-    names: list[str] = data.get("mvl", {}).get(_main(data), [])
-    return names
-
-
-def _threshold(data: Data) -> float | None:
-    mu, sigma, eta = (data.get(name) for name in ("mu", "sigma", "eta"))
-    main = _main(data)
-    if not mu or not sigma or eta is None or mu.get(main) is None or sigma.get(main) is None:
-        return None
-    return float(mu[main] + eta * sigma[main])
 
 
 def _profile(data: Mapping[str, Data], measure: str) -> str:
@@ -101,9 +83,9 @@ def _profile(data: Mapping[str, Data], measure: str) -> str:
             trace = _line(entry, i, name, colour, "solid" if not several else pick(DASHES, i))
             # Two networks under many noises are a thicket: a click in the legend brings the others in.
             traces.append({**trace, "visible": True if not several or i < 2 else "legendonly"})
-        if (threshold := _threshold(entry)) is not None:
+        if (height := threshold(entry)) is not None:
             text = line_name(network, f"threshold, μ + {entry['eta']:.3g} σ", several)
-            lines.append(_threshold_line(text, threshold, pick(COLOURS, n if several else 0)))
+            lines.append(_threshold_line(text, height, pick(COLOURS, n if several else 0)))
     names = list(dict.fromkeys(escape_label(layer) for entry in data.values() for layer in entry["layers"]))
     layout = {
         "xaxis": {
@@ -117,6 +99,30 @@ def _profile(data: Mapping[str, Data], measure: str) -> str:
         "shapes": lines,
     }
     return figure(traces, layout, f"Layer profile: {measure} of each layer under each perturbation", height=440)
+
+
+def _patching(data: Mapping[str, Data]) -> str:
+    """A line per layer: what comes right again as more of its clean value is put back in the attacked pass."""
+    several, traces = len(data) > 1, list[Trace]()
+    for n, (network, entry) in enumerate(data.items()):
+        patched = entry.get("patching") or {"curve": [], "doses": []}
+        for k, (layer, curve) in enumerate(zip(entry["layers"], patched["curve"], strict=False)):
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [0, *patched["doses"]],
+                    "y": [0, *curve],
+                    "name": line_name(network, layer, several),
+                    "line": {"color": pick(COLOURS, k), "dash": pick(DASHES, n if several else k // len(COLOURS))},
+                }
+            )
+    layout = {
+        "xaxis": {"title": {"text": "share of the layer's displacement taken away"}, "range": [0, 1]},
+        "yaxis": {"title": {"text": "beaten inputs right again"}, "tickformat": ".0%", "range": [0, 1.02]},
+    }
+    label = "Patching: the share of beaten inputs that are right again as each layer's clean value is put back"
+    return figure(traces, layout, label, height=400)
 
 
 def _threshold_line(name: str, height: float, colour: str) -> dict[str, Any]:
@@ -166,73 +172,3 @@ def _hover(data: Data, index: int, place: int, name: str, vulnerable: bool) -> s
     if (data.get("excluded") or None) and data["excluded"][index][place]:
         lines.append(f"{data['excluded'][index][place]} inputs left out (division by 0)")
     return "<br>".join([*lines, "<b>among the most vulnerable</b>"] if vulnerable else lines)
-
-
-def _ranks(values: Sequence[float | None], *, largest_first: bool) -> list[str]:
-    ranked = sorted((v for v in values if v is not None), reverse=largest_first)
-    return ["–" if v is None else str(1 + ranked.index(v)) for v in values]
-
-
-def _table(data: Data) -> dict[str, Any]:
-    """Texts of a network's table: a dictionary per layer, which has only the columns that are known."""
-    names, main = data["layers"], _main(data)
-    means: Rows = data["mean"]
-    change = means[0] if main is not None else [None] * len(names)
-    gain = (data.get("gain") or {}).get(main)
-    tolerance, margin, crossed = (data.get(name) for name in ("tolerance", "margin", "crossed_by_every_path"))
-    by_change = _ranks(change, largest_first=True)
-    by_margin = _ranks(margin, largest_first=False) if margin else None
-    rows = []
-    for i, name in enumerate(names):
-        deviations = data.get("std") or []
-        # One spread is enough for a table; those of the other perturbations are a hover away.
-        has_spread = bool(deviations) and change[i] is not None
-        spread = [f" ± {number(deviations[0][i], 2)}" if has_spread else "", *[""] * len(means)]
-        row: dict[str, Any] = {
-            "layer": name,
-            "vulnerable": name in _mvl(data),
-            "change": [(number(line[i]), spread[k]) for k, line in enumerate(means)],
-            "rank": by_change[i] + (f" / {by_margin[i]}" if by_margin else ""),
-        }
-        if gain:
-            row["gain"] = number(gain[i])
-        if tolerance:
-            row["tolerance"] = number(tolerance[i])
-        if margin:
-            row["margin"] = number(margin[i])
-            row["beaten"] = margin[i] is not None and margin[i] <= 1
-        if crossed:
-            row["crossed"] = "yes" if crossed[i] else "no"
-        rows.append(row)
-    return {"rows": rows, "perturbations": data["perturbations"], "notes": _notes(data)}
-
-
-def _notes(data: Data) -> list[str]:
-    main, notes = _main(data), []
-    suggested = (data.get("suggested_eta") or {}).get(main)
-    if (threshold := _threshold(data)) is not None:
-        text = f"Above μ + {data['eta']:.3g} σ = {number(threshold)} under {main}: {some(_mvl(data), 8)}."
-        notes.append(text + (f" Suggested η: {number(suggested)}." if suggested is not None else ""))
-    ranking, growth = data.get("ranking") or {}, data.get("growth") or {}
-    if "method" in ranking:
-        notes.append(f"May be displaced most: {some(ranking['first'], 8)} ({ranking['method']}).")
-    if growth.get("first"):
-        gains = zip(data["layers"], growth["gain"], growth["low"], growth["high"], strict=True)
-        texts = [f"{name} {number(gain)} ({number(low)} to {number(high)})" for name, gain, low, high in gains]
-        notes.append(f"Gain of the centred change under {main}: {some(texts, 8)}.")
-    if data.get("rank_correlation") is not None:
-        rho = f"{data['rank_correlation']:.2f}".replace("-", "−")
-        notes.append(f"Rank correlation (Spearman) of the two orders, by change and by margin: {rho}.")
-    if data.get("inputs"):
-        notes.append(f"{data['inputs']:,} inputs.")
-    if data.get("tolerance_inputs"):
-        notes.append(f"Tolerance and margin: {data['tolerance_inputs']:,} inputs.")
-    if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
-        names = some(list(dict.fromkeys(unpaired)), 8)
-        notes.append(f"Left out, being called by one of the two passes only: {names}.")
-    if choosing := data.get("choosing_steps"):
-        notes.append(
-            f"{some(choosing, 8)}: chooses its steps, and others for clean inputs than for attacked ones. Its output "
-            "represents what is inside; calls inside that were named are compared in their order, not at equal times."
-        )
-    return notes

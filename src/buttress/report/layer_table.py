@@ -1,0 +1,174 @@
+"""What is known of each layer, as the texts of tables and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buttress.report.text import number, percent, some
+
+Data = Mapping[str, Any]
+Rows = Sequence[Sequence[float | None]]
+
+# What the columns mean; those that a profile lacks are not shown.
+MEANINGS = {
+    "gain": "How much larger the relative change is here than at the layer before: above 1, the perturbation grows.",
+    "tolerance": "The smallest relative change of this layer's own output that flips the prediction (median over "
+    "inputs): what the layers above tolerate.",
+    "margin": "Tolerance over change, input by input (median): at 1 or below, the attack moves the layer further than "
+    "the network tolerates. An added constant cannot raise it, as it can lower the relative change.",
+    "rank": "Place among the layers, most vulnerable first: by the change, and by the margin where it is known.",
+    "restored": "The share of the beaten inputs that are right again with the layer's whole clean value in the "
+    "attacked pass. Where every path goes through the layer that is all of them.",
+    "half dose": "The share of the layer's displacement that has to be taken away until half of the beaten inputs are "
+    "right again; a dash where the whole is not enough.",
+    "few": "The share that are right again with the clean values of the most displaced tenth of the layer's units.",
+    "crossed": "Whether every path from input to output goes through the layer; elsewhere a perturbation can get "
+    "past it.",
+}
+
+
+def main_perturbation(data: Data) -> str | None:
+    """The perturbation that the most vulnerable layers speak of: the first."""
+    return next(iter(data["perturbations"]), None)
+
+
+def vulnerable_layers(data: Data) -> list[str]:
+    """What algorithm 1 names under the main perturbation."""
+    names: list[str] = data.get("mvl", {}).get(main_perturbation(data), [])
+    return names
+
+
+def threshold(data: Data) -> float | None:
+    """The displacement above which algorithm 1 names a layer; None where it is not known."""
+    mu, sigma, eta = (data.get(name) for name in ("mu", "sigma", "eta"))
+    main = main_perturbation(data)
+    if not mu or not sigma or eta is None or mu.get(main) is None or sigma.get(main) is None:
+        return None
+    return float(mu[main] + eta * sigma[main])
+
+
+def _ranks(values: Sequence[float | None], *, largest_first: bool) -> list[str]:
+    ranked = sorted((v for v in values if v is not None), reverse=largest_first)
+    return ["–" if v is None else str(1 + ranked.index(v)) for v in values]
+
+
+def layer_table(data: Data) -> dict[str, Any]:
+    """Texts of a network's table: a dictionary per layer, which has only the columns that are known."""
+    names, main = data["layers"], main_perturbation(data)
+    means: Rows = data["mean"]
+    change = means[0] if main is not None else [None] * len(names)
+    gain = (data.get("gain") or {}).get(main)
+    tolerance, margin, crossed = (data.get(name) for name in ("tolerance", "margin", "crossed_by_every_path"))
+    patched = data.get("patching")
+    by_change = _ranks(change, largest_first=True)
+    by_margin = _ranks(margin, largest_first=False) if margin else None
+    rows = []
+    for i, name in enumerate(names):
+        deviations = data.get("std") or []
+        # One spread is enough for a table; those of the other perturbations are a hover away.
+        has_spread = bool(deviations) and change[i] is not None
+        spread = [f" ± {number(deviations[0][i], 2)}" if has_spread else "", *[""] * len(means)]
+        row: dict[str, Any] = {
+            "layer": name,
+            "vulnerable": name in vulnerable_layers(data),
+            "change": [(number(line[i]), spread[k]) for k, line in enumerate(means)],
+            "rank": by_change[i] + (f" / {by_margin[i]}" if by_margin else ""),
+        }
+        if gain:
+            row["gain"] = number(gain[i])
+        if tolerance:
+            row["tolerance"] = number(tolerance[i])
+        if margin:
+            row["margin"] = number(margin[i])
+            row["beaten"] = margin[i] is not None and margin[i] <= 1
+        if patched:
+            row |= {name: percent(patched[name][i]) for name in ("restored", "few")}
+            row["half dose"] = number(patched["half_dose"][i])
+        if crossed:
+            row["crossed"] = "yes" if crossed[i] else "no"
+        rows.append(row)
+    return {"rows": rows, "perturbations": data["perturbations"], "notes": _notes(data)}
+
+
+def place_table(data: Data) -> dict[str, Any]:
+    """Texts of the places of a network's layers: what they are ranked by, and a row of cells per layer."""
+    by = (data.get("ranks") or {}).get("by") or {}
+    cells = [
+        [_place(*ends) for ends in zip(ranked["rank"], ranked["low"], ranked["high"], strict=True)]
+        for ranked in by.values()
+    ]
+    rows = list(zip(data["layers"], *cells, strict=True)) if by else []
+    return {"heads": [f"place by {name.replace('_', ' ')}" for name in by], "rows": rows}
+
+
+def place_meaning(head: str) -> str:
+    """What a column of `place_table` shows."""
+    what = {
+        "recovery": "the share of beaten inputs that are right again, over all doses",
+        "restored": "the share of beaten inputs that the whole clean value puts right",
+        "few": "the share of beaten inputs that the most displaced tenth of the units puts right",
+        "tolerance": "the smallest tolerance",
+        "margin": "the smallest margin",
+    }
+    name = head.removeprefix("place by ")
+    return (
+        f"Place among the layers, most vulnerable first, by {what.get(name, f'the mean {name}')}; in brackets where it "
+        "may be, by resampling the inputs."
+    )
+
+
+def _place(rank: int | None, low: int | None, high: int | None) -> str:
+    if rank is None:
+        return "–"
+    return str(rank) if low == high == rank else f"{rank} ({low}–{high})"
+
+
+def _notes(data: Data) -> list[str]:
+    main, notes = main_perturbation(data), []
+    suggested = (data.get("suggested_eta") or {}).get(main)
+    if (height := threshold(data)) is not None:
+        text = f"Above μ + {data['eta']:.3g} σ = {number(height)} under {main}: {some(vulnerable_layers(data), 8)}."
+        notes.append(text + (f" Suggested η: {number(suggested)}." if suggested is not None else ""))
+    ranking, growth = data.get("ranking") or {}, data.get("growth") or {}
+    if "method" in ranking:
+        notes.append(f"May be displaced most: {some(ranking['first'], 8)} ({ranking['method']}).")
+    if growth.get("first"):
+        gains = zip(data["layers"], growth["gain"], growth["low"], growth["high"], strict=True)
+        texts = [f"{name} {number(gain)} ({number(low)} to {number(high)})" for name, gain, low, high in gains]
+        notes.append(f"Gain of the centred change under {main}: {some(texts, 8)}.")
+    if data.get("rank_correlation") is not None:
+        rho = f"{data['rank_correlation']:.2f}".replace("-", "−")
+        notes.append(f"Rank correlation (Spearman) of the two orders, by change and by margin: {rho}.")
+    if data.get("inputs"):
+        notes.append(f"{data['inputs']:,} inputs.")
+    if data.get("tolerance_inputs"):
+        notes.append(f"Tolerance and margin: {data['tolerance_inputs']:,} inputs.")
+    notes += _patching_notes(data)
+    if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
+        names = some(list(dict.fromkeys(unpaired)), 8)
+        notes.append(f"Left out, being called by one of the two passes only: {names}.")
+    if choosing := data.get("choosing_steps"):
+        notes.append(
+            f"{some(choosing, 8)}: chooses its steps, and others for clean inputs than for attacked ones. Its output "
+            "represents what is inside; calls inside that were named are compared in their order, not at equal times."
+        )
+    return notes
+
+
+def _patching_notes(data: Data) -> list[str]:
+    """On how many inputs, by which paths, and what could not be patched."""
+    if "patching_inputs" not in data:
+        return []
+    patched = data.get("patching")
+    if not patched:
+        return [f"No input is beaten under {main_perturbation(data)}: there is nothing to put right by patching."]
+    notes = [f"Patching: {data['patching_inputs']:,} beaten inputs."]
+    strongest = sorted((path for path in patched["paths"] if path["restored"]), key=lambda path: -path["restored"])
+    if strongest:
+        texts = [f"{path['from']} to {path['to'] or 'the output'} ({percent(path['restored'])})" for path in strongest]
+        more = f"; {patched['paths_left_out']:,} weaker ones were not patched" if patched["paths_left_out"] else ""
+        notes.append(f"Direct paths that restore most, one at a time: {some(texts, 5)}{more}.")
+    for layer, reason in patched["unmeasured"].items():
+        notes.append(f"Not patched: {layer}, which {reason}.")
+    return notes
