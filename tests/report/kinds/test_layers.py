@@ -130,7 +130,64 @@ def test_layers_without_perturbations(finding):
     assert rows(draw({"network": replace(finding, data=data)}).html) == {"a": ["–"]}
 
 
-def test_every_column_shown_is_explained(finding):
-    html = draw({"network": finding}).html
+PATCHING = {
+    "doses": [0.5, 1.0],
+    "curve": [[0.25, 1.0]] * 6 + [[None, None]],
+    "restored": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, None],
+    "half_dose": [0.7, 0.7, 0.7, 0.7, 0.7, 0.7, None],
+    "few": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None],
+    "paths": [
+        {"from": "conv1", "to": "relu#1", "restored": 0.25},
+        {"from": "fc.relu", "to": None, "restored": 0.5},
+        {"from": "conv1", "to": "fc.relu", "restored": 0.0},
+    ],
+    "paths_left_out": 2,
+    "unmeasured": {"linear": "does not depend on the input"},
+}
+RANKS = {
+    "margin": {"rank": [1, 2, 3, 4, 5, 6, None], "low": [1, 2, 2, 4, 5, 6, None], "high": [1, 2, 4, 4, 5, 6, None]}
+}
+
+
+@pytest.fixture
+def patched(finding):
+    return changed(finding, patching=PATCHING, patching_inputs=48, ranks={"method": "by resampling", "by": RANKS})
+
+
+def test_patching_has_columns_a_figure_and_notes(patched, drawn):
+    html = draw({"network": patched}).html
+    table = rows(html)
+    assert table["relu#1"][-5:] == ["90.0%", "0.700", "20.0%", "4 / 2", "yes"]
+    assert table["linear"][-5:-2] == ["–", "–", "–"]
+    figure = drawn(html)[2]
+    assert [t.name for t in figure.data] == patched.data["layers"]
+    assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 0.5, 1], [0, 0.25, 1])
+    assert "Patching: 48 beaten inputs." in html
+    assert "fc.relu to the output (50.0%), conv1 to relu#1 (25.0%); 2 weaker ones were not patched." in html
+    assert "Not patched: linear, which does not depend on the input." in html
+
+
+def test_places_come_with_their_intervals(patched):
+    html = draw({"network": patched}).html
+    second = html[html.index("Place by margin") :]
+    cells = list(rows(second).values())
+    assert [cell[0] for cell in cells] == ["1", "2", "3 (2–4)", "4", "5", "6", "–"]
+
+
+def test_without_beaten_inputs_the_page_says_so(finding):
+    html = draw({"network": changed(finding, patching_inputs=0)}).html
+    assert "No input is beaten under pgd: there is nothing to put right by patching." in html
+    assert "Half dose" not in html
+
+
+def test_patching_of_one_network_beside_one_without(patched, finding, drawn):
+    figure = drawn(draw({"a": patched, "b": finding}).html)[2]
+    assert figure.data[0].name == "a · conv1"
+    assert len(figure.data) == 7
+
+
+@pytest.mark.parametrize("which", ["finding", "patched"])
+def test_every_column_shown_is_explained(which, request):
+    html = draw({"network": request.getfixturevalue(which)}).html
     heads = re.findall(r'<th scope="col">(.*?)</th>', html)
     assert {h.partition(",")[0] for h in heads} - {"Layer"} == set(re.findall(r"<dt>(.*?)</dt>", html))
