@@ -89,7 +89,7 @@ def test_correlations_are_over_layers_and_their_mean_over_networks():
     assert result["networks"]["A"]["normal"]["places"]["margin"] == {"elu1": 2, "elu2": 1, "elu3": 3}
     assert [job["seed"] for job in work.jobs] == [0, 0, 0, 0, 1, 1]
     assert work.jobs[1]["defence"] == {"name": "fast", "threat": {"eps": 0.3}}
-    assert work.jobs[2]["defence"] == {
+    assert work.jobs[4]["defence"] == {
         "name": "layer-regularised",
         "base": {"name": "fast", "threat": {"eps": 0.3}},
         "layers": ["elu1"],

@@ -110,8 +110,8 @@ class _Runs:
         networks = [*product(self.seeds, experiment.setups, experiment.trainings)]
         alone = [(s, n, layer) for s, n in product(self.few, experiment.setups) for layer in self._strong(n)]
         jobs = [self._network(*key) for key in networks] + [self._strengthened(*key) for key in alone]
-        # By seed, so that what an interruption leaves is whole for the first seeds.
-        order = sorted(range(len(jobs)), key=lambda k: jobs[k]["seed"])
+        # By seed, so that what an interruption leaves is whole for the first seeds; networks come first.
+        order = sorted(range(len(jobs)), key=lambda k: (k >= len(networks), jobs[k]["seed"]))
         results = dict(zip(order, work.run([jobs[k] for k in order], "networks"), strict=True))
         self.results = {key: results[k] for k, key in enumerate(networks)}
         self.alone = {key: results[len(networks) + k] for k, key in enumerate(alone)}
