@@ -235,3 +235,21 @@ def test_a_pattern_that_matches_nothing_is_told(pictures):
     model, split = pictures
     with pytest.raises(UserError, match=r"no layer is called or matches 'zzz\*'"):
         ask(model, split, perturbations=[FGSM(threat=THREAT)], layers="zzz*")
+
+
+class Gated(nn.Module):
+    """Its only activation is that of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.gate)
+
+
+def test_where_nothing_is_measured_the_verdict_says_so_and_why():
+    data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+    finding = audits.run(Gated(), data, [Layers(perturbations=[FGSM(threat=THREAT)])])[0]
+    assert finding.verdict == "No layer could be measured: sigmoid does not depend on the input."
+    assert (finding.severity, finding.data["layers"]) == ("info", [])

@@ -87,7 +87,7 @@ def test_correlations_are_over_layers_and_their_mean_over_networks():
     assert result["strengthened"]["A"]["elu1"]["mean"] == 10
     assert result["strengthened"]["A"]["elu3"]["mean"] == 0
     assert result["networks"]["A"]["normal"]["places"]["margin"] == {"elu1": 2, "elu2": 1, "elu3": 3}
-    assert [job["seed"] for job in work.jobs] == [0, 0, 0, 0, 1, 1]
+    assert [job["seed"] for job in work.jobs] == [0, 0, 1, 1, 0, 0]
     assert work.jobs[1]["defence"] == {"name": "fast", "threat": {"eps": 0.3}}
     assert work.jobs[4]["defence"] == {
         "name": "layer-regularised",

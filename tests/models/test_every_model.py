@@ -129,9 +129,8 @@ def test_the_clean_value_of_a_layer_that_every_path_crosses_restores_everything(
     with torch.no_grad():
         y = model(x).argmax(1)
     found = layers.patching(model, [(x, y)], Uniform(eps=2.0, box=None), names, doses=1, paths=3)
-    for k, layer in enumerate(found.layers):
-        if found.crossed[k] and layer not in found.unmeasured:
-            assert bool(found.right[k].all())
+    for right, crossed in zip(found.right, found.crossed, strict=True):
+        assert not crossed or bool(right.all())
 
 
 @every_model

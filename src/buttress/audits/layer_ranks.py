@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,12 +13,20 @@ from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import LayerProfile
 from buttress.layers.tolerance import LayerTolerance
 
+T = TypeVar("T")
+
 _OF_PROFILES = [name for name, measure in MEASURES.items() if measure.by_input]
 # What layers may be ranked by; an audit has those that it measured.
 RANKS = (
     *(*_OF_PROFILES, *(f"gain of {name}" for name in _OF_PROFILES)),
     *("tolerance", "margin", "recovery", "restored", "few"),
 )
+
+
+def aligned(layers: Sequence[str], names: Sequence[str], values: Sequence[T]) -> list[T | None]:
+    """The values of ``names`` in the order of ``layers``, None for those that have none."""
+    known = dict(zip(names, values, strict=True))
+    return [known.get(layer) for layer in layers]
 
 
 def layer_ranks(
@@ -37,19 +46,24 @@ def layer_ranks(
         patched: the patching, if there was any.
         seed: of the resampling.
     """
-    found = {}
+    layers = profiles[0].layers
+    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for profile in profiles:
         if MEASURES[profile.measure].by_input:  # else there is one number for a batch, and no sample
-            found[profile.measure] = ranks(profile.inputs, means(profile.values[0]), seed)
-            found[f"gain of {profile.measure}"] = ranks(profile.inputs, _gains(profile), seed)
+            found[profile.measure] = profile.layers, ranks(profile.inputs, means(profile.values[0]), seed)
+            found[f"gain of {profile.measure}"] = profile.layers, ranks(profile.inputs, _gains(profile), seed)
     if searched is not None:
         right = ~searched.wrong
         for name, values in (("tolerance", searched.rho), ("margin", searched.margin)):
-            found[name] = ranks(int(right.sum()), medians(values[:, right]), seed, largest_first=False)
+            of_right = ranks(int(right.sum()), medians(values[:, right]), seed, largest_first=False)
+            found[name] = searched.layers, of_right
     if patched is not None:
         for name, values in (("recovery", patched.recovery), ("restored", patched.right[:, -1]), ("few", patched.few)):
-            found[name] = ranks(patched.beaten, means(values), seed)
-    return found
+            found[name] = patched.layers, ranks(patched.beaten, means(values), seed)
+    return {
+        name: {part: aligned(layers, of, values) for part, values in places.items()}
+        for name, (of, places) in found.items()
+    }
 
 
 def _gains(profile: LayerProfile) -> Statistic:

@@ -15,8 +15,9 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.rank_intervals import METHOD
+from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
-from buttress.audits.layer_ranks import layer_ranks
+from buttress.audits.layer_ranks import aligned, layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, verdict
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
@@ -101,6 +102,8 @@ class Layers(Audit):
     def ask(self, subject: Subject) -> Finding:
         """Profile, tolerance and margin, ranked."""
         profile = self.profile(subject)
+        if not profile.layers:
+            return Finding("layers", "Layers", _nothing(profile), "info", {"layers": [], "left_out": profile.left_out})
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
         searched, patched = self._tolerance(subject), self._patching(subject)
@@ -110,7 +113,17 @@ class Layers(Audit):
         data: dict[str, Any] = {
             **{
                 key: figures[key]
-                for key in ("layers", "perturbations", "measure", "mean", "std", "excluded", "unpaired")
+                for key in (
+                    "layers",
+                    "perturbations",
+                    "measure",
+                    "mean",
+                    "std",
+                    "excluded",
+                    "unpaired",
+                    "left_out",
+                    "missed",
+                )
             },
             "inputs": profile.inputs,
             "choosing_steps": [n for n, m in user_module(subject.model).named_modules() if chooses_steps(m)],
@@ -129,24 +142,18 @@ class Layers(Audit):
         }
         if searched is not None:
             figures = searched.to_dict()
-            data |= {key: figures[key] for key in ("tolerance", "margin", "rank_correlation")}
-            data["tolerance_inputs"] = figures["inputs"]
+            data |= {key: aligned(profile.layers, searched.layers, figures[key]) for key in ("tolerance", "margin")}
+            data |= {"rank_correlation": figures["rank_correlation"], "tolerance_inputs": figures["inputs"]}
+            data["not_searched"] = searched.left_out
         if self.patching_inputs:
             data["patching_inputs"] = 0 if patched is None else patched.beaten
         if patched is not None:
             figures = patched.to_dict()
-            names = (
-                "doses",
-                "curve",
-                "restored",
-                "recovery",
-                "half_dose",
-                "few",
-                "paths",
-                "paths_left_out",
-                "unmeasured",
-            )
-            data["patching"] = {name: figures[name] for name in names}
+            whole_ones = ("doses", "paths", "paths_left_out", "left_out")
+            data["patching"] = {name: figures[name] for name in whole_ones} | {
+                name: aligned(profile.layers, patched.layers, figures[name])
+                for name in ("curve", "restored", "recovery", "half_dose", "few")
+            }
         far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
         severity: Severity = "warning" if far else "info"
         text = verdict(profile, found, grown, searched, self.perturbations[0].label())
@@ -198,6 +205,12 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
+
+
+def _nothing(profile: LayerProfile) -> str:
+    """What is said of a network none of whose layers has a number for each input."""
+    reasons = [f"{name} {reason}" for name, reason in profile.left_out.items()]
+    return f"No layer could be measured: {joined(reasons)}."
 
 
 def _largest(profile: LayerProfile) -> float:

@@ -54,18 +54,20 @@ class PathPatching:
             self.left_out = len(strengths) - len(strongest)
             self._right = {pair: [] for pair in strengths if pair in strongest}
         for sender in dict.fromkeys(name for name, _ in self._right):
+            if sender not in layers:
+                continue  # these inputs do not call it
             received = batch.direct(sender)
-            for receiver in (to for name, to in self._right if name == sender):
+            for receiver in (to for name, to in self._right if name == sender and (to is OUTPUT or to in layers)):
                 value = received.get(receiver, batch.attacked[receiver])
                 right = batch.is_right(value) if receiver is OUTPUT else batch.right({receiver: value})
                 self._right[sender, receiver].append(right[batch.beaten].cpu())
 
-    def paths(self, unmeasured: Container[str]) -> list[PatchedPath]:
-        """Of all batches, in order of execution, without layers that some batch could not patch."""
+    def paths(self, patched: Container[str]) -> list[PatchedPath]:
+        """Of all batches, in order of execution, between the layers that could be patched."""
         return [
             PatchedPath(sender, receiver, float(torch.cat(right).double().mean()))
             for (sender, receiver), right in (self._right or {}).items()
-            if sender not in unmeasured and receiver not in unmeasured
+            if sender in patched and (receiver is OUTPUT or receiver in patched)
         ]
 
 

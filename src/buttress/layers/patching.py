@@ -14,17 +14,16 @@ from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
 from buttress.errors import UserError
+from buttress.layers.batches import batches
+from buttress.layers.capture import every_name, layer_names
 from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
-from buttress.layers.paths import trace
+from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
-from buttress.layers.rows import Layout, Unaligned, layouts
-from buttress.layers.select import LayerSelection
-from buttress.layers.sustainability import batches
+from buttress.layers.rows import PART, Layout, Unaligned, layouts
+from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
 from buttress.tasks import Task
 from buttress.validation import whole
-
-_OTHER_INPUTS = Unaligned("is called for some inputs alone", True)
 
 FEW = 0.1  # share of a layer's units that count as few
 
@@ -38,12 +37,12 @@ class LayerPatching:
         crossed: for each, whether every path from the input to the output goes through it: there the whole clean value
             makes all that follows clean, and restores everything.
         doses: K ascending shares of the displacement that are taken away, the last of which is 1.
-        right: (L, K, B) 1 where an input is right again at a dose and 0 where it is not; NaN for a layer in
-            ``unmeasured``.
+        right: (L, K, B) 1 where an input is right again at a dose and 0 where it is not; NaN for inputs that do not
+            call the layer.
         few: (L, B) the same, of the whole clean values of the most displaced tenth of the layer's units alone.
         paths: what goes from one layer to another (or to the output) directly; see `PatchedPath`.
         paths_left_out: how many more of these there are.
-        unmeasured: layer -> why it could not be patched.
+        left_out: layer -> why it could not be patched; these are not among ``layers``.
         inputs: how many inputs there were, beaten or not.
     """
 
@@ -54,7 +53,7 @@ class LayerPatching:
     few: Tensor
     paths: list[PatchedPath]
     paths_left_out: int
-    unmeasured: dict[str, str]
+    left_out: dict[str, str]
     inputs: int
 
     @property
@@ -65,7 +64,7 @@ class LayerPatching:
     @property
     def curve(self) -> Tensor:
         """(L, K) float64 share of the beaten inputs that are right again at each dose; NaN without any."""
-        return self.right.double().mean(2)
+        return self.right.double().nanmean(2)
 
     @property
     def restored(self) -> Tensor:
@@ -98,15 +97,15 @@ class LayerPatching:
             "doses": self.doses,
             "curve": to_lists(self.curve),
             "restored": to_lists(self.restored),
-            "recovery": to_lists(self.recovery.mean(1)),
+            "recovery": to_lists(self.recovery.nanmean(1)),
             "half_dose": to_lists(self.half_dose),
-            "few": to_lists(self.few.double().mean(1)),
+            "few": to_lists(self.few.double().nanmean(1)),
             "paths": [
                 {"from": path.sender, "to": path.receiver, "restored": path.share if self.beaten else None}
                 for path in self.paths
             ],
             "paths_left_out": self.paths_left_out,
-            "unmeasured": self.unmeasured,
+            "left_out": self.left_out,
         }
 
 
@@ -157,53 +156,93 @@ def patching(
     whole("doses", doses)
     whole("paths", paths, 0)
     whole("batch_size", batch_size)
-    shares = [(k + 1) / doses for k in range(doses)]
-    traced, places, between = None, dict[str, Layout | Unaligned](), PathPatching(paths)
-    right, few = list[Tensor](), list[Tensor]()
-    unmeasured: dict[str, str] = {}
-    inputs = 0
+    search = _Search(model, layers, [(k + 1) / doses for k in range(doses)], paths, task, seed)
+    selection, modules = Selection(layers), followed_modules(user_module(model)).values()
     for x, y, ids in batches(model, data, batch_size):
-        if traced is None:
-            traced = trace(model, x[:1], layers, task=task)
-            found = layouts(model, x, traced.names, seed=seed)
-            places = {name: found.get(name, _OTHER_INPUTS) for name in traced.names}
-        inputs += len(x)
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        batch = PatchedBatch(model, places, x, x_adv, y, task, seed)
-        measured = [_patched(batch, name, shares, unmeasured) for name in traced.names]
-        right.append(torch.stack([doses_of for doses_of, _ in measured])[:, :, batch.beaten].cpu())
-        few.append(torch.stack([few_of for _, few_of in measured])[:, batch.beaten].cpu())
-        between.add(batch, [name for name in traced.names if name not in unmeasured])
-    if traced is None:
+        if not search.inputs:
+            available = every_name(model, x)
+            selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
+        search.add(x, x_adv, y)
+    if not search.inputs:
         raise UserError("patching needs data; it holds no inputs")
-    together = torch.cat(right, 2)
-    together[[traced.names.index(name) for name in unmeasured]] = math.nan
-    few_together = torch.cat(few, 1)
-    few_together[[traced.names.index(name) for name in unmeasured]] = math.nan
-    return LayerPatching(
-        traced.names,
-        traced.crossed,
-        shares,
-        together,
-        few_together,
-        between.paths(unmeasured),
-        between.left_out,
-        unmeasured,
-        inputs,
-    )
+    selection.check(search.names, available)
+    return search.result()
 
 
-def _patched(batch: PatchedBatch, name: str, doses: list[float], unmeasured: dict[str, str]) -> tuple[Tensor, Tensor]:
-    """Of one layer: (K, n) right again at each dose, and (n,) with few units back; the reason where that cannot be."""
-    reason = batch.obstacle(name)
-    if reason:
-        unmeasured.setdefault(name, reason)
-    if name in unmeasured:
-        nothing = torch.full((len(doses), len(batch.x)), math.nan)
-        return nothing, nothing[0]
-    clean, attacked = batch.clean[name], batch.attacked[name]
-    by_dose = [batch.right({name: torch.lerp(attacked, clean, dose)}) for dose in doses]
-    return torch.stack(by_dose).float(), batch.right({name: _most_displaced(attacked, clean)}).float()
+class _Search:
+    """What was found so far, batch by batch."""
+
+    def __init__(
+        self, model: nn.Module, layers: LayerSelection, doses: list[float], most: int, task: Task, seed: int
+    ) -> None:
+        self.model, self.layers, self.doses, self.task, self.seed = model, layers, doses, task, seed
+        self.names: list[str] = []
+        self.inputs = 0
+        self._between = PathPatching(most)
+        self._places: dict[str, Layout | Unaligned] = {}
+        self._paths = Paths([], [], [])
+        self._found: list[dict[str, tuple[Tensor, Tensor]]] = []
+        self._beaten: list[int] = []
+        self._left_out: dict[str, str] = {}
+
+    def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+        """Patch every layer for the inputs of a batch."""
+        if merge(self.names, layer_names(self.model, x, self.layers, check=False)):
+            self._places = layouts(self.model, x, self.layers, seed=self.seed) | self._places
+            one, all_of_them = (
+                trace(self.model, some, self.layers, task=self.task, check=False) for some in (x[:1], x)
+            )
+            self._paths = (self._paths if self.inputs else one).extended(all_of_them)
+        places = {name: self._places.get(name, PART) for name in self.names}
+        batch = PatchedBatch(self.model, places, x, x_adv, y, self.task, self.seed)
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for name in self.names:
+            reason = batch.obstacle(name)
+            if not reason:
+                found[name] = self._patched(batch, name)
+            elif name in batch.clean or isinstance(places[name], Unaligned):
+                self._left_out[name] = reason
+        self._between.add(batch, [*found])
+        self._found.append(found)
+        self._beaten.append(int(batch.beaten.sum()))
+        self.inputs += len(x)
+
+    def result(self) -> LayerPatching:
+        """Everything found, in order."""
+        known = {name for found in self._found for name in found} - set(self._left_out)
+        names = [name for name in self.names if name in known]
+        right, few = torch.zeros(0, len(self.doses), sum(self._beaten)), torch.zeros(0, sum(self._beaten))
+        columns = [self._column(name) for name in names]
+        if columns:
+            right, few = (torch.stack(part) for part in zip(*columns, strict=True))
+        return LayerPatching(
+            names,
+            self._paths.only(names).crossed,
+            self.doses,
+            right,
+            few,
+            self._between.paths(known),
+            self._between.left_out,
+            self._left_out,
+            self.inputs,
+        )
+
+    def _patched(self, batch: PatchedBatch, name: str) -> tuple[Tensor, Tensor]:
+        """Of one layer and the beaten inputs: (K, b) right again at each dose, and (b,) with few units back."""
+        clean, attacked = batch.clean[name], batch.attacked[name]
+        by_dose = [batch.right({name: torch.lerp(attacked, clean, dose)}) for dose in self.doses]
+        few = batch.right({name: _most_displaced(attacked, clean)})
+        return torch.stack(by_dose)[:, batch.beaten].float().cpu(), few[batch.beaten].float().cpu()
+
+    def _column(self, name: str) -> tuple[Tensor, Tensor]:
+        """One layer in all batches, NaN in those that do not call it."""
+        parts = []
+        for found, beaten in zip(self._found, self._beaten, strict=True):
+            gap = torch.full((len(self.doses), beaten), math.nan)
+            parts.append(found.get(name, (gap, gap[0])))
+        right, few = zip(*parts, strict=True)
+        return torch.cat(right, 1), torch.cat(few)
 
 
 def _most_displaced(attacked: Tensor, clean: Tensor) -> Tensor:

@@ -142,8 +142,12 @@ def _notes(data: Data) -> list[str]:
         notes.append(f"Rank correlation (Spearman) of the two orders, by change and by margin: {rho}.")
     if data.get("inputs"):
         notes.append(f"{data['inputs']:,} inputs.")
+    notes += _reasons("Not measured", data.get("left_out") or {})
+    if data.get("missed"):
+        notes.append(f"Perhaps activations, but written by hand and not seen as such: {some(data['missed'], 8)}.")
     if data.get("tolerance_inputs"):
         notes.append(f"Tolerance and margin: {data['tolerance_inputs']:,} inputs.")
+    notes += _reasons("Tolerance not searched", data.get("not_searched") or {})
     notes += _patching_notes(data)
     if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
         names = some(list(dict.fromkeys(unpaired)), 8)
@@ -169,6 +173,8 @@ def _patching_notes(data: Data) -> list[str]:
         texts = [f"{path['from']} to {path['to'] or 'the output'} ({percent(path['restored'])})" for path in strongest]
         more = f"; {patched['paths_left_out']:,} weaker ones were not patched" if patched["paths_left_out"] else ""
         notes.append(f"Direct paths that restore most, one at a time: {some(texts, 5)}{more}.")
-    for layer, reason in patched["unmeasured"].items():
-        notes.append(f"Not patched: {layer}, which {reason}.")
-    return notes
+    return [*notes, *_reasons("Not patched", patched["left_out"])]
+
+
+def _reasons(what: str, left_out: Mapping[str, str]) -> list[str]:
+    return [f"{what}: {some([f'{layer}, which {reason}' for layer, reason in left_out.items()], 8)}."] * bool(left_out)

@@ -132,7 +132,7 @@ def test_layers_without_perturbations(finding):
 
 PATCHING = {
     "doses": [0.5, 1.0],
-    "curve": [[0.25, 1.0]] * 6 + [[None, None]],
+    "curve": [[0.25, 1.0]] * 6 + [None],
     "restored": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, None],
     "half_dose": [0.7, 0.7, 0.7, 0.7, 0.7, 0.7, None],
     "few": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None],
@@ -142,7 +142,7 @@ PATCHING = {
         {"from": "conv1", "to": "fc.relu", "restored": 0.0},
     ],
     "paths_left_out": 2,
-    "unmeasured": {"linear": "does not depend on the input"},
+    "left_out": {"linear": "does not depend on the input"},
 }
 RANKS = {
     "margin": {"rank": [1, 2, 3, 4, 5, 6, None], "low": [1, 2, 2, 4, 5, 6, None], "high": [1, 2, 4, 4, 5, 6, None]}
@@ -160,7 +160,7 @@ def test_patching_has_columns_a_figure_and_notes(patched, drawn):
     assert table["relu#1"][-5:] == ["90.0%", "0.700", "20.0%", "4 / 2", "yes"]
     assert table["linear"][-5:-2] == ["–", "–", "–"]
     figure = drawn(html)[2]
-    assert [t.name for t in figure.data] == patched.data["layers"]
+    assert [t.name for t in figure.data] == patched.data["layers"][:-1]
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 0.5, 1], [0, 0.25, 1])
     assert "Patching: 48 beaten inputs." in html
     assert "fc.relu to the output (50.0%), conv1 to relu#1 (25.0%); 2 weaker ones were not patched." in html
@@ -183,7 +183,7 @@ def test_without_beaten_inputs_the_page_says_so(finding):
 def test_patching_of_one_network_beside_one_without(patched, finding, drawn):
     figure = drawn(draw({"a": patched, "b": finding}).html)[2]
     assert figure.data[0].name == "a · conv1"
-    assert len(figure.data) == 7
+    assert len(figure.data) == 6
 
 
 @pytest.mark.parametrize("which", ["finding", "patched"])

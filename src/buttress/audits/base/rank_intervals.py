@@ -30,8 +30,8 @@ def ranks(count: int, statistic: Statistic, seed: int, *, largest_first: bool = 
         ``rank``, places from 1, equals sharing the first of theirs; ``low`` and ``high``, the ends of their intervals.
         None for what is not defined; without inputs nothing is. A resample without a figure counts for nothing.
     """
-    if not count:
-        nothing = [None] * statistic(torch.zeros(1, 0, dtype=torch.float64)).shape[1]
+    nothing = [None] * statistic(torch.zeros(1, count, dtype=torch.float64)).shape[1]
+    if not count or not nothing:
         return {"rank": nothing, "low": nothing, "high": nothing}
     sign = -1 if largest_first else 1
     rank = _places(sign * statistic(torch.ones(1, count, dtype=torch.float64)))[0]

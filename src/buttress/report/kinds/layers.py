@@ -106,7 +106,8 @@ def _patching(data: Mapping[str, Data]) -> str:
     several, traces = len(data) > 1, list[Trace]()
     for n, (network, entry) in enumerate(data.items()):
         patched = entry.get("patching") or {"curve": [], "doses": []}
-        for k, (layer, curve) in enumerate(zip(entry["layers"], patched["curve"], strict=False)):
+        curves = zip(entry["layers"], patched["curve"], strict=False)
+        for k, (layer, curve) in enumerate((layer, curve) for layer, curve in curves if curve):
             traces.append(
                 {
                     "type": "scatter",
