@@ -31,17 +31,17 @@ def test_large_displacements_and_gains_come_first():
 
 
 def test_small_tolerances_and_margins_come_first_and_infinite_ones_last():
-    rho = torch.tensor([[math.inf] * 4, [0.1, 0.2, 0.3, 0.0], [math.nan] * 4])
-    wrong = torch.tensor([False, False, False, True])
-    searched = LayerTolerance(NAMES, [True] * 3, rho, torch.tensor([[1.0], [0.1], [1.0]]).expand(3, 4), wrong, wrong)
+    rho = torch.tensor([[math.inf] * 7, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.0], [math.nan] * 7])
+    wrong = torch.tensor([False] * 6 + [True])
+    searched = LayerTolerance(NAMES, [True] * 3, rho, torch.tensor([[1.0], [0.1], [1.0]]).expand(3, 7), wrong, wrong)
     found = of(searched=searched)
     assert found["tolerance"] == found["margin"] == {"rank": [2, 1, None], "low": [2, 1, None], "high": [2, 1, None]}
 
 
 def test_layers_that_need_little_come_first():
-    right = torch.tensor([[[0.0, 0.0], [1.0, 1.0]], [[1.0, 1.0], [1.0, 1.0]], [[math.nan] * 2] * 2])
-    few = torch.tensor([[1.0, 0.0], [0.0, 0.0], [math.nan] * 2])
-    patched = LayerPatching(NAMES, [True] * 3, [0.5, 1.0], right, few, [], 0, {"c": "is not called"}, 4)
+    right = torch.tensor([[[0.0] * 6, [1.0] * 6], [[1.0] * 6, [1.0] * 6]])
+    few = torch.tensor([[1.0] + [0.0] * 5, [0.0] * 6])
+    patched = LayerPatching(NAMES[:2], [True] * 2, [0.5, 1.0], right, few, [], 0, {"c": "is not called"}, 9)
     found = of(patched=patched)
     assert found["recovery"]["rank"] == [2, 1, None]
     assert found["restored"] == {"rank": [1, 1, None], "low": [1, 1, None], "high": [1, 1, None]}

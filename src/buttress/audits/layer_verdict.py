@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from buttress.audits.base.ranking import FEWEST, Ranking, joined, ranking
 from buttress.layers.measures import MEASURES, ratio
 from buttress.layers.profile import LayerProfile
-from buttress.layers.tolerance import LayerTolerance
 
 RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
+
+Places = Mapping[str, Sequence[int | None]]  # see `ranks`
 
 _GROWN = 1 + 1e-6  # a gain beyond the rounding of float32
 
@@ -73,19 +74,27 @@ def growth(profile: LayerProfile, seed: int) -> Ranking:
     return ranking(values, seed, lambda means: ratio(means[:, :-1], means[:, before]))  # -1 is the input, the last row
 
 
-def verdict(
-    profile: LayerProfile, found: Displaced, grown: Ranking, searched: LayerTolerance | None, attack: str
-) -> str:
+def verdict(profile: LayerProfile, found: Displaced, grown: Ranking, data: Mapping[str, Any], attack: str) -> str:
     """The sentences; each is made only where it says something of this network.
 
     Args:
         profile: by the audit's own measure.
         found: its most displaced layers.
         grown: the gains by the centred measure.
-        searched: tolerance and margin, if they were searched.
+        data: of the finding: places of the layers by all measures, margins and what patching restores.
         attack: what displaced the layers, by its label.
     """
-    parts = [_displaced_text(profile, found, attack), _growth_text(profile.layers, grown), _margin_text(searched)]
+    layers, by = profile.layers, data["ranks"]["by"]
+    margins = [f"{value:.3g}" if value is not None else "infinite" for value in data.get("margin") or ()]
+    recovery = (data.get("patching") or {}).get("recovery") or ()
+    shares = [f"{value:.0%} right again" if value is not None else "" for value in recovery]
+    parts = [
+        _leading_text(layers, by.get("margin"), "margin", margins),
+        _leading_text(layers, by.get("recovery"), "patching", shares),
+        "No input is beaten, so patching shows nothing." if data.get("patching_inputs") == 0 else "",
+        _displaced_text(profile, found, attack),
+        _growth_text(layers, grown),
+    ]
     return " ".join(part for part in parts if part)
 
 
@@ -126,16 +135,22 @@ def _growth_text(layers: Sequence[str], grown: Ranking) -> str:
     return f"The perturbation grows most at {names}, which cannot be told apart: {size} {factors}."
 
 
-def _margin_text(searched: LayerTolerance | None) -> str:
-    """Which layers are moved beyond their tolerance, where that is true of some.
+def _leading_text(layers: Sequence[str], places: Places | None, by: str, figures: Sequence[str]) -> str:
+    """Which layers come first by one measure, with all that other inputs might have put first.
 
-    Of all layers or of none it only repeats whether the attack succeeds on half of the inputs.
+    Args:
+        layers: their names.
+        places: by the measure; none where it was not asked for.
+        by: the measure's name.
+        figures: texts of it, layer by layer.
     """
-    if searched is None:
+    ranked = [k for k in range(len(layers)) if places is not None and places["rank"][k] is not None]
+    if places is None or len(ranked) < 2:
         return ""
-    margins = zip(searched.layers, searched.median_margin.tolist(), strict=True)
-    beyond = [name for name, margin in margins if margin <= 1]
-    if not 0 < len(beyond) < len(searched.layers):
-        return ""
-    some = f"{joined(beyond)} {'is' if len(beyond) == 1 else 'are'}"
-    return f"On half of the inputs {some} moved further than is tolerated (margin 1 or less), other layers are not."
+    first = sorted((k for k in ranked if places["low"][k] == 1), key=lambda k: places["rank"][k] or 0)
+    if len(first) == len(ranked):
+        return f"By {by} no layer can be told from the others."
+    names, values = joined([layers[k] for k in first]), joined([figures[k] for k in first])
+    if len(first) == 1:
+        return f"By {by} {names} matters most ({values})."
+    return f"By {by} {names} matter most, which cannot be told apart ({values})."

@@ -36,10 +36,11 @@ from buttress.validation import whole
 class Layers(Audit):
     """Layer sustainability analysis (Khalooei et al., arXiv 2202.02626), with the measures that an offset cannot fool.
 
-    The verdict names the layers that are displaced most, as algorithm 1 does, and those that the inputs cannot tell
-    from these (of fewer than 6 inputs it names none); and the layers at which the perturbation grows most, relative to
-    what feeds them, by the centred measure. Displacement adds up along the layers, and growth tells networks apart that
-    algorithm 1 does not.
+    The verdict names the layers that come first by margin, and by patching: of which least has to be put back in the
+    attacked pass until what was lost is right again. Beside them it names those that are displaced most, as algorithm 1
+    does, and those that the inputs cannot tell from these (of fewer than 6 inputs none); and the layers at which the
+    perturbation grows most, relative to what feeds them, by the centred measure. Displacement adds up along the layers,
+    and tells depth more than anything else. The places of all layers by all measures have bootstrap intervals.
 
     Args:
         perturbations: what displaces the layers; the first is the one in the verdict.
@@ -156,7 +157,7 @@ class Layers(Audit):
             }
         far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
         severity: Severity = "warning" if far else "info"
-        text = verdict(profile, found, grown, searched, self.perturbations[0].label())
+        text = verdict(profile, found, grown, data, self.perturbations[0].label())
         return Finding("layers", "Layers", text, severity, data)
 
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:

@@ -116,7 +116,7 @@ def patching(
     perturbation: Perturbation,
     layers: LayerSelection = "activations",
     *,
-    doses: int = 16,
+    doses: int = 10,
     paths: int = 64,
     seed: int = 0,
     batch_size: int = 128,

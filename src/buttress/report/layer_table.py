@@ -20,6 +20,8 @@ MEANINGS = {
     "rank": "Place among the layers, most vulnerable first: by the change, and by the margin where it is known.",
     "restored": "The share of the beaten inputs that are right again with the layer's whole clean value in the "
     "attacked pass. Where every path goes through the layer that is all of them.",
+    "recovery": "The same share on average over all doses: of the layer's displacement, ever more is taken away. High "
+    "where little has to go.",
     "half dose": "The share of the layer's displacement that has to be taken away until half of the beaten inputs are "
     "right again; a dash where the whole is not enough.",
     "few": "The share that are right again with the clean values of the most displaced tenth of the layer's units.",
@@ -83,7 +85,7 @@ def layer_table(data: Data) -> dict[str, Any]:
             row["margin"] = number(margin[i])
             row["beaten"] = margin[i] is not None and margin[i] <= 1
         if patched:
-            row |= {name: percent(patched[name][i]) for name in ("restored", "few")}
+            row |= {name: percent(patched[name][i]) for name in ("restored", "recovery", "few")}
             row["half dose"] = number(patched["half_dose"][i])
         if crossed:
             row["crossed"] = "yes" if crossed[i] else "no"

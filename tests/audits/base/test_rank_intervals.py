@@ -32,8 +32,13 @@ def test_medians_are_numpys(count):
 
 
 def test_what_every_input_says_alike_is_certain():
-    values = torch.arange(12.0).view(3, 4) + torch.tensor([0.0, 10.0, 20.0])[:, None]
-    assert ranks(4, means(values), 0) == {"rank": [3, 2, 1], "low": [3, 2, 1], "high": [3, 2, 1]}
+    values = torch.arange(18.0).view(3, 6) + torch.tensor([0.0, 10.0, 20.0])[:, None]
+    assert ranks(6, means(values), 0) == {"rank": [3, 2, 1], "low": [3, 2, 1], "high": [3, 2, 1]}
+
+
+def test_fewer_than_six_inputs_tell_nothing():
+    values = torch.tensor([[1.0] * 5, [2.0] * 5, [math.nan] * 5])
+    assert ranks(5, means(values), 0) == {"rank": [2, 1, None], "low": [1, 1, None], "high": [2, 2, None]}
 
 
 def test_things_that_are_alike_may_have_any_place():

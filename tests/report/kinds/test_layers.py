@@ -134,6 +134,7 @@ PATCHING = {
     "doses": [0.5, 1.0],
     "curve": [[0.25, 1.0]] * 6 + [None],
     "restored": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, None],
+    "recovery": [0.6, 0.6, 0.6, 0.6, 0.6, 0.6, None],
     "half_dose": [0.7, 0.7, 0.7, 0.7, 0.7, 0.7, None],
     "few": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, None],
     "paths": [
@@ -157,8 +158,8 @@ def patched(finding):
 def test_patching_has_columns_a_figure_and_notes(patched, drawn):
     html = draw({"network": patched}).html
     table = rows(html)
-    assert table["relu#1"][-5:] == ["90.0%", "0.700", "20.0%", "4 / 2", "yes"]
-    assert table["linear"][-5:-2] == ["–", "–", "–"]
+    assert table["relu#1"][-6:] == ["90.0%", "60.0%", "0.700", "20.0%", "4 / 2", "yes"]
+    assert table["linear"][-6:-2] == ["–"] * 4
     figure = drawn(html)[2]
     assert [t.name for t in figure.data] == patched.data["layers"][:-1]
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 0.5, 1], [0, 0.25, 1])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from buttress.audits.base.ranking import FEWEST
 from buttress.audits.base.statistics import RESAMPLES, resamples
 
 METHOD = f"percentiles of {RESAMPLES:,} bootstrap resamples of the inputs, 95 % for each place by itself"
@@ -28,7 +29,8 @@ def ranks(count: int, statistic: Statistic, seed: int, *, largest_first: bool = 
 
     Returns:
         ``rank``, places from 1, equals sharing the first of theirs; ``low`` and ``high``, the ends of their intervals.
-        None for what is not defined; without inputs nothing is. A resample without a figure counts for nothing.
+        None for what is not defined; without inputs nothing is. Of fewer than 6 inputs every place is possible. A
+        resample without a figure counts for nothing.
     """
     nothing = [None] * statistic(torch.zeros(1, count, dtype=torch.float64)).shape[1]
     if not count or not nothing:
@@ -41,6 +43,8 @@ def ranks(count: int, statistic: Statistic, seed: int, *, largest_first: bool = 
         weights.scatter_add_(1, index, torch.ones_like(weights))
         drawn.append(_places(sign * statistic(weights)))
     bounds = torch.cat(drawn).nanquantile(torch.tensor([0.025, 0.975], dtype=torch.float64), 0, interpolation="nearest")
+    if count < FEWEST:
+        bounds[0], bounds[1] = 1, (~rank.isnan()).sum()
     bounds = bounds.where(~rank.isnan(), torch.nan)
     return {name: _whole(row) for name, row in (("rank", rank), ("low", bounds[0]), ("high", bounds[1]))}
 

@@ -1,0 +1,55 @@
+"""What the verdict leads with, on places made up by hand."""
+
+import pytest
+import torch
+
+from buttress.audits.layer_verdict import displaced, growth, verdict
+from buttress.layers import LayerProfile
+
+NAMES = ["a", "b", "c"]
+
+
+def told(**data):
+    values = torch.tensor([[[0.1] * 8, [0.2] * 8, [0.9] * 8]])
+    profile = LayerProfile.of(
+        NAMES, ["pgd"], "relative_error", values, torch.ones(1, 8), predecessors=[-1, 0, 1], crossed=[True] * 3
+    )
+    found = {"ranks": {"by": data.pop("by", {})}, **data}
+    return verdict(profile, displaced(profile, None), growth(profile, 0), found, "PGD-20")
+
+
+def places(rank, low=None):
+    return {"rank": rank, "low": low or rank, "high": rank}
+
+
+def test_the_layers_that_come_first_by_margin_and_by_patching_are_named_before_those_displaced_most():
+    by = {"margin": places([1, 2, 3]), "recovery": places([2, 1, 3], [1, 1, 3])}
+    text = told(by=by, margin=[0.25, 0.5, 2.0], patching={"recovery": [0.5, 0.75, 0.25]})
+    first, second, third = text.split(". ")[:3]
+    assert first == "By margin a matters most (0.25)"
+    assert second == "By patching b and a matter most, which cannot be told apart (75% right again and 50% right again)"
+    assert third.startswith("Most vulnerable under PGD-20: c")
+
+
+@pytest.mark.parametrize(
+    ("by", "margin", "expected"),
+    [
+        (places([1, 2, 2], [1, 1, 1]), [0.5, 0.6, 0.6], "By margin no layer can be told from the others."),
+        (places([2, 1, None]), [None, 0.5, None], "By margin b matters most (0.5)."),
+        (
+            places([1, 1, 3]),
+            [None, None, 3.0],
+            "By margin a and b matter most, which cannot be told apart (infinite and",
+        ),
+        (places([1, None, None]), [0.5, None, None], "Most vulnerable"),
+        (places([None] * 3), [None] * 3, "Most vulnerable"),
+    ],
+    ids=["alike", "undefined", "infinite", "a single one", "none"],
+)
+def test_alike_undefined_and_infinite_margins(by, margin, expected):
+    assert told(by={"margin": by}, margin=margin).startswith(expected)
+
+
+def test_without_beaten_inputs_patching_shows_nothing():
+    assert told(patching_inputs=0).startswith("No input is beaten, so patching shows nothing. Most vulnerable")
+    assert told().startswith("Most vulnerable")
