@@ -102,6 +102,21 @@ def test_the_perturbations_of_the_profiles_can_be_built():
                 assert isinstance(build(Perturbation, tree), Perturbation)
 
 
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if claim.kind == "layer effects"])
+def test_layer_effects_are_of_layers_that_there_are(name):
+    for scale in CLAIMS[name].scales:
+        settings, _ = CLAIMS[name].at_scale(scale)
+        for setup in settings["setups"].values():
+            build(Training, setup["training"])
+            audit = build(Audit, {"name": "layers", "layers": setup["layers"], **settings["audit"]})
+            data = tiny(setup)
+            model = build(Network, setup["architecture"]).create(data, 0)
+            names = layers.layer_names(model, data.test.take(torch.arange(2))[0], audit.layers)
+            assert set(setup["strengthened"]) <= set(names)
+            for defence in settings["trainings"].values():
+                assert isinstance(build(Defence, fill_blanks(defence, {"eps": setup["eps"]})), Defence)
+
+
 def test_merging_goes_into_mappings_and_replaces_the_rest():
     tree = {"a": {"b": 1, "c": [1, 2]}, "d": 3}
     result = merge(tree, {"a": {"c": [9]}, "e": {"f": 1}, "d": {"g": 2}})
