@@ -110,31 +110,36 @@ class _Runs:
         networks = [*product(self.seeds, experiment.setups, experiment.trainings)]
         alone = [(s, n, layer) for s, n in product(self.few, experiment.setups) for layer in self._strong(n)]
         jobs = [self._network(*key) for key in networks] + [self._strengthened(*key) for key in alone]
-        # By seed, so that what an interruption leaves is whole for the first seeds; networks come first.
-        order = sorted(range(len(jobs)), key=lambda k: (k >= len(networks), jobs[k]["seed"]))
+        # By seed, so that what an interruption leaves is whole for the first seeds.
+        order = sorted(range(len(jobs)), key=lambda k: jobs[k]["seed"])
         results = dict(zip(order, work.run([jobs[k] for k in order], "networks"), strict=True))
         self.results = {key: results[k] for k, key in enumerate(networks)}
         self.alone = {key: results[len(networks) + k] for k, key in enumerate(alone)}
         self.attack = next(iter(next(iter(self.results.values()))["accuracy"]))
 
     def summary(self, measure: str, effect: str, group: str) -> dict[str, Any]:
-        """The mean correlation over the networks of a group, seed by seed, with its interval; and how many had none."""
+        """The mean correlation over the networks of a group, seed by seed, with its interval.
+
+        And of how many networks there is one, of how many it is positive, and how many have none.
+        """
         trained_again = effect == STRENGTHENING
         seeds, trainings = (self.few, [self.base]) if trained_again else (self.seeds, self.experiment.trainings)
         names = [name for name, model in self.architectures.items() if group in (ALL, model)]
-        by_seed, undefined = [], 0
-        for seed in seeds:
-            values = [
+        by_seed = [
+            [
                 _correlation(self._measure(seed, name, training, measure), self._effect(seed, name, training, effect))
                 for name, training in product(names, trainings)
             ]
-            defined = [value for value in values if not math.isnan(value)]
-            undefined += len(values) - len(defined)
-            if defined:
-                by_seed.append(sum(defined) / len(defined))
-        if not by_seed:
-            return {**paired_difference([math.nan]), "undefined": undefined}
-        return {**paired_difference(by_seed), "undefined": undefined}
+            for seed in seeds
+        ]
+        defined = [[value for value in values if not math.isnan(value)] for values in by_seed]
+        every = [value for values in defined for value in values]
+        return {
+            **paired_difference([sum(values) / len(values) for values in defined if values] or [math.nan]),
+            "networks": len(every),
+            "positive": sum(value > 0 for value in every),
+            "undefined": sum(map(len, by_seed)) - len(every),
+        }
 
     def networks(self) -> dict[str, Any]:
         """By setup and training: accuracies, and the mean place of each layer by measure and effect."""

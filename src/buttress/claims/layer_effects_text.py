@@ -35,8 +35,8 @@ def effects_tables(claim: Mapping[str, Any]) -> str:
         lines = [[measure, *(_cell(found[group]) for group in groups)] for measure, found in by_measure.items()]
         parts.append(
             f"### Rank correlation with {effect}\n\nOver the layers of a network; the mean over networks, with its "
-            "95 % interval over seeds; in square brackets, networks whose layers are all alike, which have none.\n\n"
-            + table(["measure", *groups], lines)
+            "95 % interval over seeds, and in how many networks it is positive; those whose layers are all alike have "
+            "none.\n\n" + table(["measure", *groups], lines)
         )
     lines = [
         [name, layer, interval(change)]
@@ -53,7 +53,10 @@ def effects_tables(claim: Mapping[str, Any]) -> str:
         for training, entry in trainings.items()
     ]
     head = ["network", "training", "accuracy", "robust accuracy", "inputs patched"]
-    parts.append("### The networks\n\nIn percent, means over seeds.\n\n" + table(head, lines))
+    parts.append(
+        "### The networks\n\nAccuracies in percent, and how many beaten inputs were patched: means over seeds.\n\n"
+        + table(head, lines)
+    )
     return "\n\n".join(parts)
 
 
@@ -62,6 +65,6 @@ def _with_mean(measure: str, found: Mapping[str, Any]) -> str:
 
 
 def _cell(found: Mapping[str, Any]) -> str:
-    return ("-" if math.isnan(found["mean"]) else interval(found)) + (
-        f" [{found['undefined']}]" if found["undefined"] else ""
-    )
+    if math.isnan(found["mean"]):
+        return "-"
+    return f"{interval(found)}, {found['positive']} of {found['networks']}"
