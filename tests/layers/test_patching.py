@@ -162,6 +162,22 @@ def test_few_are_the_most_displaced_units():
     assert found.restored.tolist() == [1.0]
 
 
+class Overflowing(nn.Module):
+    """One layer, infinite for large inputs; score 1 less it, 5 at the most."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return scored(1 - self.relu(x[:, 0] * 1e30).clamp(max=5))
+
+
+def test_the_whole_clean_value_takes_the_place_of_an_infinite_one():
+    found = patch(Overflowing(), [[0.0]], [[1e20]], "activations", doses=2)
+    assert found.right.tolist() == [[[0.0], [1.0]]]
+
+
 def test_without_a_beaten_input_nothing_is_told():
     found = patch(Branches(), [[1.0, 1.0]], [[1.0, 0.9]], "activations")
     data = found.to_dict()

@@ -230,8 +230,12 @@ class _Search:
 
     def _patched(self, batch: PatchedBatch, name: str) -> tuple[Tensor, Tensor]:
         """Of one layer and the beaten inputs: (K, b) right again at each dose, and (b,) with few units back."""
+        if not bool(batch.beaten.any()):
+            return torch.zeros(len(self.doses), 0), torch.zeros(0)
         clean, attacked = batch.clean[name], batch.attacked[name]
-        by_dose = [batch.right({name: torch.lerp(attacked, clean, dose)}) for dose in self.doses]
+        # The last one as it is: what is between it and an infinite value is not defined.
+        values = [torch.lerp(attacked, clean, dose) for dose in self.doses[:-1]] + [clean]
+        by_dose = [batch.right({name: value}) for value in values]
         few = batch.right({name: _most_displaced(attacked, clean)})
         return torch.stack(by_dose)[:, batch.beaten].float().cpu(), few[batch.beaten].float().cpu()
 
