@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -161,7 +162,7 @@ def patching(
     for x, y, ids in batches(model, data, batch_size):
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
         if not search.inputs:
-            available = every_name(model, x)
+            available = partial(every_name, model, x)
             selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
         search.add(x, x_adv, y)
     if not search.inputs:
