@@ -71,3 +71,10 @@ def test_recurrent_layers_in_eval_mode_do_without_cudnn_on_a_gpu(gpu, model, mod
     assert torch.backends.cudnn.enabled == enabled
     with preserved(model, mode, 0, torch.device("cpu")):
         assert torch.backends.cudnn.enabled == enabled
+
+
+def test_a_network_whose_parameters_are_not_there_yet_is_told():
+    model = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(UserError, match="parameter 'weight' of a LazyLinear is not there yet: run the network once"):
+        with preserved(model, "eval", 0, torch.device("cpu")):
+            pass

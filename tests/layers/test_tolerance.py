@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from buttress.attacks import PGD, Perturbation
+from buttress.attacks import PGD, Gaussian, Perturbation
 from buttress.errors import UserError
-from buttress.layers import LayerTolerance, tolerance
+from buttress.layers import LayerTolerance, patching, tolerance
 from buttress.threat import Threat
 
 
@@ -170,3 +170,26 @@ def test_what_cannot_be_searched_is_refused(mixed, inputs):
         tolerance(mixed, [], ATTACK)
     with pytest.raises(UserError, match="matches 'nothing'"):
         tolerance(mixed, [(inputs, y)], ATTACK, "nothing")
+
+
+def test_a_network_that_takes_gradients_of_its_own_is_told():
+    """An energy's gradient by the input: a replaced value is constant, so nothing is left of it."""
+
+    class Energy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 5)
+
+        def forward(self, x):
+            with torch.enable_grad():
+                x = x if x.requires_grad else x.detach().requires_grad_()
+                energy = torch.tanh(self.fc(x)).square().sum()
+                return torch.autograd.grad(energy, x, create_graph=True)[0][:, :4]
+
+    model = Energy()
+    x, y = batch(model)
+    found = tolerance(model, [(x, y)], Gaussian(std=0.1), steps=2, bisections=2)
+    assert bool(found.rho.isnan().all())
+    assert "takes gradients of its own" in found.left_out["tanh"]
+    patched = patching(model, [(x, y)], Gaussian(std=1.0))
+    assert "takes gradients of its own" in patched.left_out["tanh"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from buttress.ambient_state import usual_state
 from buttress.errors import UserError
@@ -49,6 +50,11 @@ def preserved(
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     for module in modules:
         for name, parameter in module._parameters.items():
+            if parameter is not None and is_lazy(parameter):
+                raise UserError(
+                    f"parameter {name!r} of a {type(module).__name__} is not there yet: run the network once on a batch "
+                    "before you hand it over"
+                )
             if parameter is not None and parameter.is_inference():
                 raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
     flags = [(module, module.training) for module in modules if hasattr(module, "training")]

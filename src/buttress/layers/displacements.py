@@ -132,7 +132,7 @@ class Displacements:
         """Each layer's value for each input alone; None where the input does not reach it."""
         if not names:
             return {}
-        each = [*one_at_a_time(self.model, x, names, self.mode, self.seed)]
+        each = one_at_a_time(self.model, x, names, self.mode, self.seed)
         return {name: [values.get(name) for values in each] for name in names}
 
     def _pass(self, x: Tensor) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import capture
+from buttress.layers.replacement import CannotReplaceError, gradients_of_its_own
 from buttress.layers.rows import Layout, Unaligned
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
@@ -63,7 +64,11 @@ class PatchedBatch:
             return "is not called by both passes with a value for each input"
         if torch.equal(clean, attacked):
             return ""
-        patched = self._pass(self.x_adv, {name: clean})
+        try:
+            with gradients_of_its_own():
+                patched = self._pass(self.x_adv, {name: clean})
+        except CannotReplaceError as error:
+            return str(error)
         if name not in patched:
             return "is not called when its value is replaced"
         unchanged = torch.equal(patched[OUTPUT], self.attacked[OUTPUT])
@@ -130,4 +135,4 @@ class PatchedBatch:
         """The inverse for a value in the place of ``value``: a copy, since the network may write over it."""
         place = self.places[name]
         assert isinstance(place, Layout)  # others have no rows
-        return place.from_rows(rows).reshape(value.shape).clone()
+        return place.in_place_of(value, rows)

@@ -15,6 +15,8 @@ from buttress.model_call import call_model
 from buttress.random import generator
 from buttress.tasks import Task
 
+# What torch says of a gradient that is asked for beyond a replaced value.
+_CUT_OFF = ("to not have been used in the graph", "does not require grad")
 _UNCERTAIN = (
     "is not recognised when activation checkpointing computes it again, for it is called there outside of a module or "
     "several times: switch checkpointing off"
@@ -23,6 +25,22 @@ _UNCERTAIN = (
 
 class CannotReplaceError(Exception):
     """Why a layer's value cannot be replaced, to follow the layer's name."""
+
+
+@contextmanager
+def gradients_of_its_own() -> Iterator[None]:
+    """A pass with replaced values, of a network that may take gradients inside: these no longer reach what they are of.
+
+    Raises:
+        CannotReplaceError: where the network fails for that reason.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _CUT_OFF):
+            raise
+        reason = "is in a network that takes gradients of its own, which a replaced value cuts off from the input"
+        raise CannotReplaceError(reason) from None
 
 
 class Replacement:
@@ -50,17 +68,18 @@ class Replacement:
         def put(_: str, before: Tensor) -> Tensor:
             nonlocal called
             called = True
-            whole = value[0] if self.layout is None else self.layout.from_rows(value)
-            if whole.numel() != before.numel():
+            size = value.numel()
+            if size != before.numel():
                 raise CannotReplaceError("has another size in another pass")
-            return whole.reshape(before.shape).clone()  # it may be written to
+            return value[0].clone() if self.layout is None else self.layout.in_place_of(before, value)
 
         with watch(self.model, [self.name], put, replaces=True) as watcher:
 
             def output_for(rows_value: Tensor, rows: Rows) -> Tensor:
                 nonlocal value, called
                 value, called = rows_value, False
-                output = self.task.read(call_model(self.model, x[rows]))
+                with gradients_of_its_own():
+                    output = self.task.read(call_model(self.model, x[rows]))
                 if not called:
                     raise CannotReplaceError("is not called in every pass")
                 if self.name.partition("#")[0] in watcher.uncertain:

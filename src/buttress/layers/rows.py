@@ -16,6 +16,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
+from buttress.random import derive, seed_torch
 
 _SIZES = ((2, 3), (2, 4), (1, 2))  # numbers of inputs compared; the next where a network refuses these
 _Key = TypeVar("_Key", bound=Hashable)
@@ -54,6 +55,10 @@ class Layout:
         if self.apart:
             return value.reshape(self.each, n, *value.shape[1:]).transpose(0, 1)
         return value.reshape(n, self.each, *value.shape[1:])
+
+    def in_place_of(self, value: Tensor, rows: Tensor) -> Tensor:
+        """These rows as the network has ``value``, squeezed or not: a copy, which the network may write over."""
+        return self.from_rows(rows).reshape(value.shape).clone()
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """The value as the network has it, of what `to_rows` gives."""
@@ -153,12 +158,15 @@ def of_inputs(what: str, layout: Layout | Unaligned) -> Layout:
 
 def one_at_a_time(
     model: nn.Module, x: Tensor, names: Sequence[str], mode: Mode = "eval", seed: int = 0
-) -> Iterator[dict[str, Tensor]]:
+) -> list[dict[str, Tensor]]:
     """The values of the named layers for each input alone; without those that it does not reach."""
-    for one in torch.split(x, 1):
-        with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, names) as values:
+    each: list[dict[str, Tensor]] = []
+    with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, names) as values:
+        for one in torch.split(x, 1):
+            seed_torch(derive(seed, "model"), x.device)  # the same draws for each
             call_model(model, one)
-        yield {name: value for name, value in values.items() if value.numel()}
+            each.append({name: value for name, value in values.items() if value.numel()})
+    return each
 
 
 @contextmanager
