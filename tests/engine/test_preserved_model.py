@@ -6,6 +6,7 @@ from torch import nn
 
 from buttress.attacks import PGD
 from buttress.engine.preserved_model import preserved
+from buttress.errors import UserError
 from buttress.random import own_draws
 
 
@@ -75,6 +76,6 @@ def test_recurrent_layers_in_eval_mode_do_without_cudnn_on_a_gpu(gpu, model, mod
 
 def test_a_network_whose_parameters_are_not_there_yet_is_told():
     model = nn.Sequential(nn.LazyLinear(3))
-    with pytest.raises(UserError, match="parameter 'weight' of a LazyLinear is not there yet: run the network once"):
-        with preserved(model, "eval", 0, torch.device("cpu")):
-            pass
+    message = "parameter 'weight' of a LazyLinear is not there yet: run the network once"
+    with pytest.raises(UserError, match=message), preserved(model, "eval", 0, torch.device("cpu")):
+        pass

@@ -51,9 +51,9 @@ def preserved(
     for module in modules:
         for name, parameter in module._parameters.items():
             if parameter is not None and is_lazy(parameter):
+                kind = type(module).__name__
                 raise UserError(
-                    f"parameter {name!r} of a {type(module).__name__} is not there yet: run the network once on a batch "
-                    "before you hand it over"
+                    f"parameter {name!r} of a {kind} is not there yet: run the network once on a batch first"
                 )
             if parameter is not None and parameter.is_inference():
                 raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
