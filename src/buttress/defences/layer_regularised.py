@@ -12,7 +12,8 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepConte
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
-from buttress.layers.measures import mean_defined, resolve
+from buttress.layers.measures import mean_defined
+from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
 from buttress.model_call import suited
 from buttress.registry import defence
@@ -90,23 +91,54 @@ class LayerRegularised(WrapperDefence):
             self._layouts = self._where(model, batch.x)
         context.watch(list(weights), self._layouts)
         base = self.base.loss(model, batch, context)
-        perturbed, clean = context.passes["adversarial"].activations, context.clean_activations()
-        missing = [layer for layer in weights if layer not in clean or layer not in perturbed]
-        if missing:
-            raise UserError(f"layer {missing[0]!r} does not run in training passes for every input: leave it out")
-        constant = [layer for layer in weights if not perturbed[layer].requires_grad]
-        if constant and torch.is_grad_enabled():
-            raise UserError(
-                f"layer {constant[0]!r} cannot be regularised, for its value carries no gradient: name a layer outside "
-                "of the reentrant checkpoint, the autograd.Function or the frozen part that computes it"
-            )
-        measure = resolve(self.measure)
+        regulariser = resolve(self.measure)
+        steps = self._steps(list(weights), regulariser, batch, context)
         value, logs = base.value, dict(base.logs)
         for layer, weight in weights.items():
-            displacement = mean_defined(measure(clean[layer], perturbed[layer]))
+            displacement = mean_defined(regulariser(steps[layer]))
             value = value + weight * displacement
             logs[f"displacement {layer}"] = displacement.detach()
         return Loss(value, logs)
+
+    def _steps(
+        self, layers: Sequence[str], regulariser: Regulariser, batch: Batch, context: StepContext
+    ) -> dict[str, LayerStep]:
+        """What the passes of this step show of each layer."""
+        perturbed, clean = context.passes["adversarial"], context.clean_pass()
+        for layer in layers:
+            if layer not in clean.activations or layer not in perturbed.activations:
+                raise UserError(f"layer {layer!r} does not run in training passes for every input: leave it out")
+            if layer not in perturbed.edges and torch.is_grad_enabled():
+                raise UserError(
+                    f"layer {layer!r} cannot be regularised, for its value carries no gradient: name a layer outside "
+                    "of the reentrant checkpoint, the autograd.Function or the frozen part that computes it"
+                )
+        margin, gradients = self._margin(layers, batch, context) if regulariser.needs_margin else (None, {})
+        return {
+            layer: LayerStep(
+                clean.activations[layer], perturbed.activations[layer], batch.y, margin, gradients.get(layer)
+            )
+            for layer in layers
+        }
+
+    def _margin(
+        self, layers: Sequence[str], batch: Batch, context: StepContext
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(N,) the margin of the unperturbed inputs; and its gradient (N, ...) at each layer."""
+        clean = context.clean_pass()
+        margin = -context.task.resolve("margin").value(clean.logits, batch.y)  # a loss: above 0 where wrong
+        edges = [clean.edges[layer] for layer in layers if layer in clean.edges]
+        found = iter(torch.autograd.grad(margin.sum(), edges, retain_graph=True, allow_unused=True))
+        gradients: dict[str, Tensor] = {}
+        for layer in layers:
+            gradient = next(found) if layer in clean.edges else None
+            if gradient is None:
+                raise UserError(
+                    f"layer {layer!r} cannot be regularised by {self.measure}, for the network's output does not "
+                    "depend on it: leave it out, or use the measure centred"
+                )
+            gradients[layer] = self._layouts[layer].to_rows(gradient, len(batch.x))
+        return margin.detach(), gradients
 
     def _check_base(self) -> None:
         """Refuse a base whose activations cannot be compared, before it has prepared anything."""

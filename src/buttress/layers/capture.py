@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
@@ -21,6 +22,7 @@ def capture(
     layers: LayerSelection = "activations",
     *,
     replace: LayerCallback | None = None,
+    edges: dict[str, GradientEdge] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Read the selected layers of every pass made inside the context.
 
@@ -37,6 +39,8 @@ def capture(
         replace: gets a selected layer's name and value, and returns what the network shall go on with. What was
             computed in place is replaced in place; with the outputs of a recurrent layer, its last states. As long as
             the context is open, so is what activation checkpointing computes again in a backward pass.
+        edges: gets, by name, where each value is in the graph: for the gradient of what the network makes of it, also
+            where it has overwritten the value since. Values without a gradient have none.
 
     Yields:
         name -> value, in order of execution, differentiable; cleared when a pass begins, so it holds the last one. As
@@ -54,6 +58,8 @@ def capture(
             return value
         # Without a graph a copy is kept, for the network may fill the same memory again in a later pass.
         values[name] = value if torch.is_grad_enabled() else value.clone()
+        if edges is not None and value.requires_grad:
+            edges[name] = get_gradient_edge(value)
         return value
 
     with watch(model, layers, keep, values=values, replaces=replace is not None) as watcher:

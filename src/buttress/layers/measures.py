@@ -16,7 +16,7 @@ from buttress.errors import UserError
 from buttress.registry import nearest
 
 
-def _rows(values: Tensor) -> Tensor:
+def to_rows(values: Tensor) -> Tensor:
     """(N, D) in float32 at least; half precision would lose small displacements."""
     rows = values.reshape(len(values), -1)
     return rows if rows.dtype == torch.float64 else rows.float()
@@ -29,7 +29,7 @@ def power_of_two(rows: Tensor) -> Tensor:
     return torch.exp2(torch.where(usual, largest, 1.0).log2().floor().clamp(-126, 126))
 
 
-def _norm(rows: Tensor) -> Tensor:
+def row_norms(rows: Tensor) -> Tensor:
     """(N,) L2 norms; torch's gradient of this at 0 is 0, that of a square root would be NaN.
 
     Scaled by a power of two, which changes no digit: squares of 1e-25 or 1e20 are no float32 numbers.
@@ -54,14 +54,14 @@ def mean_defined(values: Tensor) -> Tensor:
 
 def relative_error(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
     """(N,) ||clean - perturbed|| / ||clean|| for each input (Khalooei et al., arXiv 2202.02626, CM)."""
-    rows = _rows(clean)
-    return ratio(_norm(rows - _rows(perturbed)), _norm(rows))
+    rows = to_rows(clean)
+    return ratio(row_norms(rows - to_rows(perturbed)), row_norms(rows))
 
 
 def relative_error_batch(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
     """The same with one Frobenius norm over the whole batch, as the authors' release has it; repeated N times."""
-    rows = _rows(clean)
-    whole = ratio(_norm((rows - _rows(perturbed)).flatten()), _norm(rows.flatten()))
+    rows = to_rows(clean)
+    whole = ratio(row_norms((rows - to_rows(perturbed)).flatten()), row_norms(rows.flatten()))
     return whole.expand(len(rows))
 
 
@@ -76,16 +76,16 @@ def centred(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> T
     Raises:
         UserError: without a centre for fewer than 2 inputs, which are their own mean.
     """
-    rows = _rows(clean)
+    rows = to_rows(clean)
     if centre is None and len(rows) < 2:
         raise UserError(f"the centred measure needs a centre, or 2 or more inputs to a batch; got {len(rows)}")
-    middle = rows.mean(0) if centre is None else _rows(centre[None])[0]
-    return ratio(_norm(rows - _rows(perturbed)), _norm(rows - middle))
+    middle = rows.mean(0) if centre is None else to_rows(centre[None])[0]
+    return ratio(row_norms(rows - to_rows(perturbed)), row_norms(rows - middle))
 
 
 def _unit(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors of length 1 (0 stays 0), and their former lengths."""
-    size = _norm(rows)
+    size = row_norms(rows)
     return rows / torch.where(size == 0, 1, size)[..., None], size
 
 
@@ -99,7 +99,7 @@ def _angle(one: Tensor, other: Tensor) -> Tensor:
 
 def cosine(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
     """(N,) 1 - cos(clean, perturbed): 0 to 2, blind to a change of scale. NaN when exactly one of the two is 0."""
-    return _angle(_rows(clean), _rows(perturbed))
+    return _angle(to_rows(clean), to_rows(perturbed))
 
 
 def cka(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tensor:
@@ -111,7 +111,7 @@ def cka(clean: Tensor, perturbed: Tensor, centre: Tensor | None = None) -> Tenso
     if len(clean) < 2:
         raise UserError(f"CKA needs 2 or more inputs to a batch; got {len(clean)}")
     grams = []
-    for rows in (_rows(clean), _rows(perturbed)):
+    for rows in (to_rows(clean), to_rows(perturbed)):
         middle = rows - rows.mean(0)
         middle = middle / power_of_two(middle.flatten())  # which CKA is blind to, as to any scale
         # The Gram matrix of the inputs gives the same CKA as the (much larger) covariance of the features.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from buttress import tasks
 from buttress.attacks import Perturbation
@@ -43,10 +44,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass of a step's objective: its logits, and the activations (N, ...) of the layers that are watched."""
+    """One pass of a step's objective.
+
+    Attributes:
+        logits: what the task reads from the output.
+        activations: the values (N, ...) of the layers that are watched.
+        edges: where these values are in the graph, also of one that the network has overwritten since; none of a value
+            that carries no gradient.
+    """
 
     logits: Tensor
     activations: Mapping[str, Tensor]
+    edges: Mapping[str, GradientEdge]
 
 
 class StepContext:
@@ -171,21 +180,22 @@ class StepContext:
         finally:
             self._crafted = before
 
-    def clean_activations(self) -> Mapping[str, Tensor]:
-        """What the watched layers give for the clean batch, from the objective's own clean pass if it made one.
+    def clean_pass(self) -> Pass:
+        """The pass of the unperturbed batch: the objective's own if it made one.
 
         Otherwise a pass is added that leaves buffers and the random state alone, so that it changes nothing else.
         """
         if "clean" in self.passes:
-            return self.passes["clean"].activations
+            return self.passes["clean"]
         if "added" not in self.passes:  # not "clean": that is a pass of the objective itself
             with preserved(self.model, "train", self.seed, self.batch.x.device):
                 self._pass("added", self.batch.x, keep_auxiliary=False)
-        return self.passes["added"].activations
+        return self.passes["added"]
 
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
-        with capture(self.model, list(self._watched)) if self._watched else nothing as values:
+        edges: dict[str, GradientEdge] = {}
+        with capture(self.model, list(self._watched), edges=edges) if self._watched else nothing as values:
             output = self._output(x, keep_auxiliary)
         logits = self.task.read(output)
         activations: dict[str, Tensor] = {}
@@ -193,7 +203,7 @@ class StepContext:
             layout = self._watched[name]
             if layout is None or layout.fits(value, len(x)):
                 activations[name] = value if layout is None else layout.to_rows(value, len(x))
-        self.passes[kind] = Pass(logits, activations)
+        self.passes[kind] = Pass(logits, activations, edges)
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
