@@ -131,6 +131,10 @@ class Split:
         whole("limit", limit)
         return self if limit >= len(self) else self.subset(stratified_index(self.y, limit, seed))
 
+    def pooled(self, side: int) -> Split:
+        """The same images with the mean of each square of ``side`` pixels as a pixel; see `Dataset.pooled`."""
+        return Split(torch.nn.functional.avg_pool2d(_as_float(self.x), side), self.y, self.ids)
+
     def divide(self, count: int, seed: int) -> tuple[Split, Split]:
         """Split off ``count`` inputs, stratified by class: ``(the rest, those split off)``, order kept in both.
 
@@ -238,6 +242,22 @@ class Dataset:
         """The same data set with at most ``limit`` inputs in each split (``Split.stratified``)."""
         train, val, test = (split.stratified(limit, seed) for split in self.splits.values())
         return replace(self, train=train, val=val, test=test)
+
+    def pooled(self, side: int) -> Dataset:
+        """The same images at a lower resolution, as float32: the mean of each square of ``side`` pixels.
+
+        Augmentation is left out: what it does in pixels is meant for the original size.
+
+        Raises:
+            UserError: when the inputs are no images of whole squares, or the truth is an image itself.
+        """
+        whole("pool", side)
+        if len(self.shape) != 3 or any(size % side for size in self.shape[1:]):
+            raise UserError(f"pool needs images whose sides are multiples of {side}; {self.name} has {self.shape}")
+        if self.train.y.ndim > 2:
+            raise UserError(f"pool needs classes, labels or values; the truth of {self.name} is an image itself")
+        train, val, test = (split.pooled(side) for split in self.splits.values())
+        return replace(self, train=train, val=val, test=test, augment=None)
 
 
 def from_arrays(

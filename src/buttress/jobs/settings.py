@@ -41,6 +41,7 @@ class Source:
         data_dir: folder with the original files; without it they are downloaded and kept.
         data_args: further options of the data set, such as noise for moons.
         limit: the largest number of inputs of each split, classes in proportion.
+        pool: side of the squares of pixels that become one, their mean: 2 halves the resolution of images.
     """
 
     flat: ClassVar[bool] = True  # its fields are options of the job itself on the command line
@@ -49,6 +50,7 @@ class Source:
     data_dir: Path | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
+    pool: int | None = None
 
     def load(
         self, seed: int, known: Mapping[str, Any] | None = None, task: Task | None = None
@@ -65,7 +67,10 @@ class Source:
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
         dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
-        return (dataset if self.limit is None else dataset.limited(self.limit, seed)), facts
+        dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
+        if self.pool is not None:  # remembered: a network is made for the size of its images
+            facts["pool"] = self.pool
+        return dataset.pooled(facts["pool"]) if facts.get("pool") is not None else dataset, facts
 
 
 @dataclass(frozen=True, kw_only=True)
