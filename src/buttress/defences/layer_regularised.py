@@ -26,18 +26,25 @@ class LayerRegularised(WrapperDefence):
 
     Khalooei, Homayounpour and Amirmazlaghani (arXiv 2202.02626), algorithm 3. The activations are those of the base's
     own passes; a base without a clean pass gets one that leaves BatchNorm's buffers and the random state alone, so
-    with gamma 0 every base keeps its bits. Cost over the base: that clean pass where it is missing, else almost none.
+    with gamma 0 every base keeps its bits. Cost over the base: that clean pass where it is missing, and one backward
+    pass for a measure that asks for the margin's gradient.
+
+    The paper has the relative error alone. A layer that is nearly constant has a small one, and at a large gamma
+    training ends in a constant prediction; the monitor layer-collapse says when. `buttress.layers.regularisers` says
+    what each measure is.
 
     Args:
         base: the training method underneath.
         layers: names of the layers, usually ``profile.mvl(eta)``; may be empty, which leaves the base alone.
         gamma: weight of the displacement, one for all layers or one for each.
-        measure: how displacement is measured; "relative_error" is the paper's and can be fooled by a large constant in
-            the activations, "centred" cannot.
+        measure: how displacement is measured: "relative_error" as in the paper, "centred" and others of
+            `buttress.layers.MEASURES`; or against what a constant layer lacks: "between_classes", "tolerance",
+            "margin_direction".
         warmup: epochs over which gamma rises linearly from 0.
     """
 
     paper = "Khalooei et al., arXiv 2202.02626"
+    without_classes = "the measure centred or tolerance"
 
     def __init__(
         self,
@@ -63,12 +70,18 @@ class LayerRegularised(WrapperDefence):
         self._layouts: dict[str, Layout] = {}
 
     @property
+    def needs_classes(self) -> bool:
+        """Whether the measure compares inputs of different classes."""
+        return resolve(self.measure).needs_classes
+
+    @property
     def cost(self) -> Cost | None:
-        """The base's, and the clean pass that a base with only a perturbed one lacks."""
+        """The base's, the clean pass that a base with only a perturbed one lacks, and the margin's gradient."""
         base = self.base.cost
-        if base is None or not any(self.gamma) or self.base.clean_pass:
+        if base is None or not any(self.gamma):
             return base
-        return Cost(base.crafting, base.training + 2 * base.objectives, base.objectives)
+        more = 2 * (not self.base.clean_pass) + resolve(self.measure).needs_margin
+        return Cost(base.crafting, base.training + more * base.objectives, base.objectives)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; and a layer that the model does not have is found now, not when gamma has risen."""
@@ -121,9 +134,7 @@ class LayerRegularised(WrapperDefence):
             for layer in layers
         }
 
-    def _margin(
-        self, layers: Sequence[str], batch: Batch, context: StepContext
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _margin(self, layers: Sequence[str], batch: Batch, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """(N,) the margin of the unperturbed inputs; and its gradient (N, ...) at each layer."""
         clean = context.clean_pass()
         margin = -context.task.resolve("margin").value(clean.logits, batch.y)  # a loss: above 0 where wrong
@@ -150,6 +161,12 @@ class LayerRegularised(WrapperDefence):
             raise UserError(
                 "the clean and the perturbed pass show different mixtures, whose activations mean nothing together: "
                 "set independent=False of iat"
+            )
+        asked = resolve(self.measure)
+        if (asked.needs_classes or asked.needs_margin) and not self.base.own_classes:
+            raise UserError(
+                f"{name} mixes inputs, whose classes say nothing of their activations, and {self.measure} asks for "
+                "classes: use the measure centred"
             )
 
     def _where(self, model: nn.Module, x: Tensor) -> dict[str, Layout]:

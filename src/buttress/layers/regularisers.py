@@ -72,10 +72,10 @@ def tolerance(step: LayerStep) -> Tensor:
     """
     assert step.margin is not None and step.gradient is not None
     clean, moved, finite = _parts(step)
-    spread = _spread(clean, finite)
-    fixed = spread.detach()
+    size = spread(clean, finite)
+    fixed = size.detach()
     steepness = row_norms(to_rows(step.gradient)) * fixed  # how fast the margin falls, per unit of spread
-    fall = row_norms(moved) / torch.where(spread > 0, spread, 1) * steepness
+    fall = row_norms(moved) / torch.where(size > 0, size, 1) * steepness
     left = step.margin.to(fall.dtype).clamp(min=0) * (fixed > 0)
     defined = finite & (finite.sum() > 1) & steepness.isfinite() & left.isfinite()
     return torch.where(defined, share(torch.where(defined, fall, 0), left), torch.nan)
@@ -93,7 +93,7 @@ def margin_direction(step: LayerStep) -> Tensor:
     """
     assert step.gradient is not None
     clean, moved, finite = _parts(step)
-    contrast, defined = class_contrast(clean, step.y, finite & _finite(step.gradient))
+    contrast, defined = class_contrast(clean, step.y, finite & finite_rows(step.gradient))
     direction = torch.where(defined[:, None], to_rows(step.gradient), 0)
     length = row_norms(direction)[:, None]
     direction = direction / torch.where(length > 0, length, 1)
@@ -131,19 +131,19 @@ def class_contrast(rows: Tensor, y: Tensor, count: Tensor) -> tuple[Tensor, Tens
     return torch.where(defined[:, None], contrast[place], 0), defined
 
 
-def _finite(values: Tensor) -> Tensor:
+def finite_rows(values: Tensor) -> Tensor:
     """(N,) bool: which inputs have finite values only."""
     return values.detach().reshape(len(values), -1).isfinite().all(1)
 
 
 def _parts(step: LayerStep) -> tuple[Tensor, Tensor, Tensor]:
     """(N, D) the clean values and the displacement, 0 for inputs that are not finite in both passes; and (N,) which."""
-    finite = _finite(step.clean) & _finite(step.perturbed)
+    finite = finite_rows(step.clean) & finite_rows(step.perturbed)
     clean, perturbed = (torch.where(finite[:, None], to_rows(v), 0) for v in (step.clean, step.perturbed))
     return clean, perturbed - clean, finite
 
 
-def _spread(rows: Tensor, count: Tensor) -> Tensor:
+def spread(rows: Tensor, count: Tensor) -> Tensor:
     """() root mean square distance of those rows that count from their mean."""
     weights = count.to(rows.dtype)[:, None]
     total = weights.sum().clamp(min=1)
