@@ -70,7 +70,8 @@ def tolerance(step: LayerStep) -> Tensor:
     mean square distance from the mean), of which only the displacement's is differentiated. That changes no value, and
     makes the gradient blind to the layer's scale.
     """
-    assert step.margin is not None and step.gradient is not None
+    assert step.margin is not None
+    assert step.gradient is not None
     clean, moved, finite = _parts(step)
     size = spread(clean, finite)
     fixed = size.detach()

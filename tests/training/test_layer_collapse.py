@@ -1,0 +1,129 @@
+"""The monitor of layers that no longer tell inputs apart: its figure by hand, and when it fires."""
+
+import pytest
+import torch
+from torch import nn
+
+from buttress.attacks.gradient.pgd import PGD
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.errors import UserError
+from buttress.threat import Threat
+from buttress.training import Interrupted, Optimiser, fit
+from buttress.training.monitors import LayerCollapse
+from buttress.training.monitors.base import Moment
+
+
+@pytest.fixture
+def look(images, nets):
+    """Ask a monitor about a network, as at the end of an epoch, with a memory that lasts."""
+    memory: dict[str, object] = {}
+
+    def ask(monitor, model, question="after_epoch", step=4):
+        batch = type("Batch", (), {"x": torch.zeros(2, 1, 6, 6)})()
+        moment = Moment(model, images, batch, None, step, 4, 1, 2, 0, {}, memory, dict)
+        return getattr(monitor, question)(moment), moment.figures
+
+    return ask
+
+
+class Line(nn.Module):
+    """One layer: a line of the image's mean."""
+
+    def __init__(self, slope, offset):
+        super().__init__()
+        self.slope, self.offset, self.act = slope, offset, nn.Identity()
+
+    def forward(self, x):
+        h = self.act(self.slope * x.mean((1, 2, 3))[:, None] + self.offset)
+        return torch.cat([h, -h, 0 * h, 0 * h], 1)
+
+
+def test_the_spread_by_hand(look, images):
+    part = images.train.stratified(256, 0)
+    means = part.take(torch.arange(len(part)))[0].mean((1, 2, 3))
+    for slope, offset in ((1.0, 0.0), (3.0, 2.0), (1e-20, 0.0), (0.0, 1.0), (0.0, 0.0)):
+        value = slope * means.double() + offset
+        size = float(value.square().mean().sqrt())
+        expected = float(value.std(correction=0)) / size if size else 0.0
+        _, figures = look(LayerCollapse(layers="act"), Line(slope, offset))
+        assert figures == {"spread act": pytest.approx(expected, rel=1e-4, abs=1e-7)}
+
+
+def test_it_fires_once_by_name_and_again_after_a_recovery(look):
+    monitor, alive, flat = LayerCollapse(layers="act"), Line(1.0, 0.0), Line(1.0, 20.0)
+    answers = [look(monitor, model)[0] for model in (alive, flat, flat, alive, flat)]
+    assert [answer is not None for answer in answers] == [False, True, False, False, True]
+    assert answers[1].kind == "note"
+    assert answers[1].text.startswith("values no longer differ between inputs at act (by 0.")
+    assert "\n" not in answers[1].text
+
+
+def test_the_start_of_training_counts(look):
+    look(monitor := LayerCollapse(layers="act", then="stop"), Line(1.0, 0.0), "after_step", 1)
+    answer, _ = look(monitor, Line(1.0, 20.0))
+    assert answer.ends
+    assert answer.text.endswith("training stops")
+
+
+def test_scale_is_no_collapse(look):
+    monitor = LayerCollapse(layers="act")
+    assert [look(monitor, Line(slope, 0.0))[0] for slope in (1.0, 1e-6, 1e-25)] == [None] * 3
+
+
+@pytest.fixture
+def run(nets, images):
+    """Four epochs of the paper's measure on a hidden layer of tanh."""
+
+    def build():
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4))
+
+    def train(gamma, **options):
+        base = AdversarialTraining(PGD(threat=Threat(eps=0.1), steps=2))
+        defence = LayerRegularised(base, layers=["4"], gamma=gamma, measure="relative_error")
+        settings = {"epochs": 4, "batch_size": 12, "seed": 3, "optimiser": Optimiser(lr=0.02), "validate_with": "none"}
+        return fit(nets.seeded(build, 0), images, defence, keep="last", **{**settings, **options})
+
+    return train
+
+
+def test_the_papers_measure_collapses_a_layer_and_the_log_says_so(run):
+    monitors = [LayerCollapse(layers=["4"])]
+    base, spoilt = (run(gamma, monitors=monitors) for gamma in (0.0, 30.0))
+    assert not base.notes
+    assert len(spoilt.notes) == 1
+    assert "values no longer differ between inputs at 4 (" in spoilt.notes[0]
+
+
+def test_by_option_training_stops_there(run):
+    ended = run(30.0, monitors=[LayerCollapse(layers=["4"], then="stop")])
+    assert len(ended.history) < 4
+    assert ended.notes[0].endswith("training stops")
+
+
+def test_what_it_remembers_survives_a_stop(run, tmp_path, stop_at, same):
+    whole, options = run(30.0, monitors=[LayerCollapse()]), {"monitors": [LayerCollapse()], "out": tmp_path / "run"}
+    with pytest.raises(Interrupted):
+        run(30.0, progress=stop_at(4), **options)
+    again = run(30.0, resume=True, **options)
+    same(again.history, whole.history)
+    assert again.notes == whole.notes
+    assert {"spread 2", "spread 4"} <= set(whole.history[-1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"share": 1.0}, "share must be"),
+        ({"then": "rollback"}, "then must be one of note, stop; got 'rollback'"),
+        ({"inputs": 1}, "inputs must be"),
+    ],
+)
+def test_settings_that_mean_nothing(settings, line):
+    with pytest.raises(UserError, match=line):
+        LayerCollapse(**settings)
+
+
+def test_an_unknown_layer_is_told_at_the_first_step(run):
+    with pytest.raises(UserError, match="no layer is called or matches 'relu9'"):
+        run(0.0, monitors=[LayerCollapse(layers=["relu9"])])
