@@ -27,16 +27,19 @@ from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
 from buttress.jobs.estimate import estimate_audits, estimate_training
+from buttress.jobs.gamma_trials import GAMMAS, GammaTrial, best, trial_defence, trial_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import refuse_tokens
 from buttress.layers.capture import layer_names
+from buttress.layers.measures import MEASURES
 from buttress.report.text import some
 from buttress.tasks import check_task, task_of
 from buttress.threat import Threat
-from buttress.training import load
+from buttress.training import Trained
+from buttress.training.monitors import LayerCollapse
 from buttress.training.run_folder import MARK
 
 REPORT = "report"
@@ -52,7 +55,7 @@ def harden(
     base: Defence | None = None,
     layers: list[str] | None = None,
     eta: float | None = None,
-    gamma: float = 0.3,
+    gamma: float | None = None,
     measure: str = "centred",
     warmup: float = 1.0,
     training: Training = Training(),
@@ -70,9 +73,10 @@ def harden(
     """Find a network's most vulnerable layers, train a hardened one that regularises them, and compare in one report.
 
     The steps: audit the network (trained first, by standard training, where none is given); name its most vulnerable
-    layers, and those that cannot be told from them, on validation data and by the measure that is trained; train the
-    base defence; train it once more with those layers regularised (AT-LR); audit both; compare, and say whether the
-    regularisation demonstrably gained robust accuracy.
+    layers, and those that cannot be told from them, on validation data; train the base defence; choose the weight of
+    the regularisation by short trainings, judged on validation data; train the base once more with those layers
+    regularised (AT-LR), and note where a layer collapses; audit both; compare, and say whether the regularisation
+    demonstrably gained robust accuracy.
 
     Args:
         network: a run's folder with the network to harden; without it one is trained by standard training.
@@ -83,8 +87,10 @@ def harden(
         base: the base defence; adversarial training with PGD by default.
         layers: the layers to regularise; by default those that the audit names.
         eta: cut-off of the most vulnerable layers in standard deviations; by default at the widest gap.
-        gamma: weight of the regularisation.
-        measure: displacement measure of training: centred, which a constant cannot fool, or the paper's relative_error.
+        gamma: weight of the regularisation; by default 0.03, 0.1, 0.3 or 1, the best on validation data, under the
+            attack that validates, after a quarter of the epochs.
+        measure: what is regularised: displacement against the layer's size (centred, the paper's relative_error), or
+            against what a constant layer lacks (between_classes, tolerance, margin_direction).
         warmup: epochs over which gamma rises from 0.
         training: how long and how, for every network that is trained here; monitors observe base and hardened only.
         attacks: attacks of the audits; PGD-20 and FGSM by default.
@@ -129,16 +135,16 @@ def harden(
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
     training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
+    regularised = LayerRegularised(chosen, layers or ["any"], gamma or 0.0, measure, warmup)  # refused now, not later
     questions = [
         # By another measure the largest displacement would not be what training makes smaller.
-        replace(question, measure=measure) if isinstance(question, Layers) else question
+        replace(question, measure=measure) if isinstance(question, Layers) and measure in MEASURES else question
         for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
     ]
-    check_task([chosen, *questions], task)
+    check_task([regularised, *questions], task)
     check_gate(fail_under, questions)
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
-    LayerRegularised(chosen, ["any"] if layers is None else layers, gamma, measure, warmup)  # refused now, not later
     if layers is not None:
         layer_names(original, dataset.test.take(torch.arange(1))[0], layers)
     elif analysed.layers != "activations":
@@ -147,7 +153,8 @@ def harden(
     if analysed.remark:
         reporter.line(analysed.remark)
     if dry_run:
-        _estimate(original, network, dataset, chosen, questions, training, inputs, audit_batch, reporter)
+        trials = GAMMAS if gamma is None else ()
+        _estimate(original, network, dataset, chosen, questions, training, len(trials), inputs, audit_batch, reporter)
         return None
     settings: dict[str, Any] = {
         "limit": inputs,
@@ -158,7 +165,7 @@ def harden(
         "reporter": reporter,
     }
 
-    def trained(folder: str, defence: Defence, title: str, training: Training = training) -> nn.Module:
+    def run(folder: str, defence: Defence, title: str, training: Training = training) -> Trained:
         model = _fresh(run_facts, architecture, dataset, seed)
         facts = {
             "source": where,
@@ -168,7 +175,7 @@ def harden(
         }
         goes_on = resume and (out / folder / MARK).exists()
         reporter.line(f"training: {title}")
-        training.run(
+        return training.run(
             model,
             dataset,
             defence,
@@ -179,10 +186,9 @@ def harden(
             reporter=reporter,
             title=title,
         )
-        return load(out / folder, model)
 
     if network is None:
-        original = trained("original", Standard(), "original", replace(training, monitors=[]))
+        original = run("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
     if layers is not None:
         names = layers
@@ -190,11 +196,23 @@ def harden(
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
         names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
-    regularised = LayerRegularised(against.resolve(chosen), names, gamma, measure, warmup)
     short = chosen.label().upper()
-    for folder, defence, title in (("base", chosen, short), ("hardened", regularised, f"{short}-LR")):
-        model = trained(folder, defence, title)
-        findings[title] = ask(model, dataset, questions, title=f"audit of {title}", **settings)
+    base_model = run("base", chosen, short).model
+    findings[short] = ask(base_model, dataset, questions, title=f"audit of {short}", **settings)
+    regularised = LayerRegularised(against.resolve(chosen), names, gamma or 0.0, measure, warmup)
+    watched = _watched(training, names)
+    trials: list[GammaTrial] = []
+    for candidate in GAMMAS if gamma is None else ():
+        trial, defence = trial_training(watched), trial_defence(regularised, candidate, training)
+        trials.append(GammaTrial.of(candidate, run(f"gamma-{candidate:g}", defence, f"gamma {candidate:g}", trial)))
+        reporter.line(f"gamma {candidate:g}: {trials[-1].words()}")
+    if trials:
+        gamma = best(trials).gamma
+        reporter.line(f"gamma: {gamma:g}, the most robust of {len(trials)}")
+        regularised = LayerRegularised(**{**regularised.settings(), "gamma": gamma})
+    title = f"{short}-LR"
+    hardened = run("hardened", regularised, title, watched)
+    findings[title] = ask(hardened.model, dataset, questions, title=f"audit of {title}", **settings)
     facts = report_facts(
         command,
         dataset,
@@ -204,7 +222,9 @@ def harden(
             "threat": threat_facts(against.threat),
             "regularised layers": names,
             "gamma": gamma,
+            **({"gamma chosen from": {f"{trial.gamma:g}": trial.words() for trial in trials}} if trials else {}),
             "measure": measure,
+            **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
             "epochs": training.epochs,
             "inputs": inputs,
         },
@@ -233,6 +253,13 @@ def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, s
     return architecture.finish(model)
 
 
+def _watched(training: Training, layers: list[str]) -> Training:
+    """The training with a monitor of the regularised layers' collapse, unless the user has given one."""
+    if any(isinstance(monitor, LayerCollapse) for monitor in training.monitors):
+        return training
+    return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers)])
+
+
 def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
     """The layers that algorithm 1 names under the audit's first perturbation, and those that are tied with them.
 
@@ -256,6 +283,7 @@ def _estimate(
     base: Defence,
     questions: Sequence[Audit],
     training: Training,
+    trials: int,
     inputs: int | None,
     batch_size: int,
     reporter: Reporter,
@@ -265,6 +293,11 @@ def _estimate(
         runs = {"original": Standard(), **runs}
     for name, defence in runs.items():
         reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+    if trials:
+        trial = trial_training(training)
+        time = estimate_training(original, dataset, base, trial)
+        length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
+        reporter.line(f"choosing gamma: {trials} trainings of {length}, each {time}")
     split = dataset.test if inputs is None else dataset.test.stratified(inputs)
     audits = estimate_audits(original, split, questions, batch_size, training.task)
     reporter.line(f"each of three audits: {audits}")
