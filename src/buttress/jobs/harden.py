@@ -153,8 +153,8 @@ def harden(
     if analysed.remark:
         reporter.line(analysed.remark)
     if dry_run:
-        trials = GAMMAS if gamma is None else ()
-        _estimate(original, network, dataset, chosen, questions, training, len(trials), inputs, audit_batch, reporter)
+        choices = 0 if gamma is not None else len(GAMMAS)
+        _estimate(original, network, dataset, chosen, questions, training, choices, inputs, audit_batch, reporter)
         return None
     settings: dict[str, Any] = {
         "limit": inputs,

@@ -122,7 +122,7 @@ def class_contrast(rows: Tensor, y: Tensor, count: Tensor) -> tuple[Tensor, Tens
     """
     weights = count.to(rows.dtype)[:, None]
     rows = (rows - (rows * weights).sum(0) / weights.sum().clamp(min=1)) * weights  # keeps digits beside an offset
-    classes, place = y.unique(return_inverse=True)
+    classes, place = torch.unique(y, return_inverse=True)
     # No matrix product, which autocast would compute in half precision.
     sums = rows.new_zeros(len(classes), rows.shape[1]).index_add(0, place, rows)
     sizes = rows.new_zeros(len(classes), 1).index_add(0, place, weights)

@@ -23,7 +23,10 @@ class WrapperDefence(Defence):
         super().__init__()
         self.base: Defence = base if base is not None else AdversarialTraining()
 
-    needs_classes = False  # the base is asked by itself
+    @property
+    def needs_classes(self) -> bool:
+        """False: the base is asked by itself."""
+        return False
 
     @property
     def clean_pass(self) -> bool:
