@@ -7,6 +7,7 @@ from buttress.claims import jobs
 from buttress.claims.document_tables import figures
 from buttress.claims.jobs import run_job
 from buttress.claims.recipe import Claim
+from buttress.claims.seed_statistics import paired_difference
 from buttress.claims.table import Table
 from buttress.errors import UserError
 
@@ -189,6 +190,42 @@ def test_figures_that_go_together_over_rows():
     assert less["under"]["PGD"]["seeds"] == [1.0, 0.5]
 
 
+def test_pairs_of_rows_are_judged_by_their_mean_difference():
+    """Three networks by two methods: of each seed the mean of three differences, whose interval is that of two."""
+    accuracies = {
+        "at": (50, 54),
+        "trades": (40, 40),
+        "mart": (60, 61),
+        "standard": (49, 50),
+        "free": (42, 40),
+        "alp": (57, 60),
+    }
+
+    class Fixed:
+        def run(self, jobs, title):
+            return [
+                {
+                    "accuracy": {"PGD": [90.0, float(accuracies[job["defence"]][job["seed"]])]},
+                    "seconds": {"training": 1.0},
+                }
+                for job in jobs
+            ]
+
+    rows = [{"name": name, "defence": name} for name in accuracies]
+    settings = {"setups": {"one": {}}, "eps": [0, 0.2], "attacks": [], "rows": rows}
+    check = {"pairs": [["at", "standard"], ["trades", "free"], ["mart", "alp"]], "at": 0.2}
+    (outcome,) = Table(Claim(source="s", statement="s", kind="table", checks=[check]), settings, 2, Fixed()).run()[
+        "checks"
+    ]
+    assert (
+        outcome["statement"]
+        == "at, trades, mart better than standard, free, alp (accuracy at eps 0.2, the mean of 3 differences)"
+    )
+    seeds = [(1 - 2 + 3) / 3, (4 + 0 + 1) / 3]
+    expected = paired_difference([round(value, 9) for value in seeds])
+    assert outcome["under"] == {"PGD": {**expected, "verdict": "direction only"}}
+
+
 def test_what_is_the_same_in_all_rows_goes_with_nothing():
     same = {name: [(1.0, other) for _, other in values] for name, values in RANKED.items()}
     (check,) = ranked({"across": list(same), "figure": "size", "rises": "other"}, same)["checks"]
@@ -247,6 +284,12 @@ def test_a_figure_of_some_rows():
         ({"across": ["AT", "plain", "TA"], "figure": "size", "rises": "size"}, "no row 'TA'"),
         ({"across": ["AT", "plain", "x"], "figure": "size", "rises": "size", "above": 0}, "each needs"),
         ({"better": "AT", "than": "plain", "at": 0, "rises": "size"}, "each needs"),
+        ({"pairs": [["AT", "plain"]], "at": 0}, "each needs .*pairs and at"),
+        ({"pairs": [["AT", "plain"], ["AT"]], "at": 0}, "each needs"),
+        ({"pairs": [["AT", "plain"], ["AT", "plain"]]}, "each needs"),
+        ({"pairs": [["AT", "plain"], ["AT", "plain"]], "at": 0, "by": 3}, "each needs"),
+        ({"pairs": [["AT", "plain"], ["AT", "TA"]], "at": 0}, "no row 'TA'"),
+        ({"pairs": "AT", "at": 0}, "each needs"),
         ({"row": "AT", "at": 0, "attacks": ["PGD"], "above": 1}, "each needs"),
         ({"row": "AT", "at": 0.2, "attacks": ["PGD-20", "PGD-400"], "above": 1}, "no attack 'PGD-400'.*'PGD-40'"),
     ],

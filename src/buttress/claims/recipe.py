@@ -30,7 +30,7 @@ class Claim:
             (which measure of a layer foretells what) or "gains" (differences read off the results of other claims).
         checks: what must hold; their form depends on the kind. Of a table: ``better`` and ``than``, two rows; ``at``, a
             budget or R&G, or ``figure``, the name of one; ``by``, points that the difference must exceed (0; negative
-            for what may be lost).
+            for what may be lost); other forms are in `check.Check`.
         published: the numbers, by row (a table) or by network and perturbation (profiles).
         attack: label of the attack under which a table's numbers were published.
         silent: what the source leaves out, and what was done about it.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from buttress.claims import training_cost, transfer_sources
+from buttress.claims.check import Check
 from buttress.claims.experiment import Experiment, Row
 from buttress.claims.figures import FIRED, detector_figure
 from buttress.claims.recipe import Claim, from_mapping
@@ -24,81 +24,6 @@ from buttress.config.reading import build
 from buttress.errors import UserError
 from buttress.jobs.settings import Training
 from buttress.registry import nearest
-from buttress.validation import number
-
-_FORMS = (
-    "better, than and at or figure; row, figure or at, and above; row, at, attacks and above; "
-    "or across, figure and rises"
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One check: two rows compared, a figure of one row, how much one row has in appearance, or two figures over rows.
-
-    Args:
-        better: the row that is held to be above the other.
-        than: that other row.
-        row: the row that a check on one row is about.
-        at: the budget or R&G at which accuracies are meant.
-        figure: the figure that is meant instead.
-        under: label of the one attack under which two rows' accuracies are compared; each of the table's unless given.
-        by: points that the difference must exceed; negative for what may be lost.
-        above: what the figure of one row, its accuracy, or the accuracy that it loses, must exceed.
-        attacks: labels of two attacks; accuracy under the first less that under the second is what a row loses.
-        across: rows, three or more, over which the ranks of two figures are held to go together.
-        rises: the second of these figures; ``figure`` is the first.
-    """
-
-    better: str = ""
-    than: str = ""
-    row: str = ""
-    at: Any = None
-    figure: str = ""
-    under: str = ""
-    by: float = 0.0
-    above: float | None = None
-    attacks: list[str] = field(default_factory=list)
-    across: list[str] = field(default_factory=list)
-    rises: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse values of another type, and settings that belong to different forms."""
-        for name in ("better", "than", "row", "figure", "under", "rises"):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(f"claim: checks: {name} must be a name; got {getattr(self, name)!r}")
-        for name, value in (("by", self.by), ("above", 0.0 if self.above is None else self.above)):
-            number(f"claim: checks: {name}", value)
-        pair = bool(self.better and self.than) and (self.at is None) != (not self.figure) and self.above is None
-        alone = bool(self.row) and self.above is not None and not (self.by or self.better or self.than)
-        figure = alone and bool(self.figure) and self.at is None and not self.attacks
-        accuracy = alone and not self.figure and self.at is not None and (self.attacks == [] or self._two_attacks)
-        single = accuracy or figure or (pair and not self.row and not self.attacks)
-        if self.under and not (pair and self.at is not None):
-            raise UserError(f"claim: checks: under is for the accuracies of better and than; got {self.under!r}")
-        if not (self._correlates if self.across or self.rises else single):
-            settings = {name: value for name, value in vars(self).items() if value not in ("", None, 0.0, [])}
-            raise UserError(f"claim: checks: each needs {_FORMS}; got {settings}")
-
-    @property
-    def _two_attacks(self) -> bool:
-        labels = self.attacks
-        return isinstance(labels, list) and len(labels) == 2 and all(isinstance(one, str) for one in labels)
-
-    @property
-    def _correlates(self) -> bool:
-        rows = self.across
-        valid_rows = (
-            isinstance(rows, list) and len(set(map(str, rows))) >= 3 and all(isinstance(one, str) for one in rows)
-        )
-        others = (self.better, self.than, self.row, self.by, self.attacks)
-        unset = self.at is None and self.above is None and not any(others)
-        return valid_rows and bool(self.figure and self.rises) and unset
-
-    @property
-    def rows(self) -> list[str]:
-        """The rows that it speaks of."""
-        return self.across or ([self.row] if self.row else [self.better, self.than])
 
 
 class TableChecks:
@@ -175,6 +100,8 @@ class TableChecks:
     def _method(self, check: Check) -> Callable[[Check, Mapping[str, Mapping[str, Any]]], dict[str, Any]]:
         if check.across:
             return self._across
+        if check.pairs:
+            return self._pooled
         return self._alone if check.row else self._pair
 
     def _pair(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -207,6 +134,20 @@ class TableChecks:
         statement = f"{check.better} {words} {check.than} ({what})"
         least = {"by": check.by} if check.by else {}
         return {"statement": statement, "rows": check.rows, **least, "published": published, "under": under}
+
+    def _pooled(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The mean difference of several pairs of rows, seed by seed: a seed is one draw for all of them."""
+        column, count = str(check.at), len(check.pairs)
+        pairs = [(rows[better], rows[than]) for better, than in check.pairs]
+        each = [row_differences(better, than, column) for better, than in pairs]
+        under = {}
+        for label in each[0]:
+            seeds = zip(*(differences[label]["seeds"] for differences in each), strict=True)
+            difference = paired_difference([round(sum(values) / count, 9) for values in seeds])
+            under[label] = {**difference, "verdict": verdict(difference, None)}
+        names = (", ".join(pair[k] for pair in check.pairs) for k in (0, 1))
+        statement = f"{' better than '.join(names)} ({_where(column)}, the mean of {count} differences)"
+        return {"statement": statement, "published": None, "under": under}
 
     def _alone(self, check: Check, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """How far one row's figure or accuracy, or what it loses from one attack to another, is above a number."""
