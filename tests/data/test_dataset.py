@@ -154,6 +154,34 @@ def test_limited_bounds_each_split():
     assert data.name == "toy"
 
 
+def test_pooled_images_are_the_means_of_squares():
+    x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (8, 3, 4, 6), dtype=np.uint8))
+    part = Split(x, torch.arange(8) % 2, torch.arange(8))
+    whole = {"train": part, "val": split(4, first=20), "test": split(4, first=30)}
+    whole = {name: Split(x[: len(s)], s.y, s.ids) for name, s in whole.items()}
+    data = make(**whole, augment=lambda x, _: x)
+    small = data.pooled(2)
+    by_hand = x.numpy().astype(np.float64).reshape(8, 3, 2, 2, 3, 2).mean((3, 5)) / 255
+    assert np.allclose(small.train.x.numpy(), by_hand, rtol=0, atol=1e-6)
+    assert small.shape == (3, 2, 3)
+    assert small.augment is None
+    for name, one in small.splits.items():
+        assert torch.equal(one.ids, data.splits[name].ids)
+        assert torch.equal(one.y, data.splits[name].y)
+    assert torch.allclose(data.pooled(1).train.x, x / 255)
+
+
+def test_what_cannot_be_pooled():
+    with pytest.raises(UserError, match=r"pool needs images whose sides are multiples of 2; toy has \(3, 4, 5\)"):
+        make().pooled(2)
+    with pytest.raises(UserError, match="pool must be"):
+        make().pooled(0)
+    rows = Split(torch.rand(4, 6), torch.arange(4) % 2, torch.arange(4))
+    parts = {name: Split(rows.x, rows.y, rows.ids + k * 4) for k, name in enumerate(("train", "val", "test"))}
+    with pytest.raises(UserError, match="pool needs images"):
+        make(**parts).pooled(2)
+
+
 def test_from_arrays_splits_val_off_train_by_seed_and_never_touches_test():
     y = np.arange(200) % 4
     pairs = (images(200), y), (images(40, seed=1), y[:40])

@@ -189,6 +189,16 @@ def test_a_limit_holds_for_every_split():
     assert [len(split) for split in dataset.splits.values()] == [10, 10, 10]
 
 
+def test_a_lower_resolution_is_remembered_with_the_run():
+    """A network is made for the size of its images, so it meets the same later."""
+    first, facts = Source(data="digits", limit=20, pool=2).load(seed=0)
+    assert first.shape == (1, 4, 4)
+    again, told = Source().load(seed=99, known={"source": json.loads(json.dumps(facts))})
+    assert again.shape == (1, 4, 4)
+    assert told == facts
+    assert "pool" not in Source(data="digits").load(seed=0)[1]
+
+
 def test_options_of_the_wrong_type_are_named():
     with pytest.raises(UserError, match="data set 'moons': noise must be a number; got 'x'"):
         Source(data="moons", data_args={"noise": "x"}).load(seed=0)
