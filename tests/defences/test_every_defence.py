@@ -269,3 +269,17 @@ def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network,
     plain_run, wrapped_run = (train(network(), d, **options) for d in (make(name), wrapped))
     same(wrapped_run.model.state_dict(), plain_run.model.state_dict())
     same(wrapped_run.history, plain_run.history)
+
+
+@pytest.mark.representatives(name=["at", "free", "iat", "trades"])
+@pytest.mark.parametrize("name", NAMES)
+def test_regularising_by_the_margins_gradient_trains_or_says_why_not(name, network, train):
+    """The passes of every base show the margin and its gradient at a layer, or the base is refused."""
+    wrapped = LayerRegularised(make(name), layers=["2"], gamma=0.5, measure="margin_direction")
+    if not (wrapped.perturbed_pass and wrapped.paired and wrapped.own_classes):
+        with pytest.raises(UserError, match=r"makes no perturbed pass|show different mixtures|mixes inputs"):
+            train(network(), wrapped, epochs=1)
+        return
+    trained = train(network(), wrapped, epochs=1)
+    assert 0 <= trained.history[-1]["displacement 2"] <= 1
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())

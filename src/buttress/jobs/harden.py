@@ -27,9 +27,9 @@ from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
 from buttress.jobs.estimate import estimate_audits, estimate_training
-from buttress.jobs.gamma_trials import GAMMAS, GammaTrial, best, trial_defence, trial_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import lacks_gradient, usual_audits
+from buttress.jobs.regularised_training import GAMMAS, GammaTrial, best, trial_defence, trial_training, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import refuse_tokens
@@ -39,7 +39,7 @@ from buttress.report.text import some
 from buttress.tasks import check_task, task_of
 from buttress.threat import Threat
 from buttress.training import Trained
-from buttress.training.monitors import LayerCollapse
+from buttress.training.cost import passes
 from buttress.training.run_folder import MARK
 
 REPORT = "report"
@@ -200,10 +200,10 @@ def harden(
     base_model = run("base", chosen, short).model
     findings[short] = ask(base_model, dataset, questions, title=f"audit of {short}", **settings)
     regularised = LayerRegularised(against.resolve(chosen), names, gamma or 0.0, measure, warmup)
-    watched = _watched(training, names)
+    observed = watched(training, names)
     trials: list[GammaTrial] = []
     for candidate in GAMMAS if gamma is None else ():
-        trial, defence = trial_training(watched), trial_defence(regularised, candidate, training)
+        trial, defence = trial_training(observed), trial_defence(regularised, candidate, training)
         trials.append(GammaTrial.of(candidate, run(f"gamma-{candidate:g}", defence, f"gamma {candidate:g}", trial)))
         reporter.line(f"gamma {candidate:g}: {trials[-1].words()}")
     if trials:
@@ -211,7 +211,7 @@ def harden(
         reporter.line(f"gamma: {gamma:g}, the most robust of {len(trials)}")
         regularised = LayerRegularised(**{**regularised.settings(), "gamma": gamma})
     title = f"{short}-LR"
-    hardened = run("hardened", regularised, title, watched)
+    hardened = run("hardened", regularised, title, observed)
     findings[title] = ask(hardened.model, dataset, questions, title=f"audit of {title}", **settings)
     facts = report_facts(
         command,
@@ -226,6 +226,12 @@ def harden(
             "measure": measure,
             **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
             "epochs": training.epochs,
+            # What a gain has to be set against: the regularised training is the longer one.
+            "passes of each input trained on": {
+                short: passes(chosen, training.epochs)["passes"],
+                title: passes(regularised, training.epochs)["passes"],
+                "choosing gamma": passes(regularised, sum(trial.epochs for trial in trials))["passes"],
+            },
             "inputs": inputs,
         },
         original,
@@ -236,8 +242,8 @@ def harden(
     judged: dict[str, Severity] = {"gain": "good", "none": "info", "loss": "warning"}
     last = list(findings.values())[-1]
     severity = most_serious(judged[against_last[-1]["change"]], *(finding.severity for finding in last))
-    title = f"Hardening on {dataset.name}"
-    path = report.write(out / REPORT, findings, facts, title=title, headline=text, severity=severity)
+    heading = f"Hardening on {dataset.name}"
+    path = report.write(out / REPORT, findings, facts, title=heading, headline=text, severity=severity)
     reporter.line(text)
     reporter.line(f"report: {path}")
     gate(list(findings.values())[-1], fail_under)
@@ -251,13 +257,6 @@ def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, s
         return architecture.create(dataset, seed)
     model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
     return architecture.finish(model)
-
-
-def _watched(training: Training, layers: list[str]) -> Training:
-    """The training with a monitor of the regularised layers' collapse, unless the user has given one."""
-    if any(isinstance(monitor, LayerCollapse) for monitor in training.monitors):
-        return training
-    return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers)])
 
 
 def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The weight of a layer regularisation, chosen by short trainings on validation data."""
+"""How layers are regularised in a job: by a weight chosen by short trainings on validation data, and watched."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.jobs.settings import Training
 from buttress.training import Trained
+from buttress.training.monitors import LayerCollapse
 
 GAMMAS = (0.03, 0.1, 0.3, 1.0)
 _SHARE = 4  # a trial has this part of the training's epochs
@@ -57,3 +58,10 @@ def trial_defence(regularised: LayerRegularised, gamma: float, training: Trainin
 def best(trials: Sequence[GammaTrial]) -> GammaTrial:
     """The trial of the highest robust accuracy; of several the one of the highest clean one, and the smallest gamma."""
     return max(trials, key=lambda trial: (trial.robust, trial.clean, -trial.gamma))
+
+
+def watched(training: Training, layers: list[str]) -> Training:
+    """The training with a monitor of the regularised layers' collapse, unless the user has given one."""
+    if any(isinstance(monitor, LayerCollapse) for monitor in training.monitors):
+        return training
+    return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers)])
