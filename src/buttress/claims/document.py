@@ -27,7 +27,8 @@ by seed, are in `claims/NAME.json`.
 **How a check is judged.** A check says that A is better than B by some figure, under some attack. For each seed A and B
 are trained on the same data from the same initial weights, and their difference is taken; the interval is the 95 %
 interval of the mean difference by Student's t, paired by seed. Some checks are on one way of training: that a figure is
-above a number, or how much more accuracy one attack leaves than another; the difference is then from that number.
+above a number, or how much more accuracy one attack leaves than another; the difference is then from that number. Where
+a method is tried on several networks, a check may be on the mean of their differences, seed by seed.
 
 - *reproduced*: the interval excludes 0 in the claimed direction, and the mean difference is at least half of the
   published one (where a number was published); where a check says by how much, the interval excludes that instead of 0;
