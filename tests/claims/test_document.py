@@ -10,6 +10,7 @@ from buttress.claims.document_tables import checks, number, profiles, table
 from buttress.claims.layer_findings import gain_summary, points, profile_summary, regularisation_summary
 from buttress.claims.seed_statistics import paired_difference, spread, verdict
 from buttress.errors import UserError
+from buttress.layers.regularisers import REGULARISERS
 
 UP, DOWN, EVEN = [5.0, 6.0, 7.0], [-5.0, -6.0, -7.0], [-4.0, 5.0, 0.5]
 
@@ -156,6 +157,15 @@ def test_the_judgement_follows_from_the_intervals(values, judgement):
 def test_the_centred_measure_is_judged_under_the_strongest_attack(centred, sentence):
     pairs = [pair("LR", "relative_error", UP, [0.6, 0.5, 0.2]), pair("LR (centred)", "centred", EVEN, centred)]
     assert sentence in regularisation_summary(claim(pairs))
+
+
+@pytest.mark.parametrize("measure", sorted(REGULARISERS))
+def test_every_measure_of_training_is_summarised(measure):
+    """With the two that are compared at the end, whatever else there is."""
+    others = [pair("LR", "relative_error", UP, EVEN), pair("LR (centred)", "centred", EVEN, EVEN)]
+    text = regularisation_summary(claim([*others, pair("LR (own)", measure, UP, UP)]))
+    assert "LR (own)" in text
+    assert "on average it does" in text
 
 
 def test_cells_that_give_a_gain_are_told_from_those_that_come_near():

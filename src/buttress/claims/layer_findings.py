@@ -23,15 +23,16 @@ def points(value: float) -> str:
 def regularisation_summary(claim: Mapping[str, Any]) -> str:
     """What the regularised rows of a table did against their bases, by measure and attack."""
     pairs = claim["regularised"]
-    measures = [m for m in _MEASURES if any(pair["measure"] == m for pair in pairs)]
+    used = {pair["measure"] for pair in pairs}
+    measures = [*(m for m in _MEASURES if m in used), *sorted(used - set(_MEASURES))]
     if not measures:
         return ""
     lines = ["### Does layer regularisation help here?", "R&G of each regularised row against its own base:"]
     bullets = []
     for measure in measures:
-        mine = [pair for pair in pairs if pair["measure"] == measure]
+        mine, called = [pair for pair in pairs if pair["measure"] == measure], f"The measure {measure}"
         for label in mine[0]["under"]:
-            bullets.append(f"- {_MEASURES[measure]}, under {label}: {_judgement(mine, label)}")
+            bullets.append(f"- {_MEASURES.get(measure, called)}, under {label}: {_judgement(mine, label)}")
     lines.append("\n".join(bullets))
     lines.append(_sizes(claim["checks"]))
     if set(_COMPARED) <= set(measures):
