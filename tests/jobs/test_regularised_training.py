@@ -87,7 +87,8 @@ def test_the_job_chooses_gamma_says_from_what_and_watches_the_layer(tmp_path):
 def test_a_gamma_and_a_monitor_that_are_given_are_used_as_they_are(tmp_path):
     job, own = tmp_path / "job", LayerCollapse(layers=["act2"], then="stop")
     short = Training(epochs=1, monitors=[own])
-    harden(out=job, layers=["act1"], training=short, gamma=0.07, measure="tolerance", **JOB)
+    found = harden(out=job, layers=["act1"], training=short, gamma=0.07, measure="tolerance", **JOB)
+    assert {f.data["measure"] for findings in found.values() for f in findings if f.kind == "layers"} == {"centred"}
     assert {path.name for path in job.iterdir()} == {"original", "base", "hardened", "report"}
     assert facts_of(job)["gamma"] == 0.07
     assert "gamma chosen from" not in facts_of(job)

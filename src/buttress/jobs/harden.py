@@ -137,8 +137,11 @@ def harden(
     training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
     regularised = LayerRegularised(chosen, layers or ["any"], gamma or 0.0, measure, warmup)  # refused now, not later
     questions = [
-        # By another measure the largest displacement would not be what training makes smaller.
-        replace(question, measure=measure) if isinstance(question, Layers) and measure in MEASURES else question
+        # By another measure the largest displacement would not be what training makes smaller; of those that set it
+        # against what a layer is there for, the audit has none, and centred cannot be fooled by a constant either.
+        replace(question, measure=measure if measure in MEASURES else "centred")
+        if isinstance(question, Layers)
+        else question
         for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
     ]
     check_task([regularised, *questions], task)
