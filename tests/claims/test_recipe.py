@@ -165,6 +165,7 @@ def test_equal_settings_give_objects_of_their_own():
         ("claim: {sourec: a}", "did you mean 'source'"),
         ("claim: 3", "a mapping of"),
         ("a: [", "cannot be read"),
+        ("claim: {source: a, statement: b, kind: table, checks: [], silent: [{a: b}]}", "needs quotes around it"),
     ],
 )
 def test_a_wrong_recipe_is_answered_in_one_line(tmp_path, text, message):

@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
 from buttress.jobs import Network, Source, Training, harden
-from buttress.jobs.harden import _most_vulnerable
+from buttress.jobs.harden import _most_vulnerable, _regularisable
 from buttress.jobs.settings import Reporter
 from buttress.layers import LayerProfile
 from buttress.threat import Threat
@@ -46,6 +47,37 @@ def test_a_lone_layer_is_the_most_vulnerable_one():
 def test_where_nothing_stands_out_the_user_is_asked():
     with pytest.raises(UserError, match="no layer stands out under pgd: name some by --layers, of a, b"):
         _most_vulnerable(about(["a", "b"], [2.0, 2.0]), [Known()], None)
+
+
+class Routed(torch.nn.Module):
+    """An expert that sees a part of the inputs, an activation that training skips, and one that all cross."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+        self.expert, self.beside, self.act = torch.nn.ReLU(), torch.nn.Tanh(), torch.nn.ReLU()
+
+    def forward(self, x):
+        h, chosen = self.one(x), x[:, 0] > 0.5
+        h = torch.where(chosen[:, None], h.index_put((chosen,), self.expert(h[chosen])), h)
+        return self.two(self.act(h if self.training else h + self.beside(h)))
+
+
+def test_layers_that_cannot_be_regularised_are_not_chosen():
+    x = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+    subject = SimpleNamespace(model=Routed(), x=x)
+
+    class Chosen(Layers):
+        def profile(self, subject, measure=None):
+            every = {"expert": 9.0, "beside": 8.0, "act": 1.0}
+            names = [n for n in every if self.layers == "activations" or n in self.layers]
+            return about(names, [every[n] for n in names])
+
+    for named, chosen in ((["expert", "act"], ["act"]), (["expert", "beside"], ["act"])):
+        assert _regularisable(subject, [Chosen()], None, named) == chosen
+    subject.model.requires_grad_(False)
+    with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
+        _regularisable(subject, [Chosen()], None, ["act"])
 
 
 def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained(tmp_path, monkeypatch):

@@ -99,6 +99,9 @@ def _read(path: Path) -> Recipe:
     claim = None if "claim" not in tree else from_mapping(Claim, tree["claim"], f"{path.name}: claim")
     if claim is not None and claim.kind not in KINDS:
         raise UserError(f"{path.name}: claim: there is no kind {claim.kind!r}; {nearest(claim.kind, list(KINDS))}")
+    for line in () if claim is None else claim.silent:
+        if not isinstance(line, str):
+            raise UserError(f"{path.name}: claim: silent: a sentence with a colon needs quotes around it; got {line!r}")
     return Recipe(path.stem, str(tree.get("summary", "")), claim, path)
 
 

@@ -7,17 +7,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.capture import layer_names
+from buttress.layers.capture import capture, layer_names
 from buttress.layers.measures import mean_defined
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
-from buttress.model_call import suited
+from buttress.model_call import call_model, suited
 from buttress.registry import defence
 from buttress.validation import not_negative
+
+_SAMPLE = 32  # inputs that show whether a layer can be regularised
+_CONSTANT = (
+    "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
+)
 
 
 @defence("layer-regularised")
@@ -89,8 +96,10 @@ class LayerRegularised(WrapperDefence):
             self._check_base()
         data = super().prepare(model, data, seed)
         if self.layers:
-            x = data.train.take(torch.arange(min(2, len(data.train))))[0]
-            self._layouts = self._where(model, suited(model, x))
+            x = suited(model, data.train.take(torch.arange(min(_SAMPLE, len(data.train))))[0])
+            self._layouts = self._where(model, x)
+            for layer, reason in not_regularisable(model, x, self.layers).items():
+                raise UserError(_refusal(layer, reason))
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
@@ -122,10 +131,7 @@ class LayerRegularised(WrapperDefence):
             if layer not in clean.activations or layer not in perturbed.activations:
                 raise UserError(f"layer {layer!r} does not run in training passes for every input: leave it out")
             if layer not in perturbed.edges and torch.is_grad_enabled():
-                raise UserError(
-                    f"layer {layer!r} cannot be regularised, for its value carries no gradient: name a layer outside "
-                    "of the reentrant checkpoint, the autograd.Function or the frozen part that computes it"
-                )
+                raise UserError(_refusal(layer, _CONSTANT))
         margin, gradients = self._margin(layers, batch, context) if regulariser.needs_margin else (None, {})
         return {
             layer: LayerStep(
@@ -180,6 +186,34 @@ class LayerRegularised(WrapperDefence):
         for layer in self.layers:
             layout = where.get(layer, PART)
             if isinstance(layout, Unaligned):
-                raise UserError(f"layer {layer!r} cannot be regularised, for it {layout.reason}: leave it out")
+                raise UserError(_refusal(layer, f"it {layout.reason}"))
             found[layer] = layout
         return found
+
+
+@in_usual_state
+def not_regularisable(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, str]:
+    """Those of the layers that AT-LR refuses, each with the reason; told by passes in evaluation and in training.
+
+    Args:
+        model: the network; it comes back as it was.
+        x: (N, ...) inputs, 2 or more.
+        layers: names.
+    """
+    where = layouts(model, x, list(layers))
+    with preserved(model, "train", 0, x.device), torch.enable_grad(), capture(model, list(layers)) as values:
+        call_model(model, x)
+    reasons: dict[str, str] = {}
+    for layer in layers:
+        layout = where.get(layer, PART)
+        if isinstance(layout, Unaligned):
+            reasons[layer] = f"it {layout.reason}"
+        elif layer not in values or not layout.fits(values[layer], len(x)):
+            reasons[layer] = "training does not run it for every input"
+        elif not values[layer].requires_grad:
+            reasons[layer] = _CONSTANT
+    return reasons
+
+
+def _refusal(layer: str, reason: str) -> str:
+    return f"layer {layer!r} cannot be regularised, for {reason}: leave it out"

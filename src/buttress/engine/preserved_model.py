@@ -50,7 +50,8 @@ def preserved(
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     for module in modules:
         for name, parameter in module._parameters.items():
-            if parameter is not None and is_lazy(parameter):
+            lazy: bool = parameter is not None and is_lazy(parameter)
+            if lazy:
                 kind = type(module).__name__
                 raise UserError(
                     f"parameter {name!r} of a {kind} is not there yet: run the network once on a batch first"

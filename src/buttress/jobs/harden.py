@@ -19,7 +19,7 @@ from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
-from buttress.defences.layer_regularised import LayerRegularised
+from buttress.defences.layer_regularised import LayerRegularised, not_regularisable
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -35,6 +35,7 @@ from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import refuse_tokens
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import MEASURES
+from buttress.model_call import suited
 from buttress.report.text import some
 from buttress.tasks import check_task, task_of
 from buttress.threat import Threat
@@ -43,6 +44,7 @@ from buttress.training.cost import passes
 from buttress.training.run_folder import MARK
 
 REPORT = "report"
+_SAMPLE = 32  # inputs that show whether a layer can be regularised
 
 
 def harden(
@@ -149,7 +151,10 @@ def harden(
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
     if layers is not None:
-        layer_names(original, dataset.test.take(torch.arange(1))[0], layers)
+        few = suited(original, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
+        layer_names(original, few, layers)
+        for layer, reason in not_regularisable(original, few, layers).items():
+            raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
     elif analysed.layers != "activations":
         of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
         raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
@@ -197,7 +202,8 @@ def harden(
         names = layers
     else:  # chosen on validation data: the test inputs only report
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
-        names = _most_vulnerable(subject(original, dataset.val, classes=dataset.classes, **held_out), questions, eta)
+        about = subject(original, dataset.val, classes=dataset.classes, **held_out)
+        names = _regularisable(about, questions, eta, _most_vulnerable(about, questions, eta))
     reporter.line(f"regularised: {', '.join(names)}")
     short = chosen.label().upper()
     base_model = run("base", chosen, short).model
@@ -276,6 +282,21 @@ def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | No
     raise UserError(
         f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
     )
+
+
+def _regularisable(about: Subject, questions: Sequence[Audit], eta: float | None, names: list[str]) -> list[str]:
+    """Those of the named layers that can be regularised; if there are none, those named among all that can."""
+    refused = not_regularisable(about.model, about.x[:_SAMPLE], names)
+    if len(refused) < len(names):
+        return [name for name in names if name not in refused]
+    question = next(question for question in questions if isinstance(question, Layers))
+    everything = question.profile(about).layers
+    refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
+    allowed = [name for name in everything if name not in refused]
+    if not allowed:
+        reasons = [f"{name} ({reason})" for name, reason in refused.items()]
+        raise UserError(f"no layer can be regularised: {some(reasons)}; name others by --layers")
+    return _most_vulnerable(about, [replace(question, layers=allowed)], eta)
 
 
 def _estimate(
