@@ -179,7 +179,7 @@ def test_blocks_that_are_no_functions_of_rows_are_told_by_name():
     assert not calls
     assert reasons == {
         "table": "is given what does not depend on the input",
-        "total": "is given what is one value of all inputs together, as a mean over them is",
+        "total": "is given what is of one size for any number of inputs, as a mean over all of them is",
         "counter": "is not given numbers",
         "idle": "is not called",
     }

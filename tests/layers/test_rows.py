@@ -31,9 +31,9 @@ ALIGNED = {
     "first": (lambda net, x: x * 2, Layout(0, 3)),
     "sequence first": (lambda net, x: x.transpose(0, 1) * 2, Layout(1, 3)),
     "last": (lambda net, x: x.permute(1, 2, 0) * 2, Layout(2, 3)),
-    "time in the batch": (lambda net, x: x.flatten(0, 1) * 2, Layout(0, 2, 4)),
-    "time before the batch": (lambda net, x: x.transpose(0, 1).flatten(0, 1) * 2, Layout(0, 2, 4, True)),
-    "heads": (lambda net, x: x.transpose(0, 1).reshape(4, -1) * 2, Layout(1, 2, 3)),
+    "time in the batch": (lambda net, x: x.flatten(0, 1) * 2, Layout(0, 2, 1, 4)),
+    "time before the batch": (lambda net, x: x.transpose(0, 1).flatten(0, 1) * 2, Layout(0, 2, 4)),
+    "heads": (lambda net, x: x.transpose(0, 1).reshape(4, -1) * 2, Layout(1, 2, 1, 3)),
     "squeezed": (lambda net, x: x.sum((1, 2)).squeeze() * 2, Layout(0, 1)),
     "noise": (lambda net, x: x + torch.rand_like(x), Layout(0, 3)),
     "of the batch": (lambda net, x: x - x.mean(0), Layout(0, 3)),
@@ -96,7 +96,7 @@ def test_packed_sequences_are_followed(x):
             return self.head(nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0][:, -1])
 
     net = Packed()
-    assert layouts(net, x, ["rnn"]) == {"rnn": Layout(0, 2, 4, True)}
+    assert layouts(net, x, ["rnn"]) == {"rnn": Layout(0, 2, 4)}
     with torch.no_grad():
         y, states = net(x).argmax(1), net.rnn(x)[0]
     x_adv = Gaussian(std=0.2).craft(net, x, y)

@@ -151,7 +151,7 @@ class _Features:
                     f"layer must name one layer; {layer!r} are {len(matches)}: {', '.join(matches[:3])} ..."
                 )
             self.name = self._layer = matches[0]
-            self._layout = layout_of(lambda some: self._read(some)[1].detach(), few, f"the layer {self.name!r}")
+            self._layout = layout_of(lambda some: self._read(some)[1].detach(), subject.x, f"the layer {self.name!r}")
             self._axis = channel_axis(model, few, self.name, self._layout)
 
     def of(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
-from buttress.layers.rows import CONSTANT, FIXED, PART, Layout, Unaligned, compared, parameters_fixed
+from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared, parameters_fixed
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
@@ -54,7 +54,7 @@ class BlockCall:
 def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
     """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
 
-    Two small passes more tell where the inputs are in these tensors, see `rows`.
+    A few small passes more tell where the inputs are in these tensors, see `rows`.
 
     Args:
         model: the network; it comes back as it was.
@@ -76,19 +76,22 @@ def recorded_calls(
 ) -> tuple[dict[str, BlockCall], dict[str, str]]:
     """As `block_calls`; of blocks that cannot be seen as functions of inputs' parts, by name, why not."""
 
-    def tensors(some: Tensor) -> dict[tuple[str, int], Tensor]:
+    def tensors(some: Tensor, draw: int) -> dict[tuple[str, int], Tensor]:
         """With gradients, which tell what depends on the input."""
         with parameters_fixed(model):
             given = some.detach().clone().requires_grad_(some.is_floating_point())
-            return _tensors_by_place(_record(model, given, names, seed))
+            return _tensors_by_place(_record(model, given, names, seed + draw))
 
-    places = compared(tensors, x) or {}
+    places = compared(tensors, x)
     calls: dict[str, BlockCall] = {}
     reasons: dict[str, str] = {}
     with torch.no_grad():
         records = _record(model, x, names, seed)
     with preserved(model, "eval", seed, x.device), torch.no_grad():
         for name, record in records.items():
+            if isinstance(places, Unaligned):
+                reasons[name] = f"cannot be measured, for it {places.reason}"
+                continue
             of_block = {place: layout for (block, place), layout in places.items() if block == name}
             call = _call(record, of_block, len(x))
             if isinstance(call, BlockCall):
@@ -161,8 +164,6 @@ def _tensors_by_place(records: Mapping[str, _Record]) -> dict[tuple[str, int], T
 
 def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) -> BlockCall | str:
     """A block's call as a function of its inputs' parts, or why it is none."""
-    if not layouts:
-        return f"cannot be measured, for it {FIXED.reason}"
     found = {k: layout for k, layout in layouts.items() if isinstance(layout, Layout)}
     leaves, out = record.leaves, _first(record.output)
     numbers = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -12,7 +12,7 @@ from buttress.layers.capture import capture
 from buttress.layers.measures import Measure
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
-from buttress.layers.rows import FIXED, PART, Layout, Unaligned, layouts, one_at_a_time
+from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
 from buttress.layers.select import LayerSelection, hidden_parts, merge
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
@@ -168,6 +168,9 @@ class Displacements:
     def _displacement(self, name: str | None, clean: Tensor, perturbed: Tensor) -> Tensor:
         centre = self._centres.get(name or "")
         if self.measure.needs_centre and (centre is None or centre.shape != clean.shape[1:]):
+            if name is not None:
+                why = "is not called by" if centre is None else "has another shape for"
+                self._left_out[name] = f"{why} some of the inputs, so there is no centre that is the mean over them"
             return torch.full((len(clean),), torch.nan)
         return self.measure(clean, perturbed, centre).float().cpu()
 
@@ -218,7 +221,7 @@ class Displacements:
 
     def _paths(self, task: Task) -> Paths:
         """How the layers hang together, as inputs show it that call them all."""
-        few = self._first if FIXED in self._layouts.values() else self._first[:1]
+        few = one_or_all(self.model, self._first, self.seed)
         paths = trace(self.model, few, self.layers, task=task, check=False)
         for sample in self._samples:
             if not set(self.names) <= set(paths.names):

@@ -21,7 +21,7 @@ from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
-from buttress.layers.rows import PART, Layout, Unaligned, layouts
+from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
 from buttress.tasks import Task
 from buttress.validation import whole
@@ -192,7 +192,8 @@ class _Search:
         if merge(self.names, layer_names(self.model, x, self.layers, check=False)):
             self._places = layouts(self.model, x, self.layers, seed=self.seed) | self._places
             one, all_of_them = (
-                trace(self.model, some, self.layers, task=self.task, check=False) for some in (x[:1], x)
+                trace(self.model, some, self.layers, task=self.task, check=False)
+                for some in (one_or_all(self.model, x, self.seed), x)
             )
             self._paths = (self._paths if self.inputs else one).extended(all_of_them)
         places = {name: self._places.get(name, PART) for name in self.names}

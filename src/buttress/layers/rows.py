@@ -12,15 +12,16 @@ from torch import Tensor, nn
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
-from buttress.errors import UserError
+from buttress.errors import UserError, one_line
 from buttress.layers.capture import capture
+from buttress.layers.same_rows import CLOSE, elsewhere, gap, rounding, same
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.random import derive, seed_torch
 
-_SIZES = ((2, 3), (2, 4), (1, 2))  # numbers of inputs compared; the next where a network refuses these
+_MOST = 32  # inputs of the pass that checks what two and three have shown
 _Key = TypeVar("_Key", bound=Hashable)
-_CLOSE = 1e-3  # of a value's largest number: one input's part, computed beside others
+_Read = Callable[[Tensor, int], Mapping[_Key, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -30,31 +31,31 @@ class Layout:
     Attributes:
         axis: the one that grows with their number.
         dims: how many axes there are.
-        each: how many entries of that axis an input has: more than one where time, windows or heads are folded into it.
-        apart: whether those of one input lie apart, the inputs in between, and not in a run.
+        outer: how many entries of each input lie apart in that axis, the inputs in between: more than one where time,
+            windows or heads are folded into it before them.
+        inner: how many lie in a run, for what is folded behind them. An input has ``outer * inner`` entries.
     """
 
     axis: int
     dims: int
-    each: int = 1
-    apart: bool = False
+    outer: int = 1
+    inner: int = 1
 
     def fits(self, value: Tensor, n: int) -> bool:
         """Whether a value can be that of n inputs."""
-        if n == 1 and value.dim() == self.dims - 1:
+        each = self.outer * self.inner
+        if n == 1 and each == 1 and value.dim() == self.dims - 1:
             return True  # squeezed
-        return value.dim() == self.dims and value.shape[self.axis] == n * self.each
+        return value.dim() == self.dims and value.shape[self.axis] == n * each
 
     def to_rows(self, value: Tensor, n: int) -> Tensor:
         """(n, ...) a layer's value for n inputs, the inputs first."""
         if value.dim() == self.dims - 1:
             value = value.unsqueeze(self.axis)
         value = value.movedim(self.axis, 0)
-        if self.each == 1:
+        if self.outer * self.inner == 1:
             return value
-        if self.apart:
-            return value.reshape(self.each, n, *value.shape[1:]).transpose(0, 1)
-        return value.reshape(n, self.each, *value.shape[1:])
+        return value.reshape(self.outer, n, self.inner, *value.shape[1:]).transpose(0, 1).flatten(1, 2)
 
     def in_place_of(self, value: Tensor, rows: Tensor) -> Tensor:
         """These rows as the network has ``value``, squeezed or not: a copy, which the network may write over."""
@@ -62,8 +63,8 @@ class Layout:
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """The value as the network has it, of what `to_rows` gives."""
-        if self.each > 1:
-            rows = (rows.transpose(0, 1) if self.apart else rows).flatten(0, 1)
+        if self.outer * self.inner > 1:
+            rows = rows.unflatten(1, (self.outer, self.inner)).transpose(0, 1).flatten(0, 2)
         return rows.movedim(0, self.axis)
 
 
@@ -82,9 +83,10 @@ class Unaligned:
 
 CONSTANT = Unaligned("does not depend on the input", False)
 _MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
-FIXED = Unaligned("is in a network that takes batches of one size only, so the axis of inputs cannot be found", False)
-_FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", False)
-_WHOLE = Unaligned("is one value of all inputs together, as a mean over them is", False)
+_FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", True)
+_ORDER = Unaligned("does not follow the order of the inputs, as what is sorted or packed by their values", True)
+_WHOLE = Unaligned("is of one size for any number of inputs, as a mean over all of them is", False)
+_EMPTY = Unaligned("holds no numbers", False)
 PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
 
 
@@ -92,42 +94,59 @@ PART = Unaligned("is computed for a part of the inputs, and not alone for any", 
 def layouts(
     model: nn.Module, x: Tensor, layers: LayerSelection = "activations", *, seed: int = 0
 ) -> dict[str, Layout | Unaligned]:
-    """Where the inputs are in each layer's value, found by passes in eval mode of two and of three inputs.
+    """Where the inputs are in each layer's value, found by passes in eval mode; see `compared`.
 
     Args:
         model: the network; it comes back as it was.
-        x: (N, ...) inputs, of which the first are used.
+        x: (N, ...) inputs; the more there are, up to 32, the surer is the answer.
         layers: which layers; those alone are answered for which these inputs call.
         seed: of what a random network draws.
     """
-    found = compared(lambda some: _values(model, some, layers, seed), x)
-    if found is not None:
-        return found
-    with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
-        call_model(model, x)
-    return dict.fromkeys(values, FIXED)
+    found = compared(lambda some, draw: _values(model, some, layers, seed + draw), x)
+    if isinstance(found, Unaligned):
+        with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
+            call_model(model, x)
+        return dict.fromkeys(values, found)
+    alone = {name: layout for name, layout in found.items() if isinstance(layout, Unaligned) and layout.one_at_a_time}
+    if alone and len(one_or_all(model, x, seed)) > 1:
+        for name, layout in alone.items():
+            found[name] = Unaligned(f"{layout.reason}; and the network takes no input alone", False)
+    return found
 
 
-def compared(read: Callable[[Tensor], Mapping[_Key, Tensor]], x: Tensor) -> dict[_Key, Layout | Unaligned] | None:
+def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | Unaligned:
     """Where the inputs are in each of the tensors that ``read`` gives of a pass of some inputs.
 
+    A pass of two and one of three inputs show which axis grows with their number. That the parts along it are the
+    inputs' is checked by up to 32, taken from the whole batch, in their own and in the opposite order: the parts must
+    come in the opposite order, too.
+
     Args:
-        read: what is seen in a pass of (n, ...) inputs; may raise where the network takes no such batch.
-        x: (N, ...) inputs, of which the first are used.
+        read: what is seen in a pass of (n, ...) inputs, with the draws of a number where the network is random; may
+            raise where it takes no such batch.
+        x: (N, ...) inputs.
 
     Returns:
-        By the keys of what was read; None of a network that takes batches of one size only.
+        By the keys of what was read; or, of a network that takes batches of one size only, that.
     """
-    for few, more in _SIZES:
+    refusal: Exception | None = None
+    for few, more in _sizes(len(x)):
         try:
-            one, other = (read(_distinct(x, n)) for n in (few, more))
-        except (RuntimeError, ValueError, IndexError, AssertionError):
-            continue  # it takes no such batches
-        return {
-            key: _layout(one[key], few, other[key], more) if key in one and key in other else PART
+            one, other = (read(_distinct(x, n), 0) for n in (few, more))
+        except Exception as error:  # whatever a network raises for a batch that it does not take
+            refusal = refusal or error
+            continue
+        candidates = {
+            key: _candidates(one[key], few, other[key], more) if key in one and key in other else PART
             for key in dict.fromkeys((*other, *one))
         }
-    return None
+        return _checked(read, x, other, more, candidates)
+    read(x, 0)  # a network that does not take these inputs either says why
+    return Unaligned(
+        "is in a network that takes batches of one size only, so the axis of inputs cannot be found; for others it "
+        f"raises {type(refusal).__name__}: {one_line(refusal or Exception())}",
+        False,
+    )
 
 
 def layout_of(read: Callable[[Tensor], Tensor], x: Tensor, what: str) -> Layout:
@@ -135,14 +154,24 @@ def layout_of(read: Callable[[Tensor], Tensor], x: Tensor, what: str) -> Layout:
 
     Args:
         read: gives the tensor for (n, ...) inputs.
-        x: (N, ...) inputs, of which the first are used.
+        x: (N, ...) inputs.
         what: the tensor, for the error line.
 
     Raises:
         UserError: where it has no part for each input.
     """
-    found = compared(lambda some: {what: read(some)}, x)
-    return of_inputs(what, FIXED if found is None else found[what])
+    found = compared(lambda some, _: {what: read(some)}, x)
+    return of_inputs(what, found if isinstance(found, Unaligned) else found[what])
+
+
+def one_or_all(model: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    """(1, ...) the first input; (N, ...) all of them where the network does not take one alone."""
+    try:
+        with preserved(model, "eval", seed, x.device), torch.no_grad():
+            call_model(model, x[:1])
+    except Exception:  # whatever a network raises for a batch that it does not take
+        return x
+    return x[:1]
 
 
 def of_inputs(what: str, layout: Layout | Unaligned) -> Layout:
@@ -193,37 +222,117 @@ def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int) -> d
     return dict(values)
 
 
-def _layout(one: Tensor, few: int, other: Tensor, more: int) -> Layout | Unaligned:
-    if one.dim() != other.dim() or not one.numel() or not other.numel():
+def _sizes(n: int) -> list[tuple[int, int]]:
+    """Numbers of inputs to compare, for a batch of n; the next where a network refuses these."""
+    half = [(n // 2, n)] if n > 1 and n % 2 == 0 else []  # a network may take multiples of a number only
+    return [(2, 3), (2, 4), (1, 2), *half, (n, 2 * n)]
+
+
+def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout] | Unaligned:
+    """The layouts that the values of two passes allow, the first inputs of the larger one being those of the other."""
+    if one.dim() != other.dim():
         return PART
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
+    if not one.numel() or not other.numel():
+        return _EMPTY if growing and not one.numel() and not other.numel() else PART
     if not growing:
         if not one.requires_grad and not other.requires_grad and torch.equal(one, other):
             return CONSTANT
-        alike = float((one - other).detach().abs().max()) <= _CLOSE * float(one.detach().abs().max())
-        return PART if alike else _WHOLE
+        return PART if gap(one.detach()[None], other.detach()[None]) <= rounding(one) else _WHOLE
     if len(growing) > 1:
         return _MIXED
     axis = growing[0]
     each, rest = divmod(one.shape[axis], few)
     if rest or other.shape[axis] != each * more:
         return PART
-    candidates = [Layout(axis, one.dim(), each, apart) for apart in (False, True)[: 1 if each == 1 else 2]]
-    gaps = []
-    for layout in candidates:
-        rows, beside = layout.to_rows(one.detach(), few).double(), layout.to_rows(other.detach(), more).double()
-        gap = torch.where(rows == beside[:few], 0.0, rows - beside[:few]).abs().nan_to_num(torch.inf)
-        gaps.append(float(gap.max()) / max(float(rows.abs().max()), 1e-300))
-    best = min(range(len(candidates)), key=lambda k: gaps[k])
-    if gaps[best] <= _CLOSE:
-        return candidates[best]
-    if each > 1:
-        return _FOLDED
-    # Rows that depend on the batch, or are drawn, are still the inputs'; the same rows in other places are not.
-    return PART if _elsewhere(rows.flatten(1), beside.flatten(1)) else candidates[best]
+    folds = [Layout(axis, one.dim(), outer, each // outer) for outer in range(1, each + 1) if each % outer == 0]
+    parts = [(fold.to_rows(one.detach(), few), fold.to_rows(other.detach(), more)) for fold in folds]
+    close = [fold for fold, (rows, beside) in zip(folds, parts, strict=True) if gap(rows, beside[:few]) <= CLOSE]
+    if each == 1 and not close and elsewhere(*parts[0]):
+        return PART
+    return close or folds  # the parts of inputs may depend on the batch, or be drawn
 
 
-def _elsewhere(rows: Tensor, among: Tensor) -> bool:
-    """Whether each row is found in another place."""
-    gaps = (rows[:, None] - among[None]).abs().amax(2)
-    return bool((gaps.amin(1) <= _CLOSE * rows.abs().max()).all())
+def _checked(
+    read: _Read[_Key],
+    x: Tensor,
+    before: Mapping[_Key, Tensor],
+    least: int,
+    candidates: Mapping[_Key, list[Layout] | Unaligned],
+) -> dict[_Key, Layout | Unaligned]:
+    """The one of the candidates whose parts turn round with the inputs.
+
+    Args:
+        read: as in `compared`.
+        x: (N, ...) inputs.
+        before: what was read of ``least`` inputs.
+        least: the smallest number of inputs that tells anything new.
+        candidates: what is possible after that.
+    """
+    for n in dict.fromkeys(n for n in (min(len(x), _MOST), len(x), least) if n >= least):
+        some = _distinct(x if n > len(x) else x[torch.linspace(0, len(x) - 1, n).long()], n)
+        try:
+            values, turned = _detached(read(some, 0)), _detached(read(some.flip(0), 0))
+            break
+        except Exception:  # a batch that the network does not take, as above
+            continue
+    else:
+        return {key: _only(found) for key, found in candidates.items()}
+    answers: dict[_Key, Layout | Unaligned] = {}
+    doubtful: dict[_Key, list[Layout]] = {}
+    for key in dict.fromkeys((*candidates, *values)):
+        found, value, other = candidates.get(key, PART), values.get(key), turned.get(key)
+        if isinstance(found, Unaligned):
+            grows = found == _WHOLE and value is not None and value.shape != before[key].shape
+            answers[key] = PART if grows else found
+            continue
+        if value is None or other is None:
+            answers[key] = PART
+            continue
+        fits = [layout for layout in found if layout.fits(value, n) and layout.fits(other, n)]
+        turn = [layout for layout in fits if same(layout.to_rows(value, n).flip(0), layout.to_rows(other, n))]
+        answers[key] = _only(turn or fits) if fits else PART
+        if fits and not turn:
+            doubtful[key] = fits
+    return answers | (_by_place(read, some, values, doubtful) if doubtful else {})
+
+
+def _by_place(
+    read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor], doubtful: Mapping[_Key, list[Layout]]
+) -> dict[_Key, Layout | Unaligned]:
+    """What does not turn round with the inputs: drawn, or of each input and its place in the batch, or in disorder."""
+    again = _detached(read(x, 1))
+    halves: list[Mapping[_Key, Tensor]] = []
+    for k in (0, 1):  # every other input is replaced, by those that stay
+        stay = x[1 - k :: 2].flip(0)
+        mixed = x.clone()
+        mixed[k::2] = stay[torch.arange(len(x[k::2])) % len(stay)]
+        halves.append(_detached(read(mixed, 0)))
+
+    def stays(key: _Key, layout: Layout) -> bool:
+        rows = layout.to_rows(values[key], len(x))
+        return all(
+            key in half
+            and layout.fits(half[key], len(x))
+            and same(rows[1 - k :: 2], layout.to_rows(half[key], len(x))[1 - k :: 2])
+            for k, half in enumerate(halves)
+        )
+
+    answers: dict[_Key, Layout | Unaligned] = {}
+    for key, found in doubtful.items():
+        value = values[key]
+        drawn = key not in again or again[key].shape != value.shape or not same(again[key][None], value[None])
+        left = found if drawn else [layout for layout in found if stays(key, layout)]
+        answers[key] = _only(left) if left else _ORDER
+    return answers
+
+
+def _detached(values: Mapping[_Key, Tensor]) -> dict[_Key, Tensor]:
+    """Without the graphs, which would be kept for every pass."""
+    return {key: value.detach() for key, value in values.items()}
+
+
+def _only(found: Sequence[Layout] | Unaligned) -> Layout | Unaligned:
+    if isinstance(found, Unaligned):
+        return found
+    return found[0] if len(found) == 1 else _FOLDED

@@ -23,7 +23,7 @@ from buttress.layers.measures import power_of_two, ratio, relative_error
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.replacement import CannotReplaceError, Replacement
-from buttress.layers.rows import FIXED, PART, Layout, Unaligned, layouts, one_at_a_time
+from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
 from buttress.layers.tolerance_search import Rows, ToleranceSearch
 from buttress.model_call import call_model
@@ -187,7 +187,7 @@ class _Search:
         wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
         if merge(self.names, clean):
             self._layouts = layouts(self.model, x, self.layers, seed=self.seed) | self._layouts
-            few = x if FIXED in self._layouts.values() else x[:1]
+            few = one_or_all(self.model, x, self.seed)
             paths = self._paths or trace(self.model, few, self.layers, task=task, check=False)
             if not set(self.names) <= set(paths.names):
                 paths = paths.extended(trace(self.model, x, self.layers, task=task, check=False))

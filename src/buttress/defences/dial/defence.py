@@ -102,13 +102,13 @@ class DIAL(CraftingDefence):
         self._last = ""  # name of the last linear layer
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds where the features are and makes the head for them, by a few passes over two and three inputs.
+        """Finds where the features are and makes the head for them, by a few passes over up to 32 inputs.
 
         Raises:
             UserError: for a layer that the model does not have or that has no part for each input, or when there is no
                 linear one to find.
         """
-        x = data.train.take(torch.arange(min(2, len(data.train))))[0]
+        x = data.train.take(torch.arange(min(32, len(data.train))))[0]
         x = suited(model, x)
         if self.layer is None:
             self._last = last_linear(model, x)
