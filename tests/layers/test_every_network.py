@@ -25,6 +25,7 @@ REFUSED = {
     "an expert without inputs": ("high.1",),
     "row by row": ("gelu",),
     "sorted": EVERY,
+    "slots": EVERY,
     "checkpointed, reentrant": EVERY,
     "a checkpointed method, reentrant": EVERY,
     "inside of an autograd function": EVERY,

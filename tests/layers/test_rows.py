@@ -33,6 +33,13 @@ ALIGNED = {
     "last": (lambda net, x: x.permute(1, 2, 0) * 2, Layout(2, 3)),
     "time in the batch": (lambda net, x: x.flatten(0, 1) * 2, Layout(0, 2, 1, 4)),
     "time before the batch": (lambda net, x: x.transpose(0, 1).flatten(0, 1) * 2, Layout(0, 2, 4)),
+    "windows of rows": (
+        lambda net, x: x.view(-1, 2, 2, 3).transpose(0, 1).flatten(0, 2) * 2,
+        Layout(0, 2, 2, 2),
+    ),
+    "noise on what is folded": (lambda net, x: (x + torch.rand_like(x)).flatten(0, 1), Layout(0, 2, 1, 4)),
+    "folded, of the batch": (lambda net, x: (x - x.mean(0)).flatten(0, 1), Layout(0, 2, 1, 4)),
+    "a place in the batch": (lambda net, x: x + torch.arange(len(x))[:, None, None], Layout(0, 3)),
     "heads": (lambda net, x: x.transpose(0, 1).reshape(4, -1) * 2, Layout(1, 2, 1, 3)),
     "squeezed": (lambda net, x: x.sum((1, 2)).squeeze() * 2, Layout(0, 1)),
     "noise": (lambda net, x: x + torch.rand_like(x), Layout(0, 3)),
@@ -52,7 +59,7 @@ def test_the_axis_is_found_and_moved_to_the_front_and_back(case, x):
         rows = expected.to_rows(whole, n)
         assert len(rows) == n
         torch.testing.assert_close(expected.from_rows(rows).reshape(whole.shape), whole, rtol=0, atol=0)
-        if case not in ("noise", "of the batch"):
+        if not any(word in case for word in ("noise", "of the batch", "place")):
             parts = [expected.to_rows(value(net, one), 1) for one in x[:n].split(1)]
             torch.testing.assert_close(rows, torch.cat(parts))
 
@@ -63,6 +70,9 @@ UNALIGNED = {
     "some of them": (lambda net, x: x[x[:, 0, 0] > 0.5], "for a part of the inputs", True),
     "none of them": (lambda net, x: x[:0], "for a part of the inputs", True),
     "sorted": (lambda net, x: x[x[:, 0, 0].argsort(descending=True)], "for a part of the inputs", True),
+    "a small gate of the batch": (lambda net, x: (x.mean((0, 1)) / 1000).sigmoid(), "of one size", False),
+    "no features": (lambda net, x: x[:, :0], "holds no numbers", False),
+    "half of them": (lambda net, x: x[: max(1, len(x) // 2)], "for a part of the inputs", True),
     "one more": (lambda net, x: torch.cat([x, x[:1]]), "for a part of the inputs", True),
 }
 
@@ -116,3 +126,85 @@ def test_a_network_with_a_batch_size_of_its_own_is_told_and_left_as_it_was(x):
         assert "batches of one size only" in result.left_out["layer"]
     assert net.weight.requires_grad
     assert net.training
+
+
+def slots(x, values):
+    """Two buffers, each filled by the inputs that are routed there, in their order."""
+    chosen = (x[:, 0, 0] > 0.5).long()
+    slot = torch.where(chosen == 1, chosen.cumsum(0), (1 - chosen).cumsum(0)) - 1
+    return torch.zeros(2, *values.shape).index_put((chosen, slot), values)
+
+
+def packed(x):
+    return torch.cat([one[: 2 + int(3 * one[0, 0])] for one in x])
+
+
+IN_ORDER = torch.tensor([0.9, 0.8, 0.7, 0.1, 0.65, 0.2, 0.6, 0.3])  # the first three are, and are alike
+DISORDER = {
+    "sorted": lambda net, x: x[x[:, 0, 0].argsort(descending=True)],
+    "slots": lambda net, x: slots(x, x + 0.5),
+    "packed": lambda net, x: packed(x),
+    "some of them": lambda net, x: x[x[:, 0, 0] > 0.5],
+}
+
+
+@pytest.mark.parametrize("case", DISORDER)
+def test_what_is_in_disorder_behind_the_first_three_inputs_is_measured_alone(case):
+    x = torch.rand(8, 4, 3, generator=torch.Generator().manual_seed(1))
+    x[:, 0, 0] = IN_ORDER
+    net, noise = Net(DISORDER[case]), Gaussian(std=1e-4)
+    found = layouts(net, x, ["layer"])["layer"]
+    assert isinstance(found, Unaligned)
+    assert found.one_at_a_time
+    profile = sustainability(net, [(x, torch.zeros(8, dtype=torch.int64))], noise, ["layer"])
+    x_adv = noise.craft(net, x, torch.zeros(8, dtype=torch.int64))
+    for value, one, other in zip(profile.values[0, 0], x.split(1), x_adv.split(1), strict=True):
+        clean, moved = net.value(net, one), net.value(net, other)
+        if len(clean):
+            torch.testing.assert_close(value, (clean - moved).norm() / clean.norm())
+        else:
+            assert value.isnan()
+
+
+def test_folds_that_agree_on_the_first_inputs_are_told_apart_by_others(x):
+    x[:3] = 0
+    net = Net(ALIGNED["time before the batch"][0])
+    assert layouts(net, x, ["layer"]) == {"layer": Layout(0, 2, 4)}
+    found = layouts(net, x * 0, ["layer"])["layer"]  # nothing tells
+    assert isinstance(found, Unaligned)
+    assert found.one_at_a_time
+
+
+@pytest.mark.parametrize("multiple", [4, 8])
+def test_networks_that_take_multiples_of_a_number(x, multiple):
+    def value(net, x):
+        return {0: x * 2}[len(x) % multiple]
+
+    net, x = Net(value), torch.cat([x, x / 2])[:8]
+    assert layouts(net, x, ["layer"]) == {"layer": Layout(0, 3)}
+    data = [(x, torch.zeros(8, dtype=torch.int64))]
+    for analysis in (sustainability, tolerance):
+        assert analysis(net, data, Gaussian(std=0.1), ["layer"]).layers == ["layer"]
+
+
+@pytest.mark.parametrize("error", [KeyError, TypeError, NotImplementedError])
+def test_a_network_says_itself_which_batches_it_refuses(x, error):
+    def value(net, x):
+        if len(x) != 6:
+            raise error("six of them")
+        return x
+
+    reason = layouts(Net(value), x, ["layer"])["layer"].reason
+    assert f"{error.__name__}: " in reason
+    assert "six of them" in reason
+    with pytest.raises(error, match="six of them"):
+        layouts(Net(value), x[:5], ["layer"])
+
+
+def test_no_centre_for_values_of_several_shapes_is_told():
+    x = torch.rand(8, 4, 3, generator=torch.Generator().manual_seed(1))
+    x[:, 0, 0] = IN_ORDER
+    data = [(x, torch.zeros(8, dtype=torch.int64))]
+    profile = sustainability(Net(DISORDER["packed"]), data, Gaussian(std=1e-4), ["layer"], "centred")
+    assert profile.layers == []
+    assert "no centre" in profile.left_out["layer"]

@@ -64,7 +64,7 @@ class Layout:
     def from_rows(self, rows: Tensor) -> Tensor:
         """The value as the network has it, of what `to_rows` gives."""
         if self.outer * self.inner > 1:
-            rows = rows.unflatten(1, (self.outer, self.inner)).transpose(0, 1).flatten(0, 2)
+            rows = rows.reshape(-1, self.outer, self.inner, *rows.shape[2:]).transpose(0, 1).flatten(0, 2)
         return rows.movedim(0, self.axis)
 
 
@@ -144,7 +144,7 @@ def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | U
     read(x, 0)  # a network that does not take these inputs either says why
     return Unaligned(
         "is in a network that takes batches of one size only, so the axis of inputs cannot be found; for others it "
-        f"raises {type(refusal).__name__}: {one_line(refusal or Exception())}",
+        f"raises {'' if refusal is None else f'{type(refusal).__name__}: {one_line(refusal)}'}",
         False,
     )
 
@@ -272,7 +272,7 @@ def _checked(
     for n in dict.fromkeys(n for n in (min(len(x), _MOST), len(x), least) if n >= least):
         some = _distinct(x if n > len(x) else x[torch.linspace(0, len(x) - 1, n).long()], n)
         try:
-            values, turned = _detached(read(some, 0)), _detached(read(some.flip(0), 0))
+            values, turned = _kept(read(some, 0)), _kept(read(some.flip(0), 0))
             break
         except Exception:  # a batch that the network does not take, as above
             continue
@@ -301,13 +301,13 @@ def _by_place(
     read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor], doubtful: Mapping[_Key, list[Layout]]
 ) -> dict[_Key, Layout | Unaligned]:
     """What does not turn round with the inputs: drawn, or of each input and its place in the batch, or in disorder."""
-    again = _detached(read(x, 1))
+    again = _kept(read(x, 1))
     halves: list[Mapping[_Key, Tensor]] = []
     for k in (0, 1):  # every other input is replaced, by those that stay
         stay = x[1 - k :: 2].flip(0)
         mixed = x.clone()
         mixed[k::2] = stay[torch.arange(len(x[k::2])) % len(stay)]
-        halves.append(_detached(read(mixed, 0)))
+        halves.append(_kept(read(mixed, 0)))
 
     def stays(key: _Key, layout: Layout) -> bool:
         rows = layout.to_rows(values[key], len(x))
@@ -322,14 +322,14 @@ def _by_place(
     for key, found in doubtful.items():
         value = values[key]
         drawn = key not in again or again[key].shape != value.shape or not same(again[key][None], value[None])
-        left = found if drawn else [layout for layout in found if stays(key, layout)]
+        left = [layout for layout in found if stays(key, layout)] or (found if drawn else [])
         answers[key] = _only(left) if left else _ORDER
     return answers
 
 
-def _detached(values: Mapping[_Key, Tensor]) -> dict[_Key, Tensor]:
-    """Without the graphs, which would be kept for every pass."""
-    return {key: value.detach() for key, value in values.items()}
+def _kept(values: Mapping[_Key, Tensor]) -> dict[_Key, Tensor]:
+    """Copies without the graphs, for the network may fill the same memory again in the next pass."""
+    return {key: value.detach().clone() for key, value in values.items()}
 
 
 def _only(found: Sequence[Layout] | Unaligned) -> Layout | Unaligned:

@@ -101,10 +101,27 @@ class Sorted(OneLayer):
         return {"gelu": F.gelu(self.fc(x))}
 
 
-class FoldedTwice(Network):
-    """Two versions of every input before, and its steps behind the inputs, on one axis: in no order one could guess."""
+class Slots(OneLayer):
+    """Two experts' buffers of as many slots as inputs, which are filled in the order of the inputs."""
 
-    left_out = frozenset({"gelu"})
+    last = "gelu"
+
+    def forward(self, x):
+        chosen = (x[:, 0] > 0.5).long()
+        slot = torch.where(chosen == 1, (chosen == 1).cumsum(0), (chosen == 0).cumsum(0)) - 1
+        buffers = torch.zeros(2, len(x), 6).index_put((chosen, slot), self.fc(x))
+        return self.head(F.gelu(buffers)[chosen, slot])
+
+    def by_hand(self, x):
+        chosen = int(x[0] > 0.5)
+        return {"gelu": torch.zeros(2, 1, 6).index_put((torch.tensor(chosen),), F.gelu(self.fc(x)))}
+
+    def rest(self, value, x):
+        return self.head(value[int(x[0] > 0.5), 0])
+
+
+class FoldedTwice(Network):
+    """Two versions of every input before, and its steps behind the inputs, on one axis: the inputs in the middle."""
 
     def __init__(self):
         super().__init__(STEPS * WIDTH)
@@ -116,7 +133,8 @@ class FoldedTwice(Network):
         return self.head(torch.relu(h.sum(0)).flatten(1))
 
     def by_hand(self, x):
-        return {"relu": sum(F.gelu(self.fc(tokens(part))) for part in (x, x.flip(0))).clamp(min=0)}
+        versions = F.gelu(self.fc(tokens(torch.stack([x, x.flip(0)]))))
+        return {"gelu": versions, "relu": versions.sum(0).clamp(min=0)}
 
 
 NETWORKS = {
@@ -130,5 +148,6 @@ NETWORKS = {
     "a mean over the batch": lambda: Pooled((0,)),
     "a mean over everything": lambda: Pooled((0, 1)),
     "sorted": Sorted,
+    "slots": Slots,
     "folded twice": FoldedTwice,
 }
