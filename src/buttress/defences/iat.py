@@ -19,7 +19,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
-from buttress.layers.rows import PART, Layout, layouts, of_inputs
+from buttress.layers.rows import CHECKED, PART, Layout, layouts, of_inputs
 from buttress.model_call import suited
 from buttress.random import derive, generator
 from buttress.registry import defence
@@ -132,7 +132,7 @@ class IAT(CraftingDefence):
                 each input.
         """
         if self.layers:
-            x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
+            x = suited(model, data.train.take(torch.arange(min(CHECKED, len(data.train))))[0])
             names = layer_names(model, x, self.layers)
             for layer in self.layers:
                 if layer not in names:

@@ -19,7 +19,7 @@ from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.random import derive, seed_torch
 
-_MOST = 32  # inputs of the pass that checks what two and three have shown
+CHECKED = 32  # inputs of the pass that checks what two and three have shown
 _Key = TypeVar("_Key", bound=Hashable)
 _Read = Callable[[Tensor, int], Mapping[_Key, Tensor]]
 
@@ -269,7 +269,7 @@ def _checked(
         least: the smallest number of inputs that tells anything new.
         candidates: what is possible after that.
     """
-    for n in dict.fromkeys(n for n in (min(len(x), _MOST), len(x), least) if n >= least):
+    for n in dict.fromkeys(n for n in (min(len(x), CHECKED), len(x), least) if n >= least):
         some = _distinct(x if n > len(x) else x[torch.linspace(0, len(x) - 1, n).long()], n)
         try:
             values, turned = _kept(read(some, 0)), _kept(read(some.flip(0), 0))

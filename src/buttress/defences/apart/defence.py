@@ -21,7 +21,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, Ste
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
-from buttress.layers.rows import PART, layouts, of_inputs
+from buttress.layers.rows import CHECKED, PART, layouts, of_inputs
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.registry import defence
@@ -131,7 +131,7 @@ class APART(Defence):
             processes = torch.distributed.get_world_size()
             if processes > 1:
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
-        x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
+        x = suited(model, data.train.take(torch.arange(min(CHECKED, len(data.train))))[0])
         self.names = _layer_names(model, x, self.layers)
         where = layouts(model, x, self.names) if self.names else {}
         for name in self.names:  # what is the same for all inputs has no perturbation for each

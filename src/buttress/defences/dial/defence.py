@@ -20,7 +20,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
-from buttress.layers.rows import Layout, layout_of
+from buttress.layers.rows import CHECKED, Layout, layout_of
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.random import derive, own_draws
@@ -102,13 +102,13 @@ class DIAL(CraftingDefence):
         self._last = ""  # name of the last linear layer
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
-        """Finds where the features are and makes the head for them, by a few passes over up to 32 inputs.
+        """Finds where the features are and makes the head for them, by a few passes over a few inputs.
 
         Raises:
             UserError: for a layer that the model does not have or that has no part for each input, or when there is no
                 linear one to find.
         """
-        x = data.train.take(torch.arange(min(32, len(data.train))))[0]
+        x = data.train.take(torch.arange(min(CHECKED, len(data.train))))[0]
         x = suited(model, x)
         if self.layer is None:
             self._last = last_linear(model, x)
