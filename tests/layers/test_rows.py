@@ -71,6 +71,7 @@ UNALIGNED = {
     "none of them": (lambda net, x: x[:0], "for a part of the inputs", True),
     "sorted": (lambda net, x: x[x[:, 0, 0].argsort(descending=True)], "for a part of the inputs", True),
     "a small gate of the batch": (lambda net, x: (x.mean((0, 1)) / 1000).sigmoid(), "of one size", False),
+    "a step of the batch": (lambda net, x: (x.sum((0, 2)) > 7).float(), "of one size", False),
     "no features": (lambda net, x: x[:, :0], "holds no numbers", False),
     "half of them": (lambda net, x: x[: max(1, len(x) // 2)], "for a part of the inputs", True),
     "one more": (lambda net, x: torch.cat([x, x[:1]]), "for a part of the inputs", True),

@@ -283,8 +283,11 @@ def _checked(
     for key in dict.fromkeys((*candidates, *values)):
         found, value, other = candidates.get(key, PART), values.get(key), turned.get(key)
         if isinstance(found, Unaligned):
-            grows = found == _WHOLE and value is not None and value.shape != before[key].shape
-            answers[key] = PART if grows else found
+            answers[key] = found
+            if found in (CONSTANT, _WHOLE) and value is not None and value.shape != before[key].shape:
+                answers[key] = PART
+            elif found == CONSTANT and value is not None and not torch.equal(value, before[key]):
+                answers[key] = _WHOLE
             continue
         if value is None or other is None:
             answers[key] = PART
