@@ -32,6 +32,7 @@ MAY_BE_ZERO = {
     *(("audit", "adaptive", name) for name in ("targets", "jitters", "queries", "decisions", "corners")),
     ("audit", "boundary", "points"),
     *(("audit", "latent-boundary", name) for name in ("decoder_epochs", "svm_epochs", "points")),
+    ("audit", "layers", "patching_inputs"),
     ("audit", "layers", "tolerance_inputs"),
     ("audit", "lipschitz", "exact"),
     ("audit", "lipschitz", "tolerance_inputs"),
