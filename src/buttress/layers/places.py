@@ -7,31 +7,27 @@ this one is.
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import partial
-from types import CodeType, FrameType, FunctionType, MethodType
-from typing import Any
+from dataclasses import dataclass, field, replace
+from types import CodeType, FrameType
 
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from buttress.layers.bytecode import read_code
+from buttress.layers.bytecode import Code, Expression, read_code
+from buttress.layers.meanings import Meanings, Scope, Target
 
 _CALL = nn.Module._call_impl.__code__
 _CHECKPOINT = torch_checkpoint.__name__
 _RECOMPUTE = ("recompute_fn", "backward")  # what calls the network's code again, not reentrant and reentrant
-_DEPTH = 4  # helpers of helpers looked into
 
 
 @dataclass(frozen=True)
 class Step:
-    """A call in the user's code: the calling frame's code, where in it, and what its names mean there."""
+    """A call in the user's code: the calling frame's code, where in it, and the frame while the call is made."""
 
     code: CodeType
     offset: int
-    names: dict[str, Any]
+    frame: FrameType | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,13 +46,15 @@ class Route:
     recomputing: FrameType | None = None
 
 
-def route(frame: FrameType | None, calls: int) -> Route:
+def route(frame: FrameType | None, calls: int, caller: nn.Module | None) -> Route:
     """The way to ``frame``.
 
     Args:
         frame: innermost.
         calls: how many calls of modules to go through: 0 from a function, to the forward that it runs in; 1 from a
             module's hook, to the forward of the module that calls it.
+        caller: the module in whose forward the way begins; calls of modules that are no part of the network, as those
+            it keeps in a list, are gone through. None: in that of the first module.
     """
     steps: list[Step] = []
     inside: int | None = None
@@ -64,32 +62,63 @@ def route(frame: FrameType | None, calls: int) -> Route:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if frame.f_code is _CALL:
-            if not calls:
+            if not calls and (caller is None or frame.f_locals.get("self") is caller):
                 break
-            calls -= 1
+            calls = max(calls - 1, 0)
         elif module == _CHECKPOINT:
             if frame.f_code.co_name in _RECOMPUTE:
                 recomputing = frame
                 break
             inside = len(steps) if inside is None else inside
         elif not calls and module != "torch" and not module.startswith("torch."):
-            steps.append(Step(frame.f_code, frame.f_lasti, frame.f_globals))
+            steps.append(Step(frame.f_code, frame.f_lasti, frame))
         frame = frame.f_back
     return Route(tuple(reversed(steps)), None if inside is None else len(steps) - inside, recomputing)
+
+
+class _Code:
+    """The calls that some code makes in one module, by what they may reach."""
+
+    def __init__(self, code: Code, scope: Scope, meanings: Meanings) -> None:
+        self._code = code
+        self._offsets: dict[Target, set[int]] = {}
+        self._alike: dict[str, set[int]] = {}  # by how the callee is written
+        self._numbers: dict[frozenset[Target], tuple[dict[int, int], int]] = {}
+        for call in code.calls:
+            self._alike.setdefault(_written(call.callee), set()).add(call.offset)
+            for target in meanings.targets(call, scope):
+                self._offsets.setdefault(target, set()).add(call.offset)
+
+    def number(self, offset: int, wanted: frozenset[Target]) -> tuple[int, ...]:
+        """The number of the call made at an offset; none where it needs none."""
+        call = self._code.call_at(offset)
+        if call is None:
+            return ()
+        if wanted not in self._numbers:
+            known = self._code.before(set().union(*(self._offsets.get(target, ()) for target in wanted)))
+            self._numbers[wanted] = known, max(known.values(), default=-1) + 1
+        known, first = self._numbers[wanted]
+        if call.offset in known:
+            return (known[call.offset],) if first > 1 else ()
+        # Nothing in the code says that this call reaches it: it comes after all of which that is known, and is told
+        # from those that are written the same.
+        alike = self._code.before(self._alike[_written(call.callee)] - known.keys())
+        return (first + alike[call.offset],) if first or any(alike.values()) else ()
 
 
 class Places:
     """Tells the calls of the same function or module apart; what it has read of the code it keeps."""
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[CodeType, frozenset[str], type], dict[int, int]] = {}
+        self._codes: dict[tuple[CodeType, nn.Module], _Code] = {}
+        self._meanings = Meanings()
 
-    def of(self, steps: tuple[Step, ...], wanted: frozenset[str], module: nn.Module) -> tuple[int, ...]:
+    def of(self, steps: tuple[Step, ...], wanted: frozenset[Target], module: nn.Module) -> tuple[int, ...]:
         """Which of several: a number for each step on the way at which there is a choice.
 
         Args:
             steps: of a `Route`.
-            wanted: what is called, by the names that it has (see `plain`).
+            wanted: what is called: itself, and by the names that it has (see `plain`).
             module: in whose forward the way begins.
 
         Returns:
@@ -97,21 +126,25 @@ class Places:
             only.
         """
         numbers: list[int] = []
-        for step in steps:
-            key = step.code, wanted, type(module)
-            if key not in self._numbers:
-                self._numbers[key] = _numbered(step, wanted, module)
-            call = next((c.offset for c in read_code(step.code).calls if c.offset <= step.offset < c.end), -1)
-            numbers += [self._numbers[key][call]] if call in self._numbers[key] else []
+        for step in self.kept(steps, module):
+            numbers += self._codes[step.code, module].number(step.offset, wanted)
         return tuple(numbers)
 
+    def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:
+        """The steps without their frames, which would keep what the network has computed; see `of`."""
+        for step in steps:
+            if (step.code, module) not in self._codes and step.frame is not None:
+                scope = Scope.of_frame(step.frame, module)
+                self._codes[step.code, module] = _Code(read_code(step.code), scope, self._meanings)
+        return tuple(replace(step, frame=None) for step in steps)
 
-def _numbered(step: Step, wanted: frozenset[str], module: nn.Module) -> dict[int, int]:
-    """Offset -> number of the calls of what is wanted; none where only one of them can be made."""
-    code = read_code(step.code)
-    calls = {call.offset for call in code.calls if _may_call(call.names, wanted, module, step.names, _DEPTH)}
-    before = code.before(calls)
-    return {offset: before[offset] for offset in calls} if any(before[offset] for offset in calls) else {}
+
+def _written(callee: Expression | None) -> str:
+    """How a callee is written, without the values of its indices and arguments."""
+    if callee is None:
+        return ""
+    inside = _written(callee.parts[0]) if callee.kind in ("item", "result") and callee.parts else ""
+    return f"{callee.kind} {callee.value if callee.kind in ('name', 'attribute') else inside}"
 
 
 @dataclass
@@ -138,46 +171,3 @@ class Names:
             if name not in self.used:
                 self.used.add(name)
                 return name
-
-
-def plain(name: str) -> str:
-    """A name without underscores and case, so that ``relu_`` is ``relu`` and ``logsigmoid`` is ``log_sigmoid``."""
-    return name.replace("_", "").lower()
-
-
-def _may_call(
-    callees: Iterable[str | CodeType], wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int
-) -> bool:
-    """Whether a call is one of what is wanted, or of a function whose code makes one."""
-    return bool(wanted) and any(
-        _makes_one(callee, wanted, module, names, depth)
-        if isinstance(callee, CodeType)
-        else plain(callee) in wanted or _is_one(_meaning(callee, module, names), wanted, module, depth)
-        for callee in callees
-    )
-
-
-def _makes_one(code: CodeType, wanted: frozenset[str], module: nn.Module, names: dict[str, Any], depth: int) -> bool:
-    return depth > 0 and any(_may_call(call.names, wanted, module, names, depth - 1) for call in read_code(code).calls)
-
-
-def _is_one(meant: Any, wanted: frozenset[str], module: nn.Module, depth: int) -> bool:
-    """Whether what a name means is a function that is wanted, makes such a call, or holds one that does."""
-    if isinstance(meant, partial):
-        meant = meant.func
-    if isinstance(meant, list | tuple | dict):
-        parts = meant.values() if isinstance(meant, dict) else meant
-        return any(callable(part) and _is_one(part, wanted, module, depth) for part in parts)
-    if plain(getattr(meant, "__name__", "")) in wanted:
-        return True  # under another name, as of an attribute that holds a function
-    if not isinstance(meant, FunctionType) or (meant.__module__ or "").startswith("torch."):
-        return False
-    return _makes_one(meant.__code__, wanted, module, meant.__globals__, depth)
-
-
-def _meaning(name: str, module: nn.Module, names: dict[str, Any]) -> Any:
-    """What a name means in a module's code: a function of the module, of its class or of the file; no property runs."""
-    if name in vars(builtins):
-        return None
-    meant = vars(module).get(name) or getattr(type(module), name, None) or names.get(name)
-    return meant.__func__ if isinstance(meant, MethodType) else meant

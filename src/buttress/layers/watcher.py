@@ -16,8 +16,9 @@ from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from buttress.layers.meanings import Target, plain
 from buttress.layers.outputs import first_tensor
-from buttress.layers.places import Names, Places, Route, Step, plain, route
+from buttress.layers.places import Names, Places, Route, Step, route
 from buttress.layers.select import (
     LayerSelection,
     Selection,
@@ -142,7 +143,7 @@ class Watcher(TorchFunctionMode):
         self.uncertain: set[str] = set()
         self._running: list[_RunningModule] = []
         self._names, self._places = Names(), Places()
-        self._parts: dict[nn.Module, dict[nn.Module, frozenset[str]]] = {}  # of a parent, by which names it has them
+        self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent, by which names it has them
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read: dict[int, tuple[Any, int, int]] = {}
@@ -160,12 +161,13 @@ class Watcher(TorchFunctionMode):
         numbers: tuple[int, ...] = ()
         checkpointed = False
         if self._running:
-            parent, way = self._running[-1], route(sys._getframe(1), 1)
+            parent = self._running[-1]
+            way = route(sys._getframe(1), 1, parent.module)
             self._note_checkpoint(module, way)
             numbers = self._numbers(way.steps, module, parent.module)
             checkpointed = parent.checkpointed or way.checkpointed is not None
         elif _in_backward_pass():
-            way = route(sys._getframe(1), 1)
+            way = route(sys._getframe(1), 1, None)
             known = self._checkpointed.get(way.steps[0].code if way.steps else module)
             if way.recomputing is None or known is None:
                 return
@@ -228,7 +230,8 @@ class Watcher(TorchFunctionMode):
             self.calls(name, (*args, *kwargs.values()), output, self._running[-1].path)
         if kind is None or not self._running:
             return output
-        running, way = self._running[-1], route(sys._getframe(1), 0)
+        running = self._running[-1]
+        way = route(sys._getframe(1), 0, running.module)
         running.activated = True
         if is_activation(running.module):
             return output  # read when the module is left
@@ -259,14 +262,15 @@ class Watcher(TorchFunctionMode):
             for name, part in parent._modules.items():
                 if part is not None:
                     self._parts[parent][part] = self._parts[parent].get(part, frozenset()) | {plain(name)}
-        return self._places.of(steps, self._parts[parent].get(module, frozenset()), parent)
+        return self._places.of(steps, self._parts[parent].get(module, frozenset()) | {module}, parent)
 
     def _note_checkpoint(self, module: nn.Module, way: Route) -> None:
         """Remember what activation checkpointing will compute again, outside of the pass."""
         if way.checkpointed is None or self.recomputing:
             return
         key = module if way.checkpointed == len(way.steps) else way.steps[way.checkpointed].code
-        known = _Checkpointed(tuple(self._running), way.steps[: way.checkpointed])
+        steps = self._places.kept(way.steps[: way.checkpointed], self._running[-1].module)
+        known = _Checkpointed(tuple(self._running), steps)
         before = self._checkpointed.setdefault(key, known)
         if before is not None and before.steps != known.steps:
             self._checkpointed[key] = None  # from two places: which of them computes again cannot be told
