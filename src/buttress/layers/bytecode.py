@@ -14,7 +14,7 @@ _LEAVES = ("RETURN_", "RAISE_VARARGS", "RERAISE", "JUMP_FORWARD", "JUMP_BACKWARD
 _NAMES = ("LOAD_FAST", "LOAD_NAME", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLASSDEREF")
 _ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 _DONE = ("POP_TOP", "STORE_ATTR", "STORE_SUBSCR", "RETURN_VALUE")  # end a statement
-_CREATES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+CREATES = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR  # flags of code that runs later
 _DEFINITIONS = 4  # of one local, the last of them: more are not told apart
 
 _Position = tuple[int, int]
@@ -89,7 +89,9 @@ class Code:
             return dict.fromkeys(calls, 0)
         made: dict[int, int] = {}
         # What comes before is known: edges lead forwards.
-        for source, target in self.edges[bisect_left(self._sources, min(calls)) : bisect_left(self._sources, max(calls))]:
+        for source, target in self.edges[
+            bisect_left(self._sources, min(calls)) : bisect_left(self._sources, max(calls))
+        ]:
             made[target] = max(made.get(target, 0), made.get(source, 0) + (source in calls))
         return {offset: made.get(offset, 0) for offset in calls}
 
@@ -146,10 +148,12 @@ class _Reader:
         elif name == "BINARY_SUBSCR":
             base, index = self._taken(start)
             self._put(offset, start, Expression("item", None, (*base, *index)))
-        elif name.startswith("BUILD_") and value or name == "BINARY_OP":
+        elif name == "BUILD_SLICE":
+            bounds = tuple(self._stack.pop().expression for _ in range(min(instruction.arg or 0, len(self._stack))))
+            self._put(offset, start, Expression("slice", None, bounds[::-1]), anew=True)
+        elif (name.startswith("BUILD_") and value) or name == "BINARY_OP":
             base, others = self._taken(start)
-            kind = "slice" if name == "BUILD_SLICE" else "sum" if name == "BINARY_OP" else "group"
-            self._put(offset, start, Expression(kind, None, (*base, *others)))
+            self._put(offset, start, Expression("sum" if name == "BINARY_OP" else "group", None, (*base, *others)))
         elif name == "PRECALL":
             self._prepared = offset
         elif name.startswith("CALL") and not name.startswith("CALL_INTRINSIC"):
@@ -157,9 +161,7 @@ class _Reader:
         elif name == "FOR_ITER":
             self._looped = True
         elif name.startswith("UNPACK_"):
-            value, count = self._value(), instruction.arg or 0
-            indices = (Expression("constant", index) for index in reversed(range(count)))
-            self._unpacked += [Expression("item", None, (value, index)) for index in indices]
+            self._unpack(instruction.arg or 0, starred=name == "UNPACK_EX")
         elif name.startswith(("STORE_FAST", "STORE_DEREF", "STORE_NAME", "STORE_GLOBAL")):
             self._set(str(value))
         elif name in _DONE:
@@ -190,7 +192,7 @@ class _Reader:
     def _call(self, offset: int, start: _Position, end: int) -> None:
         callee, arguments = self._taken(start)
         called = callee[0] if callee else None
-        creates = called is not None and called.kind == "code" and called.value.co_flags & _CREATES
+        creates = called is not None and called.kind == "code" and called.value.co_flags & CREATES
         if not creates:
             self.calls.append(Call(offset if self._prepared is None else self._prepared, end, called, arguments))
         # A generator runs its code once it is asked to: as an argument of what asks.
@@ -205,6 +207,15 @@ class _Reader:
         self._stack.clear()
         value = parts[0] if len(parts) == 1 else Expression("any", None, parts)
         return Expression("item", None, (value,)) if self._looped else value
+
+    def _unpack(self, count: int, *, starred: bool) -> None:
+        value = self._value()
+        indices: list[int | slice] = list(range(count & 0xFF))
+        if starred:  # the names before the one with a star, and those after it
+            after = count >> 8
+            indices += [slice(count & 0xFF, -after or None), *range(-after, 0)]
+        parts = (Expression("item", None, (value, Expression("constant", index))) for index in reversed(indices))
+        self._unpacked += parts
 
     def _set(self, name: str) -> None:
         before = () if self._looped else self.locals.get(name, ())  # in a loop it is nothing else

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from buttress.layers.bytecode import Call, Expression, read_code
+from buttress.layers.bytecode import CREATES, Call, Expression, read_code
 
 _DEPTH = 4  # helpers of helpers looked into
 _NESTED = 12  # expressions of expressions
 _VALUES = frozenset(("values", "children", "modules", "get", "pop"))  # methods that give the parts of a container
 _PAIRS = frozenset(("items", "named_children", "named_modules"))
-_CALLING = (map, filter, sorted, max, min)  # those of Python's own functions that call what they are given
+_CALLING = (sorted, max, min)  # those of Python's own functions that call what they are given
 
 Target = str | nn.Module
 """What a call may reach: a function, by its name in `plain` spelling, or a module."""
@@ -108,16 +108,37 @@ class Meanings:
         """What a call in some code may reach: what it calls, what that code calls, and functions it is given."""
         found: set[Target] = {plain(name) for name in _last_names(call.callee)}
         callees = self._of(call.callee, scope) if call.callee is not None else ()
+        if any(_runs_later(callee) for callee in callees):
+            return frozenset()  # what goes through it reaches this
         for callee in callees:
             found |= self._reach(callee, depth, call.arguments, scope)
+        for later in self._later(call.arguments, scope):
+            for callee in self._of(later.parts[0], scope):
+                found |= self._reach(callee, depth)
+            for meant in self._callable(later.parts[1:], scope):
+                found |= self._reach(meant, depth)
         given = [argument for argument in call.arguments if argument.kind == "code"]
         if not any(isinstance(c, nn.Module) or (_builtin(c) and c not in _CALLING) for c in callees):
             given = [argument for argument in call.arguments if argument.kind != "result"]
-        for argument in given:
+        for meant in self._callable(given, scope):
+            found |= self._reach(meant, depth)
+        return frozenset(found)
+
+    def _later(self, arguments: Iterable[Expression], scope: Scope) -> Iterator[Expression]:
+        """Those of some arguments that are calls which run once something goes through what they give back."""
+        for argument in arguments:
+            results = argument.parts if argument.kind == "name" else (argument,)
+            for result in results:
+                if result.kind == "result" and result.parts:
+                    if any(_runs_later(callee) for callee in self._of(result.parts[0], scope)):
+                        yield result
+
+    def _callable(self, arguments: Iterable[Expression], scope: Scope) -> Iterator[Any]:
+        """What of some arguments can be called, in lists and dictionaries too."""
+        for argument in arguments:
             for meant in _flat(self._of(argument, scope)):
                 if isinstance(meant, _Written) or callable(meant):
-                    found |= self._reach(meant, depth)
-        return frozenset(found)
+                    yield meant
 
     def _reach(
         self, meant: Any, depth: int, arguments: tuple[Expression, ...] = (), scope: Scope | None = None
@@ -259,9 +280,7 @@ class Meanings:
                 if callable(meant):
                     yield meant
 
-    def _result(
-        self, callee: Any, arguments: tuple[Expression, ...], scope: Scope, nested: int
-    ) -> Iterable[Any]:
+    def _result(self, callee: Any, arguments: tuple[Expression, ...], scope: Scope, nested: int) -> Iterable[Any]:
         """What a call may give back."""
         if isinstance(callee, partial) and callee.func is _given:
             return callee.args
@@ -304,6 +323,12 @@ def _is_method(owner: Any, name: str) -> bool:
 
 def _builtin(meant: Any) -> bool:
     return isinstance(meant, type | BuiltinFunctionType) and getattr(meant, "__module__", "") == "builtins"
+
+
+def _runs_later(callee: Any) -> bool:
+    """Whether a call of this runs code only once something goes through what it gives back."""
+    code = getattr(getattr(callee, "__func__", callee), "__code__", None)
+    return callee is map or callee is filter or (isinstance(code, CodeType) and bool(code.co_flags & CREATES))
 
 
 def _is_bound(value: Any) -> bool:

@@ -100,8 +100,10 @@ class _Code:
         known, first = self._numbers[wanted]
         if call.offset in known:
             return (known[call.offset],) if first > 1 else ()
-        # Nothing in the code says that this call reaches it: it comes after all of which that is known, and is told
-        # from those that are written the same.
+        # Nothing in the code says that this call reaches it: it comes after all of which that is known. Functions are
+        # told from those called by what is written the same; modules have names of their own.
+        if any(isinstance(target, nn.Module) for target in wanted):
+            return (first,) if first else ()
         alike = self._code.before(self._alike[_written(call.callee)] - known.keys())
         return (first + alike[call.offset],) if first or any(alike.values()) else ()
 
