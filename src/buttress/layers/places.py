@@ -14,7 +14,8 @@ from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
 from buttress.layers.bytecode import Code, Expression, read_code
-from buttress.layers.meanings import Meanings, Scope, Target
+from buttress.layers.scopes import Scope
+from buttress.layers.targets import Target, Targets
 
 _CALL = nn.Module._call_impl.__code__
 _CHECKPOINT = torch_checkpoint.__name__
@@ -79,14 +80,14 @@ def route(frame: FrameType | None, calls: int, caller: nn.Module | None) -> Rout
 class _Code:
     """The calls that some code makes in one module, by what they may reach."""
 
-    def __init__(self, code: Code, scope: Scope, meanings: Meanings) -> None:
+    def __init__(self, code: Code, scope: Scope, targets: Targets) -> None:
         self._code = code
         self._offsets: dict[Target, set[int]] = {}
         self._alike: dict[str, set[int]] = {}  # by how the callee is written
         self._numbers: dict[frozenset[Target], tuple[dict[int, int], int]] = {}
         for call in code.calls:
             self._alike.setdefault(_written(call.callee), set()).add(call.offset)
-            for target in meanings.targets(call, scope):
+            for target in targets.of(call, scope):
                 self._offsets.setdefault(target, set()).add(call.offset)
 
     def number(self, offset: int, wanted: frozenset[Target]) -> tuple[int, ...]:
@@ -113,7 +114,7 @@ class Places:
 
     def __init__(self) -> None:
         self._codes: dict[tuple[CodeType, nn.Module], _Code] = {}
-        self._meanings = Meanings()
+        self._targets = Targets()
 
     def of(self, steps: tuple[Step, ...], wanted: frozenset[Target], module: nn.Module) -> tuple[int, ...]:
         """Which of several: a number for each step on the way at which there is a choice.
@@ -137,7 +138,7 @@ class Places:
         for step in steps:
             if (step.code, module) not in self._codes and step.frame is not None:
                 scope = Scope.of_frame(step.frame, module)
-                self._codes[step.code, module] = _Code(read_code(step.code), scope, self._meanings)
+                self._codes[step.code, module] = _Code(read_code(step.code), scope, self._targets)
         return tuple(replace(step, frame=None) for step in steps)
 
 

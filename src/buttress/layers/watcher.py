@@ -16,7 +16,6 @@ from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from buttress.layers.meanings import Target, plain
 from buttress.layers.outputs import first_tensor
 from buttress.layers.places import Names, Places, Route, Step, route
 from buttress.layers.select import (
@@ -30,6 +29,7 @@ from buttress.layers.select import (
     is_opaque,
     user_module,
 )
+from buttress.layers.targets import Target, plain
 
 LayerCallback = Callable[[str, Tensor], Tensor]
 
