@@ -13,7 +13,7 @@ from types import CodeType, FrameType
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from buttress.layers.bytecode import Code, Expression, read_code
+from buttress.layers.bytecode import Call, Code, Expression, read_code
 from buttress.layers.scopes import Scope
 from buttress.layers.targets import Target, Targets
 
@@ -85,16 +85,25 @@ class _Code:
         self._offsets: dict[Target, set[int]] = {}
         self._alike: dict[str, set[int]] = {}  # by how the callee is written
         self._numbers: dict[frozenset[Target], tuple[dict[int, int], int]] = {}
+        self._functions: dict[int, list[tuple[CodeType, frozenset[Target]]]] = {}  # where one of several is called
         for call in code.calls:
+            functions = targets.functions(call, scope)
+            if len(functions) > 1:
+                self._functions[call.offset] = functions
             self._alike.setdefault(_written(call.callee), set()).add(call.offset)
             for target in targets.of(call, scope):
                 self._offsets.setdefault(target, set()).add(call.offset)
 
-    def number(self, offset: int, wanted: frozenset[Target]) -> tuple[int, ...]:
-        """The number of the call made at an offset; none where it needs none."""
+    def numbers(self, offset: int, wanted: frozenset[Target], called: CodeType | None) -> tuple[int, ...]:
+        """The number of the call made at an offset, and which of several functions it calls; none where not needed."""
         call = self._code.call_at(offset)
         if call is None:
             return ()
+        codes = [code for code, reached in self._functions.get(call.offset, ()) if not reached.isdisjoint(wanted)]
+        which = (codes.index(called),) if len(codes) > 1 and called in codes else ()
+        return self._number(call, wanted) + which
+
+    def _number(self, call: Call, wanted: frozenset[Target]) -> tuple[int, ...]:
         if wanted not in self._numbers:
             known = self._code.before(set().union(*(self._offsets.get(target, ()) for target in wanted)))
             self._numbers[wanted] = known, max(known.values(), default=-1) + 1
@@ -129,8 +138,9 @@ class Places:
             only.
         """
         numbers: list[int] = []
-        for step in self.kept(steps, module):
-            numbers += self._codes[step.code, module].number(step.offset, wanted)
+        following = (*(step.code for step in steps[1:]), None)
+        for step, called in zip(self.kept(steps, module), following, strict=True):
+            numbers += self._codes[step.code, module].numbers(step.offset, wanted, called)
         return tuple(numbers)
 
     def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from torch import nn
@@ -52,6 +52,20 @@ class Targets:
         for meant in self._callable(given, scope):
             found |= self._reach(meant, depth)
         return frozenset(found)
+
+    def functions(self, call: Call, scope: Scope) -> list[tuple[CodeType, frozenset[Target]]]:
+        """The functions of the user's that a call may run, in the order in which the code names them.
+
+        Returns:
+            For each its code, and what it reaches.
+        """
+        callees = self._meanings.of(call.callee, scope) if call.callee is not None else ()
+        plainly = [callee.__func__ if isinstance(callee, MethodType) else callee for callee in callees]
+        return [
+            (function.__code__, self._reach(callee, _DEPTH))
+            for function, callee in zip(plainly, callees, strict=True)
+            if isinstance(function, FunctionType)
+        ]
 
     def _later(self, arguments: Iterable[Expression], scope: Scope) -> Iterator[Expression]:
         """Those of some arguments that are calls which run once something goes through what they give back."""
