@@ -138,18 +138,22 @@ class Places:
             only.
         """
         numbers: list[int] = []
+        self._read(steps, module)
         following = (*(step.code for step in steps[1:]), None)
-        for step, called in zip(self.kept(steps, module), following, strict=True):
+        for step, called in zip(steps, following, strict=True):
             numbers += self._codes[step.code, module].numbers(step.offset, wanted, called)
         return tuple(numbers)
 
     def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:
         """The steps without their frames, which would keep what the network has computed; see `of`."""
+        self._read(steps, module)
+        return tuple(replace(step, frame=None) for step in steps)
+
+    def _read(self, steps: tuple[Step, ...], module: nn.Module) -> None:
         for step in steps:
             if (step.code, module) not in self._codes and step.frame is not None:
                 scope = Scope.of_frame(step.frame, module)
                 self._codes[step.code, module] = _Code(read_code(step.code), scope, self._targets)
-        return tuple(replace(step, frame=None) for step in steps)
 
 
 def _written(callee: Expression | None) -> str:
