@@ -8,6 +8,7 @@ this one is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from types import CodeType, FrameType
 
 from torch import nn
@@ -139,9 +140,9 @@ class Places:
         """
         numbers: list[int] = []
         self._read(steps, module)
-        following = (*(step.code for step in steps[1:]), None)
-        for step, called in zip(steps, following, strict=True):
-            numbers += self._codes[step.code, module].numbers(step.offset, wanted, called)
+        called = [step.code for step in steps[1:]]
+        for step, code in zip_longest(steps, called):
+            numbers += self._codes[step.code, module].numbers(step.offset, wanted, code)
         return tuple(numbers)
 
     def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:
