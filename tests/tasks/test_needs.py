@@ -23,6 +23,7 @@ CALLS = {
     "fit": lambda task: fit(NET, None, task=task),
     "sustainability": lambda task: layers.sustainability(NET, [(X, Y)], ATTACK, task=task),
     "tolerance": lambda task: layers.tolerance(NET, [(X, Y)], ATTACK, task=task),
+    "patching": lambda task: layers.patching(NET, [(X, Y)], ATTACK, task=task),
     "crossed_by_every_path": lambda task: layers.crossed_by_every_path(NET, X, task=task),
     "occlusion": lambda task: saliency.occlusion(NET, X, Y, task=task),
     "input_gradients": lambda task: saliency.input_gradients(NET, X, Y, task=task),

@@ -23,7 +23,7 @@ from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
-from buttress.tasks import Task
+from buttress.tasks import Task, require_task
 from buttress.validation import whole
 
 FEW = 0.1  # share of a layer's units that count as few
@@ -154,6 +154,7 @@ def patching(
     Raises:
         UserError: for no data, counts below 1, or a selection that matches nothing.
     """
+    require_task(task)
     whole("doses", doses)
     whole("paths", paths, 0)
     whole("batch_size", batch_size)

@@ -25,7 +25,7 @@ from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
-from buttress.tasks import Task
+from buttress.tasks import Task, require_task
 from buttress.validation import whole
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -73,6 +73,7 @@ def sustainability(
         UserError: for no data, no perturbation, an unknown measure or a selection that matches nothing; and for what an
             attack refuses.
     """
+    require_task(task)
     chosen = measures.resolve(measure)
     named, selection = _named(perturbations), Selection(layers)
     whole("reference", reference, 2)

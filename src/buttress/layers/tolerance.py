@@ -27,7 +27,7 @@ from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
 from buttress.layers.tolerance_search import Rows, ToleranceSearch
 from buttress.model_call import call_model
-from buttress.tasks import Task
+from buttress.tasks import Task, require_task
 from buttress.validation import whole
 
 
@@ -135,6 +135,7 @@ def tolerance(
     Raises:
         UserError: for no data, counts below 1, or a selection that matches nothing.
     """
+    require_task(task)
     whole("steps", steps)
     whole("bisections", bisections)
     whole("batch_size", batch_size)

@@ -83,12 +83,12 @@ def fit(
         Interrupted: after SIGTERM or SIGINT, with the checkpoint saved; while the method prepares, at once, the
             model's weights being as far as it had brought them: a run that goes on prepares anew.
     """
+    config = training_config(config, settings, inspect.signature(fit).parameters)
     if not isinstance(data, Dataset):
         raise UserError(
             f"training takes a Dataset, which has splits and ids of its own; got a {type(data).__name__}: make one, "
             "data.from_arrays(name, (x, y), (x_test, y_test), classes=..., box=..., provenance=...)"
         )
-    config = training_config(config, settings, inspect.signature(fit).parameters)
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()

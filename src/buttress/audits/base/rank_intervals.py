@@ -63,7 +63,7 @@ def medians(values: Tensor) -> Statistic:
 
     def of(weights: Tensor) -> Tensor:
         figures = torch.full((len(weights), len(values)), torch.nan, dtype=torch.float64)
-        for k, row in enumerate(ordered):
+        for k, row in enumerate(ordered if ordered.shape[1] else ()):
             reached = (weights[:, order[k]] * defined[k]).cumsum(1)
             total = reached[:, -1:]
             # The middle two of n in order are those at ceil(n / 2) and floor(n / 2) + 1.
