@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
-from buttress.layers.select import LayerSelection
+from buttress.layers.select import LayerSelection, Seen
 from buttress.layers.watcher import LayerCallback, watch
 from buttress.model_call import call_model
 
@@ -90,13 +90,5 @@ def layer_names(
     with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
         call_model(model, x)
     if check:
-        watcher.selection.check(names, lambda: watcher.all_names)
+        watcher.selection.check(names, lambda: Seen(watcher.all_names))
     return names
-
-
-@in_usual_state
-def every_name(model: nn.Module, x: Tensor) -> list[str]:
-    """The names of all layers that these inputs call, selected or not, containers too; see `layer_names`."""
-    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, (), lambda _, value: value) as watcher:
-        call_model(model, x)
-    return watcher.all_names

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
+from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,28 +14,42 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 
 def first_tensor(output: Any) -> tuple[Any, Callable[[nn.Module, Tensor], Any]]:
-    """The value of what a module returns, the first tensor in it; and how another is put in its place."""
+    """The value of what a module returns, the first floating-point tensor in it; and how another is put in its place.
+
+    Looked for in lists, tuples, mappings and dataclasses, to any depth; None where there is none.
+    """
+    if isinstance(output, Tensor):
+        return output, lambda module, value: value
+    for key, part in _parts(output):
+        first, put = first_tensor(part)
+        if isinstance(first, Tensor) and first.is_floating_point():
+            return first, partial(_put, output, key, put)
+    return None, lambda module, value: value
+
+
+def _parts(output: Any) -> Iterable[tuple[Any, Any]]:
     if isinstance(output, Mapping):
-        key = next((k for k, part in output.items() if isinstance(part, Tensor)), None)
-        return output.get(key), lambda module, value: _with(output, key, value)
-    if isinstance(output, list | tuple) and output:
-        first, put = first_tensor(output[0])
-        return first, lambda module, value: _rebuilt(output, module, put(module, value))
-    return output, lambda module, value: value
+        return output.items()
+    if isinstance(output, list | tuple):
+        return enumerate(output)
+    if is_dataclass(output) and not isinstance(output, type):
+        return ((field.name, getattr(output, field.name, None)) for field in fields(output))
+    return ()
 
 
-def _with(output: Any, key: Any, value: Tensor) -> Any:
+def _put(output: Any, key: Any, put: Callable[[nn.Module, Tensor], Any], module: nn.Module, value: Tensor) -> Any:
+    """The same with another part."""
+    part = put(module, value)
+    if isinstance(output, tuple):
+        parts = [*output[:key], part, *output[key + 1 :]]
+        parts = [part, *_states(module, part, output[1:])] if key == 0 else parts
+        return type(output)(*parts) if hasattr(output, "_fields") else tuple(parts)
     changed = copy(output)
-    changed[key] = value
+    if isinstance(output, Mapping | list):
+        changed[key] = part
+    else:
+        object.__setattr__(changed, key, part)  # frozen ones too
     return changed
-
-
-def _rebuilt(output: Any, module: nn.Module, first: Any) -> Any:
-    """The list, tuple or named tuple with another first part."""
-    if isinstance(output, list):
-        return [first, *output[1:]]
-    parts = (first, *_states(module, first, output[1:]))
-    return type(output)(*parts) if hasattr(output, "_fields") else parts
 
 
 def _states(module: nn.Module, first: Any, rest: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -16,10 +16,10 @@ from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
 from buttress.errors import UserError
 from buttress.layers.batches import batches
-from buttress.layers.capture import every_name, layer_names
+from buttress.layers.capture import layer_names
 from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
-from buttress.layers.paths import Paths, trace
+from buttress.layers.paths import Paths, everything_seen, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
 from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
@@ -163,7 +163,7 @@ def patching(
     for x, y, ids in batches(model, data, batch_size):
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
         if not search.inputs:
-            available = partial(every_name, model, x)
+            available = partial(everything_seen, model, x, task=task)
             selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
         search.add(x, x_adv, y)
     if not search.inputs:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,20 +13,13 @@ from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.engine.call_checks import check_numbers
 from buttress.engine.preserved_model import preserved
+from buttress.layers.by_hand import ByHand
+from buttress.layers.graph import Graph, sources
 from buttress.layers.rows import parameters_fixed
-from buttress.layers.select import LayerSelection, activation_kind
+from buttress.layers.select import LayerSelection, Seen
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
-
-# Functions that an activation may be written with by hand, beside a product of two values that depend on the input.
-_BY_HAND = frozenset(
-    (
-        *("abs", "clamp", "clamp_max", "clamp_min", "clip", "cos", "erf", "exp", "fmax", "fmin", "heaviside", "max"),
-        *("maximum", "min", "minimum", "pow", "sin", "square", "where"),
-    )
-)
-_PRODUCTS = frozenset(("mul", "multiply", "rmul", "imul"))
 
 
 @dataclass(frozen=True)
@@ -119,25 +111,23 @@ def trace(
     require_task(task)
     names: list[str] = []
     nodes: list[Any] = []
-    by_hand: list[str] = []
+    by_hand = ByHand()
 
     def note(name: str, value: Tensor) -> Tensor:
         names.append(name)
         nodes.append(value.grad_fn)
         return value
 
-    def see(function: str, args: tuple[Any, ...], output: Any, path: str) -> None:
-        if isinstance(output, Tensor) and output.requires_grad and _written_by_hand(function.strip("_"), args):
-            function = f"{path}.{function.strip('_')}" if path else function.strip("_")
-            by_hand.append(f"{function} after {names[-1]}" if names else f"{function} of the input")
-
-    with preserved(model, "eval", 0, x.device), parameters_fixed(model), watch(model, layers, note) as watcher:
-        watcher.calls = see
+    with (
+        preserved(model, "eval", 0, x.device),
+        parameters_fixed(model),
+        watch(model, layers, note) as watcher,
+        by_hand.following(watcher.root, [*watcher.paths]),
+    ):
+        watcher.calls = by_hand.see
         start = x.detach().clone().requires_grad_(x.is_floating_point()).clone()
         end = task.read(call_model(model, start)).grad_fn
-    if check:
-        watcher.selection.check(names, lambda: watcher.all_names)
-    graph = _Graph(end, start.grad_fn)
+    graph = Graph(end, start.grad_fn)
     owners: dict[Any, list[int]] = {}
     for index, node in enumerate(nodes):
         if node is not None:
@@ -151,89 +141,17 @@ def trace(
             crossed.append(False)
             continue
         same = [i for i in owners[node] if i < index]  # a layer that hands its input on unchanged
-        predecessors.append(same[-1] if same else max((last(source) for source in _inputs(node)), default=-1))
+        predecessors.append(same[-1] if same else max((last(source) for source in sources(node)), default=-1))
         crossed.append(node in spanned and not spanned[node])
-    by_hand += [
-        f"custom function {type(node).__name__.removesuffix('Backward')}"
-        + (f" after {names[k]}" if (k := max((last(source) for source in _inputs(node)), default=-1)) >= 0 else "")
-        for node in graph.order
-        if isinstance(node, torch.autograd.function.BackwardCFunction)
-        and "CheckpointFunction" not in type(node).__name__  # of torch's own, whose inside is seen
-    ]
-    return Paths(names, predecessors, crossed, _counted(by_hand))
+    missed = by_hand.told(graph, last, names)
+    if check:
+        watcher.selection.check(names, lambda: Seen(watcher.all_names, missed))
+    return Paths(names, predecessors, crossed, missed)
 
 
-def _written_by_hand(function: str, args: tuple[Any, ...]) -> bool:
-    values = [arg for arg in args if isinstance(arg, Tensor) and arg.requires_grad]
-    if function in ("max", "min"):
-        return len(args) > 1 and isinstance(args[1], Tensor)
-    special = function.startswith("special_") and activation_kind(function) is None
-    return bool(values) and (special or function in _BY_HAND or (function in _PRODUCTS and len(values) > 1))
-
-
-def _counted(items: list[str]) -> list[str]:
-    return [f"{item} ({count} times)" if count > 1 else item for item, count in Counter(items).items()]
-
-
-class _Graph:
-    """The part of the autograd graph between two nodes.
-
-    Attributes:
-        order: its nodes, each after those that it depends on.
-    """
-
-    def __init__(self, end: Any, start: Any) -> None:
-        self.end, self.start = end, start
-        every, leads = _sorted(end), set()
-        for node in every:
-            if node is start or any(source in leads for source in _inputs(node)):
-                leads.add(node)
-        self.order = [node for node in every if node in leads]
-
-    def last_owner(self, owners: dict[Any, int]) -> Callable[[Any], int]:
-        """For any node, the last executed of the owned nodes that feed it, nothing owned in between; -1 for none."""
-        nearest: dict[Any, int] = {}
-
-        def find(node: Any) -> int:
-            for below in _sorted(node, nearest):
-                sources = (nearest[source] for source in _inputs(below))
-                nearest[below] = owners[below] if below in owners else max(sources, default=-1)
-            return nearest[node]
-
-        return find
-
-    def spanned(self) -> dict[Any, bool]:
-        """For each node between start and end, whether a path leads past it: whether an edge spans it in the order."""
-        if self.end is None or self.start is None or not self.order or self.order[-1] is not self.end:
-            return {}
-        position = {node: k for k, node in enumerate(self.order)}
-        reach = [k for k in range(len(self.order))]  # the furthest that an edge from each node goes
-        for node in self.order:
-            for source in _inputs(node):
-                if source in position:
-                    reach[position[source]] = max(reach[position[source]], position[node])
-        furthest, past = -1, {}
-        for k, node in enumerate(self.order):
-            past[node] = furthest > k
-            furthest = max(furthest, reach[k])
-        return past
-
-
-def _inputs(node: Any) -> list[Any]:
-    return [source for source, _ in node.next_functions if source is not None]
-
-
-def _sorted(end: Any, done: Container[Any] = ()) -> list[Any]:
-    """The nodes upstream of one and itself, each after those that it depends on; without what is done."""
-    order: list[Any] = []
-    seen: set[Any] = set()
-    waiting = [] if end is None else [(end, False)]
-    while waiting:
-        node, complete = waiting.pop()
-        if complete:
-            order.append(node)
-        elif node not in seen and node not in done:
-            seen.add(node)
-            waiting.append((node, True))
-            waiting += [(source, False) for source in _inputs(node)]
-    return order
+@in_usual_state
+def everything_seen(model: nn.Module, x: Tensor, *, task: Task = tasks.classification) -> Seen:
+    """All layers that these inputs call, selected or not, containers too, and what may be one and is not seen."""
+    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, (), lambda _, value: value) as watcher:
+        call_model(model, x)
+    return Seen(watcher.all_names, trace(model, x, "activations", task=task, check=False).missed)

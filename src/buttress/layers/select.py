@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Container, Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,10 @@ def activation_kind(function: str) -> str | None:
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether the module is one of torch's own around a single activation function, or derives from one."""
-    return not isinstance(module, nn.MultiheadAttention) and any(
-        kind.__module__ == "torch.nn.modules.activation" for kind in type(module).__mro__
+    """Whether the module runs one of torch's own around a single activation function, which it is or derives from."""
+    forward = getattr(type(module), "forward", None)
+    return not isinstance(module, nn.MultiheadAttention) and (
+        getattr(forward, "__module__", None) == "torch.nn.modules.activation"
     )
 
 
@@ -108,6 +110,18 @@ def merge(names: list[str], called: Iterable[str]) -> bool:
     return True
 
 
+class Seen(NamedTuple):
+    """What there is to select from.
+
+    Attributes:
+        names: of the layers of a pass.
+        missed: what may be an activation and is not seen as one; see `Paths`.
+    """
+
+    names: Sequence[str]
+    missed: Sequence[str] = ()
+
+
 class Selection:
     """Decides for each layer whether it is selected.
 
@@ -155,14 +169,12 @@ class Selection:
         """Whether this layer is named in full."""
         return self.patterns is not None and name in self.patterns
 
-    def check(
-        self, selected: Sequence[str], available: Callable[[], Sequence[str]], pending: Container[str] = ()
-    ) -> None:
+    def check(self, selected: Sequence[str], available: Callable[[], Seen], pending: Container[str] = ()) -> None:
         """Refuse a selection that matches nothing, or a list of which one entry matches nothing.
 
         Args:
             selected: the names of the selected layers.
-            available: gives all names there are.
+            available: gives all there is.
             pending: names that may still come, as of modules that other inputs call.
 
         Raises:
@@ -176,11 +188,20 @@ class Selection:
             raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available())}")
 
 
-def _nearest(pattern: str, available: Sequence[str]) -> str:
-    """The end of an error line: the nearest names, or the first few."""
+def _nearest(pattern: str, seen: Seen) -> str:
+    """The end of an error line: the nearest names, or the first few, and what is not seen."""
+    missed = f"; not seen as layers: {_some(seen.missed)}" if seen.missed and not pattern else ""
+    return _names(pattern, seen.names) + missed
+
+
+def _names(pattern: str, available: Sequence[str]) -> str:
     if not available:
         return "its pass calls no layer at all"
     close = difflib.get_close_matches(pattern.strip("*"), available, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are {', '.join(available[:12])}{f' and {len(available) - 12} more' if len(available) > 12 else ''}"
+    return f"there are {_some(available)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -18,9 +18,10 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
 from buttress.layers.batches import batches
-from buttress.layers.capture import capture, every_name
+from buttress.layers.capture import capture
 from buttress.layers.displacements import Displacements
 from buttress.layers.measures import Measure
+from buttress.layers.paths import everything_seen
 from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
 from buttress.layers.watcher import watch
@@ -97,7 +98,9 @@ def sustainability(
             task.check(output, y)
         numbers.open(x, clean)
         if len(numbers.sizes) == 1:
-            selection.check(numbers.names, partial(every_name, model, x), modules)  # which other inputs may call
+            selection.check(
+                numbers.names, partial(everything_seen, model, x, task=task), modules
+            )  # which other inputs may call
         for name, perturbation in named.items():
             x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids, mode=mode, precision=precision)
             with (
@@ -107,7 +110,7 @@ def sustainability(
             ):
                 call_model(model, x_adv)
             numbers.close(name, x_adv)
-    selection.check(numbers.names, partial(every_name, model, first[0]))
+    selection.check(numbers.names, partial(everything_seen, model, first[0], task=task))
     return numbers.profile(used, task)
 
 

@@ -17,10 +17,10 @@ from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.batches import batches
-from buttress.layers.capture import capture, every_name, layer_names
+from buttress.layers.capture import capture, layer_names
 from buttress.layers.correlation import spearman
 from buttress.layers.measures import power_of_two, ratio, relative_error
-from buttress.layers.paths import Paths, trace
+from buttress.layers.paths import Paths, everything_seen, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.replacement import CannotReplaceError, Replacement
 from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
@@ -144,7 +144,7 @@ def tolerance(
     for x, y, ids in batches(model, data, batch_size):
         x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
         if not search.parts:
-            available = partial(every_name, model, x)
+            available = partial(everything_seen, model, x, task=task)
             selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
         search.add(x, x_adv, y)
     if not search.parts:

@@ -16,6 +16,7 @@ from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from buttress.layers.graph import next_number
 from buttress.layers.outputs import first_tensor
 from buttress.layers.places import Names, Places, Route, Step, route
 from buttress.layers.select import (
@@ -118,8 +119,8 @@ class Watcher(TorchFunctionMode):
     Attributes:
         paths: module -> name, of the modules followed.
         all_names: every name of the last pass, selected or not.
-        calls: called with each torch function's name, its arguments, its result and the name of the module it runs in,
-            where that is not one of torch's own; for `trace`.
+        calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
+            the autograd graph's next number before; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
         uncertain: names, without what follows #, of layers that are not recognised when they are computed again: what
             checkpointed code calls outside of a module, or several times.
@@ -138,7 +139,7 @@ class Watcher(TorchFunctionMode):
         self.root, self.selection, self.callback, self.values = root, selection, callback, values
         self.replaces = replaces
         self.all_names: list[str] = []
-        self.calls: Callable[[str, tuple[Any, ...], Any, str], None] | None = None
+        self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
         self.uncertain: set[str] = set()
         self._running: list[_RunningModule] = []
@@ -146,7 +147,7 @@ class Watcher(TorchFunctionMode):
         self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent, by which names it has them
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
-        self._read: dict[int, tuple[Any, int, int]] = {}
+        self._read: dict[int, tuple[Any, set[Any]]] = {}
         self._checkpointed: dict[Any, _Checkpointed | None] = {}
         self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
         self._recomputation: FrameType | None = None
@@ -219,6 +220,7 @@ class Watcher(TorchFunctionMode):
             self._save(kwargs.get("out", args[0] if args else kwargs.get("input")))
         if self._in_callback:
             return func(*args, **kwargs)
+        first = next_number() if self.calls is not None else 0
         in_place = writes and kind is not None and bool(args) and isinstance(args[0], Tensor)
         if in_place and self.replaces:
             # What autograd has saved of it must not change when a replacement is written there.
@@ -227,7 +229,7 @@ class Watcher(TorchFunctionMode):
         else:
             output = func(*args, **kwargs)
         if self.calls is not None and self._running:
-            self.calls(name, (*args, *kwargs.values()), output, self._running[-1].path)
+            self.calls(name, (*args, *kwargs.values()), output, self._running[-1].path, first)
         if kind is None or not self._running:
             return output
         running = self._running[-1]
@@ -335,11 +337,11 @@ class Watcher(TorchFunctionMode):
         """Whether these very numbers were read before in this pass: a container's output is that of its last part."""
         if value.is_inference() or value.layout != torch.strided:
             return False
-        storage = _WeakStorage(value.untyped_storage())
-        found = (storage, value._version, value.numel())
-        before = self._read.get(storage.cdata)
-        self._read[storage.cdata] = found
-        return before is not None and before[1:] == found[1:]
+        storage, found = _WeakStorage(value.untyped_storage()), (value._version, value.storage_offset(), _extent(value))
+        _, before = self._read.setdefault(storage.cdata, (storage, set()))
+        known = found in before
+        before.add(found)
+        return known
 
     def _save(self, targets: Any) -> None:
         for target in tree_leaves(targets):
@@ -350,6 +352,18 @@ class Watcher(TorchFunctionMode):
                 if value.untyped_storage().data_ptr() == address:
                     with torch.set_grad_enabled(value.requires_grad):
                         self.values[name] = value.clone()
+
+
+def _extent(value: Tensor) -> tuple[tuple[int, int], ...]:
+    """Which numbers of its storage a tensor holds: sizes and strides, the same however it is reshaped or transposed."""
+    extent: list[tuple[int, int]] = []
+    for stride, size in sorted(zip(value.stride(), value.shape, strict=True), reverse=True):
+        if size == 1:
+            continue
+        if extent and extent[-1][0] == size * stride:
+            size *= extent.pop()[1]
+        extent.append((stride, size))
+    return tuple(extent)
 
 
 def _in_backward_pass() -> bool:

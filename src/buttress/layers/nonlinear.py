@@ -1,0 +1,98 @@
+"""Which nodes of an autograd graph are nonlinear in the network's input, by their operation.
+
+Told from the list of what is linear: any operation that is not on it is one that an activation may be written with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Sums, means, and whatever moves, copies or repeats numbers.
+_LINEAR = frozenset(
+    (
+        *("AdaptiveAvgPool2D", "AdaptiveAvgPool3D", "Add", "AffineGridGenerator", "Alias", "AsStrided"),
+        *("AsStridedScatter", "AvgPool2D", "AvgPool3D", "BlockDiag", "Cat", "ChannelShuffle", "Chunk", "Clone"),
+        *("Coalesce", "Col2Im", "Complex", "Conj", "ConjPhysical", "ConstantPadNd", "Copy", "CopyBackwards"),
+        *("CopySlices", "CudnnAffineGridGenerator", "Cumsum", "Deg2Rad", "DiagEmbed", "Diagonal", "DiagonalScatter"),
+        *("Embedding", "EmbeddingBag", "Expand", "FftC2C", "FftC2R", "FftR2C", "Fill", "Flip", "Im2Col", "Index"),
+        *("IndexAdd", "IndexCopy", "IndexFill", "IndexPut", "IndexPutImpl", "IndexSelect", "LazyClone", "Lift"),
+        *("LiftFresh", "MaskedSelect", "Mean", "MkldnnAdaptiveAvgPool2D", "MkldnnReshape", "NarrowCopy", "Neg"),
+        *("NegView", "NestedFromPadded", "NestedGetValues", "NestedTensorFromTensorList", "NestedViewFromBuffer"),
+        *("NestedViewFromJagged", "PackPaddedSequence", "Permute", "PinMemory", "PixelShuffle", "PixelUnshuffle"),
+        *("Put", "Rad2Deg", "ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D", "Repeat", "ReplicationPad1D"),
+        *("ReplicationPad2D", "ReplicationPad3D", "ReshapeAlias", "ReshapeCopy", "Roll", "Rot90", "Rsub"),
+        *("ScatterAdd", "Select", "SelectScatter", "Slice", "SliceInverse", "SliceScatter", "SparseMask", "SparseSum"),
+        *("Split", "SplitWithSizes", "Squeeze", "Stack", "Sub", "Sum", "T", "Take", "ToCopy", "ToDense", "ToMkldnn"),
+        *("ToPaddedTensor", "ToSparse", "ToSparseBsc", "ToSparseBsr", "ToSparseCsc", "ToSparseCsr", "Trace"),
+        *("Transpose", "Tril", "Triu", "Unbind", "Unfold", "UnsafeIndex", "UnsafeIndexPut", "UnsafeMaskedIndex"),
+        *("UnsafeMaskedIndexPutAccumulate", "UnsafeSplit", "UnsafeSplitWithSizes", "UnsafeView", "Unsqueeze"),
+        *("Values", "View", "ViewAsComplex", "ViewAsReal", "Zero"),
+    )
+)
+# Products of matrices mix values, as attention does, whatever they depend on. Nor are normalisation, pooling, attention
+# and recurrence activations, which torch computes by operations of their own.
+_MIXING = frozenset(
+    (
+        *("Addbmm", "Addmm", "Addmv", "Addr", "Baddbmm", "Bmm", "Dot", "GroupedMm", "Linear", "LinalgCross"),
+        *("Matmul", "MkldnnLinear", "Mm", "Mv", "SparseAddmm", "SparseMmReduceImpl", "SparseSampledAddmm"),
+        *("SparseSparseMatmul", "Trilinear", "Vdot"),
+    )
+)
+_NO_ACTIVATION = re.compile(
+    "Conv|Upsample|BatchNorm|LayerNorm|GroupNorm|RmsNorm|MaxPool|MaxUnpool|Attention|Rnn|Lstm|Gru|Dropout|GridSampler"
+    "|WeightNorm"
+)
+# Functions of torch's that do the same by several operations.
+_NO_ACTIVATION_FUNCTION = re.compile(
+    "(batch|layer|group|instance|rms|response)_norm$|^normalize$|max_pool|lp_pool|attention|^(lstm|gru|rnn_)|_cell$"
+    "|dropout"
+)
+# The positions of two factors, and of a divisor or weight.
+_FACTORS = {"Mul": (0, 1), "Addcmul": (1, 2)}
+_DIVISOR = {"Div": 1, "Addcdiv": 2, "Lerp": 2}
+_ELEMENTWISE = frozenset((*_FACTORS, *_DIVISOR, "MaskedFill", "MaskedScatter", "Where"))
+
+
+@lru_cache(maxsize=1024)
+def operation(node: str) -> str:
+    """The operation that an autograd node is named by: ``Mul`` for ``MulBackward0``."""
+    return re.sub(r"Backward(\d\w*|Autograd\w*)?$", "", node.rpartition("::")[2]).removeprefix("Foreach")
+
+
+def is_activation_like(function: str) -> bool:
+    """Whether a function of torch's may be an activation; not so normalisation, pooling, attention and recurrence."""
+    return _NO_ACTIVATION_FUNCTION.search(function) is None
+
+
+def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], size: int) -> bool:
+    """Whether the operation of a node is one that an activation may be written with.
+
+    Args:
+        node: of the autograd graph.
+        depends: the nodes that depend on the input.
+        aside: what else the operation may have read that depends on the input, without a gradient: masks, indices.
+        size: how many numbers the largest tensor has that it read.
+    """
+    kind = operation(node.name())
+    inputs = [source in depends for source, _ in node.next_functions]
+    # A mask of single numbers; one of whole rows says which of them are computed.
+    masks = [value for value in aside if not value.is_floating_point() and value.numel() >= size]
+    floats = any(value.is_floating_point() for value in aside)
+    if kind in _ELEMENTWISE:
+        product = all(inputs[k] for k in _FACTORS[kind]) if kind in _FACTORS else False
+        return product or (kind in _DIVISOR and any(inputs[_DIVISOR[kind] :])) or floats or bool(masks)
+    if kind in ("Gather", "Scatter"):
+        return bool(aside)
+    if kind in ("Index", "IndexPut", "IndexPutImpl"):
+        return any(mask.dtype == torch.bool for mask in masks)
+    if kind in ("Add", "Sub"):
+        return floats
+    if kind == "Bmm" and all(inputs) and isinstance(node._saved_self, Tensor):
+        return node._saved_self.shape[-1] == 1  # nothing is summed over: a product of single numbers, by einsum
+    return kind.removesuffix("Backward") not in _LINEAR | _MIXING and _NO_ACTIVATION.search(kind) is None
