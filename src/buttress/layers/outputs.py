@@ -67,3 +67,8 @@ def _states(module: nn.Module, first: Any, rest: tuple[Any, ...]) -> tuple[Any, 
     hidden = rest[0][0] if isinstance(rest[0], tuple) else rest[0]
     hidden = torch.cat([hidden[: len(hidden) - len(last)], last])
     return ((hidden, *rest[0][1:]) if isinstance(rest[0], tuple) else hidden,)
+
+
+def is_wrapped(value: Tensor) -> bool:
+    """Whether a tensor exists inside of a transformation of `torch.func` alone, with numbers that cannot be read."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from buttress.layers.graph import next_number
-from buttress.layers.outputs import first_tensor
+from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.places import Names, Places, Route, Step, route
 from buttress.layers.select import (
     LayerSelection,
@@ -214,6 +214,11 @@ class Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.higher_order.cond:
+            # Eager torch traces both branches, which needs a compiler; the one that is taken runs as it was written.
+            condition, when_true, when_false, operands = args
+            with self:
+                return (when_true if condition else when_false)(*operands)
         name, kind, writes = _facts(getattr(func, "__name__", ""))
         writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
         if self.values and writes:
@@ -297,7 +302,7 @@ class Watcher(TorchFunctionMode):
         in_place: bool = False,
         checkpointed: bool = False,
     ) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or is_wrapped(value):
             return value
         depth = len(self._running) - len({current.module for current in self._running})
         name = self._names.give(base, numbers, depth)
@@ -345,7 +350,7 @@ class Watcher(TorchFunctionMode):
 
     def _save(self, targets: Any) -> None:
         for target in tree_leaves(targets):
-            if not isinstance(target, Tensor) or target.layout != torch.strided:
+            if not isinstance(target, Tensor) or target.layout != torch.strided or is_wrapped(target):
                 continue
             address = target.untyped_storage().data_ptr()
             for name, value in self.values.items():
