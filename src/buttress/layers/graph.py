@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import autograd
 
-
 _number: Any = vars(autograd)["_get_sequence_nr"]
 
 

@@ -12,13 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn, overrides
-from torch.multiprocessing import reductions
+from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from buttress.errors import UserError
 from buttress.layers.graph import next_number
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.places import Names, Places, Route, Step, route
+from buttress.layers.read_values import ReadValues
 from buttress.layers.select import (
     LayerSelection,
     Selection,
@@ -34,7 +36,6 @@ from buttress.layers.targets import Target, plain
 
 LayerCallback = Callable[[str, Tensor], Tensor]
 
-_WeakStorage: Any = reductions.StorageWeakRef
 _modes: Any = overrides._get_current_function_mode_stack
 
 _WRITING_OPERATORS = frozenset(
@@ -147,7 +148,7 @@ class Watcher(TorchFunctionMode):
         self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent, by which names it has them
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
-        self._read: dict[int, tuple[Any, set[Any]]] = {}
+        self._read = ReadValues()
         self._checkpointed: dict[Any, _Checkpointed | None] = {}
         self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
         self._recomputation: FrameType | None = None
@@ -155,7 +156,8 @@ class Watcher(TorchFunctionMode):
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
-        self._read, self._checkpointed, self._checkpointed_names, self._recomputation = {}, {}, set(), None
+        self._read = ReadValues()
+        self._checkpointed, self._checkpointed_names, self._recomputation = {}, set(), None
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
@@ -214,11 +216,8 @@ class Watcher(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.higher_order.cond:
-            # Eager torch traces both branches, which needs a compiler; the one that is taken runs as it was written.
-            condition, when_true, when_false, operands = args
-            with self:
-                return (when_true if condition else when_false)(*operands)
+        if isinstance(func, HigherOrderOperator):
+            return self._of_functions(func, args, kwargs)
         name, kind, writes = _facts(getattr(func, "__name__", ""))
         writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
         if self.values and writes:
@@ -249,6 +248,20 @@ class Watcher(TorchFunctionMode):
         return self._read_output(
             base, numbers, None, output, function=True, in_place=in_place, checkpointed=running.checkpointed
         )
+
+    def _of_functions(self, operator: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
+        """Run an operator that is given functions, as `torch.cond` and `scan` are; eager torch would compile it."""
+        if operator is torch.ops.higher_order.cond and not kwargs:
+            condition, when_true, when_false, operands = args
+            with self:  # the branch that is taken is seen as it was written
+                return (when_true if condition else when_false)(*operands)
+        try:
+            return operator(*args, **kwargs)
+        except AssertionError as error:
+            raise UserError(
+                f"layers of a network that calls torch's {operator.name()} cannot be seen, for it runs compiled alone: "
+                "write it as a loop in Python"
+            ) from error
 
     def _begin(self) -> None:
         """A pass of the whole network begins."""
@@ -318,7 +331,7 @@ class Watcher(TorchFunctionMode):
         )
         if not self.selection.wants(name, module, function=function, learnable=learnable, inside=inside):
             return value
-        if self._known(value) and not self.selection.names(name):
+        if self._read.known(value) and not self.selection.names(name):
             return value
         in_place = in_place and self.replaces
         seen = value.clone() if in_place else value
@@ -335,18 +348,8 @@ class Watcher(TorchFunctionMode):
             value.copy_(replacement)
             replacement = value
         replacement = replacement.to(value.dtype)
-        self._known(replacement)
+        self._read.known(replacement)
         return replacement
-
-    def _known(self, value: Tensor) -> bool:
-        """Whether these very numbers were read before in this pass: a container's output is that of its last part."""
-        if value.is_inference() or value.layout != torch.strided:
-            return False
-        storage, found = _WeakStorage(value.untyped_storage()), (value._version, value.storage_offset(), _extent(value))
-        _, before = self._read.setdefault(storage.cdata, (storage, set()))
-        known = found in before
-        before.add(found)
-        return known
 
     def _save(self, targets: Any) -> None:
         for target in tree_leaves(targets):
@@ -357,18 +360,6 @@ class Watcher(TorchFunctionMode):
                 if value.untyped_storage().data_ptr() == address:
                     with torch.set_grad_enabled(value.requires_grad):
                         self.values[name] = value.clone()
-
-
-def _extent(value: Tensor) -> tuple[tuple[int, int], ...]:
-    """Which numbers of its storage a tensor holds: sizes and strides, the same however it is reshaped or transposed."""
-    extent: list[tuple[int, int]] = []
-    for stride, size in sorted(zip(value.stride(), value.shape, strict=True), reverse=True):
-        if size == 1:
-            continue
-        if extent and extent[-1][0] == size * stride:
-            size *= extent.pop()[1]
-        extent.append((stride, size))
-    return tuple(extent)
 
 
 def _in_backward_pass() -> bool:
