@@ -1,7 +1,6 @@
 """What is told as missed, against whether the function is linear, which numbers say."""
 
 import threading
-import warnings
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from buttress.layers import sustainability
 from buttress.layers.paths import trace
 from buttress.models import FromProbabilities
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
 WIDTH = 6
 WEIGHT = torch.linspace(-1, 1, WIDTH * WIDTH).view(WIDTH, WIDTH)
 ONES = torch.ones(WIDTH)
@@ -171,8 +171,7 @@ def as_script(h):
 
 
 def scripted(h):
-    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-        return torch.jit.script(as_script)(h)
+    return torch.jit.script(as_script)(h)
 
 
 def in_a_thread(h):

@@ -8,6 +8,7 @@ from tests.layers.zoo import aliases
 from tests.layers.zoo.network import FEATURES, Network, OneLayer, Wave, displacement, distance, inputs, logits
 from tests.layers.zoo.parts import exported
 from torch import nn
+from torch._higher_order_ops.map import map as map_operator
 
 from buttress.errors import UserError
 from buttress.layers import capture, layer_names, sustainability, tolerance
@@ -191,3 +192,86 @@ class FromEmbeddings(nn.Module):
 
     def forward(self, h):
         return self.head(F.relu(h).mean(1))
+
+
+class OfDerivatives(OneLayer):
+    """Runs inside of a transformation of torch.func, then an activation."""
+
+    def __init__(self, transformed):
+        super().__init__()
+        self.transformed = transformed
+
+    def inner(self, x):
+        return self.head(self.transformed(lambda z: torch.tanh(self.fc(z)), x))
+
+    def forward(self, x):
+        return torch.sigmoid(self.inner(x))
+
+
+TRANSFORMED = {
+    "vmap": lambda f, x: torch.vmap(f)(x),
+    "grad": lambda f, x: torch.func.grad(lambda z: f(z).sum())(x)[:, :6],
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),))[1],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, where it first transforms
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_what_runs_inside_of_a_transformation_is_told(name, nets):
+    network, x = nets.seeded(lambda: OfDerivatives(TRANSFORMED[name])), inputs(4)
+    profile = sustainability(network, in_batches(x, [4]), Wave())
+    clean, perturbed = (network.inner(part).sigmoid().detach() for part in (x, waved(x)))
+    assert profile.layers == ["sigmoid"]
+    expected = (clean - perturbed).norm(dim=1) / clean.norm(dim=1)
+    torch.testing.assert_close(profile.values[0, 0], expected, **CLOSE)
+    assert any("tanh" in line for line in profile.missed)
+
+
+class Branches(OneLayer):
+    def forward(self, x):
+        return self.head(F.relu(torch.cond(x.sum() > 0, lambda z: self.fc(z).tanh(), self.fc, (x,))))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_torch_cond_the_branch_that_is_taken_is_seen(sign, nets):
+    network, x = nets.seeded(Branches), sign * inputs(4).abs()
+    profile = sustainability(network, in_batches(x, [4]), Wave(size=0.01))
+    hidden = [network.fc(part).detach() for part in (x, Wave(size=0.01).perturb(None, x, None, None))]
+    if sign > 0:
+        hidden = [part.tanh() for part in hidden]
+    values = {"tanh": hidden} if sign > 0 else {}
+    values["relu"] = [part.clamp(min=0) for part in hidden]
+    assert profile.layers == list(values)
+    for row, (clean, perturbed) in zip(profile.values[0], values.values(), strict=True):
+        torch.testing.assert_close(row, (clean - perturbed).norm(dim=1) / clean.norm(dim=1), **CLOSE)
+
+
+class Scanned(OneLayer):
+    def forward(self, x):
+        return self.head(map_operator(lambda row: torch.tanh(self.fc(row)), x))
+
+
+def test_loops_that_run_compiled_alone_are_refused_in_one_line(nets):
+    with pytest.raises(UserError, match="write it as a loop in Python"):
+        sustainability(nets.seeded(Scanned), in_batches(inputs(4), [4]), Wave())
+
+
+class Halves(Network):
+    """Two layers that are parts of one memory."""
+
+    def __init__(self):
+        super().__init__(6)
+        self.fc, self.left, self.right = nn.Linear(FEATURES, 6), nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        left, right = self.fc(x).chunk(2, 1)
+        return self.head(torch.cat([self.left(left), self.right(right)], 1))
+
+
+def test_halves_of_one_value_are_two_layers(nets):
+    network, x = nets.seeded(Halves), inputs(4)
+    profile = sustainability(network, in_batches(x, [4]), Wave(), ["left", "rig*"])
+    clean, perturbed = (network.fc(part).detach().chunk(2, 1) for part in (x, waved(x)))
+    assert profile.layers == ["left", "right"]
+    for row, one, other in zip(profile.values[0], clean, perturbed, strict=True):
+        torch.testing.assert_close(row, (one - other).norm(dim=1) / one.norm(dim=1), **CLOSE)

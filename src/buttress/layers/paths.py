@@ -31,8 +31,8 @@ class Paths:
         predecessors: for each, the position of the layer that feeds it, or -1 for the input. Where several do (a
             residual sum), the last executed; where there is no gradient to follow, the one executed before.
         crossed: for each, whether every differentiable path from the input to the output goes through it.
-        missed: what may be an activation and is not seen as one, since it is written by hand: the function, and the
-            layer after which it is called.
+        missed: what may be an activation and is not seen as one, since it is written by hand or runs where no Python is
+            called: the function, and the layer after which it comes; see `ByHand`.
     """
 
     names: list[str]

@@ -41,8 +41,10 @@ class LayerProfile:
         unpaired: perturbation -> layers that, for some inputs, only one of its two passes called: NaN there.
         left_out: layer -> why it has no number for each input; these are not among ``layers``. A name that ends in
             ``.*`` stands for what is inside of a module that cannot be looked into.
-        missed: activations written by hand, which are not among ``layers`` either: the function, and the layer after
-            which it is called. To have them looked at, call them in a module of their own and name that.
+        missed: what is not linear and may be an activation, written by hand or run where no Python is called, which is
+            not among ``layers`` either: the function, and the layer after which it comes. Products of matrices,
+            normalisation, pooling, attention and recurrence of torch's are not told. To have it looked at, call it in a
+            module of its own and name that.
     """
 
     layers: list[str]
