@@ -95,7 +95,9 @@ class ByHand:
         plain = function.strip("_")
         told = activation_kind(function) is None and is_activation_like(plain)
         size = max((value.numel() for value in given), default=0)
-        self._note(results, first, _Call(f"{path}.{plain}" if path else plain, told, aside, size))
+        same = path.rpartition(".")[2] == plain  # a module that is called as its function
+        name = path if same else f"{path}.{plain}" if path else plain
+        self._note(results, first, _Call(name, told, aside, size))
 
     def told(self, graph: Graph, last: Callable[[Any], int], names: Sequence[str]) -> list[str]:
         """Each function or node that may be an activation, and the layer after which it comes.

@@ -259,8 +259,8 @@ class Watcher(TorchFunctionMode):
             return operator(*args, **kwargs)
         except AssertionError as error:
             raise UserError(
-                f"layers of a network that calls torch's {operator.__name__} cannot be seen, for it runs compiled alone: "
-                "write it as a loop in Python"
+                f"layers of a network that calls torch's {operator.__name__} cannot be seen, for it runs compiled "
+                "alone: write it as a loop in Python"
             ) from error
 
     def _begin(self) -> None:
