@@ -35,6 +35,7 @@ FUNCTIONS = {
     "add": lambda h: h + h.flip(1),
     "sub": lambda h: 1 - h,
     "scaled": lambda h: h * ONES / 3,
+    "scaled by a number": lambda h: torch._foreach_mul([torch.ops.aten.mul.Scalar(h, 3)], 0.5)[0] / 7,
     "matmul": lambda h: h @ WEIGHT,
     "linear": lambda h: F.linear(h, WEIGHT, ONES),
     "einsum of a weight": lambda h: torch.einsum("nd,de->ne", h, WEIGHT),

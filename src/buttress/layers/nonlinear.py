@@ -85,7 +85,8 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
     masks = [value for value in aside if not value.is_floating_point() and value.numel() >= size]
     floats = any(value.is_floating_point() for value in aside)
     if kind in _ELEMENTWISE:
-        product = all(inputs[k] for k in _FACTORS[kind]) if kind in _FACTORS else False
+        # Of a number in the place of a tensor there is no edge.
+        product = kind in _FACTORS and all(inputs[k : k + 1] == [True] for k in _FACTORS[kind])
         return product or (kind in _DIVISOR and any(inputs[_DIVISOR[kind] :])) or floats or bool(masks)
     if kind in ("Gather", "Scatter"):
         return bool(aside)
