@@ -94,6 +94,15 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
         return any(mask.dtype == torch.bool for mask in masks)
     if kind in ("Add", "Sub"):
         return floats
-    if kind == "Bmm" and all(inputs) and isinstance(node._saved_self, Tensor):
-        return node._saved_self.shape[-1] == 1  # nothing is summed over: a product of single numbers, by einsum
-    return kind.removesuffix("Backward") not in _LINEAR | _MIXING and _NO_ACTIVATION.search(kind) is None
+    if kind == "Bmm" and all(inputs):
+        return _sums_nothing(node)
+    plain = kind.removesuffix("Backward")
+    return plain not in _LINEAR and plain not in _MIXING and _NO_ACTIVATION.search(kind) is None
+
+
+def _sums_nothing(product: Any) -> bool:
+    """Whether a product of matrices is one of single numbers, as einsum computes it."""
+    try:
+        return bool(product._saved_self.shape[-1] == 1)
+    except RuntimeError:  # a network that takes gradients of its own has let go of it
+        return False
