@@ -206,6 +206,8 @@ class _Search:
                 rows = layout.to_rows(value, len(x)), layout.to_rows(other, len(x))
                 replacement = Replacement(self.model, name, layout, task)
                 found[name] = self._tolerated(replacement, x, *rows, y, wrong)
+            else:  # one of the passes alone calls it
+                found[name] = (torch.full((len(x),), torch.nan), torch.full((len(x),), torch.nan))
         for name, parts in self._alone(alone, x, x_adv, y, wrong).items():
             found[name] = parts
         self.parts.append(_Part(found, wrong.cpu(), success.cpu()))
