@@ -122,7 +122,8 @@ class Net(nn.Module):
 def missed(function):
     x = torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(1))
     paths = trace(Net(function).eval(), x, "activations")
-    assert paths.names == ["tanh", "relu"]
+    # The second activation is a second relu where the function's code calls one, seen or not.
+    assert [name.partition("#")[0] for name in paths.names] == ["tanh", "relu"]
     return paths.missed
 
 
