@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ from buttress.layers.graph import next_number
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.places import Names, Places, Route, Step, route
 from buttress.layers.read_values import ReadValues
+from buttress.layers.running import Checkpointed, RunningModule
 from buttress.layers.select import (
     LayerSelection,
     Selection,
@@ -83,37 +83,6 @@ def watch(
         watcher.forget()
 
 
-@dataclass
-class _RunningModule:
-    """A module that is running.
-
-    Attributes:
-        path: its name.
-        module: itself.
-        place: where it was called from; see `Places`.
-        arguments: its tensors, and how often each had been written to.
-        activated: whether an activation function was called in it.
-        learnable_inside: whether a module with a weight ran in it.
-        checkpointed: whether activation checkpointing will compute it again.
-    """
-
-    path: str
-    module: nn.Module
-    place: tuple[int, ...] = ()
-    arguments: tuple[tuple[Tensor, int], ...] = ()
-    activated: bool = False
-    learnable_inside: bool = False
-    checkpointed: bool = False
-
-
-@dataclass(frozen=True)
-class _Checkpointed:
-    """Where activation checkpointing was called: what ran, and the way to there."""
-
-    running: tuple[_RunningModule, ...]
-    steps: tuple[Step, ...]
-
-
 class Watcher(TorchFunctionMode):
     """Follows the passes of one module; see `watch`.
 
@@ -143,13 +112,13 @@ class Watcher(TorchFunctionMode):
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
         self.uncertain: set[str] = set()
-        self._running: list[_RunningModule] = []
+        self._running: list[RunningModule] = []
         self._names, self._places = Names(), Places()
         self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent, by which names it has them
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
-        self._checkpointed: dict[Any, _Checkpointed | None] = {}
+        self._checkpointed: dict[Any, Checkpointed | None] = {}
         self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
         self._recomputation: FrameType | None = None
         self._resumed = ExitStack()
@@ -183,7 +152,7 @@ class Watcher(TorchFunctionMode):
             return  # a part of the network called on its own
         arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
         path = self.paths[module] if self._running or self.recomputing else ""
-        self._running.append(_RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
+        self._running.append(RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
@@ -290,7 +259,7 @@ class Watcher(TorchFunctionMode):
             return
         key = module if way.checkpointed == len(way.steps) else way.steps[way.checkpointed].code
         steps = self._places.kept(way.steps[: way.checkpointed], self._running[-1].module)
-        known = _Checkpointed(tuple(self._running), steps)
+        known = Checkpointed(tuple(self._running), steps)
         before = self._checkpointed.setdefault(key, known)
         if before is not None and before.steps != known.steps:
             self._checkpointed[key] = None  # from two places: which of them computes again cannot be told

@@ -1,0 +1,40 @@
+"""What is running in a pass, as the watcher keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from buttress.layers.places import Step
+
+
+@dataclass
+class RunningModule:
+    """A module that is running.
+
+    Attributes:
+        path: its name.
+        module: itself.
+        place: where it was called from; see `Places`.
+        arguments: its tensors, and how often each had been written to.
+        activated: whether an activation function was called in it.
+        learnable_inside: whether a module with a weight ran in it.
+        checkpointed: whether activation checkpointing will compute it again.
+    """
+
+    path: str
+    module: nn.Module
+    place: tuple[int, ...] = ()
+    arguments: tuple[tuple[Tensor, int], ...] = ()
+    activated: bool = False
+    learnable_inside: bool = False
+    checkpointed: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Where activation checkpointing was called: what ran, and the way to there."""
+
+    running: tuple[RunningModule, ...]
+    steps: tuple[Step, ...]
