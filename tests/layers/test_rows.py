@@ -188,6 +188,7 @@ def test_networks_that_take_multiples_of_a_number(x, multiple):
         assert analysis(net, data, Gaussian(std=0.1), ["layer"]).layers == ["layer"]
 
 
+# What users' networks raise for a batch that they do not take; the last is torch's own for what an operator lacks.
 @pytest.mark.parametrize("error", [KeyError, TypeError, NotImplementedError])
 def test_a_network_says_itself_which_batches_it_refuses(x, error):
     def value(net, x):
