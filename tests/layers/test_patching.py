@@ -269,5 +269,5 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
 
 
 def test_no_data_are_refused():
-    with pytest.raises(UserError, match="patching needs data; it holds no inputs"):
+    with pytest.raises(UserError, match="a layer analysis needs data; it holds no inputs"):
         patching(Branches(), [], To(inputs=()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,15 +13,14 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
-from buttress.errors import UserError
-from buttress.layers.batches import batches
+from buttress.layers.attacked_batches import attacked_batches
 from buttress.layers.capture import layer_names
+from buttress.layers.known_layers import KnownLayers
 from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
-from buttress.layers.paths import Paths, everything_seen, trace
 from buttress.layers.profile import to_lists
-from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
-from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
+from buttress.layers.rows import Unaligned
+from buttress.layers.select import LayerSelection
 from buttress.tasks import Task, require_task
 from buttress.validation import whole
 
@@ -158,53 +156,39 @@ def patching(
     whole("doses", doses)
     whole("paths", paths, 0)
     whole("batch_size", batch_size)
-    search = _Search(model, layers, [(k + 1) / doses for k in range(doses)], paths, task, seed)
-    selection, modules = Selection(layers), followed_modules(user_module(model)).values()
-    for x, y, ids in batches(model, data, batch_size):
-        x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        if not search.inputs:
-            available = partial(everything_seen, model, x, task=task)
-            selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
+    shares = [(k + 1) / doses for k in range(doses)]
+    search = _Search(KnownLayers(model, layers, task, seed), shares, paths)
+    found = search.known.names
+    for x, x_adv, y in attacked_batches(
+        model, data, perturbation, layers, found, seed=seed, batch_size=batch_size, task=task
+    ):
         search.add(x, x_adv, y)
-    if not search.inputs:
-        raise UserError("patching needs data; it holds no inputs")
-    selection.check(search.names, available)
     return search.result()
 
 
 class _Search:
     """What was found so far, batch by batch."""
 
-    def __init__(
-        self, model: nn.Module, layers: LayerSelection, doses: list[float], most: int, task: Task, seed: int
-    ) -> None:
-        self.model, self.layers, self.doses, self.task, self.seed = model, layers, doses, task, seed
-        self.names: list[str] = []
+    def __init__(self, known: KnownLayers, doses: list[float], most: int) -> None:
+        self.known, self.doses = known, doses
         self.inputs = 0
         self._between = PathPatching(most)
-        self._places: dict[str, Layout | Unaligned] = {}
-        self._paths = Paths([], [], [])
         self._found: list[dict[str, tuple[Tensor, Tensor]]] = []
         self._beaten: list[int] = []
         self._left_out: dict[str, str] = {}
 
     def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
         """Patch every layer for the inputs of a batch."""
-        if merge(self.names, layer_names(self.model, x, self.layers, check=False)):
-            self._places = layouts(self.model, x, self.layers, seed=self.seed) | self._places
-            one, all_of_them = (
-                trace(self.model, some, self.layers, task=self.task, check=False)
-                for some in (one_or_all(self.model, x, self.seed), x)
-            )
-            self._paths = (self._paths if self.inputs else one).extended(all_of_them)
-        places = {name: self._places.get(name, PART) for name in self.names}
-        batch = PatchedBatch(self.model, places, x, x_adv, y, self.task, self.seed)
+        known = self.known
+        known.add(x, layer_names(known.model, x, known.layers, check=False))
+        layouts = {name: known.layout(name) for name in known.names}
+        batch = PatchedBatch(known.model, layouts, x, x_adv, y, known.task, known.seed)
         found: dict[str, tuple[Tensor, Tensor]] = {}
-        for name in self.names:
+        for name in known.names:
             reason = batch.obstacle(name)
             if not reason:
                 found[name] = self._patched(batch, name)
-            elif name in batch.clean or isinstance(places[name], Unaligned):
+            elif name in batch.clean or isinstance(layouts[name], Unaligned):
                 self._left_out[name] = reason
         self._between.add(batch, [*found])
         self._found.append(found)
@@ -213,19 +197,19 @@ class _Search:
 
     def result(self) -> LayerPatching:
         """Everything found, in order."""
-        known = {name for found in self._found for name in found} - set(self._left_out)
-        names = [name for name in self.names if name in known]
+        patched = {name for found in self._found for name in found} - set(self._left_out)
+        names = [name for name in self.known.names if name in patched]
         right, few = torch.zeros(0, len(self.doses), sum(self._beaten)), torch.zeros(0, sum(self._beaten))
         columns = [self._column(name) for name in names]
         if columns:
             right, few = (torch.stack(part) for part in zip(*columns, strict=True))
         return LayerPatching(
             names,
-            self._paths.only(names).crossed,
+            self.known.paths.only(names).crossed,
             self.doses,
             right,
             few,
-            self._between.paths(known),
+            self._between.paths(patched),
             self._between.left_out,
             self._left_out,
             self.inputs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,15 @@ from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
-from buttress.layers.batches import batches
-from buttress.layers.capture import capture, layer_names
+from buttress.layers.attacked_batches import attacked_batches
+from buttress.layers.capture import capture
 from buttress.layers.correlation import spearman
+from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import power_of_two, ratio, relative_error
-from buttress.layers.paths import Paths, everything_seen, trace
 from buttress.layers.profile import to_lists
 from buttress.layers.replacement import CannotReplaceError, Replacement
-from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
-from buttress.layers.select import LayerSelection, Selection, followed_modules, merge, user_module
+from buttress.layers.rows import Layout, Unaligned, one_at_a_time
+from buttress.layers.select import LayerSelection
 from buttress.layers.tolerance_search import Rows, ToleranceSearch
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
@@ -139,17 +137,12 @@ def tolerance(
     whole("steps", steps)
     whole("bisections", bisections)
     whole("batch_size", batch_size)
-    selection, modules = Selection(layers), followed_modules(user_module(model)).values()
-    search = _Search(model, layers, task, seed, steps, bisections)
-    for x, y, ids in batches(model, data, batch_size):
-        x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
-        if not search.parts:
-            available = partial(everything_seen, model, x, task=task)
-            selection.check(layer_names(model, x, layers, check=False), available, modules)  # others may come
+    search = _Search(KnownLayers(model, layers, task, seed), steps, bisections)
+    found = search.known.names
+    for x, x_adv, y in attacked_batches(
+        model, data, perturbation, layers, found, seed=seed, batch_size=batch_size, task=task
+    ):
         search.add(x, x_adv, y)
-    if not search.parts:
-        raise UserError("a layer's tolerance needs data; it holds no inputs")
-    selection.check(search.names, available)
     return search.result()
 
 
@@ -165,38 +158,27 @@ class _Part:
 class _Search:
     """The tolerances found so far, batch by batch."""
 
-    def __init__(
-        self, model: nn.Module, layers: LayerSelection, task: Task, seed: int, steps: int, bisections: int
-    ) -> None:
-        self.model, self.layers, self.task, self.seed = model, layers, task, seed
+    def __init__(self, known: KnownLayers, steps: int, bisections: int) -> None:
+        self.known, self.model, self.task, self.seed = known, known.model, known.task, known.seed
         self.steps, self.bisections = steps, bisections
-        self.names: list[str] = []
         self.parts: list[_Part] = []
-        self._layouts: dict[str, Layout | Unaligned] = {}
         self._left_out: dict[str, str] = {}
-        self._paths: Paths | None = None
 
     def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
         """Search every layer for the inputs of a batch."""
         task = self.task
         with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
-            with capture(self.model, self.layers) as clean:
+            with capture(self.model, self.known.layers) as clean:
                 output = task.read(call_model(self.model, x))
             task.check(output, y)
-            with capture(self.model, self.layers) as perturbed:
+            with capture(self.model, self.known.layers) as perturbed:
                 output_adv = task.read(call_model(self.model, x_adv))
         wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
-        if merge(self.names, clean):
-            self._layouts = layouts(self.model, x, self.layers, seed=self.seed) | self._layouts
-            few = one_or_all(self.model, x, self.seed)
-            paths = self._paths or trace(self.model, few, self.layers, task=task, check=False)
-            if not set(self.names) <= set(paths.names):
-                paths = paths.extended(trace(self.model, x, self.layers, task=task, check=False))
-            self._paths = paths
+        self.known.add(x, clean)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         alone: list[str] = []
         for name, value in clean.items():
-            layout, other = self._layouts.get(name, PART), perturbed.get(name)
+            layout, other = self.known.layout(name), perturbed.get(name)
             if isinstance(layout, Unaligned) or not layout.fits(value, len(x)):
                 if isinstance(layout, Layout) or layout.one_at_a_time:
                     alone.append(name)
@@ -230,7 +212,7 @@ class _Search:
                     )
                     found[name][0][one], found[name][1][one] = rho, moved
         for name, (rho, _) in found.items():
-            layout = self._layouts.get(name, PART)
+            layout = self.known.layout(name)
             if bool(rho.isnan().all()) and isinstance(layout, Unaligned):
                 self._left_out.setdefault(name, layout.reason)
         return found
@@ -266,9 +248,8 @@ class _Search:
 
     def result(self) -> LayerTolerance:
         """Everything found, in order."""
-        known = {name for part in self.parts for name in part.found}
-        names = [name for name in self.names if name in known]
-        paths = (self._paths or Paths([], [], [])).only(names)
+        searched = {name for part in self.parts for name in part.found}
+        names = [name for name in self.known.names if name in searched]
         columns: list[tuple[Tensor, Tensor]] = []
         for name in names:
             nothing = [torch.full((len(part.wrong),), torch.nan) for part in self.parts]
@@ -277,7 +258,7 @@ class _Search:
         wrong, success = (torch.cat([getattr(part, what) for part in self.parts]) for what in ("wrong", "success"))
         empty = torch.zeros(0, len(wrong))
         rho, moved = (torch.stack(part) for part in zip(*columns, strict=True)) if columns else (empty, empty)
-        return LayerTolerance(names, paths.crossed, rho, moved, wrong, success, self._left_out)
+        return LayerTolerance(names, self.known.paths.only(names).crossed, rho, moved, wrong, success, self._left_out)
 
 
 def _median(values: Tensor) -> Tensor:
