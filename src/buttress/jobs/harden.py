@@ -7,19 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from buttress import models, report, tasks
 from buttress.attacks import Attack
-from buttress.audits import Audit, Finding, Subject, subject
+from buttress.audits import Audit, Finding, subject
 from buttress.audits.base.finding import Severity, most_serious
-from buttress.audits.layer_verdict import displaced
 from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
-from buttress.defences.layer_regularised import LayerRegularised, not_regularisable
+from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -29,13 +27,12 @@ from buttress.jobs.compare import changes, headline
 from buttress.jobs.estimate import estimate_audits, estimate_training
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import lacks_gradient, usual_audits
-from buttress.jobs.regularised_training import GAMMAS, GammaTrial, best, trial_defence, trial_training, watched
+from buttress.jobs.regularised_training import WeightChoice, trial_training, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import refuse_tokens
-from buttress.layers.capture import layer_names
+from buttress.jobs.vulnerable_layers import check_layers, vulnerable_layers
 from buttress.layers.measures import MEASURES
-from buttress.model_call import suited
 from buttress.report.text import some
 from buttress.tasks import check_task, task_of
 from buttress.threat import Threat
@@ -44,7 +41,6 @@ from buttress.training.cost import passes
 from buttress.training.run_folder import MARK
 
 REPORT = "report"
-_SAMPLE = 32  # inputs that show whether a layer can be regularised
 
 
 def harden(
@@ -59,7 +55,7 @@ def harden(
     eta: float | None = None,
     gamma: float | None = None,
     measure: str = "centred",
-    warmup: float = 1.0,
+    warmup: float | None = None,
     training: Training = Training(),
     attacks: list[Attack] | None = None,
     inputs: int | None = 1000,
@@ -76,9 +72,9 @@ def harden(
 
     The steps: audit the network (trained first, by standard training, where none is given); name its most vulnerable
     layers, and those that cannot be told from them, on validation data; train the base defence; choose the weight of
-    the regularisation by short trainings, judged on validation data; train the base once more with those layers
-    regularised (AT-LR), and note where a layer collapses; audit both; compare, and say whether the regularisation
-    demonstrably gained robust accuracy.
+    the regularisation, and how slowly it rises, by short trainings judged on validation data; train the base once more
+    with those layers regularised (AT-LR), and note where a layer collapses; audit both; compare, and say whether the
+    regularisation demonstrably gained robust accuracy.
 
     Args:
         network: a run's folder with the network to harden; without it one is trained by standard training.
@@ -93,7 +89,8 @@ def harden(
             attack that validates, after a quarter of the epochs.
         measure: what is regularised: displacement against the layer's size (centred, the paper's relative_error), or
             against what a constant layer lacks (between_classes, tolerance, margin_direction).
-        warmup: epochs over which gamma rises from 0.
+        warmup: epochs over which gamma rises from 0; by default one, or a quarter or half of the training, chosen like
+            gamma.
         training: how long and how, for every network that is trained here; monitors observe base and hardened only.
         attacks: attacks of the audits; PGD-20 and FGSM by default.
         inputs: the largest number of test inputs in the audits.
@@ -137,7 +134,7 @@ def harden(
     against = job_threat(threat, dataset)
     chosen = against.resolve(base if base is not None else AdversarialTraining())
     training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
-    regularised = LayerRegularised(chosen, layers or ["any"], gamma or 0.0, measure, warmup)  # refused now, not later
+    regularised = LayerRegularised(chosen, layers or ["any"], gamma or 0.0, measure, warmup or 0.0)  # refused now
     questions = [
         # By another measure the largest displacement would not be what training makes smaller; of those that set it
         # against what a layer is there for, the audit has none, and centred cannot be fooled by a constant either.
@@ -151,18 +148,15 @@ def harden(
     if isinstance(chosen, Standard):
         raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
     if layers is not None:
-        few = suited(original, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
-        layer_names(original, few, layers)
-        for layer, reason in not_regularisable(original, few, layers).items():
-            raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
+        check_layers(original, dataset, layers)
     elif analysed.layers != "activations":
         of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
         raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
     if analysed.remark:
         reporter.line(analysed.remark)
+    choice = WeightChoice(training, gamma, warmup)
     if dry_run:
-        choices = 0 if gamma is not None else len(GAMMAS)
-        _estimate(original, network, dataset, chosen, questions, training, choices, inputs, audit_batch, reporter)
+        _estimate(original, network, dataset, chosen, questions, choice, inputs, audit_batch, reporter)
         return None
     settings: dict[str, Any] = {
         "limit": inputs,
@@ -203,22 +197,14 @@ def harden(
     else:  # chosen on validation data: the test inputs only report
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
         about = subject(original, dataset.val, classes=dataset.classes, **held_out)
-        names = _regularisable(about, questions, eta, _most_vulnerable(about, questions, eta))
+        names = vulnerable_layers(about, questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
     short = chosen.label().upper()
     base_model = run("base", chosen, short).model
     findings[short] = ask(base_model, dataset, questions, title=f"audit of {short}", **settings)
-    regularised = LayerRegularised(against.resolve(chosen), names, gamma or 0.0, measure, warmup)
     observed = watched(training, names)
-    trials: list[GammaTrial] = []
-    for candidate in GAMMAS if gamma is None else ():
-        trial, defence = trial_training(observed), trial_defence(regularised, candidate, training)
-        trials.append(GammaTrial.of(candidate, run(f"gamma-{candidate:g}", defence, f"gamma {candidate:g}", trial)))
-        reporter.line(f"gamma {candidate:g}: {trials[-1].words()}")
-    if trials:
-        gamma = best(trials).gamma
-        reporter.line(f"gamma: {gamma:g}, the most robust of {len(trials)}")
-        regularised = LayerRegularised(**{**regularised.settings(), "gamma": gamma})
+    regularised = LayerRegularised(against.resolve(chosen), names, measure=measure)
+    regularised, trials = replace(choice, training=observed).choose(regularised, run, reporter)
     title = f"{short}-LR"
     hardened = run("hardened", regularised, title, observed)
     findings[title] = ask(hardened.model, dataset, questions, title=f"audit of {title}", **settings)
@@ -230,8 +216,9 @@ def harden(
             "network": network or architecture.model,
             "threat": threat_facts(against.threat),
             "regularised layers": names,
-            "gamma": gamma,
-            **({"gamma chosen from": {f"{trial.gamma:g}": trial.words() for trial in trials}} if trials else {}),
+            "gamma": regularised.gamma[0],
+            "warm-up": regularised.warmup,
+            **({"chosen from": {trial.title: trial.words() for trial in trials}} if trials else {}),
             "measure": measure,
             **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
             "epochs": training.epochs,
@@ -268,59 +255,28 @@ def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, s
     return architecture.finish(model)
 
 
-def _most_vulnerable(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
-    """The layers that algorithm 1 names under the audit's first perturbation, and those that are tied with them.
-
-    ``eta`` is the cut-off where it names any layer.
-    """
-    question = next(question for question in questions if isinstance(question, Layers))
-    question = replace(question, perturbations=question.perturbations[:1])
-    profile = question.profile(about)
-    named = displaced(profile, eta).names
-    if named or len(profile.layers) == 1:
-        return named or profile.layers
-    raise UserError(
-        f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
-    )
-
-
-def _regularisable(about: Subject, questions: Sequence[Audit], eta: float | None, names: list[str]) -> list[str]:
-    """Those of the named layers that can be regularised; if there are none, those named among all that can."""
-    refused = not_regularisable(about.model, about.x[:_SAMPLE], names)
-    if len(refused) < len(names):
-        return [name for name in names if name not in refused]
-    question = next(question for question in questions if isinstance(question, Layers))
-    everything = question.profile(about).layers
-    refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
-    allowed = [name for name in everything if name not in refused]
-    if not allowed:
-        reasons = [f"{name} ({reason})" for name, reason in refused.items()]
-        raise UserError(f"no layer can be regularised: {some(reasons)}; name others by --layers")
-    return _most_vulnerable(about, [replace(question, layers=allowed)], eta)
-
-
 def _estimate(
     original: nn.Module,
     network: str | None,
     dataset: Dataset,
     base: Defence,
     questions: Sequence[Audit],
-    training: Training,
-    trials: int,
+    choice: WeightChoice,
     inputs: int | None,
     batch_size: int,
     reporter: Reporter,
 ) -> None:
     runs: dict[str, Defence] = {"base": base, "hardened (regularised layers not counted)": base}
+    training = choice.training
     if network is None:
         runs = {"original": Standard(), **runs}
     for name, defence in runs.items():
         reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
-    if trials:
+    if choice.count:
         trial = trial_training(training)
         time = estimate_training(original, dataset, base, trial)
         length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
-        reporter.line(f"choosing gamma: {trials} trainings of {length}, each {time}")
+        reporter.line(f"choosing gamma and its warm-up: {choice.count} trainings of {length}, each {time}")
     split = dataset.test if inputs is None else dataset.test.stratified(inputs)
     audits = estimate_audits(original, split, questions, batch_size, training.task)
     reporter.line(f"each of three audits: {audits}")

@@ -1,0 +1,70 @@
+"""Which layers a job regularises: the most vulnerable ones that can be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from buttress.audits import Audit, Subject
+from buttress.audits.layer_verdict import displaced
+from buttress.audits.layers import Layers
+from buttress.data.dataset import Dataset
+from buttress.defences.layer_regularised import not_regularisable
+from buttress.errors import UserError
+from buttress.layers.capture import layer_names
+from buttress.model_call import suited
+from buttress.report.text import some
+
+_SAMPLE = 32  # inputs that show whether a layer can be regularised
+
+
+def check_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> None:
+    """Refuse layers of the user's that the network does not have, or that cannot be regularised.
+
+    Raises:
+        UserError: with the layer, and the reason or the nearest names there are.
+    """
+    few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
+    layer_names(model, few, layers)
+    for layer, reason in not_regularisable(model, few, layers).items():
+        raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
+
+
+def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
+    """The most vulnerable layers of a network; where none of them can be regularised, those of all that can.
+
+    Args:
+        about: the network, and the data that decide.
+        questions: of the job's audits; that of layers says how displacement is measured.
+        eta: cut-off of algorithm 1 in standard deviations; by default at the widest gap.
+
+    Raises:
+        UserError: where no layer stands out, and where no layer can be regularised.
+    """
+    question = next(question for question in questions if isinstance(question, Layers))
+    question = replace(question, perturbations=question.perturbations[:1])
+    names = _most_displaced(about, question, eta)
+    refused = not_regularisable(about.model, about.x[:_SAMPLE], names)
+    if len(refused) < len(names):
+        return [name for name in names if name not in refused]
+    everything = question.profile(about).layers
+    refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
+    allowed = [name for name in everything if name not in refused]
+    if not allowed:
+        reasons = [f"{name} ({reason})" for name, reason in refused.items()]
+        raise UserError(f"no layer can be regularised: {some(reasons)}; name others by --layers")
+    return _most_displaced(about, replace(question, layers=allowed), eta)
+
+
+def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list[str]:
+    """The layers that algorithm 1 names under the first perturbation, and those that are tied with them."""
+    profile = question.profile(about)
+    named = displaced(profile, eta).names
+    if named or len(profile.layers) == 1:
+        return named or profile.layers
+    raise UserError(
+        f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
+    )
