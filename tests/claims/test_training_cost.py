@@ -121,6 +121,15 @@ def test_only_layer_regularisation_is_told_as_such():
     assert "published: " not in text, "no number was published for these checks"
 
 
+def test_regularisation_is_held_against_its_base_on_the_same_setup():
+    """What the base has of more epochs is the cost of regularisation, and not what it does to a network."""
+    regularised = {"name": "LR", "setup": "short", "defence": {"name": "layer-regularised", "base": "$PGD-10"}}
+    regularised["defence"]["layers"] = ["x"]
+    short = {"name": "PGD-10 short", "setup": "short", "defence": PGD_10}
+    assert judge(rows=[*ROWS, regularised])["regularised"][0]["base"] == "PGD-10"
+    assert judge(rows=[*ROWS, short, regularised])["regularised"][0]["base"] == "PGD-10 short"
+
+
 def test_rows_that_build_on_each_other_in_a_circle_are_found():
     more = [{"name": a, "defence": {"name": "layer-regularised", "base": f"${b}"}} for a, b in ("xy", "yx")]
     with pytest.raises(UserError, match="in a circle"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from buttress.claims.seed_statistics import paired_difference
+
 _MEASURES = {
     "relative_error": "The published measure (relative error)",
     "centred": "The centred measure",
@@ -27,7 +29,10 @@ def regularisation_summary(claim: Mapping[str, Any]) -> str:
     measures = [*(m for m in _MEASURES if m in used), *sorted(used - set(_MEASURES))]
     if not measures:
         return ""
-    lines = ["### Does layer regularisation help here?", "R&G of each regularised row against its own base:"]
+    lines = [
+        "### Does layer regularisation help here?",
+        "R&G of each regularised row against its own base, trained for as long where the table has such a row:",
+    ]
     bullets = []
     for measure in measures:
         mine, called = [pair for pair in pairs if pair["measure"] == measure], f"The measure {measure}"
@@ -91,12 +96,8 @@ def _clear_differences(pairs: Sequence[Mapping[str, Any]], label: str) -> tuple[
 def _centred(pairs: Sequence[Mapping[str, Any]]) -> str:
     """Whether the centred measure does better than the published one, under the strongest attack of the table."""
     label = list(pairs[0]["under"])[-1]
-    results = {}
-    for measure in _COMPARED:
-        mine = [pair for pair in pairs if pair["measure"] == measure]
-        above, below = _clear_differences(mine, label)
-        results[measure] = (len(above), len(below), sum(p["under"][label]["mean"] for p in mine) / len(mine))
-    (_, _, published), (gains, harms, centred) = results["relative_error"], results["centred"]
+    mine = {measure: [pair for pair in pairs if pair["measure"] == measure] for measure in _COMPARED}
+    gains, harms = map(len, _clear_differences(mine["centred"], label))
     if gains and not harms:
         conclusion = f"The centred measure helps in {gains} rows and harms in none"
     elif gains:
@@ -105,11 +106,24 @@ def _centred(pairs: Sequence[Mapping[str, Any]]) -> str:
         conclusion = f"The centred measure does not help either, and harms in {harms} rows"
     else:
         conclusion = "The centred measure shows neither gain nor harm that so few seeds can tell from 0"
-    better = "better" if centred > published else "worse" if centred < published else "as well"
+    published, centred = (_by_seed(mine[measure], label) for measure in _COMPARED)
+    difference = paired_difference([round(one - other, 9) for one, other in zip(centred, published, strict=True)])
+    mean, low, high = difference["mean"], difference["low"], difference["high"]
+    told = low is not None and (low > 0 or high < 0)
+    better = (
+        ("better" if mean > 0 else "worse") if told else "neither better nor worse, as far as these seeds can tell,"
+    )
+    interval = "" if low is None else f", {points(low)} to {points(high)}"
     return (
         f"**{conclusion}** (under {label}); on average it does {better} than the published measure "
-        f"({points(centred)} against {points(published)} points of R&G over the base)."
+        f"({points(mean)}{interval} points of R&G over the base, seed by seed)."
     )
+
+
+def _by_seed(pairs: Sequence[Mapping[str, Any]], label: str) -> list[float]:
+    """The mean over rows of what they have over their bases, for each seed."""
+    seeds = zip(*(pair["under"][label]["seeds"] for pair in pairs), strict=True)
+    return [sum(values) / len(pairs) for values in seeds]
 
 
 def profile_summary(claim: Mapping[str, Any]) -> str:

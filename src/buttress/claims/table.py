@@ -213,19 +213,26 @@ class Table:
         }
 
     def _compare_with_bases(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Each row that regularises layers of another row's training, compared with that row."""
+        """Each row that regularises layers of another row's training, compared with that row.
+
+        Or with one of the same training that shares its setup: epochs that regularisation has cost show elsewhere.
+        """
         comparisons = []
         for row, measured in zip(self.rows, rows, strict=True):
             regularises = isinstance(row.defence, dict) and row.defence.get("name") == "layer-regularised"
             base = row.defence.get("base") if regularises else None
             if not (isinstance(base, str) and base[1:] in self.names):
                 continue
+            same = self.rows[self._index(base[1:])]
+            if same.setup != row.setup:
+                alike = (other for other in self.rows if (other.setup, other.defence) == (row.setup, same.defence))
+                same = next(alike, same)
             comparisons.append(
                 {
                     "row": row.name,
-                    "base": base[1:],
+                    "base": same.name,
                     "measure": row.defence.get("measure", "centred"),
-                    "under": row_differences(measured, rows[self._index(base[1:])], R_AND_G),
+                    "under": row_differences(measured, rows[self._index(same.name)], R_AND_G),
                 }
             )
         return comparisons
