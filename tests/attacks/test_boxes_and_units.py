@@ -19,7 +19,7 @@ NAMES = registry.attack.names()
 ATTACKS = [name for name in NAMES if issubclass(registry.attack.get(name), Attack)]
 NORMS = ["linf", "l2", "l1"]
 IMAGE = (1, 6, 6)
-EFFORT = {"steps": 20, "queries": 150, "search_steps": 3, "samples": 4, "c": 30.0, "lr": 0.1}
+EFFORT = {"steps": 10, "queries": 60, "search_steps": 3, "samples": 4, "c": 30.0, "lr": 0.1}
 EFFORT |= {"std": 0.5, "amount": 0.6, "eps": 0.5}  # of noises
 
 

@@ -174,7 +174,7 @@ def test_harden_trains_what_is_missing_and_compares(here, done):
 
 def test_harden_starts_from_a_run_and_takes_layers_and_eta(here, runs, done):
     words = f"harden {runs}/moons --epochs 1 --inputs 20 --attacks fgsm --base trades --base.steps 1"
-    assert "regularised: act2, act1\n" in done(f"{words} --out one --layers act2,act1")
+    assert "regularised: act2, act1\n" in done(f"{words} --out one --layers act2,act1 --gamma 0.5")
     assert "regularised: act" in done(f"{words} --out two --eta 0.1 --measure relative_error")
     networks, _ = read(here / "one" / "report" / "findings.json")
     assert list(networks) == ["original", "TRADES", "TRADES-LR"]

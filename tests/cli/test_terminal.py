@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS":
 
 def test_a_terminal_shows_accuracies_and_time_left(tmp_path):
     leader, follower = pty.openpty()
-    words = [*COMMAND, "train", "run", *TRAIN, "--defence.attack.steps", "3", "--epochs", "8"]
+    words = [*COMMAND, "train", "run", *TRAIN, "--defence.attack.steps", "3", "--epochs", "3"]
     with subprocess.Popen(words, cwd=tmp_path, stderr=follower, stdout=subprocess.PIPE, env=ENVIRONMENT) as process:
         os.close(follower)
         shown = b""

@@ -65,7 +65,7 @@ def test_harden_takes_all_of_them(here, done):
 
 def test_harden_starts_from_a_users_network_with_weights(trained, here, done):
     words = "harden mine.py:net --weights run/model.safetensors --model-args.hidden 6 --data mine.py:data --layers 2"
-    done(f"{words} --out job --epochs 1 --attacks fgsm --inputs 12 --base at --base.attack fgsm")
+    done(f"{words} --out job --epochs 1 --attacks fgsm --inputs 12 --base at --base.attack fgsm --gamma 0.5")
     done("audit run --out audit --attacks fgsm --inputs 12 --data mine.py:data")
     networks, _ = read(here / "job" / "report" / "findings.json")
     assert networks["original"][0].data["stands"] == own(here / "audit")[0].data["stands"]

@@ -117,7 +117,7 @@ def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
 def test_hardening_goes_on_with_layers_that_are_named(tmp_path):
     heard = Heard()
     short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
-    found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], reporter=heard, **short)
+    found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], gamma=0.5, reporter=heard, **short)
     assert len(found) == 3
     assert LINES["sines"] in heard.lines[0]
     assert "regularised: 0" in heard.lines

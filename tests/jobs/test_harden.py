@@ -18,7 +18,7 @@ def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained
     source = Source(data="moons", data_args={"samples": 60, "test": 24})
     short = Training(epochs=1)
     job = {"architecture": Network(model="mlp"), "source": source, "training": short, "attacks": [FGSM()]}
-    found = harden(out=tmp_path / "job", measure="centred", **job)
+    found = harden(out=tmp_path / "job", measure="centred", gamma=0.5, **job)
     assert asked[0].tolist() == source.load(0)[0].val.ids.tolist()
     assert [question.measure for question in asked[1] if isinstance(question, Layers)] == ["centred"]
     assert {f.data["measure"] for findings in found.values() for f in findings if f.kind == "layers"} == {"centred"}

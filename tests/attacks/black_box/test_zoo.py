@@ -91,7 +91,7 @@ def test_c_grows_tenfold_until_something_beats_the_model(nets):
     x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     # The squared distance minus c times the margin has its minimum at 0.01 c, and the boundary is at 0.5.
     for search_steps, success in ((1, False), (2, False), (3, True)):
-        attack = ZOO(queries=600 * search_steps, search_steps=search_steps)
+        attack = ZOO(queries=300 * search_steps, search_steps=search_steps)
         result = attack(model, x, y)
         assert bool(result.success) == success
     assert float(result.distance) == pytest.approx(0.5, rel=0.03)

@@ -127,7 +127,7 @@ def test_the_layer_analysis_beside_it_is_the_layer_analysis(transformer):
 
 def test_figures_do_not_hang_on_batches(transformer):
     model, split = transformer
-    asked = Lipschitz(perturbations=[STEP], branches=False, exact=5, starts=1)
+    asked = Lipschitz(perturbations=[STEP], branches=False, exact=5, iterations=5, starts=1)
     whole, parts = (asked(model, split, batch_size=size).data for size in (64, 4))
     for one, other in zip(whole["blocks"], parts["blocks"], strict=True):
         assert one["clean"]["sigma"] == pytest.approx(other["clean"]["sigma"], rel=1e-4)
