@@ -1,6 +1,7 @@
 """What all tests share: the thinned run, one torch thread per process, a guard of torch's settings, tiny models."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -23,6 +24,15 @@ def pytest_configure(config):
     for line in ("representatives(parameter=values): the cases that run without --full", "full: runs with --full only"):
         config.addinivalue_line("markers", line)
     settings.load_profile("full" if config.getoption("full") else "fast")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection():
+    """What collection makes lives as long as the tests: the garbage collector need not go through it again and again."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -108,7 +108,7 @@ def test_a_search_for_the_first_success_ends_with_it(nets, name):
     model = nets.linear(weight, weight.sum(1) * -0.5)
     x = 0.5 + 0.05 * torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(1))
     for norm in ("linf", "l2", "l1"):
-        attack = made(name, Threat(norm=norm, eps=30.0), model, queries=200, steps=20)
+        attack = made(name, Threat(norm=norm, eps=30.0), model, queries=60, steps=10)
         if attack is not None:
             first, full = (attack(model, x, model(x).argmax(1), search=search) for search in ("first", "full"))
             assert torch.equal(first.success, full.success)

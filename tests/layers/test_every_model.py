@@ -1,12 +1,18 @@
 """Layers of every registered model, found by discovery: what an input gives depends on no other input."""
 
+import pytest
 import torch
 from tests.layers.zoo.network import Wave
 from tests.models.test_every_model import every_model, inputs, make, scramble
 
+from buttress import models
 from buttress.layers import sustainability
 
+# Wider, deeper or mixed from the blocks and solvers of the others.
+ALIKE = {"alt-node", "cifs-resnet18", "cifs-wrn", "cnn", "lsa-a", "odenet-cnn", "preactresnet18", "vit-hybrid", "wrn"}
 
+
+@pytest.mark.representatives(name=[name for name in models.names() if name not in ALIKE])
 @every_model
 def test_an_inputs_numbers_are_the_same_alone_and_among_others(name):
     model, x = make(name), inputs(name, count=2)

@@ -1,5 +1,7 @@
 """Networks that compute in half precision, as a whole or in part: every analysis gives what it gives in single."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -93,38 +95,51 @@ NETWORKS = {
 
 
 @pytest.fixture(params=NETWORKS)
-def both(request, nets):
-    """The network, and the same in single precision."""
-    return nets.seeded(NETWORKS[request.param]).eval(), nets.seeded(Small).eval()
+def network(request, nets):
+    return nets.seeded(NETWORKS[request.param]).eval()
 
 
-def test_displacement_and_tolerance(both):
+@pytest.fixture(scope="module")
+def in_single(nets):
+    """What an analysis gives of the same network in single precision, computed once."""
+    return functools.cache(lambda analysis, *options: analysis(nets.seeded(Small).eval(), *options))
+
+
+def displacement(model):
     """Of a noise: an attack on rounded weights takes other steps."""
-    found, expected = (layers.sustainability(model, [(X, Y)], NOISE, "learnable").mean for model in both)
-    torch.testing.assert_close(found, expected, rtol=CLOSE, atol=0)
-    found, expected = (
-        layers.tolerance(model, [(X, Y)], NOISE, ["gelu"], steps=10, bisections=6).median_rho for model in both
-    )
-    torch.testing.assert_close(found, expected, rtol=0.1, atol=0, check_dtype=False)
+    return layers.sustainability(model, [(X, Y)], NOISE, "learnable").mean
 
 
-def test_regularised_training(both):
-    losses, sizes = [], []
+def tolerated(model):
+    return layers.tolerance(model, [(X, Y)], NOISE, ["gelu"], steps=10, bisections=6).median_rho
+
+
+def test_displacement_and_tolerance(network, in_single):
+    torch.testing.assert_close(displacement(network), in_single(displacement), rtol=CLOSE, atol=0)
+    torch.testing.assert_close(tolerated(network), in_single(tolerated), rtol=0.1, atol=0, check_dtype=False)
+
+
+def loss_and_gradient(model):
+    """The value of AT-LR and the length of its gradient."""
     batch = Batch(X, Y, torch.arange(6))
-    for model in both:
-        defence = LayerRegularised(AdversarialTraining(STEP), ["act", "gelu"], 1.0)
-        loss = defence.loss(model, batch, StepContext(model, batch, index=0, seed=1)).value
-        loss.backward()
-        losses.append(loss.detach().float())
-        sizes.append(torch.stack([p.grad.float().norm() for p in model.parameters()]).norm())
-    torch.testing.assert_close(*losses, rtol=CLOSE, atol=0)
-    torch.testing.assert_close(*sizes, rtol=CLOSE, atol=0)
+    defence = LayerRegularised(AdversarialTraining(STEP), ["act", "gelu"], 1.0)
+    loss = defence.loss(model, batch, StepContext(model, batch, index=0, seed=1)).value
+    loss.backward()
+    return loss.detach().float(), torch.stack([p.grad.float().norm() for p in model.parameters()]).norm()
 
 
-def test_blocks(both):
-    """By an exact decomposition, and iterations that converge as in single precision do."""
+def test_regularised_training(network, in_single):
+    torch.testing.assert_close(loss_and_gradient(network), in_single(loss_and_gradient), rtol=CLOSE, atol=0)
+
+
+def blocks(model):
     asked = Lipschitz(perturbations=[NOISE], exact=6, branches=False)
-    found, expected = ({row["name"]: row for row in asked(model, [(X, Y)]).data["blocks"]} for model in both)
+    return {row["name"]: row for row in asked(model, [(X, Y)]).data["blocks"]}
+
+
+def test_blocks(network, in_single):
+    """By an exact decomposition, and iterations that converge as in single precision do."""
+    found, expected = blocks(network), in_single(blocks)
     assert found.keys() == expected.keys()
     for name, row in found.items():
         assert row["clean"]["converged"] == 1
@@ -132,9 +147,13 @@ def test_blocks(both):
         assert row["clean"]["sigma"]["mean"] == pytest.approx(expected[name]["clean"]["sigma"]["mean"], rel=CLOSE)
 
 
+def channels(model, layer):
+    return Channels(attack=STEP, layer=layer)(model, [(X, Y)]).data["mean"]
+
+
 @pytest.mark.parametrize("layer", [None, "conv"])
-def test_channels(layer, both):
-    found, expected = (Channels(attack=STEP, layer=layer)(model, [(X, Y)]).data["mean"] for model in both)
+def test_channels(layer, network, in_single):
+    found, expected = channels(network, layer), in_single(channels, layer)
     for name in ("pearson_clean", "negative_clean"):
         assert found[name] == pytest.approx(expected[name], abs=CLOSE)
 

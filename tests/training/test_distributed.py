@@ -1,69 +1,53 @@
 """Two processes that share each batch train one network."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from buttress.defences.standard import Standard
-from buttress.training import Optimiser, load
-
-SCRIPT = """
-import os, sys, warnings
-import torch
+from safetensors.torch import load_file, save_file
+from tests import forked
 from torch import nn
-from safetensors.torch import save_file
-from buttress import Optimiser, Threat, fit, models
+
+from buttress import fit, models
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
-from buttress.training import SWA
+from buttress.threat import Threat
+from buttress.training import SWA, Optimiser, load
 from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
 
-torch.set_num_threads(1)
-folder, rank = sys.argv[1], os.environ["RANK"]
-data = moons(samples=60, val=20, test=4)
-attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
 
-def train(model, defence, name, **options):
-    trained = fit(model, data, defence, epochs=2, batch_size=12, seed=3, devices=2, validate_with=attack,
-                  optimiser=Optimiser(name="sgd", lr=0.05), **options)
-    save_file(trained.model.state_dict(), f"{folder}/{name}-{rank}.safetensors")
+def normed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
 
-train(models.create("mlp", hidden=[8], seed=0), Standard(), "standard", keep="last", out=folder + "/run")
-with torch.random.fork_rng():
-    torch.manual_seed(0)
-    norm = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-regularised = LayerRegularised(AdversarialTraining(attack), layers=["2"], gamma=0.5)
-train(norm, regularised, "norm", average=0.5)
-with torch.random.fork_rng():
-    torch.manual_seed(0)
-    norm = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
-monitors = [CatastrophicOverfitting(every=2, then="rollback", fall=0.001), EarlyStopping(patience=1)]
-train(norm, AdversarialTraining(attack), "watched", average=SWA(start=0.5), monitors=monitors)
-torch.distributed.destroy_process_group()
-"""
+
+def train_together(folder):
+    """In each of two processes."""
+    data, rank = moons(samples=60, val=20, test=4), os.environ["RANK"]
+    attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
+
+    def trained(model, defence, name, **options):
+        sgd = Optimiser(name="sgd", lr=0.05)
+        how = {"epochs": 2, "batch_size": 12, "seed": 3, "devices": 2, "validate_with": attack, "optimiser": sgd}
+        save_file(fit(model, data, defence, **how, **options).model.state_dict(), folder / f"{name}-{rank}.safetensors")
+
+    trained(models.create("mlp", hidden=[8], seed=0), Standard(), "standard", keep="last", out=folder / "run")
+    regularised = LayerRegularised(AdversarialTraining(attack), layers=["2"], gamma=0.5)
+    trained(normed(), regularised, "norm", average=0.5)
+    monitors = [CatastrophicOverfitting(every=2, then="rollback", fall=0.001), EarlyStopping(patience=1)]
+    trained(normed(), AdversarialTraining(attack), "watched", average=SWA(start=0.5), monitors=monitors)
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Where two processes have left what they trained."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "script.py").write_text(SCRIPT)
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(folder / "script.py")]
-    done = subprocess.run(
-        [sys.executable, *words, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    forked.run_twice(train_together, folder)
     return folder
 
 
