@@ -28,7 +28,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection():
-    """What collection makes lives as long as the tests: the garbage collector need not go through it again and again."""
+    """What collection makes lives as long as the tests: no work for the garbage collector, again and again."""
     gc.disable()
     yield
     gc.freeze()

@@ -1,94 +1,97 @@
 """Processes that are killed and asked to stop: nothing is lost, nothing is different afterwards."""
 
 import json
+import mmap
 import os
+import random
 import signal
-import subprocess
+import struct
 import sys
 import time
 
 import pytest
 import torch
+from tests import forked
 
-from buttress.cli import main
-from buttress.training import checkpoint, load
-
-# Imports everything once and forks for every attempt: an attempt then costs no more than its training. The steps done
-# are told through shared memory, so that a kill can be aimed at any moment of the run.
-NURSERY = '''
-import json, mmap, os, random, signal, struct, sys, time
-import torch
-from buttress import Optimiser, Schedule, Threat, fit, models
+from buttress import fit, models
 from buttress.attacks.gradient.pgd import PGD
+from buttress.cli import main
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
-from buttress.training import FAWA, SWA
+from buttress.threat import Threat
+from buttress.training import FAWA, SWA, Optimiser, Schedule, checkpoint, load
 from buttress.training.monitors import CatastrophicOverfitting, EarlyStopping
-import lightning_fabric, torch.utils.tensorboard
 
-torch.set_num_threads(1)
-data = moons(samples=60, val=20, test=4)
-attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
-total, steps = 4 * 5, mmap.mmap(-1, 8)
-
-COLLAPSE = CatastrophicOverfitting(every=3, then="rollback", fall=0.9, shrink=0.01)
 OPTIONS = {
     "moving average": {"average": 0.9},
-    "ends of epochs": {"average": SWA(start=0.25), "monitors": [COLLAPSE]},
+    "ends of epochs": {
+        "average": SWA(start=0.25),
+        "monitors": [CatastrophicOverfitting(every=3, then="rollback", fall=0.9, shrink=0.01)],
+    },
     "fair": {"average": FAWA(start=0.0, threshold=0.0), "monitors": [EarlyStopping(patience=3)]},
-}[sys.argv[3]]
+}
+TOTAL = 4 * 5
 
-def train(folder):
-    def progress(done, figures):
-        steps[:] = struct.pack("q", round(done * total))
-    model = models.create("mlp", hidden=[8], seed=0)
-    fit(model, data, AdversarialTraining(attack), epochs=4, batch_size=12, seed=3, validate_with=attack, **OPTIONS,
-        optimiser=Optimiser(name="sgd", lr=0.05), schedule=Schedule(name="cyclic"), out=folder, resume=True,
-        checkpoint_seconds=0.0, progress=progress)
 
-def attempt(folder, until=None, wait=0.0):
-    """The exit status of a process that trains; with ``until`` it is killed that long after so many steps."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            train(folder)
-            status = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(status)
-    if until is not None:
-        while struct.unpack("q", steps[:])[0] < until:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return status
-            time.sleep(0.0002)
-        time.sleep(wait)
-        os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
+def killed_at_ten_moments(folder, options):
+    """The steps done are told through shared memory, so that a kill can be aimed at any moment of the run."""
+    data, steps, draw = moons(samples=60, val=20, test=4), mmap.mmap(-1, 8), random.Random(7)
+    attack = PGD(threat=Threat(eps=0.1, box=None), steps=2)
 
-folder, draw = sys.argv[1], random.Random(int(sys.argv[2]))
-found = [attempt(folder + "/whole")]
-steps[:] = struct.pack("q", 0)
-for until in sorted(draw.sample(range(0, total - 1), 10)):
-    found.append(attempt(folder + "/killed", until, 0.02 * draw.random()))
-found.append(attempt(folder + "/killed"))
-print(json.dumps(found))
-'''
+    def train(out):
+        how = {"epochs": 4, "batch_size": 12, "seed": 3, "optimiser": Optimiser(name="sgd", lr=0.05)}
+        how |= {"schedule": Schedule(name="cyclic"), "validate_with": attack, "checkpoint_seconds": 0.0, "resume": True}
+
+        def progress(done, figures):
+            steps[:] = struct.pack("q", round(done * TOTAL))
+
+        model = models.create("mlp", hidden=[8], seed=0)
+        fit(model, data, AdversarialTraining(attack), out=out, progress=progress, **how, **OPTIONS[options])
+
+    def attempt(out, until=None):
+        """The exit status of a process that trains; with ``until`` it is killed a little after so many steps."""
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                train(out)
+                status = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(status)
+        if until is not None:
+            while struct.unpack("q", steps[:])[0] < until:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    return status
+                time.sleep(0.0002)
+            time.sleep(0.02 * draw.random())
+            os.kill(pid, signal.SIGKILL)
+        return os.waitpid(pid, 0)[1]
+
+    found = [attempt(folder / "whole")]
+    steps[:] = struct.pack("q", 0)
+    found += [attempt(folder / "killed", until) for until in sorted(draw.sample(range(TOTAL - 1), 10))]
+    found.append(attempt(folder / "killed"))
+    (folder / "found.json").write_text(json.dumps(found))
+
+
+def stopped_command(words, folder):
+    """The command line's answer, written where the test can read it."""
+    for number, name in ((1, "out"), (2, "error")):
+        os.dup2(os.open(folder / name, os.O_CREAT | os.O_WRONLY), number)
+    sys.exit(main(words))
 
 
 @pytest.mark.representatives(options=["ends of epochs"])
 @pytest.mark.parametrize("options", ["moving average", "ends of epochs", "fair"])
 def test_killed_at_ten_random_moments_the_run_ends_with_the_same_bits(options, tmp_path, same):
     """A checkpoint after every step, so that many of the kills strike while one is written."""
-    done = subprocess.run(
-        [sys.executable, "-c", NURSERY, str(tmp_path), "7", options], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    whole, *killed, last = json.loads(done.stdout)
-    assert (whole, last) == (0, 0), done.stderr
-    assert killed == [signal.SIGKILL] * 10, done.stderr
+    forked.run(killed_at_ten_moments, tmp_path, options)
+    whole, *killed, last = json.loads((tmp_path / "found.json").read_text())
+    assert (whole, last) == (0, 0)
+    assert killed == [signal.SIGKILL] * 10
     for file in ("last.safetensors", "model.safetensors", "history.json", "metrics.csv", "model.json"):
         assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
     ends = [checkpoint.load(checkpoint.latest(tmp_path / name / "checkpoints")) for name in ("killed", "whole")]
@@ -101,15 +104,14 @@ def test_a_command_that_is_asked_to_stop_saves_and_says_so_and_goes_on(tmp_path,
         return ["train", str(out), *options.split(), "--data-args", '{"samples": 400, "val": 40, "test": 10}']
 
     run = tmp_path / "run"
-    with subprocess.Popen(
-        [sys.executable, "-m", "buttress", *words(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not (run / "metrics.csv").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        out, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, error
+    process = forked.start(stopped_command, words(run), tmp_path)
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.csv").exists() and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    process.join(60)
+    out, error = ((tmp_path / name).read_text() for name in ("out", "error"))
+    assert process.exitcode == 128 + signal.SIGTERM, error
     assert "everything is saved, go on with --resume" in out
     assert error == ""
     stopped = checkpoint.load(checkpoint.latest(run / "checkpoints"))[2]["index"]
