@@ -186,7 +186,7 @@ def test_an_input_fares_alike_in_any_batch(nets, name, norm, monkeypatch):
     elif name in ("pgd", "apgd", "fgsm-rs", "square") or not isinstance(attack, Attack):
         assert not any(torch.equal(other, whole.x_adv) for other in others)
     order = torch.tensor([6, 2, 0, 5, 1, 4, 3])
-    for part in (order, order[:3], order[3:], *order[:, None]):
+    for part in (order, order[:3], order[3:], *order[:3, None]):
         other = attack(model, x[part], y[part], ids=ids[part], seed=9)
         torch.testing.assert_close(other.x_adv, whole.x_adv[part], rtol=0, atol=1e-12)
         for field in ("success", "forwards", "backwards"):
@@ -194,7 +194,7 @@ def test_an_input_fares_alike_in_any_batch(nets, name, norm, monkeypatch):
     batched = attack(model, x, y, ids=ids, seed=9, batch_size=2)
     torch.testing.assert_close(batched.x_adv, whole.x_adv, rtol=0, atol=1e-12)
     first = attack(model, x, y, ids=ids, seed=9, search="first")
-    for part in (order[:3], *order[:, None]):
+    for part in (order[:3], *order[:3, None]):
         other = attack(model, x[part], y[part], ids=ids[part], seed=9, search="first")
         for field in ("success", "forwards", "backwards"):
             assert torch.equal(getattr(other, field), getattr(first, field)[part])

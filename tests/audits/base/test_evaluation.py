@@ -4,11 +4,11 @@ import dataclasses
 import itertools
 import json
 import math
-import subprocess
-import sys
+import resource
 
 import pytest
 import torch
+from tests import forked
 from torch.utils.data import DataLoader, TensorDataset
 
 from buttress import tasks
@@ -304,36 +304,26 @@ def test_a_group_file_says_what_is_in_it(line, split, tmp_path):
     assert math.isclose(sum(part.seconds for part in found.parts()), found.seconds)
 
 
-STREAM = """
-import resource, sys
-import torch
-from buttress.attacks.gradient.fgsm import FGSM
-from buttress.audits.base.evaluation import evaluate
-from buttress.threat import Threat
+def peaks(folder):
+    """The most memory, in MiB, that was in use after few batches and after many."""
+    model, attack = torch.nn.Linear(8_000, 2), FGSM(threat=Threat(eps=0.1))
 
-torch.set_num_threads(1)
-model = torch.nn.Linear(8_000, 2)
-attack = FGSM(threat=Threat(eps=0.1))
+    def batches(count):
+        for k in range(count):
+            yield torch.rand(50, 8_000, generator=torch.Generator().manual_seed(k)), torch.arange(50) % 2
 
-def batches(count):
-    for k in range(count):
-        yield torch.rand(50, 8_000, generator=torch.Generator().manual_seed(k)), torch.arange(50) % 2
+    def peak(count, out):
+        evaluate(model, batches(count), attack, group=100, batch_size=50, out=out)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-def peak(count, out):
-    evaluate(model, batches(count), attack, group=100, batch_size=50, out=out)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-peak(6, sys.argv[1] + "/a")  # the allocator takes what it keeps
-print(peak(6, sys.argv[1] + "/b"), peak(40, sys.argv[1] + "/c"))
-"""
+    peak(6, folder / "a")  # the allocator takes what it keeps
+    (folder / "peaks").write_text(f"{peak(6, folder / 'b')} {peak(40, folder / 'c')}")
 
 
 def test_memory_does_not_grow_with_the_number_of_inputs(tmp_path):
     """After 6 batches of 1.6 MB, 40 of them (64 MB of inputs, as much of examples) need no more than a few MB more."""
-    done = subprocess.run(
-        [sys.executable, "-c", STREAM, str(tmp_path)], capture_output=True, text=True, timeout=120, check=True
-    )
-    few, many = map(float, done.stdout.split())
+    forked.run(peaks, tmp_path)
+    few, many = map(float, (tmp_path / "peaks").read_text().split())
     assert many - few < 20
     assert sum(path.stat().st_size for path in tmp_path.glob("c/group-*")) > 60 * 2**20
 

@@ -1,8 +1,5 @@
 """The file of a still picture: self-contained, valid, and the same for the same data."""
 
-import subprocess
-import sys
-
 import matplotlib
 import numpy as np
 import torch
@@ -39,12 +36,3 @@ def test_the_users_own_settings_neither_count_nor_change():
         with style():
             assert (matplotlib.rcParams["font.size"], matplotlib.rcParams["text.usetex"]) == (9.0, False)
         assert (matplotlib.rcParams["font.size"], matplotlib.rcParams["text.usetex"]) == (33.0, True)
-
-
-def test_large_libraries_are_imported_where_they_are_used():
-    libraries = {"matplotlib", "plotly", "scipy", "sklearn", "tensorboard", "torchdiffeq"}
-    script = f"""
-import sys, buttress, buttress.jobs, buttress.claims.reproduce, buttress.report.stills.findings
-print(sorted({libraries} & set(sys.modules)))"""
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
