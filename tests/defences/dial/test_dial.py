@@ -228,7 +228,7 @@ def test_reversed_features_tell_the_domains_apart_less(network, train):
         found = []
         for seed in range(4):
             defence = DIAL(Threat(eps=0.3), steps=2, lamd=10.0, reversal=reversal)
-            history = train(network(seed, dropout=0.0), defence, epochs=25, seed=seed).history
+            history = train(network(seed, dropout=0.0), defence, epochs=15, seed=seed).history
             found += [row["domain accuracy"] for row in history[-5:]]
         accuracies.append(sum(found) / len(found))
     assert abs(accuracies[1] - 0.5) < abs(accuracies[0] - 0.5) - 0.05, accuracies
