@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -37,12 +38,27 @@ class _Super:
     code: CodeType
 
 
+@dataclass(frozen=True)
+class _Meaning:
+    """What an expression may mean.
+
+    Attributes:
+        values: that.
+        levels: of expressions in expressions that were read for it: with so many allowed, or more, it means the same.
+    """
+
+    values: tuple[Any, ...]
+    levels: float
+
+
 class Meanings:
     """Reads what expressions may mean; what it has read it keeps."""
 
     def __init__(self) -> None:
         self._scopes: dict[tuple[int, int], tuple[Scope, Any]] = {}
-        self._known: dict[tuple[Expression, Scope, int], tuple[Any, ...]] = {}
+        self._whole: dict[tuple[Expression, Scope], _Meaning] = {}
+        self._cut_off: dict[tuple[Expression, Scope, int], tuple[Any, ...]] = {}  # by the levels that were allowed
+        self._levels = 0.0  # read so far for the expression in hand
 
     def scope_of_function(self, function: FunctionType, owner: Any) -> Scope:
         """What names mean in a function, or in a method of ``owner``."""
@@ -60,13 +76,20 @@ class Meanings:
 
     def of(self, expression: Expression, scope: Scope, nested: int = _NESTED) -> tuple[Any, ...]:
         """What an expression may mean; nothing where that cannot be told."""
-        if nested <= 0:
-            return ()
-        key = expression, scope, nested
-        if key not in self._known:
-            self._known[key] = ()  # while it is being read: a name that is made from itself
-            self._known[key] = expanded(self._read(expression, scope, nested - 1))
-        return self._known[key]
+        if nested <= 0 or (expression, scope, nested) in self._cut_off:
+            self._levels = math.inf
+            return self._cut_off.get((expression, scope, nested), ())
+        known = self._whole.get((expression, scope))
+        if known is None or known.levels > nested:
+            before, self._levels = self._levels, 0.0
+            known = _Meaning(expanded(self._read(expression, scope, nested - 1)), self._levels + 1)
+            self._levels = before
+            if math.isinf(known.levels):  # as a name that is made from itself
+                self._cut_off[expression, scope, nested] = known.values
+            else:
+                self._whole[expression, scope] = known
+        self._levels = max(self._levels, known.levels)
+        return known.values
 
     def _read(self, expression: Expression, scope: Scope, nested: int) -> Iterable[Any]:
         parts = expression.parts
