@@ -19,6 +19,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, PART, Layout, layouts, of_inputs
 from buttress.model_call import suited
 from buttress.random import derive, generator
@@ -49,11 +50,13 @@ class Mixture:
         """(N, ...) each row mixed with its partner's."""
         return self.share * values + (1 - self.share) * values[self.order]
 
-    def logits(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def logits(
+        self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, code: NetworkCode | None = None
+    ) -> Tensor:
         """(N, C) logits of ``run``, one pass of ``model``, for ``x`` when its layer's values are mixed on the way."""
         if self.layer is None:
             return run(self(x))
-        with capture(model, [self.layer], replace=lambda name, value: self._mixed(value)):
+        with capture(model, [self.layer], replace=lambda name, value: self._mixed(value), code=code):
             return run(x)
 
     def _mixed(self, value: Tensor) -> Tensor:
@@ -147,7 +150,7 @@ class IAT(CraftingDefence):
         halves = {}
         for name, run, x in (("natural", context.clean, batch.x), ("adversarial", context.adversarial, x_adv)):
             mixture = self.mixture(context, name if self.independent else "both")
-            halves[name] = mixture.cross_entropy(mixture.logits(model, run, x), batch.y)
+            halves[name] = mixture.cross_entropy(mixture.logits(model, run, x, context.code), batch.y)
         value = 0.5 * halves["natural"] + 0.5 * halves["adversarial"]
         return Loss(value, {name: half.detach() for name, half in halves.items()})
 

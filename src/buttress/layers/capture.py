@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.select import LayerSelection, Seen
 from buttress.layers.watcher import LayerCallback, watch
 from buttress.model_call import call_model
@@ -23,6 +24,7 @@ def capture(
     *,
     replace: LayerCallback | None = None,
     edges: dict[str, GradientEdge] | None = None,
+    code: NetworkCode | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Read the selected layers of every pass made inside the context.
 
@@ -41,6 +43,7 @@ def capture(
             the context is open, so is what activation checkpointing computes again in a backward pass.
         edges: gets, by name, where each value is in the graph: for the gradient of what the network makes of it, also
             where it has overwritten the value since. Values without a gradient have none.
+        code: what has been read of the network's code, for whoever looks at it again and again; read anew unless given.
 
     Yields:
         name -> value, in order of execution, differentiable; cleared when a pass begins, so it holds the last one. As
@@ -62,13 +65,18 @@ def capture(
             edges[name] = get_gradient_edge(value)
         return value
 
-    with watch(model, layers, keep, values=values, replaces=replace is not None) as watcher:
+    with watch(model, layers, keep, values=values, replaces=replace is not None, code=code) as watcher:
         yield values
 
 
 @in_usual_state
 def layer_names(
-    model: nn.Module, x: Tensor, layers: LayerSelection = "activations", *, check: bool = True
+    model: nn.Module,
+    x: Tensor,
+    layers: LayerSelection = "activations",
+    *,
+    check: bool = True,
+    code: NetworkCode | None = None,
 ) -> list[str]:
     """The names of the selected layers in order of execution, by one pass in eval mode that leaves no trace.
 
@@ -77,6 +85,7 @@ def layer_names(
         x: (N, ...) inputs that it can read.
         layers: which layers; see `Selection`.
         check: whether to refuse a selection that matches nothing.
+        code: what has been read of the network's code; see `capture`.
 
     Raises:
         UserError: when nothing matches, or one entry of a list does not; with the nearest names there are.
@@ -87,7 +96,7 @@ def layer_names(
         names.append(name)
         return value
 
-    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note) as watcher:
+    with preserved(model, "eval", 0, x.device), torch.no_grad(), watch(model, layers, note, code=code) as watcher:
         call_model(model, x)
     if check:
         watcher.selection.check(names, lambda: Seen(watcher.all_names))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.layers.capture import capture
 from buttress.layers.measures import Measure
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
 from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
@@ -29,6 +30,9 @@ class Displacements:
         measure: of displacement.
         mode: of the model.
         seed: of what a random network draws.
+
+    Attributes:
+        code: what has been read of the network's code.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Displacements:
     ) -> None:
         self.model, self.layers, self.perturbations, self.measure = model, layers, list(perturbations), measure
         self.mode, self.seed = mode, seed
+        self.code = NetworkCode()
         self.sizes: list[int] = []
         self.names: list[str] = []  # in order of execution
         self._layouts: dict[str, Layout | Unaligned] = {}
@@ -67,7 +72,7 @@ class Displacements:
             rows, alone = self._aligned(x, self._pass(x))
             for name, part in rows.items():
                 add(name, part)
-            for values in one_at_a_time(self.model, x, alone, self.mode, self.seed) if alone else ():
+            for values in one_at_a_time(self.model, x, alone, self.mode, self.seed, self.code) if alone else ():
                 for name, value in values.items():
                     add(name, value[None])
         self._centres = {name: (total / counts[name]).float() for name, total in sums.items()}
@@ -132,14 +137,14 @@ class Displacements:
         """Each layer's value for each input alone; None where the input does not reach it."""
         if not names:
             return {}
-        each = one_at_a_time(self.model, x, names, self.mode, self.seed)
+        each = one_at_a_time(self.model, x, names, self.mode, self.seed, self.code)
         return {name: [values.get(name) for values in each] for name in names}
 
     def _pass(self, x: Tensor) -> dict[str, Tensor]:
         with (
             preserved(self.model, self.mode, self.seed, x.device),
             torch.no_grad(),
-            capture(self.model, self.layers) as values,
+            capture(self.model, self.layers, code=self.code) as values,
         ):
             call_model(self.model, x)
         return dict(values)
@@ -147,7 +152,7 @@ class Displacements:
     def _aligned(self, x: Tensor, values: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Each layer's rows, and the names of those that have a value only for an input alone."""
         if any(name not in self._layouts for name in values):
-            self._layouts = layouts(self.model, x, self.layers, seed=self.seed) | self._layouts
+            self._layouts = layouts(self.model, x, self.layers, seed=self.seed, code=self.code) | self._layouts
         rows: dict[str, Tensor] = {}
         alone: list[str] = []
         for name, value in values.items():
@@ -222,8 +227,8 @@ class Displacements:
     def _paths(self, task: Task) -> Paths:
         """How the layers hang together, as inputs show it that call them all."""
         few = one_or_all(self.model, self._first, self.seed)
-        paths = trace(self.model, few, self.layers, task=task, check=False)
+        paths = trace(self.model, few, self.layers, task=task, check=False, code=self.code)
         for sample in self._samples:
             if not set(self.names) <= set(paths.names):
-                paths = paths.extended(trace(self.model, sample, self.layers, task=task, check=False))
+                paths = paths.extended(trace(self.model, sample, self.layers, task=task, check=False, code=self.code))
         return paths

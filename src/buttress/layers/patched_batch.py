@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import capture
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.replacement import CannotReplaceError, gradients_of_its_own
 from buttress.layers.rows import Layout, Unaligned
 from buttress.layers.watcher import LayerCallback
@@ -31,6 +32,7 @@ class PatchedBatch:
         y: (n, ...) what the task asks for.
         task: what the output is for.
         seed: of the draws.
+        code: what has been read of the network's code.
 
     Attributes:
         clean: layer -> its value in the clean pass, (n, ...) with the inputs first, and `OUTPUT` -> the output;
@@ -47,9 +49,10 @@ class PatchedBatch:
         y: Tensor,
         task: Task,
         seed: int,
+        code: NetworkCode,
     ) -> None:
         self.model, self.places, self.x, self.x_adv, self.y = model, places, x, x_adv, y
-        self.task, self.seed = task, seed
+        self.task, self.seed, self.code = task, seed, code
         self.clean, self.attacked = self._pass(x, {}), self._pass(x_adv, {})
         task.check(self.clean[OUTPUT], y)
         self.beaten = self.is_right(self.clean[OUTPUT]) & ~self.is_right(self.attacked[OUTPUT])
@@ -118,7 +121,7 @@ class PatchedBatch:
         with (
             preserved(self.model, "eval", self.seed, x.device),
             torch.no_grad(),
-            capture(self.model, names, replace=replace) as values,
+            capture(self.model, names, replace=replace, code=self.code) as values,
         ):
             output = self.task.read(call_model(self.model, x))
         rows = {name: self._rows(name, value) for name, value in values.items()}

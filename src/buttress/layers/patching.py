@@ -180,9 +180,9 @@ class _Search:
     def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
         """Patch every layer for the inputs of a batch."""
         known = self.known
-        known.add(x, layer_names(known.model, x, known.layers, check=False))
+        known.add(x, layer_names(known.model, x, known.layers, check=False, code=known.code))
         layouts = {name: known.layout(name) for name in known.names}
-        batch = PatchedBatch(known.model, layouts, x, x_adv, y, known.task, known.seed)
+        batch = PatchedBatch(known.model, layouts, x, x_adv, y, known.task, known.seed, known.code)
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for name in known.names:
             reason = batch.obstacle(name)

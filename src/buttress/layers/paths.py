@@ -15,6 +15,7 @@ from buttress.engine.call_checks import check_numbers
 from buttress.engine.preserved_model import preserved
 from buttress.layers.by_hand import ByHand
 from buttress.layers.graph import Graph, sources
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import parameters_fixed
 from buttress.layers.select import LayerSelection, Seen
 from buttress.layers.watcher import watch
@@ -95,6 +96,7 @@ def trace(
     *,
     task: Task = tasks.classification,
     check: bool = True,
+    code: NetworkCode | None = None,
 ) -> Paths:
     """Read the layers' order and connections off the autograd graph of one pass in eval mode.
 
@@ -104,6 +106,7 @@ def trace(
         layers: which layers.
         task: how to read the output.
         check: whether to refuse a selection that matches nothing.
+        code: what has been read of the network's code.
 
     Raises:
         UserError: when the selection matches nothing, and for what is no task.
@@ -121,7 +124,7 @@ def trace(
     with (
         preserved(model, "eval", 0, x.device),
         parameters_fixed(model),
-        watch(model, layers, note) as watcher,
+        watch(model, layers, note, code=code) as watcher,
         by_hand.following(watcher.root, [*watcher.paths]),
     ):
         watcher.calls = by_hand.see

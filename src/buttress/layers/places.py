@@ -7,8 +7,9 @@ this one is.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from types import CodeType, FrameType
 
 from torch import nn
@@ -16,10 +17,11 @@ from torch.utils import checkpoint as torch_checkpoint
 
 from buttress.layers.bytecode import Call, Code, Expression, read_code
 from buttress.layers.scopes import Scope
-from buttress.layers.targets import Target, Targets
+from buttress.layers.targets import Target, Targets, plain
 
 _CALL = nn.Module._call_impl.__code__
 _CHECKPOINT = torch_checkpoint.__name__
+_MOST = 4096  # pieces of code, and ways through it, that are kept
 _RECOMPUTE = ("recompute_fn", "backward")  # what calls the network's code again, not reentrant and reentrant
 
 
@@ -125,6 +127,9 @@ class Places:
     def __init__(self) -> None:
         self._codes: dict[tuple[CodeType, nn.Module], _Code] = {}
         self._targets = Targets()
+        # Of what was asked for before; with the code, which the question holds by its identity alone.
+        self._numbers: dict[Hashable, tuple[tuple[int, ...], tuple[CodeType, ...]]] = {}
+        self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent: itself and its names
 
     def of(self, steps: tuple[Step, ...], wanted: frozenset[Target], module: nn.Module) -> tuple[int, ...]:
         """Which of several: a number for each step on the way at which there is a choice.
@@ -138,17 +143,48 @@ class Places:
             Numbers from 0: how many other calls of it the code may have made before. None where it calls this once
             only.
         """
-        numbers: list[int] = []
-        self._read(steps, module)
-        called = [step.code for step in steps[1:]]
-        for step, code in zip_longest(steps, called):
-            numbers += self._codes[step.code, module].numbers(step.offset, wanted, code)
-        return tuple(numbers)
+        codes = tuple(step.code for step in steps)
+        asked = (
+            module,
+            wanted,
+            *((id(step.code), step.offset) for step in steps),
+        )  # a code's hash goes through all of it
+        if asked not in self._numbers:
+            self._read(steps, module)
+            numbers = [
+                self._codes[step.code, module].numbers(step.offset, wanted, called)
+                for step, called in zip_longest(steps, codes[1:])
+            ]
+            self._numbers[asked] = tuple(chain.from_iterable(numbers)), codes
+        return self._numbers[asked][0]
+
+    def of_module(self, steps: tuple[Step, ...], module: nn.Module, parent: nn.Module) -> tuple[int, ...]:
+        """The same of a call of ``module`` in the forward of ``parent``."""
+        if not steps:
+            return ()
+        if parent not in self._parts:
+            names: dict[nn.Module, frozenset[Target]] = {}
+            for name, part in parent._modules.items():
+                if part is not None:
+                    names[part] = names.get(part, frozenset((part,))) | {plain(name)}
+            self._parts[parent] = names
+        return self.of(steps, self._parts[parent].get(module) or frozenset((module,)), parent)
 
     def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:
         """The steps without their frames, which would keep what the network has computed; see `of`."""
         self._read(steps, module)
         return tuple(replace(step, frame=None) for step in steps)
+
+    def forget_values(self) -> None:
+        """Let go of what variables of the code held when it was read, which may be what a pass has computed.
+
+        All else stays; but not of more code than a network has that is made of the same parts, as one that writes code
+        anew in each pass.
+        """
+        self._targets = Targets()
+        if max(len(self._codes), len(self._numbers)) > _MOST:
+            self._codes.clear()
+            self._numbers.clear()
 
     def _read(self, steps: tuple[Step, ...], module: nn.Module) -> None:
         for step in steps:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import Layout
 from buttress.layers.tolerance_search import OutputFor, Rows
 from buttress.layers.watcher import watch
@@ -51,10 +52,11 @@ class Replacement:
         name: of the layer.
         layout: where the inputs are in its value; None for a layer that has a value only for one input alone.
         task: how to read the output.
+        code: what has been read of the network's code.
     """
 
-    def __init__(self, model: nn.Module, name: str, layout: Layout | None, task: Task) -> None:
-        self.model, self.name, self.layout, self.task = model, name, layout, task
+    def __init__(self, model: nn.Module, name: str, layout: Layout | None, task: Task, code: NetworkCode) -> None:
+        self.model, self.name, self.layout, self.task, self.code = model, name, layout, task, code
 
     @contextmanager
     def of(self, x: Tensor) -> Iterator[OutputFor]:
@@ -73,7 +75,7 @@ class Replacement:
                 raise CannotReplaceError("has another size in another pass")
             return value[0].clone() if self.layout is None else self.layout.in_place_of(before, value)
 
-        with watch(self.model, [self.name], put, replaces=True) as watcher:
+        with watch(self.model, [self.name], put, replaces=True, code=self.code) as watcher:
 
             def output_for(rows_value: Tensor, rows: Rows) -> Tensor:
                 nonlocal value, called

@@ -14,6 +14,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError, one_line
 from buttress.layers.capture import capture
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.same_rows import CLOSE, elsewhere, gap, rounding, same
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
@@ -92,7 +93,12 @@ PART = Unaligned("is computed for a part of the inputs, and not alone for any", 
 
 @in_usual_state
 def layouts(
-    model: nn.Module, x: Tensor, layers: LayerSelection = "activations", *, seed: int = 0
+    model: nn.Module,
+    x: Tensor,
+    layers: LayerSelection = "activations",
+    *,
+    seed: int = 0,
+    code: NetworkCode | None = None,
 ) -> dict[str, Layout | Unaligned]:
     """Where the inputs are in each layer's value, found by passes in eval mode; see `compared`.
 
@@ -101,10 +107,12 @@ def layouts(
         x: (N, ...) inputs; the more there are, up to 32, the surer is the answer.
         layers: which layers; those alone are answered for which these inputs call.
         seed: of what a random network draws.
+        code: what has been read of the network's code.
     """
-    found = compared(lambda some, draw: _values(model, some, layers, seed + draw), x)
+    code = code or NetworkCode()
+    found = compared(lambda some, draw: _values(model, some, layers, seed + draw, code), x)
     if isinstance(found, Unaligned):
-        with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers) as values:
+        with preserved(model, "eval", seed, x.device), torch.no_grad(), capture(model, layers, code=code) as values:
             call_model(model, x)
         return dict.fromkeys(values, found)
     alone = {name: layout for name, layout in found.items() if isinstance(layout, Unaligned) and layout.one_at_a_time}
@@ -186,11 +194,16 @@ def of_inputs(what: str, layout: Layout | Unaligned) -> Layout:
 
 
 def one_at_a_time(
-    model: nn.Module, x: Tensor, names: Sequence[str], mode: Mode = "eval", seed: int = 0
+    model: nn.Module,
+    x: Tensor,
+    names: Sequence[str],
+    mode: Mode = "eval",
+    seed: int = 0,
+    code: NetworkCode | None = None,
 ) -> list[dict[str, Tensor]]:
     """The values of the named layers for each input alone; without those that it does not reach."""
     each: list[dict[str, Tensor]] = []
-    with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, names) as values:
+    with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, names, code=code) as values:
         for one in torch.split(x, 1):
             seed_torch(derive(seed, "model"), x.device)  # the same draws for each
             call_model(model, one)
@@ -216,8 +229,8 @@ def _distinct(x: Tensor, n: int) -> Tensor:
     return torch.stack([x[k % len(x)].roll(k // len(x), dims=-1) if x.dim() > 1 else x[k % len(x)] for k in range(n)])
 
 
-def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int) -> dict[str, Tensor]:
-    with preserved(model, "eval", seed, x.device), parameters_fixed(model), capture(model, layers) as values:
+def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int, code: NetworkCode) -> dict[str, Tensor]:
+    with preserved(model, "eval", seed, x.device), parameters_fixed(model), capture(model, layers, code=code) as values:
         call_model(model, x.detach().clone().requires_grad_(x.is_floating_point()))
     return dict(values)
 

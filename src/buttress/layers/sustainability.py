@@ -92,7 +92,11 @@ def sustainability(
         numbers.centre(sample)
     modules = followed_modules(user_module(model)).values()
     for x, y, ids in source:
-        with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, layers) as clean:
+        with (
+            preserved(model, mode, seed, x.device),
+            torch.no_grad(),
+            capture(model, layers, code=numbers.code) as clean,
+        ):
             output = task.read(call_model(model, x))
         if not numbers.sizes:
             task.check(output, y)
@@ -106,7 +110,7 @@ def sustainability(
             with (
                 preserved(model, mode, seed, x.device),
                 torch.no_grad(),
-                watch(model, layers, numbers.column(name, x_adv)),
+                watch(model, layers, numbers.column(name, x_adv), code=numbers.code),
             ):
                 call_model(model, x_adv)
             numbers.close(name, x_adv)

@@ -168,10 +168,10 @@ class _Search:
         """Search every layer for the inputs of a batch."""
         task = self.task
         with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
-            with capture(self.model, self.known.layers) as clean:
+            with capture(self.model, self.known.layers, code=self.known.code) as clean:
                 output = task.read(call_model(self.model, x))
             task.check(output, y)
-            with capture(self.model, self.known.layers) as perturbed:
+            with capture(self.model, self.known.layers, code=self.known.code) as perturbed:
                 output_adv = task.read(call_model(self.model, x_adv))
         wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
         self.known.add(x, clean)
@@ -186,7 +186,7 @@ class _Search:
                     self._left_out[name] = layout.reason
             elif other is not None and other.shape == value.shape:
                 rows = layout.to_rows(value, len(x)), layout.to_rows(other, len(x))
-                replacement = Replacement(self.model, name, layout, task)
+                replacement = Replacement(self.model, name, layout, task, self.known.code)
                 found[name] = self._tolerated(replacement, x, *rows, y, wrong)
             else:  # one of the passes alone calls it
                 found[name] = (torch.full((len(x),), torch.nan), torch.full((len(x),), torch.nan))
@@ -202,11 +202,11 @@ class _Search:
         found = {name: (nothing.clone(), nothing.clone()) for name in names}
         if not names:
             return {}
-        both = [one_at_a_time(self.model, points, names, seed=self.seed) for points in (x, x_adv)]
+        both = [one_at_a_time(self.model, points, names, seed=self.seed, code=self.known.code) for points in (x, x_adv)]
         for k, (clean, perturbed) in enumerate(zip(*both, strict=True)):
             for name, value in clean.items():
                 if name in perturbed and perturbed[name].shape == value.shape:
-                    replacement, one = Replacement(self.model, name, None, self.task), slice(k, k + 1)
+                    replacement, one = Replacement(self.model, name, None, self.task, self.known.code), slice(k, k + 1)
                     rho, moved = self._tolerated(
                         replacement, x[one], value[None], perturbed[name][None], y[one], wrong[one]
                     )

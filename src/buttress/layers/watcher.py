@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from buttress.errors import UserError
 from buttress.layers.graph import next_number
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.outputs import first_tensor, is_wrapped
-from buttress.layers.places import Names, Places, Route, Step, route
+from buttress.layers.places import Names, Places, Route, route
 from buttress.layers.read_values import ReadValues
 from buttress.layers.running import Checkpointed, RunningModule
 from buttress.layers.select import (
@@ -32,7 +33,7 @@ from buttress.layers.select import (
     is_opaque,
     user_module,
 )
-from buttress.layers.targets import Target, plain
+from buttress.layers.targets import plain
 
 LayerCallback = Callable[[str, Tensor], Tensor]
 
@@ -54,6 +55,7 @@ def watch(
     values: dict[str, Tensor] | None = None,
     *,
     replaces: bool = False,
+    code: NetworkCode | None = None,
 ) -> Iterator[Watcher]:
     """Call ``callback`` on every selected layer while the context is open.
 
@@ -65,9 +67,11 @@ def watch(
         callback: gets name and value.
         values: tensors to empty at each pass, and to copy before an in-place operation overwrites them.
         replaces: whether what the callback returns takes the place of the layer's value.
+        code: what has been read of the network's code; read anew unless given.
     """
     root = user_module(model)
-    watcher = Watcher(root, Selection(layers), callback, {} if values is None else values, replaces)
+    places = (code or NetworkCode()).places(root)
+    watcher = Watcher(root, Selection(layers), callback, {} if values is None else values, places, replaces)
     handles = []
     uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
@@ -102,7 +106,8 @@ class Watcher(TorchFunctionMode):
         selection: Selection,
         callback: LayerCallback,
         values: dict[str, Tensor],
-        replaces: bool = False,
+        places: Places,
+        replaces: bool,
     ) -> None:
         super().__init__()
         self.paths = followed_modules(root)
@@ -113,8 +118,7 @@ class Watcher(TorchFunctionMode):
         self.recomputing = False
         self.uncertain: set[str] = set()
         self._running: list[RunningModule] = []
-        self._names, self._places = Names(), Places()
-        self._parts: dict[nn.Module, dict[nn.Module, frozenset[Target]]] = {}  # of a parent, by which names it has them
+        self._names, self._places = Names(), places
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
@@ -125,6 +129,10 @@ class Watcher(TorchFunctionMode):
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
+        self._places.forget_values()
+        self._forget_pass()
+
+    def _forget_pass(self) -> None:
         self._read = ReadValues()
         self._checkpointed, self._checkpointed_names, self._recomputation = {}, set(), None
 
@@ -136,7 +144,7 @@ class Watcher(TorchFunctionMode):
             parent = self._running[-1]
             way = route(sys._getframe(1), 1, parent.module)
             self._note_checkpoint(module, way)
-            numbers = self._numbers(way.steps, module, parent.module)
+            numbers = self._places.of_module(way.steps, module, parent.module)
             checkpointed = parent.checkpointed or way.checkpointed is not None
         elif _in_backward_pass():
             way = route(sys._getframe(1), 1, None)
@@ -145,7 +153,7 @@ class Watcher(TorchFunctionMode):
                 return
             self._resume(way)
             above = known.running[-1].module
-            numbers = self._numbers((*known.steps, *way.steps), module, above)
+            numbers = self._places.of_module((*known.steps, *way.steps), module, above)
         elif module is self.root:
             self._begin()
         else:
@@ -240,18 +248,7 @@ class Watcher(TorchFunctionMode):
         self.uncertain.clear()
         self.all_names.clear()
         self.values.clear()
-        self.forget()
-
-    def _numbers(self, steps: tuple[Step, ...], module: nn.Module, parent: nn.Module) -> tuple[int, ...]:
-        """From which of several places of the parent's code a module was called."""
-        if not steps:
-            return ()
-        if parent not in self._parts:
-            self._parts[parent] = {}
-            for name, part in parent._modules.items():
-                if part is not None:
-                    self._parts[parent][part] = self._parts[parent].get(part, frozenset()) | {plain(name)}
-        return self._places.of(steps, self._parts[parent].get(module, frozenset()) | {module}, parent)
+        self._forget_pass()
 
     def _note_checkpoint(self, module: nn.Module, way: Route) -> None:
         """Remember what activation checkpointing will compute again, outside of the pass."""

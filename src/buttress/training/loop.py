@@ -15,6 +15,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Epoch, StepContext
 from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
+from buttress.layers.network_code import NetworkCode
 from buttress.model_call import input_dtype
 from buttress.random import derive, seed_torch
 from buttress.training import checkpoint
@@ -61,6 +62,7 @@ class Loop:
         mixed = fabric._precision.precision == "bf16-mixed"
         self.search_precision: CraftPrecision = config.search_precision or ("bf16" if mixed else "fp32")
         self.twins: Twins = {}
+        self.code = NetworkCode()
         self.fabric, self.config, self.attack, self.data, self.seed = fabric, config, attack, data, seed
         self.val = data.val.stratified(config.validate_on, seed)
         self.step_loss = StepLoss(model, defence)
@@ -140,6 +142,7 @@ class Loop:
             seed=self.seed,
             precision=self.search_precision,
             twins=self.twins,
+            code=self.code,
             task=self.config.task,
         )
         step = BatchStep(

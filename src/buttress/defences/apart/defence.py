@@ -155,7 +155,7 @@ class APART(Defence):
         x_adv = self.threat.clip(x + (first + unit * sizes[0] * slope.sign()).clamp(-eps, eps), x)
         if x_adv.requires_grad:  # not where gradients are off
             x_adv.retain_grad()
-        with self._perturbed(model, inner, sizes):
+        with self._perturbed(model, inner, sizes, context):
             logits = context.adversarial(x_adv)
         self._pending = _Pending(sizes, x_adv, start)
         return Loss(F.cross_entropy(logits, batch.y), self._figures(sizes.detach()))
@@ -199,13 +199,15 @@ class APART(Defence):
             offsets[name] = torch.zeros_like(value, requires_grad=True)
             return value + offsets[name]
 
-        with preserved(model, self.mode, context.seed, x.device), self._seen(model, see):
+        with preserved(model, self.mode, context.seed, x.device), self._seen(model, see, context):
             output = context.task.read(call_model(model, points)).double()  # a saturated softmax keeps its gradient
             value = losses.cross_entropy(output, y).sum()
             slope, *inner = torch.autograd.grad(value, [points, *offsets.values()], materialize_grads=True)
         return slope, dict(zip(offsets, inner, strict=True))
 
-    def _perturbed(self, model: nn.Module, slopes: dict[str, Tensor], sizes: Tensor) -> AbstractContextManager[Any]:
+    def _perturbed(
+        self, model: nn.Module, slopes: dict[str, Tensor], sizes: Tensor, context: StepContext
+    ) -> AbstractContextManager[Any]:
         """The model with each layer moved along the sign of its gradient."""
         own = dict(zip(self.names, sizes[2:], strict=True))
 
@@ -219,10 +221,10 @@ class APART(Defence):
             moved: Tensor = value + (size * slopes[name].sign()).to(value.dtype)
             return moved
 
-        return self._seen(model, move)
+        return self._seen(model, move, context)
 
-    def _seen(self, model: nn.Module, see: Any) -> AbstractContextManager[Any]:
-        return capture(model, self.names, replace=see) if self.names else nullcontext()
+    def _seen(self, model: nn.Module, see: Any, context: StepContext) -> AbstractContextManager[Any]:
+        return capture(model, self.names, replace=see, code=context.code) if self.names else nullcontext()
 
 
 def _layer_names(model: nn.Module, x: Tensor, layers: Sequence[str] | str) -> list[str]:

@@ -16,6 +16,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import Layout
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
@@ -69,6 +70,7 @@ class StepContext:
         seed: this step's seed.
         task: what the model's output is for.
         scale: share of its budget that an attack has at this step, for wrappers that let it grow.
+        code: what has been read of the network's code, for those who look at its layers.
         passes: the last clean and the last adversarial pass of this step, for wrappers to read.
     """
 
@@ -84,12 +86,14 @@ class StepContext:
         seed: int = 0,
         precision: Precision = "fp32",
         twins: Twins | None = None,
+        code: NetworkCode | None = None,
         task: Task = tasks.classification,
     ) -> None:
         self.model, self.batch, self.precision, self.twins = model, batch, precision, twins
         self.index, self.progress, self.epoch, self.epochs = index, progress, epoch, epochs
         self.seed = derive(seed, "step", index)
         self.task = task
+        self.code = code
         self.scale = 1.0
         self.passes: dict[Kind, Pass] = {}
         self.auxiliary: list[Tensor] = []
@@ -195,7 +199,11 @@ class StepContext:
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
         edges: dict[str, GradientEdge] = {}
-        with capture(self.model, list(self._watched), edges=edges) if self._watched else nothing as values:
+        with (
+            capture(self.model, list(self._watched), edges=edges, code=self.code)
+            if self._watched
+            else nothing as values
+        ):
             output = self._output(x, keep_auxiliary)
         logits = self.task.read(output)
         activations: dict[str, Tensor] = {}

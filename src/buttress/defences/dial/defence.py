@@ -20,6 +20,7 @@ from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, Layout, layout_of
 from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
@@ -135,8 +136,8 @@ class DIAL(CraftingDefence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The clean, the robust and the domain term."""
         x_adv = context.craft(self.attack)
-        clean, clean_features = self._with_features(model, context.clean, batch.x)
-        adversarial, adversarial_features = self._with_features(model, context.adversarial, x_adv)
+        clean, clean_features = self._with_features(model, context.clean, batch.x, context.code)
+        adversarial, adversarial_features = self._with_features(model, context.adversarial, x_adv, context.code)
         natural = F.cross_entropy(clean, batch.y)
         divergence = self.variant == "kl"
         robust = losses.kl(adversarial, clean).mean() if divergence else F.cross_entropy(adversarial, batch.y)
@@ -161,7 +162,9 @@ class DIAL(CraftingDefence):
         labels = torch.full((len(logits),), label, device=logits.device)
         return F.cross_entropy(logits, labels), (logits.argmax(1) == label).float().mean()
 
-    def _with_features(self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_features(
+        self, model: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor, code: NetworkCode | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The logits of ``run``, one pass of ``model``, and the features on the way as the network has them."""
         if self.layer is None:
             inputs: list[Tensor] = []
@@ -172,7 +175,7 @@ class DIAL(CraftingDefence):
             finally:
                 handle.remove()
             return output, inputs[-1]
-        with capture(model, [self.layer]) as activations:
+        with capture(model, [self.layer], code=code) as activations:
             output = run(x)
         if self.layer not in activations:
             raise UserError(f"the layer {self.layer!r} is not called for all inputs: name another")
