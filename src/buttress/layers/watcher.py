@@ -5,27 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from functools import lru_cache
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn, overrides
 from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from buttress.errors import UserError
+from buttress.layers.checkpoints import Checkpoints
+from buttress.layers.functions import facts, run_operator
 from buttress.layers.graph import next_number
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.outputs import first_tensor, is_wrapped
+from buttress.layers.overwritten import keep_overwritten
 from buttress.layers.places import Names, Places, Route, route
 from buttress.layers.read_values import ReadValues
-from buttress.layers.running import Checkpointed, RunningModule
+from buttress.layers.running import RunningModule
 from buttress.layers.select import (
     LayerSelection,
     Selection,
-    activation_kind,
     chooses_steps,
     followed_modules,
     is_activation,
@@ -37,14 +35,8 @@ from buttress.layers.targets import plain
 
 LayerCallback = Callable[[str, Tensor], Tensor]
 
+_unwatched: Any = torch._C.DisableTorchFunction  # for questions of our own, which are no part of the pass
 _modes: Any = overrides._get_current_function_mode_stack
-
-_WRITING_OPERATORS = frozenset(
-    (
-        *("__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__", "__iand__"),
-        *("__ior__", "__ixor__", "__ilshift__", "__irshift__", "__setitem__"),
-    )
-)
 
 
 @contextmanager
@@ -96,8 +88,6 @@ class Watcher(TorchFunctionMode):
         calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
             the autograd graph's next number before; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
-        uncertain: names, without what follows #, of layers that are not recognised when they are computed again: what
-            checkpointed code calls outside of a module, or several times.
     """
 
     def __init__(
@@ -116,15 +106,12 @@ class Watcher(TorchFunctionMode):
         self.all_names: list[str] = []
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
-        self.uncertain: set[str] = set()
         self._running: list[RunningModule] = []
         self._names, self._places = Names(), places
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
-        self._checkpointed: dict[Any, Checkpointed | None] = {}
-        self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
-        self._recomputation: FrameType | None = None
+        self._checkpoints = Checkpoints()
         self._resumed = ExitStack()
 
     def forget(self) -> None:
@@ -134,7 +121,12 @@ class Watcher(TorchFunctionMode):
 
     def _forget_pass(self) -> None:
         self._read = ReadValues()
-        self._checkpointed, self._checkpointed_names, self._recomputation = {}, set(), None
+        self._checkpoints = Checkpoints()
+
+    @property
+    def uncertain(self) -> set[str]:
+        """Layers that are not recognised when they are computed again; see `Checkpoints`."""
+        return self._checkpoints.uncertain
 
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
@@ -143,13 +135,14 @@ class Watcher(TorchFunctionMode):
         if self._running:
             parent = self._running[-1]
             way = route(sys._getframe(1), 1, parent.module)
-            self._note_checkpoint(module, way)
+            if way.checkpointed is not None and not self.recomputing:
+                self._checkpoints.note(module, way, self._running, self._places)
             numbers = self._places.of_module(way.steps, module, parent.module)
             checkpointed = parent.checkpointed or way.checkpointed is not None
         elif _in_backward_pass():
             way = route(sys._getframe(1), 1, None)
-            known = self._checkpointed.get(way.steps[0].code if way.steps else module)
-            if way.recomputing is None or known is None:
+            known = self._checkpoints.known(module, way)
+            if known is None:
                 return
             self._resume(way)
             above = known.running[-1].module
@@ -158,7 +151,8 @@ class Watcher(TorchFunctionMode):
             self._begin()
         else:
             return  # a part of the network called on its own
-        arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
+        with _unwatched():
+            arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
         path = self.paths[module] if self._running or self.recomputing else ""
         self._running.append(RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
 
@@ -169,36 +163,32 @@ class Watcher(TorchFunctionMode):
         current = self._running.pop()
         if not self._running:
             self._resumed.close()
-        learnable = is_learnable(module) and not current.learnable_inside
+        with _unwatched():
+            learnable = is_learnable(module) and not current.learnable_inside
+            first, put = first_tensor(output)
+            in_place = any(first is arg and arg._version > version for arg, version in current.arguments)
         if self._running:
             self._running[-1].learnable_inside |= learnable or current.learnable_inside
-        path = current.path
-        if module is self.root and not path:
-            if not learnable and not (current.activated and is_activation(module)):
-                return None
-            path = type(module).__name__.lower()
         function = current.activated and is_activation(module)
-        first, put = first_tensor(output)
-        value = self._read_output(
-            path,
-            current.place,
-            module,
-            first,
-            function=function,
-            learnable=learnable,
-            checkpointed=current.checkpointed,
-            in_place=any(first is arg and arg._version > version for arg, version in current.arguments),
-        )
+        if module is self.root and not current.path:
+            if not learnable and not function:
+                return None
+            current.path = type(module).__name__.lower()
+        value = self._read_output(current, first, module, function=function, learnable=learnable, in_place=in_place)
         return None if value is first else put(module, value)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        name, kind, writes = facts(getattr(func, "__name__", ""))
+        if kwargs:
+            writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
+        elif kind is None and not writes and self.calls is None and not isinstance(func, HigherOrderOperator):
+            return func(*args)  # most of what runs
+        else:
+            kwargs = {}
         if isinstance(func, HigherOrderOperator):
-            return self._of_functions(func, args, kwargs)
-        name, kind, writes = _facts(getattr(func, "__name__", ""))
-        writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
+            return run_operator(self, func, args, kwargs)
         if self.values and writes:
-            self._save(kwargs.get("out", args[0] if args else kwargs.get("input")))
+            keep_overwritten(self.values, kwargs.get("out", args[0] if args else kwargs.get("input")))
         if self._in_callback:
             return func(*args, **kwargs)
         first = next_number() if self.calls is not None else 0
@@ -221,84 +211,57 @@ class Watcher(TorchFunctionMode):
         base = f"{running.path}.{kind}" if running.path else kind
         numbers = self._places.of(way.steps, frozenset((plain(kind),)), running.module)
         if way.checkpointed is not None:
-            self.uncertain.add(base)
-        return self._read_output(
-            base, numbers, None, output, function=True, in_place=in_place, checkpointed=running.checkpointed
-        )
-
-    def _of_functions(self, operator: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
-        """Run an operator that is given functions, as `torch.cond` and `scan` are; eager torch would compile it."""
-        if operator is torch.ops.higher_order.cond and not kwargs:
-            condition, when_true, when_false, operands = args
-            with self:  # the branch that is taken is seen as it was written
-                return (when_true if condition else when_false)(*operands)
-        try:
-            return operator(*args, **kwargs)
-        except AssertionError as error:
-            raise UserError(
-                f"layers of a network that calls torch's {operator.__name__} cannot be seen, for it runs compiled "
-                "alone: write it as a loop in Python"
-            ) from error
+            self._checkpoints.uncertain.add(base)
+        called = RunningModule(base, running.module, numbers, checkpointed=running.checkpointed)
+        return self._read_output(called, output, None, function=True, learnable=False, in_place=in_place)
 
     def _begin(self) -> None:
         """A pass of the whole network begins."""
         self._running.clear()
         self._names = Names()
         self.recomputing = False
-        self.uncertain.clear()
         self.all_names.clear()
         self.values.clear()
         self._forget_pass()
 
-    def _note_checkpoint(self, module: nn.Module, way: Route) -> None:
-        """Remember what activation checkpointing will compute again, outside of the pass."""
-        if way.checkpointed is None or self.recomputing:
-            return
-        key = module if way.checkpointed == len(way.steps) else way.steps[way.checkpointed].code
-        steps = self._places.kept(way.steps[: way.checkpointed], self._running[-1].module)
-        known = Checkpointed(tuple(self._running), steps)
-        before = self._checkpointed.setdefault(key, known)
-        if before is not None and before.steps != known.steps:
-            self._checkpointed[key] = None  # from two places: which of them computes again cannot be told
-
     def _resume(self, way: Route) -> None:
         """Follow what activation checkpointing computes again; names begin anew with each such computation."""
         self.recomputing = True
-        if way.recomputing is not self._recomputation:
-            self._recomputation, self._names = way.recomputing, Names()
+        if self._checkpoints.computed_anew(way):
+            self._names = Names()
         if self not in _modes():
             self._resumed.enter_context(self)  # torch leaves modes for the time of a backward pass
 
     def _read_output(
         self,
-        base: str,
-        numbers: tuple[int, ...],
-        module: nn.Module | None,
+        current: RunningModule,
         value: Any,
+        module: nn.Module | None,
         *,
-        function: bool = False,
-        learnable: bool = False,
-        in_place: bool = False,
-        checkpointed: bool = False,
+        function: bool,
+        learnable: bool,
+        in_place: bool,
     ) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or is_wrapped(value):
-            return value
-        depth = len(self._running) - len({current.module for current in self._running})
-        name = self._names.give(base, numbers, depth)
-        if not self.recomputing:
-            self.all_names.append(name)
-        if checkpointed:
-            if (base, numbers) in self._checkpointed_names:
-                self.uncertain.add(base)
-            self._checkpointed_names.add((base, numbers))
-        inside = any(
-            current.module is not module and (chooses_steps(current.module) or is_opaque(current.module))
-            for current in self._running
-        )
-        if not self.selection.wants(name, module, function=function, learnable=learnable, inside=inside):
-            return value
-        if self._read.known(value) and not self.selection.names(name):
-            return value
+        """What a module or an activation function gave, or what takes its place.
+
+        Args:
+            current: what has run.
+            value: that.
+            module: the module; None for a function.
+            function: see `Selection.wants`, this and the next.
+            learnable: see there.
+            in_place: whether it was written over what it was computed from.
+        """
+        with _unwatched():
+            if not isinstance(value, Tensor) or not value.is_floating_point() or is_wrapped(value):
+                return value
+            name = self._named(current)
+            running = (above.module for above in self._running if above.module is not module)
+            inside = any(chooses_steps(above) or is_opaque(above) for above in running)
+            if not self.selection.wants(name, module, function=function, learnable=learnable, inside=inside):
+                return value
+            if self._read.known(value) and not self.selection.names(name):
+                return value
         in_place = in_place and self.replaces
         seen = value.clone() if in_place else value
         # A network that takes gradients of its own has graphs even where the caller disabled gradients.
@@ -317,24 +280,16 @@ class Watcher(TorchFunctionMode):
         self._read.known(replacement)
         return replacement
 
-    def _save(self, targets: Any) -> None:
-        for target in tree_leaves(targets):
-            if not isinstance(target, Tensor) or target.layout != torch.strided or is_wrapped(target):
-                continue
-            address = target.untyped_storage().data_ptr()
-            for name, value in self.values.items():
-                if value.untyped_storage().data_ptr() == address:
-                    with torch.set_grad_enabled(value.requires_grad):
-                        self.values[name] = value.clone()
+    def _named(self, current: RunningModule) -> str:
+        """The name of what has run."""
+        depth = len(self._running) - len({above.module for above in self._running})
+        name = self._names.give(current.path, current.place, depth)
+        if not self.recomputing:
+            self.all_names.append(name)
+        if current.checkpointed:
+            self._checkpoints.named(current.path, current.place)
+        return name
 
 
 def _in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
-
-
-@lru_cache(maxsize=4096)
-def _facts(function: str) -> tuple[str, str | None, bool]:
-    """Of a torch function: its name without an overload's, its activation, and whether it overwrites an argument."""
-    name = function.partition(".")[0]
-    writes = (name.endswith("_") and not name.endswith("__")) or name in _WRITING_OPERATORS
-    return name, activation_kind(name), writes
