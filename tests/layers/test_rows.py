@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from buttress.attacks import Gaussian
+from buttress.engine.preserved_model import preserved
 from buttress.layers import sustainability, tolerance
+from buttress.layers.capture import capture
 from buttress.layers.rows import Layout, Unaligned, layouts, one_at_a_time
 
 
@@ -64,6 +66,35 @@ def test_the_axis_is_found_and_moved_to_the_front_and_back(case, x):
             torch.testing.assert_close(rows, torch.cat(parts))
 
 
+def shown(net, x, layers):
+    """What a pass of all inputs shows."""
+    with preserved(net, "eval", 0, x.device), torch.no_grad(), capture(net, layers) as values:
+        net(x.clone())
+    return dict(values)
+
+
+def passes_of(net):
+    """How many inputs each pass has, from now on."""
+    sizes = []
+    net.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    return sizes
+
+
+# In these the parts are of the inputs alone: one pass of fewer of them, in the opposite order, tells.
+CHEAP = [case for case in ALIGNED if not any(word in case for word in ("noise", "of the batch", "place in"))]
+
+
+@pytest.mark.parametrize("case", ALIGNED)
+@pytest.mark.parametrize("count", [6, 40])
+def test_what_a_pass_has_shown_saves_passes_and_changes_no_answer(case, count):
+    net, x = Net(ALIGNED[case][0]), torch.rand(count, 4, 3, generator=torch.Generator().manual_seed(0))
+    values = shown(net, x, ["layer"])
+    sizes = passes_of(net)
+    assert layouts(net, x, ["layer"], values=values) == {"layer": ALIGNED[case][1]}
+    cheap = sizes == [min(count - 1, 32)]
+    assert cheap == (case in CHEAP)
+
+
 UNALIGNED = {
     "a gate": (lambda net, x: net.weight.sigmoid(), "does not depend on the input", False),
     "products of inputs": (lambda net, x: x.flatten(1) @ x.flatten(1).T, "relates inputs to each other", False),
@@ -81,10 +112,12 @@ UNALIGNED = {
 @pytest.mark.parametrize("case", UNALIGNED)
 def test_what_has_no_part_for_each_input_is_told(case, x):
     value, reason, alone = UNALIGNED[case]
-    found = layouts(Net(value), x, ["layer"])["layer"]
+    net = Net(value)
+    found = layouts(net, x, ["layer"])["layer"]
     assert isinstance(found, Unaligned)
     assert reason in found.reason
     assert found.one_at_a_time == alone
+    assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
 
 
 def test_inputs_alone_have_the_value_that_they_reach(x):
@@ -157,6 +190,7 @@ def test_what_is_in_disorder_behind_the_first_three_inputs_is_measured_alone(cas
     found = layouts(net, x, ["layer"])["layer"]
     assert isinstance(found, Unaligned)
     assert found.one_at_a_time
+    assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
     profile = sustainability(net, [(x, torch.zeros(8, dtype=torch.int64))], noise, ["layer"])
     x_adv = noise.craft(net, x, torch.zeros(8, dtype=torch.int64))
     for value, one, other in zip(profile.values[0, 0], x.split(1), x_adv.split(1), strict=True):
@@ -172,6 +206,7 @@ def test_folds_that_agree_on_the_first_inputs_are_told_apart_by_others(x):
     net = Net(ALIGNED["time before the batch"][0])
     assert layouts(net, x, ["layer"]) == {"layer": Layout(0, 2, 4)}
     found = layouts(net, x * 0, ["layer"])["layer"]  # nothing tells
+    assert layouts(net, x * 0, ["layer"], values=shown(net, x * 0, ["layer"])) == {"layer": found}
     assert isinstance(found, Unaligned)
     assert found.one_at_a_time
 

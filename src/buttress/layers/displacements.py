@@ -152,7 +152,9 @@ class Displacements:
     def _aligned(self, x: Tensor, values: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Each layer's rows, and the names of those that have a value only for an input alone."""
         if any(name not in self._layouts for name in values):
-            self._layouts = layouts(self.model, x, self.layers, seed=self.seed, code=self.code) | self._layouts
+            self._layouts = (
+                layouts(self.model, x, self.layers, values=values, seed=self.seed, code=self.code) | self._layouts
+            )
         rows: dict[str, Tensor] = {}
         alone: list[str] = []
         for name, value in values.items():
