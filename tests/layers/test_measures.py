@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buttress.errors import UserError
-from buttress.layers.measures import MEASURES, centred, cka, cosine, mean_defined, ratio, relative_error, resolve
+from buttress.layers.measures import (
+    MEASURES,
+    centred,
+    cka,
+    cosine,
+    mean_defined,
+    ratio,
+    relative_error,
+    resolve,
+    row_norms,
+)
 
 ALL = sorted(MEASURES)
 
@@ -156,3 +166,16 @@ def test_norms_of_usual_size_have_the_digits_that_they_had():
     clean, perturbed = torch.randn(2, 50, 64, generator=random)
     plain = torch.linalg.vector_norm(clean - perturbed, dim=1) / torch.linalg.vector_norm(clean, dim=1)
     torch.testing.assert_close(MEASURES["relative_error"](clean, perturbed), plain, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_norms_are_scaled_where_that_changes_them_alone(seed, dtype):
+    """Bit for bit the scaled ones, as gradients ask for, also of rows whose numbers differ by 30 orders."""
+    random = torch.Generator().manual_seed(seed)
+    rows = torch.randn(12, 300, generator=random, dtype=dtype) * 10.0 ** torch.arange(-6, 6)[:, None]
+    spread = rows * 10 ** (-30 * torch.rand(12, 300, generator=random, dtype=dtype))
+    for values in (rows, spread, rows * (torch.arange(12) != seed)[:, None], rows * 1e-25, rows * 1e20):
+        scaled = row_norms(values.clone().requires_grad_())
+        assert torch.equal(row_norms(values), scaled)
+        torch.testing.assert_close(scaled.double(), values.double().norm(dim=1), rtol=1e-5, atol=0)

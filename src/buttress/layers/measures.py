@@ -15,6 +15,8 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.registry import nearest
 
+_USUAL = (1e-6, 1e12)  # norms whose squares float32 has with all digits
+
 
 def to_rows(values: Tensor) -> Tensor:
     """(N, D) in float32 at least; half precision would lose small displacements."""
@@ -32,11 +34,17 @@ def power_of_two(rows: Tensor) -> Tensor:
 def row_norms(rows: Tensor) -> Tensor:
     """(N,) L2 norms; torch's gradient of this at 0 is 0, that of a square root would be NaN.
 
-    Scaled by a power of two, which changes no digit: squares of 1e-25 or 1e20 are no float32 numbers.
+    Where a norm is not of usual size, rows are scaled by a power of two, which changes no digit: squares of 1e-25 or
+    1e20 are no float32 numbers.
     """
+    norms: Tensor
+    if not rows.requires_grad:  # training does not wait for a device to answer
+        norms = torch.linalg.vector_norm(rows, dim=-1)
+        if bool(((norms > _USUAL[0]) & (norms < _USUAL[1])).all()):
+            return norms
     scale = power_of_two(rows)
-    norms: Tensor = torch.linalg.vector_norm(rows / scale, dim=-1) * scale.squeeze(-1)
-    return norms
+    norms = torch.linalg.vector_norm(rows / scale, dim=-1)
+    return norms * scale.squeeze(-1)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
