@@ -1,0 +1,73 @@
+"""Where the inputs are in a layer's value, or why it has no part for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the inputs are in a layer's value.
+
+    Attributes:
+        axis: the one that grows with their number.
+        dims: how many axes there are.
+        outer: how many entries of each input lie apart in that axis, the inputs in between: more than one where time,
+            windows or heads are folded into it before them.
+        inner: how many lie in a run, for what is folded behind them. An input has ``outer * inner`` entries.
+    """
+
+    axis: int
+    dims: int
+    outer: int = 1
+    inner: int = 1
+
+    def fits(self, value: Tensor, n: int) -> bool:
+        """Whether a value can be that of n inputs."""
+        each = self.outer * self.inner
+        if n == 1 and each == 1 and value.dim() == self.dims - 1:
+            return True  # squeezed
+        return value.dim() == self.dims and value.shape[self.axis] == n * each
+
+    def to_rows(self, value: Tensor, n: int) -> Tensor:
+        """(n, ...) a layer's value for n inputs, the inputs first."""
+        if value.dim() == self.dims - 1:
+            value = value.unsqueeze(self.axis)
+        value = value.movedim(self.axis, 0)
+        if self.outer * self.inner == 1:
+            return value
+        return value.reshape(self.outer, n, self.inner, *value.shape[1:]).transpose(0, 1).flatten(1, 2)
+
+    def in_place_of(self, value: Tensor, rows: Tensor) -> Tensor:
+        """These rows as the network has ``value``, squeezed or not: a copy, which the network may write over."""
+        return self.from_rows(rows).reshape(value.shape).clone()
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """The value as the network has it, of what `to_rows` gives."""
+        if self.outer * self.inner > 1:
+            rows = rows.reshape(-1, self.outer, self.inner, *rows.shape[2:]).transpose(0, 1).flatten(0, 2)
+        return rows.movedim(0, self.axis)
+
+
+@dataclass(frozen=True)
+class Unaligned:
+    """A layer whose value for several inputs does not fall into a part for each.
+
+    Attributes:
+        reason: why, to follow the layer's name.
+        one_at_a_time: whether it has a value for an input that is computed alone.
+    """
+
+    reason: str
+    one_at_a_time: bool
+
+
+CONSTANT = Unaligned("does not depend on the input", False)
+MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)
+FOLDED = Unaligned("holds several values for each input, in an order that cannot be told", True)
+ORDER = Unaligned("does not follow the order of the inputs, as what is sorted or packed by their values", True)
+WHOLE = Unaligned("is of one size for any number of inputs, as a mean over all of them is", False)
+EMPTY = Unaligned("holds no numbers", False)
+PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
