@@ -2,9 +2,9 @@
 
 Run on an idle machine: ``python benchmarks/layers.py``; with ``--quick`` for a smoke run whose figures mean little.
 Plain passes and profiles alternate. A profile has a cost of its own, which does not grow with the data: it reads the
-network's code, follows its graph, and checks with up to 32 inputs how layers hold theirs. So there are two figures, from
-few inputs and more of them: what a further batch costs in units of its two passes, which must be at most 1.15, and the
-fixed cost in passes of 32 inputs. Of little data the ratio is large for that reason, and printed too.
+network's code, follows its graph, and checks with up to 32 inputs how layers hold theirs. So there are two figures,
+from few inputs and more of them: what a further batch costs in units of its two passes, which must be at most 1.15, and
+the fixed cost in passes of 32 inputs. Of little data the ratio is large for that reason, and printed too.
 
 With the number of layers the cost must grow as that of the passes does: the ratio at 800 layers must be at most 1.5
 times that at 200.
