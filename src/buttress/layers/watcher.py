@@ -17,8 +17,9 @@ from torch.utils._pytree import tree_leaves
 
 from buttress.errors import UserError
 from buttress.layers.graph import next_number
+from buttress.layers.module_names import ModuleNames
 from buttress.layers.outputs import first_tensor, is_wrapped
-from buttress.layers.places import Names, Places, Route, Step, route
+from buttress.layers.places import Names, Place, Places, Route, Step, route
 from buttress.layers.read_values import ReadValues
 from buttress.layers.running import Checkpointed, RunningModule
 from buttress.layers.select import (
@@ -26,7 +27,6 @@ from buttress.layers.select import (
     Selection,
     activation_kind,
     chooses_steps,
-    followed_modules,
     is_activation,
     is_learnable,
     is_opaque,
@@ -105,7 +105,8 @@ class Watcher(TorchFunctionMode):
         replaces: bool = False,
     ) -> None:
         super().__init__()
-        self.paths = followed_modules(root)
+        self._modules = ModuleNames(root)
+        self.paths = self._modules.paths
         self.root, self.selection, self.callback, self.values = root, selection, callback, values
         self.replaces = replaces
         self.all_names: list[str] = []
@@ -119,7 +120,7 @@ class Watcher(TorchFunctionMode):
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
         self._checkpointed: dict[Any, Checkpointed | None] = {}
-        self._checkpointed_names: set[tuple[str, tuple[int, ...]]] = set()
+        self._checkpointed_names: set[Place] = set()
         self._recomputation: FrameType | None = None
         self._resumed = ExitStack()
 
@@ -131,6 +132,7 @@ class Watcher(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
         numbers: tuple[int, ...] = ()
+        above: tuple[RunningModule, ...] = tuple(self._running)
         checkpointed = False
         if self._running:
             parent = self._running[-1]
@@ -144,15 +146,16 @@ class Watcher(TorchFunctionMode):
             if way.recomputing is None or known is None:
                 return
             self._resume(way)
-            above = known.running[-1].module
-            numbers = self._numbers((*known.steps, *way.steps), module, above)
+            above = known.running
+            numbers = self._numbers((*known.steps, *way.steps), module, above[-1].module)
         elif module is self.root:
             self._begin()
         else:
             return  # a part of the network called on its own
         arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
-        path = self.paths[module] if self._running or self.recomputing else ""
-        self._running.append(RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
+        path = self._modules.of(module, above) if above else ""
+        outer = above[-1].inside if above else ()
+        self._running.append(RunningModule(path, module, numbers, outer, arguments, checkpointed=checkpointed))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
@@ -172,8 +175,7 @@ class Watcher(TorchFunctionMode):
         function = current.activated and is_activation(module)
         first, put = first_tensor(output)
         value = self._read_output(
-            path,
-            current.place,
+            Place(path, current.numbers, current.outer),
             module,
             first,
             function=function,
@@ -214,8 +216,9 @@ class Watcher(TorchFunctionMode):
         numbers = self._places.of(way.steps, frozenset((plain(kind),)), running.module)
         if way.checkpointed is not None:
             self.uncertain.add(base)
+        place = Place(base, numbers, running.inside)
         return self._read_output(
-            base, numbers, None, output, function=True, in_place=in_place, checkpointed=running.checkpointed
+            place, None, output, function=True, in_place=in_place, checkpointed=running.checkpointed
         )
 
     def _of_functions(self, operator: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
@@ -274,8 +277,7 @@ class Watcher(TorchFunctionMode):
 
     def _read_output(
         self,
-        base: str,
-        numbers: tuple[int, ...],
+        place: Place,
         module: nn.Module | None,
         value: Any,
         *,
@@ -287,13 +289,13 @@ class Watcher(TorchFunctionMode):
         if not isinstance(value, Tensor) or not value.is_floating_point() or is_wrapped(value):
             return value
         depth = len(self._running) - len({current.module for current in self._running})
-        name = self._names.give(base, numbers, depth)
+        name = self._names.give(place._replace(depth=depth))
         if not self.recomputing:
             self.all_names.append(name)
         if checkpointed:
-            if (base, numbers) in self._checkpointed_names:
-                self.uncertain.add(base)
-            self._checkpointed_names.add((base, numbers))
+            if place in self._checkpointed_names:
+                self.uncertain.add(place.base)
+            self._checkpointed_names.add(place)
         inside = any(
             current.module is not module and (chooses_steps(current.module) or is_opaque(current.module))
             for current in self._running
