@@ -184,20 +184,16 @@ class Place(NamedTuple):
 
 @dataclass
 class Names:
-    """The names given in one pass.
+    """The names given in one pass."""
 
-    Attributes:
-        places: name -> the place it stands for, in the order of execution.
-        runs: place -> how often it has run.
-    """
-
-    places: dict[str, Place] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     runs: dict[Place, int] = field(default_factory=dict)
 
     def give(self, place: Place) -> str:
         """A name that no other call of this pass has: by its place in the code, then by how often that has run.
 
-        The outermost run of a network that calls itself has the name without a number, whether it comes first or not.
+        What runs in a module that is called from several places has the number of that behind its own. The outermost
+        run of a network that calls itself has the name without a number, whether it comes first or not.
         """
         while True:
             run = self.runs.get(place, place.depth)
@@ -208,6 +204,6 @@ class Names:
             parts = [*place.numbers, *outer]
             parts += [run] if run or not parts else []
             name = f"{place.base}#{'.'.join(map(str, parts))}" if any(parts) else place.base
-            if name not in self.places:
-                self.places[name] = place
+            if name not in self.used:
+                self.used.add(name)
                 return name

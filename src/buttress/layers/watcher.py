@@ -88,7 +88,7 @@ class Watcher(TorchFunctionMode):
 
     Attributes:
         paths: module -> name, of the modules followed.
-        all_names: every name of the last pass, selected or not.
+        places: every name of the last pass, selected or not -> where it is called, in the order of execution.
         calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
             the autograd graph's next number before; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
@@ -109,7 +109,7 @@ class Watcher(TorchFunctionMode):
         self.paths = self._modules.paths
         self.root, self.selection, self.callback, self.values = root, selection, callback, values
         self.replaces = replaces
-        self.all_names: list[str] = []
+        self.places: dict[str, Place] = {}
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
         self.uncertain: set[str] = set()
@@ -123,6 +123,11 @@ class Watcher(TorchFunctionMode):
         self._checkpointed_names: set[Place] = set()
         self._recomputation: FrameType | None = None
         self._resumed = ExitStack()
+
+    @property
+    def all_names(self) -> list[str]:
+        """Every name of the last pass, selected or not."""
+        return [*self.places]
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
@@ -241,7 +246,7 @@ class Watcher(TorchFunctionMode):
         self._names = Names()
         self.recomputing = False
         self.uncertain.clear()
-        self.all_names.clear()
+        self.places.clear()
         self.values.clear()
         self.forget()
 
@@ -288,10 +293,10 @@ class Watcher(TorchFunctionMode):
     ) -> Any:
         if not isinstance(value, Tensor) or not value.is_floating_point() or is_wrapped(value):
             return value
-        depth = len(self._running) - len({current.module for current in self._running})
-        name = self._names.give(place._replace(depth=depth))
+        within = place._replace(depth=len(self._running) - len({current.module for current in self._running}))
+        name = self._names.give(within)
         if not self.recomputing:
-            self.all_names.append(name)
+            self.places[name] = within
         if checkpointed:
             if place in self._checkpointed_names:
                 self.uncertain.add(place.base)

@@ -16,6 +16,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.places import Place
 from buttress.layers.rows import Layout
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import inner
@@ -51,11 +52,13 @@ class Pass:
         activations: the values (N, ...) of the layers that are watched.
         edges: where these values are in the graph, also of one that the network has overwritten since; none of a value
             that carries no gradient.
+        places: where each layer of the pass was called, watched or not; see `told_apart`.
     """
 
     logits: Tensor
     activations: Mapping[str, Tensor]
     edges: Mapping[str, GradientEdge]
+    places: Mapping[str, Place]
 
 
 class StepContext:
@@ -195,7 +198,9 @@ class StepContext:
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
         edges: dict[str, GradientEdge] = {}
-        with capture(self.model, list(self._watched), edges=edges) if self._watched else nothing as values:
+        places: dict[str, Place] = {}
+        watched = capture(self.model, list(self._watched), edges=edges, places=places) if self._watched else nothing
+        with watched as values:
             output = self._output(x, keep_auxiliary)
         logits = self.task.read(output)
         activations: dict[str, Tensor] = {}
@@ -203,7 +208,7 @@ class StepContext:
             layout = self._watched[name]
             if layout is None or layout.fits(value, len(x)):
                 activations[name] = value if layout is None else layout.to_rows(value, len(x))
-        self.passes[kind] = Pass(logits, activations, edges)
+        self.passes[kind] = Pass(logits, activations, edges, places)
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:
