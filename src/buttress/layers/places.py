@@ -15,7 +15,8 @@ from typing import NamedTuple
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from buttress.layers.bytecode import Call, Code, Expression, read_code
+from buttress.layers.bytecode import read_code
+from buttress.layers.expressions import Call, Code, Expression
 from buttress.layers.scopes import Scope
 from buttress.layers.targets import Target, Targets
 
