@@ -107,25 +107,25 @@ def _between(places: Mapping[str, Place], runs: Sequence[str], counted: Containe
 
 
 @in_usual_state
-def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], what: str) -> None:
-    """Refuse layers that training skips, or whose names mean another layer in training.
+def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], *, always: bool = True) -> None:
+    """Refuse layers whose names mean another layer in training.
 
     Args:
         model: the network; it comes back as it was.
         x: (N, ...) inputs, 2 or more.
         layers: names.
-        what: what asks for them, for the error line.
+        always: whether to refuse layers, too, that some training passes skip.
 
     Raises:
         UserError: for the first of them, saying what was seen in either mode.
     """
+    if not layers:
+        return
     usual = look(model, x, [], "eval").places
     for training in look_in_training(model, x, []):
-        for layer in layers:
-            if layer not in usual:
-                continue
+        for layer in usual.keys() & set(layers):
             reason = another_meaning(layer, usual, training.places)
-            if reason is None and layer not in training.places:
+            if reason is None and always and layer not in training.places:
                 reason = "some training passes skip it"
             if reason is not None:
-                raise UserError(f"{what} {layer!r} cannot be told in training, for {reason}: name another")
+                raise UserError(f"the layer {layer!r} cannot be used in training, for {reason}: name another")
