@@ -165,7 +165,8 @@ class LayerRegularised(WrapperDefence):
         for layer in layers:
             if layer not in perturbed.edges and torch.is_grad_enabled():
                 raise UserError(_refusal(layer, _CONSTANT))
-        margin, gradients = self._margin(layers, batch, context) if regulariser.needs_margin else (None, {})
+        asked = regulariser.needs_margin and layers
+        margin, gradients = self._margin(layers, batch, context) if asked else (None, {})
         return {
             layer: LayerStep(
                 clean.activations[layer], perturbed.activations[layer], batch.y, margin, gradients.get(layer)
