@@ -112,15 +112,28 @@ class Split:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self), BATCH):
-            yield _as_float(self.x[start : start + BATCH]), self.y[start : start + BATCH]
+            yield self.read(self.x[start : start + BATCH]), self.y[start : start + BATCH]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input as a network takes it."""
+        return tuple(self.x.shape[1:])
+
+    def channel(self, index: int) -> Tensor:
+        """All values of a channel of images, or of a feature of rows, as stored."""
+        return self.x[:, index].flatten()
+
+    def read(self, stored: Tensor) -> Tensor:
+        """Some rows of ``x`` as a network takes them: float32 in the data's units."""
+        return _as_float(stored)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rows at ``index``: x as float32 in the data's units, y, ids."""
-        return _as_float(self.x[index]), self.y[index], self.ids[index]
+        return self.read(self.x[index]), self.y[index], self.ids[index]
 
     def subset(self, index: Tensor) -> Split:
         """The rows at ``index`` as a split of their own, still as stored."""
-        return Split(self.x[index], self.y[index], self.ids[index])
+        return replace(self, x=self.x[index], y=self.y[index], ids=self.ids[index])
 
     def stratified(self, limit: int, seed: int = 0) -> Split:
         """At most ``limit`` inputs, class proportions and order kept, each class at least once where limit allows.
@@ -205,7 +218,7 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) or (features,)."""
-        return tuple(self.train.x.shape[1:])
+        return self.train.shape
 
     @property
     def channels(self) -> int:
@@ -226,7 +239,7 @@ class Dataset:
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means, stds = [], []
         for channel in range(self.channels):
-            values = self.train.x[:, channel].flatten()
+            values = self.train.channel(channel)
             if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
                 counts = torch.bincount(values, minlength=256).double()
                 levels = torch.arange(256, dtype=torch.float64) / 255

@@ -19,6 +19,7 @@ from buttress.layers.capture import capture
 from buttress.layers.places import Place
 from buttress.layers.rows import Layout
 from buttress.model_call import call_model
+from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Task
@@ -36,11 +37,32 @@ class Batch:
         x: (N, ...) inputs in their own units.
         y: the truth: (N,) int64 classes, or what else the task asks for.
         ids: (N,) int64, which inputs of the data set these are.
+        tokens: (N, T) int64, where ``x`` are the values of an embedding that is trained: those of these tokens.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor
+    tokens: Tensor | None = None
+
+    def embedded(self, model: nn.Module) -> Batch:
+        """The batch with what the model's embedding has for its tokens at present, and the gradient for its weights."""
+        if self.tokens is None or not isinstance(model, FromEmbedding):
+            return self
+        return replace(self, x=model.values(self.tokens).to(self.x))
+
+    def attached(self, moved: Tensor) -> Tensor:
+        """Perturbed inputs whose gradient goes to the embedding's weights as that of the inputs does.
+
+        The perturbation itself is a constant. Inputs that are no values of a trained embedding, and what is attached
+        already, come back as they are.
+
+        Args:
+            moved: (N, ...) this batch, perturbed.
+        """
+        if not self.x.requires_grad or moved.requires_grad:
+            return moved
+        return moved + (self.x - self.x.detach())  # 0, so not a bit of the values changes
 
 
 @dataclass(frozen=True)
@@ -118,7 +140,16 @@ class StepContext:
         return self._pass("clean", x)
 
     def adversarial(self, x_adv: Tensor) -> Tensor:
-        """(N, C) logits of the perturbed inputs, a pass that trains."""
+        """(N, C) logits of the perturbed inputs, a pass that trains.
+
+        Raises:
+            UserError: for inputs without a gradient for the embedding of tokens that is trained.
+        """
+        if self.batch.x.requires_grad and not x_adv.requires_grad:
+            raise UserError(
+                "this method perturbs inputs without regard to the embedding that they come from, which would not be "
+                "trained on them: for tokens use at, trades, mart or free"
+            )
         return self._pass("adversarial", x_adv)
 
     def craft(
@@ -143,7 +174,7 @@ class StepContext:
             earlier, statistics = self._crafted[id(attack), mode]
             for buffer, value in statistics:  # whoever asked for them may have put the statistics back since
                 buffer.data.copy_(value)
-            return cast(Tensor, earlier)
+            return self.batch.attached(cast(Tensor, earlier))
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
         precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
@@ -163,7 +194,7 @@ class StepContext:
         if self._crafted is not None:
             statistics = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if move_statistics else []
             self._crafted[id(attack), mode] = x_adv, statistics
-        return x_adv
+        return batch.attached(x_adv)
 
     def once(self, key: str, make: Callable[[], _Result]) -> _Result:
         """The result of ``make``, which within `craft_once` is called once: for methods that craft without `craft`."""
