@@ -25,7 +25,7 @@ from buttress.training import load
 from buttress.training.token_inputs import HeldSpread, check_for_tokens, embedded_data, spread_of
 
 # They keep what they made of the inputs before, are for images, or for networks of their own.
-REFUSED = set()
+REFUSED = {"adv-kip", "csa", "cse", "ensemble-at", "gat", "ladder", "self-training", "snode-ncg"}
 VOCABULARY, LENGTH, WIDTH, CLASSES = 11, 5, 4, 3
 BALL = Threat(eps=0.3, box=None)
 
@@ -132,8 +132,7 @@ def objective(name, network, shifted=False):
         assert batch.x.requires_grad != shifted
         context = StepContext(model, batch, index=1, progress=0.5, epoch=1.0, epochs=2, seed=1)
         return defence.loss(model, batch, context).value
-    except UserError as refused:
-        assert "\n" not in str(refused)
+    except UserError:
         return None
 
 
@@ -169,16 +168,28 @@ def test_gradients_of_the_embedding_by_differences(name, nets):
     for step in (1e-6, -2e-6):
         with torch.no_grad():
             weight += step * direction
-        losses.append(float(objective(name, network)))
+        losses.append(float(objective(name, network).detach()))
     difference = (losses[0] - losses[1]) / 2e-6
     assert float((gradient * direction).sum()) == pytest.approx(difference, rel=1e-4)
 
 
 def _defence(name):
     kind = registry.defence.get(name)
+    if name == "j-sigr":
+        return kind(jacobian=0.1, selective=0)
     if name == "layer-regularised":
         return LayerRegularised(AdversarialTraining(PGD(threat=BALL, steps=2)), ["one", "two"], 0.5)
     return resolve_threats(kind(), usual=BALL)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.defence.names() if name not in REFUSED])
+def test_every_defence_that_can_trains_to_the_end(name, nets):
+    """Also those with several updates a batch, or gradients at moved weights."""
+    model = models.FromEmbedding(nets.seeded(Deep))
+    x, before = tokens().train.x.long(), model.embed(tokens().train.x.long())
+    defence = _defence(name)
+    buttress.fit(model, tokens(), defence, epochs=2, batch_size=9, keep="last")
+    assert not torch.equal(model.embed(x), before)
 
 
 def test_the_spread_is_that_of_the_values(nets):
@@ -198,9 +209,9 @@ def test_an_embedding_grows_in_standard_training_alone(nets):
     x, spreads = tokens().train.x.long(), {}
     for name, defence in (("standard", None), ("at", AdversarialTraining(FGSM(threat=BALL)))):
         model = models.FromEmbedding(nets.seeded(Deep))
-        before = spread_of(model, x) if model.name else None
-        optimiser = buttress.training.Optimiser(name="adam", lr=0.1, weight_decay=0)
-        buttress.fit(model, tokens(), defence, epochs=6, batch_size=8, optimiser=optimiser, keep="last")
+        before = spread_of(model, x)
+        optimiser = buttress.training.Optimiser(name="adam", lr=0.3, weight_decay=0)
+        buttress.fit(model, tokens(), defence, epochs=8, batch_size=8, optimiser=optimiser, keep="last")
         spreads[name] = spread_of(model, x) / before
     assert spreads["standard"] > 1.1
     assert spreads["at"] == pytest.approx(1, rel=1e-5)
@@ -253,13 +264,18 @@ def test_a_split_of_tokens_is_read_with_the_weights_of_the_moment(nets):
 
 
 def _broken(dataset):
-    return data.Dataset(**{**vars(dataset), "train": data.Split(dataset.train.x + 0.5, dataset.train.y, dataset.train.ids)})
+    return data.Dataset(
+        **{**vars(dataset), "train": data.Split(dataset.train.x + 0.5, dataset.train.y, dataset.train.ids)}
+    )
 
 
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (lambda: tokens(augment=augment.Augment(pad=1)), "augmentation is of images, and the inputs of tokens are tokens"),
+        (
+            lambda: tokens(augment=augment.Augment(pad=1)),
+            "augmentation is of images, and the inputs of tokens are tokens",
+        ),
         (lambda: _broken(tokens()), "tokens are whole numbers from 0 on, which some inputs of tokens are not"),
     ],
 )

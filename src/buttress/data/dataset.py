@@ -94,7 +94,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
-            hint = "; for tokens give models.FromEmbedding(network).embed(x)" if self.x.dtype in _INTEGERS else ""
+            hint = "; tokens are x.float(), for models.FromEmbedding(network)" if self.x.dtype in _INTEGERS else ""
             raise UserError(
                 f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}{hint}"
             )
@@ -291,8 +291,8 @@ def from_arrays(
 
     Args:
         name: its name.
-        train: inputs uint8 (N, C, H, W) or float32 (N, features), and integer labels (N,), labels of 0 and 1 (N, L),
-            or values, floats (N,) or (N, D).
+        train: inputs uint8 (N, C, H, W), float32 (N, features) or integer tokens (N, T), which are kept as float32; and
+            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D).
         test: the same for the test split, which no seed changes.
         classes: names of the classes, of the labels, or of the values.
         box: as in ``Dataset``.
@@ -314,6 +314,8 @@ def default_val_size(count: int, cap: int = 5000) -> int:
 
 def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
     """A split from arrays; ids count from ``first_id``."""
+    if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2:
+        x = x.astype(np.float32)  # exact for any vocabulary, which has fewer than 2**24 tokens
     images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     kind = np.float32 if y.dtype.kind == "f" else np.int64
     return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))

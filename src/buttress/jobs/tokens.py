@@ -17,15 +17,12 @@ def from_embedding(model: nn.Module, dataset: Dataset) -> nn.Module:
 
     Tokens are inputs (N, T) of whole numbers from 0 on, which the network hands to a ``torch.nn.Embedding`` just as
     they are. A run remembers how the network inside is made.
-
-    Raises:
-        UserError: for what `FromEmbedding.embed` refuses.
     """
     tokens = whole_tokens(dataset.test.x)
-    if tokens is None or not entered_embeddings(model, tokens[:1]):
+    names = [] if tokens is None else entered_embeddings(model, tokens[:1])
+    if not names:
         return model
-    network = FromEmbedding(model)
-    network.embed(tokens[:1])  # finds the embedding by its name
+    network = FromEmbedding(model, names[0] if len(names) == 1 else None)
     if models.spec_of(model) is not None:
         network._buttress_spec = model._buttress_spec
     return network
