@@ -269,6 +269,11 @@ def _broken(dataset):
     )
 
 
+def test_a_network_of_tokens_as_it_is_is_refused(nets):
+    with pytest.raises(UserError, match=r"^Bag takes tokens.* give models\.FromEmbedding\(network\)"):
+        buttress.fit(nets.seeded(Bag), tokens(), epochs=1)
+
+
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [

@@ -62,7 +62,6 @@ def check_for_tokens(defence: Defence, data: Dataset) -> None:
             )
 
 
-@torch.no_grad()
 def spread_of(model: FromEmbedding, tokens: Tensor) -> float:
     """The standard deviation of the embedding's values over these tokens, about the mean of each dimension.
 
@@ -72,9 +71,18 @@ def spread_of(model: FromEmbedding, tokens: Tensor) -> float:
         model: whose embedding.
         tokens: (N, T) integers.
     """
-    weight = model.weight.double()
-    counts = torch.bincount(tokens.flatten().to(weight.device), minlength=len(weight)).double()
-    shares = (counts / counts.sum())[:, None]
+    return _spread(model.weight, _shares(model, tokens))
+
+
+def _shares(model: FromEmbedding, tokens: Tensor) -> Tensor:
+    """(tokens, 1) how often each comes, of all."""
+    counts = torch.bincount(tokens.flatten(), minlength=len(model.weight)).double()
+    return (counts / counts.sum())[:, None]
+
+
+@torch.no_grad()
+def _spread(weight: Tensor, shares: Tensor) -> float:
+    weight, shares = weight.double(), shares.to(weight.device)
     mean = (shares * weight).sum(0)
     return float((shares * (weight - mean).square()).sum(0).mean().sqrt())
 
@@ -91,13 +99,13 @@ class HeldSpread:
     """
 
     def __init__(self, model: FromEmbedding, tokens: Tensor) -> None:
-        self.model, self.tokens = model, tokens
-        self.value = spread_of(model, tokens)
+        self.model, self.shares = model, _shares(model, tokens)
+        self.value = _spread(model.weight, self.shares)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Scale the embedding back; one that has no spread, as of a single token, is left as it is."""
-        spread = spread_of(self.model, self.tokens)
+        spread = _spread(self.model.weight, self.shares)
         if self.model.weight.requires_grad and spread > 0:
             self.model.weight.mul_(self.value / spread)
 
