@@ -19,6 +19,7 @@ WEIGHT = torch.linspace(-1, 1, WIDTH * WIDTH).view(WIDTH, WIDTH)
 ONES = torch.ones(WIDTH)
 CUBE = torch.linspace(-0.1, 0.1, WIDTH**3).view(WIDTH, WIDTH, WIDTH)
 PLACES = torch.arange(WIDTH)
+CORNERS = {"align_corners": False}
 
 
 def written(h, where, what):
