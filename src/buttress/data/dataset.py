@@ -94,7 +94,8 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
-            hint = "; tokens are x.float(), for models.FromEmbedding(network)" if self.x.dtype in _INTEGERS else ""
+            tokens = "; for tokens train models.FromEmbedding(network) on x.float(), and audit it on its embed(x)"
+            hint = tokens if self.x.dtype in _INTEGERS else ""
             raise UserError(
                 f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}{hint}"
             )
