@@ -229,7 +229,7 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, context):
             return self.inner(x) if self.training else self.late(self.inner(x))
 
     model = Extra()
-    with pytest.raises(UserError, match="'late' does not run in training passes"):
+    with pytest.raises(UserError, match="layer 'late' cannot be regularised, for it does not run in training"):
         LayerRegularised(AT, layers=["late"]).loss(model, batch, context(model, batch))
 
 

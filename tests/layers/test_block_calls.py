@@ -104,11 +104,12 @@ def test_views_of_parts_move_with_the_whole():
 
 
 def test_other_tensors_stay_as_they_are_and_are_counted():
+    """Those that do not depend on the input, or not by a gradient."""
     memory = torch.randn(N, T, D, generator=torch.Generator().manual_seed(2))
     padded = torch.zeros(N, 1, T).masked_fill(torch.arange(T) > 1 + torch.arange(N)[:, None, None], -torch.inf)
-    net = build(lambda block, z: block(z, memory[: len(z)], z + 1, mask=padded[: len(z)]))
+    net = build(lambda block, z: block(z, memory[: len(z)], (z + 1).detach(), mask=padded[: len(z)]))
     call = block_calls(net, X, ["block"])["block"]
-    assert call.held == 3
+    assert (call.joint, call.held) == (1, 3)
     assert not call.alone
     z = net.first(X).detach()
 
@@ -120,6 +121,53 @@ def test_other_tensors_stay_as_they_are_and_are_counted():
     for rows in ([0, 1, 2], [1]):  # what is beside an input goes with it
         found = Jacobian(call.function, call.z[rows], [tensor[rows] for tensor in call.beside]).matrix()
         torch.testing.assert_close(found, torch.cat([of_input(k) for k in rows]))
+
+
+# As in DETR: queries and keys are one new tensor; and arguments that all differ, in orders of their own.
+JOINT = {
+    "query and key": (lambda block, z: block(z + 1, z + 1, z), 2, lambda a, b: (a, a, b)),
+    "one tensor twice": (lambda block, z: block(*[z + 1] * 2, z), 2, lambda a, b: (a, a, b)),
+    "key and value": (lambda block, z: block(z + 1, z, z), 2, lambda a, b: (a, b, b)),
+    "by keyword": (lambda block, z: block(value=z, query=z + 1, key=z + 1), 2, lambda b, a: (a, a, b)),
+    "all": (lambda block, z: block(z + 1, 2 * z, z), 3, lambda a, b, c: (a, b, c)),
+    "a part of another": (lambda block, z: block(z[:, :2], z, z), 1, lambda a: (a[:, :2], a, a)),
+}
+
+
+@pytest.mark.parametrize("way", JOINT)
+def test_tensors_that_depend_on_the_input_move_jointly(way):
+    """The Jacobian by all of them side by side, each with the norm of its numbers."""
+    call_block, joint, arguments = JOINT[way]
+    net = build(call_block)
+    call = block_calls(net, X, ["block"])["block"]
+    assert (call.joint, call.held, call.alone) == (joint, 0, joint == 1)
+    z = call.z.reshape(N, joint * T, D)
+    expected = by_hand(lambda z: net.block(*arguments(*z.unflatten(1, (joint, T)).unbind(1))), z)
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected)
+    assert residual_branches(call) == {}
+
+
+class Sum(nn.Module):
+    """A a + B b."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(D, D, bias=False), nn.Linear(2 * D, D, bias=False)
+
+    def forward(self, a, b):
+        return self.a(a) + self.b(b)
+
+
+def test_a_block_that_is_linear_in_two_arguments_has_the_singular_value_of_both():
+    """Of [A B]: with b held it would be that of A alone."""
+    net = nn.Module()
+    net.block = Sum()
+    net.forward = lambda x: net.block(x[:, 0], x.flatten(1)[:, D : 3 * D].tanh())
+    call = block_calls(net, X, ["block"])["block"]
+    found = stretch(call.function, call.z, Random(0, torch.arange(N)), residual=False, iterations=60)
+    both = torch.linalg.matrix_norm(torch.cat([net.block.a.weight, net.block.b.weight], 1).detach(), 2)
+    torch.testing.assert_close(found.sigma, both.double().expand(N), rtol=1e-3, atol=0)
+    assert both > 1.05 * torch.linalg.matrix_norm(net.block.a.weight.detach(), 2)
 
 
 def test_a_constant_mask_is_no_other_input():

@@ -17,6 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWar
 WIDTH = 6
 WEIGHT = torch.linspace(-1, 1, WIDTH * WIDTH).view(WIDTH, WIDTH)
 ONES = torch.ones(WIDTH)
+CUBE = torch.linspace(-0.1, 0.1, WIDTH**3).view(WIDTH, WIDTH, WIDTH)
+PLACES = torch.arange(WIDTH)
+CORNERS = {"align_corners": False}
 
 
 def written(h, where, what):
@@ -40,6 +43,8 @@ FUNCTIONS = {
     "linear": lambda h: F.linear(h, WEIGHT, ONES),
     "einsum of a weight": lambda h: torch.einsum("nd,de->ne", h, WEIGHT),
     "bmm": lambda h: torch.bmm(h[:, None], WEIGHT.expand(len(h), -1, -1))[:, 0],
+    "bilinear with a constant": lambda h: F.bilinear(h, ONES.expand_as(h), CUBE),
+    "weights of a bag": lambda h: F.embedding_bag(PLACES.expand(len(h), -1), WEIGHT, per_sample_weights=h, mode="sum"),
     "conv": lambda h: F.conv1d(h[:, None], WEIGHT[:1, None, :3], padding=1)[:, 0],
     "shapes": lambda h: h.view(-1, 2, 3).permute(0, 2, 1).flatten(1).roll(1, 1).T.contiguous().T,
     "parts": lambda h: torch.cat([part * 2 for part in h.chunk(2, 1)], 1),
@@ -56,6 +61,7 @@ FUNCTIONS = {
     "fixed where": lambda h: torch.where(ONES.cumsum(0) > 3, h, -h),
     "fixed rows": lambda h: written(h, lambda _: (slice(None), 1), 0.0),
     "of its shape": lambda h: h * torch.ones_like(h) + h.new_zeros(h.shape),
+    "in its form": lambda h: h @ WEIGHT.to(h).view_as(h.T @ h) + ONES.type_as(h).expand_as(h) * h,
     "lerp of a number": lambda h: torch.lerp(h, 2 * h, 0.3),
     "written part by part": lambda h: torch.zeros_like(h).index_copy(1, torch.arange(WIDTH), h),
     # not
@@ -84,6 +90,34 @@ FUNCTIONS = {
     "product": lambda h: h * h.flip(1),
     "addcmul": lambda h: torch.addcmul(h, h, h),
     "einsum of itself": lambda h: torch.einsum("nd,nd->nd", h, h),
+    "matmul of itself": lambda h: (h @ h.T) @ h,
+    "matmul of itself, held": lambda h: h @ (h.T @ h).detach(),
+    "mm": lambda h: torch.mm(h, h.T).sum(1, keepdim=True).expand_as(h),
+    "mv": lambda h: h.mv(h[0])[:, None].expand_as(h),
+    "dot": lambda h: torch.stack([torch.dot(row, row) for row in h])[:, None].expand_as(h),
+    "vdot": lambda h: torch.stack([torch.vdot(row, row) for row in h])[:, None].expand_as(h),
+    "inner": lambda h: torch.inner(h, h).sum(1, keepdim=True).expand_as(h),
+    "tensordot": lambda h: torch.tensordot(h, h, dims=([1], [1])).sum(1, keepdim=True).expand_as(h),
+    "outer": lambda h: torch.stack([torch.outer(row, row)[0] for row in h]),
+    "addr": lambda h: torch.stack([torch.addr(WEIGHT, row, row)[0] for row in h]),
+    "kron": lambda h: torch.stack([torch.kron(row, row)[:WIDTH] for row in h]),
+    "cross": lambda h: torch.linalg.cross(h.view(-1, 2, 3), h.flip(1).view(-1, 2, 3)).flatten(1),
+    "bmm of itself": lambda h: torch.bmm(h.view(-1, 2, 3), h.view(-1, 3, 2)).flatten(1).repeat(1, 2)[:, :WIDTH],
+    "baddbmm": lambda h: torch.baddbmm(h[:, None], h[:, None], h[:, :, None] * ONES)[:, 0],
+    "addmm": lambda h: torch.addmm(h, h, h.T @ h),
+    "einsum of a Gram matrix": lambda h: torch.einsum("nd,md->nm", h, h).sum(1, keepdim=True).expand_as(h),
+    "several factors": lambda h: torch.linalg.multi_dot([h, h.T, h]),
+    "matrix power": lambda h: torch.linalg.matrix_power(h.T @ h, 2)[: len(h)],
+    "sparse": lambda h: torch.sparse.mm((h.T @ h).to_sparse(), h.T).T,
+    "linear of a weight of its own": lambda h: F.linear(h, h.mean(0)[:, None] * WEIGHT),
+    "conv of a kernel of its own": lambda h: F.conv1d(h[:, None], h[:1, None, :3], padding=1)[:, 0],
+    "transposed conv of its own": lambda h: F.conv_transpose1d(h[:, None], h[:1, None, :3], padding=1)[:, 0],
+    "bilinear": lambda h: F.bilinear(h, h, CUBE),
+    "distances": lambda h: torch.cdist(h, h).sum(1, keepdim=True).expand_as(h),
+    "read where it says": lambda h: F.grid_sample(
+        h[None, None], h[None, ..., None].expand(-1, -1, -1, 2), align_corners=False
+    )[0, 0],
+    "attention by hand": lambda h: (h @ h.T).softmax(1) @ h,
     "masked by itself": lambda h: h * (h > 0),
     "masked by itself, as numbers": lambda h: h * (h > 0).float(),
     "masked_fill": lambda h: h.masked_fill(h < 0, 0.0),
@@ -143,7 +177,6 @@ NO_ACTIVATIONS = {
     "max pooling": lambda h: F.max_pool1d(h[:, None], 3, 1, 1)[:, 0],
     "attention": lambda h: nn.MultiheadAttention(WIDTH, 2)(h, h, h)[0],
     "scaled attention": lambda h: F.scaled_dot_product_attention(h[None], h[None], h[None])[0],
-    "scores": lambda h: (h @ h.T) @ h,
     "LSTM": lambda h: nn.LSTM(WIDTH, WIDTH)(h)[0],
     "GRU": lambda h: nn.GRU(WIDTH, WIDTH)(h)[0],
     "RNN cell": lambda h: nn.RNNCell(WIDTH, WIDTH)(h),

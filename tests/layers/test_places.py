@@ -224,6 +224,72 @@ def test_several_functions_called_in_one_place_keep_their_names(inputs):
     assert layer_names(net, inputs) == ["relu", "relu#1"]
 
 
+class BlockBefore(Net):
+    """A block that training calls once more, first; it calls its own activation twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = HelperBefore()
+
+    def forward(self, x):
+        if self.aux:
+            self.seen = self.block(x)
+        return self.block(F.gelu(self.block(x)))
+
+
+class TwoParents(Net):
+    """One activation in two blocks, of which one does not always run."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.ModuleList([self.relu]), nn.Sequential(nn.Sequential(self.fc, self.relu))
+        del self.relu
+
+    def forward(self, x):
+        if self.aux:
+            self.seen = self.one[0](x)
+        return self.two(x)
+
+
+class ByNumber(Net):
+    """Modules picked by computed names, one of them in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer0, self.layer1 = (nn.Sequential(nn.Linear(5, 5), nn.ReLU()) for _ in range(2))
+
+    def forward(self, x):
+        for k in range(not self.aux, 2):
+            x = getattr(self, f"layer{k}")(x)
+        return self._modules["layer1"](x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usual", "more"),
+    [
+        (
+            BlockBefore,
+            ["block.relu#1.1", "block.relu#2.1", "gelu", "block.relu#1.2", "block.relu#2.2"],
+            ["block.relu#1", "block.relu#2"],
+        ),
+        (TwoParents, ["two.0.1"], ["one.0"]),
+        (ByNumber, ["layer1.1#1", "layer1.1"], ["layer0.1"]),  # which the code does not tell comes last
+    ],
+)
+def test_what_runs_inside_of_a_module_is_told_by_the_place_of_the_module(kind, usual, more, inputs):
+    net = kind()
+    assert layer_names(net, inputs) == usual
+    with capture(net) as held:
+        net(inputs)
+        before = dict(held)
+    net.aux = True
+    with capture(net) as held:
+        net(inputs)
+    assert sorted(held) == sorted([*usual, *more])
+    if kind is not ByNumber:  # whose layers get other values
+        torch.testing.assert_close({name: held[name] for name in usual}, before)
+
+
 def test_a_forward_written_out_flat_is_read_once(inputs, monkeypatch):
     read, of = [], Targets.of
     monkeypatch.setattr(Targets, "of", lambda self, call, scope: read.append(call) or of(self, call, scope))

@@ -94,7 +94,8 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.x.dtype not in (torch.uint8, torch.float32) or self.x.ndim < (4 if self.x.dtype == torch.uint8 else 2):
-            hint = "; for tokens give models.FromEmbedding(network).embed(x)" if self.x.dtype in _INTEGERS else ""
+            tokens = "; for tokens train models.FromEmbedding(network) on x.float(), and audit it on its embed(x)"
+            hint = tokens if self.x.dtype in _INTEGERS else ""
             raise UserError(
                 f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}{hint}"
             )
@@ -112,15 +113,28 @@ class Split:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self), BATCH):
-            yield _as_float(self.x[start : start + BATCH]), self.y[start : start + BATCH]
+            yield self.read(self.x[start : start + BATCH]), self.y[start : start + BATCH]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input as a network takes it."""
+        return tuple(self.x.shape[1:])
+
+    def channel(self, index: int) -> Tensor:
+        """All values of a channel of images, or of a feature of rows, as stored."""
+        return self.x[:, index].flatten()
+
+    def read(self, stored: Tensor) -> Tensor:
+        """Some rows of ``x`` as a network takes them: float32 in the data's units."""
+        return _as_float(stored)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rows at ``index``: x as float32 in the data's units, y, ids."""
-        return _as_float(self.x[index]), self.y[index], self.ids[index]
+        return self.read(self.x[index]), self.y[index], self.ids[index]
 
     def subset(self, index: Tensor) -> Split:
         """The rows at ``index`` as a split of their own, still as stored."""
-        return Split(self.x[index], self.y[index], self.ids[index])
+        return replace(self, x=self.x[index], y=self.y[index], ids=self.ids[index])
 
     def stratified(self, limit: int, seed: int = 0) -> Split:
         """At most ``limit`` inputs, class proportions and order kept, each class at least once where limit allows.
@@ -205,7 +219,7 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) or (features,)."""
-        return tuple(self.train.x.shape[1:])
+        return self.train.shape
 
     @property
     def channels(self) -> int:
@@ -226,7 +240,7 @@ class Dataset:
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means, stds = [], []
         for channel in range(self.channels):
-            values = self.train.x[:, channel].flatten()
+            values = self.train.channel(channel)
             if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
                 counts = torch.bincount(values, minlength=256).double()
                 levels = torch.arange(256, dtype=torch.float64) / 255
@@ -278,8 +292,8 @@ def from_arrays(
 
     Args:
         name: its name.
-        train: inputs uint8 (N, C, H, W) or float32 (N, features), and integer labels (N,), labels of 0 and 1 (N, L),
-            or values, floats (N,) or (N, D).
+        train: inputs uint8 (N, C, H, W), float32 (N, features) or integer tokens (N, T), which are kept as float32; and
+            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D).
         test: the same for the test split, which no seed changes.
         classes: names of the classes, of the labels, or of the values.
         box: as in ``Dataset``.
@@ -301,6 +315,8 @@ def default_val_size(count: int, cap: int = 5000) -> int:
 
 def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
     """A split from arrays; ids count from ``first_id``."""
+    if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2:
+        x = x.astype(np.float32)  # exact for any vocabulary, which has fewer than 2**24 tokens
     images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     kind = np.float32 if y.dtype.kind == "f" else np.int64
     return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))

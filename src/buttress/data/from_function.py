@@ -22,8 +22,8 @@ def dataset_from(
     Args:
         name: as the user wrote it, for error messages.
         function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
-            (N, features), or floats (N, C, H, W) in [0, 1], and y integer labels (N,), labels of 0 and 1 (N, L), or
-            values, floats (N,) or (N, D); val is then split off here.
+            (N, features), or integer tokens (N, T), or floats (N, C, H, W) in [0, 1], and y integer labels (N,), labels
+            of 0 and 1 (N, L), or values, floats (N,) or (N, D); val is then split off here.
         seed: passed on if the function takes it.
         val: passed on if the function takes it and it is not None.
         arguments: all other arguments; the function must take all of these.

@@ -47,6 +47,7 @@ class EnsembleAT(CraftingDefence):
     paper = "Tramer et al., ICLR 2018"
     preparation = "trains other networks"
     clean_pass = True
+    keeps_inputs = True
 
     def __init__(
         self,

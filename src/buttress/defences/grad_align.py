@@ -95,7 +95,7 @@ class GradAlign(CraftingDefence):
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """Mean cross-entropy at FGSM's points plus the weighted misalignment."""
         x, eps = context.batch.x, context.scale * self.threat.eps
-        first = self._craft(context, self._slope)
+        first = self._craft(context, self._slope).detach()  # no inputs, whose gradient would go to an embedding
         eta = self.threat.shared(eps * (2 * context.random.uniform(x.shape[1:], x.dtype) - 1))
         penalty = misalignment(first, self._second(model, x + eta, batch.y, context))
         ball = replace(self.threat, eps=eps)

@@ -21,6 +21,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, PART, Layout, layouts, of_inputs
+from buttress.layers.told_apart import check_names
 from buttress.model_call import suited
 from buttress.random import derive, generator
 from buttress.registry import defence
@@ -56,8 +57,11 @@ class Mixture:
         """(N, C) logits of ``run``, one pass of ``model``, for ``x`` when its layer's values are mixed on the way."""
         if self.layer is None:
             return run(self(x))
-        with capture(model, [self.layer], replace=lambda name, value: self._mixed(value), code=code):
-            return run(x)
+        with capture(model, [self.layer], replace=lambda name, value: self._mixed(value), code=code) as mixed:
+            logits = run(x)
+        if self.layer not in mixed:
+            raise UserError(f"the layer {self.layer!r} is not called in every training pass: name another")
+        return logits
 
     def _mixed(self, value: Tensor) -> Tensor:
         """A layer's value with each input's part mixed with its partner's."""
@@ -132,7 +136,7 @@ class IAT(CraftingDefence):
 
         Raises:
             UserError: for a name that the model does not have, a pattern in its place, or a layer that has no part for
-                each input.
+                each input or is another in training (see `check_names`).
         """
         if self.layers:
             x = suited(model, data.train.take(torch.arange(min(CHECKED, len(data.train))))[0])
@@ -140,6 +144,7 @@ class IAT(CraftingDefence):
             for layer in self.layers:
                 if layer not in names:
                     raise UserError(f"layers are mixed at by name; {layer!r} is a pattern, for {', '.join(names)}")
+            check_names(model, x, self.layers)
             where = layouts(model, x, self.layers)
             self._layouts = {layer: of_inputs(f"the layer {layer!r}", where.get(layer, PART)) for layer in self.layers}
         return data

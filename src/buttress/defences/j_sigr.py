@@ -157,7 +157,7 @@ class JSIGR(Defence):
         value, logs = entropy, {"cross_entropy": entropy.detach()}
         # After the pass that trains: BatchNorm's buffers must be in the backward pass what they were in this one.
         with preserved(model, "eval", context.seed, batch.x.device), torch.autocast(batch.x.device.type, enabled=False):
-            clean = batch.x.detach().to(torch.promote_types(batch.x.dtype, torch.float32))
+            clean = batch.x.to(torch.promote_types(batch.x.dtype, torch.float32))
             x = clean.clone().requires_grad_()
             logits = context.task.read(call_model(model, x))
             if self.jacobian:
@@ -166,7 +166,9 @@ class JSIGR(Defence):
             if self.selective:
                 (slope,) = torch.autograd.grad(log_probability(logits, batch.y).sum(), x, create_graph=True)
                 size = slope.abs() if self.penalty == "l1" else slope.square()
-                outside = (self._saliency(model, Batch(clean, batch.y, batch.ids), context) < self.threshold)[:, None]
+                outside = (self._saliency(model, Batch(clean.detach(), batch.y, batch.ids), context) < self.threshold)[
+                    :, None
+                ]
                 selected = (size * outside).flatten(1).sum(1).mean()
                 value, logs["selective"] = value + self.selective * selected, selected.detach()
         return Loss(value, logs)

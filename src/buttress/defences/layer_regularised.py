@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,14 @@ from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
-from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.capture import capture, layer_names
+from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined
+from buttress.layers.places import Place
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
-from buttress.model_call import call_model, suited
+from buttress.layers.told_apart import another_meaning, look, look_in_training
+from buttress.model_call import suited
 from buttress.registry import defence
 from buttress.validation import not_negative
 
@@ -25,6 +27,7 @@ _SAMPLE = 32  # inputs that show whether a layer can be regularised
 _CONSTANT = (
     "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
 )
+_NOT_RUN = "it does not run in training passes for every input"
 
 
 @defence("layer-regularised")
@@ -35,6 +38,10 @@ class LayerRegularised(WrapperDefence):
     own passes; a base without a clean pass gets one that leaves BatchNorm's buffers and the random state alone, so
     with gamma 0 every base keeps its bits. Cost over the base: that clean pass where it is missing, and one backward
     pass for a measure that asks for the margin's gradient.
+
+    A layer that training skips at random (LayerDrop, stochastic depth) adds to the steps in which both passes run it,
+    for nothing can be compared in others; the history says their share as ``steps with LAYER``. A layer whose name may
+    mean another one in training is refused (see `buttress.layers.told_apart`).
 
     The paper has the relative error alone. A layer that is nearly constant has a small one, and at a large gamma
     training ends in a constant prediction; the monitor layer-collapse says when. `buttress.layers.regularisers` says
@@ -75,6 +82,9 @@ class LayerRegularised(WrapperDefence):
         not_negative("warmup", warmup)
         self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
         self._layouts: dict[str, Layout] = {}
+        self._places: Mapping[str, Place] = {}  # of each layer of a pass in evaluation
+        self._compared: set[str] = set()  # layers that some step so far has seen in both passes
+        self._skipped: set[str] = set()  # layers that some training passes do not run
 
     @property
     def needs_classes(self) -> bool:
@@ -97,9 +107,7 @@ class LayerRegularised(WrapperDefence):
         data = super().prepare(model, data, seed)
         if self.layers:
             x = suited(model, data.train.take(torch.arange(min(_SAMPLE, len(data.train))))[0])
-            self._layouts = self._where(model, x)
-            for layer, reason in not_regularisable(model, x, self.layers).items():
-                raise UserError(_refusal(layer, reason))
+            self._look(model, x)
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
@@ -110,17 +118,44 @@ class LayerRegularised(WrapperDefence):
             return self.base.loss(model, batch, context)
         self._check_base()
         if not self._layouts:
-            self._layouts = self._where(model, batch.x)
+            self._look(model, batch.x)
         context.watch(list(weights), self._layouts)
         base = self.base.loss(model, batch, context)
         regulariser = resolve(self.measure)
-        steps = self._steps(list(weights), regulariser, batch, context)
+        both = [layer for layer in weights if self._in_both(layer, context)]
+        steps = self._steps(both, regulariser, batch, context)
         value, logs = base.value, dict(base.logs)
-        for layer, weight in weights.items():
+        for layer in both:
             displacement = mean_defined(regulariser(steps[layer]))
-            value = value + weight * displacement
+            value = value + weights[layer] * displacement
             logs[f"displacement {layer}"] = displacement.detach()
+        for layer in weights:
+            if layer in self._skipped:
+                logs[f"steps with {layer}"] = batch.x.new_tensor(float(layer in both))
         return Loss(value, logs)
+
+    def _in_both(self, layer: str, context: StepContext) -> bool:
+        """Whether both passes of this step run a layer, so that it can be compared.
+
+        Raises:
+            UserError: where one runs it for a part of the inputs, or where none has run it so far.
+        """
+        reasons: list[str] = []
+        for one in (context.passes["adversarial"], context.clean_pass()):
+            another = another_meaning(layer, self._places, one.places)
+            if another is not None:
+                reasons.append(another)
+            elif layer not in one.activations:
+                reasons.append(_NOT_RUN)
+                if layer in one.places:  # for a part of the inputs
+                    raise UserError(_refusal(layer, _NOT_RUN))
+        if not reasons:
+            self._compared.add(layer)
+            return True
+        if layer not in self._compared | self._skipped:
+            raise UserError(_refusal(layer, reasons[0]))
+        self._skipped.add(layer)
+        return False
 
     def _steps(
         self, layers: Sequence[str], regulariser: Regulariser, batch: Batch, context: StepContext
@@ -128,11 +163,10 @@ class LayerRegularised(WrapperDefence):
         """What the passes of this step show of each layer."""
         perturbed, clean = context.passes["adversarial"], context.clean_pass()
         for layer in layers:
-            if layer not in clean.activations or layer not in perturbed.activations:
-                raise UserError(f"layer {layer!r} does not run in training passes for every input: leave it out")
             if layer not in perturbed.edges and torch.is_grad_enabled():
                 raise UserError(_refusal(layer, _CONSTANT))
-        margin, gradients = self._margin(layers, batch, context) if regulariser.needs_margin else (None, {})
+        asked = regulariser.needs_margin and layers
+        margin, gradients = self._margin(layers, batch, context) if asked else (None, {})
         return {
             layer: LayerStep(
                 clean.activations[layer], perturbed.activations[layer], batch.y, margin, gradients.get(layer)
@@ -175,23 +209,68 @@ class LayerRegularised(WrapperDefence):
                 "classes: use the measure centred"
             )
 
-    def _where(self, model: nn.Module, x: Tensor) -> dict[str, Layout]:
-        """Where the inputs are in each layer's value."""
+    def _look(self, model: nn.Module, x: Tensor) -> None:
+        """Find where the inputs are in each layer's value, and what its name means.
+
+        Raises:
+            UserError: for a layer that cannot be regularised.
+        """
         names = layer_names(model, x, self.layers)
         for layer in self.layers:
             if layer not in names:
                 raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")
-        found: dict[str, Layout] = {}
-        where = layouts(model, x, self.layers)
-        for layer in self.layers:
-            layout = where.get(layer, PART)
-            if isinstance(layout, Unaligned):
-                raise UserError(_refusal(layer, f"it {layout.reason}"))
-            found[layer] = layout
-        return found
+        found = _looked_at(model, x, self.layers)
+        for layer, reason in found.reasons.items():
+            raise UserError(_refusal(layer, reason))
+        self._layouts, self._places, self._skipped = found.layouts, found.places, found.skipped
+
+
+class _Found(NamedTuple):
+    """What passes in evaluation and in training show of layers.
+
+    Attributes:
+        layouts: where the inputs are in the value of those that can be regularised.
+        reasons: why others cannot.
+        places: where each layer of the network is called in evaluation.
+        skipped: those that some training passes do not run.
+    """
+
+    layouts: dict[str, Layout]
+    reasons: dict[str, str]
+    places: Mapping[str, Place]
+    skipped: set[str]
 
 
 @in_usual_state
+def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
+    where = layouts(model, x, list(layers))
+    found = _Found({}, {}, look(model, x, [], "eval").places, set())
+    for layer in layers:
+        layout = where.get(layer, PART)
+        if isinstance(layout, Unaligned):
+            found.reasons[layer] = f"it {layout.reason}"
+        else:
+            found.layouts[layer] = layout
+    ran: set[str] = set()
+    for training in look_in_training(model, x, layers):
+        for layer, layout in found.layouts.items():
+            value = training.values.get(layer)
+            reason = another_meaning(layer, found.places, training.places) if layer in found.places else None
+            if reason is not None:
+                found.reasons.setdefault(layer, reason)
+            elif value is None and layer not in training.places:
+                found.skipped.add(layer)
+            elif value is None or not layout.fits(value, len(x)):
+                found.reasons.setdefault(layer, _NOT_RUN)
+            elif not value.requires_grad:
+                found.reasons.setdefault(layer, _CONSTANT)
+            else:
+                ran.add(layer)
+    for layer in found.layouts.keys() - ran:
+        found.reasons.setdefault(layer, _NOT_RUN)
+    return found
+
+
 def not_regularisable(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, str]:
     """Those of the layers that AT-LR refuses, each with the reason; told by passes in evaluation and in training.
 
@@ -200,19 +279,8 @@ def not_regularisable(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dic
         x: (N, ...) inputs, 2 or more.
         layers: names.
     """
-    where = layouts(model, x, list(layers))
-    with preserved(model, "train", 0, x.device), torch.enable_grad(), capture(model, list(layers)) as values:
-        call_model(model, x)
-    reasons: dict[str, str] = {}
-    for layer in layers:
-        layout = where.get(layer, PART)
-        if isinstance(layout, Unaligned):
-            reasons[layer] = f"it {layout.reason}"
-        elif layer not in values or not layout.fits(values[layer], len(x)):
-            reasons[layer] = "training does not run it for every input"
-        elif not values[layer].requires_grad:
-            reasons[layer] = _CONSTANT
-    return reasons
+    reasons = _looked_at(model, x, layers).reasons
+    return {layer: reasons[layer] for layer in layers if layer in reasons}
 
 
 def _refusal(layer: str, reason: str) -> str:

@@ -52,6 +52,7 @@ class SelfTraining(TRADES):
 
     needs_classes = True
     paper = "Carmon et al., NeurIPS 2019"
+    keeps_inputs = True
     preparation = "trains a teacher"
 
     guessed: Tensor
@@ -93,7 +94,7 @@ class SelfTraining(TRADES):
         else:
             y = data.train.y.clone()
             y[torch.isin(data.train.ids, rest.ids)] = guesses  # both in the order of the split
-            train = Split(data.train.x, y, data.train.ids)
+            train = replace(data.train, y=y)
         return replace(data, train=train)
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:

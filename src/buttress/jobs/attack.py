@@ -89,7 +89,7 @@ def attack(
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    if remark := tokens_remark(model):
+    if remark := tokens_remark(model, dataset, chosen.threat):
         reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")

@@ -175,7 +175,8 @@ def audit(
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
-    for line in filter(None, (tokens_remark(model), remark)):
+    about_tokens = tokens_remark(model, dataset, against.threat)
+    for line in filter(None, (about_tokens, remark)):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
@@ -185,7 +186,7 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
-    description |= {"analysed": about_tokens} if (about_tokens := tokens_remark(model)) else {}
+    description |= {"analysed": about_tokens} if about_tokens else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from buttress.jobs.settings import Network, Reporter, Source, open_network
-from buttress.jobs.tokens import refuse_tokens
 from buttress.model_call import input_dtype
+from buttress.models import FromEmbedding
 from buttress.models.onnx import check_packages, check_target, export_onnx
 
 _INPUTS = 8  # compared
@@ -26,6 +26,8 @@ def export(
 ) -> Path:
     """Write a network as an ONNX file, checked with onnxruntime against the network itself.
 
+    A network of tokens takes them there as integers, int64.
+
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
         onnx: the file, a name ending in .onnx: input x for any number of inputs, output logits.
@@ -41,9 +43,12 @@ def export(
     check_target(onnx, overwrite)
     check_packages()
     model, dataset, _ = open_network(network, architecture, source, seed)
-    refuse_tokens(model, "export")
-    x, _, _ = dataset.test.take(torch.arange(min(_INPUTS, len(dataset.test))))
-    exported = export_onnx(model, onnx, x.to(input_dtype(model)), overwrite=overwrite)
+    few = dataset.test.subset(torch.arange(min(_INPUTS, len(dataset.test))))
+    if isinstance(model, FromEmbedding):
+        model, x = model.model, few.x.long()  # the user's network, which takes the tokens themselves
+    else:
+        x = few.take(torch.arange(len(few)))[0].to(input_dtype(model))
+    exported = export_onnx(model, onnx, x, overwrite=overwrite)
     shape = ", ".join(map(str, ("N", *x.shape[1:])))
     reporter.line(
         f"onnxruntime and the network differ by {exported.difference:.1e} at most on {exported.inputs} inputs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,14 +44,12 @@ def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, 
 
 def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalise: bool, seed: int) -> nn.Module:
     """A model that fits a data set: whatever its factory asks for and the data tell is filled in."""
-    images = len(dataset.shape) == 3
-    facts: dict[str, Any] = {"classes": len(dataset.classes), "channels": dataset.shape[0]}
+    shape = dataset.train.x.shape[1:]  # as stored: of tokens their number, not the shape of their values
+    images = len(shape) == 3
+    facts: dict[str, Any] = {"classes": len(dataset.classes), "channels": shape[0]}
     facts["examples"] = len(dataset.train)
-    facts |= {"image_size": dataset.shape[-1]} if images else {}
-    features = 1
-    for size in dataset.shape:
-        features *= size
-    facts["features"] = features
+    facts |= {"image_size": shape[-1]} if images else {}
+    facts["features"] = math.prod(shape)
     if name.startswith("timm:"):
         takes = {"classes", "channels"}
     else:

@@ -30,7 +30,7 @@ from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
 from buttress.jobs.threat_resolution import job_threat, threat_facts
-from buttress.jobs.tokens import refuse_tokens
+from buttress.jobs.tokens import from_embedding, tokens_remark
 from buttress.jobs.vulnerable_layers import check_layers, vulnerable_layers
 from buttress.layers.measures import MEASURES
 from buttress.report.text import some
@@ -39,6 +39,7 @@ from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
 from buttress.training.run_folder import MARK
+from buttress.training.token_inputs import embedded_data
 
 REPORT = "report"
 
@@ -115,7 +116,6 @@ def harden(
     run_facts: dict[str, Any] = {}
     if network is not None:
         original, dataset, run_facts = open_network(network, architecture, source, seed)
-        refuse_tokens(original, "harden")
         architecture = replace(architecture, task=task_of(run_facts))
         where = run_facts["source"]
         # The networks trained here are of its architecture, and start from weights of their own.
@@ -128,6 +128,7 @@ def harden(
     else:
         dataset, where = source.load(seed, task=architecture.task)
         original = architecture.create(dataset, seed)
+        dataset = embedded_data(original, dataset)
     task = architecture.task or tasks.classification
     if lacks_gradient(original, dataset, task):
         raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
@@ -189,25 +190,31 @@ def harden(
             title=title,
         )
 
+    def audited(model: nn.Module, name: str) -> list[Finding]:
+        seen = embedded_data(model, dataset)  # of tokens each network has values of its own
+        if about_tokens := tokens_remark(model, seen, against.threat):
+            reporter.line(f"{name}: {about_tokens}")
+        return ask(model, seen, questions, title=f"audit of {name}", **settings)
+
     if network is None:
         original = run("original", Standard(), "original", replace(training, monitors=[])).model
-    findings = {"original": ask(original, dataset, questions, title="audit of the original", **settings)}
+    findings = {"original": audited(original, "the original")}
     if layers is not None:
         names = layers
     else:  # chosen on validation data: the test inputs only report
         held_out = {key: value for key, value in settings.items() if key != "reporter"}
-        about = subject(original, dataset.val, classes=dataset.classes, **held_out)
+        about = subject(original, embedded_data(original, dataset).val, classes=dataset.classes, **held_out)
         names = vulnerable_layers(about, questions, eta)
     reporter.line(f"regularised: {', '.join(names)}")
     short = chosen.label().upper()
     base_model = run("base", chosen, short).model
-    findings[short] = ask(base_model, dataset, questions, title=f"audit of {short}", **settings)
+    findings[short] = audited(base_model, short)
     observed = watched(training, names)
     regularised = LayerRegularised(against.resolve(chosen), names, measure=measure)
     regularised, trials = replace(choice, training=observed).choose(regularised, run, reporter)
     title = f"{short}-LR"
     hardened = run("hardened", regularised, title, observed)
-    findings[title] = ask(hardened.model, dataset, questions, title=f"audit of {title}", **settings)
+    findings[title] = audited(hardened.model, title)
     facts = report_facts(
         command,
         dataset,
@@ -252,7 +259,7 @@ def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, s
     if spec is None:
         return architecture.create(dataset, seed)
     model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
-    return architecture.finish(model)
+    return from_embedding(architecture.finish(model), dataset)
 
 
 def _estimate(

@@ -15,10 +15,11 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.tokens import from_tokens
+from buttress.jobs.tokens import from_embedding
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
+from buttress.training.token_inputs import embedded_data
 
 
 class Reporter:
@@ -101,13 +102,13 @@ class Network:
     task: Task | None = None
 
     def create(self, dataset: Dataset, seed: int) -> nn.Module:
-        """The network for this data set, its initial weights drawn from ``seed``.
+        """The network for this data set, its initial weights drawn from ``seed``; of tokens, from its embedding on.
 
         Raises:
             UserError: also when it does not fit the data.
         """
-        model = self.build(dataset, seed)
-        check_fit(model, dataset, self.task or tasks.classification)
+        model = from_embedding(self.build(dataset, seed), dataset)
+        check_fit(model, embedded_data(model, dataset), self.task or tasks.classification)
         return model
 
     def build(self, dataset: Dataset, seed: int) -> nn.Module:
@@ -188,7 +189,8 @@ def open_network(
         task = network.task or task_of(facts)
         dataset, where = source.load(seed, facts, task)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
-        model, dataset = from_tokens(model, dataset)
+        model = from_embedding(model, dataset)
+        dataset = embedded_data(model, dataset)
         check_fit(model, dataset, task)
         switch_mode(model, "eval")
         return model, dataset, {**facts, "source": where, **task_facts(task)}
@@ -203,7 +205,8 @@ def open_network(
     if file:
         model = models.FromONNX(reference, network.output)
     else:
-        model, dataset = from_tokens(replace(network, model=reference).build(dataset, seed), dataset)
+        model = from_embedding(replace(network, model=reference).build(dataset, seed), dataset)
+        dataset = embedded_data(model, dataset)
     check_fit(model, dataset, task)
     switch_mode(model, "eval")
     facts = {"data": dataset.name, "classes": list(dataset.classes), "source": where}

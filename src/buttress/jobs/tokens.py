@@ -1,56 +1,50 @@
-"""Networks of tokens in jobs: analysed from their embedding on, with the data's values there in place of the data."""
+"""Networks of tokens in jobs: analysed and trained from their embedding on."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
 from torch import nn
 
-from buttress.data.dataset import Dataset, Split
-from buttress.errors import UserError
+from buttress import models
+from buttress.data.dataset import Dataset
 from buttress.models import FromEmbedding
-from buttress.models.wrapping.from_embedding import entered_embeddings
+from buttress.models.wrapping.from_embedding import entered_embeddings, whole_tokens
+from buttress.threat import Threat, budget_text
+from buttress.training.token_inputs import spread_of
 
 
-def from_tokens(model: nn.Module, dataset: Dataset) -> tuple[nn.Module, Dataset]:
-    """Both as they are, or from the network's embedding on where the data are the tokens that enter it.
+def from_embedding(model: nn.Module, dataset: Dataset) -> nn.Module:
+    """The network as it is, or from its embedding on where the data are the tokens that enter it.
 
     Tokens are inputs (N, T) of whole numbers from 0 on, which the network hands to a ``torch.nn.Embedding`` just as
-    they are. Their values may be any numbers, so the data set has no box then.
-
-    Raises:
-        UserError: for what `FromEmbedding.embed` refuses.
+    they are. A run remembers how the network inside is made.
     """
-    x = dataset.test.x
-    if x.dim() != 2 or x.dtype == torch.uint8 or bool(((x != x.round()) | (x < 0)).any()):
-        return model, dataset
-    if not entered_embeddings(model, x[:1].long()):
-        return model, dataset
-    network = FromEmbedding(model)
-
-    def embedded(split: Split) -> Split:
-        return Split(network.embed(split.x.long()).float().cpu(), split.y, split.ids)
-
-    train, val, test = (embedded(split) for split in dataset.splits.values())
-    return network, replace(dataset, train=train, val=val, test=test, box=None)
+    tokens = whole_tokens(dataset.test.x)
+    names = [] if tokens is None else entered_embeddings(model, tokens[:1])
+    if not names:
+        return model
+    network = FromEmbedding(model, names[0] if len(names) == 1 else None)
+    if models.spec_of(model) is not None:
+        network._buttress_spec = model._buttress_spec
+    return network
 
 
-def tokens_remark(model: nn.Module) -> str:
-    """For the user, of a network from its embedding on; empty for any other."""
+def tokens_remark(model: nn.Module, dataset: Dataset, threat: Threat | None) -> str:
+    """For the user, of a network from its embedding on; empty for any other.
+
+    The budget is set against the embedding's spread over the test inputs (`spread_of`), since it is small in an
+    embedding of large values.
+
+    Args:
+        model: the network.
+        dataset: as the network sees it, see `embedded_data`.
+        threat: what the attacks may do, where they have one.
+    """
     if not isinstance(model, FromEmbedding):
         return ""
-    return f"the inputs are tokens: the network is analysed from {model.name} on, whose values the attacks move"
-
-
-def refuse_tokens(model: nn.Module, what: str) -> None:
-    """Refuse a network from its embedding on, for a job that hands the network itself on.
-
-    Raises:
-        UserError: naming the job, ``what``.
-    """
-    if isinstance(model, FromEmbedding):
-        raise UserError(
-            f"{what} takes networks of numbers, and the inputs are tokens: in Python give it "
-            "models.FromEmbedding(network) and the values of embed(tokens); audit and attack do so by themselves"
-        )
+    spread = spread_of(model, dataset.test.x.long())
+    known = threat is not None and threat.norm == "linf" and spread > 0
+    share = f", of which eps {budget_text(threat.eps)} is {threat.eps / spread:.2g}" if threat and known else ""
+    return (
+        f"the inputs are tokens: the network is analysed from {model.name} on, whose values the attacks move; "
+        f"they have a standard deviation of {spread:.3g}{share}"
+    )

@@ -15,6 +15,7 @@ from buttress.threat import Threat
 from buttress.training.fit import Trained
 from buttress.training.monitoring import threat_of
 from buttress.training.run_folder import MARK
+from buttress.training.token_inputs import embedded_data
 
 
 def train(
@@ -51,10 +52,11 @@ def train(
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     task = architecture.task or training.task
     dataset, where = source.load(seed, task=task)
+    model = replace(architecture, task=task).create(dataset, seed)
+    dataset = embedded_data(model, dataset)
     resolve = job_threat(threat, dataset).resolve
     chosen = resolve(defence or Standard())
     training = resolve(replace(training, task=task))
-    model = replace(architecture, task=task).create(dataset, seed)
     name = chosen.label()
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"

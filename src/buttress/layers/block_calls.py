@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
 from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared, parameters_fixed
+from buttress.layers.same_numbers import Places, places
 from buttress.layers.select import user_module
 from buttress.model_call import call_model
 
@@ -29,17 +30,24 @@ class BlockCall:
         function: the block, of ``z`` and ``beside``. Every argument that holds numbers of ``z`` alone, as in
             ``attn(x, x, x)``, follows it: the same tensor, a view of it such as a transpose or a part, or a copy.
         z: (N, ...) the first argument of floating-point numbers with a part for each input, wherever it is among the
-            positional and keyword arguments and what tuples, lists and dicts of these hold; the inputs first.
-        beside: the other tensors (N, ...) with a part for each input, which stay as they are; the inputs first.
+            positional and keyword arguments and what tuples, lists and dicts of these hold; the inputs first. Where
+            several depend on the network's input and hold numbers of their own, as in ``attn(x + p, x + p, x)``, all of
+            these side by side, (N, numbers): they move jointly, so that a block linear in two arguments, A a + B b, has
+            the largest singular value of [A B], in the norm sqrt(|a|^2 + |b|^2). That is an upper bound of what moves
+            these arguments together as the network does.
+        beside: the other tensors (N, ...) with a part for each input, which do not depend on the input by a gradient
+            and stay as they are; the inputs first.
+        joint: how many tensors ``z`` holds side by side.
         out: (N, ...) the first tensor of floating-point numbers that came out, the inputs first.
-        alone: whether it was called once, with nothing beside ``z``, and gave no other tensor.
-        layout: where the inputs are in the argument that ``z`` is, as the network has it.
+        alone: whether it was called once, with nothing beside a ``z`` of one tensor, and gave no other tensor.
+        layout: where the inputs are in the argument that ``z`` is, or begins with, as the network has it.
     """
 
     module: nn.Module
     function: Callable[..., Tensor]
     z: Tensor
     beside: tuple[Tensor, ...]
+    joint: int
     out: Tensor
     alone: bool
     layout: Layout
@@ -75,25 +83,28 @@ def recorded_calls(
     model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, BlockCall], dict[str, str]]:
     """As `block_calls`; of blocks that cannot be seen as functions of inputs' parts, by name, why not."""
+    dependent: set[tuple[str, int]] = set()
 
     def tensors(some: Tensor, draw: int) -> dict[tuple[str, int], Tensor]:
         """With gradients, which tell what depends on the input."""
         with parameters_fixed(model):
             given = some.detach().clone().requires_grad_(some.is_floating_point())
-            return _tensors_by_place(_record(model, given, names, seed + draw))
+            found = _tensors_by_place(_record(model, given, names, seed + draw))
+        dependent.update(place for place, value in found.items() if value.requires_grad)
+        return found
 
-    places = compared(tensors, x)
+    aligned = compared(tensors, x)
     calls: dict[str, BlockCall] = {}
     reasons: dict[str, str] = {}
     with torch.no_grad():
         records = _record(model, x, names, seed)
     with preserved(model, "eval", seed, x.device), torch.no_grad():
         for name, record in records.items():
-            if isinstance(places, Unaligned):
-                reasons[name] = f"cannot be measured, for it {places.reason}"
+            if isinstance(aligned, Unaligned):
+                reasons[name] = f"cannot be measured, for it {aligned.reason}"
                 continue
-            of_block = {place: layout for (block, place), layout in places.items() if block == name}
-            call = _call(record, of_block, len(x))
+            of_block = {place: layout for (block, place), layout in aligned.items() if block == name}
+            call = _call(record, of_block, {place for block, place in dependent if block == name}, len(x))
             if isinstance(call, BlockCall):
                 calls[name] = call
             else:
@@ -162,13 +173,15 @@ def _tensors_by_place(records: Mapping[str, _Record]) -> dict[tuple[str, int], T
     return tensors | {key: out for key, out in outputs.items() if out is not None}
 
 
-def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) -> BlockCall | str:
-    """A block's call as a function of its inputs' parts, or why it is none."""
+def _call(
+    record: _Record, layouts: Mapping[int, Layout | Unaligned], dependent: Container[int], n: int
+) -> BlockCall | str:
+    """A block's call as a function of its inputs' parts, or why it is none; ``dependent`` are those that move."""
     found = {k: layout for k, layout in layouts.items() if isinstance(layout, Layout)}
     leaves, out = record.leaves, _first(record.output)
     numbers = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    at = next((k for k in numbers if k in found), None)
-    if at is None:
+    first = next((k for k in numbers if k in found), None)
+    if first is None:
         return f"is given what {_reason(layouts[numbers[0]])}" if numbers else "is not given numbers"
     for k, layout in layouts.items():  # a tensor that all inputs have made together lets them depend on each other
         if k >= 0 and isinstance(layout, Unaligned) and layout != CONSTANT:
@@ -178,17 +191,36 @@ def _call(record: _Record, layouts: Mapping[int, Layout | Unaligned], n: int) ->
     if not all(layout.fits(out if k < 0 else leaves[k], n) for k, layout in found.items()):
         return f"gets or gives what {PART.reason}"
     rows = {k: layout.to_rows(record.given[k], n) for k, layout in found.items() if k >= 0}
-    moved = {k: places for k in rows if (places := _places(rows[at], rows[k])) is not None}
+    own = [k for k in numbers if k in rows and k in dependent] or [first]
+    moved = _followers(rows, own)
     beside = [k for k in rows if k not in moved]
     module = in_single_precision(record.module)
     leaves = [in_single_precision(leaf) for leaf in leaves]
-    function = _function(module, record.spec, leaves, found, at, moved, beside)
-    z, *others = (found[k].to_rows(leaves[k], n) for k in (at, *beside))
+    starts = {k: found[k].to_rows(leaves[k], n) for k, (start, _) in moved.items() if start == k}
+    function = _function(module, record.spec, leaves, found, starts, moved, beside)
+    parts, others = list(starts.values()), [found[k].to_rows(leaves[k], n) for k in beside]
+    z = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
     if not computes_in_single_precision(lambda: function(z, *others)):
         return "computes in half precision inside, too coarse for products with its Jacobian"
-    alone = record.calls == 1 and not beside and len(_tensors(record.output)) == 1
+    alone = record.calls == 1 and not beside and len(parts) == 1 and len(_tensors(record.output)) == 1
     rows_out = found[-1].to_rows(in_single_precision(out), n)
-    return BlockCall(module, function, z, tuple(others), rows_out, alone, found[at])
+    return BlockCall(module, function, z, tuple(others), len(parts), rows_out, alone, found[next(iter(starts))])
+
+
+def _followers(rows: Mapping[int, Tensor], own: Sequence[int]) -> dict[int, tuple[int, Places]]:
+    """For each argument that moves the one whose numbers it holds, itself for one with numbers of its own, and where.
+
+    Args:
+        rows: by place, the arguments with the inputs first.
+        own: the places of those that may have numbers of their own.
+    """
+    # The larger first, so that a part that comes before its whole follows it; else in their order.
+    moved: dict[int, tuple[int, Places]] = {}
+    for k in sorted(own, key=lambda k: -rows[k].numel()):
+        if k not in moved:
+            held = {other: where for other in rows if (where := places(rows[k], rows[other])) is not None}
+            moved |= {other: (k, where) for other, where in held.items() if other not in moved}
+    return dict(sorted(moved.items()))
 
 
 def _reason(layout: Layout | Unaligned) -> str:
@@ -200,18 +232,29 @@ def _function(
     spec: TreeSpec,
     arguments: Sequence[Any],
     layouts: Mapping[int, Layout],
-    at: int,
-    moved: Mapping[int, _Places],
+    starts: Mapping[int, Tensor],
+    moved: Mapping[int, tuple[int, Places]],
     beside: Sequence[int],
 ) -> Callable[..., Tensor]:
-    """The block, of the argument at ``at``, which those in ``moved`` follow, and of those in ``beside``."""
+    """The block, of the arguments in ``starts``, which those in ``moved`` follow, and of those in ``beside``.
+
+    Of one argument as it is; of several side by side.
+    """
+    sizes = [rows[:1].numel() for rows in starts.values()]
+
+    def apart(z: Tensor) -> dict[int, Tensor]:
+        if len(sizes) == 1:
+            return dict(zip(starts, [z.clone()], strict=True))
+        parts = zip(starts.items(), torch.split(z, sizes, 1), strict=True)
+        return {k: part.reshape(-1, *rows.shape[1:]).to(rows.dtype) for (k, rows), part in parts}
 
     def function(z: Tensor, *others: Tensor) -> Tensor:
         leaves = [leaf if k in layouts else _copy(leaf) for k, leaf in enumerate(arguments)]  # it may write there
-        own = layouts[at].from_rows(z.clone()).contiguous()
-        for k, places in moved.items():
-            same = places.same and layouts[k] == layouts[at]
-            leaves[k] = own if same else layouts[k].from_rows(places.read(z)).contiguous()
+        parts = apart(z)
+        own = {k: layouts[k].from_rows(part).contiguous() for k, part in parts.items()}
+        for k, (start, where) in moved.items():
+            same = where.same and layouts[k] == layouts[start]
+            leaves[k] = own[start] if same else layouts[k].from_rows(where.read(parts[start])).contiguous()
         for k, tensor in zip(beside, others, strict=True):
             leaves[k] = layouts[k].from_rows(tensor.clone()).contiguous()
         args, kwargs = tree_unflatten(leaves, spec)
@@ -221,53 +264,6 @@ def _function(
         return layouts[-1].to_rows(out, len(z))
 
     return function
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where in a row of one tensor the numbers of another's row are.
-
-    Attributes:
-        index: (M,) places in a flattened row.
-        shape: of the other's row.
-        same: whether it is the same row.
-    """
-
-    index: Tensor
-    shape: torch.Size
-    same: bool
-
-    def read(self, z: Tensor) -> Tensor:
-        """(n, ...) the other tensor for these rows."""
-        return z.flatten(1)[:, self.index].view(len(z), *self.shape)
-
-
-def _places(z: Tensor, other: Tensor) -> _Places | None:
-    """Where in ``z`` the numbers of ``other`` are, the same in every row; None where they are not all there.
-
-    They are where both use the same memory, or where one is a copy: as many numbers, all equal and not all alike.
-    """
-    width, rows = z[:1].numel(), torch.arange(len(z), device=z.device)
-    if z.dtype != other.dtype or z.device != other.device:
-        return None
-    here = torch.arange(width, device=z.device)
-    if z.shape == other.shape and z.stride() == other.stride() and z.data_ptr() == other.data_ptr():
-        return _Places(here, other.shape[1:], True)
-    if z.untyped_storage().data_ptr() == other.untyped_storage().data_ptr():
-        memory = torch.arange(z.untyped_storage().nbytes() // z.element_size(), device=z.device)
-        place = torch.full_like(memory, -1)
-        place[_in_memory(memory, z).flatten()] = torch.arange(z.numel(), device=z.device)
-        index = place[_in_memory(memory, other)].flatten(1) - width * rows[:, None]
-        inside = bool(((index >= 0) & (index < width) & (index == index[:1])).all())
-        return _Places(index[0], other.shape[1:], False) if inside else None
-    if z.shape == other.shape and torch.equal(z, other) and bool((z != z.flatten()[0]).any()):
-        return _Places(here, other.shape[1:], True)
-    return None
-
-
-def _in_memory(memory: Tensor, view: Tensor) -> Tensor:
-    """Of each number of a view, its place in the storage."""
-    return memory.as_strided(view.shape, view.stride(), view.storage_offset())
 
 
 def _copy(leaf: Any) -> Any:

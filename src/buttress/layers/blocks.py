@@ -98,8 +98,10 @@ def residual_branches(call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Ten
 
     A block offers them by a method ``branches()``, name -> function of the tensor that the function's value is added
     to. Blocks in the form of timm's (norm1, attn, ls1; norm2, mlp, ls2) need not. None where these do not add up to
-    what the block gives.
+    what the block gives, or where several tensors move jointly.
     """
+    if call.joint > 1:
+        return {}
     own = getattr(call.module, "branches", None)
     functions: Mapping[str, Callable[[Tensor], Tensor]] = own() if callable(own) else _timm_branches(call.module)
     z, branches = call.z, {}

@@ -1,4 +1,7 @@
-"""Activations that are written by hand, or run where no Python is called: found in the autograd graph of a pass."""
+"""What is nonlinear and no layer: activations and products written by hand, or run where no Python is called.
+
+They are found in the autograd graph of a pass.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from buttress.layers.attention_products import attention_products
 from buttress.layers.graph import Graph, in_order, next_number, sources
 from buttress.layers.nonlinear import is_activation_like, is_nonlinear, operation
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.select import activation_kind, chooses_steps, is_opaque
 
 _FRESH = re.compile("_like$|^new_")  # of an argument these read its shape alone
+_IN_FORM_OF = re.compile("_as$|^to$")  # and these of any but the first, or its data type
 _OF_TORCH = ("torch.nn.", "torch.utils.checkpoint", "torch.distributed.")
 
 
@@ -84,9 +89,12 @@ class ByHand:
         given, results = _tensors(args), _tensors(output)
         if function == "__setitem__":
             results = given[:1]
+        if _IN_FORM_OF.search(function):
+            given = given[:1]
         if any(map(is_wrapped, (*given, *results))):
             return
-        aside = [value for value in given if id(value) in self._aside]
+        # Not what has got a gradient since, as the output of a checkpoint that autograd makes.
+        aside = [value for value in given if id(value) in self._aside and not value.requires_grad]
         if not aside and not any(value.requires_grad for value in (*given, *results)):
             return
         for value in results:
@@ -102,6 +110,9 @@ class ByHand:
     def told(self, graph: Graph, last: Callable[[Any], int], names: Sequence[str]) -> list[str]:
         """Each function or node that may be an activation, and the layer after which it comes.
 
+        So are products of matrices, kernels and the like of which two factors depend on the input; not those of
+        attention, which its softmax tells.
+
         Args:
             graph: from the input to the output.
             last: for a node, which layer feeds it.
@@ -109,6 +120,7 @@ class ByHand:
         """
         depends, found = set(graph.order), {}
         inside = {node for end in self._ends for node in in_order(end, self._outside or ())}
+        inside -= attention_products(graph.order)
         for node in graph.order:
             if node not in inside:
                 continue

@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.layers.network_code import NetworkCode
+from buttress.layers.places import Place
 from buttress.layers.select import LayerSelection, Seen
 from buttress.layers.watcher import LayerCallback, watch
 from buttress.model_call import call_model
@@ -24,6 +25,7 @@ def capture(
     *,
     replace: LayerCallback | None = None,
     edges: dict[str, GradientEdge] | None = None,
+    places: dict[str, Place] | None = None,
     code: NetworkCode | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Read the selected layers of every pass made inside the context.
@@ -32,8 +34,9 @@ def capture(
     activation module has its own name, an activation function called in module ``layer1.0`` is ``layer1.0.relu``, one
     called at the root ``relu``. Where the code calls the same from several places, the second of them gets ``#1``, the
     third ``#2``, whether the others run or not; so does the second run of a single place, in a loop. The second run of
-    the first of several places is ``#0.1``, of the second ``#1.1``. Of a module that returns several values, the first
-    tensor counts.
+    the first of several places is ``#0.1``, of the second ``#1.1``. What is inside of a module that is called from two
+    places has their numbers behind its own, and a module that lies in two others the name that it has in the one that
+    calls it. Of a module that returns several values, the first tensor counts.
 
     Args:
         model: the network; its parts called on their own, outside a pass of the whole, are not seen.
@@ -43,6 +46,8 @@ def capture(
             the context is open, so is what activation checkpointing computes again in a backward pass.
         edges: gets, by name, where each value is in the graph: for the gradient of what the network makes of it, also
             where it has overwritten the value since. Values without a gradient have none.
+        places: gets, when the context closes, where every layer of the last pass was called, selected or not, in the
+            order of execution.
         code: what has been read of the network's code, for whoever looks at it again and again; read anew unless given.
 
     Yields:
@@ -67,6 +72,8 @@ def capture(
 
     with watch(model, layers, keep, values=values, replaces=replace is not None, code=code) as watcher:
         yield values
+    if places is not None:
+        places |= watcher.places
 
 
 @in_usual_state

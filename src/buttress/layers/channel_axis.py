@@ -46,7 +46,8 @@ def channel_axis(model: nn.Module, x: Tensor, layer: str, layout: Layout) -> int
     if at is None or isinstance(at, Unaligned):
         raise _unknown(layer, value)
     source = at.to_rows(values[last], len(x))
-    maps = _is_convolution(dict(user_module(model).named_modules()).get(last.partition("#")[0], user_module(model)))
+    modules = dict(user_module(model).named_modules(remove_duplicate=False))
+    maps = _is_convolution(modules.get(last.partition("#")[0], user_module(model)))
     usual = 1 if maps else source.dim() - 1
     alike = [axis for axis in range(1, value.dim()) if value.shape[axis] == source.shape[usual]]
     if source.dim() == value.dim() and usual in alike:

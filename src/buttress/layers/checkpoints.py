@@ -7,7 +7,7 @@ from types import FrameType
 
 from torch import nn
 
-from buttress.layers.places import Places, Route
+from buttress.layers.places import Place, Places, Route
 from buttress.layers.running import Checkpointed, RunningModule
 
 
@@ -22,7 +22,7 @@ class Checkpoints:
     def __init__(self) -> None:
         self.uncertain: set[str] = set()
         self._known: dict[Hashable, Checkpointed | None] = {}
-        self._names: set[tuple[str, tuple[int, ...]]] = set()
+        self._names: set[Place] = set()
         self._frame: FrameType | None = None
 
     def note(self, module: nn.Module, way: Route, running: Sequence[RunningModule], places: Places) -> None:
@@ -50,8 +50,8 @@ class Checkpoints:
         before, self._frame = self._frame, way.recomputing
         return before is not self._frame
 
-    def named(self, base: str, place: tuple[int, ...]) -> None:
+    def named(self, place: Place) -> None:
         """Note the name of what runs in a checkpoint: of what runs again there, runs are not told apart."""
-        if (base, place) in self._names:
-            self.uncertain.add(base)
-        self._names.add((base, place))
+        if place in self._names:
+            self.uncertain.add(place.base)
+        self._names.add(place)

@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from buttress.layers.bytecode import Expression, read_code
+from buttress.layers.bytecode import read_code
 from buttress.layers.containers import Several, all_contents, contents, expanded, flattened, items_at
+from buttress.layers.expressions import Expression
 from buttress.layers.scopes import Scope, static_attribute
 
 _NESTED = 12  # expressions of expressions

@@ -35,15 +35,17 @@ _LINEAR = frozenset(
         *("Values", "View", "ViewAsComplex", "ViewAsReal", "Zero"),
     )
 )
-# Products of matrices mix values, as attention does, whatever they depend on. Nor are normalisation, pooling, attention
-# and recurrence activations, which torch computes by operations of their own.
-_MIXING = frozenset(
-    (
-        *("Addbmm", "Addmm", "Addmv", "Addr", "Baddbmm", "Bmm", "Dot", "GroupedMm", "Linear", "LinalgCross"),
-        *("Matmul", "MkldnnLinear", "Mm", "Mv", "SparseAddmm", "SparseMmReduceImpl", "SparseSampledAddmm"),
-        *("SparseSparseMatmul", "Trilinear", "Vdot"),
-    )
-)
+# Products of matrices, kernels and the like, and where their factors are: two of these that depend on the input make
+# one that is not linear in it.
+FACTORS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("Addbmm", "Addmm", "Addmv", "Addr", "Baddbmm", "SparseAddmm", "SparseSampledAddmm"), (1, 2)),
+    **dict.fromkeys(("Bmm", "Dot", "GroupedMm", "LinalgCross", "Linear", "Matmul", "MkldnnLinear", "Mm", "Mv"), (0, 1)),
+    **dict.fromkeys(("SparseMmReduceImpl", "SparseSparseMatmul", "Vdot"), (0, 1)),
+    **dict.fromkeys(("ConvTbc", "Convolution", "ConvolutionOverrideable", "CudnnConvolution"), (0, 1)),
+    **dict.fromkeys(("CudnnConvolutionTranspose", "MiopenConvolution", "MkldnnConvolution"), (0, 1)),
+    "Trilinear": (0, 1, 2),
+}
+# Normalisation, pooling, attention and recurrence are no activations; torch computes them by operations of their own.
 _NO_ACTIVATION = re.compile(
     "Conv|Upsample|BatchNorm|LayerNorm|GroupNorm|RmsNorm|MaxPool|MaxUnpool|Attention|Rnn|Lstm|Gru|Dropout|GridSampler"
     "|WeightNorm"
@@ -53,10 +55,10 @@ _NO_ACTIVATION_FUNCTION = re.compile(
     "(batch|layer|group|instance|rms|response)_norm$|^normalize$|max_pool|lp_pool|attention|^(lstm|gru|rnn_)|_cell$"
     "|dropout"
 )
-# The positions of two factors, and of a divisor or weight.
-_FACTORS = {"Mul": (0, 1), "Addcmul": (1, 2)}
+# The same of single numbers, and the position of a divisor or weight.
+_NUMBERS = {"Mul": (0, 1), "Addcmul": (1, 2)}
 _DIVISOR = {"Div": 1, "Addcdiv": 2, "Lerp": 2}
-_ELEMENTWISE = frozenset((*_FACTORS, *_DIVISOR, "MaskedFill", "MaskedScatter", "Where"))
+_ELEMENTWISE = frozenset((*_NUMBERS, *_DIVISOR, "MaskedFill", "MaskedScatter", "Where"))
 
 
 @lru_cache(maxsize=1024)
@@ -71,7 +73,7 @@ def is_activation_like(function: str) -> bool:
 
 
 def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], size: int) -> bool:
-    """Whether the operation of a node is one that an activation may be written with.
+    """Whether the operation of a node is one that an activation may be written with, or a product of two dependents.
 
     Args:
         node: of the autograd graph.
@@ -86,7 +88,7 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
     floats = any(value.is_floating_point() for value in aside)
     if kind in _ELEMENTWISE:
         # Of a number in the place of a tensor there is no edge.
-        product = kind in _FACTORS and all(inputs[k : k + 1] == [True] for k in _FACTORS[kind])
+        product = kind in _NUMBERS and all(inputs[k : k + 1] == [True] for k in _NUMBERS[kind])
         return product or (kind in _DIVISOR and any(inputs[_DIVISOR[kind] :])) or floats or bool(masks)
     if kind in ("Gather", "Scatter"):
         return bool(aside)
@@ -94,15 +96,10 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
         return any(mask.dtype == torch.bool for mask in masks)
     if kind in ("Add", "Sub"):
         return floats
-    if kind == "Bmm" and all(inputs):
-        return _sums_nothing(node)
+    if kind in FACTORS:
+        dependent = sum(any(inputs[k : k + 1]) for k in FACTORS[kind])
+        return dependent + floats > 1
+    if "GridSampler" in kind:  # linear in the image, not in the places that it is read at
+        return inputs[1] or floats
     plain = kind.removesuffix("Backward")
-    return plain not in _LINEAR and plain not in _MIXING and _NO_ACTIVATION.search(kind) is None
-
-
-def _sums_nothing(product: Any) -> bool:
-    """Whether a product of matrices is one of single numbers, as einsum computes it."""
-    try:
-        return bool(product._saved_self.shape[-1] == 1)
-    except RuntimeError:  # a network that takes gradients of its own has let go of it
-        return False
+    return plain not in _LINEAR and plain not in FACTORS and _NO_ACTIVATION.search(kind) is None

@@ -11,11 +11,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from types import CodeType, FrameType
+from typing import NamedTuple
 
 from torch import nn
 from torch.utils import checkpoint as torch_checkpoint
 
-from buttress.layers.bytecode import Call, Code, Expression, read_code
+from buttress.layers.bytecode import read_code
+from buttress.layers.expressions import Call, Code, Expression
 from buttress.layers.scopes import Scope
 from buttress.layers.targets import Target, Targets, plain
 
@@ -201,27 +203,44 @@ def _written(callee: Expression | None) -> str:
     return f"{callee.kind} {callee.value if callee.kind in ('name', 'attribute') else inside}"
 
 
+class Place(NamedTuple):
+    """Where in a network's code something is called.
+
+    Attributes:
+        base: the module it is called in, and what it is.
+        numbers: which of several such calls of the module's code; see `Places`.
+        outer: the same of the modules that run around it, innermost first.
+        depth: how many modules run within themselves.
+    """
+
+    base: str
+    numbers: tuple[int, ...]
+    outer: tuple[int, ...] = ()
+    depth: int = 0
+
+
 @dataclass
 class Names:
     """The names given in one pass."""
 
     used: set[str] = field(default_factory=set)
-    runs: dict[tuple[str, tuple[int, ...], int], int] = field(default_factory=dict)
+    runs: dict[Place, int] = field(default_factory=dict)
 
-    def give(self, base: str, numbers: tuple[int, ...], depth: int) -> str:
+    def give(self, place: Place) -> str:
         """A name that no other call of this pass has: by its place in the code, then by how often that has run.
 
-        Args:
-            base: where and what it is.
-            numbers: its place; see `Places`.
-            depth: how many modules run within themselves. The outermost run has the name without a number, whether or
-                not a network calls itself first.
+        What runs in a module that is called from several places has the number of that behind its own. The outermost
+        run of a network that calls itself has the name without a number, whether it comes first or not.
         """
         while True:
-            run = self.runs.get((base, numbers, depth), depth)
-            self.runs[base, numbers, depth] = run + 1
-            parts = [*numbers, run] if run or not numbers else [*numbers]
-            name = f"{base}#{'.'.join(map(str, parts))}" if any(parts) else base
+            run = self.runs.get(place, place.depth)
+            self.runs[place] = run + 1
+            outer = list(place.outer)
+            while outer and not outer[-1] and not run:
+                outer.pop()
+            parts = [*place.numbers, *outer]
+            parts += [run] if run or not parts else []
+            name = f"{place.base}#{'.'.join(map(str, parts))}" if any(parts) else place.base
             if name not in self.used:
                 self.used.add(name)
                 return name

@@ -16,7 +16,8 @@ class RunningModule:
     Attributes:
         path: its name.
         module: itself.
-        place: where it was called from; see `Places`.
+        numbers: where it was called from; see `Places`.
+        outer: the same of the modules that run around it, innermost first.
         arguments: its tensors, and how often each had been written to.
         activated: whether an activation function was called in it.
         learnable_inside: whether a module with a weight ran in it.
@@ -25,11 +26,17 @@ class RunningModule:
 
     path: str
     module: nn.Module
-    place: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
+    outer: tuple[int, ...] = ()
     arguments: tuple[tuple[Tensor, int], ...] = ()
     activated: bool = False
     learnable_inside: bool = False
     checkpointed: bool = False
+
+    @property
+    def inside(self) -> tuple[int, ...]:
+        """Where what it calls is called from, beside the place in its own code: `outer` of that."""
+        return (*self.numbers, *self.outer)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from buttress.layers.bytecode import CREATES, Call, Expression, read_code
+from buttress.layers.bytecode import CREATES, read_code
 from buttress.layers.containers import Several, flattened
+from buttress.layers.expressions import Call, Expression
 from buttress.layers.meanings import Meanings, Written, is_builtin
 from buttress.layers.scopes import Scope, static_attribute
 

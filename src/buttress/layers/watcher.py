@@ -15,17 +15,17 @@ from torch.overrides import TorchFunctionMode
 from buttress.layers.checkpoints import Checkpoints
 from buttress.layers.functions import facts, run_operator
 from buttress.layers.graph import next_number
+from buttress.layers.module_names import ModuleNames
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.overwritten import keep_overwritten
-from buttress.layers.places import Names, Places, Route, route
+from buttress.layers.places import Names, Place, Places, Route, route
 from buttress.layers.read_values import ReadValues
 from buttress.layers.running import RunningModule
 from buttress.layers.select import (
     LayerSelection,
     Selection,
     chooses_steps,
-    followed_modules,
     is_activation,
     is_learnable,
     is_opaque,
@@ -84,7 +84,7 @@ class Watcher(TorchFunctionMode):
 
     Attributes:
         paths: module -> name, of the modules followed.
-        all_names: every name of the last pass, selected or not.
+        places: every name of the last pass, selected or not -> where it is called, in the order of execution.
         calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
             the autograd graph's next number before; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
@@ -100,10 +100,11 @@ class Watcher(TorchFunctionMode):
         replaces: bool,
     ) -> None:
         super().__init__()
-        self.paths = followed_modules(root)
+        self._modules = ModuleNames(root)
+        self.paths = self._modules.paths
         self.root, self.selection, self.callback, self.values = root, selection, callback, values
         self.replaces = replaces
-        self.all_names: list[str] = []
+        self.places: dict[str, Place] = {}
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
         self._running: list[RunningModule] = []
@@ -124,6 +125,11 @@ class Watcher(TorchFunctionMode):
         self._checkpoints = Checkpoints()
 
     @property
+    def all_names(self) -> list[str]:
+        """Every name of the last pass, selected or not."""
+        return [*self.places]
+
+    @property
     def uncertain(self) -> set[str]:
         """Layers that are not recognised when they are computed again; see `Checkpoints`."""
         return self._checkpoints.uncertain
@@ -131,6 +137,7 @@ class Watcher(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
         numbers: tuple[int, ...] = ()
+        above: tuple[RunningModule, ...] = tuple(self._running)
         checkpointed = False
         if self._running:
             parent = self._running[-1]
@@ -145,16 +152,17 @@ class Watcher(TorchFunctionMode):
             if known is None:
                 return
             self._resume(way)
-            above = known.running[-1].module
-            numbers = self._places.of_module((*known.steps, *way.steps), module, above)
+            above = known.running
+            numbers = self._places.of_module((*known.steps, *way.steps), module, above[-1].module)
         elif module is self.root:
             self._begin()
         else:
             return  # a part of the network called on its own
         with _unwatched():
             arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
-        path = self.paths[module] if self._running or self.recomputing else ""
-        self._running.append(RunningModule(path, module, numbers, arguments, checkpointed=checkpointed))
+        path = self._modules.of(module, above) if above else ""
+        outer = above[-1].inside if above else ()
+        self._running.append(RunningModule(path, module, numbers, outer, arguments, checkpointed=checkpointed))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
@@ -212,7 +220,7 @@ class Watcher(TorchFunctionMode):
         numbers = self._places.of(way.steps, frozenset((plain(kind),)), running.module)
         if way.checkpointed is not None:
             self._checkpoints.uncertain.add(base)
-        called = RunningModule(base, running.module, numbers, checkpointed=running.checkpointed)
+        called = RunningModule(base, running.module, numbers, running.inside, checkpointed=running.checkpointed)
         return self._read_output(called, output, None, function=True, learnable=False, in_place=in_place)
 
     def _begin(self) -> None:
@@ -220,7 +228,7 @@ class Watcher(TorchFunctionMode):
         self._running.clear()
         self._names = Names()
         self.recomputing = False
-        self.all_names.clear()
+        self.places.clear()
         self.values.clear()
         self._forget_pass()
 
@@ -282,12 +290,13 @@ class Watcher(TorchFunctionMode):
 
     def _named(self, current: RunningModule) -> str:
         """The name of what has run."""
-        depth = len(self._running) - len({above.module for above in self._running})
-        name = self._names.give(current.path, current.place, depth)
+        place = Place(current.path, current.numbers, current.outer)
+        within = place._replace(depth=len(self._running) - len({above.module for above in self._running}))
+        name = self._names.give(within)
         if not self.recomputing:
-            self.all_names.append(name)
+            self.places[name] = within
         if current.checkpointed:
-            self._checkpoints.named(current.path, current.place)
+            self._checkpoints.named(place)
         return name
 
 

@@ -45,7 +45,7 @@ def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserErro
     if _TOKENS.search(str(error)) and x.is_floating_point():
         return UserError(
             f"{type(inner(model)).__name__} takes tokens, and the inputs are {x.dtype}: in Python give "
-            "models.FromEmbedding(network) and the values of its embed(tokens)"
+            "models.FromEmbedding(network), and the values of its embed(tokens) where they are not trained on"
         )
     if not _SHAPE_ERRORS.search(str(error)):
         return None

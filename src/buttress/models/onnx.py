@@ -65,7 +65,7 @@ def export_onnx(
     Args:
         model: inputs (N, ...) to logits (N, classes).
         path: a name ending in ``.onnx``; its folder is made when missing.
-        example: (N, ...) inputs that the network takes, in its dtype.
+        example: (N, ...) inputs that the network takes, in its dtype; integers for a network of tokens.
         overwrite: replace a file that is there.
         tolerance: largest difference of a logit, as a share of the largest logit in magnitude.
 
@@ -140,8 +140,11 @@ def _copied(model: nn.Module) -> nn.Module:
 
 
 def _random_inputs(x: Tensor) -> Tensor:
-    """One input more than in ``x``, uniform within its range."""
+    """One input more than in ``x``, uniform within its range; integers stay integers, as tokens."""
     random = torch.Generator().manual_seed(0)
+    if not x.is_floating_point():
+        low, high = int(x.min()), int(x.max())
+        return torch.randint(low, high + 1, (len(x) + 1, *x.shape[1:]), generator=random, dtype=x.dtype)
     uniform = torch.rand(len(x) + 1, *x.shape[1:], generator=random, dtype=x.dtype)
     return x.min() + (x.max() - x.min()) * uniform
 

@@ -8,6 +8,7 @@ import torch
 
 from buttress.data.augment import draws
 from buttress.data.dataset import Dataset
+from buttress.data.tokens import TokenSplit
 from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
 from buttress.random import generator
@@ -18,7 +19,7 @@ class Batches:
     """The training split in shuffled, augmented batches; moved to ``device`` whole, once.
 
     Args:
-        data: its ``train`` split and its augmentation are used.
+        data: its ``train`` split and its augmentation are used; tokens are read as their values at present.
         size: inputs per batch, over all processes; the last batch of an epoch may be smaller.
         seed: what order and augmentation depend on.
         device: where the batches are wanted.
@@ -40,6 +41,7 @@ class Batches:
         whole("batch_size", size)
         if len(split) < 1:
             raise UserError("training needs one input at least; the training split is empty")
+        self.split = split
         self.x, self.y, self.ids = split.x.to(device), split.y.to(device), split.ids.to(device)
         self.augment, self.size, self.seed, self.rank, self.world = data.augment, size, seed, rank, world
         self.dtype = dtype
@@ -52,8 +54,10 @@ class Batches:
         order = torch.randperm(len(self.y), generator=generator(self.seed, "order", number)).to(self.y.device)
         for index in range(start, self.per_epoch):
             rows = order[index * self.size : (index + 1) * self.size][self.rank :: self.world]
-            x = self.x[rows]
-            x = x.to(self.dtype) / 255 if x.dtype == torch.uint8 else x.to(self.dtype)
+            stored, tokens = self.x[rows], None
+            if isinstance(self.split, TokenSplit):
+                stored, tokens = self.split.read(stored), self.split.tokens(stored)
+            x = stored.to(self.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(self.dtype)
             if self.augment is not None:
                 x = self.augment(x, draws(self.seed, number, self.ids[rows]))
-            yield Batch(x, self.y[rows], self.ids[rows])
+            yield Batch(x, self.y[rows], self.ids[rows], tokens)

@@ -27,6 +27,7 @@ from buttress.training.monitoring import check_monitors
 from buttress.training.run_folder import open_run, release_run, write_run
 from buttress.training.run_settings import run_settings
 from buttress.training.signals import record_signals, stop_at_signal
+from buttress.training.token_inputs import check_for_tokens, embedded_data
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ def fit(
     The same seed on the same machine gives the same bits, also when a run is interrupted (even killed) and resumed.
     The global random state is left as it was. Nothing is written unless ``out`` is given.
 
+    A network of tokens is trained inside `models.FromEmbedding`, on data whose inputs are the tokens, (N, T) whole
+    numbers: what attacks move are the values of its embedding, which is trained as well (``token_inputs.py``).
+
     Args:
         model: trained in place.
         data: train and val are used, test is not looked at.
@@ -97,6 +101,8 @@ def fit(
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)
     recorded = run_settings(model, data, defence, config, seed)
+    data = embedded_data(model, data)
+    check_for_tokens(defence, data)
     fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = own is not None and open_run(own, recorded, resume, fabric.device)

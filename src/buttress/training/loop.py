@@ -29,6 +29,7 @@ from buttress.training.monitoring import Watch
 from buttress.training.monitors.base import Action
 from buttress.training.signals import Interrupted
 from buttress.training.step import BatchStep, StepLoss
+from buttress.training.token_inputs import held_spread
 from buttress.training.validation import Validation, check_outputs, validate
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Loop:
         self.steps = epochs * per_epoch
         self.learning_rate = LearningRate(config.schedule, optimizer, epochs, per_epoch)
         self.averaging = Averaging(average_of(config.average), model)
+        self.spread = held_spread(model, data, defence)
         snapshot = self.averaging.snapshot
         self.watch = Watch(config.monitors, model, data, defence, epochs, per_epoch, seed, snapshot, config.task)
         self.index = 0  # steps done
@@ -155,13 +157,18 @@ class Loop:
             fabric=self.fabric,
             clip=self.config.clip,
             sums=self.sums,
-            after_update=self.averaging.after_step,
+            after_update=self._after_update,
             where=f"step {self.index} (epoch {epoch + 1})",
         )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
         step_loss.defence.step(step)
         self.learning_rate.after_step()
         self.index += 1
+
+    def _after_update(self) -> None:
+        if self.spread is not None:
+            self.spread.restore()
+        self.averaging.after_step()
 
     def _ask(
         self,
@@ -243,6 +250,7 @@ class Loop:
             "best_rank": self.best_rank,
             "best_epoch": self.best_epoch,
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
+            **({} if self.spread is None else {"spread": self.spread.value}),
         }
         checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress)
         self.clock.write()
@@ -265,6 +273,8 @@ class Loop:
             self.learning_rate.restore(state["schedule"])
         if self.watch.monitors:
             self.watch.restore(state["monitors"], progress["monitors"], self.device)
+        if self.spread is not None:
+            self.spread.value = progress["spread"]
         self.index, self.sums, self.history = progress["index"], progress["sums"], progress["history"]
         self.best_rank = None if progress["best_rank"] is None else tuple(progress["best_rank"])
         self.best_epoch = progress["best_epoch"]

@@ -109,7 +109,12 @@ def write_run(
     facts: Mapping[str, Any],
     history: list[dict[str, float]],
 ) -> None:
-    """Write what `load` needs (how the model is made, its weights), the last weights and the history."""
+    """Write what `load` needs (how the model is made, its weights), the last weights and the history.
+
+    Of a network that was trained from its embedding on, these are the network's own.
+    """
+    if isinstance(model, models.FromEmbedding):
+        model, last = model.model, {name.removeprefix("model."): value for name, value in last.items()}
     with full_disk_reported(folder):
         models.save_weights(model, folder / "model.safetensors")
         save_file({name: value.cpu().contiguous() for name, value in last.items()}, folder / "last.safetensors")

@@ -71,6 +71,7 @@ class BatchStep:
         """The defence's objective for this batch."""
         self.context.passes.clear()
         self.context.auxiliary.clear()
+        self.context.batch = self.batch = self.batch.embedded(self.model)
         return Loss(self.module(self.batch.x, self.batch.y, self.batch.ids), self.step_loss.logs)
 
     def backward(self, loss: Loss) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from buttress import tasks
+from buttress import models, tasks
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
@@ -55,7 +55,7 @@ def check_outputs(model: nn.Module, split: Split, device: torch.device, task: Ta
     rows = spread if y.dim() != 1 or y.is_floating_point() else torch.stack([y.argmin(), y.argmax()])
     x, y, _ = (part.to(device) for part in split.take(rows))
     with preserved(model, "eval", 0, device), torch.no_grad():
-        task.check(task.read(call_model(model, x.to(input_dtype(model)))), y)
+        task.check(task.read(models.forward_checked(model, x.to(input_dtype(model)))), y)
 
 
 def validate(

@@ -205,15 +205,16 @@ class Head(nn.Module):
         return {"logits": self.linear(states.flatten(1))}
 
 
-def test_what_is_held_and_what_is_left_out_is_said(nets):
+def test_what_moves_jointly_and_what_is_left_out_is_said(nets):
     model = nets.seeded(Memory).eval()
     x = torch.rand(5, 3, 6, generator=torch.Generator().manual_seed(0))
     split = Split(x, torch.arange(5) % 4, torch.arange(5))
     finding = Lipschitz(perturbations=[STEP], exact=5, tolerance_inputs=2)(model, split)
     rows = {row["name"]: row for row in finding.data["blocks"]}
-    assert {name: row["held"] for name, row in rows.items()} == {"own": 0, "cross": 2, "head": 0}
+    assert {name: row["joint"] for name, row in rows.items()} == {"own": 1, "cross": 2, "head": 1}
+    assert {row["held"] for row in rows.values()} == {0}
     assert finding.data["left_out"] == {"position": "is not given numbers"}
-    assert "Of what goes into cross the first tensor moves and others are held where they are." in finding.verdict
+    assert "What goes into cross is several tensors, which move jointly." in finding.verdict
     assert finding.verdict.endswith("Left out: position is not given numbers.")
     z = (x + model.position.weight).detach()
     every = torch.stack(
@@ -230,3 +231,23 @@ def test_what_is_held_and_what_is_left_out_is_said(nets):
     assert {"cm", "margin"} <= set(rows["own"]) & set(rows["head"])
     with pytest.raises(UserError, match=r"^the block 'position' is not given numbers: na"):
         Lipschitz(perturbations=[STEP], blocks="position")(model, split)
+
+
+class Remembering(nn.Module):
+    """Attention to states that have a row for each input and depend on none."""
+
+    def __init__(self):
+        super().__init__()
+        self.cross, self.states = nn.MultiheadAttention(6, 1, batch_first=True), torch.ones(9, 3, 6).cumsum(1)
+
+    def forward(self, x):
+        states = self.states[: len(x)]
+        return self.cross(x, states, states, need_weights=False)[0].flatten(1)
+
+
+def test_what_is_held_is_said(nets):
+    x = torch.rand(5, 3, 6, generator=torch.Generator().manual_seed(0))
+    split = Split(x, torch.arange(5) % 4, torch.arange(5))
+    finding = Lipschitz(perturbations=[STEP])(nets.seeded(Remembering).eval(), split)
+    assert finding.data["blocks"][0]["held"] == 2
+    assert "Of what goes into cross tensors that do not depend on the input are held" in finding.verdict

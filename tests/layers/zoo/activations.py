@@ -18,6 +18,7 @@ class SigmoidAttention(Network):
     """Scores of attention through a sigmoid: a layer of their own, and not the output of the attention."""
 
     last = "attend.sigmoid"
+    missed = ("matmul",)
 
     def __init__(self):
         super().__init__(STEPS * WIDTH)

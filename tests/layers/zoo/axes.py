@@ -115,6 +115,7 @@ class Heads(Network):
     """Scores of two heads, folded into the axis of inputs, through a sigmoid."""
 
     last = "sigmoid"
+    missed = ("matmul",)
 
     def __init__(self):
         super().__init__(STEPS * WIDTH)

@@ -32,6 +32,7 @@ from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.data.stratified import stratified_index
+from buttress.data.tokens import TokenSplit
 from buttress.engine.attack_result import concatenated
 from buttress.engine.call_checks import check_numbers
 from buttress.engine.fingerprint import digest as digest
@@ -75,6 +76,7 @@ class Subject:
         batch_size: inputs computed at once.
         folder: where crafted examples are stored group by group, so that an audit that was stopped can go on; nowhere
             unless given.
+        tokens: (N, T) tokens that ``x`` are this network's values of, where they are.
     """
 
     model: nn.Module
@@ -89,6 +91,7 @@ class Subject:
     store: dict[tuple[str, ...], Timed] = field(default_factory=dict)
     watch: Callable[[str, float], None] | None = None
     folder: Path | None = None
+    tokens: Tensor | None = None
     _logits: Tensor | None = None
 
     @property
@@ -114,7 +117,8 @@ class Subject:
         """The same network on at most ``count`` of the inputs, spread evenly; with the same store."""
         size = len(self.y)
         rows = torch.linspace(0, size - 1, min(count, size), device=self.y.device).round().long()
-        part = replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows], _logits=None)
+        tokens = None if self.tokens is None else self.tokens[rows]
+        part = replace(self, x=self.x[rows], y=self.y[rows], ids=self.ids[rows], tokens=tokens, _logits=None)
         part.task.check(part.logits, part.y)
         return part
 
@@ -221,8 +225,11 @@ class Audit(ABC):
 
 
 def same_inputs(subject: Subject) -> str:
-    """What is equal for audits of the same inputs in the same order: a short digest of ids, labels and values."""
-    return digest_of(subject.ids, subject.y, subject.x)[:16]
+    """What is equal for audits of the same inputs in the same order: a short digest of ids, labels and values.
+
+    Tokens in the place of values that each network makes of them.
+    """
+    return digest_of(subject.ids, subject.y, subject.x if subject.tokens is None else subject.tokens)[:16]
 
 
 def subject(
@@ -245,8 +252,10 @@ def subject(
     """
     require_task(task)
     whole("batch_size", batch_size)
+    tokens = None
     if isinstance(data, Split):
         split = data.stratified(limit, seed) if limit is not None else data
+        tokens = split.tokens(split.x) if isinstance(split, TokenSplit) else None
         x, y, ids = split.take(torch.arange(len(split)))
     else:
         batches = list(read_batches(data, batch_size))
@@ -266,6 +275,7 @@ def subject(
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder, "task": task}
+    settings |= {} if tokens is None else {"tokens": tokens.to(device)}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
 
 

@@ -39,9 +39,10 @@ class Lipschitz(Audit):
 
     A network of blocks is seen as the steps of a differential equation, and an attack as another initial value (Wang
     and Ruan, arXiv 2208.00906): how far the two drift apart is bounded by the product of the largest singular values.
-    Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. Of what goes into a block the
-    first tensor with one row to an input moves, and with it every other that holds the same numbers; the rest is held,
-    and blocks that do not give one row to an input are left out, both by name. All bounds are local: they hold
+    Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. Of what goes into a block
+    all tensors with one row to an input move that depend on the network's input: those that hold the same numbers as
+    one, and those with numbers of their own jointly, so that sigma of A a + B b is that of [A B]. The rest is held, and
+    blocks that do not give one row to an input are left out, all by name. All bounds are local: they hold
     for small changes at the points measured, the inputs and the same under the first perturbation, and certify
     nothing. Cost per input, block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
     of the points; of a branch three times as many.
@@ -256,7 +257,9 @@ def _verdict(data: dict[str, Any]) -> str:
                 " from the first of these blocks to the last; modules between change it too, so no product bounds this"
             )
     text += "."
+    if joint := [row["name"] or "the network" for row in data["blocks"] if row.get("joint", 1) > 1]:
+        text += f" What goes into {joined(joint)} is several tensors, which move jointly."
     if held := [row["name"] or "the network" for row in data["blocks"] if row["held"]]:
-        text += f" Of what goes into {joined(held)} the first tensor moves and others are held where they are."
+        text += f" Of what goes into {joined(held)} tensors that do not depend on the input are held where they are."
     reasons = [f"{name} {reason}" for name, reason in data["left_out"].items()]
     return text + (f" Left out: {'; '.join(reasons)}." if reasons else "")

@@ -40,7 +40,8 @@ class Block:
         kind: its class.
         points: "clean" and "adversarial" -> "sigma", "converged", and "exact" and "upper" where asked for.
         parts: by name of a residual branch, the same of it, and "residual" and "log_norm".
-        held: other tensors that go in, which the Jacobians hold constant.
+        joint: tensors that go in and move jointly, each with numbers of its own.
+        held: other tensors that go in, which do not depend on the input and are held constant.
         growth: perturbation -> "block" (change of the output over that of the input), "start" (over that of the first
             block's input), "relative" (over the output itself), "alignment" (|cos| of the change of the input with
             what is stretched most).
@@ -48,6 +49,7 @@ class Block:
 
     name: str
     kind: str
+    joint: int = 1
     held: int = 0
     points: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     parts: dict[str, dict[str, dict[str, Tensor]]] = field(default_factory=dict)
@@ -80,7 +82,7 @@ def measure(
     with preserved(model, "eval", settings.seed, x.device):
         for name in names:
             module = modules[name]
-            block = Block(name, type(module).__name__, clean[name].held)
+            block = Block(name, type(module).__name__, clean[name].joint, clean[name].held)
             direction = torch.empty(0)
             for point, calls in points.items():
                 call = calls[name]
@@ -171,6 +173,7 @@ class NetworkMeasures:
                 Block(
                     first.name,
                     first.kind,
+                    first.joint,
                     first.held,
                     _columns([block.points for block in parts_of_block]),
                     {name: _columns([block.parts[name] for block in parts_of_block]) for name in names},
@@ -222,6 +225,7 @@ class NetworkMeasures:
             {
                 "name": block.name,
                 "kind": block.kind,
+                "joint": block.joint,
                 "held": block.held,
                 **{point: _summary(figures) for point, figures in block.points.items()},
                 "branches": {

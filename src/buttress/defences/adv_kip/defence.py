@@ -67,6 +67,7 @@ class AdvKIP(Defence):
     paper = "Tsilivis et al., 2022"
     preparation = "learns a training set"
     clean_pass = True
+    keeps_inputs = True
     perturbed_pass = False
     reconstruction = "sizes, steps and defaults: no code of the authors' is public"
 

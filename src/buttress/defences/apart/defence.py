@@ -23,6 +23,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.rows import CHECKED, PART, layouts, of_inputs
 from buttress.layers.select import user_module
+from buttress.layers.told_apart import check_names
 from buttress.model_call import call_model, suited
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
@@ -124,8 +125,8 @@ class APART(Defence):
         """Find the layers, and make room for what is learned.
 
         Raises:
-            UserError: for layers that the model does not have, and in a training of several processes, each of which
-                would learn starts of its own.
+            UserError: for layers that the model does not have or that are others in training (see `check_names`), and
+                in a training of several processes, each of which would learn starts of its own.
         """
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             processes = torch.distributed.get_world_size()
@@ -133,6 +134,7 @@ class APART(Defence):
                 raise UserError(f"apart learns a start for each image in 1 process; got {processes}: set devices to 1")
         x = suited(model, data.train.take(torch.arange(min(CHECKED, len(data.train))))[0])
         self.names = _layer_names(model, x, self.layers)
+        check_names(model, x, self.names, always=False)  # one that is skipped has no perturbation
         where = layouts(model, x, self.names) if self.names else {}
         for name in self.names:  # what is the same for all inputs has no perturbation for each
             of_inputs(f"the layer {name!r}", where.get(name, PART))

@@ -120,6 +120,8 @@ class Defence(nn.Module, ABC):
             the two can be compared row by row.
         own_classes: whether the logits of its passes are judged by the batch's classes alone, as they are not where
             inputs are mixed.
+        keeps_inputs: whether it keeps inputs, or networks trained on them, from before training; these mean nothing
+            once the embedding that the inputs are values of has moved.
         needs_classes: whether it is for classes only, as a method is unless it says otherwise by a plain attribute or a
             property; see `buttress.tasks.check_task`.
         without_classes: what to use for a task that has none.
@@ -175,6 +177,11 @@ class Defence(nn.Module, ABC):
     def own_classes(self) -> bool:
         """See `Defence`."""
         return True
+
+    @property
+    def keeps_inputs(self) -> bool:
+        """See `Defence`."""
+        return False
 
     @property
     def needs_classes(self) -> bool:

@@ -17,8 +17,10 @@ from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.network_code import NetworkCode
+from buttress.layers.places import Place
 from buttress.layers.rows import Layout
 from buttress.model_call import call_model
+from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Task
@@ -36,11 +38,32 @@ class Batch:
         x: (N, ...) inputs in their own units.
         y: the truth: (N,) int64 classes, or what else the task asks for.
         ids: (N,) int64, which inputs of the data set these are.
+        tokens: (N, T) int64, where ``x`` are the values of an embedding that is trained: those of these tokens.
     """
 
     x: Tensor
     y: Tensor
     ids: Tensor
+    tokens: Tensor | None = None
+
+    def embedded(self, model: nn.Module) -> Batch:
+        """The batch with what the model's embedding has for its tokens at present, and the gradient for its weights."""
+        if self.tokens is None or not isinstance(model, FromEmbedding):
+            return self
+        return replace(self, x=model.values(self.tokens).to(self.x))
+
+    def attached(self, moved: Tensor) -> Tensor:
+        """Perturbed inputs whose gradient goes to the embedding's weights as that of the inputs does.
+
+        The perturbation itself is a constant. Inputs that are no values of a trained embedding, and what is attached
+        already, come back as they are.
+
+        Args:
+            moved: (N, ...) this batch, perturbed.
+        """
+        if not self.x.requires_grad or moved.requires_grad:
+            return moved
+        return moved + (self.x - self.x.detach())  # 0, so not a bit of the values changes
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,13 @@ class Pass:
         activations: the values (N, ...) of the layers that are watched.
         edges: where these values are in the graph, also of one that the network has overwritten since; none of a value
             that carries no gradient.
+        places: where each layer of the pass was called, watched or not; see `told_apart`.
     """
 
     logits: Tensor
     activations: Mapping[str, Tensor]
     edges: Mapping[str, GradientEdge]
+    places: Mapping[str, Place]
 
 
 class StepContext:
@@ -119,7 +144,16 @@ class StepContext:
         return self._pass("clean", x)
 
     def adversarial(self, x_adv: Tensor) -> Tensor:
-        """(N, C) logits of the perturbed inputs, a pass that trains."""
+        """(N, C) logits of the perturbed inputs, a pass that trains.
+
+        Raises:
+            UserError: for inputs without a gradient for the embedding of tokens that is trained.
+        """
+        if self.batch.x.requires_grad and not x_adv.requires_grad:
+            raise UserError(
+                "this method perturbs inputs without regard to the embedding that they come from, which would not be "
+                "trained on them: for tokens use at, trades, mart or free"
+            )
         return self._pass("adversarial", x_adv)
 
     def craft(
@@ -144,7 +178,7 @@ class StepContext:
             earlier, statistics = self._crafted[id(attack), mode]
             for buffer, value in statistics:  # whoever asked for them may have put the statistics back since
                 buffer.data.copy_(value)
-            return cast(Tensor, earlier)
+            return self.batch.attached(cast(Tensor, earlier))
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
         precision = alike.get(self.precision, self.precision) if mode == "train" else self.precision
@@ -164,7 +198,7 @@ class StepContext:
         if self._crafted is not None:
             statistics = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if move_statistics else []
             self._crafted[id(attack), mode] = x_adv, statistics
-        return x_adv
+        return batch.attached(x_adv)
 
     def once(self, key: str, make: Callable[[], _Result]) -> _Result:
         """The result of ``make``, which within `craft_once` is called once: for methods that craft without `craft`."""
@@ -199,11 +233,13 @@ class StepContext:
     def _pass(self, kind: Kind, x: Tensor, keep_auxiliary: bool = True) -> Tensor:
         nothing: AbstractContextManager[dict[str, Tensor]] = nullcontext({})
         edges: dict[str, GradientEdge] = {}
-        with (
-            capture(self.model, list(self._watched), edges=edges, code=self.code)
+        places: dict[str, Place] = {}
+        watched = (
+            capture(self.model, list(self._watched), edges=edges, places=places, code=self.code)
             if self._watched
-            else nothing as values
-        ):
+            else nothing
+        )
+        with watched as values:
             output = self._output(x, keep_auxiliary)
         logits = self.task.read(output)
         activations: dict[str, Tensor] = {}
@@ -211,7 +247,7 @@ class StepContext:
             layout = self._watched[name]
             if layout is None or layout.fits(value, len(x)):
                 activations[name] = value if layout is None else layout.to_rows(value, len(x))
-        self.passes[kind] = Pass(logits, activations, edges)
+        self.passes[kind] = Pass(logits, activations, edges, places)
         return logits
 
     def _output(self, x: Tensor, keep_auxiliary: bool) -> Any:

@@ -91,6 +91,7 @@ class CSA(Defence):
     paper = "Shen et al., arXiv 2101.12372"
     preparation = "trains the network by FGSM"
     clean_pass = True
+    keeps_inputs = True
     index: Tensor
 
     def __init__(

@@ -23,6 +23,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, Layout, layout_of
 from buttress.layers.select import user_module
+from buttress.layers.told_apart import check_names
 from buttress.model_call import call_model, suited
 from buttress.random import derive, own_draws
 from buttress.registry import defence
@@ -106,8 +107,8 @@ class DIAL(CraftingDefence):
         """Finds where the features are and makes the head for them, by a few passes over a few inputs.
 
         Raises:
-            UserError: for a layer that the model does not have or that has no part for each input, or when there is no
-                linear one to find.
+            UserError: for a layer that the model does not have, that has no part for each input or that is another in
+                training (see `check_names`), or when there is no linear one to find.
         """
         x = data.train.take(torch.arange(min(CHECKED, len(data.train))))[0]
         x = suited(model, x)
@@ -115,6 +116,7 @@ class DIAL(CraftingDefence):
             self._last = last_linear(model, x)
         elif self.layer not in layer_names(model, x, [self.layer]):
             raise UserError(f"layer must be the name of one layer; {self.layer!r} is a pattern")
+        check_names(model, x, [self.layer or self._last])
         what = f"the layer {self.layer!r}" if self.layer else f"what enters {self._last!r}"
         with preserved(model, "eval", seed, x.device), torch.no_grad():
             run = partial(call_model, model)
@@ -174,6 +176,8 @@ class DIAL(CraftingDefence):
                 output = run(x)
             finally:
                 handle.remove()
+            if not inputs:
+                raise UserError(f"the layer {self._last!r} is not called for all inputs: name another")
             return output, inputs[-1]
         with capture(model, [self.layer], code=code) as activations:
             output = run(x)

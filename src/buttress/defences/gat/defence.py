@@ -67,6 +67,7 @@ class GAT(Defence):
     paper = "Poursaeed et al., ICCV 2021"
     preparation = "trains a generator and a classifier"
     clean_pass = True
+    keeps_inputs = True
     reconstruction = "a conditional VAE for StyleGAN; step sizes, limits and the filter of illegitimate images"
 
     def __init__(

@@ -70,6 +70,7 @@ class LADDER(Defence):
     paper = "Zhou et al., Machine Learning 2022"
     preparation = "trains the network, a decoder and SVMs"
     clean_pass = True
+    keeps_inputs = True
     reconstruction = "decoder for images other than 1x28x28, and Adam for pretraining"
 
     made: Tensor

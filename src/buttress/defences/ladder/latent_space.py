@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.model, self.layer = copy.deepcopy(model), layer
         self._layout: Layout | None = None
         name = layer.removesuffix(_INPUT)
-        modules = dict(user_module(self.model).named_modules())
+        modules = dict(user_module(self.model).named_modules(remove_duplicate=False))
         if not name or name not in modules:
             names = ", ".join(list(modules)[1:13])
             raise UserError(f"the latent layer must be a module of the network, such as {names}; got {layer!r}")
@@ -105,7 +105,7 @@ def latent_layer(model: nn.Module, x: Tensor) -> str:
     Raises:
         UserError: when the network has no linear layer.
     """
-    modules = dict(user_module(model).named_modules())
+    modules = dict(user_module(model).named_modules(remove_duplicate=False))
     names = [name.split("#")[0] for name in layer_names(model, x, "learnable")]
     names = [name for name in names if name in modules]
     last = max((i for i, name in enumerate(names) if isinstance(modules[name], nn.Linear)), default=None)

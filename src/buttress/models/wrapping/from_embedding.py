@@ -44,8 +44,35 @@ class FromEmbedding(nn.Module):
             raise UserError(f"{name!r} is no torch.nn.Embedding of the network: it has {', '.join(names)}")
         self.name = names[0] if name is None and len(names) == 1 else name
 
+    def values(self, tokens: Tensor) -> Tensor:
+        """(N, T, D) values that the embedding has at present, with their gradient for its weights; nothing is checked.
+
+        `check` does that, once, and finds the embedding that the tokens enter.
+
+        Args:
+            tokens: (N, T) integers, on any device.
+        """
+        embedding = self._embedding()
+        values: Tensor = embedding(tokens.to(embedding.weight.device))
+        return values.to(torch.promote_types(values.dtype, torch.float32))
+
+    @property
+    def weight(self) -> Tensor:
+        """(tokens, D) weights of the embedding."""
+        return self._embedding().weight
+
     def embed(self, tokens: Tensor) -> Tensor:
         """(N, T, D) values of the embedding for (N, T) integer tokens, float32 or float64: what attacks move.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check(tokens)
+        with _evaluated(self):
+            return torch.cat([self.values(part) for part in torch.split(tokens, _ROWS)])
+
+    def check(self, tokens: Tensor) -> None:
+        """See that the network is one of the embedding's values for these (N, T) integer tokens.
 
         Raises:
             UserError: for tokens that are none, where it is not known which embedding they enter, and for a network
@@ -55,7 +82,7 @@ class FromEmbedding(nn.Module):
             raise UserError(f"tokens are integers (N, T); got {tokens.dtype} of shape {tuple(tokens.shape)}")
         if self.name is None:
             self.name = _only(entered_embeddings(self.model, tokens[:1]))
-        embedding, parts = self._embedding(), []
+        embedding = self._embedding()
         low, high = int(tokens.min()), int(tokens.max())
         if low < 0 or high >= embedding.num_embeddings:
             raise UserError(
@@ -64,14 +91,11 @@ class FromEmbedding(nn.Module):
             )
         for part in torch.split(tokens.to(embedding.weight.device), _ROWS):
             with _evaluated(self):
-                values = embedding(part)
-                if not _equal(_output(self.model, part), _output(self, values)):
+                if not _equal(_output(self.model, part), _output(self, self.values(part))):
                     raise UserError(
                         f"the network reads its tokens not only through {self.name}, as for a mask of padding: from "
                         "the embedding on it is another; leave padded inputs out, or give a module of the values"
                     )
-            parts.append(values.to(torch.promote_types(values.dtype, torch.float32)))
-        return torch.cat(parts)
 
     def forward(self, values: Tensor) -> Any:
         """What the network returns for tokens with these (N, T, D) values."""
@@ -93,6 +117,13 @@ class FromEmbedding(nn.Module):
 
     def _embedding(self) -> nn.Embedding:
         return _embeddings(self.model)[str(self.name)]
+
+
+def whole_tokens(x: Tensor) -> Tensor | None:
+    """(N, T) inputs of whole numbers from 0 on as int64 tokens; None for inputs that are none, as images or values."""
+    if x.dim() != 2 or x.dtype == torch.uint8 or bool(((x != x.round()) | (x < 0)).any()):
+        return None
+    return x.long()
 
 
 def entered_embeddings(network: nn.Module, tokens: Tensor) -> list[str]:

@@ -1,0 +1,131 @@
+"""Whether a layer's name means in training what it means in evaluation.
+
+A name follows the place in the code, and counts the runs where one place runs several times (see `capture`). A loop
+that is longer in one mode, or that skips some of its layers in training (LayerDrop), then gives the same number to
+another run. A module has a name of its own, which stays with it whether it is skipped or not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from buttress.ambient_state import in_usual_state
+from buttress.engine.preserved_model import Mode, preserved
+from buttress.errors import UserError
+from buttress.layers.capture import capture
+from buttress.layers.places import Place
+from buttress.model_call import call_model
+
+_DRAWS = 8  # training passes compared: one alone may happen to skip nothing
+_COUNTS = "its name counts the runs of one place in the code, "
+_REMEDY = "so it does not say which is meant (a module of its own for each run would)"
+
+
+class Seen(NamedTuple):
+    """What a pass showed.
+
+    Attributes:
+        values: of the layers asked for.
+        places: name -> where it was called, of all layers, in the order of execution.
+    """
+
+    values: Mapping[str, Tensor]
+    places: Mapping[str, Place]
+
+
+def look(model: nn.Module, x: Tensor, layers: Sequence[str], mode: Mode, seed: int = 0) -> Seen:
+    """What one pass of the network shows, which leaves no trace; of named layers the values, with their graph."""
+    places: dict[str, Place] = {}
+    with (
+        preserved(model, mode, seed, x.device),
+        torch.enable_grad(),
+        capture(model, list(layers), places=places) as values,
+    ):
+        call_model(model, x)
+    return Seen(values, places)
+
+
+@in_usual_state
+def look_in_training(model: nn.Module, x: Tensor, layers: Sequence[str]) -> Iterator[Seen]:
+    """The same of several passes in training mode, each with draws of its own."""
+    for draw in range(_DRAWS):
+        yield look(model, x, layers, "train", draw)
+
+
+def another_meaning(name: str, usual: Mapping[str, Place], training: Mapping[str, Place]) -> str | None:
+    """Why a name may mean another layer in a training pass than in evaluation.
+
+    Args:
+        name: of a layer that evaluation runs.
+        usual: where each layer of a pass in evaluation was called.
+        training: the same of a training pass.
+
+    Returns:
+        The reason, to follow the layer's name; None where it means the same, and where that place does not run.
+    """
+    place = usual[name]
+    runs, others = ([one for one, at in places.items() if at == place] for places in (usual, training))
+    if not others and name not in training:
+        return None
+    if len(runs) != len(others):
+        return f"{_COUNTS}{len(runs)} in evaluation and {len(others)} in training, {_REMEDY}"
+    if runs != others:
+        return f"{_COUNTS}which have other numbers in training, {_REMEDY}"
+    if len(runs) == 1:
+        return None
+    counted = _repeated(usual) | _repeated(training)
+    before, instead = (_between(places, runs, counted)[runs.index(name)] for places in (usual, training))
+    shared = [one for one in before if one in instead]
+    before, instead = (part[part.index(shared[-1]) + 1 if shared else 0 :] for part in (before, instead))
+    moved = any(one in usual and one in training for one in (*before, *instead))
+    if moved or (before and instead):
+        here, there = (", ".join(part) or "nothing else" for part in (before, instead))
+        return f"{_COUNTS}and this one comes behind {here} in evaluation and {there} in training, {_REMEDY}"
+    return None
+
+
+def _repeated(places: Mapping[str, Place]) -> set[str]:
+    """The layers whose place runs several times, so that their names count."""
+    runs = Counter(places.values())
+    return {name for name, place in places.items() if runs[place] > 1}
+
+
+def _between(places: Mapping[str, Place], runs: Sequence[str], counted: Container[str]) -> list[list[str]]:
+    """For each run of a place, which layers came since the one before, without those whose names count."""
+    found: list[list[str]] = [[]]
+    for name in places:
+        if name in runs:
+            found.append([])
+        elif name not in counted:
+            found[-1].append(name)
+    return found
+
+
+@in_usual_state
+def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], *, always: bool = True) -> None:
+    """Refuse layers whose names mean another layer in training.
+
+    Args:
+        model: the network; it comes back as it was.
+        x: (N, ...) inputs, 2 or more.
+        layers: names.
+        always: whether to refuse layers, too, that some training passes skip.
+
+    Raises:
+        UserError: for the first of them, saying what was seen in either mode.
+    """
+    if not layers:
+        return
+    usual = look(model, x, [], "eval").places
+    for training in look_in_training(model, x, []):
+        for layer in usual.keys() & set(layers):
+            reason = another_meaning(layer, usual, training.places)
+            if reason is None and always and layer not in training.places:
+                reason = "some training passes skip it"
+            if reason is not None:
+                raise UserError(f"the layer {layer!r} cannot be used in training, for {reason}: name another")
