@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -11,6 +12,26 @@ from buttress.layers.paths import Paths, trace
 from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
 from buttress.layers.select import LayerSelection, merge
 from buttress.tasks import Task
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The place of an input that is computed alone: the whole value of the layer. As `Layout` for one input."""
+
+    def fits(self, value: Tensor, n: int) -> bool:
+        """Whether a value can be that of n inputs."""
+        return n == 1 and value.numel() > 0
+
+    def to_rows(self, value: Tensor, n: int) -> Tensor:
+        """(1, ...) the value."""
+        return value[None]
+
+    def in_place_of(self, value: Tensor, rows: Tensor) -> Tensor:
+        """The row as the network has ``value``: a copy, which the network may write over."""
+        return rows[0].clone()
+
+
+Place = Layout | Alone
 
 
 class KnownLayers:
@@ -49,5 +70,17 @@ class KnownLayers:
         """How a layer's value holds the inputs."""
         return self._layouts.get(name, PART)
 
-    def _traced(self, x: Tensor) -> Paths:
-        return trace(self.model, x, self.layers, task=self.task, check=False, code=self.code)
+    def has_parts(self, name: str) -> bool:
+        """Whether a layer has a value for each input, be it for one that is computed alone."""
+        layout = self.layout(name)
+        return isinstance(layout, Layout) or layout.one_at_a_time
+
+    def place(self, name: str, value: Tensor, n: int) -> Place | Unaligned:
+        """Where n inputs are in this value of a layer; or why it has no part for each of them."""
+        layout = self.layout(name)
+        if isinstance(layout, Layout):
+            if layout.fits(value, n):
+                return layout
+            layout = PART  # of these inputs some go another way
+        alone = Alone()
+        return alone if layout.one_at_a_time and alone.fits(value, n) else layout

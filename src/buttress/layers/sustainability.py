@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
+from buttress.layers.arguments import check_perturbation, check_settings
 from buttress.layers.batches import batches
 from buttress.layers.capture import capture
 from buttress.layers.displacements import Displacements
@@ -26,8 +27,8 @@ from buttress.layers.profile import LayerProfile
 from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
-from buttress.tasks import Task, require_task
-from buttress.validation import whole
+from buttress.tasks import Task
+from buttress.validation import one_of, whole
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -74,11 +75,12 @@ def sustainability(
         UserError: for no data, no perturbation, an unknown measure or a selection that matches nothing; and for what an
             attack refuses.
     """
-    require_task(task)
+    check_settings(model, layers, seed, batch_size, task)
+    one_of("mode", mode, get_args(Mode))
+    one_of("precision", precision, get_args(Precision))
     chosen = measures.resolve(measure)
     named, selection = _named(perturbations), Selection(layers)
     whole("reference", reference, 2)
-    whole("batch_size", batch_size)
     source = batches(model, data, batch_size)
     first = next(source, None)
     if first is None:
@@ -124,8 +126,7 @@ def _named(perturbations: Mapping[str, Perturbation] | Perturbation) -> dict[str
     if not isinstance(perturbations, Mapping) or not perturbations:
         raise UserError(f"perturbations must be a mapping from name to perturbation, or one; got {perturbations!r}")
     for name, perturbation in perturbations.items():
-        if not isinstance(perturbation, Perturbation):
-            raise UserError(f"perturbation {name!r} must be an attack or a noise; got a {type(perturbation).__name__}")
+        check_perturbation(perturbation, f"perturbation {name!r}")
     return dict(perturbations)
 
 
