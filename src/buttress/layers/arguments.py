@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from buttress.attacks import Perturbation
 from buttress.errors import UserError
 from buttress.layers.select import LayerSelection, Selection, user_module
@@ -38,13 +36,3 @@ def check_perturbation(perturbation: object, name: str = "perturbation") -> None
         raise UserError(
             f"{name} must be an attack or a noise, such as attacks.PGD(); got a {type(perturbation).__name__}"
         )
-
-
-def check_tensor(x: object) -> None:
-    """Refuse inputs that are no tensor.
-
-    Raises:
-        UserError: saying what came.
-    """
-    if not isinstance(x, Tensor):
-        raise UserError(f"x must be a tensor of inputs (N, ...); got a {type(x).__name__}")
