@@ -58,8 +58,13 @@ class LayerPatching:
 
     @property
     def beaten(self) -> int:
-        """B, the inputs on which all shares are."""
+        """B, the inputs that are beaten."""
         return self.right.shape[2]
+
+    @property
+    def called(self) -> Tensor:
+        """(L,) int64, how many of the beaten inputs call each layer, on which its shares are."""
+        return (~self.few.isnan()).sum(1)
 
     @property
     def curve(self) -> Tensor:
@@ -94,6 +99,7 @@ class LayerPatching:
             "crossed": self.crossed,
             "inputs": self.inputs,
             "beaten": self.beaten,
+            "called": self.called.tolist(),
             "doses": self.doses,
             "curve": to_lists(self.curve),
             "restored": to_lists(self.restored),
