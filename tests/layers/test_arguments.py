@@ -25,6 +25,7 @@ RIGHT = {
     "seed": ["negative"],
     "replace": ["None"],
     "edges": ["None", "a dict"],
+    "places": ["None", "a dict"],
     "layers of capture": ["a string"],  # it cannot know before a pass which layers there are
     "eta": ["negative"],
     **{f"perturbation of {name}": ["None"] for name in METHODS},

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from buttress.layers.attacked_batch import AttackedBatch
 from buttress.layers.reached import OutputOf, leads, moves
 
 _LOST = "does not move the output: the network goes on without its value, or with a copy"
@@ -38,6 +39,11 @@ class LayerAnswers:
     def note(self, name: str, reason: str) -> None:
         """Why a batch has no answer for a layer."""
         self._reasons.setdefault(name, reason)
+
+    def note_obstacles(self, batch: AttackedBatch) -> None:
+        """Why a batch has no value for each input of some layers."""
+        for name, obstacle in batch.obstacles.items():
+            self.note(name, obstacle.reason)
 
     def of(self, name: str) -> Tensor:
         """(count, N) a layer's numbers, NaN for the inputs of batches that have none."""

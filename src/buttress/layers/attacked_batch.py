@@ -10,7 +10,7 @@ from torch import Tensor
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import capture
-from buttress.layers.known_layers import KnownLayers, Place
+from buttress.layers.known_layers import KnownLayers, RowLayout
 from buttress.layers.replacement import ReplacedPasses
 from buttress.layers.rows import PART, Layout, Unaligned
 from buttress.model_call import call_model
@@ -29,7 +29,7 @@ class AttackedBatch:
         y: (n, ...) what the task asks for.
 
     Attributes:
-        places: layer -> where the inputs are in its value, of those that both passes call with a part for each input.
+        layouts: layer -> how its value holds the inputs, of those that both passes call with a part for each input.
         clean: layer -> its value in the clean pass, (n, ...) with the inputs first, and `OUTPUT` -> the output;
             ``attacked`` likewise.
         obstacles: layer -> why it has no such value in this batch.
@@ -44,29 +44,29 @@ class AttackedBatch:
         known.add(x, clean)
         self.clean: dict[str | None, Tensor] = {OUTPUT: output}
         self.attacked: dict[str | None, Tensor] = {OUTPUT: output_adv}
-        self.places: dict[str, Place] = {}
+        self.layouts: dict[str, RowLayout] = {}
         self.obstacles: dict[str, Unaligned] = {}
         for name, value in clean.items():
-            place = self._pair(name, value, attacked.get(name))
-            if isinstance(place, Unaligned):
-                self.obstacles[name] = place
+            layout = self._pair(name, value, attacked.get(name))
+            if isinstance(layout, Unaligned):
+                self.obstacles[name] = layout
             else:
-                self.places[name] = place
+                self.layouts[name] = layout
         self.wrong, self.success = (~self.is_right(each[OUTPUT]) for each in (self.clean, self.attacked))
 
-    def _pair(self, name: str, clean: Tensor, attacked: Tensor | None) -> Place | Unaligned:
+    def _pair(self, name: str, clean: Tensor, attacked: Tensor | None) -> RowLayout | Unaligned:
         """Keep a layer's two values, if both have a part for each input."""
         n = len(self.x)
-        place = self.known.place(name, clean, n)
-        if isinstance(place, Unaligned) or attacked is None:
-            return place if isinstance(place, Unaligned) else _UNPAIRED
-        if not place.fits(attacked, n):
-            return PART if isinstance(place, Layout) and n > 1 else _UNPAIRED
-        one, other = place.to_rows(clean, n), place.to_rows(attacked, n)
+        layout = self.known.row_layout(name, clean, n)
+        if isinstance(layout, Unaligned) or attacked is None:
+            return layout if isinstance(layout, Unaligned) else _UNPAIRED
+        if not layout.fits(attacked, n):
+            return PART if isinstance(layout, Layout) and n > 1 else _UNPAIRED
+        one, other = layout.to_rows(clean, n), layout.to_rows(attacked, n)
         if one.shape != other.shape:
             return _UNPAIRED
         self.clean[name], self.attacked[name] = one, other
-        return place
+        return layout
 
     @property
     def beaten(self) -> Tensor:
@@ -87,7 +87,7 @@ class AttackedBatch:
     def replacing(self) -> Iterator[ReplacedPasses]:
         """Passes with other values in the places of the layers, as long as the context is open."""
         known = self.known
-        with ReplacedPasses(known.model, self.places, known.task, known.seed).opened(self.x.device) as passes:
+        with ReplacedPasses(known.model, self.layouts, known.task, known.seed).opened(self.x.device) as passes:
             yield passes
 
     def is_right(self, output: Tensor) -> Tensor:
@@ -113,10 +113,10 @@ class AttackedBatch:
         def hold(name: str, value: Tensor) -> Tensor | None:
             if name == sender:
                 return self.clean[name]
-            place, held, n = self.places[name], self.attacked[name], len(self.x)
-            if not place.fits(value, n) or place.to_rows(value, n).shape != held.shape:
+            layout, held, n = self.layouts[name], self.attacked[name], len(self.x)
+            if not layout.fits(value, n) or layout.to_rows(value, n).shape != held.shape:
                 return None
-            receive(name, place.to_rows(value, n))
+            receive(name, layout.to_rows(value, n))
             return held
 
         receive(OUTPUT, passes.run(self.x_adv, hold))

@@ -9,9 +9,10 @@ from typing import Any
 from buttress.attacks import Perturbation
 from buttress.errors import UserError
 from buttress.layers.attacked_batch import AttackedBatch
-from buttress.layers.batches import batches
+from buttress.layers.batches import batches, look_ahead
 from buttress.layers.known_layers import KnownLayers
 from buttress.layers.paths import everything_seen
+from buttress.layers.rows import CHECKED
 from buttress.layers.select import Selection, followed_modules, user_module
 
 
@@ -33,7 +34,8 @@ def attacked_batches(
     model, task = known.model, known.task
     selection, modules = Selection(known.layers), followed_modules(user_module(model)).values()
     available = None
-    for x, y, ids in batches(model, data, batch_size):
+    known.sample, source = look_ahead(batches(model, data, batch_size), CHECKED)
+    for x, y, ids in source:
         batch = AttackedBatch(known, x, perturbation.craft(model, x, y, task=task, seed=known.seed, ids=ids), y)
         if available is None:
             available = partial(everything_seen, model, x, task=task)

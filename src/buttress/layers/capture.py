@@ -62,8 +62,9 @@ def capture(
     """
     if replace is not None and not callable(replace):
         raise UserError(f"replace must be a function of a layer's name and value; got {replace!r}")
-    if edges is not None and not isinstance(edges, dict):
-        raise UserError(f"edges must be a dict, which is filled; got {edges!r}")
+    for name, filled in (("edges", edges), ("places", places)):
+        if filled is not None and not isinstance(filled, dict):
+            raise UserError(f"{name} must be a dict, which is filled; got {filled!r}")
     values: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:

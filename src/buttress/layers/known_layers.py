@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.paths import Paths, trace
-from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_or_all
+from buttress.layers.rows import CHECKED, PART, Layout, Unaligned, layouts, one_or_all
 from buttress.layers.select import LayerSelection, merge
 from buttress.tasks import Task
 
 
 @dataclass(frozen=True)
 class Alone:
-    """The place of an input that is computed alone: the whole value of the layer. As `Layout` for one input."""
+    """How the value of an input that is computed alone holds it: as a whole. Has what `Layout` has."""
 
     def fits(self, value: Tensor, n: int) -> bool:
         """Whether a value can be that of n inputs."""
@@ -31,11 +32,14 @@ class Alone:
         return rows[0].clone()
 
 
-Place = Layout | Alone
+RowLayout = Layout | Alone
 
 
 class KnownLayers:
     """The layers so far.
+
+    How they hold inputs is told by `CHECKED` inputs, of several batches where these are smaller: a batch of two may
+    hide that a layer is in another order than they are.
 
     Args:
         model: the network.
@@ -46,25 +50,33 @@ class KnownLayers:
     Attributes:
         names: in order of execution.
         paths: how they hang together.
-        code: what has been read of the network's code.
+        sample: inputs of the first batches, to fill up a batch that is too small.
     """
 
     def __init__(self, model: nn.Module, layers: LayerSelection, task: Task, seed: int) -> None:
         self.model, self.layers, self.task, self.seed = model, layers, task, seed
         self.names: list[str] = []
         self.paths = Paths([], [], [])
-        self.code = NetworkCode()
+        self.sample: list[Tensor] = []
         self._layouts: dict[str, Layout | Unaligned] = {}
 
     def add(self, x: Tensor, called: Iterable[str]) -> None:
         """Note what a batch has called: a network may call a layer in one batch and not in another."""
         if not merge(self.names, called):
             return
-        self._layouts = layouts(self.model, x, self.layers, seed=self.seed, code=self.code) | self._layouts
+        self._layouts = layouts(self.model, self._enough(x), self.layers, seed=self.seed) | self._layouts
         if not self.paths.names:
             self.paths = self._traced(one_or_all(self.model, x, self.seed))
         if not set(self.names) <= set(self.paths.names):
             self.paths = self.paths.extended(self._traced(x))
+
+    def _enough(self, x: Tensor) -> Tensor:
+        """(n, ...) the inputs of a batch, and as many others as are missing to check a layout."""
+        if len(x) >= CHECKED:
+            return x
+        return torch.cat([x, *(part for part in self.sample if part is not x and part.shape[1:] == x.shape[1:])])[
+            :CHECKED
+        ]
 
     def layout(self, name: str) -> Layout | Unaligned:
         """How a layer's value holds the inputs."""
@@ -75,8 +87,8 @@ class KnownLayers:
         layout = self.layout(name)
         return isinstance(layout, Layout) or layout.one_at_a_time
 
-    def place(self, name: str, value: Tensor, n: int) -> Place | Unaligned:
-        """Where n inputs are in this value of a layer; or why it has no part for each of them."""
+    def row_layout(self, name: str, value: Tensor, n: int) -> RowLayout | Unaligned:
+        """How this value of a layer holds n inputs; or why it has no part for each of them."""
         layout = self.layout(name)
         if isinstance(layout, Layout):
             if layout.fits(value, n):

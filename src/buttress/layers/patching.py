@@ -186,15 +186,15 @@ class _Search:
     def add(self, batch: AttackedBatch) -> None:
         """Patch every layer for the inputs of a batch; for each input alone, if some layers have a value only then."""
         self.inputs += len(batch.x)
+        self._answers.note_obstacles(batch)
         for part in batch.each() if batch.apart else (batch,):
             self._patch(part)
 
     def _patch(self, batch: AttackedBatch) -> None:
-        for name, obstacle in batch.obstacles.items():
-            self._answers.note(name, obstacle.reason)
+        self._answers.note_obstacles(batch)
         found: dict[str, Tensor] = {}
         with batch.replacing() as passes, torch.no_grad():
-            for name in batch.places:
+            for name in batch.layouts:
                 try:
                     found[name] = self._patched(batch, passes, name)
                 except CannotReplaceError as error:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
-from buttress.layers.known_layers import Place
+from buttress.layers.known_layers import RowLayout
 from buttress.layers.watcher import Watcher, watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
@@ -28,13 +28,13 @@ class ReplacedPasses:
 
     Args:
         model: the network.
-        places: layer -> where the inputs are in its value.
+        layouts: layer -> how its value holds the inputs.
         task: how to read the output.
         seed: of the draws.
     """
 
-    def __init__(self, model: nn.Module, places: Mapping[str, Place], task: Task, seed: int) -> None:
-        self.model, self.places, self.task, self.seed = model, places, task, seed
+    def __init__(self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int) -> None:
+        self.model, self.layouts, self.task, self.seed = model, layouts, task, seed
         self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
         self._watcher: Watcher | None = None
 
@@ -46,7 +46,7 @@ class ReplacedPasses:
         """
         with (
             preserved(self.model, "eval", self.seed, device),
-            watch(self.model, [*self.places], self._put, replaces=True) as self._watcher,
+            watch(self.model, [*self.layouts], self._put, replaces=True) as self._watcher,
         ):
             yield self
         self._watcher = None
@@ -90,10 +90,7 @@ class ReplacedPasses:
             except RuntimeError as error:
                 if not any(sign in str(error) for sign in _CUT_OFF):
                     raise
-                reason = (
-                    "is in a network that takes gradients of its own, which a replaced value cuts off from the input"
-                )
-                raise CannotReplaceError(reason) from None
+                raise CannotReplaceError(_ITS_OWN_GRADIENTS) from None
 
     def is_recognised(self, name: str) -> bool:
         """Whether a layer is told from others where activation checkpointing computes it again."""
@@ -101,4 +98,4 @@ class ReplacedPasses:
 
     def _put(self, name: str, value: Tensor) -> Tensor:
         rows = self._choose(name, value)
-        return value if rows is None else self.places[name].in_place_of(value, rows)
+        return value if rows is None else self.layouts[name].in_place_of(value, rows)

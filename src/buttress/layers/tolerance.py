@@ -158,11 +158,10 @@ class _Search:
 
     def add(self, batch: AttackedBatch) -> None:
         """Search every layer for the inputs of a batch."""
-        for name, obstacle in batch.obstacles.items():
-            self._answers.note(name, obstacle.reason)
-        found = self._of(batch, batch.places)
+        self._answers.note_obstacles(batch)
+        found = self._of(batch, batch.layouts)
         if apart := batch.apart:
-            each = [self._of(one, [name for name in apart if name in one.places]) for one in batch.each()]
+            each = [self._of(one, [name for name in apart if name in one.layouts]) for one in batch.each()]
             nothing = torch.full((2, 1), torch.nan)
             found |= {name: torch.cat([one.get(name, nothing) for one in each], 1) for name in apart}
         self._answers.add(len(batch.x), found)
