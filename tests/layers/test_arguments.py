@@ -26,6 +26,7 @@ RIGHT = {
     "replace": ["None"],
     "edges": ["None", "a dict"],
     "places": ["None", "a dict"],
+    "code": ["None"],
     "layers of capture": ["a string"],  # it cannot know before a pass which layers there are
     "eta": ["negative"],
     **{f"perturbation of {name}": ["None"] for name in METHODS},

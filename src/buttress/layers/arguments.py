@@ -33,6 +33,5 @@ def check_perturbation(perturbation: object, name: str = "perturbation") -> None
         UserError: naming it, and what came.
     """
     if not isinstance(perturbation, Perturbation):
-        raise UserError(
-            f"{name} must be an attack or a noise, such as attacks.PGD(); got a {type(perturbation).__name__}"
-        )
+        came = type(perturbation).__name__
+        raise UserError(f"{name} must be an attack or a noise; got a {came}: give one, such as attacks.PGD()")

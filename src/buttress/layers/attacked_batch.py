@@ -87,7 +87,8 @@ class AttackedBatch:
     def replacing(self) -> Iterator[ReplacedPasses]:
         """Passes with other values in the places of the layers, as long as the context is open."""
         known = self.known
-        with ReplacedPasses(known.model, self.layouts, known.task, known.seed).opened(self.x.device) as passes:
+        passes = ReplacedPasses(known.model, self.layouts, known.task, known.seed, known.code)
+        with passes.opened(self.x.device):
             yield passes
 
     def is_right(self, output: Tensor) -> Tensor:
@@ -128,7 +129,7 @@ class AttackedBatch:
         with (
             preserved(known.model, "eval", known.seed, x.device),
             torch.no_grad(),
-            capture(known.model, known.layers) as values,
+            capture(known.model, known.layers, code=known.code) as values,
         ):
             output = known.task.read(call_model(known.model, x))
         return dict(values), output

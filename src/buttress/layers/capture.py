@@ -13,6 +13,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.call_checks import check_tensor
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.places import Place
 from buttress.layers.select import LayerSelection, Seen, user_module
 from buttress.layers.watcher import LayerCallback, watch

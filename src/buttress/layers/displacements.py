@@ -115,13 +115,14 @@ class Displacements:
         return {name: [values.get(name) for values in each] for name in names}
 
     def _alone_in(self, x: Tensor, names: list[str]) -> list[dict[str, Tensor]]:
-        return one_at_a_time(self.known.model, x, names, self.mode, self.known.seed) if names else []
+        known = self.known
+        return one_at_a_time(known.model, x, names, self.mode, known.seed, known.code) if names else []
 
     def _pass(self, x: Tensor) -> dict[str, Tensor]:
         with (
             preserved(self.known.model, self.mode, self.known.seed, x.device),
             torch.no_grad(),
-            capture(self.known.model, self.known.layers) as values,
+            capture(self.known.model, self.known.layers, code=self.known.code) as values,
         ):
             call_model(self.known.model, x)
         return dict(values)

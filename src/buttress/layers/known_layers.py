@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,7 @@ class KnownLayers:
         names: in order of execution.
         paths: how they hang together.
         sample: inputs of the first batches, to fill up a batch that is too small.
+        code: what has been read of the network's code.
     """
 
     def __init__(self, model: nn.Module, layers: LayerSelection, task: Task, seed: int) -> None:
@@ -58,25 +59,28 @@ class KnownLayers:
         self.names: list[str] = []
         self.paths = Paths([], [], [])
         self.sample: list[Tensor] = []
+        self.code = NetworkCode()
         self._layouts: dict[str, Layout | Unaligned] = {}
 
-    def add(self, x: Tensor, called: Iterable[str]) -> None:
-        """Note what a batch has called: a network may call a layer in one batch and not in another."""
-        if not merge(self.names, called):
+    def add(self, x: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Note the layers of a batch's pass: a network may call a layer in one batch and not in another."""
+        if not merge(self.names, values):
             return
-        self._layouts = layouts(self.model, self._enough(x), self.layers, seed=self.seed) | self._layouts
+        self._layouts = self._told(x, values) | self._layouts
         if not self.paths.names:
             self.paths = self._traced(one_or_all(self.model, x, self.seed))
         if not set(self.names) <= set(self.paths.names):
             self.paths = self.paths.extended(self._traced(x))
 
-    def _enough(self, x: Tensor) -> Tensor:
-        """(n, ...) the inputs of a batch, and as many others as are missing to check a layout."""
-        if len(x) >= CHECKED:
-            return x
-        return torch.cat([x, *(part for part in self.sample if part is not x and part.shape[1:] == x.shape[1:])])[
-            :CHECKED
-        ]
+    def _told(self, x: Tensor, values: Mapping[str, Tensor]) -> dict[str, Layout | Unaligned]:
+        """How layers hold inputs, by those of a batch and as many others as are missing."""
+        others = [part for part in self.sample if part is not x and part.shape[1:] == x.shape[1:]]
+        enough = x if len(x) >= CHECKED else torch.cat([x, *others])[:CHECKED]
+        seen = values if len(enough) == len(x) else None
+        return layouts(self.model, enough, self.layers, values=seen, seed=self.seed, code=self.code)
+
+    def _traced(self, x: Tensor) -> Paths:
+        return trace(self.model, x, self.layers, task=self.task, check=False, code=self.code)
 
     def layout(self, name: str) -> Layout | Unaligned:
         """How a layer's value holds the inputs."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.known_layers import RowLayout
+from buttress.layers.network_code import NetworkCode
 from buttress.layers.watcher import Watcher, watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
@@ -31,24 +32,27 @@ class ReplacedPasses:
         layouts: layer -> how its value holds the inputs.
         task: how to read the output.
         seed: of the draws.
+        code: what has been read of the network's code.
     """
 
-    def __init__(self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int) -> None:
-        self.model, self.layouts, self.task, self.seed = model, layouts, task, seed
+    def __init__(
+        self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int, code: NetworkCode
+    ) -> None:
+        self.model, self.layouts, self.task, self.seed, self.code = model, layouts, task, seed, code
         self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
         self._watcher: Watcher | None = None
 
     @contextmanager
-    def opened(self, device: torch.device) -> Iterator[ReplacedPasses]:
+    def opened(self, device: torch.device) -> Iterator[None]:
         """Let passes be made. Gradients are to be taken meanwhile.
 
         What activation checkpointing computes again in a backward pass then has the same values in the layers' places.
         """
         with (
             preserved(self.model, "eval", self.seed, device),
-            watch(self.model, [*self.layouts], self._put, replaces=True) as self._watcher,
+            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
         ):
-            yield self
+            yield
         self._watcher = None
 
     def output(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:

@@ -96,7 +96,7 @@ def sustainability(
         with (
             preserved(model, mode, seed, x.device),
             torch.no_grad(),
-            capture(model, layers, code=numbers.code) as clean,
+            capture(model, layers, code=known.code) as clean,
         ):
             output = task.read(call_model(model, x))
         if not numbers.sizes:
@@ -110,7 +110,7 @@ def sustainability(
             with (
                 preserved(model, mode, seed, x.device),
                 torch.no_grad(),
-                watch(model, layers, numbers.column(name, x_adv), code=numbers.code),
+                watch(model, layers, numbers.column(name, x_adv), code=known.code),
             ):
                 call_model(model, x_adv)
             numbers.close(name, x_adv)
@@ -132,6 +132,6 @@ def _cut(sample: list[Tensor], count: int) -> list[Tensor]:
     """The first ``count`` inputs."""
     cut: list[Tensor] = []
     for x in sample:
-        cut.append(x[:count])
+        cut.append(x if len(x) <= count else x[:count])
         count -= len(cut[-1])
     return cut
