@@ -148,7 +148,8 @@ def patching(
 
     And for each pair of layers what goes directly from one to the other; see `PathPatching`.
 
-    Cost for each batch: ``doses + 3`` forward passes a layer, and one for each path; no gradients but the attack's.
+    Cost for each batch: ``doses + 3`` forward passes a layer, up to three more as long as no batch has shown that the
+    output moves with it, and one for each path. Inputs are patched one by one where a layer has a value only then.
 
     Args:
         model: the network; comes back exactly as it was.

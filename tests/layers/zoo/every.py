@@ -1,9 +1,9 @@
-"""All networks of this folder, by what they show."""
+"""All networks whose layers are computed by hand."""
 
-import importlib
-from pathlib import Path
+from tests.layers.zoo import activations, aliases, axes, batches, names, parts, replacements, sequences
 
-_MODULES = [
-    importlib.import_module(f"{__package__}.{file.stem}") for file in sorted(Path(__file__).parent.glob("*.py"))
-]
-NETWORKS = {name: build for module in _MODULES for name, build in getattr(module, "NETWORKS", {}).items()}
+NETWORKS = {
+    name: build
+    for part in (sequences, axes, batches, replacements, names, aliases, activations, parts)
+    for name, build in part.NETWORKS.items()
+}
