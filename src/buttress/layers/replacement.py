@@ -25,7 +25,9 @@ class CannotReplaceError(Exception):
 
 
 class ReplacedPasses:
-    """Passes of a network with other values in its layers' places; every pass makes the same random draws.
+    """Passes of a network with other values in its layers' places.
+
+    Every pass makes the same random draws, and begins with the buffers that the network came with.
 
     Args:
         model: the network.
