@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from buttress import models
 from buttress.errors import UserError
 from buttress.layers.block_calls import block_calls
 from buttress.layers.blocks import block_names, is_chain, residual_branches
+from buttress.layers.capture import layer_names
 from buttress.layers.lipschitz import Jacobian, exact_singular_value, largest_eigenvalue, stretch, upper_bound
 from buttress.random import Random
 
@@ -149,10 +152,10 @@ class Multistep(nn.Module):
 
 @pytest.mark.parametrize(
     ("states", "both", "times", "alone"),
-    [(False, False, 1, True), (True, False, 1, False), (False, True, 1, False), (False, False, 2, False)],
+    [(False, False, 1, True), (True, False, 1, False), (False, True, 1, False), (False, False, 2, True)],
 )
 def test_a_chain_has_nothing_beside_it(states, both, times, alone):
-    """Another state that goes in, or comes out, or a second call: the first argument is not all that counts."""
+    """Another state that goes in, or comes out: the first argument is not all that counts. Second calls are links."""
 
     class Net(nn.Module):
         def __init__(self):
@@ -165,7 +168,98 @@ def test_a_chain_has_nothing_beside_it(states, both, times, alone):
                 z = out[0] if both else out
             return z
 
-    assert is_chain(block_calls(Net(), torch.rand(2, 3), ["blocks.0", "blocks.1"])) is alone
+    net, x = Net(), torch.rand(2, 3)
+    names = block_names(net, x)
+    assert names == [f"blocks.{k}{run}" for run in ("", "#1")[:times] for k in (0, 1)]
+    assert is_chain(block_calls(net, x, names)) is alone
+
+
+class Calls(nn.Module):
+    """One block in a place that only training runs, in another one, and in a loop; beside it one without parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(3, 3), nn.Tanh())
+        self.other = nn.Linear(3, 3)
+
+    def forward(self, z):
+        if self.training:
+            self.said = self.block(-z)
+        z = self.other(self.block(3 * z))
+        for _ in range(2):
+            z = self.block(z)
+        return z
+
+
+@pytest.mark.parametrize(
+    ("blocks", "names"),
+    [
+        (None, ["block#1", "other", "block#2", "block#2.1"]),
+        ("block", ["block#1", "block#2", "block#2.1"]),
+        (["block#2*", "other"], ["other", "block#2", "block#2.1"]),
+        ("block#2.1", ["block#2.1"]),
+    ],
+)
+def test_every_call_of_a_block_has_the_name_of_its_layer(blocks, names):
+    net, x = Calls().eval(), points(2, 3)
+    found = block_names(net, x, blocks)
+    assert found == names
+    assert layer_names(net, x, found) == found
+    with torch.no_grad():
+        z = net.other(net.block(3 * x))
+    for name, expected in {"block#1": 3 * x, "block#2": z, "block#2.1": net.block(z).detach()}.items():
+        if name in found:
+            torch.testing.assert_close(block_calls(net, x, found)[name].z, expected)
+
+
+def test_a_network_that_calls_itself_is_one_block():
+    class Twice(nn.Linear):
+        def forward(self, z, again=True):
+            return super().forward(self(z.flip(1), False) if again else z)
+
+    net, x = Twice(3, 3), points(2, 3)
+    call = block_calls(net, x, block_names(net, x))[""]
+    expected = net.weight @ net.weight.flip(1)
+    torch.testing.assert_close(Jacobian(call.function, call.z).matrix(), expected.detach().expand(2, 3, 3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(exponent=st.integers(-37, 36), rows=st.integers(2, 7), columns=st.integers(2, 7), seed=st.integers(0, 9))
+def test_a_function_times_k_is_stretched_k_times_as_much(exponent, rows, columns, seed):
+    """Whatever k that float32 holds, also where its square is no float32 number."""
+    k, matrix = 10.0**exponent, matrices(1, rows, columns, seed)[0].float()
+    norm = torch.linalg.matrix_norm(matrix.double(), 2)
+    found = stretch(lambda z: (z @ matrix.T) * k, points(2, columns), random(2), residual=rows == columns)
+    torch.testing.assert_close(found.sigma / k, norm.expand(2), rtol=2e-3, atol=0)
+    if found.residual is not None:
+        whole = matrix.double() * k
+        shifted = torch.linalg.matrix_norm(whole + torch.eye(rows), 2)
+        torch.testing.assert_close(found.residual, shifted.expand(2), rtol=2e-3, atol=0)
+        top = torch.linalg.eigvalsh((matrix + matrix.T).double() / 2)[-1]
+        torch.testing.assert_close(found.log_norm / k, top.expand(2), rtol=2e-3, atol=1e-6 * float(norm))
+    exact = exact_singular_value(Jacobian(lambda z: (z @ matrix.T) * k, points(1, columns)).matrix())
+    torch.testing.assert_close(exact / k, norm[None], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e20])
+def test_branches_add_up_whatever_their_size(scale):
+    """What does not add up is not taken for rounding where all numbers are small."""
+
+    class Scaled(nn.Module):
+        def __init__(self, wrong):
+            super().__init__()
+            self.linear, self.wrong = nn.Linear(3, 3, bias=False), wrong
+
+        def branches(self):
+            return {"linear": self.linear}
+
+        def forward(self, z):
+            return z + self.linear(z) * self.wrong
+
+    z = points(2, 3) * scale
+    for wrong, names in ((1.0, ["linear"]), (1.5, [])):
+        block = Scaled(wrong)
+        assert list(residual_branches(block_calls(block, z, [""])[""])) == names
 
 
 def test_blocks_of_several_steps_are_no_chain():

@@ -8,21 +8,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.layers.block_records import Record, copied, first_numbers, record_calls, tensors
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
 from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared, parameters_fixed
 from buttress.layers.same_numbers import Places, places
-from buttress.layers.select import user_module
-from buttress.model_call import call_model
 
 
 @dataclass(frozen=True)
 class BlockCall:
-    """One block's call in a pass, in single precision also where the network computes in half.
+    """One call of a block in a pass, in single precision also where the network computes in half.
 
     Attributes:
         module: the block; of one in half precision a copy in single precision, in which products with its Jacobian are
@@ -36,10 +35,11 @@ class BlockCall:
             the largest singular value of [A B], in the norm sqrt(|a|^2 + |b|^2). That is an upper bound of what moves
             these arguments together as the network does.
         beside: the other tensors (N, ...) with a part for each input, which do not depend on the input by a gradient
-            and stay as they are; the inputs first.
+            and stay as they are; the inputs first. Where no gradient leads to any, those move whose numbers change with
+            the input.
         joint: how many tensors ``z`` holds side by side.
         out: (N, ...) the first tensor of floating-point numbers that came out, the inputs first.
-        alone: whether it was called once, with nothing beside a ``z`` of one tensor, and gave no other tensor.
+        alone: whether nothing goes in beside a ``z`` of one tensor, and no other tensor comes out.
         layout: where the inputs are in the argument that ``z`` is, or begins with, as the network has it.
     """
 
@@ -58,6 +58,11 @@ class BlockCall:
         return sum(tensor.is_floating_point() for tensor in self.beside)
 
 
+def block_of(name: str) -> str:
+    """The name of the module of which a call has this name."""
+    return name.partition("#")[0]
+
+
 @in_usual_state
 def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0) -> dict[str, BlockCall]:
     """What goes into and comes out of each block in one pass in eval mode, in the order of ``names``.
@@ -67,7 +72,7 @@ def block_calls(model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
     Args:
         model: the network; it comes back as it was.
         x: (N, ...) inputs.
-        names: of `block_names`.
+        names: of `block_names`: of a block's calls, by the names of layers.
         seed: of what a random network draws.
 
     Raises:
@@ -83,28 +88,37 @@ def recorded_calls(
     model: nn.Module, x: Tensor, names: Sequence[str], seed: int = 0
 ) -> tuple[dict[str, BlockCall], dict[str, str]]:
     """As `block_calls`; of blocks that cannot be seen as functions of inputs' parts, by name, why not."""
-    dependent: set[tuple[str, int]] = set()
+    blocks = dict.fromkeys(block_of(name) for name in names)
+    by_gradient: set[tuple[str, int]] = set()
+    by_value: set[tuple[str, int]] = set()
+    before: dict[tuple[str, int, torch.Size], Tensor] = {}
 
-    def tensors(some: Tensor, draw: int) -> dict[tuple[str, int], Tensor]:
-        """With gradients, which tell what depends on the input."""
+    def seen(some: Tensor, draw: int) -> dict[tuple[str, int], Tensor]:
+        """With gradients, which tell what depends on the input; of what has none, numbers that change tell it."""
         with parameters_fixed(model):
             given = some.detach().clone().requires_grad_(some.is_floating_point())
-            found = _tensors_by_place(_record(model, given, names, seed + draw))
-        dependent.update(place for place, value in found.items() if value.requires_grad)
+            records = record_calls(model, given, blocks, seed + draw)
+        found = {(name, k): value for name, record in records.items() for k, value in record.tensors().items()}
+        for place, value in found.items():
+            if value.requires_grad:
+                by_gradient.add(place)
+            elif not torch.equal(before.setdefault((*place, value.shape), value), value):
+                by_value.add(place)
         return found
 
-    aligned = compared(tensors, x)
+    aligned = compared(seen, x)
     calls: dict[str, BlockCall] = {}
     reasons: dict[str, str] = {}
     with torch.no_grad():
-        records = _record(model, x, names, seed)
+        records = {name: one for name, one in record_calls(model, x, blocks, seed).items() if name in names}
     with preserved(model, "eval", seed, x.device), torch.no_grad():
         for name, record in records.items():
             if isinstance(aligned, Unaligned):
                 reasons[name] = f"cannot be measured, for it {aligned.reason}"
                 continue
             of_block = {place: layout for (block, place), layout in aligned.items() if block == name}
-            call = _call(record, of_block, {place for block, place in dependent if block == name}, len(x))
+            dependent = [{k for block, k in found if block == name} for found in (by_gradient, by_value)]
+            call = _call(record, of_block, dependent, len(x))
             if isinstance(call, BlockCall):
                 calls[name] = call
             else:
@@ -114,74 +128,17 @@ def recorded_calls(
     return dict(sorted(calls.items(), key=lambda entry: order[entry[0]])), reasons
 
 
-@dataclass
-class _Record:
-    """One block's first call: its arguments as leaves of ``spec``, as they were given and copied, and its output."""
-
-    module: nn.Module
-    spec: TreeSpec
-    given: list[Any]
-    leaves: list[Any]
-    output: Any = None
-    calls: int = 0
-
-
-def _record(model: nn.Module, x: Tensor, names: Sequence[str], seed: int) -> dict[str, _Record]:
-    """The calls in a pass of these inputs."""
-    root, gradients = user_module(model), torch.is_grad_enabled()
-    records: dict[str, _Record] = {}
-
-    def before(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if name not in records:
-                given, spec = tree_flatten((args, kwargs))
-                records[name] = _Record(module, spec, given, [_copy(leaf) for leaf in given])  # it may write there
-
-        return record
-
-    def after(name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            records[name].calls += 1
-            if records[name].calls == 1:
-                records[name].output = tree_map(_copy, output)
-
-        return record
-
-    handles = []
-    try:
-        for name in names:
-            module = root.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
-            handles.append(module.register_forward_hook(after(name)))
-        with preserved(model, "eval", seed, x.device), torch.set_grad_enabled(gradients):
-            call_model(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return records
-
-
-def _tensors_by_place(records: Mapping[str, _Record]) -> dict[tuple[str, int], Tensor]:
-    """The tensors that went into each block, by their positions, and that which came out, at -1."""
-    tensors = {
-        (name, k): leaf
-        for name, record in records.items()
-        for k, leaf in enumerate(record.leaves)
-        if isinstance(leaf, Tensor)
-    }
-    outputs = {(name, -1): _first(record.output) for name, record in records.items()}
-    return tensors | {key: out for key, out in outputs.items() if out is not None}
-
-
 def _call(
-    record: _Record, layouts: Mapping[int, Layout | Unaligned], dependent: Container[int], n: int
+    record: Record, layouts: Mapping[int, Layout | Unaligned], dependent: Sequence[Container[int]], n: int
 ) -> BlockCall | str:
-    """A block's call as a function of its inputs' parts, or why it is none; ``dependent`` are those that move."""
+    """A block's call as a function of its inputs' parts, or why it is none.
+
+    What moves are the tensors in the first of ``dependent`` that holds any that go in.
+    """
     found = {k: layout for k, layout in layouts.items() if isinstance(layout, Layout)}
-    leaves, out = record.leaves, _first(record.output)
+    leaves, out = record.leaves, first_numbers(record.output)
     numbers = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    first = next((k for k in numbers if k in found), None)
-    if first is None:
+    if not any(k in found for k in numbers):
         return f"is given what {_reason(layouts[numbers[0]])}" if numbers else "is not given numbers"
     for k, layout in layouts.items():  # a tensor that all inputs have made together lets them depend on each other
         if k >= 0 and isinstance(layout, Unaligned) and layout != CONSTANT:
@@ -191,7 +148,9 @@ def _call(
     if not all(layout.fits(out if k < 0 else leaves[k], n) for k, layout in found.items()):
         return f"gets or gives what {PART.reason}"
     rows = {k: layout.to_rows(record.given[k], n) for k, layout in found.items() if k >= 0}
-    own = [k for k in numbers if k in rows and k in dependent] or [first]
+    own = next((some for moving in dependent if (some := [k for k in numbers if k in rows and k in moving])), [])
+    if not own:
+        return f"is given what {CONSTANT.reason}"
     moved = _followers(rows, own)
     beside = [k for k in rows if k not in moved]
     module = in_single_precision(record.module)
@@ -202,7 +161,7 @@ def _call(
     z = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
     if not computes_in_single_precision(lambda: function(z, *others)):
         return "computes in half precision inside, too coarse for products with its Jacobian"
-    alone = record.calls == 1 and not beside and len(parts) == 1 and len(_tensors(record.output)) == 1
+    alone = not beside and len(parts) == 1 and len(tensors(record.output)) == 1
     rows_out = found[-1].to_rows(in_single_precision(out), n)
     return BlockCall(module, function, z, tuple(others), len(parts), rows_out, alone, found[next(iter(starts))])
 
@@ -249,7 +208,7 @@ def _function(
         return {k: part.reshape(-1, *rows.shape[1:]).to(rows.dtype) for (k, rows), part in parts}
 
     def function(z: Tensor, *others: Tensor) -> Tensor:
-        leaves = [leaf if k in layouts else _copy(leaf) for k, leaf in enumerate(arguments)]  # it may write there
+        leaves = [leaf if k in layouts else copied(leaf) for k, leaf in enumerate(arguments)]  # it may write there
         parts = apart(z)
         own = {k: layouts[k].from_rows(part).contiguous() for k, part in parts.items()}
         for k, (start, where) in moved.items():
@@ -258,21 +217,9 @@ def _function(
         for k, tensor in zip(beside, others, strict=True):
             leaves[k] = layouts[k].from_rows(tensor.clone()).contiguous()
         args, kwargs = tree_unflatten(leaves, spec)
-        out = _first(module(*args, **kwargs))
+        out = first_numbers(module(*args, **kwargs))
         if out is None:
             raise UserError(f"a block gave a tensor in a pass and none now: {type(module).__name__}")
         return layouts[-1].to_rows(out, len(z))
 
     return function
-
-
-def _copy(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-def _first(output: Any) -> Tensor | None:
-    return next((tensor for tensor in _tensors(output) if tensor.is_floating_point()), None)

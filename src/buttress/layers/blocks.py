@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from buttress.ambient_state import in_usual_state
-from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.block_calls import BlockCall
+from buttress.layers.block_calls import BlockCall, block_of
+from buttress.layers.block_records import record_calls
 from buttress.layers.capture import layer_names
+from buttress.layers.same_rows import gap
 from buttress.layers.select import user_module
-from buttress.model_call import call_model
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)  # they are never called
 # Of the transformer blocks of timm: what comes before, the branch, and a scale after it.
@@ -23,14 +24,14 @@ _BRANCHES = (("norm1", "attn", "ls1"), ("norm2", "mlp", "ls2"))
 
 @in_usual_state
 def block_names(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None = None) -> list[str]:
-    """The names of a network's blocks in order of execution.
+    """The names of all calls of a network's blocks in order of execution: of ``b`` that is called twice, b and b#1.
 
     Args:
         model: the network.
         x: (N, ...) inputs that it can read.
-        blocks: names or globs of submodules; unless given, the children of the network, where a sequence of modules
-            that have parts of their own counts as these modules. A network without children, or whose children hold
-            none of its weights, is one block, "".
+        blocks: names or globs of submodules, all of whose calls are meant, or of calls; unless given, the children of
+            the network, where a sequence of modules that have parts of their own counts as these modules. A network
+            without children, or whose children hold none of its weights, is one block, "".
 
     Raises:
         UserError: for a name that no module has which is called with a tensor and gives one, and for none at all.
@@ -41,38 +42,27 @@ def block_names(model: nn.Module, x: Tensor, blocks: str | Sequence[str] | None 
         held = any(True for child in root.children() for _ in child.parameters())
         if not wanted or (not held and any(True for _ in root.parameters())):
             return [""]
-        return _called(model, x, wanted) or [""]
-    names = layer_names(model, x, blocks)
-    modules = dict(root.named_modules())
-    for name in names:
-        if name.partition("#")[0] not in modules:
+        with torch.no_grad():
+            return list(record_calls(model, x, wanted)) or [""]
+    given = [blocks] if isinstance(blocks, str) else list(blocks)
+    modules = dict(root.named_modules(remove_duplicate=False))
+    exact = [pattern for pattern in given if block_of(pattern) in modules]
+    rest = [pattern for pattern in given if pattern not in exact]
+    layers = layer_names(model, x, rest if exact else blocks) if rest or not given else []
+    for name in layers:
+        if block_of(name) not in modules:
             raise UserError(f"{name!r} is a function, and a block must be a module: name the module that calls it")
-    return _first_calls(names)
+    with torch.no_grad():
+        calls = record_calls(model, x, dict.fromkeys(block_of(name) for name in (*exact, *layers)))
+    for pattern in exact:
+        if not any(_matches(name, pattern) for name in calls):
+            layer_names(model, x, [pattern])  # says which there are
+    return [name for name in calls if name in layers or any(_matches(name, pattern) for pattern in given)]
 
 
-def _called(model: nn.Module, x: Tensor, wanted: Collection[str]) -> list[str]:
-    """Those of the modules that a pass calls, whatever they return, in the order in which they first end."""
-    names: list[str] = []
-    handles = []
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda module, args, output: None if name in names else names.append(name)
-
-    try:
-        for name, module in user_module(model).named_modules():
-            if name in wanted:
-                handles.append(module.register_forward_hook(note(name)))
-        with preserved(model, "eval", 0, x.device), torch.no_grad():
-            call_model(model, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return names
-
-
-def _first_calls(names: Sequence[str]) -> list[str]:
-    """Each module at its first call."""
-    return [name for name in names if "#" not in name]
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern means this call; without a number it means all calls of a block."""
+    return fnmatchcase(name, pattern) or fnmatchcase(block_of(name), pattern)
 
 
 def _children(module: nn.Module, prefix: str) -> Iterator[str]:
@@ -110,8 +100,7 @@ def residual_branches(call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Ten
             branches[name] = (_of_rows(function, call), z)
             z = z + branches[name][0](z)
         out = call.function(call.z, *call.beside) if branches else call.out
-    same = bool(branches) and z.shape == out.shape and torch.allclose(z, out, rtol=1e-4, atol=1e-5)
-    return branches if same else {}
+    return branches if branches and z.shape == out.shape and gap(z, out) <= 1e-4 else {}
 
 
 def _of_rows(function: Callable[[Tensor], Tensor], call: BlockCall) -> Callable[[Tensor], Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from buttress.layers.measures import power_of_two
 from buttress.random import Random
 
 TensorFunction = Callable[[Tensor], Tensor]
@@ -184,18 +185,42 @@ def _stretch(jacobian: Jacobian, starts: list[Tensor], residual: bool, iteration
         converged = torch.stack([pair.converged for pair in pairs])[best, rows]
         return Eigenpair(values[best, rows], vectors, converged)
 
-    def shifted_gram(v: Tensor) -> Tensor:
-        w = v + jacobian.times(v)
-        return w + jacobian.transposed_times(w)
+    # What is searched is divided by about its size, a power of two, which changes no digit: the square of a singular
+    # value of 1e-25, or of 1e20, is no float32 number.
+    size = _power_of_two(jacobian.times(starts[0]))
+    size_of_shifted = torch.maximum(size, torch.ones_like(size))
 
-    gram = largest(lambda v: jacobian.transposed_times(jacobian.times(v)))
-    sigma, converged = gram.value.clamp(min=0).sqrt(), gram.converged
+    def gram(v: Tensor) -> Tensor:
+        return _divided(jacobian.transposed_times(_divided(jacobian.times(v), size)), size)
+
+    def shifted_gram(v: Tensor) -> Tensor:
+        w = _divided(v, size_of_shifted) + _divided(jacobian.times(v), size_of_shifted)
+        return _divided(w, size_of_shifted) + _divided(jacobian.transposed_times(w), size_of_shifted)
+
+    def symmetric_part(v: Tensor) -> Tensor:
+        return _divided(jacobian.times(v), 2 * size) + _divided(jacobian.transposed_times(v), 2 * size)
+
+    def singular(pair: Eigenpair, size: Tensor) -> Tensor:
+        return pair.value.clamp(min=0).sqrt() * size[:, 0]
+
+    stretched = largest(gram)
+    sigma, converged = singular(stretched, size), stretched.converged
     if not (residual and jacobian.square):
-        return Stretch(sigma, gram.vector, None, None, converged)
-    shifted = largest(shifted_gram)
-    symmetric = largest(lambda v: (jacobian.times(v) + jacobian.transposed_times(v)) / 2)
+        return Stretch(sigma, stretched.vector, None, None, converged)
+    shifted, symmetric = largest(shifted_gram), largest(symmetric_part)
     converged = converged & shifted.converged & symmetric.converged
-    return Stretch(sigma, gram.vector, shifted.value.clamp(min=0).sqrt(), symmetric.value, converged)
+    log_norm = symmetric.value * size[:, 0]
+    return Stretch(sigma, stretched.vector, singular(shifted, size_of_shifted), log_norm, converged)
+
+
+def _power_of_two(rows: Tensor) -> Tensor:
+    """(N, 1) float64, a power of two near the largest value of each row; 1 where that is 0 or not finite."""
+    return power_of_two(rows.double())
+
+
+def _divided(rows: Tensor, by: Tensor) -> Tensor:
+    """(N, ...) rows divided by powers of two that their own data type need not hold."""
+    return (rows.double() / by).to(rows.dtype)
 
 
 def _concatenated(parts: list[Stretch]) -> Stretch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -19,7 +19,7 @@ from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
-from buttress.layers.block_calls import recorded_calls
+from buttress.layers.block_calls import block_of, recorded_calls
 from buttress.layers.blocks import block_names
 from buttress.layers.capture import layer_names
 from buttress.layers.correlation import spearman
@@ -30,6 +30,7 @@ from buttress.registry import audit
 from buttress.validation import number, whole
 
 _TITLE = "Growth of small changes"
+_CALLS = 16  # of one block that are measured, as a loop may call it thousands of times
 
 
 @audit("lipschitz")
@@ -42,14 +43,15 @@ class Lipschitz(Audit):
     Of residual blocks each branch is measured too: J, I + J and the logarithmic norm. Of what goes into a block
     all tensors with one row to an input move that depend on the network's input: those that hold the same numbers as
     one, and those with numbers of their own jointly, so that sigma of A a + B b is that of [A B]. The rest is held, and
-    blocks that do not give one row to an input are left out, all by name. All bounds are local: they hold
+    blocks that do not give one row to an input, or do not depend on it, are left out, all by name. A block that is
+    called several times is measured at each of the first 16 calls, under the names of layers (b, b#1). All bounds are local: they hold
     for small changes at the points measured, the inputs and the same under the first perturbation, and certify
-    nothing. Cost per input, block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
+    nothing. Cost per input, call of a block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
     of the points; of a branch three times as many.
 
     Args:
         perturbations: whose growth is measured; the first gives the second point and is the one in the verdict.
-        blocks: names or globs of submodules; the network's children unless given, sequences of blocks taken apart.
+        blocks: names or globs of submodules, or of their calls; the network's children unless given, sequences of blocks taken apart.
         inputs: inputs measured, spread evenly over the data.
         branches: whether the residual branches of blocks that have such are measured.
         iterations: products with J^T J, at most, from each start.
@@ -89,12 +91,11 @@ class Lipschitz(Audit):
     def _measurable(self, subject: Subject) -> tuple[list[str], dict[str, str]]:
         """The names of the blocks that are measured, and why others are not."""
         few = subject.x[:2]
-        names = block_names(subject.model, few, self.blocks)
+        names, late = _first_calls(block_names(subject.model, few, self.blocks))
         calls, reasons = recorded_calls(subject.model, few, names, subject.seed)
         if not calls:
-            name, reason = next(iter(reasons.items()))
-            raise UserError(f"the block {name!r} {reason}: name another")
-        return list(calls), reasons
+            raise UserError(_nothing(reasons))
+        return list(calls), reasons | late
 
     def ask(self, subject: Subject) -> Finding:
         """Measure each block at the inputs and at the perturbed ones."""
@@ -119,6 +120,10 @@ class Lipschitz(Audit):
             if subject.watch is not None:
                 subject.watch("lipschitz", min(1.0, len(parts) * size / count))
         measures = NetworkMeasures.concatenated(parts)
+        left_out |= measures.left_out
+        names = [block.name for block in measures.blocks]
+        if not names:
+            raise UserError(_nothing(left_out))
         success = results[next(iter(results))].success
         main = self.perturbations[0].label()
         blocks = measures.to_dicts()
@@ -187,6 +192,26 @@ class _Batches:
         return iter(zip(torch.split(self.x, self.size), torch.split(self.y, self.size), strict=True))
 
 
+def _first_calls(names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The first calls of each block; and, by the name of the first that is left out, that it and others are."""
+    calls: dict[str, list[str]] = {}
+    for name in names:
+        calls.setdefault(block_of(name), []).append(name)
+    late = {name for of_block in calls.values() for name in of_block[_CALLS:]}
+    reasons = {
+        of_block[_CALLS]: f"and later calls of it ({len(of_block) - _CALLS} in all) are not measured unless named"
+        for of_block in calls.values()
+        if len(of_block) > _CALLS
+    }
+    return [name for name in names if name not in late], reasons
+
+
+def _nothing(reasons: Mapping[str, str]) -> str:
+    """That no block can be measured, for the reason of the first."""
+    name, reason = next(iter(reasons.items()))
+    return f"the block {name!r} {reason}: name another"
+
+
 def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
     """The largest singular values of the first, the inner and the last of the blocks that are of one kind.
 
@@ -194,12 +219,12 @@ def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
     that have weights.
     """
     modules = dict(user_module(subject.model).named_modules())
-    deep = [row for row in blocks if row["name"] and list(modules[row["name"]].children())]
+    deep = [row for row in blocks if row["name"] and list(modules[block_of(row["name"])].children())]
     kinds = [row["kind"] for row in deep]
     kind = max(kinds, key=kinds.count, default="")
     alike = [row for row in deep if row["kind"] == kind]
     if len(alike) < 2:
-        alike = [row for row in blocks if any(True for _ in modules[row["name"]].parameters())]
+        alike = [row for row in blocks if any(True for _ in modules[block_of(row["name"])].parameters())]
         kind = "layer"
     if len(alike) < 2:
         alike = blocks
@@ -230,7 +255,7 @@ def _ends(sigmas: list[float]) -> dict[str, float | None]:
 
 def _correlations(measures: NetworkMeasures, success: Tensor) -> dict[str, float | None]:
     """Rank correlations over the inputs: of the bound with the measured growth, and with the attack's success."""
-    bound, growth = measures.product().log(), measures.growth(0).log()
+    bound, growth = measures.log_product(), measures.growth(0).log()
     values = {
         "bound_growth": spearman(bound, growth.where(growth.isfinite(), torch.nan)),
         "bound_beaten": spearman(bound, success.to(bound)),

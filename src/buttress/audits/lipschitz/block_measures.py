@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
-from buttress.layers.block_calls import BlockCall, block_calls
+from buttress.layers.block_calls import BlockCall, recorded_calls
 from buttress.layers.blocks import is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
-from buttress.layers.select import user_module
+from buttress.layers.rows import parameters_fixed
 from buttress.random import Random, derive
 
 _LARGEST = 2**22  # numbers in a full Jacobian
@@ -73,16 +73,17 @@ def measure(
         names: of the blocks, in order.
         settings: how.
     """
-    clean = block_calls(model, x, names, settings.seed)
-    others = {name: block_calls(model, points, names, settings.seed) for name, points in perturbed.items()}
+    clean, left_out = recorded_calls(model, x, names, settings.seed)
+    others: dict[str, dict[str, BlockCall]] = {}
+    for perturbation, perturbed_x in perturbed.items():
+        others[perturbation], reasons = recorded_calls(model, perturbed_x, names, settings.seed)
+        left_out |= {name: f"{reason} under {perturbation}" for name, reason in reasons.items() if name in clean}
     points = {"clean": clean, "adversarial": next(iter(others.values()))}
+    measured = [name for name in names if name not in left_out]
     blocks: list[Block] = []
-    modules = dict(user_module(model).named_modules())
-    first = names[0]
-    with preserved(model, "eval", settings.seed, x.device):
-        for name in names:
-            module = modules[name]
-            block = Block(name, type(module).__name__, clean[name].joint, clean[name].held)
+    with preserved(model, "eval", settings.seed, x.device), parameters_fixed(model):
+        for name in measured:
+            block = Block(name, type(clean[name].module).__name__, clean[name].joint, clean[name].held)
             direction = torch.empty(0)
             for point, calls in points.items():
                 call = calls[name]
@@ -98,10 +99,14 @@ def measure(
                         function, z, branch_random, settings, residual=True
                     )[1]
             for perturbation, other in others.items():
-                start = _norm(other[first].z - clean[first].z)
+                start = _norm(_change(other[measured[0]].z, clean[measured[0]].z))
                 block.growth[perturbation] = _growth(clean[name], other[name], start, direction)
-            blocks.append(block)
-    return NetworkMeasures(blocks, is_chain(clean))
+            if all(point["sigma"].isfinite().all() for point in block.points.values()):
+                blocks.append(block)
+            else:
+                left_out[name] = "has a Jacobian that holds NaN or infinite numbers"
+    kept = {block.name: clean[block.name] for block in blocks}
+    return NetworkMeasures(blocks, is_chain(kept), left_out)
 
 
 def _measure_function(
@@ -134,6 +139,11 @@ def _measure_function(
     return stretched, {name: values.double().cpu() for name, values in figures.items()}
 
 
+def _change(after: Tensor, before: Tensor) -> Tensor:
+    """In float64, which holds the difference of any two numbers of float32."""
+    return after.double() - before.double()
+
+
 def _norm(values: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(values.double().flatten(1), dim=1)
     return norms
@@ -145,8 +155,8 @@ def _quotient(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _growth(clean: BlockCall, other: BlockCall, start: Tensor, direction: Tensor) -> dict[str, Tensor]:
-    before, after = other.z - clean.z, _norm(other.out - clean.out)
-    along = (before.double().flatten(1) * direction.double()).sum(1).abs()
+    before, after = _change(other.z, clean.z), _norm(_change(other.out, clean.out))
+    along = (before.flatten(1) * direction.double()).sum(1).abs()
     return {
         "block": _quotient(after, _norm(before)),
         "start": _quotient(after, start),
@@ -157,16 +167,24 @@ def _growth(clean: BlockCall, other: BlockCall, start: Tensor, direction: Tensor
 
 @dataclass
 class NetworkMeasures:
-    """Figures of all blocks, in order, and whether they are a chain: nothing between or beside them."""
+    """Figures of all blocks, in order.
+
+    Attributes:
+        blocks: those that could be measured.
+        chain: whether they are a chain: nothing between or beside them.
+        left_out: why others could not, by name.
+    """
 
     blocks: list[Block]
     chain: bool
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def concatenated(cls, parts: Sequence[NetworkMeasures]) -> NetworkMeasures:
-        """The measures of several batches as one. A branch or figure that a batch lacks is left out."""
+        """The measures of several batches as one. A block, branch or figure that a batch lacks is left out."""
         blocks = []
-        for parts_of_block in zip(*(part.blocks for part in parts), strict=True):
+        left_out = {name: reason for part in parts for name, reason in part.left_out.items()}
+        for parts_of_block in zip(*([b for b in part.blocks if b.name not in left_out] for part in parts), strict=True):
             first = parts_of_block[0]
             names = [name for name in first.parts if all(name in block.parts for block in parts_of_block)]
             blocks.append(
@@ -180,11 +198,12 @@ class NetworkMeasures:
                     _columns([block.growth for block in parts_of_block]),
                 )
             )
-        return cls(blocks, all(part.chain for part in parts))
+        chain = all(part.chain and len(part.blocks) == len(blocks) for part in parts)
+        return cls(blocks, chain, left_out)
 
-    def product(self) -> Tensor:
-        """(N,) the product of the blocks' largest singular values, the larger of the points'."""
-        return torch.stack([block.sigma() for block in self.blocks]).prod(0)
+    def log_product(self) -> Tensor:
+        """(N,) the logarithm of the product of the blocks' largest singular values, the larger of the points'."""
+        return torch.stack([block.sigma().log() for block in self.blocks]).sum(0)
 
     def growth(self, perturbation: int) -> Tensor:
         """(N,) the change of the last block's output over that of the first one's input; NaN where there is none."""
@@ -197,27 +216,27 @@ class NetworkMeasures:
         "log_norm" exp(logarithmic norm): the growth of the differential equation that the blocks are steps of, which
         need not bound theirs.
         """
-        product = self.product()
+        product = self.log_product()
         measured = {name: self.growth(k) for k, name in enumerate(self.blocks[0].growth)}
         main = next(iter(measured.values()))
         defined = ~main.isnan()
-        holds = (main <= product * (1 + 1e-6))[defined]
+        holds = (main.log() <= product + 1e-6)[defined]
         return {
             "product": _geometric(product),
-            "exponential": _geometric(self._exponential("sigma")),
-            "log_norm": _geometric(self._exponential("log_norm")),
-            "measured": {name: _geometric(values) for name, values in measured.items()},
+            "exponential": _geometric(self._log_exponential("sigma")),
+            "log_norm": _geometric(self._log_exponential("log_norm")),
+            "measured": {name: _geometric(values.log()) for name, values in measured.items()},
             "held": float(holds.double().mean()) if len(holds) else None,
         }
 
-    def _exponential(self, figure: str) -> Tensor:
-        factors = []
+    def _log_exponential(self, figure: str) -> Tensor:
+        logarithms = []
         for block in self.blocks:
             sums = [
                 torch.stack([figures[figure] for figures in part.values()]).amax(0) for part in block.parts.values()
             ]
-            factors.append(torch.stack(sums).sum(0).exp() if sums else block.sigma())
-        return torch.stack(factors).prod(0)
+            logarithms.append(torch.stack(sums).sum(0) if sums else block.sigma().log())
+        return torch.stack(logarithms).sum(0)
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """Plain data of each block."""
@@ -263,6 +282,7 @@ def _mean(values: Tensor) -> float | None:
     return float(defined.mean()) if len(defined) else None
 
 
-def _geometric(values: Tensor) -> float | None:
-    mean = _mean(values.log())
+def _geometric(logarithms: Tensor) -> float | None:
+    """The geometric mean of numbers whose logarithms these are."""
+    mean = _mean(logarithms)
     return None if mean is None else float(torch.tensor(mean, dtype=torch.float64).exp())
