@@ -251,3 +251,166 @@ def test_what_is_held_is_said(nets):
     finding = Lipschitz(perturbations=[STEP])(nets.seeded(Remembering).eval(), split)
     assert finding.data["blocks"][0]["held"] == 2
     assert "Of what goes into cross tensors that do not depend on the input are held" in finding.verdict
+
+
+class Gain(nn.Module):
+    """A layer whose block in the middle is ``k`` times a matrix, and the rest undoes it."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.first, self.block, self.head, self.k = nn.Linear(6, 6), nn.Module(), nn.Linear(6, 4), k
+        self.block.linear = nn.Linear(6, 6)
+        self.block.forward = lambda z: self.block.linear(z) * k
+
+    def forward(self, x):
+        return self.head(self.block(self.first(x)) / self.k)
+
+
+def of_six(n=5):
+    x = torch.rand(n, 6, generator=torch.Generator().manual_seed(0))
+    return Split(x, torch.arange(n) % 4, torch.arange(n))
+
+
+@pytest.mark.parametrize("k", [1e-36, 1e-25, 1e-15, 1e-12, 1.0, 1e12, 1e22, 1e36])
+def test_the_figures_of_a_block_grow_with_it(k, nets):
+    model = nets.seeded(lambda: Gain(k)).eval()
+    finding = Lipschitz(perturbations=[STEP], exact=2, starts=1)(model, of_six())
+    rows = {row["name"]: row for row in finding.data["blocks"]}
+    norm = float(torch.linalg.matrix_norm(model.block.linear.weight.detach(), 2))
+    assert rows["block"]["clean"]["sigma"]["mean"] / k == pytest.approx(norm, rel=1e-3)
+    assert rows["block"]["clean"]["exact"]["mean"] / k == pytest.approx(norm, rel=1e-5)
+    assert 0 < rows["block"]["growth"]["fgsm"]["block"] / k <= norm * 1.001
+    assert finding.data["bounds"]["product"] / k == pytest.approx(
+        math.prod(row["clean"]["sigma"]["mean"] for row in rows.values()) / k, rel=1e-3
+    )
+    assert "stretched most by" in finding.verdict
+
+
+def test_a_block_whose_jacobian_is_not_finite_is_left_out(nets):
+    class Root(nn.Module):
+        def forward(self, z):
+            return (z - z.detach()).sqrt()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.root, self.head = nn.Linear(6, 6), Root(), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.root(self.first(x)))
+
+    finding = Lipschitz(perturbations=[Gaussian(std=0.1)], starts=1)(nets.seeded(Net).eval(), of_six())
+    assert [row["name"] for row in finding.data["blocks"]] == ["first", "head"]
+    assert "Left out: root has a Jacobian that holds NaN or infinite numbers." in finding.verdict
+
+
+def test_a_block_that_torch_cannot_derive_is_left_out(nets):
+    class Overwriting(nn.Module):
+        def forward(self, z):
+            z = z.sigmoid()
+            z[:, 0] = 0
+            return z
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.over, self.head = nn.Linear(6, 6), Overwriting(), nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.over(self.first(x)))
+
+    finding = Lipschitz(perturbations=[Gaussian(std=0.1)], starts=1)(nets.seeded(Net).eval(), of_six())
+    assert [row["name"] for row in finding.data["blocks"]] == ["first", "head"]
+    assert finding.data["left_out"]["over"].startswith("cannot be derived; torch raises one of the variables")
+
+
+class Twice(nn.Module):
+    """One block that is called twice, at very different points; then as often as asked for."""
+
+    def __init__(self, more=0):
+        super().__init__()
+        self.f, self.b, self.h = nn.Linear(6, 6), nn.Sequential(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 4)
+        self.more = more
+
+    def forward(self, x):
+        z = self.b(self.b(30 * self.f(x)) * 0.01)
+        for _ in range(self.more):
+            z = self.b(z)
+        return self.h(z)
+
+
+def largest(function, z):
+    """The mean over the rows of the largest singular value of the whole Jacobian of each."""
+    whole = [torch.autograd.functional.jacobian(lambda v: function(v[None])[0].flatten(), row) for row in z]
+    matrices = torch.stack([matrix.flatten(1) for matrix in whole])
+    return float(torch.linalg.matrix_norm(matrices.double(), 2).mean())
+
+
+def test_every_call_of_a_block_is_measured(nets):
+    model, split = nets.seeded(Twice).eval(), of_six()
+    finding = Lipschitz(perturbations=[STEP])(model, split)
+    rows = {row["name"]: row["clean"]["sigma"]["mean"] for row in finding.data["blocks"]}
+    z = 30 * model.f(split.x).detach()
+    expected = {"b": largest(model.b, z), "b#1": largest(model.b, model.b(z).detach() * 0.01)}
+    assert list(rows) == ["f", "b", "b#1", "h"]
+    assert {name: rows[name] for name in expected} == pytest.approx(expected, rel=2e-3)
+    assert finding.data["chained"] is False
+    profile = layers.sustainability(model, split, STEP, list(rows))
+    assert [row["cm"] for row in finding.data["blocks"]] == pytest.approx(profile.mean[0].tolist())
+    many = Lipschitz(perturbations=[STEP], starts=1, inputs=1)(nets.seeded(lambda: Twice(20)).eval(), split)
+    assert len(many.data["blocks"]) == 18
+    assert many.data["left_out"] == {"b#2.14": "and later calls of it (6 in all) are not measured unless named"}
+
+
+CONTEXT = torch.linspace(-1, 1, 12).view(2, 6)
+WAYS = {
+    "latents first": lambda block, x: block(CONTEXT.expand(len(x), 2, 6), x, x, need_weights=False)[0],
+    "by keyword": lambda block, x: block(value=x, key=x, query=CONTEXT.expand(len(x), 2, 6), need_weights=False)[0],
+    "decoder": lambda block, x: block(CONTEXT.expand(len(x), 2, 6), x),
+    "time first": lambda block, x: block(torch.full((len(x), 6), 0.3), x),
+    "cut off": lambda block, x: block(torch.full((len(x), 6), 0.3), x.detach()),
+}
+
+
+class Timed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.t, self.a = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, t, x):
+        return torch.tanh(self.t(t)[:, None] + 4 * self.a(x))
+
+
+class Around(nn.Module):
+    """A block that is called in one of the ways, and a layer of constants only."""
+
+    def __init__(self, way):
+        super().__init__()
+        attention = {"latents first", "by keyword"}
+        self.way, self.queries, self.head = WAYS[way], nn.Linear(6, 6), nn.Linear(6, 4)
+        self.block = (
+            nn.MultiheadAttention(6, 2, batch_first=True)
+            if way in attention
+            else nn.TransformerDecoderLayer(6, 2, 8, 0.0, batch_first=True)
+            if way == "decoder"
+            else Timed()
+        )
+
+    def forward(self, x):
+        constant = self.queries(CONTEXT.expand(len(x), 2, 6))
+        return self.head((self.way(self.block, x) + constant[:, :1]).mean(1))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_moves_is_what_depends_on_the_input(way, nets):
+    """Not the first argument, where that is the same for every input; and a layer of constants is left out."""
+    model = nets.seeded(lambda: Around(way)).eval()
+    x = torch.rand(4, 3, 6, generator=torch.Generator().manual_seed(0))
+    split = Split(x, torch.arange(4) % 4, torch.arange(4))
+    finding = Lipschitz(perturbations=[Gaussian(std=0.01)])(model, split)
+    rows = {row["name"]: row for row in finding.data["blocks"]}
+    called = WAYS["time first"] if way == "cut off" else WAYS[way]
+    expected = largest(lambda z: called(model.block, z), x)
+    assert rows["block"]["clean"]["sigma"]["mean"] == pytest.approx(expected, rel=2e-3)
+    assert rows["block"]["held"] == 1
+    assert finding.data["left_out"] == {"queries": "is given what does not depend on the input"}

@@ -220,10 +220,10 @@ def _places(subject: Subject, blocks: list[dict[str, Any]]) -> dict[str, Any]:
     """
     modules = dict(user_module(subject.model).named_modules())
     deep = [row for row in blocks if row["name"] and list(modules[block_of(row["name"])].children())]
-    kinds = [row["kind"] for row in deep]
+    kinds = [kind for _, kind in {(block_of(row["name"]), row["kind"]): None for row in deep}]
     kind = max(kinds, key=kinds.count, default="")
     alike = [row for row in deep if row["kind"] == kind]
-    if len(alike) < 2:
+    if kinds.count(kind) < 2:
         alike = [row for row in blocks if any(True for _ in modules[block_of(row["name"])].parameters())]
         kind = "layer"
     if len(alike) < 2:

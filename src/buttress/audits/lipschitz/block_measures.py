@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import preserved
+from buttress.errors import one_line
 from buttress.layers.block_calls import BlockCall, recorded_calls
 from buttress.layers.blocks import is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
@@ -70,7 +71,7 @@ def measure(
         x: (N, ...) inputs.
         perturbed: by perturbation, the same inputs perturbed; the first is the second point.
         ids: (N,) of the inputs.
-        names: of the blocks, in order.
+        names: of the blocks, in order. What cannot be measured at one of the points is left out.
         settings: how.
     """
     clean, left_out = recorded_calls(model, x, names, settings.seed)
@@ -81,32 +82,42 @@ def measure(
     points = {"clean": clean, "adversarial": next(iter(others.values()))}
     measured = [name for name in names if name not in left_out]
     blocks: list[Block] = []
+    directions: dict[str, Tensor] = {}
     with preserved(model, "eval", settings.seed, x.device), parameters_fixed(model):
         for name in measured:
             block = Block(name, type(clean[name].module).__name__, clean[name].joint, clean[name].held)
-            direction = torch.empty(0)
-            for point, calls in points.items():
-                call = calls[name]
-                random = Random(derive(settings.seed, "lipschitz", name), ids)
-                stretched, figures = _measure_function(
-                    call.function, call.z, random, settings, beside=call.beside, residual=False
-                )
-                block.points[point] = figures
-                direction = stretched.direction if point == "clean" else direction
-                for branch, (function, z) in (residual_branches(call) if settings.branches else {}).items():
-                    branch_random = random.fork("branch", branch)
-                    block.parts.setdefault(branch, {})[point] = _measure_function(
-                        function, z, branch_random, settings, residual=True
-                    )[1]
-            for perturbation, other in others.items():
-                start = _norm(_change(other[measured[0]].z, clean[measured[0]].z))
-                block.growth[perturbation] = _growth(clean[name], other[name], start, direction)
+            random = Random(derive(settings.seed, "lipschitz", name), ids)
+            try:
+                found = [_measure_block(block, point, calls[name], random, settings) for point, calls in points.items()]
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # what torch raises for a function that it cannot derive
+                left_out[name] = f"cannot be derived; torch raises {one_line(error)}"
+                continue
             if all(point["sigma"].isfinite().all() for point in block.points.values()):
                 blocks.append(block)
+                directions[name] = found[0]
             else:
                 left_out[name] = "has a Jacobian that holds NaN or infinite numbers"
+    for perturbation, other in others.items() if blocks else ():
+        start = _norm(_change(other[blocks[0].name].z, clean[blocks[0].name].z))
+        for block in blocks:
+            growth = _growth(clean[block.name], other[block.name], start, directions[block.name])
+            block.growth[perturbation] = growth
     kept = {block.name: clean[block.name] for block in blocks}
     return NetworkMeasures(blocks, is_chain(kept), left_out)
+
+
+def _measure_block(block: Block, point: str, call: BlockCall, random: Random, settings: Settings) -> Tensor:
+    """Note the figures of a block and its branches at a point; (N, inputs) the direction that is stretched most."""
+    stretched, block.points[point] = _measure_function(
+        call.function, call.z, random, settings, beside=call.beside, residual=False
+    )
+    for branch, (function, z) in (residual_branches(call) if settings.branches else {}).items():
+        branch_random = random.fork("branch", branch)
+        figures = _measure_function(function, z, branch_random, settings, residual=True)[1]
+        block.parts.setdefault(branch, {})[point] = figures
+    return stretched.direction
 
 
 def _measure_function(
