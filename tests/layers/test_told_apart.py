@@ -3,27 +3,31 @@
 import pytest
 import torch
 from tests.layers.test_every_network import NETWORKS, every_network, made
-from tests.layers.zoo import modes
+from tests.layers.zoo import branches, modes
 from tests.layers.zoo.network import inputs
 from torch import nn
 
+from buttress.defences.layer_regularised import not_regularisable
+from buttress.errors import UserError
 from buttress.layers import layer_names
 from buttress.layers.places import Place
-from buttress.layers.told_apart import another_meaning, check_names, look, look_in_training
+from buttress.layers.told_apart import Origins, another_meaning, check_names, look, look_in_training
 
 
 def reasons(network, x):
     """Layer -> why its name may mean another in some training pass; and the layers that some do not run."""
-    usual = look(network, x, [], "eval").places
-    found, skipped = {}, set()
-    for training in look_in_training(network, x, []):
-        for name in usual:
-            reason = another_meaning(name, usual, training.places)
+    names = layer_names(network, x, check=False)
+    usual = look(network, x, names, "eval")
+    origins, found, skipped = Origins(usual), {}, set()
+    for training in look_in_training(network, x, names):
+        origins.note(training)
+        for name in usual.places:
+            reason = another_meaning(name, usual.places, training.places)
             if reason is not None:
                 found.setdefault(name, reason)
             elif name not in training.places:
                 skipped.add(name)
-    return found, skipped
+    return origins.reasons(network, x) | found, skipped
 
 
 @pytest.mark.parametrize("name", modes.NETWORKS)
@@ -41,6 +45,30 @@ def test_what_can_be_told_and_what_not(name, nets):
 @every_network
 def test_no_layer_of_a_network_whose_modes_differ_by_place_alone_is_refused(name, nets):
     assert reasons(made(name, nets), inputs(5))[0] == {}
+
+
+@pytest.mark.parametrize("name", branches.NETWORKS)
+def test_branches_that_exclude_each_other(name, nets):
+    """Held against the values of both modes; a layer that is refused has others in training, under that name."""
+    network, x = nets.seeded(branches.NETWORKS[name]), inputs(5)
+    state = nets.state(network)
+    learnable = [parameter.requires_grad for parameter in network.parameters()]
+    found, _ = reasons(network, x)
+    nets.assert_state(network, state)
+    assert [parameter.requires_grad for parameter in network.parameters()] == learnable
+    assert found.keys() == network.refused.keys()
+    assert all(told in found[layer] for layer, told in network.refused.items())
+    assert not found.keys() & set(network.told)
+    asked = [*network.told, *network.refused]
+    usual, training = (look(network, x, asked, mode).values for mode in ("eval", "train"))
+    for layer in asked if network.alike else ():
+        assert torch.allclose(usual[layer], training[layer]) == (layer in network.told)
+    check_names(network, x, network.told)
+    assert not_regularisable(network, x, network.told) == {}
+    for layer in network.refused:
+        assert layer in not_regularisable(network, x, [layer])
+        with pytest.raises(UserError, match=f"^the layer '{layer}' cannot be used in training, for it is|another"):
+            check_names(network, x, [layer])
 
 
 @pytest.mark.parametrize("name", ["layers dropped", "two parents"])

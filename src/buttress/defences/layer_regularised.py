@@ -18,7 +18,7 @@ from buttress.layers.measures import mean_defined
 from buttress.layers.places import Place
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
-from buttress.layers.told_apart import another_meaning, look, look_in_training
+from buttress.layers.told_apart import Origins, another_meaning, look, look_in_training
 from buttress.model_call import suited
 from buttress.registry import defence
 from buttress.validation import not_negative
@@ -244,7 +244,8 @@ class _Found(NamedTuple):
 @in_usual_state
 def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
     where = layouts(model, x, list(layers))
-    found = _Found({}, {}, look(model, x, [], "eval").places, set())
+    usual = look(model, x, layers, "eval")
+    found, origins = _Found({}, {}, usual.places, set()), Origins(usual)
     for layer in layers:
         layout = where.get(layer, PART)
         if isinstance(layout, Unaligned):
@@ -253,6 +254,7 @@ def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
             found.layouts[layer] = layout
     ran: set[str] = set()
     for training in look_in_training(model, x, layers):
+        origins.note(training)
         for layer, layout in found.layouts.items():
             value = training.values.get(layer)
             reason = another_meaning(layer, found.places, training.places) if layer in found.places else None
@@ -268,6 +270,8 @@ def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
                 ran.add(layer)
     for layer in found.layouts.keys() - ran:
         found.reasons.setdefault(layer, _NOT_RUN)
+    for layer, reason in origins.reasons(model, x).items():
+        found.reasons.setdefault(layer, reason)
     return found
 
 

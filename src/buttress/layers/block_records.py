@@ -83,9 +83,9 @@ class _Recorder:
 
     def _name(self, module: nn.Module) -> str:
         own, last = self._names[module], next(reversed(self._watcher.places), None)
-        if module is not self._root and last is not None and self._watcher.places[last].base in own:
-            if last not in self.records:
-                return last
+        new = module is not self._root and last is not None and last not in self.records
+        if new and self._watcher.places[last].base in own:
+            return last
         name, run = own[0], 0  # what gives no numbers is no layer and has no name
         while name in self.records:
             run += 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from buttress.layers.places import Step
+from buttress.layers.places import Route, Step
+
+Site = tuple[Any, ...]
 
 
 @dataclass
@@ -22,6 +25,7 @@ class RunningModule:
         activated: whether an activation function was called in it.
         learnable_inside: whether a module with a weight ran in it.
         checkpointed: whether activation checkpointing will compute it again.
+        site: the very calls in the code that lead to it: that of the module it runs in, and those in its forward.
     """
 
     path: str
@@ -32,6 +36,11 @@ class RunningModule:
     activated: bool = False
     learnable_inside: bool = False
     checkpointed: bool = False
+    site: Site = ()
+
+    def site_of(self, way: Route) -> Site:
+        """The same of what it calls on a way."""
+        return (self.site, *((id(step.code), step.offset) for step in way.steps))
 
     @property
     def inside(self) -> tuple[int, ...]:

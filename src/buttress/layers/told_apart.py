@@ -2,7 +2,9 @@
 
 A name follows the place in the code, and counts the runs where one place runs several times (see `capture`). A loop
 that is longer in one mode, or that skips some of its layers in training (LayerDrop), then gives the same number to
-another run. A module has a name of its own, which stays with it whether it is skipped or not.
+another run. A module has a name of its own, which stays with it whether it is skipped or not. Of exclusive branches
+each has a first call of a function, so that one name stands for two places in the code: then what the values are
+computed of is compared.
 """
 
 from __future__ import annotations
@@ -17,12 +19,16 @@ from torch import Tensor, nn
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
-from buttress.layers.capture import capture
+from buttress.layers.origins import nearest_parameters, written_alike
 from buttress.layers.places import Place
+from buttress.layers.running import Site
+from buttress.layers.select import user_module
+from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 
 _DRAWS = 8  # training passes compared: one alone may happen to skip nothing
 _COUNTS = "its name counts the runs of one place in the code, "
+_ELSEWHERE = "another place in the code runs it in training, which computes something else"
 _REMEDY = "so it does not say which is meant (a module of its own for each run would)"
 
 
@@ -32,22 +38,30 @@ class Seen(NamedTuple):
     Attributes:
         values: of the layers asked for.
         places: name -> where it was called, of all layers, in the order of execution.
+        sites: name -> by which very calls in the code.
     """
 
     values: Mapping[str, Tensor]
     places: Mapping[str, Place]
+    sites: Mapping[str, Site]
 
 
 def look(model: nn.Module, x: Tensor, layers: Sequence[str], mode: Mode, seed: int = 0) -> Seen:
     """What one pass of the network shows, which leaves no trace; of named layers the values, with their graph."""
-    places: dict[str, Place] = {}
+    values: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> Tensor:
+        if not watcher.recomputing:
+            values[name] = value
+        return value
+
     with (
         preserved(model, mode, seed, x.device),
         torch.enable_grad(),
-        capture(model, list(layers), places=places) as values,
+        watch(model, list(layers), keep, values=values) as watcher,
     ):
         call_model(model, x)
-    return Seen(values, places)
+    return Seen(values, watcher.places, watcher.sites)
 
 
 @in_usual_state
@@ -106,6 +120,53 @@ def _between(places: Mapping[str, Place], runs: Sequence[str], counted: Containe
     return found
 
 
+class Origins:
+    """Whether named layers are computed of the same in training as in evaluation, as passes show it.
+
+    Two places in the code may be of one layer that is written twice, or of two. One place may be of two, where what it
+    is given comes of other parameters in every training pass; in some of them it may, as layers before it are skipped.
+
+    Args:
+        usual: a pass in evaluation.
+    """
+
+    def __init__(self, usual: Seen) -> None:
+        self._sites = usual.sites
+        self._parameters = {name: nearest_parameters(value) for name, value in usual.values.items()}
+        self._elsewhere: set[str] = set()
+        self._fed_alike: set[str] = set()
+        self._fed: dict[str, set[nn.Parameter]] = {}
+
+    def note(self, training: Seen) -> None:
+        """Compare with a training pass."""
+        for name, value in training.values.items():
+            before, now = self._parameters.get(name) or set(), nearest_parameters(value)
+            if name in self._sites and training.sites[name] != self._sites[name]:
+                self._elsewhere.add(name)
+            if before & now or not before or not now:
+                self._fed_alike.add(name)
+            else:
+                self._fed.setdefault(name, now)
+
+    def reasons(self, model: nn.Module, x: Tensor) -> dict[str, str]:
+        """Why layers mean something else in training, by name, to follow the layer's name."""
+        found: dict[str, str] = {}
+        for name in self._fed.keys() - self._fed_alike:
+            usual, training = (_owners(model, some) for some in (self._parameters[name], self._fed[name]))
+            found[name] = f"it is computed of {usual} in evaluation and of {training} in training"
+        if unsure := [name for name in self._elsewhere if name not in found]:
+            alike = written_alike(model, x, unsure, _DRAWS)
+            found |= {name: f"{_ELSEWHERE}, {_REMEDY}" for name in unsure if name not in alike}
+        return found
+
+
+def _owners(model: nn.Module, parameters: set[nn.Parameter]) -> str:
+    """The modules that these parameters are of."""
+    named = user_module(model).named_parameters()
+    owners = [name.rpartition(".")[0] or name for name, parameter in named if parameter in parameters]
+    return ", ".join(dict.fromkeys(owners)) or "other parameters"
+
+
 @in_usual_state
 def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], *, always: bool = True) -> None:
     """Refuse layers whose names mean another layer in training.
@@ -121,11 +182,19 @@ def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], *, always: b
     """
     if not layers:
         return
-    usual = look(model, x, [], "eval").places
-    for training in look_in_training(model, x, []):
-        for layer in usual.keys() & set(layers):
-            reason = another_meaning(layer, usual, training.places)
+    usual = look(model, x, layers, "eval")
+    origins = Origins(usual)
+    for training in look_in_training(model, x, layers):
+        origins.note(training)
+        for layer in usual.places.keys() & set(layers):
+            reason = another_meaning(layer, usual.places, training.places)
             if reason is None and always and layer not in training.places:
                 reason = "some training passes skip it"
             if reason is not None:
-                raise UserError(f"the layer {layer!r} cannot be used in training, for {reason}: name another")
+                raise UserError(_refusal(layer, reason))
+    for layer, reason in origins.reasons(model, x).items():
+        raise UserError(_refusal(layer, reason))
+
+
+def _refusal(layer: str, reason: str) -> str:
+    return f"the layer {layer!r} cannot be used in training, for {reason}: name another"

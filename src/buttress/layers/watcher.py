@@ -21,7 +21,7 @@ from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.overwritten import keep_overwritten
 from buttress.layers.places import Names, Place, Places, Route, route
 from buttress.layers.read_values import ReadValues
-from buttress.layers.running import RunningModule
+from buttress.layers.running import RunningModule, Site
 from buttress.layers.select import (
     LayerSelection,
     Selection,
@@ -85,6 +85,7 @@ class Watcher(TorchFunctionMode):
     Attributes:
         paths: module -> name, of the modules followed.
         places: every name of the last pass, selected or not -> where it is called, in the order of execution.
+        sites: every name of the last pass -> the very calls in the code that led to it; see `RunningModule`.
         calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
             the autograd graph's next number before; for `trace`.
         recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
@@ -105,6 +106,7 @@ class Watcher(TorchFunctionMode):
         self.root, self.selection, self.callback, self.values = root, selection, callback, values
         self.replaces = replaces
         self.places: dict[str, Place] = {}
+        self.sites: dict[str, Site] = {}
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self.recomputing = False
         self._running: list[RunningModule] = []
@@ -139,9 +141,11 @@ class Watcher(TorchFunctionMode):
         numbers: tuple[int, ...] = ()
         above: tuple[RunningModule, ...] = tuple(self._running)
         checkpointed = False
+        site: Site = ()
         if self._running:
             parent = self._running[-1]
             way = route(sys._getframe(1), 1, parent.module)
+            site = parent.site_of(way)
             if way.checkpointed is not None and not self.recomputing:
                 self._checkpoints.note(module, way, self._running, self._places)
             numbers = self._places.of_module(way.steps, module, parent.module)
@@ -162,7 +166,8 @@ class Watcher(TorchFunctionMode):
             arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
         path = self._modules.of(module, above) if above else ""
         outer = above[-1].inside if above else ()
-        self._running.append(RunningModule(path, module, numbers, outer, arguments, checkpointed=checkpointed))
+        running = RunningModule(path, module, numbers, outer, arguments, checkpointed=checkpointed, site=site)
+        self._running.append(running)
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
@@ -221,6 +226,7 @@ class Watcher(TorchFunctionMode):
         if way.checkpointed is not None:
             self._checkpoints.uncertain.add(base)
         called = RunningModule(base, running.module, numbers, running.inside, checkpointed=running.checkpointed)
+        called.site = running.site_of(way)
         return self._read_output(called, output, None, function=True, learnable=False, in_place=in_place)
 
     def _begin(self) -> None:
@@ -229,6 +235,7 @@ class Watcher(TorchFunctionMode):
         self._names = Names()
         self.recomputing = False
         self.places.clear()
+        self.sites.clear()
         self.values.clear()
         self._forget_pass()
 
@@ -295,6 +302,7 @@ class Watcher(TorchFunctionMode):
         name = self._names.give(within)
         if not self.recomputing:
             self.places[name] = within
+            self.sites[name] = current.site
         if current.checkpointed:
             self._checkpoints.named(place)
         return name

@@ -44,14 +44,15 @@ class Lipschitz(Audit):
     all tensors with one row to an input move that depend on the network's input: those that hold the same numbers as
     one, and those with numbers of their own jointly, so that sigma of A a + B b is that of [A B]. The rest is held, and
     blocks that do not give one row to an input, or do not depend on it, are left out, all by name. A block that is
-    called several times is measured at each of the first 16 calls, under the names of layers (b, b#1). All bounds are local: they hold
-    for small changes at the points measured, the inputs and the same under the first perturbation, and certify
-    nothing. Cost per input, call of a block and branch: at most 2 ``starts`` ``iterations`` reverse passes of that block at each
-    of the points; of a branch three times as many.
+    called several times is measured at each of the first 16 calls, under the names of layers (b, b#1). All bounds are
+    local: they hold for small changes at the points measured, the inputs and the same under the first perturbation, and
+    certify nothing. Cost per input, call of a block and branch: at most 2 ``starts`` ``iterations`` reverse passes of
+    that block at each of the points; of a branch three times as many.
 
     Args:
         perturbations: whose growth is measured; the first gives the second point and is the one in the verdict.
-        blocks: names or globs of submodules, or of their calls; the network's children unless given, sequences of blocks taken apart.
+        blocks: names or globs of submodules, or of their calls; the network's children unless given, sequences of
+            blocks taken apart.
         inputs: inputs measured, spread evenly over the data.
         branches: whether the residual branches of blocks that have such are measured.
         iterations: products with J^T J, at most, from each start.
