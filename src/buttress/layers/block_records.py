@@ -82,9 +82,9 @@ class _Recorder:
         self.records[self._name(module)] = record
 
     def _name(self, module: nn.Module) -> str:
-        own, last = self._names[module], next(reversed(self._watcher.places), None)
-        new = module is not self._root and last is not None and last not in self.records
-        if new and self._watcher.places[last].base in own:
+        own, last = self._names[module], next(reversed(self._watcher.places), "")
+        named = last and module is not self._root and self._watcher.places[last].base in own
+        if named and last not in self.records:
             return last
         name, run = own[0], 0  # what gives no numbers is no layer and has no name
         while name in self.records:
