@@ -18,6 +18,7 @@ from buttress.errors import UserError
 from buttress.layers.network_code import NetworkCode
 from buttress.model_call import input_dtype
 from buttress.random import derive, seed_torch
+from buttress.tensor_forms import formed_state
 from buttress.training import checkpoint
 from buttress.training.averaging import Averaging, average_of
 from buttress.training.batches import Batches
@@ -258,7 +259,7 @@ class Loop:
     def _restore(self, path: Path) -> None:
         weights, state, progress = checkpoint.load(path)
         try:
-            self.step_loss.load_state_dict(weights)
+            self.step_loss.load_state_dict(formed_state(weights, self.step_loss.state_dict()))
             self.optimizer.load_state_dict(state["optimizer"])
             self._set(state, progress)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

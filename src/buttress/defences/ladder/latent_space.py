@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from buttress.layers.select import user_module
 from buttress.model_call import call_model, suited
 from buttress.models.blocks.decoder import Decoder
 from buttress.random import derive, generator, own_draws
+from buttress.tensor_forms import copied_network
 
 _INPUT = ":input"
 
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
-        self.model, self.layer = copy.deepcopy(model), layer
+        self.model, self.layer = copied_network(model), layer
         self._layout: Layout | None = None
         name = layer.removesuffix(_INPUT)
         modules = dict(user_module(self.model).named_modules(remove_duplicate=False))
