@@ -12,6 +12,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined
@@ -19,7 +20,6 @@ from buttress.layers.places import Place
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
 from buttress.layers.told_apart import another_meaning, look, look_in_training
-from buttress.model_call import suited
 from buttress.registry import defence
 from buttress.validation import not_negative
 

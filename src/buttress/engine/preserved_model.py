@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from buttress.ambient_state import usual_state
 from buttress.errors import UserError
+from buttress.model_call import parameter_dtype
 from buttress.random import derive, own_draws
 from buttress.tensor_forms import copied, put_back
 
@@ -69,7 +70,7 @@ def preserved(
             if not move_statistics and buffer is not None
         ]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), dtype)
+    dtype = parameter_dtype(model) or dtype
     devices = {device, *(parameter.device for parameter in parameters)}
     with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:

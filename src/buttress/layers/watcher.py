@@ -200,8 +200,10 @@ class Watcher(TorchFunctionMode):
         if self._in_callback:
             return func(*args, **kwargs)
         first = next_number() if self.calls is not None else 0
-        in_place = writes and kind is not None and bool(args) and isinstance(args[0], Tensor)
-        if in_place and self.replaces:
+        if writes and not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        in_place = writes and kind is not None
+        if in_place and self.replaces and kwargs.get("out") is None:
             # What autograd has saved of it must not change when a replacement is written there.
             args[0].copy_(func(args[0].clone(), *args[1:], **kwargs))
             output = args[0]

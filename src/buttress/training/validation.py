@@ -12,8 +12,9 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
+from buttress.engine.input_dtype import input_dtype
 from buttress.engine.preserved_model import preserved
-from buttress.model_call import call_model, input_dtype
+from buttress.model_call import call_model
 from buttress.tasks import Task
 
 _BATCH = 256
@@ -55,7 +56,7 @@ def check_outputs(model: nn.Module, split: Split, device: torch.device, task: Ta
     rows = spread if y.dim() != 1 or y.is_floating_point() else torch.stack([y.argmin(), y.argmax()])
     x, y, _ = (part.to(device) for part in split.take(rows))
     with preserved(model, "eval", 0, device), torch.no_grad():
-        task.check(task.read(models.forward_checked(model, x.to(input_dtype(model)))), y)
+        task.check(task.read(models.forward_checked(model, x.to(input_dtype(model, x)))), y)
 
 
 def validate(
@@ -67,7 +68,7 @@ def validate(
     task: Task = tasks.classification,
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
-    dtype = input_dtype(model)
+    dtype = input_dtype(model, split.take(torch.arange(min(2, len(split))))[0])
     clean_parts: list[Tensor] = []
     robust_parts: list[Tensor] = []
     for start in range(0, len(split), _BATCH):

@@ -15,11 +15,12 @@ from buttress.defences.base.memory import Rows
 from buttress.defences.base.pretraining import descend
 from buttress.defences.ladder.directions import Direction, fit_directions
 from buttress.defences.ladder.support_vector_machines import SVMSettings
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.rows import Layout, layout_of
 from buttress.layers.select import user_module
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.models.blocks.decoder import Decoder
 from buttress.random import derive, generator, own_draws
 from buttress.tensor_forms import copied_network
