@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from buttress.layers.by_hand import tensors
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
+
+# The positions of a product's two factors among the arguments.
+_FACTORS = {
+    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), (0, 1)),
+    "rmatmul": (1, 0),
+    **dict.fromkeys(("addmm", "addbmm", "baddbmm", "addmv"), (1, 2)),
+}
+# What has the features of its weights on the last axis.
+_BY_FEATURES = re.compile("(bi)?linear$|embedding(_bag)?$|multi_head_attention_forward$|lstm|gru|rnn_")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +39,7 @@ class Product:
 
 
 def weighted_calls(model: nn.Module, x: Tensor, layer: str) -> tuple[list[Product], Tensor | None]:
-    """Every product of a pass until a layer has its value, in order, and that value; None of a layer that is not called.
+    """Every product of a pass until a layer has its value, in order; and that value, None where it is not called.
 
     Products are found by the functions that compute them, so weights may be anybody's: of a module of torch's, of the
     network itself, or computed from others.
@@ -60,8 +69,8 @@ class _Follow:
     def __init__(self, model: nn.Module, note: Callable[[Product], None]) -> None:
         self._note = note
         # Held, for an identity is given again.
-        self._weights = {id(value): value for value in model.parameters()}
-        self._constant = {id(value): value for value in (*model.parameters(), *model.buffers())}
+        self._weights: dict[int, Tensor] = {id(value): value for value in model.parameters()}
+        self._constant = self._weights | {id(value): value for value in model.buffers()}
 
     def see(self, function: str, args: tuple[Any, ...], output: Any, path: str, first: int) -> None:
         """A function of torch's has run; see `Watcher.calls`."""
@@ -96,16 +105,13 @@ def _product(
         return _einsum(value, args, is_weight)
     if name in _FACTORS:
         left, right = (args[k] for k in _FACTORS[name])
-        if is_weight(left) == is_weight(right):
+        if is_weight(left) == is_weight(right) or (left if is_weight(left) else right).dim() < 2:
             return None
-        if is_weight(right):
-            return Product(value, value.dim() - 1 if right.dim() > 1 else None, False)
-        return Product(value, value.dim() - (2 if right.dim() > 1 else 1), False) if left.dim() > 1 else None
+        return Product(value, value.dim() - (2 if is_weight(left) and right.dim() > 1 else 1), False)
     if name == "tensordot":
-        free = args[1].dim() + args[0].dim() - value.dim() == 2 * (args[1].dim() - 1) if is_weight(args[1]) else False
-        return Product(value, value.dim() - 1 if free else None, False)
+        return Product(value, None, False)
     kernels = any(is_weight(part) and part.dim() > 1 for part in tensors(args))
-    return Product(value, value.dim() - 1, False) if kernels and _BY_FEATURES(name) else None
+    return Product(value, value.dim() - 1, False) if kernels and _BY_FEATURES.match(name) else None
 
 
 def _einsum(value: Tensor, args: tuple[Any, ...], is_weight: Callable[[Any], bool]) -> Product | None:
@@ -123,17 +129,3 @@ def _einsum(value: Tensor, args: tuple[Any, ...], is_weight: Callable[[Any], boo
     if not arrow or len(new) != 1:
         return Product(value, None, False)
     return Product(value, value.dim() - len(out.partition(new[0])[2]) - 1, False)
-
-
-# The positions of a product's two factors among the arguments.
-_FACTORS = {
-    **dict.fromkeys(("matmul", "mm", "bmm", "mv"), (0, 1)),
-    "rmatmul": (1, 0),
-    **dict.fromkeys(("addmm", "addbmm", "baddbmm", "addmv"), (1, 2)),
-}
-_LAST = frozenset(("linear", "bilinear", "embedding", "embedding_bag", "multi_head_attention_forward"))
-
-
-def _BY_FEATURES(function: str) -> bool:
-    """Whether a function with weights has its features on the last axis: linear and recurrent layers, attention."""
-    return function in _LAST or function.startswith(("lstm", "gru", "rnn_"))
