@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences import Defence, Loss
+from buttress.defences import Batch, Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.cost_sensitive.csa import CSA
 from buttress.defences.fgsm_training import Fast
@@ -231,6 +231,25 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, context):
     model = Extra()
     with pytest.raises(UserError, match="layer 'late' cannot be regularised, for it does not run in training"):
         LayerRegularised(AT, layers=["late"]).loss(model, batch, context(model, batch))
+
+
+class Dropping(nn.Module):
+    """Tokens folded before the inputs, of which training drops a half."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.act, self.head = nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        tokens = x[:, : x.shape[1] // (1 + self.training), None].transpose(0, 1)
+        return self.head(self.act(self.embed(tokens.flatten(0, 1))).unflatten(0, tokens.shape[:2]).mean(0))
+
+
+def test_a_layer_of_another_size_in_training_is_told_as_that(batch, context):
+    model = Dropping()
+    few = Batch(batch.x.flatten(1).float(), batch.y, batch.ids)
+    with pytest.raises(UserError, match="in training its value is of another size for each input than in evaluation"):
+        LayerRegularised(AT, layers=["act"]).loss(model, few, context(model, few))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,20 @@ def test_where_nothing_stands_out_the_user_is_asked():
         chosen({"a": 2.0, "b": 2.0})
 
 
+def test_where_nothing_was_measured_the_reasons_are_told():
+    class Nothing(Layers):
+        def profile(self, subject, measure=None):
+            empty = torch.zeros(1, 0, 400)
+            left_out = {"relu": "is a nested tensor"}
+            return LayerProfile.of(
+                [], ["pgd"], "m", empty, torch.ones(1, 400), predecessors=[], crossed=[], left_out=left_out
+            )
+
+    about = SimpleNamespace(model=nn.Linear(3, 3), x=X)
+    with pytest.raises(UserError, match=r"no layer can be regularised: relu \(is a nested tensor\); name others by"):
+        vulnerable_layers(about, [Nothing()], None)
+
+
 def test_layers_that_cannot_be_told_apart_are_both_chosen():
     """0.258 and 0.255, +-0.05 over 400 inputs, and a third that is clearly lower."""
     noise = 0.05 * torch.randn(3, 400, generator=torch.Generator().manual_seed(0))

@@ -28,6 +28,9 @@ _CONSTANT = (
     "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
 )
 _NOT_RUN = "it does not run in training passes for every input"
+_RESIZED = (
+    "in training its value is of another size for each input than in evaluation, or of some inputs alone"
+)
 
 
 @defence("layer-regularised")
@@ -147,8 +150,8 @@ class LayerRegularised(WrapperDefence):
                 reasons.append(another)
             elif layer not in one.activations:
                 reasons.append(_NOT_RUN)
-                if layer in one.places:  # for a part of the inputs
-                    raise UserError(_refusal(layer, _NOT_RUN))
+                if layer in one.places:
+                    raise UserError(_refusal(layer, _RESIZED))
         if not reasons:
             self._compared.add(layer)
             return True
@@ -261,7 +264,7 @@ def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
             elif value is None and layer not in training.places:
                 found.skipped.add(layer)
             elif value is None or not layout.fits(value, len(x)):
-                found.reasons.setdefault(layer, _NOT_RUN)
+                found.reasons.setdefault(layer, _NOT_RUN if value is None else _RESIZED)
             elif not value.requires_grad:
                 found.reasons.setdefault(layer, _CONSTANT)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -54,8 +54,7 @@ def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | N
     refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
     allowed = [name for name in everything if name not in refused]
     if not allowed:
-        reasons = [f"{name} ({reason})" for name, reason in refused.items()]
-        raise UserError(f"no layer can be regularised: {some(reasons)}; name others by --layers")
+        raise _none(refused)
     return _most_displaced(about, replace(question, layers=allowed), eta)
 
 
@@ -65,6 +64,13 @@ def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list
     named = displaced(profile, eta).names
     if named or len(profile.layers) == 1:
         return named or profile.layers
+    if not profile.layers:
+        raise _none(profile.left_out)
     raise UserError(
         f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
     )
+
+
+def _none(reasons: Mapping[str, str]) -> UserError:
+    listed = [f"{name} ({reason})" for name, reason in reasons.items()]
+    return UserError(f"no layer can be regularised: {some(listed)}; name others by --layers")
