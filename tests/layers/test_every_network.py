@@ -24,6 +24,8 @@ REFUSED = {
     "checkpointed, reentrant": EVERY,
     "a checkpointed method, reentrant": EVERY,
     "inside of an autograd function": EVERY,
+    "without a gradient": EVERY,
+    "in inference mode": EVERY,
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

@@ -28,9 +28,7 @@ _CONSTANT = (
     "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
 )
 _NOT_RUN = "it does not run in training passes for every input"
-_RESIZED = (
-    "in training its value is of another size for each input than in evaluation, or of some inputs alone"
-)
+_RESIZED = "in training its value is of another size for each input than in evaluation, or of some inputs alone"
 
 
 @defence("layer-regularised")

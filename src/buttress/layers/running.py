@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from buttress.layers.places import Step
-
 
 @dataclass
 class RunningModule:
@@ -21,7 +19,6 @@ class RunningModule:
         arguments: its tensors, and how often each had been written to.
         activated: whether an activation function was called in it.
         learnable_inside: whether a module with a weight ran in it.
-        checkpointed: whether activation checkpointing will compute it again.
     """
 
     path: str
@@ -31,17 +28,8 @@ class RunningModule:
     arguments: tuple[tuple[Tensor, int], ...] = ()
     activated: bool = False
     learnable_inside: bool = False
-    checkpointed: bool = False
 
     @property
     def inside(self) -> tuple[int, ...]:
         """Where what it calls is called from, beside the place in its own code: `outer` of that."""
         return (*self.numbers, *self.outer)
-
-
-@dataclass(frozen=True)
-class Checkpointed:
-    """Where activation checkpointing was called: what ran, and the way to there."""
-
-    running: tuple[RunningModule, ...]
-    steps: tuple[Step, ...]
