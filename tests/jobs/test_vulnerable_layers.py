@@ -7,7 +7,7 @@ from torch import nn
 
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
-from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.jobs.vulnerable_layers import named_layers, vulnerable_layers
 from buttress.layers import LayerProfile
 
 X = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
@@ -76,3 +76,13 @@ def test_layers_that_cannot_be_regularised_are_not_chosen():
     assert chosen(every, -2.0, Routed()) == ["act"]  # of all three that are named
     with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
         chosen(every, -2.0, Routed().requires_grad_(False))
+
+
+def test_patterns_mean_all_layers_that_match_and_each_once(nets, images):
+    model = nets.seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 4)), 0)
+    assert named_layers(model, images, ["[23]", "2"]) == ["2", "3"]
+    assert named_layers(model, images, ["3", "2"]) == ["2", "3"]
+    with pytest.raises(UserError, match=r"no layer is called or matches 'relu\*'"):
+        named_layers(model, images, ["2", "relu*"])
+    with pytest.raises(UserError, match="layer '2' cannot be regularised, for its value carries no gradient"):
+        named_layers(model.requires_grad_(False), images, ["[23]"])

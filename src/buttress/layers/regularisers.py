@@ -4,14 +4,14 @@ Two kinds. Every measure by input (`measures.MEASURES`) sets the displacement ag
 network can lower that by making the layer constant, which displaces nothing and tells nothing apart: the paper's
 relative error falls with every constant added to the layer, and the training of it ends in a constant prediction.
 
-The others set the displacement against what the layer is there for: how far it sets an input apart from those of another
-truth (another class, where there are classes), or what the rest of the network tolerates. They are shares,
+The others set the displacement against what the layer is there for: how far it sets an input apart from those of
+another truth (another class, where there are classes), or what the rest of the network tolerates. They are shares,
 d / (d + s) of a displacement d and what it is set against, s: 0 where the layer is not displaced, 1/2 where d = s, and
 1, the largest, where s = 0, be d 0 or not. A share is taken for each pair of an input and one of another truth, and
-then averaged: of a layer that is one constant for most inputs, most pairs have the largest share, so neither can such
-a layer have a small value, nor does it help to scale the layer down or to add a constant. The gradients reward neither
-a smaller scale nor a spread that the rest does not read; at s = 0 they are 0, and lead out of a collapse only by other
-pairs, so the monitor layer-collapse is of use here too.
+then averaged: of a layer that is one constant for most inputs, most pairs have the largest share, so such a layer
+cannot have a small value; nor does it help to scale the layer down or to add a constant. The gradients reward neither a
+smaller scale nor a spread that the rest does not read. At s = 0 they are 0 and show no way out of a collapse, so the
+monitor layer-collapse is of use here too.
 
 What is not defined is NaN with a gradient of 0, which training leaves out (`measures.mean_defined`): inputs whose
 values are not finite, and all inputs of a batch in which there is nothing to set apart.
@@ -70,7 +70,7 @@ def tolerance(step: LayerStep) -> Tensor:
     smallest displacement that a linear rest would turn into a wrong output (`buttress.layers.tolerance` searches the
     true one), 0 where the input is wrong unperturbed. The second is how far the layer sets the two inputs apart along
     what the rest reads: r = |v . (z - z_j)| for the direction v of dm/dz at one of them, the larger of the two. A rest
-    that does not need the layer tolerates more than that, which says nothing for the layer. NaN in a batch of one truth.
+    that does not need the layer tolerates more, which says nothing for the layer. NaN in a batch of one truth.
 
     The rest of the network is taken as it is: no gradient flows through m and dm/dz. Both grow with the scale of the
     logits, and second derivatives would cost as much again. But a fixed tolerance would reward a smaller scale of the
@@ -114,7 +114,7 @@ def margin_direction(step: LayerStep) -> Tensor:
 
 
 def share(displacement: Tensor, against: Tensor) -> Tensor:
-    """d / (d + s) of numbers of 0 and more; 1 where s is 0, with a gradient of 0."""
+    """The share d / (d + s) of numbers of 0 and more; 1 where s is 0, with a gradient of 0."""
     nothing = against == 0
     return torch.where(nothing, 1.0, displacement / (displacement + torch.where(nothing, 1.0, against)))
 
@@ -157,8 +157,8 @@ def _parts(step: LayerStep) -> tuple[Tensor, Tensor, Tensor]:
 
 def _of_another_truth(y: Tensor, count: Tensor) -> Tensor:
     """(N, N) bool: the pairs of different classes, or of whatever else the task asks for; both have to count."""
-    place = torch.unique(y.reshape(len(y), -1), dim=0, return_inverse=True)[1]
-    return (place[:, None] != place) & count[:, None] & count
+    place: Tensor = torch.unique(y.reshape(len(y), -1), dim=0, return_inverse=True)[1]
+    return torch.ne(place[:, None], place) & count[:, None] & count
 
 
 def _directions(rows: Tensor) -> Tensor:
@@ -235,6 +235,6 @@ def resolve(name: str) -> Regulariser:
     Raises:
         UserError: for an unknown name, with the nearest known one.
     """
-    if name not in REGULARISERS:
+    if not isinstance(name, str) or name not in REGULARISERS:
         raise UserError(f"there is no measure {name!r}; {nearest(name, sorted(REGULARISERS))}")
     return REGULARISERS[name]
