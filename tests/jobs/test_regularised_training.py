@@ -18,11 +18,11 @@ from buttress.jobs.regularised_training import (
     best_gamma,
     best_warmup,
     trial_training,
-    usual_spreads,
+    usual_figures,
 )
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
-from buttress.training import Optimiser, Trained
+from buttress.training import Trained
 from buttress.training.monitors import LayerCollapse
 
 
@@ -152,10 +152,13 @@ def test_settings_that_mean_nothing_are_told_before_anything_is_trained(settings
     assert not (tmp_path / "job").exists()
 
 
-def test_the_usual_spread_of_a_layer_is_the_smallest_of_an_unregularised_training():
-    history = [{"spread a": 0.4, "spread b": 0.2, "clean": 0.1}, {"spread a": 0.5, "spread b": 0.1, "common a": 0.0}]
-    assert usual_spreads(history) == {"a": 0.4, "b": 0.1}
-    assert usual_spreads([{"clean": 0.1}]) == {}
+def test_what_is_usual_is_the_lowest_of_an_unregularised_training():
+    history = [
+        {"spread a": 0.4, "dimensions a": 3.0, "clean": 0.1},
+        {"spread a": 0.5, "dimensions a": 2.0, "common a": 0},
+    ]
+    assert usual_figures(history) == {"spread a": 0.4, "dimensions a": 2.0}
+    assert usual_figures([{"clean": 0.1}]) == {}
 
 
 JOB = {
@@ -195,8 +198,8 @@ def test_the_job_chooses_gamma_says_from_what_and_watches_the_layer(tmp_path):
 
 
 def test_a_gamma_and_a_monitor_that_are_given_are_used_as_they_are(tmp_path):
-    """The monitor fires, since no spread is usual for it; what it says of the regularised training is the headline's."""
-    job, own = tmp_path / "job", LayerCollapse(layers=["act2"], reference={"act2": 9.0}, then="stop")
+    """No spread is usual for this monitor; what it says of the regularised training is in the headline."""
+    job, own = tmp_path / "job", LayerCollapse(layers=["act2"], reference={"spread act2": 9.0}, then="stop")
     short = Training(epochs=1, monitors=[own])
     given, heard = {"gamma": 0.07, "warmup": 0.5, "measure": "tolerance"}, Heard()
     found = harden(out=job, layers=["act1"], training=short, reporter=heard, **given, **JOB)

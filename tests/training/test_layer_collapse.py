@@ -12,6 +12,7 @@ from buttress.threat import Threat
 from buttress.training import Interrupted, Optimiser, fit
 from buttress.training.monitors import LayerCollapse
 from buttress.training.monitors.base import Moment
+from buttress.training.monitors.layer_collapse import Variety
 
 
 @pytest.fixture
@@ -54,7 +55,45 @@ def test_the_spread_and_the_share_at_one_value_by_hand(look, means):
         _, figures = look(LayerCollapse(layers="act"), Line(slope, offset))
         near = (value[:, None] - value).abs() <= 0.01 * value.std(correction=0)
         common = pytest.approx(float(near.double().mean(1).max()))
-        assert figures == {"spread act": pytest.approx(expected, rel=1e-4, abs=1e-7), "common act": common}
+        spread, dimensions = pytest.approx(expected, rel=1e-4, abs=1e-7), pytest.approx(float(slope != 0), rel=1e-4)
+        assert figures == {"spread act": spread, "common act": common, "dimensions act": dimensions}
+
+
+def test_dimensions_are_the_participation_ratio_of_the_covariance():
+    draw = torch.Generator().manual_seed(0)
+    for scales in ((1.0, 1.0, 1.0), (3.0, 1.0, 0.1), (1e-20, 1e-20, 0.0), (1.0, 0.0, 0.0)):
+        values = 5 * scales[0] + torch.randn(50, 3, generator=draw) * torch.tensor(scales)
+        eigenvalues = torch.linalg.eigvalsh(values.double().T.cov(correction=0) / scales[0] ** 2)
+        expected = float(eigenvalues.sum() ** 2 / eigenvalues.square().sum())
+        assert Variety.of(values.view(50, 1, 3)).dimensions == pytest.approx(expected, rel=1e-3)
+
+
+class Plane(Line):
+    """Four numbers of each image, along as many directions as wanted."""
+
+    def __init__(self, directions):
+        super().__init__(1.0, 0.0)
+        self.weights = torch.tensor([1.0] * directions + [1e-3] * (4 - directions))
+
+    def forward(self, x):
+        return self.act(x[:, 0, 0, :4] * self.weights)
+
+
+def test_values_on_a_line_have_collapsed_where_they_were_not(look):
+    """Four classes are not told apart along a line; a layer that was a line from the start is left alone."""
+    wide, line, monitor = Plane(4), Plane(1), LayerCollapse(layers="act")
+    assert look(monitor, line)[0] is None
+    look(monitor, wide, "after_step", 1)
+    answers = [look(monitor, model)[0] for model in (wide, line)]
+    assert answers[0] is None
+    assert answers[1].text.startswith("values hardly differ between inputs at act (in 1.0 dimensions)")
+
+
+def test_dimensions_are_compared_with_the_reference(look):
+    two = Plane(2)  # of 1.6 dimensions
+    for usual, fires in ((2.5, False), (6.0, True)):
+        answer, _ = look(LayerCollapse(layers="act", reference={"dimensions act": usual}), two)
+        assert (answer is not None) == fires
 
 
 class Bump(Line):
@@ -92,7 +131,7 @@ def test_the_reference_counts_where_the_layer_was_never_as_usual(look, means):
     flat = Line(1.0, 1.0)
     own = look(LayerCollapse(layers="act"), flat)[1]["spread act"]
     for times, fires in ((2.9, False), (3.1, True)):
-        answer, _ = look(LayerCollapse(layers="act", reference={"act": times * own, "other": 9.0}), flat)
+        answer, _ = look(LayerCollapse(layers="act", reference={"spread act": times * own, "spread other": 9.0}), flat)
         assert (answer is not None) == fires
     assert f"act (by {own:.1%} of its size, usual are {3.1 * own:.1%})" in answer.text
 
@@ -165,7 +204,7 @@ def test_what_it_remembers_survives_a_stop(run, tmp_path, stop_at, same):
         ({"share": 1.0}, "share must be"),
         ({"then": "rollback"}, "then must be one of note, stop; got 'rollback'"),
         ({"inputs": 1}, "inputs must be"),
-        ({"reference": {"a": -1.0}}, "the reference of a must be a finite number of 0 or more; got -1.0"),
+        ({"reference": {"spread a": -1.0}}, "the reference of spread a must be a finite number of 0 or more; got -1.0"),
     ],
 )
 def test_settings_that_mean_nothing(settings, line):

@@ -23,7 +23,7 @@ from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.hardening_plan import HardeningPlan, Start
-from buttress.jobs.regularised_training import Chosen, usual_spreads, watched
+from buttress.jobs.regularised_training import Chosen, usual_figures, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
@@ -141,7 +141,7 @@ def harden(
     unregularised = work.train("base", plan.base, short, watched(training, names))
     findings[short] = work.audit(unregularised.model, short)
 
-    observed = watched(training, names, usual_spreads(unregularised.history))
+    observed = watched(training, names, usual_figures(unregularised.history))
     regularised = LayerRegularised(plan.base, names, measure=measure)
     chosen = replace(plan.choice, training=observed).choose(regularised, work.train, work.judge, reporter)
 

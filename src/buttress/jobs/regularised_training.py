@@ -15,7 +15,7 @@ from buttress.jobs.robust_change import LEVEL
 from buttress.jobs.settings import Reporter, Training
 from buttress.training import Trained
 from buttress.training.cost import passes
-from buttress.training.monitors.layer_collapse import SPREAD, LayerCollapse
+from buttress.training.monitors.layer_collapse import DIMENSIONS, SPREAD, LayerCollapse
 from buttress.validation import not_negative
 
 GAMMAS = (0.03, 0.2, 1.0)
@@ -210,17 +210,17 @@ def watched(training: Training, layers: list[str], usual: Mapping[str, float] | 
     Args:
         training: of a job.
         layers: that are, or will be, regularised.
-        usual: their spreads in a training without regularisation.
+        usual: the monitor's figures in a training without regularisation.
     """
     if any(isinstance(monitor, LayerCollapse) for monitor in training.monitors):
         return training
     return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers, reference=usual or {})])
 
 
-def usual_spreads(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """By layer, the smallest spread that it had in a watched training."""
-    names = [name for name in history[-1] if name.startswith(SPREAD)]
-    return {name.removeprefix(SPREAD): min(row[name] for row in history if name in row) for name in names}
+def usual_figures(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The lowest of each figure that the monitor of collapse compares, over the epochs of a watched training."""
+    names = [name for name in history[-1] if name.startswith((SPREAD, DIMENSIONS))]
+    return {name: min(row[name] for row in history if name in row) for name in names}
 
 
 def _gamma_reason(best: Trial, without: Trial, gain: bool) -> str:

@@ -21,7 +21,8 @@ from buttress.validation import not_negative, number, one_of, whole
 
 Then = Literal["note", "stop"]
 COLLAPSED = "values hardly differ between inputs"
-SPREAD, COMMON = "spread ", "common "  # of figures, before the layer's name
+SPREAD, COMMON, DIMENSIONS = "spread ", "common ", "dimensions "  # of figures, before the layer's name
+_LINE, _PLANE, _CLASSES = 1.5, 2.0, 4  # dimensions that are few, and were enough, for so many classes
 _ONE_VALUE = 0.01  # of the root mean square distance from the mean: inputs closer than that are at one value
 
 
@@ -34,10 +35,13 @@ class Variety:
             values: 0 for a constant layer, near 1 where the mean is small beside the differences.
         common: the largest share of the inputs that are at one value, to a hundredth of that distance: 1 for a constant
             layer, and high for one that is 0 for most inputs, whose spread is large.
+        dimensions: along how many directions the values differ, by the participation ratio of their covariance's
+            eigenvalues, (sum of e)^2 / (sum of e^2): 1 where all values are on a line, 0 for a constant layer.
     """
 
     spread: float
     common: float
+    dimensions: float
 
     @classmethod
     def of(cls, values: Tensor) -> Variety:
@@ -47,14 +51,16 @@ class Variety:
         everything = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         size, distance = row_norms(rows.flatten()) / max(len(rows), 1) ** 0.5, spread(rows, everything)
         if not len(rows):
-            return cls(0.0, 1.0)
+            return cls(0.0, 1.0, 0.0)
         rows = rows - rows.mean(0)
         scale = power_of_two(rows.flatten())  # squares of 1e-25 are no float32 numbers
         rows, near = rows / scale, _ONE_VALUE * distance / scale.squeeze()
-        lengths = rows.square().sum(1)
-        apart = lengths[:, None] + lengths - 2 * rows @ rows.T
+        products = rows @ rows.T
+        lengths = products.diagonal()
+        apart = lengths[:, None] + lengths - 2 * products
         common = (apart <= near.square() + torch.finfo(rows.dtype).eps * lengths).sum(1).max()
-        return cls(float(ratio(distance, size)), int(common) / len(rows))
+        dimensions = ratio(lengths.sum().square(), products.square().sum())
+        return cls(float(ratio(distance, size)), int(common) / len(rows), float(dimensions))
 
 
 @torch.no_grad()
@@ -82,21 +88,26 @@ class LayerCollapse(Monitor):
     """Fires when a layer's values no longer differ between inputs; our own.
 
     `Variety` is taken on fixed training inputs, not augmented, after the first step and at the end of each epoch; the
-    history has it as ``spread LAYER`` and ``common LAYER``. A layer has collapsed when its spread falls below ``share``
-    times the largest of its own so far and its ``reference``; or when the share of inputs at one value is nearer to 1
-    than to that of the largest class, which a layer may well map to one value. (In a task without classes, inputs of
-    one truth count as a class.) A layer that has collapsed, or was at one value from the start, is silent until it has
-    recovered, which is said as well. One that is regularised from the start of training on may never have had its usual
-    spread, so a ``reference`` from a training without the regularisation, as `harden` has one, is surer. Layers whose
-    values do not fall into a part for each input are left out. Cost: one forward pass of ``inputs`` inputs an epoch,
-    and those that tell which axis of a layer is the inputs'.
+    history has it as ``spread LAYER``, ``common LAYER`` and ``dimensions LAYER``. A layer has collapsed when
+
+    - its spread is below ``share`` times the largest of its own so far and of the ``reference``;
+    - the share of inputs at one value is nearer to 1 than to that of the largest class, which a layer may well map to
+      one value (without classes, inputs of one truth count as a class); or
+    - its dimensions beyond one are below ``share`` times those of the ``reference``; without a reference, in the
+      classification of 4 or more classes, below 1.5 where they were 2 or more at the start.
+
+    A layer that has collapsed, or was at one value from the start, is silent until it has recovered, which is said as
+    well. One that is regularised from the start of training on may never have been as usual, so a ``reference`` from a
+    training without the regularisation, as `harden` has one, is surer. Layers whose values do not fall into a part for
+    each input are left out. Cost: one forward pass of ``inputs`` inputs an epoch, and those that tell which axis of a
+    layer is the inputs'.
 
     Args:
         layers: "activations", "learnable", a glob over names, or a list of names.
-        share: of its largest spread so far, and of its reference, below which a layer has collapsed.
+        share: of what is usual for it, below which a layer has collapsed.
         then: whether training goes on ("note") or ends ("stop").
         inputs: training inputs looked at, classes in proportion.
-        reference: spreads by layer that are known to be usual, as from a training without regularisation.
+        reference: what is usual without regularisation: figures by their names in the history.
     """
 
     layers: str | Sequence[str] = "activations"
@@ -110,8 +121,8 @@ class LayerCollapse(Monitor):
         number("share", self.share, "(0, 1)")
         one_of("then", self.then, get_args(Then))
         whole("inputs", self.inputs, 2)
-        for layer, value in self.reference.items():
-            not_negative(f"the reference of {layer}", value)
+        for name, value in self.reference.items():
+            not_negative(f"the reference of {name}", value)
 
     def after_step(self, moment: Moment) -> Action | None:
         """How values differ at the start.
@@ -122,29 +133,44 @@ class LayerCollapse(Monitor):
         if moment.step == 1:
             layer_names(moment.model, moment.batch.x[:2], self.layers)
             found, bound = self._look(moment)
-            moment.memory["largest"] = {layer: variety.spread for layer, variety in found.items()}
-            moment.memory["collapsed"] = {layer: variety.common > bound for layer, variety in found.items()}
+            moment.memory["largest"] = {layer: now.spread for layer, now in found.items()}
+            moment.memory["start"] = {layer: now.dimensions for layer, now in found.items()}
+            moment.memory["collapsed"] = {layer: now.common > bound for layer, now in found.items()}
         return None
 
     def after_epoch(self, moment: Moment) -> Action | None:
-        """Compare each layer with its reference, and with the largest spread that it had."""
+        """Compare each layer with what is usual for it."""
         largest: dict[str, float] = moment.memory.setdefault("largest", {})
         before: dict[str, bool] = moment.memory.setdefault("collapsed", {})
         fired, recovered = [], []
         found, bound = self._look(moment)
         for layer, now in found.items():
-            moment.figures.update({f"{SPREAD}{layer}": now.spread, f"{COMMON}{layer}": now.common})
+            figures = {SPREAD: now.spread, COMMON: now.common, DIMENSIONS: now.dimensions}
+            moment.figures.update({f"{kind}{layer}": value for kind, value in figures.items()})
             largest[layer] = max(now.spread, largest.get(layer, 0.0))
-            usual = max(largest[layer], self.reference.get(layer, 0.0))
-            narrow, common = now.spread < self.share * usual, now.common > bound
-            if (narrow or common) and not before.get(layer, False):
-                what = f"by {now.spread:.1%} of its size, usual are {usual:.1%}" if narrow else ""
-                at_one = f"{now.common:.0%} of the inputs at one value" if common else ""
-                fired.append(f"{layer} ({'; '.join(text for text in (what, at_one) if text)})")
-            elif before.get(layer, False) and not (narrow or common):
+            usual = max(largest[layer], self.reference.get(f"{SPREAD}{layer}", 0.0))
+            signs = []
+            if now.spread < self.share * usual:
+                signs.append(f"by {now.spread:.1%} of its size, usual are {usual:.1%}")
+            if now.common > bound:
+                signs.append(f"{now.common:.0%} of the inputs at one value")
+            if now.dimensions < self._fewest_dimensions(layer, moment):
+                signs.append(f"in {now.dimensions:.1f} dimensions")
+            if signs and not before.get(layer, False):
+                fired.append(f"{layer} ({'; '.join(signs)})")
+            elif before.get(layer, False) and not signs:
                 recovered.append(layer)
-            before[layer] = narrow or common
+            before[layer] = bool(signs)
         return self._answer(fired, recovered)
+
+    def _fewest_dimensions(self, layer: str, moment: Moment) -> float:
+        """Below which a layer has collapsed."""
+        usual = self.reference.get(f"{DIMENSIONS}{layer}")
+        if usual is not None:
+            return 1 + self.share * max(usual - 1, 0)
+        start: dict[str, float] = moment.memory.get("start", {})
+        many = moment.task.classes and len(moment.data.classes) >= _CLASSES
+        return _LINE if many and start.get(layer, 0.0) >= _PLANE else 0.0
 
     def _answer(self, fired: list[str], recovered: list[str]) -> Action | None:
         back = f"values differ between inputs again at {', '.join(recovered)}" if recovered else ""
