@@ -16,6 +16,7 @@ from buttress.layers.rows import Layout, layouts
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.registry import monitor
+from buttress.tasks.classes import Classification
 from buttress.training.monitors.base import Action, Moment, Monitor
 from buttress.validation import not_negative, number, one_of, whole
 
@@ -169,7 +170,8 @@ class LayerCollapse(Monitor):
         if usual is not None:
             return 1 + self.share * max(usual - 1, 0)
         start: dict[str, float] = moment.memory.get("start", {})
-        many = moment.task.classes and len(moment.data.classes) >= _CLASSES
+        many = type(moment.task) is Classification and len(moment.data.classes) >= _CLASSES
+        # Of ordered classes a line may be all that is needed.
         return _LINE if many and start.get(layer, 0.0) >= _PLANE else 0.0
 
     def _answer(self, fired: list[str], recovered: list[str]) -> Action | None:
