@@ -8,6 +8,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
+from buttress.jobs import Network
 from buttress.threat import Threat
 from buttress.training import Interrupted, Optimiser, fit
 from buttress.training.monitors import LayerCollapse
@@ -180,6 +181,23 @@ def test_the_papers_measure_collapses_a_layer_and_the_log_says_so(run):
     assert not base.notes
     assert len(spoilt.notes) == 1
     assert "values hardly differ between inputs at 4 (" in spoilt.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("cnn", {"width": 4}),
+        ("zerosnet", {"blocks": 1, "width": 4, "discretisation": "resnet"}),
+        ("vit", {"width": 8, "depth": 2, "heads": 2, "patch": 3, "pool": "patches"}),
+    ],
+)
+def test_training_without_regularisation_is_no_collapse(model, options, images):
+    network = Network(model=model, model_args=options).create(images, 0)
+    base = AdversarialTraining(PGD(threat=Threat(eps=0.1), steps=2))
+    settings = {"epochs": 3, "batch_size": 12, "optimiser": Optimiser(name="adam", lr=0.01), "validate_with": "none"}
+    trained = fit(network, images, base, monitors=[LayerCollapse()], **settings)
+    assert trained.notes == []
+    assert sum(name.startswith("dimensions ") for name in trained.history[-1]) > 1
 
 
 def test_by_option_training_stops_there(run):
