@@ -82,7 +82,7 @@ def test_patterns_mean_all_layers_that_match_and_each_once():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 4))
     images = SimpleNamespace(test=Inputs())
     assert named_layers(model, images, ["[12]", "1"]) == ["1", "2"]
-    assert named_layers(model, images, ["2", "1"]) == ["1", "2"]
+    assert named_layers(model, images, ["2", "1"]) == ["2", "1"]
     with pytest.raises(UserError, match=r"no layer is called or matches 'relu\*'"):
         named_layers(model, images, ["1", "relu*"])
     with pytest.raises(UserError, match="layer '1' cannot be regularised, for its value carries no gradient"):

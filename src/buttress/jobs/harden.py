@@ -38,7 +38,7 @@ from buttress.training.validation import right_inputs
 
 REPORT = "report"
 _PUBLISHED = (
-    "displaced most on validation data, which is the published choice; no measure is shown to foretell which layer is "
+    "they are displaced most on validation data, the published choice; no measure is shown to foretell which layer is "
     "worth strengthening (claim layer-effects), and --layers names others"
 )
 
@@ -135,7 +135,9 @@ def harden(
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
     names = plan.layers or work.vulnerable_layers(original, eta)
-    reporter.line(f"regularised: {', '.join(names)}{'' if plan.layers else f' ({_PUBLISHED})'}")
+    reporter.line(f"regularised: {', '.join(names)}")
+    if not plan.layers:
+        reporter.line(_PUBLISHED)
 
     short = plan.base.label().upper()
     unregularised = work.train("base", plan.base, short, watched(training, names))
