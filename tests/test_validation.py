@@ -10,7 +10,7 @@ import pytest
 
 from buttress import registry
 from buttress.errors import UserError
-from buttress.validation import not_negative, number, one_of, positive, share, switch, whole
+from buttress.validation import integer, not_negative, number, one_of, positive, share, switch, whole
 
 ROLES = ("attack", "defence", "model", "audit", "monitor")
 
@@ -80,7 +80,14 @@ def test_whole_refuses(value):
         whole("steps", value)
 
 
+@pytest.mark.parametrize("value", [True, 1.0, "1", None, {}])
+def test_integer_refuses(value):
+    with pytest.raises(UserError, match=rf"^seed must be a whole number; got {value!r}$"):
+        integer("seed", value)
+
+
 def test_values_come_back():
+    assert integer("seed", -3) == -3
     assert whole("steps", 3) == 3
     assert whole("steps", 0, 0) == 0
     assert isinstance(number("lr", 1), float)

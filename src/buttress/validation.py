@@ -14,6 +14,17 @@ from buttress.errors import UserError
 _FINITE = "(-inf, inf)"
 
 
+def integer(name: str, value: object) -> int:
+    """The value, when it is a whole number of either sign.
+
+    Raises:
+        UserError: for anything else, True and False included.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{name} must be a whole number; got {value!r}")
+    return value
+
+
 def whole(name: str, value: object, at_least: int = 1) -> int:
     """The value, when it is a whole number of ``at_least`` or more.
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.layers.zoo import activations, aliases, axes, batches, names, parts, replacements, sequences
+from tests.layers.zoo.every import NETWORKS
 from tests.layers.zoo.network import STEPS, Wave, displacement, distance, inputs, logits
 
 from buttress.defences import Batch, StepContext
@@ -11,11 +11,6 @@ from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 
-NETWORKS = {
-    name: build
-    for part in (sequences, axes, batches, replacements, names, aliases, activations, parts)
-    for name, build in part.NETWORKS.items()
-}
 CLOSE = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
 EVERY = ("every layer",)
 # Layers that a batch computes for some of its inputs at a time, or whose values carry no gradient.

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from buttress.attacks import PGD, Perturbation
+from buttress.audits.base.subject import Stored
 from buttress.errors import UserError
 from buttress.layers import layer_names, patching, tolerance
 from buttress.threat import Threat
@@ -271,3 +272,82 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
 def test_no_data_are_refused():
     with pytest.raises(UserError, match="a layer analysis needs data; it holds no inputs"):
         patching(Branches(), [], To(inputs=()))
+
+
+class Masked(nn.Module):
+    """b = max(a0, a1) with a = relu(x), score b - 1: an input's smaller unit is hidden."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        return scored(self.b(self.a(x).amax(1)) - 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_an_input_that_hides_a_layer_does_not_take_it_from_the_others(size):
+    """The third input's clean value of a changes nothing behind the maximum."""
+    clean, attacked = [[2.0, 0.0]] * 2 + [[2.0, 0.2], [2.0, 0.0]], [[0.0, 0.0], [0.2, 0.0], [2.0, 0.7], [0.5, 0.0]]
+    x = torch.tensor(clean)
+    stored = Stored(torch.arange(4), torch.tensor(attacked))
+    data = [(x, torch.ones(4, dtype=torch.int64))]
+    found = patching(Masked(), data, stored, batch_size=size, doses=4)
+    assert (found.layers, found.left_out, found.beaten) == (["a", "b"], {}, 3)
+    # From 0, 0.2 and 0.5 at a dose t to 2 t, 0.2 + 1.8 t and 0.5 + 1.5 t; the score is above 0 from 1 on, exclusively.
+    right = [[0, 0, 0], [0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    assert found.right.tolist() == [right, right]
+    searched = tolerance(Masked(), data, stored, steps=2, bisections=1, batch_size=size)
+    assert (searched.layers, searched.left_out) == (["a", "b"], {})
+    torch.testing.assert_close(searched.rho[1], torch.full((4,), 0.5), rtol=0.04, atol=0)
+
+
+class Routes(nn.Module):
+    """a = relu(x); behind it c, a threshold at 1, for batches with a large x1, else b = relu(a); score that - 0.5."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.ReLU(), nn.ReLU(), nn.Threshold(1.0, 0.0)
+
+    def forward(self, x):
+        a = self.a(x[:, 0])
+        return scored((self.c(a) if bool((x[:, 1] > 0.5).any()) else self.b(a)) - 0.5)
+
+
+def test_a_path_that_only_later_batches_have_is_patched_and_told_with_its_number_of_inputs():
+    x = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 1.0], [2.0, 1.0]])
+    x_adv = torch.tensor([[0.1, 0.0], [0.2, 0.0], [0.9, 1.0], [1.1, 1.0]])  # the last is not beaten
+    y = torch.ones(4, dtype=torch.int64)
+    found = patching(Routes(), [(x[:2], y[:2]), (x[2:], y[2:])], Stored(torch.arange(4), x_adv))
+    shares = {(path.sender, path.receiver): (path.share, path.inputs) for path in found.paths}
+    assert shares == {
+        ("a", "b"): (1.0, 2),
+        ("b", None): (1.0, 2),
+        ("a", "c"): (1.0, 1),
+        ("c", None): (1.0, 1),
+    }
+    assert found.paths_left_out == 0
+    assert [path["inputs"] for path in found.to_dict()["paths"]] == [path.inputs for path in found.paths]
+    assert dict(zip(found.layers, found.to_dict()["called"], strict=True)) == {"a": 3, "b": 2, "c": 1}
+
+
+class Cancelling(nn.Module):
+    """a = relu(x0), b = relu(x1), c = relu(a + b), score c - 2 b."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.ReLU(), nn.ReLU(), nn.ReLU()
+
+    def forward(self, x):
+        a, b = self.a(x[:, 0]), self.b(x[:, 1])
+        return scored(self.c(a + b) - 2 * b)
+
+
+def test_a_path_to_a_receiver_that_the_attack_leaves_as_it_is_comes_last():
+    """c is 3 in both passes, while a and b alone each move it; the score is 1 and -1."""
+    clean, attacked = [[2.0, 1.0]], [[1.0, 2.0]]
+    every = patch(Cancelling(), clean, attacked, "activations").paths
+    assert [(p.sender, p.receiver) for p in every] == [("a", "c"), ("b", "c"), ("b", None)]
+    found = patch(Cancelling(), clean, attacked, "activations", paths=1)
+    assert [(p.sender, p.receiver) for p in found.paths] == [("b", None)]
+    assert found.paths_left_out == 2

@@ -193,3 +193,28 @@ def test_a_network_that_takes_gradients_of_its_own_is_told():
     assert "takes gradients of its own" in found.left_out["tanh"]
     patched = patching(model, [(x, y)], Gaussian(std=1.0))
     assert "takes gradients of its own" in patched.left_out["tanh"]
+
+
+class Counting(nn.Module):
+    """relu(x0) - 0.2 passes so far decides: right where x0 is larger."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes += 1
+        score = F.relu(x[:, 0]) - 0.2 * self.passes
+        return torch.stack([-score, score], 1)
+
+
+def test_every_pass_begins_with_the_buffers_that_the_network_came_with():
+    x = torch.tensor([[0.4], [0.8], [1.0]])
+    model = Counting()
+    data = [(x, torch.ones(3, dtype=torch.int64))]
+    found = tolerance(model, data, Gaussian(std=0.1), steps=4, bisections=4)
+    torch.testing.assert_close(found.rho[0], torch.tensor([0.5, 0.75, 0.8]), rtol=0.04, atol=0)
+    patched = patching(model, data, Gaussian(std=2.0), doses=2)
+    assert patched.beaten > 0
+    assert patched.restored.tolist() == [1.0]
+    assert float(model.passes) == 0

@@ -153,7 +153,7 @@ class Layers(Audit):
             whole_ones = ("doses", "paths", "paths_left_out", "left_out")
             data["patching"] = {name: figures[name] for name in whole_ones} | {
                 name: aligned(profile.layers, patched.layers, figures[name])
-                for name in ("curve", "restored", "recovery", "half_dose", "few")
+                for name in ("called", "curve", "restored", "recovery", "half_dose", "few")
             }
         far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
         severity: Severity = "warning" if far else "info"

@@ -69,12 +69,23 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
         raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
 
 
+def check_tensor(x: object) -> None:
+    """Refuse inputs that are no tensor.
+
+    Raises:
+        UserError: saying what came.
+    """
+    if not isinstance(x, Tensor):
+        raise UserError(f"inputs must be a tensor; got a {type(x).__name__}")
+
+
 def check_numbers(x: Tensor) -> None:
     """Refuse inputs that cannot be moved by a little, and those of less than single precision.
 
     Raises:
         UserError: with what to type instead: for tokens `models.FromEmbedding`.
     """
+    check_tensor(x)
     if x.dtype in (torch.float32, torch.float64):
         return
     hint = "x.float() / 255" if x.dtype == torch.uint8 else "x.float()"

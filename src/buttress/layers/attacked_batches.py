@@ -2,56 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-
 from buttress.attacks import Perturbation
 from buttress.errors import UserError
-from buttress.layers.batches import batches
-from buttress.layers.capture import layer_names
+from buttress.layers.attacked_batch import AttackedBatch
+from buttress.layers.batches import batches, look_ahead
+from buttress.layers.known_layers import KnownLayers
 from buttress.layers.paths import everything_seen
-from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
-from buttress.tasks import Task
+from buttress.layers.rows import CHECKED
+from buttress.layers.select import Selection, followed_modules, user_module
 
 
 def attacked_batches(
-    model: nn.Module,
-    data: Iterable[Any],
-    perturbation: Perturbation,
-    layers: LayerSelection,
-    found: Sequence[str],
-    *,
-    seed: int,
-    batch_size: int,
-    task: Task,
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The data as (x, perturbed x, y), on the model's device.
+    known: KnownLayers, data: Iterable[Any], perturbation: Perturbation, batch_size: int
+) -> Iterator[AttackedBatch]:
+    """The clean and the attacked pass of each batch.
 
     Args:
-        model: the network.
+        known: the network and the selection, and the layers that are found, batch by batch.
         data: batches (x, y), see `read_batches`.
         perturbation: the attack.
-        layers: which layers the caller wants.
-        found: those that it has found, batch by batch.
-        seed: of the attack.
         batch_size: inputs at once.
-        task: what the output is for.
 
     Raises:
-        UserError: for no data, and an entry of ``layers`` that matches nothing, be it before the first batch or, as
+        UserError: for no data, and an entry of the selection that matches nothing, be it in the first batch or, as
             another input might have called it, after the last.
     """
-    selection, modules = Selection(layers), followed_modules(user_module(model)).values()
+    model, task = known.model, known.task
+    selection, modules = Selection(known.layers), followed_modules(user_module(model)).values()
     available = None
-    for x, y, ids in batches(model, data, batch_size):
-        x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids)
+    known.sample, source = look_ahead(batches(model, data, batch_size), CHECKED)
+    for x, y, ids in source:
+        batch = AttackedBatch(known, x, perturbation.craft(model, x, y, task=task, seed=known.seed, ids=ids), y)
         if available is None:
             available = partial(everything_seen, model, x, task=task)
-            selection.check(layer_names(model, x, layers, check=False), available, modules)
-        yield x, x_adv, y
+            selection.check(known.names, available, modules)
+        yield batch
     if available is None:
         raise UserError("a layer analysis needs data; it holds no inputs")
-    selection.check(found, available)
+    selection.check(known.names, available)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,8 +13,10 @@ from buttress.data.batches import read_batches
 from buttress.engine.call_checks import check_inputs
 from buttress.errors import UserError
 
+Batch = tuple[Tensor, Tensor, Tensor]
 
-def batches(model: nn.Module, data: Iterable[Any], batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+
+def batches(model: nn.Module, data: Iterable[Any], batch_size: int) -> Iterator[Batch]:
     """The data as (x, y, ids) on the model's device, at most ``batch_size`` inputs at once.
 
     Args:
@@ -40,3 +43,12 @@ def batches(model: nn.Module, data: Iterable[Any], batch_size: int) -> Iterator[
                 raise UserError(f"data.ids names {len(ids)} inputs, and data gives more: give one id for each")
             yield x, y, torch.arange(position, end) if ids is None else ids[position:end]
             position = end
+
+
+def look_ahead(source: Iterator[Batch], count: int) -> tuple[list[Tensor], Iterator[Batch]]:
+    """The inputs of the first batches, ``count`` or more if there are so many; and the source with nothing missing."""
+    seen: list[Batch] = []
+    while count > 0 and (batch := next(source, None)) is not None:
+        seen.append(batch)
+        count -= len(batch[0])
+    return [x for x, _, _ in seen], chain(seen, source)

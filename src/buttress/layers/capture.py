@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from buttress.ambient_state import in_usual_state
+from buttress.engine.call_checks import check_tensor
 from buttress.engine.preserved_model import preserved
+from buttress.errors import UserError
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.places import Place
-from buttress.layers.select import LayerSelection, Seen
+from buttress.layers.select import LayerSelection, Seen, user_module
 from buttress.layers.watcher import LayerCallback, watch
 from buttress.model_call import call_model
+from buttress.validation import switch
 
 
 @contextmanager
@@ -56,8 +59,13 @@ def capture(
         disabled, every value is.
 
     Raises:
-        UserError: when ``model`` is no module, or a scripted or traced one.
+        UserError: when ``model`` is no module, or a scripted or traced one, and for other arguments of the wrong kind.
     """
+    if replace is not None and not callable(replace):
+        raise UserError(f"replace must be a function of a layer's name and value; got {replace!r}")
+    for name, filled in (("edges", edges), ("places", places)):
+        if filled is not None and not isinstance(filled, dict):
+            raise UserError(f"{name} must be a dict, which is filled; got {filled!r}")
     values: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:
@@ -95,8 +103,12 @@ def layer_names(
         code: what has been read of the network's code; see `capture`.
 
     Raises:
-        UserError: when nothing matches, or one entry of a list does not; with the nearest names there are.
+        UserError: when nothing matches, or one entry of a list does not, with the nearest names there are; and for
+            arguments of the wrong kind.
     """
+    user_module(model)
+    check_tensor(x)
+    switch("check", check)
     names: list[str] = []
 
     def note(name: str, value: Tensor) -> Tensor:

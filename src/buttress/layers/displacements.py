@@ -5,56 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.layers.capture import capture
+from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import Measure
-from buttress.layers.network_code import NetworkCode
-from buttress.layers.paths import Paths, trace
 from buttress.layers.profile import LayerProfile
-from buttress.layers.rows import PART, Layout, Unaligned, layouts, one_at_a_time, one_or_all
-from buttress.layers.select import LayerSelection, hidden_parts, merge
+from buttress.layers.rows import Layout, Unaligned, one_at_a_time
+from buttress.layers.select import hidden_parts
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
-from buttress.tasks import Task
 
 
 class Displacements:
     """The numbers so far.
 
     Args:
-        model: the network.
-        layers: which layers.
+        known: the network and the selection, and the layers that are found.
         perturbations: names.
         measure: of displacement.
         mode: of the model.
-        seed: of what a random network draws.
-
-    Attributes:
-        code: what has been read of the network's code.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: LayerSelection,
-        perturbations: Sequence[str],
-        measure: Measure,
-        mode: Mode,
-        seed: int,
-    ) -> None:
-        self.model, self.layers, self.perturbations, self.measure = model, layers, list(perturbations), measure
-        self.mode, self.seed = mode, seed
-        self.code = NetworkCode()
+    def __init__(self, known: KnownLayers, perturbations: Sequence[str], measure: Measure, mode: Mode) -> None:
+        self.known, self.perturbations, self.measure, self.mode = known, list(perturbations), measure, mode
         self.sizes: list[int] = []
-        self.names: list[str] = []  # in order of execution
-        self._layouts: dict[str, Layout | Unaligned] = {}
         self._centres: dict[str, Tensor] = {}
         self._rows: list[dict[tuple[str, str | None], Tensor]] = []  # the layer None is the input
         self._unpaired: dict[str, list[str]] = {}
         self._left_out: dict[str, str] = {}
-        self._samples: list[Tensor] = []  # inputs that between them call every layer
 
     def centre(self, sample: Iterable[Tensor]) -> None:
         """Take the mean of each layer over a sample of inputs as the centre of the measure."""
@@ -72,20 +52,16 @@ class Displacements:
             rows, alone = self._aligned(x, self._pass(x))
             for name, part in rows.items():
                 add(name, part)
-            for values in one_at_a_time(self.model, x, alone, self.mode, self.seed, self.code) if alone else ():
+            for values in self._alone_in(x, alone):
                 for name, value in values.items():
                     add(name, value[None])
         self._centres = {name: (total / counts[name]).float() for name, total in sums.items()}
 
     def open(self, x: Tensor, clean: dict[str, Tensor]) -> None:
         """Begin a batch with the layers of its clean pass."""
-        if not self.sizes:
-            self._first = x
         self._x = x
         self.sizes.append(len(x))
         self._rows.append({})
-        if merge(self.names, clean):  # a network may call a layer in one batch and not in another
-            self._samples.append(x)
         self._clean, alone = self._aligned(x, clean)
         self._alone = dict.fromkeys(alone)
         self._clean_alone: dict[str, list[Tensor | None]] = {}
@@ -97,7 +73,7 @@ class Displacements:
 
         def compare(name: str, value: Tensor) -> Tensor:
             self._called.add(name)
-            layout, clean = self._layouts.get(name), self._clean.get(name)
+            layout, clean = self.known.layout(name), self._clean.get(name)
             if clean is not None and isinstance(layout, Layout):
                 rows = layout.to_rows(value, len(x_adv)) if layout.fits(value, len(x_adv)) else None
                 if rows is not None and rows.shape == clean.shape:
@@ -135,30 +111,29 @@ class Displacements:
 
     def _each(self, x: Tensor, names: list[str]) -> dict[str, list[Tensor | None]]:
         """Each layer's value for each input alone; None where the input does not reach it."""
-        if not names:
-            return {}
-        each = one_at_a_time(self.model, x, names, self.mode, self.seed, self.code)
+        each = self._alone_in(x, names)
         return {name: [values.get(name) for values in each] for name in names}
+
+    def _alone_in(self, x: Tensor, names: list[str]) -> list[dict[str, Tensor]]:
+        known = self.known
+        return one_at_a_time(known.model, x, names, self.mode, known.seed, known.code) if names else []
 
     def _pass(self, x: Tensor) -> dict[str, Tensor]:
         with (
-            preserved(self.model, self.mode, self.seed, x.device),
+            preserved(self.known.model, self.mode, self.known.seed, x.device),
             torch.no_grad(),
-            capture(self.model, self.layers, code=self.code) as values,
+            capture(self.known.model, self.known.layers, code=self.known.code) as values,
         ):
-            call_model(self.model, x)
+            call_model(self.known.model, x)
         return dict(values)
 
     def _aligned(self, x: Tensor, values: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Each layer's rows, and the names of those that have a value only for an input alone."""
-        if any(name not in self._layouts for name in values):
-            self._layouts = (
-                layouts(self.model, x, self.layers, values=values, seed=self.seed, code=self.code) | self._layouts
-            )
+        self.known.add(x, values)
         rows: dict[str, Tensor] = {}
         alone: list[str] = []
         for name, value in values.items():
-            layout = self._layouts.setdefault(name, PART)
+            layout = self.known.layout(name)
             if isinstance(layout, Layout) and layout.fits(value, len(x)):
                 rows[name] = layout.to_rows(value, len(x))
             elif isinstance(layout, Layout) or layout.one_at_a_time:
@@ -185,12 +160,14 @@ class Displacements:
         if self.sizes[-1] >= self.measure.least:
             self._rows[-1][perturbation, name] = self._displacement(name, clean, perturbed)
 
-    def profile(self, reference: int, task: Task) -> LayerProfile:
+    def profile(self, reference: int) -> LayerProfile:
         """Everything collected, in order."""
-        for name, layout in self._layouts.items():
+        names = self.known.names
+        for name in names:
+            layout = self.known.layout(name)
             if isinstance(layout, Unaligned) and not self._measured(name):
                 self._left_out.setdefault(name, layout.reason)
-        found = [name for name in self.names if name not in self._left_out]
+        found = [name for name in names if name not in self._left_out]
         keys: list[str | None] = [None, *found]
         positions = {key: k for k, key in enumerate(keys)}
         values = torch.full((len(self.perturbations), len(keys), sum(self.sizes)), torch.nan)
@@ -200,7 +177,7 @@ class Displacements:
                 if key in positions:
                     values[self.perturbations.index(perturbation), positions[key], start : start + size] = part
             start += size
-        paths = self._paths(task).only(found)
+        paths = self.known.paths.only(found)
         return LayerProfile.of(
             found,
             self.perturbations,
@@ -216,8 +193,8 @@ class Displacements:
                 if (unpaired := [name for name in names if name not in self._left_out])
             },
             left_out={
-                **{name: self._left_out[name] for name in self.names if name in self._left_out},
-                **hidden_parts(self.model),
+                **{name: self._left_out[name] for name in names if name in self._left_out},
+                **hidden_parts(self.known.model),
             },
             missed=paths.missed,
         )
@@ -225,12 +202,3 @@ class Displacements:
     def _measured(self, layer: str) -> bool:
         rows = (part for row in self._rows for (_, name), part in row.items() if name == layer)
         return any(bool(part.isfinite().any()) for part in rows)
-
-    def _paths(self, task: Task) -> Paths:
-        """How the layers hang together, as inputs show it that call them all."""
-        few = one_or_all(self.model, self._first, self.seed)
-        paths = trace(self.model, few, self.layers, task=task, check=False, code=self.code)
-        for sample in self._samples:
-            if not set(self.names) <= set(paths.names):
-                paths = paths.extended(trace(self.model, sample, self.layers, task=task, check=False, code=self.code))
-        return paths

@@ -170,6 +170,8 @@ def resolve(measure: str | Measure) -> Measure:
     """
     if isinstance(measure, Measure):
         return measure
-    if not isinstance(measure, str) or measure not in MEASURES:
+    if not isinstance(measure, str):
+        raise UserError(f"measure must be one of {', '.join(MEASURES)}, or a Measure; got {measure!r}")
+    if measure not in MEASURES:
         raise UserError(f"there is no measure {measure!r}; {nearest(measure, sorted(MEASURES))}")
     return MEASURES[measure]

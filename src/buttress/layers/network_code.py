@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from buttress.errors import UserError
 from buttress.layers.places import Places
 
 _LEVELS = 3  # of lists in lists, dictionaries and plain objects
@@ -41,6 +42,17 @@ class NetworkCode:
         if len(parts) != len(self._parts) or not all(map(is_, parts, self._parts)):
             self._parts, self._places = parts, Places()
         return self._places
+
+
+def given_or_new(code: object) -> NetworkCode:
+    """What has been read; nothing yet, where None is given.
+
+    Raises:
+        UserError: for anything else.
+    """
+    if code is not None and not isinstance(code, NetworkCode):
+        raise UserError(f"code must be a NetworkCode or None; got {code!r}")
+    return code or NetworkCode()
 
 
 def _parts(network: nn.Module) -> list[Any]:

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
+from buttress.layers.answers import LayerAnswers
+from buttress.layers.arguments import check_perturbation, check_settings
+from buttress.layers.attacked_batch import AttackedBatch
 from buttress.layers.attacked_batches import attacked_batches
-from buttress.layers.capture import layer_names
 from buttress.layers.known_layers import KnownLayers
-from buttress.layers.patched_batch import PatchedBatch
 from buttress.layers.patched_paths import PatchedPath, PathPatching
 from buttress.layers.profile import to_lists
-from buttress.layers.rows import Unaligned
+from buttress.layers.replacement import CannotReplaceError, ReplacedPasses
 from buttress.layers.select import LayerSelection
-from buttress.tasks import Task, require_task
+from buttress.tasks import Task
 from buttress.validation import whole
 
 FEW = 0.1  # share of a layer's units that count as few
@@ -57,8 +58,13 @@ class LayerPatching:
 
     @property
     def beaten(self) -> int:
-        """B, the inputs on which all shares are."""
+        """B, the inputs that are beaten."""
         return self.right.shape[2]
+
+    @property
+    def called(self) -> Tensor:
+        """(L,) int64, how many of the beaten inputs call each layer, on which its shares are."""
+        return (~self.few.isnan()).sum(1)
 
     @property
     def curve(self) -> Tensor:
@@ -93,6 +99,7 @@ class LayerPatching:
             "crossed": self.crossed,
             "inputs": self.inputs,
             "beaten": self.beaten,
+            "called": self.called.tolist(),
             "doses": self.doses,
             "curve": to_lists(self.curve),
             "restored": to_lists(self.restored),
@@ -100,7 +107,12 @@ class LayerPatching:
             "half_dose": to_lists(self.half_dose),
             "few": to_lists(self.few.double().nanmean(1)),
             "paths": [
-                {"from": path.sender, "to": path.receiver, "restored": path.share if self.beaten else None}
+                {
+                    "from": path.sender,
+                    "to": path.receiver,
+                    "restored": path.share if path.inputs else None,
+                    "inputs": path.inputs,
+                }
                 for path in self.paths
             ],
             "paths_left_out": self.paths_left_out,
@@ -136,7 +148,8 @@ def patching(
 
     And for each pair of layers what goes directly from one to the other; see `PathPatching`.
 
-    Cost for each batch: ``doses + 3`` forward passes a layer, and one for each path; no gradients but the attack's.
+    Cost for each batch: ``doses + 3`` forward passes a layer, up to three more as long as no batch has shown that the
+    output moves with it, and one for each path. Inputs are patched one by one where a layer has a value only then.
 
     Args:
         model: the network; comes back exactly as it was.
@@ -152,17 +165,13 @@ def patching(
     Raises:
         UserError: for no data, counts below 1, or a selection that matches nothing.
     """
-    require_task(task)
+    check_perturbation(perturbation)
+    check_settings(model, layers, seed, batch_size, task)
     whole("doses", doses)
     whole("paths", paths, 0)
-    whole("batch_size", batch_size)
-    shares = [(k + 1) / doses for k in range(doses)]
-    search = _Search(KnownLayers(model, layers, task, seed), shares, paths)
-    found = search.known.names
-    for x, x_adv, y in attacked_batches(
-        model, data, perturbation, layers, found, seed=seed, batch_size=batch_size, task=task
-    ):
-        search.add(x, x_adv, y)
+    search = _Search(KnownLayers(model, layers, task, seed), [(k + 1) / doses for k in range(doses)], paths)
+    for batch in attacked_batches(search.known, data, perturbation, batch_size):
+        search.add(batch)
     return search.result()
 
 
@@ -172,68 +181,56 @@ class _Search:
     def __init__(self, known: KnownLayers, doses: list[float], most: int) -> None:
         self.known, self.doses = known, doses
         self.inputs = 0
-        self._between = PathPatching(most)
-        self._found: list[dict[str, tuple[Tensor, Tensor]]] = []
-        self._beaten: list[int] = []
-        self._left_out: dict[str, str] = {}
+        self._between = PathPatching(known, most)
+        self._answers = LayerAnswers(len(doses) + 1)  # right again at each dose, and with few units back
 
-    def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
-        """Patch every layer for the inputs of a batch."""
-        known = self.known
-        known.add(x, layer_names(known.model, x, known.layers, check=False, code=known.code))
-        layouts = {name: known.layout(name) for name in known.names}
-        batch = PatchedBatch(known.model, layouts, x, x_adv, y, known.task, known.seed, known.code)
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        for name in known.names:
-            reason = batch.obstacle(name)
-            if not reason:
-                found[name] = self._patched(batch, name)
-            elif name in batch.clean or isinstance(layouts[name], Unaligned):
-                self._left_out[name] = reason
-        self._between.add(batch, [*found])
-        self._found.append(found)
-        self._beaten.append(int(batch.beaten.sum()))
-        self.inputs += len(x)
+    def add(self, batch: AttackedBatch) -> None:
+        """Patch every layer for the inputs of a batch; for each input alone, if some layers have a value only then."""
+        self.inputs += len(batch.x)
+        self._answers.note_obstacles(batch)
+        for part in batch.each() if batch.apart else (batch,):
+            self._patch(part)
+
+    def _patch(self, batch: AttackedBatch) -> None:
+        self._answers.note_obstacles(batch)
+        found: dict[str, Tensor] = {}
+        with batch.replacing() as passes, torch.no_grad():
+            for name in batch.layouts:
+                try:
+                    found[name] = self._patched(batch, passes, name)
+                except CannotReplaceError as error:
+                    self._answers.note(name, str(error))
+            self._between.add(batch, passes, [*found])
+        self._answers.add(int(batch.beaten.sum()), found)
+
+    def _patched(self, batch: AttackedBatch, passes: ReplacedPasses, name: str) -> Tensor:
+        """Of one layer and the beaten inputs: (K + 1, b) right again at each dose, and with few units back."""
+        clean, attacked = batch.clean[name], batch.attacked[name]
+        self._answers.look(name, lambda value: passes.output(batch.x, {name: value}), clean, attacked)
+        if not bool(batch.beaten.any()):
+            return torch.zeros(len(self.doses) + 1, 0)
+        # The whole clean value as it is: what is between it and an infinite value is not defined.
+        values = [torch.lerp(attacked, clean, dose) for dose in self.doses[:-1]] + [clean]
+        right = [batch.right(passes, {name: value}) for value in (*values, _most_displaced(attacked, clean))]
+        return torch.stack(right)[:, batch.beaten].float().cpu()
 
     def result(self) -> LayerPatching:
         """Everything found, in order."""
-        patched = {name for found in self._found for name in found} - set(self._left_out)
-        names = [name for name in self.known.names if name in patched]
-        right, few = torch.zeros(0, len(self.doses), sum(self._beaten)), torch.zeros(0, sum(self._beaten))
-        columns = [self._column(name) for name in names]
-        if columns:
-            right, few = (torch.stack(part) for part in zip(*columns, strict=True))
+        reasons = {name: self._answers.obstacle(name) for name in self.known.names}
+        names = [name for name, reason in reasons.items() if not reason]
+        numbers = self._answers.of_all(names)
+        paths, paths_left_out = self._between.patched(names)
         return LayerPatching(
             names,
             self.known.paths.only(names).crossed,
             self.doses,
-            right,
-            few,
-            self._between.paths(patched),
-            self._between.left_out,
-            self._left_out,
+            numbers[:, :-1],
+            numbers[:, -1],
+            paths,
+            paths_left_out,
+            {name: reason for name, reason in reasons.items() if reason},
             self.inputs,
         )
-
-    def _patched(self, batch: PatchedBatch, name: str) -> tuple[Tensor, Tensor]:
-        """Of one layer and the beaten inputs: (K, b) right again at each dose, and (b,) with few units back."""
-        if not bool(batch.beaten.any()):
-            return torch.zeros(len(self.doses), 0), torch.zeros(0)
-        clean, attacked = batch.clean[name], batch.attacked[name]
-        # The last one as it is: what is between it and an infinite value is not defined.
-        values = [torch.lerp(attacked, clean, dose) for dose in self.doses[:-1]] + [clean]
-        by_dose = [batch.right({name: value}) for value in values]
-        few = batch.right({name: _most_displaced(attacked, clean)})
-        return torch.stack(by_dose)[:, batch.beaten].float().cpu(), few[batch.beaten].float().cpu()
-
-    def _column(self, name: str) -> tuple[Tensor, Tensor]:
-        """One layer in all batches, NaN in those that do not call it."""
-        parts = []
-        for found, beaten in zip(self._found, self._beaten, strict=True):
-            gap = torch.full((len(self.doses), beaten), math.nan)
-            parts.append(found.get(name, (gap, gap[0])))
-        right, few = zip(*parts, strict=True)
-        return torch.cat(right, 1), torch.cat(few)
 
 
 def _most_displaced(attacked: Tensor, clean: Tensor) -> Tensor:

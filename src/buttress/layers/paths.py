@@ -17,7 +17,7 @@ from buttress.layers.by_hand import ByHand
 from buttress.layers.graph import Graph, sources
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import parameters_fixed
-from buttress.layers.select import LayerSelection, Seen
+from buttress.layers.select import LayerSelection, Seen, user_module
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
@@ -81,8 +81,9 @@ def crossed_by_every_path(
         task: how to read the output.
 
     Raises:
-        UserError: when the selection matches nothing, and for inputs that are no float32 or float64.
+        UserError: when the selection matches nothing, and for inputs that are no float32 or float64 tensor.
     """
+    user_module(model)
     check_numbers(x)
     paths = trace(model, x, layers, task=task)
     return dict(zip(paths.names, paths.crossed, strict=True))

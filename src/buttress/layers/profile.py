@@ -13,6 +13,7 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.layers.measures import ratio
 from buttress.registry import nearest
+from buttress.validation import number, share, switch
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -113,7 +114,7 @@ class LayerProfile:
         if perturbation is None:
             return 0
         if perturbation not in self.perturbations:
-            known = nearest(perturbation, self.perturbations)
+            known = nearest(str(perturbation), self.perturbations)
             raise UserError(f"the profile has no perturbation {perturbation!r}; {known}")
         return self.perturbations.index(perturbation)
 
@@ -144,7 +145,11 @@ class LayerProfile:
 
         Returns:
             Names; none when no layer passes the cut-off. Layers with equal means stay in order of execution.
+
+        Raises:
+            UserError: for a cut-off that is no number, and a perturbation that the profile has not.
         """
+        number("eta", eta)
         mean = self.mean[self._row(perturbation)].tolist()
         mu, sigma = self._moments(perturbation)
         chosen = [index for index, value in enumerate(mean) if value - mu > eta * sigma]
@@ -183,10 +188,8 @@ class LayerProfile:
         Raises:
             UserError: for q outside 0 to 1, or other than `QUANTILES` when the profile comes from a summary.
         """
-        if q in QUANTILES:
+        if share("q", q) in QUANTILES:
             return self.quantiles[QUANTILES.index(q)]
-        if not 0 <= q <= 1:
-            raise UserError(f"a quantile lies between 0 and 1; got {q}")
         if not self.values.shape[2]:
             raise UserError(f"a profile restored from its summary has the quantiles {QUANTILES}; got {q}")
         return self.values.double().nanquantile(q, dim=2)
@@ -226,6 +229,7 @@ class LayerProfile:
 
     def to_dict(self, values: bool = False) -> dict[str, Any]:
         """Plain JSON data: the statistics, and with ``values`` the number of every input too. NaN is None."""
+        switch("values", values)
         tensors = ["mean", "std", "excluded", "quantiles", "input_mean"]
         plain = ["layers", "perturbations", "measure", "predecessors", "crossed", "inputs", "reference", "unpaired"]
         plain += ["left_out", "missed"]
@@ -238,8 +242,12 @@ class LayerProfile:
         """The profile that `to_dict` wrote; without the inputs' numbers where these were left out.
 
         Raises:
-            UserError: when a part is missing.
+            UserError: for what is no such dict, or lacks a part.
         """
+        if not isinstance(data, Mapping):
+            raise UserError(
+                f"a layer profile is restored from the dict that to_dict writes; got a {type(data).__name__}"
+            )
         rest = dict(data)
         shape = (len(rest.get("perturbations", ())), len(rest.get("layers", ())))
         try:

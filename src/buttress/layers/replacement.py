@@ -1,128 +1,107 @@
-"""Another value in a layer's place, and whether the rest of the network goes on with it."""
+"""Passes in which layers have other values than their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from buttress.engine.preserved_model import preserved
+from buttress.layers.known_layers import RowLayout
 from buttress.layers.network_code import NetworkCode
-from buttress.layers.rows import Layout
-from buttress.layers.tolerance_search import OutputFor, Rows
-from buttress.layers.watcher import watch
+from buttress.layers.watcher import Watcher, watch
 from buttress.model_call import call_model
-from buttress.random import generator
 from buttress.tasks import Task
 
 # What torch says of a gradient that is asked for beyond a replaced value.
 _CUT_OFF = ("to not have been used in the graph", "does not require grad")
-_UNCERTAIN = (
-    "is not recognised when activation checkpointing computes it again, for it is called there outside of a module or "
-    "several times: switch checkpointing off"
-)
+_ITS_OWN_GRADIENTS = "is in a network that takes gradients of its own, which a replaced value cuts off from the input"
 
 
 class CannotReplaceError(Exception):
     """Why a layer's value cannot be replaced, to follow the layer's name."""
 
 
-@contextmanager
-def gradients_of_its_own() -> Iterator[None]:
-    """A pass with replaced values, of a network that may take gradients inside: these no longer reach what they are of.
+class ReplacedPasses:
+    """Passes of a network with other values in its layers' places.
 
-    Raises:
-        CannotReplaceError: where the network fails for that reason.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _CUT_OFF):
-            raise
-        reason = "is in a network that takes gradients of its own, which a replaced value cuts off from the input"
-        raise CannotReplaceError(reason) from None
-
-
-class Replacement:
-    """Puts values in a layer's place.
+    Every pass makes the same random draws, and begins with the buffers that the network came with.
 
     Args:
         model: the network.
-        name: of the layer.
-        layout: where the inputs are in its value; None for a layer that has a value only for one input alone.
+        layouts: layer -> how its value holds the inputs.
         task: how to read the output.
+        seed: of the draws.
         code: what has been read of the network's code.
     """
 
-    def __init__(self, model: nn.Module, name: str, layout: Layout | None, task: Task, code: NetworkCode) -> None:
-        self.model, self.name, self.layout, self.task, self.code = model, name, layout, task, code
+    def __init__(
+        self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int, code: NetworkCode
+    ) -> None:
+        self.model, self.layouts, self.task, self.seed, self.code = model, layouts, task, seed, code
+        self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
+        self._watcher: Watcher | None = None
 
     @contextmanager
-    def of(self, x: Tensor) -> Iterator[OutputFor]:
-        """The output as a function of the layer's value, (m, ...), for some of the inputs; everything before as it is.
+    def opened(self, device: torch.device) -> Iterator[None]:
+        """Let passes be made. Gradients are to be taken meanwhile.
 
-        Gradients are to be taken while the context is open: what activation checkpointing computes again in the
-        backward pass then has the same value in the layer's place.
+        What activation checkpointing computes again in a backward pass then has the same values in the layers' places.
         """
-        value, called = x, False
+        with (
+            preserved(self.model, "eval", self.seed, device),
+            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
+        ):
+            yield
+        self._watcher = None
 
-        def put(_: str, before: Tensor) -> Tensor:
-            nonlocal called
-            called = True
-            size = value.numel()
-            if size != before.numel():
-                raise CannotReplaceError("has another size in another pass")
-            return value[0].clone() if self.layout is None else self.layout.in_place_of(before, value)
-
-        with watch(self.model, [self.name], put, replaces=True, code=self.code) as watcher:
-
-            def output_for(rows_value: Tensor, rows: Rows) -> Tensor:
-                nonlocal value, called
-                value, called = rows_value, False
-                with gradients_of_its_own():
-                    output = self.task.read(call_model(self.model, x[rows]))
-                if not called:
-                    raise CannotReplaceError("is not called in every pass")
-                if self.name.partition("#")[0] in watcher.uncertain:
-                    raise CannotReplaceError(_UNCERTAIN)
-                return output
-
-            yield output_for
-
-    def reaches(self, output_for: OutputFor, clean: Tensor, perturbed: Tensor) -> bool:
-        """Whether a gradient leads from the output to the layer's value.
-
-        Args:
-            output_for: of `of`.
-            clean: (n, ...) the layer's value.
-            perturbed: (n, ...) its value for perturbed inputs.
+    def output(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
+        """The output for (n, ...) inputs with these values, (n, ...) each, in the places of the layers' own.
 
         Raises:
-            CannotReplaceError: when the output moves neither with that nor with noise as large as the value.
+            CannotReplaceError: where the pass does not call a layer, or has another size of value for it.
         """
-        noise = torch.randn(clean.shape, generator=generator(0, "reach"), dtype=clean.dtype).to(clean.device)
-        size = clean.square().mean().sqrt()
-        probe = (clean + noise * torch.where(size > 0, size, 1.0)).requires_grad_()
-        everything = slice(None)
-        with torch.enable_grad():
-            output = output_for(probe, everything)
-            gradient = None
-            if output.requires_grad:
-                weights = torch.randn(output.shape, generator=generator(0, "weights")).to(output)
-                try:
-                    (gradient,) = torch.autograd.grad((output * weights).sum(), probe, allow_unused=True)
-                except RuntimeError as error:
-                    if "checkpoint" not in str(error):
-                        raise
-                    raise CannotReplaceError(
-                        "runs in a reentrant checkpoint: call it with use_reentrant=False"
-                    ) from None
-        if gradient is not None and bool(gradient.any()):
-            return True
-        with torch.no_grad():
-            before = output_for(clean, everything)
-            moved = not torch.equal(before, output) or not torch.equal(before, output_for(perturbed, everything))
-        if not moved:
-            raise CannotReplaceError("does not move the output: the network goes on without its value, or with a copy")
-        return False
+        called: set[str] = set()
+
+        def choose(name: str, value: Tensor) -> Tensor | None:
+            if name not in values:
+                return None
+            called.add(name)
+            if values[name].numel() != value.numel():
+                raise CannotReplaceError("has another size in another pass")
+            return values[name]
+
+        output = self.run(x, choose)
+        if len(called) < len(values):
+            raise CannotReplaceError("is not called in every pass")
+        return output
+
+    def run(self, x: Tensor, choose: Callable[[str, Tensor], Tensor | None]) -> Tensor:
+        """The output for (n, ...) inputs.
+
+        Args:
+            x: the inputs.
+            choose: gets each layer's name and value, and returns the rows (n, ...) to go on with, or None for its own.
+
+        Raises:
+            CannotReplaceError: of a network that takes gradients inside, which no longer reach what they are of.
+        """
+        self._choose = choose
+        graphs = torch.is_grad_enabled()
+        with preserved(self.model, "eval", self.seed, x.device), torch.set_grad_enabled(graphs):
+            try:
+                return self.task.read(call_model(self.model, x))
+            except RuntimeError as error:
+                if not any(sign in str(error) for sign in _CUT_OFF):
+                    raise
+                raise CannotReplaceError(_ITS_OWN_GRADIENTS) from None
+
+    def is_recognised(self, name: str) -> bool:
+        """Whether a layer is told from others where activation checkpointing computes it again."""
+        return self._watcher is None or name.partition("#")[0] not in self._watcher.uncertain
+
+    def _put(self, name: str, value: Tensor) -> Tensor:
+        rows = self._choose(name, value)
+        return value if rows is None else self.layouts[name].in_place_of(value, rows)

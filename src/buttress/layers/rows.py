@@ -14,7 +14,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.compared_passes import CHECKED, compared, found_again
 from buttress.layers.layout import CONSTANT, PART, Layout, Unaligned
-from buttress.layers.network_code import NetworkCode
+from buttress.layers.network_code import NetworkCode, given_or_new
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.random import derive, seed_torch
@@ -55,7 +55,7 @@ def layouts(
         seed: of what a random network draws.
         code: what has been read of the network's code.
     """
-    code = code or NetworkCode()
+    code = given_or_new(code)
 
     def read(some: Tensor, draw: int) -> dict[str, Tensor]:
         return _values(model, some, layers, seed + draw, code)

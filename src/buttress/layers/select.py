@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -142,6 +142,8 @@ class Selection:
         if isinstance(layers, str):
             self.patterns = None if layers in ("activations", "learnable") else [layers]
         elif not callable(layers):
+            if not isinstance(layers, Collection) or isinstance(layers, Mapping):
+                raise UserError(f"layers must be a list of names or globs, one of them, or a callable; got {layers!r}")
             self.patterns = list(layers)
             wrong = [p for p in self.patterns if not isinstance(p, str)]
             if wrong:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +16,20 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.layers import measures
-from buttress.layers.batches import batches
+from buttress.layers.arguments import check_perturbation, check_settings
+from buttress.layers.batches import batches, look_ahead
 from buttress.layers.capture import capture
 from buttress.layers.displacements import Displacements
+from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import Measure
 from buttress.layers.paths import everything_seen
 from buttress.layers.profile import LayerProfile
+from buttress.layers.rows import CHECKED
 from buttress.layers.select import LayerSelection, Selection, followed_modules, user_module
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
-from buttress.tasks import Task, require_task
-from buttress.validation import whole
-
-Batch = tuple[Tensor, Tensor, Tensor]
+from buttress.tasks import Task
+from buttress.validation import one_of, whole
 
 __all__ = ["LayerProfile", "batches", "sustainability"]
 
@@ -74,20 +74,21 @@ def sustainability(
         UserError: for no data, no perturbation, an unknown measure or a selection that matches nothing; and for what an
             attack refuses.
     """
-    require_task(task)
+    check_settings(model, layers, seed, batch_size, task)
+    one_of("mode", mode, get_args(Mode))
+    one_of("precision", precision, get_args(Precision))
     chosen = measures.resolve(measure)
     named, selection = _named(perturbations), Selection(layers)
     whole("reference", reference, 2)
-    whole("batch_size", batch_size)
-    source = batches(model, data, batch_size)
-    first = next(source, None)
-    if first is None:
+    known = KnownLayers(model, layers, task, seed)
+    known.sample, source = look_ahead(batches(model, data, batch_size), CHECKED)
+    if not known.sample:
         raise UserError("a layer analysis needs data; it holds no inputs")
-    source = chain([first], source)
-    numbers = Displacements(model, layers, list(named), chosen, mode, seed)
+    numbers = Displacements(known, list(named), chosen, mode)
     used = 0
     if chosen.needs_centre:
-        sample, source = _take(source, reference)
+        sample, source = look_ahead(source, reference)
+        sample = _cut(sample, reference)
         used = sum(len(x) for x in sample)
         numbers.centre(sample)
     modules = followed_modules(user_module(model)).values()
@@ -95,27 +96,26 @@ def sustainability(
         with (
             preserved(model, mode, seed, x.device),
             torch.no_grad(),
-            capture(model, layers, code=numbers.code) as clean,
+            capture(model, layers, code=known.code) as clean,
         ):
             output = task.read(call_model(model, x))
         if not numbers.sizes:
             task.check(output, y)
         numbers.open(x, clean)
         if len(numbers.sizes) == 1:
-            selection.check(
-                numbers.names, partial(everything_seen, model, x, task=task), modules
-            )  # which other inputs may call
+            available = partial(everything_seen, model, x, task=task)
+            selection.check(known.names, available, modules)  # which other inputs may call
         for name, perturbation in named.items():
             x_adv = perturbation.craft(model, x, y, task=task, seed=seed, ids=ids, mode=mode, precision=precision)
             with (
                 preserved(model, mode, seed, x.device),
                 torch.no_grad(),
-                watch(model, layers, numbers.column(name, x_adv), code=numbers.code),
+                watch(model, layers, numbers.column(name, x_adv), code=known.code),
             ):
                 call_model(model, x_adv)
             numbers.close(name, x_adv)
-    selection.check(numbers.names, partial(everything_seen, model, first[0], task=task))
-    return numbers.profile(used, task)
+    selection.check(known.names, available)
+    return numbers.profile(used)
 
 
 def _named(perturbations: Mapping[str, Perturbation] | Perturbation) -> dict[str, Perturbation]:
@@ -124,17 +124,14 @@ def _named(perturbations: Mapping[str, Perturbation] | Perturbation) -> dict[str
     if not isinstance(perturbations, Mapping) or not perturbations:
         raise UserError(f"perturbations must be a mapping from name to perturbation, or one; got {perturbations!r}")
     for name, perturbation in perturbations.items():
-        if not isinstance(perturbation, Perturbation):
-            raise UserError(f"perturbation {name!r} must be an attack or a noise; got a {type(perturbation).__name__}")
+        check_perturbation(perturbation, f"perturbation {name!r}")
     return dict(perturbations)
 
 
-def _take(source: Iterator[Batch], count: int) -> tuple[list[Tensor], Iterator[Batch]]:
-    """The first ``count`` inputs, and the source with nothing missing."""
-    seen: list[Batch] = []
-    sample: list[Tensor] = []
-    while count > 0 and (batch := next(source, None)) is not None:
-        seen.append(batch)
-        sample.append(batch[0][:count])
-        count -= len(sample[-1])
-    return sample, chain(seen, source)
+def _cut(sample: list[Tensor], count: int) -> list[Tensor]:
+    """The first ``count`` inputs."""
+    cut: list[Tensor] = []
+    for x in sample:
+        cut.append(x if len(x) <= count else x[:count])
+        count -= len(cut[-1])
+    return cut

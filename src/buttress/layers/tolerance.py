@@ -13,20 +13,24 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
-from buttress.engine.preserved_model import preserved
+from buttress.layers.answers import LayerAnswers
+from buttress.layers.arguments import check_perturbation, check_settings
+from buttress.layers.attacked_batch import AttackedBatch
 from buttress.layers.attacked_batches import attacked_batches
-from buttress.layers.capture import capture
 from buttress.layers.correlation import spearman
 from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import power_of_two, ratio, relative_error
 from buttress.layers.profile import to_lists
-from buttress.layers.replacement import CannotReplaceError, Replacement
-from buttress.layers.rows import Layout, Unaligned, one_at_a_time
+from buttress.layers.replacement import CannotReplaceError, ReplacedPasses
 from buttress.layers.select import LayerSelection
 from buttress.layers.tolerance_search import Rows, ToleranceSearch
-from buttress.model_call import call_model
-from buttress.tasks import Task, require_task
+from buttress.tasks import Task
 from buttress.validation import whole
+
+_UNCERTAIN = (
+    "is not recognised when activation checkpointing computes it again, for it is called there outside of a module or "
+    "several times: switch checkpointing off"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,94 +137,44 @@ def tolerance(
     Raises:
         UserError: for no data, counts below 1, or a selection that matches nothing.
     """
-    require_task(task)
+    check_perturbation(perturbation)
+    check_settings(model, layers, seed, batch_size, task)
     whole("steps", steps)
     whole("bisections", bisections)
-    whole("batch_size", batch_size)
     search = _Search(KnownLayers(model, layers, task, seed), steps, bisections)
-    found = search.known.names
-    for x, x_adv, y in attacked_batches(
-        model, data, perturbation, layers, found, seed=seed, batch_size=batch_size, task=task
-    ):
-        search.add(x, x_adv, y)
+    for batch in attacked_batches(search.known, data, perturbation, batch_size):
+        search.add(batch)
     return search.result()
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a batch gave: tolerance and displacement by layer, and (n,) whether each input is wrong, and beaten."""
-
-    found: dict[str, tuple[Tensor, Tensor]]
-    wrong: Tensor
-    success: Tensor
 
 
 class _Search:
     """The tolerances found so far, batch by batch."""
 
     def __init__(self, known: KnownLayers, steps: int, bisections: int) -> None:
-        self.known, self.model, self.task, self.seed = known, known.model, known.task, known.seed
-        self.steps, self.bisections = steps, bisections
-        self.parts: list[_Part] = []
-        self._left_out: dict[str, str] = {}
+        self.known, self.steps, self.bisections = known, steps, bisections
+        self._answers = LayerAnswers(2)  # rho and displacement
+        self._wrong: list[Tensor] = []
+        self._success: list[Tensor] = []
 
-    def add(self, x: Tensor, x_adv: Tensor, y: Tensor) -> None:
+    def add(self, batch: AttackedBatch) -> None:
         """Search every layer for the inputs of a batch."""
-        task = self.task
-        with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
-            with capture(self.model, self.known.layers, code=self.known.code) as clean:
-                output = task.read(call_model(self.model, x))
-            task.check(output, y)
-            with capture(self.model, self.known.layers, code=self.known.code) as perturbed:
-                output_adv = task.read(call_model(self.model, x_adv))
-        wrong, success = task.is_adversarial(output, y), task.is_adversarial(output_adv, y)
-        self.known.add(x, clean)
-        found: dict[str, tuple[Tensor, Tensor]] = {}
-        alone: list[str] = []
-        for name, value in clean.items():
-            layout, other = self.known.layout(name), perturbed.get(name)
-            if isinstance(layout, Unaligned) or not layout.fits(value, len(x)):
-                if isinstance(layout, Layout) or layout.one_at_a_time:
-                    alone.append(name)
-                else:
-                    self._left_out[name] = layout.reason
-            elif other is not None and other.shape == value.shape:
-                rows = layout.to_rows(value, len(x)), layout.to_rows(other, len(x))
-                replacement = Replacement(self.model, name, layout, task, self.known.code)
-                found[name] = self._tolerated(replacement, x, *rows, y, wrong)
-            else:  # one of the passes alone calls it
-                found[name] = (torch.full((len(x),), torch.nan), torch.full((len(x),), torch.nan))
-        for name, parts in self._alone(alone, x, x_adv, y, wrong).items():
-            found[name] = parts
-        self.parts.append(_Part(found, wrong.cpu(), success.cpu()))
+        self._answers.note_obstacles(batch)
+        found = self._of(batch, batch.layouts)
+        if apart := batch.apart:
+            each = [self._of(one, [name for name in apart if name in one.layouts]) for one in batch.each()]
+            nothing = torch.full((2, 1), torch.nan)
+            found |= {name: torch.cat([one.get(name, nothing) for one in each], 1) for name in apart}
+        self._answers.add(len(batch.x), found)
+        self._wrong.append(batch.wrong.cpu())
+        self._success.append(batch.success.cpu())
 
-    def _alone(
-        self, names: list[str], x: Tensor, x_adv: Tensor, y: Tensor, wrong: Tensor
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """The same of layers that have a value only for an input alone."""
-        nothing = torch.full((len(x),), torch.nan)
-        found = {name: (nothing.clone(), nothing.clone()) for name in names}
-        if not names:
-            return {}
-        both = [one_at_a_time(self.model, points, names, seed=self.seed, code=self.known.code) for points in (x, x_adv)]
-        for k, (clean, perturbed) in enumerate(zip(*both, strict=True)):
-            for name, value in clean.items():
-                if name in perturbed and perturbed[name].shape == value.shape:
-                    replacement, one = Replacement(self.model, name, None, self.task, self.known.code), slice(k, k + 1)
-                    rho, moved = self._tolerated(
-                        replacement, x[one], value[None], perturbed[name][None], y[one], wrong[one]
-                    )
-                    found[name][0][one], found[name][1][one] = rho, moved
-        for name, (rho, _) in found.items():
-            layout = self.known.layout(name)
-            if bool(rho.isnan().all()) and isinstance(layout, Unaligned):
-                self._left_out.setdefault(name, layout.reason)
-        return found
+    def _of(self, batch: AttackedBatch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Layer -> (2, n) rho and displacement."""
+        with batch.replacing() as passes:
+            return {name: self._tolerated(batch, passes, name) for name in names}
 
-    def _tolerated(
-        self, replacement: Replacement, x: Tensor, clean: Tensor, perturbed: Tensor, y: Tensor, wrong: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """(n,) rho and (n,) displacement of one layer."""
+    def _tolerated(self, batch: AttackedBatch, passes: ReplacedPasses, name: str) -> Tensor:
+        clean, perturbed = batch.clean[name], batch.attacked[name]
         moved = relative_error(clean, perturbed)
         # Searched in float32 at least: the small steps are lost in half precision; and in units of a power of two, for
         # the squares of 1e-25 or 1e20 are no float32 numbers.
@@ -229,36 +183,44 @@ class _Search:
             wide, perturbed = wide[:, None], perturbed[:, None]
         unit = power_of_two(wide.reshape(len(wide), -1)).reshape(-1, *[1] * (wide.dim() - 1))
         clean, perturbed = wide / unit, perturbed.to(wide.dtype) / unit
+
+        def output_of(value: Tensor, rows: Rows = slice(None)) -> Tensor:
+            output = passes.output(batch.x[rows], {name: value * unit[rows]})
+            if not passes.is_recognised(name):
+                raise CannotReplaceError(_UNCERTAIN)
+            return output
+
         try:
-            with preserved(self.model, "eval", self.seed, x.device), replacement.of(x) as output_for:
-
-                def output_of(rows_value: Tensor, rows: Rows) -> Tensor:
-                    return output_for(rows_value * unit[rows], rows)
-
-                graded = replacement.reaches(output_of, clean, perturbed)
-                search = ToleranceSearch(output_of, clean, y, self.task, self.steps)
-                rho = search.radius(perturbed, wrong, self.bisections)
+            self._answers.look(name, output_of, clean, perturbed, gradient=True)
+            search = ToleranceSearch(output_of, clean, batch.y, self.known.task, self.steps)
+            rho = search.radius(perturbed, batch.wrong, self.bisections)
         except CannotReplaceError as error:
-            self._left_out[replacement.name] = str(error)
-            return torch.full_like(moved, torch.nan).cpu(), moved.cpu()
-        if not graded and bool(rho.isinf().any()):
-            self._left_out[replacement.name] = "no gradient leads to it from the output, so nothing could be searched"
-            rho = torch.full_like(rho, torch.nan)
-        return rho.cpu(), moved.cpu()
+            self._answers.note(name, str(error))
+            rho = torch.full_like(moved, torch.nan)
+        return torch.stack([rho, moved]).cpu()
 
     def result(self) -> LayerTolerance:
         """Everything found, in order."""
-        searched = {name for part in self.parts for name in part.found}
-        names = [name for name in self.known.names if name in searched]
-        columns: list[tuple[Tensor, Tensor]] = []
-        for name in names:
-            nothing = [torch.full((len(part.wrong),), torch.nan) for part in self.parts]
-            found = [part.found.get(name, (gap, gap)) for part, gap in zip(self.parts, nothing, strict=True)]
-            columns.append((torch.cat([rho for rho, _ in found]), torch.cat([moved for _, moved in found])))
-        wrong, success = (torch.cat([getattr(part, what) for part in self.parts]) for what in ("wrong", "success"))
-        empty = torch.zeros(0, len(wrong))
-        rho, moved = (torch.stack(part) for part in zip(*columns, strict=True)) if columns else (empty, empty)
-        return LayerTolerance(names, self.known.paths.only(names).crossed, rho, moved, wrong, success, self._left_out)
+        left_out = {name: reason for name in self.known.names if (reason := self._obstacle(name))}
+        names = [name for name in self.known.names if self.known.has_parts(name)]
+        rho, moved = self._answers.of_all(names).unbind(1)
+        unknown = torch.tensor([name in left_out for name in names], dtype=torch.bool)
+        return LayerTolerance(
+            names,
+            self.known.paths.only(names).crossed,
+            torch.where(unknown[:, None], torch.nan, rho),
+            moved,
+            torch.cat(self._wrong),
+            torch.cat(self._success),
+            left_out,
+        )
+
+    def _obstacle(self, name: str) -> str:
+        """Why a layer's tolerance is not known; empty where it is."""
+        reason = self._answers.obstacle(name)
+        if not reason and name not in self._answers.leading and bool(self._answers.of(name)[0].isinf().any()):
+            return "no gradient leads to it from the output, so nothing could be searched"
+        return reason
 
 
 def _median(values: Tensor) -> Tensor:

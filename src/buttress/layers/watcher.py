@@ -16,7 +16,7 @@ from buttress.layers.checkpoints import Checkpoints
 from buttress.layers.functions import facts, run_operator
 from buttress.layers.graph import next_number
 from buttress.layers.module_names import ModuleNames
-from buttress.layers.network_code import NetworkCode
+from buttress.layers.network_code import NetworkCode, given_or_new
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.overwritten import keep_overwritten
 from buttress.layers.places import Names, Place, Places, Route, route
@@ -62,7 +62,7 @@ def watch(
         code: what has been read of the network's code; read anew unless given.
     """
     root = user_module(model)
-    places = (code or NetworkCode()).places(root)
+    places = given_or_new(code).places(root)
     watcher = Watcher(root, Selection(layers), callback, {} if values is None else values, places, replaces)
     handles = []
     uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -170,12 +170,24 @@ def _patching_notes(data: Data) -> list[str]:
     if not patched:
         return [f"No input is beaten under {main_perturbation(data)}: there is nothing to put right by patching."]
     notes = [f"Patching: {data['patching_inputs']:,} beaten inputs."]
+    counts = zip(data["layers"], patched.get("called") or (), strict=False)
+    if part := [f"{name} ({count:,})" for name, count in counts if 0 < (count or 0) < data["patching_inputs"]]:
+        notes.append(f"Called by a part of them, and told of these alone: {some(part, 8)}.")
     strongest = sorted((path for path in patched["paths"] if path["restored"]), key=lambda path: -path["restored"])
     if strongest:
-        texts = [f"{path['from']} to {path['to'] or 'the output'} ({percent(path['restored'])})" for path in strongest]
+        texts = [
+            f"{path['from']} to {path['to'] or 'the output'} ({percent(path['restored'])}{_of_a_part(path, data)})"
+            for path in strongest
+        ]
         more = f"; {patched['paths_left_out']:,} weaker ones were not patched" if patched["paths_left_out"] else ""
         notes.append(f"Direct paths that restore most, one at a time: {some(texts, 5)}{more}.")
     return [*notes, *_reasons("Not patched", patched["left_out"])]
+
+
+def _of_a_part(path: Mapping[str, Any], data: Data) -> str:
+    """How many inputs a path's share is of, where these are not all that are beaten."""
+    inputs = path.get("inputs", data["patching_inputs"])
+    return f" of {inputs:,}" if inputs < data["patching_inputs"] else ""
 
 
 def _reasons(what: str, left_out: Mapping[str, str]) -> list[str]:

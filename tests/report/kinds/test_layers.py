@@ -155,6 +155,15 @@ def patched(finding):
     return changed(finding, patching=PATCHING, patching_inputs=48, ranks={"method": "by resampling", "by": RANKS})
 
 
+def test_shares_of_a_part_of_the_beaten_inputs_say_of_how_many(patched):
+    called = [48, 48, 12, 48, 48, 48, None]
+    paths = [{"from": "conv1", "to": "relu#1", "restored": 0.25, "inputs": 12}]
+    data = patched.data | {"patching": PATCHING | {"called": called, "paths": paths}}
+    html = draw({"network": replace(patched, data=data)}).html
+    assert f"Called by a part of them, and told of these alone: {data['layers'][2]} (12)." in html
+    assert "conv1 to relu#1 (25.0% of 12);" in html
+
+
 def test_patching_has_columns_a_figure_and_notes(patched, drawn):
     html = draw({"network": patched}).html
     table = rows(html)
