@@ -7,7 +7,7 @@ from torch import nn
 
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
-from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.jobs.vulnerable_layers import named_layers, vulnerable_layers
 from buttress.layers import LayerProfile
 
 X = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
@@ -90,3 +90,24 @@ def test_layers_that_cannot_be_regularised_are_not_chosen():
     assert chosen(every, -2.0, Routed()) == ["act"]  # of all three that are named
     with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
         chosen(every, -2.0, Routed().requires_grad_(False))
+
+
+def test_patterns_mean_all_layers_that_match_and_each_once():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 4))
+    images = SimpleNamespace(test=Inputs())
+    assert named_layers(model, images, ["[12]", "1"]) == ["1", "2"]
+    assert named_layers(model, images, ["2", "1"]) == ["2", "1"]
+    with pytest.raises(UserError, match=r"no layer is called or matches 'relu\*'"):
+        named_layers(model, images, ["1", "relu*"])
+    with pytest.raises(UserError, match="layer '1' cannot be regularised, for its value carries no gradient"):
+        named_layers(model.requires_grad_(False), images, ["[12]"])
+
+
+class Inputs:
+    """A split of inputs."""
+
+    def __len__(self):
+        return len(X)
+
+    def take(self, index):
+        return (X[index],)

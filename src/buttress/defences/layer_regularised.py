@@ -21,7 +21,7 @@ from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
 from buttress.layers.told_apart import another_meaning, look, look_in_training
 from buttress.registry import defence
-from buttress.validation import not_negative
+from buttress.validation import name_list, not_negative
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
 _CONSTANT = (
@@ -55,7 +55,7 @@ class LayerRegularised(WrapperDefence):
         measure: how displacement is measured: "relative_error" as in the paper, "centred" and others of
             `buttress.layers.MEASURES`; or against what a constant layer lacks: "between_classes", "tolerance",
             "margin_direction".
-        warmup: epochs over which gamma rises linearly from 0.
+        warmup: epochs over which gamma rises linearly from 0; no more than are trained.
     """
 
     paper = "Khalooei et al., arXiv 2202.02626"
@@ -71,17 +71,18 @@ class LayerRegularised(WrapperDefence):
     ) -> None:
         super().__init__(base)
         resolve(measure)
-        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        layers = name_list("layers", layers)
         twice = [layer for layer in layers if layers.count(layer) > 1]
         if twice:
             raise UserError(f"each layer is regularised once; {twice[0]!r} is named {layers.count(twice[0])} times")
-        gammas = list(gamma) if isinstance(gamma, Sequence) else [gamma] * len(layers)
+        if isinstance(gamma, list | tuple):
+            gammas = tuple(not_negative("gamma", value) for value in gamma)
+        else:
+            gammas = (not_negative("gamma", gamma),) * len(layers)
         if len(gammas) != len(layers):
             raise UserError(f"{len(layers)} layers need one gamma or as many; got {len(gammas)}")
-        for value in gammas:
-            not_negative("gamma", value)
         not_negative("warmup", warmup)
-        self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
+        self.layers, self.gamma, self.measure, self.warmup = layers, gammas, measure, warmup
         self._layouts: dict[str, Layout] = {}
         self._places: Mapping[str, Place] = {}  # of each layer of a pass in evaluation
         self._compared: set[str] = set()  # layers that some step so far has seen in both passes
@@ -113,6 +114,7 @@ class LayerRegularised(WrapperDefence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
+        check_warmup(self.warmup, context.epochs)
         rise = 1.0 if self.warmup == 0 else min(1.0, context.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
@@ -240,6 +242,19 @@ class _Found(NamedTuple):
     reasons: dict[str, str]
     places: Mapping[str, Place]
     skipped: set[str]
+
+
+def check_warmup(warmup: float, epochs: int | None) -> None:
+    """Refuse a warm-up that a training would end in, far from the gamma that was asked for.
+
+    Raises:
+        UserError: with both.
+    """
+    if epochs is not None and warmup > epochs:
+        raise UserError(
+            f"gamma rises over a warm-up of {warmup:g} epochs, but training ends after {epochs}: give a warm-up of "
+            f"{epochs} or less, or more epochs"
+        )
 
 
 @in_usual_state

@@ -21,16 +21,18 @@ from buttress.report.text import some
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
 
 
-def check_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> None:
-    """Refuse layers of the user's that the network does not have, or that cannot be regularised.
+def named_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> list[str]:
+    """The layers that the user's names and patterns mean, each once.
 
     Raises:
-        UserError: with the layer, and the reason or the nearest names there are.
+        UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
+            there are or the reason.
     """
     few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
-    layer_names(model, few, layers)
-    for layer, reason in not_regularisable(model, few, layers).items():
+    names = list(dict.fromkeys(name for layer in layers for name in layer_names(model, few, [layer])))
+    for layer, reason in not_regularisable(model, few, names).items():
         raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
+    return names
 
 
 def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:

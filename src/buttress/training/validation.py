@@ -68,6 +68,15 @@ def validate(
     task: Task = tasks.classification,
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
+    clean, robust = right_inputs(model, split, attack, seed, device, task)
+    judged = clean if robust is None else robust
+    return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
+
+
+def right_inputs(
+    model: nn.Module, split: Split, attack: Perturbation | None, seed: int, device: torch.device, task: Task
+) -> tuple[Tensor, Tensor | None]:
+    """(N,) bool which inputs are right, clean; and under ``attack``, None where nothing attacks."""
     dtype = input_dtype(model, split.take(torch.arange(min(2, len(split))))[0])
     clean_parts: list[Tensor] = []
     robust_parts: list[Tensor] = []
@@ -79,9 +88,7 @@ def validate(
             clean_parts.append(~task.is_adversarial(task.read(call_model(model, x)), y).cpu())
         if attack is not None:
             robust_parts.append(~attack(model, x, y, task=task, seed=seed, ids=ids, search="first").success.cpu())
-    clean, robust = torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
-    judged = clean if robust is None else robust
-    return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
+    return torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
 
 
 def _share(rows: Tensor) -> float:
