@@ -51,13 +51,9 @@ def half_precision(model: object) -> torch.dtype | None:
     return found
 
 
-def input_dtype(model: nn.Module) -> torch.dtype:
-    """What inputs a model takes: float64 where its weights are, else float32."""
-    double = any(p.dtype == torch.float64 for p in model.parameters())
-    return torch.float64 if double else torch.float32
-
-
-def suited(model: nn.Module, x: Tensor) -> Tensor:
-    """Inputs on the network's device and of the data type that it takes; as they are where it has no parameters."""
-    first = next(iter(model.parameters()), None)
-    return x if first is None else x.to(first.device, input_dtype(model))
+def parameter_dtype(model: object) -> torch.dtype | None:
+    """float32 or float64, where the network's parameters are all of it or of less; None where both are mixed."""
+    if not isinstance(model, nn.Module):
+        return None
+    found = {p.dtype for p in model.parameters()} & {torch.float32, torch.float64}
+    return found.pop() if len(found) == 1 else None

@@ -28,9 +28,9 @@ T = TypeVar("T", bound=Callable[..., Any])
 _LISTED = 40  # names in one line
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: object, known: list[str]) -> str:
     """The end of an error line: the nearest known name, or all of them, or the first where there are very many."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     more = f" and {len(known) - _LISTED} more" if len(known) > 1.5 * _LISTED else ""
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:_LISTED] if more else known)}{more}"
 

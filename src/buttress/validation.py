@@ -115,3 +115,15 @@ def one_of(name: str, value: object, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
     return value
+
+
+def name_list(name: str, value: object) -> tuple[str, ...]:
+    """The names in the value, which is one name or a list of names.
+
+    Raises:
+        UserError: for anything else.
+    """
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not all(isinstance(each, str) for each in several):
+        raise UserError(f"{name} must be a name or a list of names; got {value!r}")
+    return tuple(several)

@@ -255,7 +255,7 @@ def test_it_trains_in_bf16(name, network, train):
 
 @pytest.mark.representatives(name=["at", "gat", "standard", "trades"])
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("rise", [{"gamma": 0.0}, {"gamma": 0.5, "warmup": 4.0, "epochs": 1, "batch_size": 1000}])
+@pytest.mark.parametrize("rise", [{"gamma": 0.0}, {"gamma": 0.5, "warmup": 1.0, "epochs": 1, "batch_size": 1000}])
 def test_regularising_by_nothing_gives_the_bits_of_the_base(name, rise, network, train, same):
     """Gamma 0 through a whole training; a rising gamma at the first step, which is all that one batch an epoch has."""
     options = {key: rise[key] for key in ("epochs", "batch_size") if key in rise}

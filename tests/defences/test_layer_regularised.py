@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
-from buttress.defences import Defence, Loss
+from buttress.defences import Batch, Defence, Loss
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.cost_sensitive.csa import CSA
 from buttress.defences.fgsm_training import Fast
@@ -233,9 +233,35 @@ def test_a_layer_that_only_evaluation_runs_is_told(smooth, batch, context):
         LayerRegularised(AT, layers=["late"]).loss(model, batch, context(model, batch))
 
 
+class Dropping(nn.Module):
+    """Tokens folded before the inputs, of which training drops a half."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.act, self.head = nn.Linear(1, 5), nn.ReLU(), nn.Linear(5, 3)
+
+    def forward(self, x):
+        tokens = x[:, : x.shape[1] // (1 + self.training), None].transpose(0, 1)
+        return self.head(self.act(self.embed(tokens.flatten(0, 1))).unflatten(0, tokens.shape[:2]).mean(0))
+
+
+def test_a_layer_of_another_size_in_training_is_told_as_that(batch, context):
+    model = Dropping()
+    few = Batch(batch.x.flatten(1).float(), batch.y, batch.ids)
+    with pytest.raises(UserError, match="in training its value is of another size for each input than in evaluation"):
+        LayerRegularised(AT, layers=["act"]).loss(model, few, context(model, few))
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
+        ({"measure": None}, "there is no measure None;"),
+        ({"measure": ["centred"]}, "there is no measure ['centred']; did you mean 'centred'?"),
+        ({"layers": 3}, "layers must be a name or a list of names; got 3"),
+        ({"layers": ["a", 1]}, "layers must be a name or a list of names; got ['a', 1]"),
+        ({"layers": ["a"], "gamma": "0.3"}, "gamma must be a finite number of 0 or more; got '0.3'"),
+        ({"layers": ["a", "b"], "gamma": [0.3, None]}, "gamma must be a finite number of 0 or more; got None"),
+        ({"base": "at"}, "base must be a defence; got 'at'"),
         ({"measure": "centered"}, "there is no measure 'centered'; did you mean 'centred'?"),
         ({"layers": ["a", "b"], "gamma": [1.0]}, "2 layers need one gamma or as many; got 1"),
         ({"layers": ["a"], "gamma": -0.1}, "gamma must be a finite number of 0 or more; got -0.1"),
@@ -252,3 +278,11 @@ def test_settings_that_mean_nothing_are_refused(settings, line):
 
 def test_one_name_alone_is_one_layer():
     assert LayerRegularised(layers="relu1").layers == ("relu1",)
+
+
+def test_a_warmup_that_training_would_end_in_is_refused(network, train, tmp_path):
+    with pytest.raises(
+        UserError, match="a warm-up of 5 epochs, but training ends after 2: give a warm-up of 2 or less"
+    ):
+        train(network(), LayerRegularised(AT, layers=["2"], warmup=5.0), epochs=2, out=tmp_path / "run")
+    assert train(network(), LayerRegularised(AT, layers=["2"], warmup=1.0), epochs=1, out=tmp_path / "run").best_epoch

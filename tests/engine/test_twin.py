@@ -206,7 +206,7 @@ def test_kept_twins_are_filled_again_and_never_copied_anew(nets, monkeypatch):
         copies.append(thing is model)
         return copied(thing, *memo)
 
-    monkeypatch.setattr("buttress.engine.twin.copy.deepcopy", deepcopy)
+    monkeypatch.setattr("buttress.engine.twin.copied_network", deepcopy)
     twins, attack = {}, PGD(threat=Threat(eps=0.05), steps=3)
     for turn in range(3):
         trained(model, seed=turn)

@@ -7,7 +7,7 @@ from torch import nn
 
 from buttress.audits.layers import Layers
 from buttress.errors import UserError
-from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.jobs.vulnerable_layers import named_layers, vulnerable_layers
 from buttress.layers import LayerProfile
 
 X = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
@@ -49,6 +49,20 @@ def test_where_nothing_stands_out_the_user_is_asked():
         chosen({"a": 2.0, "b": 2.0})
 
 
+def test_where_nothing_was_measured_the_reasons_are_told():
+    class Nothing(Layers):
+        def profile(self, subject, measure=None):
+            empty = torch.zeros(1, 0, 400)
+            left_out = {"relu": "is a nested tensor"}
+            return LayerProfile.of(
+                [], ["pgd"], "m", empty, torch.ones(1, 400), predecessors=[], crossed=[], left_out=left_out
+            )
+
+    about = SimpleNamespace(model=nn.Linear(3, 3), x=X)
+    with pytest.raises(UserError, match=r"no layer can be regularised: relu \(is a nested tensor\); name others by"):
+        vulnerable_layers(about, [Nothing()], None)
+
+
 def test_layers_that_cannot_be_told_apart_are_both_chosen():
     """0.258 and 0.255, +-0.05 over 400 inputs, and a third that is clearly lower."""
     noise = 0.05 * torch.randn(3, 400, generator=torch.Generator().manual_seed(0))
@@ -76,3 +90,24 @@ def test_layers_that_cannot_be_regularised_are_not_chosen():
     assert chosen(every, -2.0, Routed()) == ["act"]  # of all three that are named
     with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
         chosen(every, -2.0, Routed().requires_grad_(False))
+
+
+def test_patterns_mean_all_layers_that_match_and_each_once():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 4))
+    images = SimpleNamespace(test=Inputs())
+    assert named_layers(model, images, ["[12]", "1"]) == ["1", "2"]
+    assert named_layers(model, images, ["2", "1"]) == ["2", "1"]
+    with pytest.raises(UserError, match=r"no layer is called or matches 'relu\*'"):
+        named_layers(model, images, ["1", "relu*"])
+    with pytest.raises(UserError, match="layer '1' cannot be regularised, for its value carries no gradient"):
+        named_layers(model.requires_grad_(False), images, ["[12]"])
+
+
+class Inputs:
+    """A split of inputs."""
+
+    def __len__(self):
+        return len(X)
+
+    def take(self, index):
+        return (X[index],)

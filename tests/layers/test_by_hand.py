@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,8 +65,17 @@ FUNCTIONS = {
     "in its form": lambda h: h @ WEIGHT.to(h).view_as(h.T @ h) + ONES.type_as(h).expand_as(h) * h,
     "lerp of a number": lambda h: torch.lerp(h, 2 * h, 0.3),
     "written part by part": lambda h: torch.zeros_like(h).index_copy(1, torch.arange(WIDTH), h),
+    "rows in order": lambda h: h[torch.arange(len(h)).flip(0)],
     # not
     "abs": torch.abs,
+    "sorted by index": lambda h: h[torch.arange(len(h))[:, None], h.argsort(1)],
+    "sorted by take": lambda h: torch.take(h, h.flatten().argsort()).view_as(h),
+    "sorted by a flat index": lambda h: h.flatten()[h.flatten().argsort()].view_as(h),
+    "sorted by index_select": lambda h: h.flatten().index_select(0, h.flatten().argsort()).view_as(h),
+    "the largest by index": lambda h: h[torch.arange(len(h))[:, None], h.topk(3, 1).indices].repeat(1, 2),
+    "written where it says": lambda h: written(h, lambda h: (torch.arange(len(h))[:, None], h.topk(3, 1).indices), 0.0),
+    "numpy": lambda h: torch.from_numpy(np.tanh(h.detach().numpy())) + h,
+    "numpy by its array": lambda h: torch.as_tensor(np.asarray(h.detach()) ** 2) + h,
     "atan": torch.atan,
     "arctan": lambda h: h.arctan(),
     "sinh": torch.sinh,
@@ -181,6 +191,8 @@ NO_ACTIVATIONS = {
     "GRU": lambda h: nn.GRU(WIDTH, WIDTH)(h)[0],
     "RNN cell": lambda h: nn.RNNCell(WIDTH, WIDTH)(h),
     "dropout": nn.Dropout(),
+    "rows in an order of theirs": lambda h: h[h.sum(1).argsort()],
+    "rows by a number of theirs": lambda h: torch.zeros_like(h).index_add(0, h.sum(1).argsort(), h),
     "a row's expert": lambda h: torch.zeros_like(h).index_put((h[:, 0] > 0,), h[h[:, 0] > 0]),
 }
 

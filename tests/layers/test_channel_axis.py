@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks.gradient.fgsm import FGSM
@@ -87,6 +88,67 @@ def test_a_recurrent_layer_and_one_number_for_each_input():
 class First(nn.Module):
     def forward(self, x):
         return x[0][:, -1]
+
+
+class Raw(nn.Module):
+    """Tokens (N, 6, 4) by parameters of the network's own, 5 features of each, in the way that ``product`` has."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.w, self.v, self.b = (nn.Parameter(torch.randn(*size)) for size in ((4, 5), (6, 4, 5), (6, 5)))
+        self.table, self.gate = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(6, 4))
+        self.register_buffer("neighbours", torch.rand(6, 6))
+        self.linear = nn.utils.parametrizations.weight_norm(nn.Linear(4, 5))
+        self.product = product
+
+    def forward(self, x):
+        return torch.relu(self.product(self, x)).flatten(1)[:, :3]
+
+
+PRODUCTS = {
+    "@": (lambda net, x: x @ net.w, 2),
+    "of a transposed weight": (lambda net, x: net.w.T @ x.mT, 1),
+    "of a masked weight": (lambda net, x: x @ (net.w * torch.ones(4, 1)), 2),
+    "of a normalised weight": (lambda net, x: net.linear(x), 2),
+    "by linear": (lambda net, x: F.linear(x, net.w.T), 2),
+    "by addmm": (lambda net, x: torch.addmm(net.b[0], x.flatten(0, 1), net.w).view(-1, 6, 5), 2),
+    "by each token's weight": (lambda net, x: torch.bmm(x.transpose(0, 1), net.v), 2),
+    "by einsum": (lambda net, x: torch.einsum("ntc,cd->ndt", x, net.w), 1),
+    "by einsum with dots": (lambda net, x: torch.einsum("...c,cd->...d", x, net.w), 2),
+    "of experts": (lambda net, x: x[:, 0] @ net.v, 2),
+    "before a table": (lambda net, x: x @ net.w + net.table, 2),
+    "after a gate": (lambda net, x: (x * net.gate) @ net.w, 2),
+    "before neighbours are mixed": (lambda net, x: net.neighbours @ (x @ net.w), 2),
+    "before tokens are mixed": (lambda net, x: (x @ net.w).transpose(0, 1), 2),
+    "by a kernel": (lambda net, x: F.conv1d(x.mT, net.w.T[..., None]), 1),
+    "beside another one that is computed later": (lambda net, x: (x @ net.w, x.mean(1) @ net.w)[0], 2),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_weights_of_the_networks_own_tell_their_features(product):
+    compute, expected = PRODUCTS[product]
+    model, x = seeded(lambda: Raw(compute)), torch.rand(5, 6, 4)
+    assert axis(model, x, "relu") == expected
+
+
+UNTOLD = {
+    "einsum with two axes of the weights": lambda net, x: torch.einsum("nc,ecd->end", x[:, 0], net.v),
+    "no weights": lambda net, x: x,
+    "a gate alone": lambda net, x: x * net.gate,
+    "weights under vmap": lambda net, x: torch.vmap(lambda w: x[:, 0] @ w)(net.v),
+}
+
+
+@pytest.mark.parametrize("product", UNTOLD)
+def test_what_cannot_be_told_is_refused_and_not_guessed(product):
+    with pytest.raises(UserError, match=r"which axis of relu \(N, 6, [45]\) its channels are on cannot be told"):
+        axis(seeded(lambda: Raw(UNTOLD[product])), torch.rand(5, 6, 4), "relu")
+
+
+def test_images_before_all_weights_have_their_maps_first():
+    model = seeded(lambda: nn.Sequential(nn.ReLU(), nn.Conv2d(3, 2, 3), nn.Flatten()))
+    assert axis(model, torch.rand(4, 3, 5, 5), "0") == 1
 
 
 def test_the_audit_reads_a_layer_of_one_number_for_each_channel():

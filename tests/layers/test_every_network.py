@@ -24,6 +24,8 @@ REFUSED = {
     "checkpointed, reentrant": EVERY,
     "a checkpointed method, reentrant": EVERY,
     "inside of an autograd function": EVERY,
+    "without a gradient": EVERY,
+    "in inference mode": EVERY,
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -94,7 +96,7 @@ def test_tolerance_by_hand(name, count, nets):
     assert bool((found.rho[0] >= truth * (1 - 1e-4))[known].all())  # an upper bound
     assert set(found.left_out) == (set() if network.searched else {network.last})
     if network.searched:
-        torch.testing.assert_close(found.rho[0], truth, rtol=0.04, atol=1e-6)
+        torch.testing.assert_close(found.rho[0].float(), truth, rtol=0.04, atol=1e-6)
 
 
 def batch_of(x):

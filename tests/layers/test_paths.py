@@ -1,3 +1,6 @@
+"""How layers hang together, and what no layer stands for, against networks read by eye."""
+
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -57,3 +60,37 @@ def test_without_a_gradient_order_is_all_there_is(inputs):
     paths = trace(Blind(), inputs, "activations")
     assert paths.predecessors == [-1, 0]
     assert paths.crossed == [False, False]
+
+
+class CalledDirectly(nn.Module):
+    """Weights that no hook sees: of a module whose ``forward`` is called, and of the network itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.called, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.weight, self.table = nn.Parameter(torch.eye(4)), nn.Parameter(torch.zeros(1, 4))
+
+    def forward(self, x):
+        h = self.called.forward(torch.relu(self.seen(x)))
+        return self.head(F.linear(h + self.table, 2 * self.weight) @ self.weight)
+
+
+def test_weights_that_no_layer_stands_for_are_told_among_the_layers_with_weights():
+    x = torch.rand(2, 4)
+    told = trace(CalledDirectly(), x, "learnable")
+    assert told.names == ["seen", "head"]
+    assert told.missed == ["linear by called.weight", "linear by weight", "matmul by weight"]
+    assert trace(CalledDirectly(), x, "activations").missed == []
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        nn.Linear(4, 3),
+        nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU()),
+        nn.Sequential(nn.Unflatten(1, (2, 2)), nn.TransformerEncoderLayer(2, 1, 4, batch_first=True), nn.Flatten()),
+        nn.Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3), nn.ConvTranspose1d(2, 1, 2), nn.Flatten()),
+    ],
+)
+def test_weights_of_modules_that_are_layers_are_not(network):
+    assert trace(network, torch.rand(2, 4), "learnable").missed == []

@@ -43,16 +43,30 @@ def contrasts(rows, y):
 
 
 def by_hand(name, one):
+    """The mean share over inputs of other classes, by loops over pairs; of tolerance, as the rest's linearisation."""
     clean, moved = one.clean.flatten(1), (one.perturbed - one.clean).flatten(1)
-    gradient = one.gradient.flatten(1)
-    if name == "between_classes":
-        d, s = moved.norm(dim=1), contrasts(clean, one.y).norm(dim=1)
-    elif name == "tolerance":
-        d, s = moved.norm(dim=1), one.margin.clamp(min=0) / gradient.norm(dim=1)
-    else:
-        unit = gradient / gradient.norm(dim=1, keepdim=True)
-        d, s = (unit * moved).sum(1).abs(), (unit * contrasts(clean, one.y)).sum(1).clamp(min=0)
-    return d / (d + s)
+    read = unit(one.gradient.flatten(1))
+    towards = unit(contrasts(clean, one.y))
+    shares = []
+    for i, label in enumerate(one.y.tolist()):
+        d = (read[i] @ moved[i]).abs() if name == "margin_direction" else moved[i].norm()
+        pairs = []
+        for j in (one.y != label).nonzero().flatten().tolist():
+            gap = clean[i] - clean[j]
+            if name == "between_classes":
+                s = (towards[i] @ gap).clamp(min=0)
+            elif name == "margin_direction":
+                s = (read[i] @ gap).clamp(min=0)
+            else:
+                tolerated = one.margin[i].clamp(min=0) / one.gradient[i].norm()
+                s = torch.minimum(tolerated, torch.maximum((read[i] @ gap).abs(), (read[j] @ gap).abs()))
+            pairs.append(d / (d + s) if s else torch.ones_like(d))
+        shares.append(torch.stack(pairs).mean())
+    return torch.stack(shares)
+
+
+def unit(vectors):
+    return vectors / vectors.norm(dim=1, keepdim=True)
 
 
 def test_those_that_a_constant_layer_cannot_satisfy():
@@ -77,7 +91,12 @@ def test_a_share_by_hand():
 
 def test_tolerance_is_the_distance_to_the_boundary_of_a_linear_rest():
     """At the point where a linear rest changes its mind the displacement is all that is tolerated: a share of 1/2."""
-    one = step(3)
+    one, boundary = step(3, classes=2), torch.tensor([[[1.0, 0.5, -2.0], [0.3, 1.0, 0.0]]]).double()
+    side = torch.where(one.y == 0, 1.0, -1.0).double()
+    clean = one.clean + 2 * (side[:, None, None] - ((one.clean * boundary).sum((1, 2)) / 6)[:, None, None]) * boundary
+    one = replaced(one, clean=clean, gradient=side[:, None, None] * boundary)
+    one = replaced(one, margin=side * (clean * boundary).sum((1, 2)))
+    assert (one.margin > 0).all()
     slope = one.gradient.flatten(1)
     way = -slope * (one.margin / slope.square().sum(1))[:, None]
     on_the_boundary = replaced(one, perturbed=one.clean + way.view_as(one.clean))
@@ -146,10 +165,61 @@ def test_its_gradient_is_that_of_its_value(name):
     def value(a, b):
         return resolve(name)(replaced(one, clean=a, perturbed=b)).sum()
 
-    if name == "tolerance":  # whose spread is differentiated in one place of two: by the perturbed pass alone
-        assert torch.autograd.gradcheck(lambda b: value(one.clean, b), (perturbed,))
+    if name == "tolerance":  # where the linear tolerance goes with how far inputs are apart
+        values, surrogate = value(clean, perturbed), tolerance_in_proportion(one, clean, perturbed)
+        torch.testing.assert_close(values, surrogate, **EXACT)
+        ours, theirs = (torch.autograd.grad(v, (clean, perturbed)) for v in (values, surrogate))
+        torch.testing.assert_close(ours, theirs, **EXACT)
+        assert torch.autograd.gradcheck(lambda a, b: tolerance_in_proportion(one, a, b), (clean, perturbed))
     else:
         assert torch.autograd.gradcheck(value, (clean, perturbed))
+
+
+def tolerance_in_proportion(one, clean, perturbed):
+    """The sum of tolerance as a function of the layer alone: m / ||dm/dz|| at ``one``, times how r has grown since."""
+    read, total = unit(one.gradient.flatten(1)), 0
+
+    def apart(values, i):
+        gaps = (values[i] - values).flatten(1)
+        r = torch.maximum((gaps @ read[i]).abs(), (gaps * read).sum(1).abs())
+        return r[one.y != one.y[i]]
+
+    for i in range(len(clean)):
+        now, then = apart(clean, i), apart(one.clean, i)
+        linear = one.margin[i] / one.gradient[i].norm() * (now.square().mean() / then.square().mean()).sqrt()
+        d = (perturbed[i] - clean[i]).norm()
+        total = total + (d / (d + torch.minimum(linear, now))).mean()
+    return total
+
+
+@pytest.mark.parametrize("name", ["tolerance", "margin_direction"])
+def test_a_spread_that_the_rest_does_not_read_changes_nothing_and_is_not_rewarded(name):
+    """The first column is all that the margin hangs on, at every input; the others are made larger."""
+    one, unread = step(shape=(5,)), torch.tensor([False, True, True, True, True])
+    one = replaced(one, gradient=torch.where(unread, 0, one.gradient))
+    values, slopes = [], []
+    for size in (1.0, 10.0, 100.0):
+        scale = torch.tensor(size, dtype=torch.float64, requires_grad=True)
+        clean = torch.where(unread, one.clean * scale, one.clean)
+        value = resolve(name)(replaced(one, clean=clean, perturbed=clean + one.perturbed - one.clean)).mean()
+        values.append(value.detach())
+        slopes.append(torch.autograd.grad(value, scale)[0])
+    torch.testing.assert_close(torch.stack(values), values[0].expand(3), **EXACT)
+    torch.testing.assert_close(torch.stack(slopes), torch.zeros(3, dtype=torch.float64), **EXACT)
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-9])
+@pytest.mark.parametrize("alive", [(1, 1, 1), (1, 0, 0), (3, 1, 0)])
+@pytest.mark.parametrize("name", AGAINST)
+def test_a_layer_that_is_one_constant_for_most_inputs_has_nearly_the_largest_share(name, alive, jitter):
+    """Of 96 inputs some are told apart, by class; the others are at one value, up to rounding, and do not move."""
+    y = torch.arange(96) % 3
+    clean = torch.full((96, 10), 2.0) + jitter * torch.randn(96, 10, generator=torch.Generator().manual_seed(0))
+    for label, count in enumerate(alive):
+        clean[(y == label).nonzero().flatten()[:count], label] = 3.0
+    reads = torch.nn.functional.one_hot(y, 10).float()
+    one = LayerStep(clean, clean.clone(), y, torch.ones(96), reads)
+    assert float(mean_defined(resolve(name)(one))) > 0.9
 
 
 @pytest.mark.parametrize("name", AGAINST)
@@ -192,11 +262,22 @@ def test_an_input_that_is_wrong_unperturbed_tolerates_nothing():
 
 
 def test_a_rest_that_reads_nothing_of_the_layer():
-    """Nothing is displaced of what is read, nor is anything apart there: a share of 1; and all is tolerated: 0."""
+    """Nothing is apart along what is read: a share of 1, whatever is tolerated."""
     one = step()
     blind = replaced(one, gradient=torch.zeros_like(one.gradient))
     assert resolve("margin_direction")(blind).tolist() == [1] * 12
-    assert resolve("tolerance")(blind).tolist() == [0] * 12
+    assert resolve("tolerance")(blind).tolist() == [1] * 12
+
+
+def test_a_rest_that_reads_nothing_of_the_layer_at_one_input_tolerates_all_that_others_read_of_it():
+    one = step()
+    gradient = one.gradient.clone()
+    gradient[0] = 0
+    blind = replaced(one, gradient=gradient)
+    gap = (one.clean[0] - one.clean).flatten(1)
+    seen = (unit(one.gradient.flatten(1)) * gap).sum(1).abs()[one.y != one.y[0]]
+    d = (one.perturbed[0] - one.clean[0]).norm()
+    torch.testing.assert_close(resolve("tolerance")(blind)[0], (d / (d + seen)).mean(), **EXACT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -4,12 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from buttress.data.augment import Augment
 from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
-from buttress.model_call import input_dtype
 from buttress.training.batches import Batches
 
 CPU = torch.device("cpu")
@@ -68,8 +66,6 @@ def test_bytes_are_read_as_shares_of_255():
 def test_inputs_come_in_the_dtype_of_the_model():
     (batch,) = Batches(dataset(30, torch.uint8), 30, 0, CPU, dtype=torch.float64).epoch(0)
     torch.testing.assert_close(batch.x.flatten(), (batch.ids - 50).double() / 255, rtol=0, atol=0)
-    kinds = [nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2).bfloat16(), nn.Linear(2, 2).double()]
-    assert [input_dtype(m) for m in kinds] == [*[torch.float32] * 3, torch.float64]
 
 
 def test_augmentation_draws_by_input_and_epoch_whatever_the_batch():

@@ -15,9 +15,10 @@ from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
 from buttress.defences.base.verdicts import judge
 from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import Task

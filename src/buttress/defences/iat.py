@@ -16,13 +16,13 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
+from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import Mode
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, PART, Layout, layouts, of_inputs
 from buttress.layers.told_apart import check_names
-from buttress.model_call import suited
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.validation import not_negative, one_of

@@ -12,6 +12,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined
@@ -19,15 +20,15 @@ from buttress.layers.places import Place
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import PART, Layout, Unaligned, layouts
 from buttress.layers.told_apart import Origins, another_meaning, look, look_in_training
-from buttress.model_call import suited
 from buttress.registry import defence
-from buttress.validation import not_negative
+from buttress.validation import name_list, not_negative
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
 _CONSTANT = (
     "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
 )
 _NOT_RUN = "it does not run in training passes for every input"
+_RESIZED = "in training its value is of another size for each input than in evaluation, or of some inputs alone"
 
 
 @defence("layer-regularised")
@@ -54,7 +55,7 @@ class LayerRegularised(WrapperDefence):
         measure: how displacement is measured: "relative_error" as in the paper, "centred" and others of
             `buttress.layers.MEASURES`; or against what a constant layer lacks: "between_classes", "tolerance",
             "margin_direction".
-        warmup: epochs over which gamma rises linearly from 0.
+        warmup: epochs over which gamma rises linearly from 0; no more than are trained.
     """
 
     paper = "Khalooei et al., arXiv 2202.02626"
@@ -70,17 +71,18 @@ class LayerRegularised(WrapperDefence):
     ) -> None:
         super().__init__(base)
         resolve(measure)
-        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        layers = name_list("layers", layers)
         twice = [layer for layer in layers if layers.count(layer) > 1]
         if twice:
             raise UserError(f"each layer is regularised once; {twice[0]!r} is named {layers.count(twice[0])} times")
-        gammas = list(gamma) if isinstance(gamma, Sequence) else [gamma] * len(layers)
+        if isinstance(gamma, list | tuple):
+            gammas = tuple(not_negative("gamma", value) for value in gamma)
+        else:
+            gammas = (not_negative("gamma", gamma),) * len(layers)
         if len(gammas) != len(layers):
             raise UserError(f"{len(layers)} layers need one gamma or as many; got {len(gammas)}")
-        for value in gammas:
-            not_negative("gamma", value)
         not_negative("warmup", warmup)
-        self.layers, self.gamma, self.measure, self.warmup = layers, tuple(gammas), measure, warmup
+        self.layers, self.gamma, self.measure, self.warmup = layers, gammas, measure, warmup
         self._layouts: dict[str, Layout] = {}
         self._places: Mapping[str, Place] = {}  # of each layer of a pass in evaluation
         self._compared: set[str] = set()  # layers that some step so far has seen in both passes
@@ -112,6 +114,7 @@ class LayerRegularised(WrapperDefence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
+        check_warmup(self.warmup, context.epochs)
         rise = 1.0 if self.warmup == 0 else min(1.0, context.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
@@ -147,8 +150,8 @@ class LayerRegularised(WrapperDefence):
                 reasons.append(another)
             elif layer not in one.activations:
                 reasons.append(_NOT_RUN)
-                if layer in one.places:  # for a part of the inputs
-                    raise UserError(_refusal(layer, _NOT_RUN))
+                if layer in one.places:
+                    raise UserError(_refusal(layer, _RESIZED))
         if not reasons:
             self._compared.add(layer)
             return True
@@ -241,6 +244,19 @@ class _Found(NamedTuple):
     skipped: set[str]
 
 
+def check_warmup(warmup: float, epochs: int | None) -> None:
+    """Refuse a warm-up that a training would end in, far from the gamma that was asked for.
+
+    Raises:
+        UserError: with both.
+    """
+    if epochs is not None and warmup > epochs:
+        raise UserError(
+            f"gamma rises over a warm-up of {warmup:g} epochs, but training ends after {epochs}: give a warm-up of "
+            f"{epochs} or less, or more epochs"
+        )
+
+
 @in_usual_state
 def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
     where = layouts(model, x, list(layers))
@@ -263,7 +279,7 @@ def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
             elif value is None and layer not in training.places:
                 found.skipped.add(layer)
             elif value is None or not layout.fits(value, len(x)):
-                found.reasons.setdefault(layer, _NOT_RUN)
+                found.reasons.setdefault(layer, _NOT_RUN if value is None else _RESIZED)
             elif not value.requires_grad:
                 found.reasons.setdefault(layer, _CONSTANT)
             else:

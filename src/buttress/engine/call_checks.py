@@ -11,6 +11,7 @@ from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import Mode, Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.model_call import parameter_dtype
 from buttress.tasks.task import length_hint
 from buttress.threat.box import Box, Ends
 from buttress.validation import one_of, whole
@@ -65,8 +66,8 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if weights is not None and weights.device != x.device:
         raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
-    if weights is not None and weights.dtype != x.dtype and weights.dtype in (torch.float32, torch.float64):
-        raise UserError(f"the model's weights are {weights.dtype}, the inputs {x.dtype}: convert one of them")
+    if (dtype := parameter_dtype(model)) not in (None, x.dtype):
+        raise UserError(f"the model's weights are {dtype}, the inputs {x.dtype}: convert one of them")
 
 
 def check_tensor(x: object) -> None:

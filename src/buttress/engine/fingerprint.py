@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.engine.preserved_model import Model
+from buttress.tensor_forms import parts
 
 
 def plain(value: Any) -> Any:
@@ -20,9 +21,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         value = value.state_dict()
     if isinstance(value, Tensor):
-        data = value.detach().cpu().contiguous()
-        raw = data.view(torch.uint8) if data.dim() else data.reshape(1).view(torch.uint8)
-        return [str(data.dtype), list(data.shape), hashlib.sha256(raw.numpy().tobytes()).hexdigest()]
+        shape = [] if value.is_nested else list(value.shape)
+        return [str(value.dtype), shape, digest_of(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
         return {"class": name_of(type(value)), **fields}
@@ -75,5 +75,8 @@ def digest_of(*values: object) -> str:
         return hashlib.sha256("".join(map(digest_of, values)).encode()).hexdigest()
     (value,) = values
     if not isinstance(value, Tensor):  # what a module keeps as extra state
-        return repr(value)
-    return hashlib.sha256(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
+        return repr(plain(value))
+    result = hashlib.sha256()
+    for name, part in parts(value.detach()).items():
+        result.update(name.encode() + part.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return result.hexdigest()

@@ -12,7 +12,9 @@ from torch.nn.parameter import is_lazy
 
 from buttress.ambient_state import usual_state
 from buttress.errors import UserError
+from buttress.model_call import parameter_dtype
 from buttress.random import derive, own_draws
+from buttress.tensor_forms import copied, put_back
 
 Model = Callable[[Tensor], Any]  # a module, or for attacks without gradients any callable
 Mode = Literal["eval", "train"]
@@ -62,13 +64,13 @@ def preserved(
     owned = [set(module._buffers.keys()) for module in modules]  # scripted modules list keys, and do not iterate
     with torch.inference_mode(False):
         buffers = [
-            (module, name, buffer, buffer.clone())
+            (module, name, buffer, copied(buffer))
             for module in modules
             for name, buffer in module._buffers.items()
             if not move_statistics and buffer is not None
         ]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    dtype = next((p.dtype for p in parameters if p.dtype in (torch.float32, torch.float64)), dtype)
+    dtype = parameter_dtype(model) or dtype
     devices = {device, *(parameter.device for parameter in parameters)}
     with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:
@@ -85,10 +87,9 @@ def preserved(
                 for name in set(module._buffers.keys()) - names:  # what a forward pass registered
                     del module._buffers[name]
             for module, name, buffer, value in buffers:
-                # Through .data: a caller's pending backward pass may hold the buffer and would refuse a new version.
-                # BatchNorm itself writes without counting versions, so there is no telling whether one changed.
+                # BatchNorm writes without counting versions, so there is no telling whether one changed.
                 if not buffer.is_inference():
-                    buffer.data.copy_(value)
+                    put_back(buffer, value)
                 module._buffers[name] = buffer
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Container
 from typing import Any, cast
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from buttress.errors import one_line
 from buttress.model_call import call_model
+from buttress.tensor_forms import copied_network, overlaps
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -48,7 +48,7 @@ class Twin(nn.Module):
             raise NoTwinError(f"inputs are {x.dtype}")
         self._pairs, self._last, expected = _trace(model, x)
         try:
-            self.copy = copy.deepcopy(model).requires_grad_(False)
+            self.copy = copied_network(model).requires_grad_(False)
         except Exception as error:  # graph tensors, locks, modules that refuse
             raise NoTwinError(f"it cannot be copied: {one_line(error)}") from None
         for convolution, norm in self._pairs.items():
@@ -111,7 +111,7 @@ class Twin(nn.Module):
         )
         folded = {f"{name}.{part}" for name in self._pairs for part in ("weight", "bias")}
         for name, mine in [*self.copy.named_parameters(), *self.copy.named_buffers()]:
-            if name not in folded:
+            if name not in folded and not overlaps(mine):
                 mine.copy_(source[name])
         for convolution, norm in self._pairs.items():
             theirs, mine, following = (

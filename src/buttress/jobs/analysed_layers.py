@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from buttress.data.dataset import Dataset
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.rows import Layout, layouts
 from buttress.layers.select import LayerSelection, user_module
-from buttress.model_call import suited
 from buttress.report.text import some
 
 _OTHERS = "to look at others type --audits layers --audits.layers NAME,NAME"

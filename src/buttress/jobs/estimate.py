@@ -25,6 +25,7 @@ from buttress.errors import UserError
 from buttress.jobs.questions import attacks_of
 from buttress.jobs.settings import Training
 from buttress.tasks import Task
+from buttress.tensor_forms import copied_network
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
 
@@ -67,7 +68,7 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
     with contextlib.suppress(_EnoughError):
-        fit(copy.deepcopy(model), dataset, copy.deepcopy(defence), trial, progress=watch)
+        fit(copied_network(model), dataset, copy.deepcopy(defence), trial, progress=watch)
     if not watch.seconds:
         return "not estimated, since the training ends before its second step"
     steps = _steps(dataset, training)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from buttress.engine.input_dtype import input_dtype
 from buttress.jobs.settings import Network, Reporter, Source, open_network
-from buttress.model_call import input_dtype
 from buttress.models import FromEmbedding
 from buttress.models.onnx import check_packages, check_target, export_onnx
 
@@ -47,7 +47,8 @@ def export(
     if isinstance(model, FromEmbedding):
         model, x = model.model, few.x.long()  # the user's network, which takes the tokens themselves
     else:
-        x = few.take(torch.arange(len(few)))[0].to(input_dtype(model))
+        x = few.take(torch.arange(len(few)))[0]
+        x = x.to(input_dtype(model, x))
     exported = export_onnx(model, onnx, x, overwrite=overwrite)
     shape = ", ".join(map(str, ("N", *x.shape[1:])))
     reporter.line(

@@ -13,9 +13,9 @@ from torch import nn
 
 from buttress import models, registry, tasks
 from buttress.data.dataset import Dataset
+from buttress.engine.input_dtype import input_dtype
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.model_call import input_dtype
 from buttress.tasks import Classification, Task
 
 # What an option of a simple type may be given as, and how that is called.
@@ -79,7 +79,7 @@ def check_fit(model: nn.Module, dataset: Dataset, task: Task = tasks.classificat
     """
     x, y, _ = dataset.test.take(torch.arange(min(2, len(dataset.test))))
     with preserved(model, "eval", 0, x.device), torch.no_grad():
-        output = task.read(models.forward_checked(model, x.to(input_dtype(model))))
+        output = task.read(models.forward_checked(model, x.to(input_dtype(model, x))))
     if isinstance(task, Classification) and output.shape[1] < len(dataset.classes):
         raise UserError(
             f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "

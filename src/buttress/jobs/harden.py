@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from buttress import models, report, tasks
+from buttress import report
 from buttress.attacks import Attack
-from buttress.audits import Audit, Finding, subject
+from buttress.audits import Finding, subject
 from buttress.audits.base.finding import Severity, most_serious
-from buttress.audits.layers import Layers
-from buttress.data.dataset import Dataset
-from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
-from buttress.jobs.estimate import estimate_audits, estimate_training
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.questions import lacks_gradient, usual_audits
-from buttress.jobs.regularised_training import WeightChoice, trial_training, watched
-from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
-from buttress.jobs.threat_resolution import job_threat, threat_facts
-from buttress.jobs.tokens import from_embedding, tokens_remark
-from buttress.jobs.vulnerable_layers import check_layers, vulnerable_layers
-from buttress.layers.measures import MEASURES
-from buttress.report.text import some
-from buttress.tasks import check_task, task_of
+from buttress.jobs.hardening_plan import HardeningPlan, Start
+from buttress.jobs.regularised_training import Chosen, usual_figures, watched
+from buttress.jobs.settings import Network, Reporter, Source, Training
+from buttress.jobs.threat_resolution import threat_facts
+from buttress.jobs.tokens import tokens_remark
+from buttress.jobs.vulnerable_layers import vulnerable_layers
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
+from buttress.training.monitors.layer_collapse import COLLAPSED
 from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
+from buttress.training.validation import right_inputs
 
 REPORT = "report"
+_PUBLISHED = (
+    "they are displaced most on validation data, the published choice; no measure is shown to foretell which layer is "
+    "worth strengthening (claim layer-effects), and --layers names others"
+)
 
 
 def harden(
@@ -73,9 +72,9 @@ def harden(
 
     The steps: audit the network (trained first, by standard training, where none is given); name its most vulnerable
     layers, and those that cannot be told from them, on validation data; train the base defence; choose the weight of
-    the regularisation, and how slowly it rises, by short trainings judged on validation data; train the base once more
-    with those layers regularised (AT-LR), and note where a layer collapses; audit both; compare, and say whether the
-    regularisation demonstrably gained robust accuracy.
+    the regularisation, and how slowly it rises, by short trainings compared on validation data, which take about as
+    long as one whole training; train the base once more with those layers regularised (AT-LR), and say where a layer
+    collapses; audit both; compare, and say whether the regularisation demonstrably gained robust accuracy.
 
     Args:
         network: a run's folder with the network to harden; without it one is trained by standard training.
@@ -84,14 +83,15 @@ def harden(
         source: the data.
         threat: what the network is hardened against, for every attack and defence without a threat of its own.
         base: the base defence; adversarial training with PGD by default.
-        layers: the layers to regularise; by default those that the audit names.
+        layers: the layers to regularise, names or patterns such as relu*; by default those that the audit names.
         eta: cut-off of the most vulnerable layers in standard deviations; by default at the widest gap.
-        gamma: weight of the regularisation; by default 0.03, 0.1, 0.3 or 1, the best on validation data, under the
-            attack that validates, after a quarter of the epochs.
+        gamma: weight of the regularisation; by default 0.03, 0.2 or 1: the smallest of those that are shown to be
+            best on validation data, under the attack that validates, after a quarter of the epochs; 0.03 where none is
+            shown to be better than 0, which the report says.
         measure: what is regularised: displacement against the layer's size (centred, the paper's relative_error), or
             against what a constant layer lacks (between_classes, tolerance, margin_direction).
-        warmup: epochs over which gamma rises from 0; by default one, or a quarter or half of the training, chosen like
-            gamma.
+        warmup: epochs over which gamma rises from 0, no more than are trained; by default one, or a quarter or half of
+            the training where that is shown to be better.
         training: how long and how, for every network that is trained here; monitors observe base and hardened only.
         attacks: attacks of the audits; PGD-20 and FGSM by default.
         inputs: the largest number of test inputs in the audits.
@@ -108,182 +108,176 @@ def harden(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
+    _check_folder(out, resume)
+    start = Start.of(network, architecture, source, seed)
+    plan = HardeningPlan.of(
+        start,
+        threat=threat,
+        base=base,
+        layers=layers,
+        gamma=gamma,
+        measure=measure,
+        warmup=warmup,
+        training=training,
+        attacks=attacks,
+    )
+    check_gate(fail_under, plan.questions)
+    if plan.remark:
+        reporter.line(plan.remark)
+    if dry_run:
+        plan.estimate(inputs, audit_batch, reporter)
+        return None
+    work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
+    training = plan.choice.training
+
+    original = start.original
+    if not start.given:
+        original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
+    findings = {"original": work.audit(original, "the original")}
+    names = plan.layers or work.vulnerable_layers(original, eta)
+    reporter.line(f"regularised: {', '.join(names)}")
+    if not plan.layers:
+        reporter.line(_PUBLISHED)
+
+    short = plan.base.label().upper()
+    unregularised = work.train("base", plan.base, short, watched(training, names))
+    findings[short] = work.audit(unregularised.model, short)
+
+    observed = watched(training, names, usual_figures(unregularised.history))
+    regularised = LayerRegularised(plan.base, names, measure=measure)
+    chosen = replace(plan.choice, training=observed).choose(regularised, work.train, work.judge, reporter)
+
+    title = f"{short}-LR"
+    hardened = work.train("hardened", chosen.defence, title, observed)
+    findings[title] = work.audit(hardened.model, title)
+
+    facts = {
+        "network": network or start.architecture.model,
+        "threat": threat_facts(plan.threat),
+        "regularised layers": names,
+        **chosen.facts,
+        "measure": measure,
+        **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
+        "epochs": training.epochs,
+        # What a gain has to be set against: the regularised training is the longer one.
+        "passes of each input trained on": {
+            short: passes(plan.base, training.epochs)["passes"],
+            title: passes(chosen.defence, training.epochs)["passes"],
+            "choosing gamma": chosen.passes,
+        },
+        "inputs": inputs,
+    }
+    _report(out, findings, report_facts(command, start.dataset, seed, facts, original), chosen, hardened, reporter)
+    gate(findings[title], fail_under)
+    return findings
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder with something else in it, and one without a job to resume."""
     started = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:
         raise UserError(f"there is no job in {out} to resume: leave --resume out to start one")
-    run_facts: dict[str, Any] = {}
-    if network is not None:
-        original, dataset, run_facts = open_network(network, architecture, source, seed)
-        architecture = replace(architecture, task=task_of(run_facts))
-        where = run_facts["source"]
-        # The networks trained here are of its architecture, and start from weights of their own.
-        architecture = replace(
-            architecture,
-            model=architecture.model if "model" in run_facts else network,
-            output=architecture.output or run_facts.get("output"),
-            weights=None,
-        )
-    else:
-        dataset, where = source.load(seed, task=architecture.task)
-        original = architecture.create(dataset, seed)
-        dataset = embedded_data(original, dataset)
-    task = architecture.task or tasks.classification
-    if lacks_gradient(original, dataset, task):
-        raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
-    against = job_threat(threat, dataset)
-    chosen = against.resolve(base if base is not None else AdversarialTraining())
-    training, analysed = against.resolve(replace(training, task=task)), analysed_layers(original, dataset)
-    regularised = LayerRegularised(chosen, layers or ["any"], gamma or 0.0, measure, warmup or 0.0)  # refused now
-    questions = [
-        # By another measure the largest displacement would not be what training makes smaller; of those that set it
-        # against what a layer is there for, the audit has none, and centred cannot be fooled by a constant either.
-        replace(question, measure=measure if measure in MEASURES else "centred")
-        if isinstance(question, Layers)
-        else question
-        for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
-    ]
-    check_task([regularised, *questions], task)
-    check_gate(fail_under, questions)
-    if isinstance(chosen, Standard):
-        raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
-    if layers is not None:
-        check_layers(original, dataset, layers)
-    elif analysed.layers != "activations":
-        of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
-        raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
-    if analysed.remark:
-        reporter.line(analysed.remark)
-    choice = WeightChoice(training, gamma, warmup)
-    if dry_run:
-        _estimate(original, network, dataset, chosen, questions, choice, inputs, audit_batch, reporter)
-        return None
-    settings: dict[str, Any] = {
-        "limit": inputs,
-        "seed": seed,
-        "precision": precision,
-        "batch_size": audit_batch,
-        "task": task,
-        "reporter": reporter,
-    }
 
-    def run(folder: str, defence: Defence, title: str, training: Training = training) -> Trained:
-        model = _fresh(run_facts, architecture, dataset, seed)
-        facts = {
-            "source": where,
-            "defence": title,
-            "output": architecture.output,
-            "threat": threat_facts(against.threat),
-        }
-        goes_on = resume and (out / folder / MARK).exists()
-        reporter.line(f"training: {title}")
+
+@dataclass(frozen=True)
+class _Work:
+    """The parts of the job that recur: training and audits, with the settings that they share."""
+
+    plan: HardeningPlan
+    out: Path
+    seed: int
+    inputs: int | None
+    precision: Precision
+    audit_batch: int
+    resume: bool
+    reporter: Reporter
+
+    def train(self, folder: str, defence: Defence, title: str, training: Training) -> Trained:
+        """Train a fresh network, all from the same initial weights, in a folder of the job's."""
+        start = self.plan.start
+        self.reporter.line(f"training: {title}")
         return training.run(
-            model,
-            dataset,
+            start.fresh(self.seed),
+            start.dataset,
             defence,
-            seed=seed,
-            out=out / folder,
-            resume=goes_on,
-            facts=facts,
-            reporter=reporter,
+            seed=self.seed,
+            out=self.out / folder,
+            resume=self.resume and (self.out / folder / MARK).exists(),
+            facts={
+                "source": start.source,
+                "defence": title,
+                "output": start.architecture.output,
+                "threat": threat_facts(self.plan.threat),
+            },
+            reporter=self.reporter,
             title=title,
         )
 
-    def audited(model: nn.Module, name: str) -> list[Finding]:
-        seen = embedded_data(model, dataset)  # of tokens each network has values of its own
-        if about_tokens := tokens_remark(model, seen, against.threat):
-            reporter.line(f"{name}: {about_tokens}")
-        return ask(model, seen, questions, title=f"audit of {name}", **settings)
+    def audit(self, model: nn.Module, title: str) -> list[Finding]:
+        """Ask all questions about a network, on test inputs; of tokens each network has values of its own."""
+        dataset = embedded_data(model, self.plan.start.dataset)
+        if about_tokens := tokens_remark(model, dataset, self.plan.threat):
+            self.reporter.line(f"{title}: {about_tokens}")
+        return ask(
+            model,
+            dataset,
+            self.plan.questions,
+            title=f"audit of {title}",
+            reporter=self.reporter,
+            **self._settings(),
+        )
 
-    if network is None:
-        original = run("original", Standard(), "original", replace(training, monitors=[])).model
-    findings = {"original": audited(original, "the original")}
-    if layers is not None:
-        names = layers
-    else:  # chosen on validation data: the test inputs only report
-        held_out = {key: value for key, value in settings.items() if key != "reporter"}
-        about = subject(original, embedded_data(original, dataset).val, classes=dataset.classes, **held_out)
-        names = vulnerable_layers(about, questions, eta)
-    reporter.line(f"regularised: {', '.join(names)}")
-    short = chosen.label().upper()
-    base_model = run("base", chosen, short).model
-    findings[short] = audited(base_model, short)
-    observed = watched(training, names)
-    regularised = LayerRegularised(against.resolve(chosen), names, measure=measure)
-    regularised, trials = replace(choice, training=observed).choose(regularised, run, reporter)
-    title = f"{short}-LR"
-    hardened = run("hardened", regularised, title, observed)
-    findings[title] = audited(hardened.model, title)
-    facts = report_facts(
-        command,
-        dataset,
-        seed,
-        {
-            "network": network or architecture.model,
-            "threat": threat_facts(against.threat),
-            "regularised layers": names,
-            "gamma": regularised.gamma[0],
-            "warm-up": regularised.warmup,
-            **({"chosen from": {trial.title: trial.words() for trial in trials}} if trials else {}),
-            "measure": measure,
-            **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
-            "epochs": training.epochs,
-            # What a gain has to be set against: the regularised training is the longer one.
-            "passes of each input trained on": {
-                short: passes(chosen, training.epochs)["passes"],
-                title: passes(regularised, training.epochs)["passes"],
-                "choosing gamma": passes(regularised, sum(trial.epochs for trial in trials))["passes"],
-            },
-            "inputs": inputs,
-        },
-        original,
-    )
+    def vulnerable_layers(self, model: nn.Module, eta: float | None) -> list[str]:
+        """Those to regularise, chosen on validation data: the test inputs only report."""
+        dataset = embedded_data(model, self.plan.start.dataset)
+        about = subject(model, dataset.val, classes=dataset.classes, **self._settings())
+        return vulnerable_layers(about, self.plan.questions, eta)
+
+    def judge(self, trained: Trained) -> tuple[Tensor, Tensor | None]:
+        """(N,) bool which validation inputs are right, clean and under the attack that validates."""
+        training, model = self.plan.choice.training, trained.model
+        attack = training.validation_attack(self.plan.base)
+        device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
+        part = embedded_data(model, self.plan.start.dataset).val.stratified(training.validate_on, self.seed)
+        return right_inputs(model, part, attack, self.seed, device, training.task)
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "limit": self.inputs,
+            "seed": self.seed,
+            "precision": self.precision,
+            "batch_size": self.audit_batch,
+            "task": self.plan.start.task,
+        }
+
+
+def _report(
+    out: Path,
+    findings: Mapping[str, Sequence[Finding]],
+    facts: dict[str, Any],
+    chosen: Chosen,
+    hardened: Trained,
+    reporter: Reporter,
+) -> None:
+    """Write the report; its headline says what was gained, what validation showed, and whether a layer collapsed."""
+    title = list(findings)[-1]
     against_last = facts["robust accuracy against the last"] = changes(findings)
-    text = headline(findings)
+    collapses = [note for note in hardened.notes if COLLAPSED in note]
+    sentences = [
+        headline(findings),
+        f"{title} was trained with {chosen.title}: {chosen.reason}." if chosen.gain is False else "",
+        *(f"Training {title}, {note}." for note in collapses),
+    ]
+    text = " ".join(sentence for sentence in sentences if sentence)
     # Without a gain over the base, good figures are the base's merit.
     judged: dict[str, Severity] = {"gain": "good", "none": "info", "loss": "warning"}
-    last = list(findings.values())[-1]
-    severity = most_serious(judged[against_last[-1]["change"]], *(finding.severity for finding in last))
-    heading = f"Hardening on {dataset.name}"
+    severity = most_serious(
+        "warning" if collapses else judged[against_last[-1]["change"]],
+        *(finding.severity for finding in findings[title]),
+    )
+    heading = f"Hardening on {facts['data']}"
     path = report.write(out / REPORT, findings, facts, title=heading, headline=text, severity=severity)
     reporter.line(text)
     reporter.line(f"report: {path}")
-    gate(list(findings.values())[-1], fail_under)
-    return findings
-
-
-def _fresh(run_facts: dict[str, Any], architecture: Network, dataset: Dataset, seed: int) -> nn.Module:
-    """A network of the same architecture with initial weights from ``seed``."""
-    spec = run_facts.get("model")
-    if spec is None:
-        return architecture.create(dataset, seed)
-    model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
-    return from_embedding(architecture.finish(model), dataset)
-
-
-def _estimate(
-    original: nn.Module,
-    network: str | None,
-    dataset: Dataset,
-    base: Defence,
-    questions: Sequence[Audit],
-    choice: WeightChoice,
-    inputs: int | None,
-    batch_size: int,
-    reporter: Reporter,
-) -> None:
-    runs: dict[str, Defence] = {"base": base, "hardened (regularised layers not counted)": base}
-    training = choice.training
-    if network is None:
-        runs = {"original": Standard(), **runs}
-    for name, defence in runs.items():
-        reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
-    if choice.count:
-        trial = trial_training(training)
-        time = estimate_training(original, dataset, base, trial)
-        length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
-        reporter.line(f"choosing gamma and its warm-up: {choice.count} trainings of {length}, each {time}")
-    split = dataset.test if inputs is None else dataset.test.stratified(inputs)
-    audits = estimate_audits(original, split, questions, batch_size, training.task)
-    reporter.line(f"each of three audits: {audits}")

@@ -1,63 +1,113 @@
-"""How layers are regularised in a job: as strongly, and rising as slowly, as short trainings show to be best."""
+"""How layers are regularised in a job: as strongly, and rising as slowly, as short trainings show to be better."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from buttress.defences.layer_regularised import LayerRegularised
+from torch import Tensor
+
+from buttress.audits.base.statistics import paired
+from buttress.defences.layer_regularised import LayerRegularised, check_warmup
+from buttress.jobs.robust_change import LEVEL
 from buttress.jobs.settings import Reporter, Training
 from buttress.training import Trained
-from buttress.training.monitors import LayerCollapse
+from buttress.training.cost import passes
+from buttress.training.monitors.layer_collapse import DIMENSIONS, SPREAD, LayerCollapse
+from buttress.validation import not_negative
 
-GAMMAS = (0.03, 0.1, 0.3, 1.0)
+GAMMAS = (0.03, 0.2, 1.0)
 _WARMUP = 1.0  # epochs
 _LONGER_WARMUPS = (1 / 4, 1 / 2)  # of the training
 _SHARE = 4  # a trial has this part of the training's epochs
 
 Run = Callable[[str, LayerRegularised, str, Training], Trained]  # of a folder, a defence, a title and how it trains
+Judge = Callable[[Trained], tuple[Tensor, Tensor | None]]  # which validation inputs are right: clean, and attacked
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a short training came to.
+    """What a short training came to, after its last epoch; not after the best, which hides a later collapse.
 
     Attributes:
         gamma: weight of the regularisation.
         warmup: epochs of the whole training over which gamma rises; of the trial, the same share.
         epochs: that it was trained for.
-        clean: accuracy on validation data after the last of them; not after the best, which hides a later collapse.
-        robust: the same under the attack that validates.
+        clean: (N,) bool which validation inputs are right.
+        robust: (N,) bool the same under the attack that validates; where nothing attacks, ``clean``.
+        passes: of each input trained on; None where not known.
     """
 
     gamma: float
     warmup: float
     epochs: int
-    clean: float
-    robust: float
-
-    @classmethod
-    def of(cls, gamma: float, warmup: float, trained: Trained) -> Trial:
-        """The end of a training; where nothing attacks in validation, clean accuracy counts as robust."""
-        last = trained.history[-1]
-        return cls(gamma, warmup, len(trained.history), last["clean"], last.get("robust", last["clean"]))
+    clean: Tensor
+    robust: Tensor
+    passes: float | None = None
 
     @property
     def title(self) -> str:
         """What was tried."""
         return _title(self.gamma, self.warmup)
 
+    @property
     def words(self) -> str:
         """What came of it, for people."""
-        return f"robust {self.robust:.1%}, clean {self.clean:.1%} on validation data after {_epochs(self.epochs)}"
+        shares = f"robust {_share(self.robust):.1%}, clean {_share(self.clean):.1%}"
+        return f"{shares} of {len(self.clean)} validation inputs after {_epochs(self.epochs)}"
+
+    def gains_on(self, other: Trial, comparisons: int = 1) -> bool:
+        """Whether more inputs are right than in the other trial, by McNemar's exact test (Bonferroni's level)."""
+        test = paired(other.robust, self.robust, seed=0)
+        return bool(test["difference"] > 0 and test["p"] < LEVEL / comparisons)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a choice came to.
+
+    Attributes:
+        defence: with the gamma and the warm-up.
+        reason: a sentence without a full stop; empty where nothing was tried.
+        gain: whether trials showed that regularising gains; None where they did not ask that.
+        trials: what was tried.
+    """
+
+    defence: LayerRegularised
+    reason: str = ""
+    gain: bool | None = None
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What was chosen."""
+        return _title(self.defence.gamma[0], self.defence.warmup)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Gamma, warm-up, and how they were chosen, for a report."""
+        facts: dict[str, Any] = {"gamma": self.defence.gamma[0], "warm-up": self.defence.warmup}
+        if self.trials:
+            facts |= {"chosen from": {trial.title: trial.words for trial in self.trials}, "choice": self.reason}
+        return facts
+
+    @property
+    def passes(self) -> float | None:
+        """Of each input trained on, in all trials; None where not known."""
+        each = [trial.passes for trial in self.trials]
+        return None if None in each else sum(number for number in each if number is not None)
 
 
 @dataclass(frozen=True)
 class WeightChoice:
     """How the weight of the regularisation is chosen; what is given is taken as it is.
 
-    Without a given one, gammas are tried first, with a warm-up of one epoch, and longer warm-ups with the best of them.
+    Without a given one, the gammas are tried with a warm-up of one epoch, and so is 0. Differences count where
+    McNemar's exact test on the validation inputs shows them at 5 %, for all gammas together. Of the gammas that gain on
+    0, the smallest is taken that the most robust does not gain on; where none gains, the smallest there is. Longer
+    warm-ups are tried where a gamma gains or is given, and taken where they gain on one epoch.
 
     Attributes:
         training: the whole training.
@@ -69,63 +119,116 @@ class WeightChoice:
     gamma: float | None = None
     warmup: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse settings that mean nothing."""
+        if self.gamma is not None:
+            not_negative("gamma", self.gamma)
+        if self.warmup is not None:
+            check_warmup(not_negative("warmup", self.warmup), self.training.epochs)
+
     @property
     def gammas(self) -> tuple[float, ...]:
-        """Those to choose from."""
-        return GAMMAS if self.gamma is None else (self.gamma,)
+        """Those to try, the unregularised training first; empty where gamma is given."""
+        return (0.0, *GAMMAS) if self.gamma is None else ()
 
     @property
-    def warmups(self) -> tuple[float, ...]:
-        """Those to choose from, in epochs of the whole training; a gamma of 0 needs none."""
+    def longer_warmups(self) -> tuple[float, ...]:
+        """Those to try, in epochs of the whole training; a gamma of 0 needs none."""
         if self.warmup is not None or self.gamma == 0:
-            return (_WARMUP if self.warmup is None else self.warmup,)
-        longer = (share * self.training.epochs for share in _LONGER_WARMUPS)
-        return (_WARMUP, *(warmup for warmup in longer if warmup > _WARMUP))
+            return ()
+        return tuple(epochs for share in _LONGER_WARMUPS if (epochs := share * self.training.epochs) > _WARMUP)
 
     @property
-    def count(self) -> int:
-        """How many trials it takes."""
-        count = len(self.gammas) + len(self.warmups) - 1
-        return count if count > 1 else 0
+    def counts(self) -> tuple[int, int]:
+        """How many trials it takes: in any case, and more where a gamma shows a gain."""
+        longer = len(self.longer_warmups)
+        return (len(self.gammas), longer) if self.gamma is None else (longer + 1 if longer else 0, 0)
 
-    def choose(
-        self, regularised: LayerRegularised, run: Run, reporter: Reporter
-    ) -> tuple[LayerRegularised, list[Trial]]:
-        """The defence with the best gamma and warm-up, and the trials that showed it."""
-        gamma, warmup = self.gammas[0], self.warmups[0]
-        if not self.count:
-            return _weighted(regularised, gamma, warmup), []
-        trials = [self._try(regularised, gamma, warmup, run, reporter) for gamma in self.gammas]
-        gamma = best(trials).gamma
-        trials += [self._try(regularised, gamma, warmup, run, reporter) for warmup in self.warmups[1:]]
-        chosen = best(trials)
-        reporter.line(f"chosen: {chosen.title}, the most robust of {len(trials)}")
-        return _weighted(regularised, chosen.gamma, chosen.warmup), trials
+    def choose(self, regularised: LayerRegularised, run: Run, judge: Judge, reporter: Reporter) -> Chosen:
+        """The defence with gamma and warm-up, and what showed them to be better."""
+        warmup = _WARMUP if self.warmup is None else self.warmup
 
-    def _try(self, regularised: LayerRegularised, gamma: float, warmup: float, run: Run, reporter: Reporter) -> Trial:
-        short = trial_training(self.training)
-        defence = _weighted(regularised, gamma, warmup * short.epochs / self.training.epochs)
-        trained = run(f"gamma-{gamma:g}-warmup-{warmup:g}", defence, _title(gamma, warmup), short)
-        trial = Trial.of(gamma, warmup, trained)
-        reporter.line(f"{trial.title}: {trial.words()}")
-        return trial
+        def tried(gamma: float, warmup: float) -> Trial:
+            trial = self._try(_weighted(regularised, gamma, warmup), run, judge)
+            reporter.line(f"{trial.title}: {trial.words}")
+            return trial
+
+        trials, reasons, gain = [tried(gamma, warmup) for gamma in self.gammas], [], None
+        if self.gamma is None:
+            best, gain = best_gamma(trials)
+            reasons.append(_gamma_reason(best, trials[0], gain))
+        elif self.longer_warmups:
+            best = tried(self.gamma, warmup)
+            trials.append(best)
+        else:
+            return Chosen(_weighted(regularised, self.gamma, warmup))
+        if self.longer_warmups and gain is not False:
+            longer = [tried(best.gamma, epochs) for epochs in self.longer_warmups]
+            trials += longer
+            first, best = best, best_warmup(best, longer)
+            shown = f"a warm-up of {_epochs(best.warmup)} gains on one of {_epochs(warmup)}"
+            reasons.append(f"no longer warm-up gains on {_epochs(warmup)}" if best is first else shown)
+        reason = "; ".join(reasons)
+        reporter.line(f"chosen: {best.title}: {reason}")
+        return Chosen(_weighted(regularised, best.gamma, best.warmup), reason, gain, trials)
+
+    def _try(self, defence: LayerRegularised, run: Run, judge: Judge) -> Trial:
+        gamma, warmup, short = defence.gamma[0], defence.warmup, trial_training(self.training)
+        shorter = _weighted(defence, gamma, warmup * short.epochs / self.training.epochs)
+        trained = run(f"gamma-{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
+        clean, robust = judge(trained)
+        epochs = len(trained.history)
+        return Trial(
+            gamma, warmup, epochs, clean, clean if robust is None else robust, passes(shorter, epochs)["passes"]
+        )
+
+
+def best_gamma(trials: Sequence[Trial]) -> tuple[Trial, bool]:
+    """The trial to take, and whether it gains on the first, which regularises nothing; see `WeightChoice`."""
+    without, *others = trials
+    gaining = [trial for trial in others if trial.gains_on(without, len(others))]
+    if not gaining:
+        return min(others, key=lambda trial: trial.gamma), False
+    first = max(gaining, key=lambda trial: int(trial.robust.sum()))
+    return min((t for t in gaining if not first.gains_on(t, len(others))), key=lambda trial: trial.gamma), True
+
+
+def best_warmup(usual: Trial, longer: Sequence[Trial]) -> Trial:
+    """The most robust of the longer warm-ups that gain on the usual one; else that one."""
+    gaining = [trial for trial in longer if trial.gains_on(usual, len(longer))]
+    return max(gaining, key=lambda trial: (int(trial.robust.sum()), -trial.warmup), default=usual)
 
 
 def trial_training(training: Training) -> Training:
-    """How long and how a trial trains: a quarter of the epochs, at least one."""
-    return replace(training, epochs=math.ceil(training.epochs / _SHARE))
+    """How long and how a trial trains: a quarter of the epochs, at least one, and the last weights are kept."""
+    return replace(training, epochs=math.ceil(training.epochs / _SHARE), keep="last")
 
 
-def best(trials: Sequence[Trial]) -> Trial:
-    """The trial of the highest robust accuracy; of several the most accurate, the smallest gamma, the shortest rise."""
-    return max(trials, key=lambda trial: (trial.robust, trial.clean, -trial.gamma, -trial.warmup))
+def watched(training: Training, layers: list[str], usual: Mapping[str, float] | None = None) -> Training:
+    """The training with a monitor of the layers' collapse, unless the user has given one.
 
-
-def watched(training: Training, layers: list[str]) -> Training:
-    """The training with a monitor of the regularised layers' collapse, unless the user has given one."""
+    Args:
+        training: of a job.
+        layers: that are, or will be, regularised.
+        usual: the monitor's figures in a training without regularisation.
+    """
     if any(isinstance(monitor, LayerCollapse) for monitor in training.monitors):
         return training
-    return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers)])
+    return replace(training, monitors=[*training.monitors, LayerCollapse(layers=layers, reference=usual or {})])
+
+
+def usual_figures(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The lowest of each figure that the monitor of collapse compares, over the epochs of a watched training."""
+    names = [name for name in history[-1] if name.startswith((SPREAD, DIMENSIONS))]
+    return {name: min(row[name] for row in history if name in row) for name in names}
+
+
+def _gamma_reason(best: Trial, without: Trial, gain: bool) -> str:
+    inputs = f"{len(without.robust)} validation inputs by McNemar's exact test"
+    if gain:
+        test = paired(without.robust, best.robust, seed=0)
+        return f"it gains on gamma 0 ({test['gained']} inputs gained, {test['lost']} lost) of {inputs}"
+    return f"no gamma gains on gamma 0 on {inputs}, so the smallest is taken"
 
 
 def _weighted(regularised: LayerRegularised, gamma: float, warmup: float) -> LayerRegularised:
@@ -138,3 +241,7 @@ def _title(gamma: float, warmup: float) -> str:
 
 def _epochs(count: float) -> str:
     return f"{count:g} epoch{'s' * (count != 1)}"
+
+
+def _share(right: Tensor) -> float:
+    return int(right.sum()) / len(right)

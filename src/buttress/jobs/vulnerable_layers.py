@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,24 +13,26 @@ from buttress.audits.layer_verdict import displaced
 from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.defences.layer_regularised import not_regularisable
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
-from buttress.model_call import suited
 from buttress.report.text import some
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
 
 
-def check_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> None:
-    """Refuse layers of the user's that the network does not have, or that cannot be regularised.
+def named_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> list[str]:
+    """The layers that the user's names and patterns mean, each once.
 
     Raises:
-        UserError: with the layer, and the reason or the nearest names there are.
+        UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
+            there are or the reason.
     """
     few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
-    layer_names(model, few, layers)
-    for layer, reason in not_regularisable(model, few, layers).items():
+    names = list(dict.fromkeys(name for layer in layers for name in layer_names(model, few, [layer])))
+    for layer, reason in not_regularisable(model, few, names).items():
         raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
+    return names
 
 
 def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
@@ -54,8 +56,7 @@ def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | N
     refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
     allowed = [name for name in everything if name not in refused]
     if not allowed:
-        reasons = [f"{name} ({reason})" for name, reason in refused.items()]
-        raise UserError(f"no layer can be regularised: {some(reasons)}; name others by --layers")
+        raise _none(refused)
     return _most_displaced(about, replace(question, layers=allowed), eta)
 
 
@@ -65,6 +66,13 @@ def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list
     named = displaced(profile, eta).names
     if named or len(profile.layers) == 1:
         return named or profile.layers
+    if not profile.layers:
+        raise _none(profile.left_out)
     raise UserError(
         f"no layer stands out under {profile.perturbations[0]}: name some by --layers, of {some(profile.layers)}"
     )
+
+
+def _none(reasons: Mapping[str, str]) -> UserError:
+    listed = [f"{name} ({reason})" for name, reason in reasons.items()]
+    return UserError(f"no layer can be regularised: {some(listed)}; name others by --layers")

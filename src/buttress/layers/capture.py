@@ -45,8 +45,8 @@ def capture(
         model: the network; its parts called on their own, outside a pass of the whole, are not seen.
         layers: which layers; see `Selection`.
         replace: gets a selected layer's name and value, and returns what the network shall go on with. What was
-            computed in place is replaced in place; with the outputs of a recurrent layer, its last states. As long as
-            the context is open, so is what activation checkpointing computes again in a backward pass.
+            computed in place is replaced in place; with the outputs of a recurrent layer, its last states. Activation
+            checkpointing that is not reentrant computes nothing again then, but keeps what it has computed.
         edges: gets, by name, where each value is in the graph: for the gradient of what the network makes of it, also
             where it has overwritten the value since. Values without a gradient have none.
         places: gets, when the context closes, where every layer of the last pass was called, selected or not, in the
@@ -70,8 +70,6 @@ def capture(
 
     def keep(name: str, value: Tensor) -> Tensor:
         value = value if replace is None else replace(name, value)
-        if watcher.recomputing:
-            return value
         # Without a graph a copy is kept, for the network may fill the same memory again in a later pass.
         values[name] = value if torch.is_grad_enabled() else value.clone()
         if edges is not None and value.requires_grad:

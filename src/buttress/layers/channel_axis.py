@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.capture import capture, layer_names
-from buttress.layers.rows import Layout, Unaligned, layouts
-from buttress.layers.select import user_module
-from buttress.model_call import call_model
+from buttress.layers.graph import in_order
+from buttress.layers.rows import Layout, Unaligned, compared
+from buttress.layers.weighted_calls import Product, weighted_calls
 
 
 @in_usual_state
 def channel_axis(model: nn.Module, x: Tensor, layer: str, layout: Layout) -> int:
-    """The axis of channels in a layer's value with the inputs first, by the last layer with weights up to there.
+    """The axis of channels in a layer's value with the inputs first, by the last product with weights up to there.
 
-    Convolutions have their channels on the axis after the inputs, all other layers of torch on the last one. Where what
-    lies between has given the value another number of axes, it is the only axis that is as long. A value of four axes
-    or more that has no axis as long, as one of several convolutions side by side, is taken for images.
+    Products of modules and of raw parameters count alike; their channels are the outputs of the weights: the maps of
+    a convolution, the features of a linear layer. Where what lies between has given the value another number of axes,
+    it is the only axis that is as long. A value of four axes or more that has no axis as long, as one of several
+    convolutions side by side, is taken for images; so is one before all weights, of inputs that are images.
 
     Args:
         model: the network; it comes back as it was.
@@ -31,45 +30,45 @@ def channel_axis(model: nn.Module, x: Tensor, layer: str, layout: Layout) -> int
     Raises:
         UserError: for a value of one number for each input, and where the axis cannot be told.
     """
-    weighted = _learnable(model, x)
-    with preserved(model, "eval", 0, x.device), torch.no_grad(), capture(model, [*weighted, layer]) as values:
-        call_model(model, x)
-    value = layout.to_rows(values[layer], len(x))
+    products, found = _pass(model, x, layer)
+    value = layout.to_rows(found, len(x))
     if value.dim() < 2:
         raise UserError(f"a layer with channels has several numbers for each input; {layer} has one: name another")
-    order = list(values)
-    before = [name for name in order[: order.index(layer) + 1] if name in weighted]
-    if value.dim() == 2 or not before:
+    if value.dim() == 2:
         return 1
-    last = before[-1]
-    at = layouts(model, x, [last]).get(last)
-    if at is None or isinstance(at, Unaligned):
+    if not products:
+        if value.dim() == x.dim() > 3:
+            return 1
         raise _unknown(layer, value)
-    source = at.to_rows(values[last], len(x))
-    modules = dict(user_module(model).named_modules(remove_duplicate=False))
-    maps = _is_convolution(modules.get(last.partition("#")[0], user_module(model)))
-    usual = 1 if maps else source.dim() - 1
+    last = _before(products, found)
+    read = compared(lambda some, _: dict(enumerate(p.value for p in _pass(model, some, layer)[0])), x)
+    at = read if isinstance(read, Unaligned) else read.get(products.index(last))
+    if not isinstance(at, Layout) or last.axis is None or last.axis == at.axis:
+        raise _unknown(layer, value)
+    source = at.to_rows(last.value, len(x))
+    usual = last.axis + (last.axis < at.axis) + source.dim() - at.dims
     alike = [axis for axis in range(1, value.dim()) if value.shape[axis] == source.shape[usual]]
     if source.dim() == value.dim() and usual in alike:
         return usual
     if len(alike) == 1:
         return alike[0]
-    if maps and not alike and value.dim() > 3:
+    if last.maps and not alike and value.dim() > 3:
         return 1
     raise _unknown(layer, value)
 
 
-def _learnable(model: nn.Module, x: Tensor) -> list[str]:
-    try:
-        return layer_names(model, x, "learnable")
-    except UserError:  # none
-        return []
+def _pass(model: nn.Module, x: Tensor, layer: str) -> tuple[list[Product], Tensor]:
+    with preserved(model, "eval", 0, x.device):
+        products, value = weighted_calls(model, x, layer)
+    if value is None:
+        raise UserError(f"no layer {layer!r} is called for these inputs")
+    return products, value
 
 
-def _is_convolution(module: nn.Module) -> bool:
-    """Whether it owns a kernel, a weight of three or more dimensions."""
-    kernels = isinstance(module, nn.modules.conv._ConvNd)
-    return kernels or any(parameter.dim() > 2 for parameter in module.parameters(recurse=False))
+def _before(products: list[Product], value: Tensor) -> Product:
+    """The last product that the value is computed from, where the graph tells; else the last before it."""
+    upstream = set(in_order(value.grad_fn))
+    return next((product for product in reversed(products) if product.value.grad_fn in upstream), products[-1])
 
 
 def _unknown(layer: str, value: Tensor) -> UserError:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.errors import one_line
-from buttress.layers.layout import CONSTANT, EMPTY, FOLDED, MIXED, ORDER, PART, WHOLE, Layout, Unaligned
+from buttress.layers.layout import CONSTANT, EMPTY, FOLDED, MIXED, ORDER, PART, WHOLE, Layout, Unaligned, unreadable
 from buttress.layers.same_rows import CLOSE, elsewhere, gap, rounding, same
 
 CHECKED = 32  # inputs of the pass that checks what two and three have shown
@@ -99,6 +99,8 @@ def _sizes(n: int) -> list[tuple[int, int]]:
 
 def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout] | Unaligned:
     """The layouts that the values of two passes allow, the first inputs of the larger one being those of the other."""
+    if (form := unreadable(one) or unreadable(other)) is not None:
+        return form
     if one.dim() != other.dim():
         return PART
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
@@ -122,7 +124,7 @@ def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout]
 
 def _folds(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout]:
     """The layouts that the shapes of two passes allow."""
-    if one.dim() != other.dim() or not one.numel():
+    if unreadable(one) or unreadable(other) or one.dim() != other.dim() or not one.numel():
         return []
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
     each, rest = divmod(one.shape[growing[0]], few) if len(growing) == 1 else (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -71,3 +72,12 @@ ORDER = Unaligned("does not follow the order of the inputs, as what is sorted or
 WHOLE = Unaligned("is of one size for any number of inputs, as a mean over all of them is", False)
 EMPTY = Unaligned("holds no numbers", False)
 PART = Unaligned("is computed for a part of the inputs, and not alone for any", True)
+_NESTED = Unaligned("is a nested tensor, in which inputs have parts of different sizes", False)
+_SPARSE = Unaligned("is a sparse tensor, which holds some of its numbers only", False)
+
+
+def unreadable(value: Tensor) -> Unaligned | None:
+    """Why the numbers of a tensor cannot be read input by input, whatever the pass; None of any usual one."""
+    if value.is_nested:
+        return _NESTED
+    return None if value.layout == torch.strided else _SPARSE

@@ -58,6 +58,9 @@ _NO_ACTIVATION_FUNCTION = re.compile(
 # The same of single numbers, and the position of a divisor or weight.
 _NUMBERS = {"Mul": (0, 1), "Addcmul": (1, 2)}
 _DIVISOR = {"Div": 1, "Addcdiv": 2, "Lerp": 2}
+_BY_INDEX = frozenset(
+    ("Index", "IndexAdd", "IndexCopy", "IndexFill", "IndexPut", "IndexPutImpl", "IndexSelect", "Put", "Take")
+)
 _ELEMENTWISE = frozenset((*_NUMBERS, *_DIVISOR, "MaskedFill", "MaskedScatter", "Where"))
 
 
@@ -72,7 +75,24 @@ def is_activation_like(function: str) -> bool:
     return _NO_ACTIVATION_FUNCTION.search(function) is None
 
 
-def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], size: int) -> bool:
+def picks_numbers(function: str, args: Sequence[Any]) -> bool:
+    """Whether a function of torch's reads or writes single numbers by an index, as a sort does, and not rows."""
+    name = function.strip("_")
+    if name in ("take", "put"):
+        return True
+    if name in ("index_select", "index_add", "index_copy", "index_fill"):
+        return isinstance(args[0], Tensor) and args[0].dim() < 2
+    if name not in ("getitem", "setitem", "index", "index_put"):
+        return False
+    keys = args[1] if isinstance(args[1], tuple | list) else (args[1],)
+    masks = [key.dim() for key in keys if isinstance(key, Tensor) and key.dtype == torch.bool]
+    others = [key for key in keys if isinstance(key, Tensor | int | list) and not isinstance(key, bool)]
+    return isinstance(args[0], Tensor) and sum(masks) + len(others) - len(masks) >= args[0].dim()
+
+
+def is_nonlinear(
+    node: Any, depends: Container[Any], aside: Sequence[Tensor] = (), size: int = 0, singly: bool = False
+) -> bool:
     """Whether the operation of a node is one that an activation may be written with, or a product of two dependents.
 
     Args:
@@ -80,6 +100,7 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
         depends: the nodes that depend on the input.
         aside: what else the operation may have read that depends on the input, without a gradient: masks, indices.
         size: how many numbers the largest tensor has that it read.
+        singly: whether it reads or writes single numbers by an index; see `picks_numbers`.
     """
     kind = operation(node.name())
     inputs = [source in depends for source, _ in node.next_functions]
@@ -92,8 +113,8 @@ def is_nonlinear(node: Any, depends: Container[Any], aside: Sequence[Tensor], si
         return product or (kind in _DIVISOR and any(inputs[_DIVISOR[kind] :])) or floats or bool(masks)
     if kind in ("Gather", "Scatter"):
         return bool(aside)
-    if kind in ("Index", "IndexPut", "IndexPutImpl"):
-        return any(mask.dtype == torch.bool for mask in masks)
+    if kind in _BY_INDEX:
+        return (singly and bool(aside)) or any(mask.dtype == torch.bool for mask in masks)
     if kind in ("Add", "Sub"):
         return floats
     if kind in FACTORS:

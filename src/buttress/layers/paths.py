@@ -19,6 +19,7 @@ from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import parameters_fixed
 from buttress.layers.select import LayerSelection, Seen, user_module
 from buttress.layers.watcher import watch
+from buttress.layers.weighted_calls import WeightedCalls
 from buttress.model_call import call_model
 from buttress.tasks import Task, require_task
 
@@ -33,7 +34,8 @@ class Paths:
             residual sum), the last executed; where there is no gradient to follow, the one executed before.
         crossed: for each, whether every differentiable path from the input to the output goes through it.
         missed: what may be an activation and is not seen as one, since it is written by hand or runs where no Python is
-            called: the function, and the layer after which it comes; see `ByHand`.
+            called: the function, and the layer after which it comes; see `ByHand`. Of the layers with weights also what
+            multiplies by weights outside of them; see `WeightedCalls`.
     """
 
     names: list[str]
@@ -115,7 +117,7 @@ def trace(
     require_task(task)
     names: list[str] = []
     nodes: list[Any] = []
-    by_hand = ByHand()
+    by_hand, weighted = ByHand(), WeightedCalls(user_module(model))
 
     def note(name: str, value: Tensor) -> Tensor:
         names.append(name)
@@ -128,7 +130,12 @@ def trace(
         watch(model, layers, note, code=code) as watcher,
         by_hand.following(watcher.root, [*watcher.paths]),
     ):
-        watcher.calls = by_hand.see
+
+        def see(*call: Any) -> None:
+            by_hand.see(*call)
+            weighted.see(*call)
+
+        watcher.calls = see if layers == "learnable" else by_hand.see
         start = x.detach().clone().requires_grad_(x.is_floating_point()).clone()
         end = task.read(call_model(model, start)).grad_fn
     graph = Graph(end, start.grad_fn)
@@ -148,6 +155,8 @@ def trace(
         predecessors.append(same[-1] if same else max((last(source) for source in sources(node)), default=-1))
         crossed.append(node in spanned and not spanned[node])
     missed = by_hand.told(graph, last, names)
+    if layers == "learnable":
+        missed += weighted.outside_of(names, watcher.root)
     if check:
         watcher.selection.check(names, lambda: Seen(watcher.all_names, missed))
     return Paths(names, predecessors, crossed, missed)

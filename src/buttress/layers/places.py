@@ -8,13 +8,12 @@ this one is.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from types import CodeType, FrameType
 from typing import NamedTuple
 
 from torch import nn
-from torch.utils import checkpoint as torch_checkpoint
 
 from buttress.layers.bytecode import read_code
 from buttress.layers.expressions import Call, Code, Expression
@@ -22,9 +21,7 @@ from buttress.layers.scopes import Scope
 from buttress.layers.targets import Target, Targets, plain
 
 _CALL = nn.Module._call_impl.__code__
-_CHECKPOINT = torch_checkpoint.__name__
 _MOST = 4096  # pieces of code, and ways through it, that are kept
-_RECOMPUTE = ("recompute_fn", "backward")  # what calls the network's code again, not reentrant and reentrant
 
 
 @dataclass(frozen=True)
@@ -36,24 +33,8 @@ class Step:
     frame: FrameType | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True)
-class Route:
-    """The calls from a module's forward to the function or module it calls, outermost first.
-
-    Attributes:
-        steps: the calls, those of torch's own code left out.
-        checkpointed: how many of these steps lie before activation checkpointing is called, if it is.
-        recomputing: the frame in which activation checkpointing computes this once more, if it does: the steps begin
-            with the code that it was given.
-    """
-
-    steps: tuple[Step, ...]
-    checkpointed: int | None = None
-    recomputing: FrameType | None = None
-
-
-def route(frame: FrameType | None, calls: int, caller: nn.Module | None) -> Route:
-    """The way to ``frame``.
+def route(frame: FrameType | None, calls: int, caller: nn.Module | None) -> tuple[Step, ...]:
+    """The calls from a module's forward to the function or module it calls, outermost first, without torch's own code.
 
     Args:
         frame: innermost.
@@ -63,23 +44,16 @@ def route(frame: FrameType | None, calls: int, caller: nn.Module | None) -> Rout
             it keeps in a list, are gone through. None: in that of the first module.
     """
     steps: list[Step] = []
-    inside: int | None = None
-    recomputing = None
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if frame.f_code is _CALL:
             if not calls and (caller is None or frame.f_locals.get("self") is caller):
                 break
             calls = max(calls - 1, 0)
-        elif module == _CHECKPOINT:
-            if frame.f_code.co_name in _RECOMPUTE:
-                recomputing = frame
-                break
-            inside = len(steps) if inside is None else inside
         elif not calls and module != "torch" and not module.startswith("torch."):
             steps.append(Step(frame.f_code, frame.f_lasti, frame))
         frame = frame.f_back
-    return Route(tuple(reversed(steps)), None if inside is None else len(steps) - inside, recomputing)
+    return tuple(reversed(steps))
 
 
 class _Code:
@@ -137,7 +111,7 @@ class Places:
         """Which of several: a number for each step on the way at which there is a choice.
 
         Args:
-            steps: of a `Route`.
+            steps: of a `route`.
             wanted: what is called: itself, and by the names that it has (see `plain`).
             module: in whose forward the way begins.
 
@@ -171,11 +145,6 @@ class Places:
                     names[part] = names.get(part, frozenset((part,))) | {plain(name)}
             self._parts[parent] = names
         return self.of(steps, self._parts[parent].get(module) or frozenset((module,)), parent)
-
-    def kept(self, steps: tuple[Step, ...], module: nn.Module) -> tuple[Step, ...]:
-        """The steps without their frames, which would keep what the network has computed; see `of`."""
-        self._read(steps, module)
-        return tuple(replace(step, frame=None) for step in steps)
 
     def forget_values(self) -> None:
         """Let go of what variables of the code held when it was read, which may be what a pass has computed.

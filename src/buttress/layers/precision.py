@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
+
+from buttress.tensor_forms import copied_network
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -19,7 +20,7 @@ def in_single_precision(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.float() if value.dtype in _HALF else value
     if isinstance(value, nn.Module) and any(t.dtype in _HALF for t in (*value.parameters(), *value.buffers())):
-        return copy.deepcopy(value).float().eval()
+        return copied_network(value).float().eval()
     return value
 
 

@@ -23,7 +23,7 @@ class ReadValues:
 
         The same numbers in another shape or order of axes are known, another part of the same memory is not.
         """
-        if value.is_inference() or value.layout != torch.strided:
+        if value.is_inference() or value.is_nested or value.layout != torch.strided:
             return False
         storage = _WeakStorage(value.untyped_storage())
         numbers = (value._version, value.storage_offset(), value.dtype, _extent(value))

@@ -4,10 +4,14 @@ Two kinds. Every measure by input (`measures.MEASURES`) sets the displacement ag
 network can lower that by making the layer constant, which displaces nothing and tells nothing apart: the paper's
 relative error falls with every constant added to the layer, and the training of it ends in a constant prediction.
 
-The others set the displacement against what the layer is there for: how far it sets classes apart, or what the rest of
-the network tolerates. They are shares, d / (d + s) of a displacement d and what it is set against, s: 0 where the
-layer is not displaced, 1/2 where d = s, and 1, the largest, where s = 0, be d 0 or not. So scaling the layer down does
-not lower them, nor does adding a constant, and a layer without any spread has the largest value there is.
+The others set the displacement against what the layer is there for: how far it sets an input apart from those of
+another truth (another class, where there are classes), or what the rest of the network tolerates. They are shares,
+d / (d + s) of a displacement d and what it is set against, s: 0 where the layer is not displaced, 1/2 where d = s, and
+1, the largest, where s = 0, be d 0 or not. A share is taken for each pair of an input and one of another truth, and
+then averaged: of a layer that is one constant for most inputs, most pairs have the largest share, so such a layer
+cannot have a small value; nor does it help to scale the layer down or to add a constant. The gradients reward neither a
+smaller scale nor a spread that the rest does not read. At s = 0 they are 0 and show no way out of a collapse, so the
+monitor layer-collapse is of use here too.
 
 What is not defined is NaN with a gradient of 0, which training leaves out (`measures.mean_defined`): inputs whose
 values are not finite, and all inputs of a batch in which there is nothing to set apart.
@@ -47,46 +51,55 @@ class LayerStep:
 
 
 def between_classes(step: LayerStep) -> Tensor:
-    """(N,) displacement against the distance of the input's class from the others.
+    """(N,) displacement against how far the input is ahead of those of other classes, along what tells classes apart.
 
-    d = ||z' - z||, s = ||mean of the batch's z in the input's class - mean of z in all other classes||. NaN in a batch
-    of one class. Gradients flow through both passes, the means included.
+    With u the direction of (mean of the batch's z in the input's class - mean of z in all other classes):
+    d = ||z' - z|| and s = u . (z - z_j), 0 where that is negative, for each input j of another class. NaN in a batch of
+    one class. Gradients flow through both passes, the means included.
     """
     clean, moved, finite = _parts(step)
-    contrast, defined = class_contrast(clean, step.y, finite)
-    return torch.where(defined, share(row_norms(moved), row_norms(contrast)), torch.nan)
+    pairs = _of_another_truth(step.y, finite)
+    towards = _directions(class_contrast(clean, step.y, finite)[0])
+    return _mean_over(pairs, row_norms(moved), _ahead(clean, towards).clamp(min=0))
 
 
 def tolerance(step: LayerStep) -> Tensor:
     """(N,) displacement against what the rest of the network tolerates at this input, by its linearisation.
 
-    d = ||z' - z||, s = m / ||dm/dz||, with the margin m: the smallest displacement that a linear rest would turn into
-    a wrong output (`buttress.layers.tolerance` searches the true one). It is 0 where the input is wrong unperturbed,
-    whose share is 1, with a gradient of 0. NaN in a batch of one input.
+    d = ||z' - z||, s = min(m / ||dm/dz||, r) for each input j of another truth, with the margin m. The first is the
+    smallest displacement that a linear rest would turn into a wrong output (`buttress.layers.tolerance` searches the
+    true one), 0 where the input is wrong unperturbed. The second is how far the layer sets the two inputs apart along
+    what the rest reads: r = |v . (z - z_j)| for the direction v of dm/dz at one of them, the larger of the two. A rest
+    that does not need the layer tolerates more, which says nothing for the layer. NaN in a batch of one truth.
 
     The rest of the network is taken as it is: no gradient flows through m and dm/dz. Both grow with the scale of the
     logits, and second derivatives would cost as much again. But a fixed tolerance would reward a smaller scale of the
-    layer, as if the rest did not answer to it; so both are taken in units of the layer's spread over the batch (root
-    mean square distance from the mean), of which only the displacement's is differentiated. That changes no value, and
-    makes the gradient blind to the layer's scale.
+    layer, as if the rest did not answer to it; so the gradient takes m / ||dm/dz|| to be in proportion to the root mean
+    square of the input's r. That changes no value, makes the gradient blind to the layer's scale, and leaves out of s
+    what the rest does not read.
     """
     assert step.margin is not None
     assert step.gradient is not None
     clean, moved, finite = _parts(step)
-    size = spread(clean, finite)
-    fixed = size.detach()
-    steepness = row_norms(to_rows(step.gradient)) * fixed  # how fast the margin falls, per unit of spread
-    fall = row_norms(moved) / torch.where(size > 0, size, 1) * steepness
-    left = step.margin.to(fall.dtype).clamp(min=0) * (fixed > 0)
-    defined = finite & (finite.sum() > 1) & steepness.isfinite() & left.isfinite()
-    return torch.where(defined, share(torch.where(defined, fall, 0), left), torch.nan)
+    gradient, margin = to_rows(step.gradient), step.margin.to(clean.dtype)
+    finite = finite & finite_rows(gradient) & margin.isfinite()
+    pairs = _of_another_truth(step.y, finite)
+    gradient, margin = torch.where(finite[:, None], gradient, 0), torch.where(finite, margin, 0)
+    steepness, most = row_norms(gradient), torch.finfo(margin.dtype).max
+    linear = (margin / torch.where(steepness > 0, steepness, 1)).clamp(min=0, max=most)
+    linear = torch.where((margin > 0) & (steepness == 0), most, linear)
+    along = _ahead(clean, _directions(gradient)).abs()
+    apart = torch.where(pairs, torch.maximum(along, along.T), 0)
+    extent = row_norms(apart)
+    grows = extent / torch.where(extent > 0, extent, 1).detach()  # 1, with the relative gradient of the extent
+    return _mean_over(pairs, row_norms(moved), torch.minimum((linear * grows)[:, None], apart))
 
 
 def margin_direction(step: LayerStep) -> Tensor:
-    """(N,) displacement along what the rest of the network reads, against how far the classes are apart along it.
+    """(N,) displacement along what the rest of the network reads, against how far it is ahead of other classes there.
 
-    With v the direction of dm/dz, in which the margin m rises fastest: d = |v . (z' - z)| and s = v . (mean of z in
-    the input's class - mean of z in all other classes), 0 where that is negative. NaN in a batch of one class.
+    With v the direction of dm/dz, in which the margin m rises fastest: d = |v . (z' - z)| and s = v . (z - z_j), 0
+    where that is negative, for each input j of another class. NaN in a batch of one class.
 
     No gradient flows through v: d and s are linear in it and in the layer, so that neither scale counts, and what is
     trained is the part of the network up to the layer, to move less along what is read, rather than the rest, to look
@@ -94,16 +107,14 @@ def margin_direction(step: LayerStep) -> Tensor:
     """
     assert step.gradient is not None
     clean, moved, finite = _parts(step)
-    contrast, defined = class_contrast(clean, step.y, finite & finite_rows(step.gradient))
-    direction = torch.where(defined[:, None], to_rows(step.gradient), 0)
-    length = row_norms(direction)[:, None]
-    direction = direction / torch.where(length > 0, length, 1)
-    along, apart = (direction * moved).sum(1).abs(), (direction * contrast).sum(1).clamp(min=0)
-    return torch.where(defined, share(along, apart), torch.nan)
+    finite = finite & finite_rows(step.gradient)
+    direction = _directions(torch.where(finite[:, None], to_rows(step.gradient), 0))
+    along = (direction * moved).sum(1).abs()
+    return _mean_over(_of_another_truth(step.y, finite), along, _ahead(clean, direction).clamp(min=0))
 
 
 def share(displacement: Tensor, against: Tensor) -> Tensor:
-    """(N,) d / (d + s) of numbers of 0 and more; 1 where s is 0, with a gradient of 0."""
+    """The share d / (d + s) of numbers of 0 and more; 1 where s is 0, with a gradient of 0."""
     nothing = against == 0
     return torch.where(nothing, 1.0, displacement / (displacement + torch.where(nothing, 1.0, against)))
 
@@ -142,6 +153,36 @@ def _parts(step: LayerStep) -> tuple[Tensor, Tensor, Tensor]:
     finite = finite_rows(step.clean) & finite_rows(step.perturbed)
     clean, perturbed = (torch.where(finite[:, None], to_rows(v), 0) for v in (step.clean, step.perturbed))
     return clean, perturbed - clean, finite
+
+
+def _of_another_truth(y: Tensor, count: Tensor) -> Tensor:
+    """(N, N) bool: the pairs of different classes, or of whatever else the task asks for; both have to count."""
+    place: Tensor = torch.unique(y.reshape(len(y), -1), dim=0, return_inverse=True)[1]
+    return torch.ne(place[:, None], place) & count[:, None] & count
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """(N, D) vectors of length 1; 0 stays 0."""
+    length = row_norms(rows)[:, None]
+    return rows / torch.where(length > 0, length, 1)
+
+
+def _ahead(rows: Tensor, direction: Tensor) -> Tensor:
+    """(N, N) how far row i is ahead of row j along the i-th direction; 0 where rounding alone can tell them apart."""
+    rows = rows - rows.mean(0)  # keeps digits beside an offset
+    with torch.autocast(rows.device.type, enabled=False):
+        places = direction @ rows.T
+    ahead = places.diagonal()[:, None] - places
+    size = row_norms(rows.detach())
+    rounding = torch.finfo(rows.dtype).eps * rows.shape[1] ** 0.5 * (size[:, None] + size)
+    return torch.where(ahead.abs() > rounding, ahead, 0)
+
+
+def _mean_over(pairs: Tensor, displacement: Tensor, against: Tensor) -> Tensor:
+    """(N,) the mean `share` of each row's pairs, of (N,) displacements against (N, N); NaN where there are none."""
+    count = pairs.sum(1)
+    total = torch.where(pairs, share(displacement[:, None], torch.where(pairs, against, 0)), 0).sum(1)
+    return torch.where(count > 0, total / count.clamp(min=1), torch.nan)
 
 
 def spread(rows: Tensor, count: Tensor) -> Tensor:
@@ -194,6 +235,6 @@ def resolve(name: str) -> Regulariser:
     Raises:
         UserError: for an unknown name, with the nearest known one.
     """
-    if name not in REGULARISERS:
+    if not isinstance(name, str) or name not in REGULARISERS:
         raise UserError(f"there is no measure {name!r}; {nearest(name, sorted(REGULARISERS))}")
     return REGULARISERS[name]

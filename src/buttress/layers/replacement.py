@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from buttress.engine.preserved_model import preserved
 from buttress.layers.known_layers import RowLayout
 from buttress.layers.network_code import NetworkCode
-from buttress.layers.watcher import Watcher, watch
+from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 
@@ -42,20 +42,18 @@ class ReplacedPasses:
     ) -> None:
         self.model, self.layouts, self.task, self.seed, self.code = model, layouts, task, seed, code
         self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
-        self._watcher: Watcher | None = None
 
     @contextmanager
     def opened(self, device: torch.device) -> Iterator[None]:
         """Let passes be made. Gradients are to be taken meanwhile.
 
-        What activation checkpointing computes again in a backward pass then has the same values in the layers' places.
+        In a part that runs without gradients the values have one all the same, for what follows that part.
         """
         with (
             preserved(self.model, "eval", self.seed, device),
-            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
+            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code),
         ):
             yield
-        self._watcher = None
 
     def output(self, x: Tensor, values: Mapping[str, Tensor]) -> Tensor:
         """The output for (n, ...) inputs with these values, (n, ...) each, in the places of the layers' own.
@@ -97,10 +95,6 @@ class ReplacedPasses:
                 if not any(sign in str(error) for sign in _CUT_OFF):
                     raise
                 raise CannotReplaceError(_ITS_OWN_GRADIENTS) from None
-
-    def is_recognised(self, name: str) -> bool:
-        """Whether a layer is told from others where activation checkpointing computes it again."""
-        return self._watcher is None or name.partition("#")[0] not in self._watcher.uncertain
 
     def _put(self, name: str, value: Tensor) -> Tensor:
         rows = self._choose(name, value)

@@ -51,8 +51,7 @@ def look(model: nn.Module, x: Tensor, layers: Sequence[str], mode: Mode, seed: i
     values: dict[str, Tensor] = {}
 
     def keep(name: str, value: Tensor) -> Tensor:
-        if not watcher.recomputing:
-            values[name] = value
+        values[name] = value
         return value
 
     with (

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn, overrides
 from torch._ops import HigherOrderOperator
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from buttress.layers.checkpoints import Checkpoints
 from buttress.layers.functions import facts, run_operator
 from buttress.layers.graph import next_number
 from buttress.layers.module_names import ModuleNames
 from buttress.layers.network_code import NetworkCode, given_or_new
 from buttress.layers.outputs import first_tensor, is_wrapped
 from buttress.layers.overwritten import keep_overwritten
-from buttress.layers.places import Names, Place, Places, Route, route
+from buttress.layers.places import Names, Place, Places, route
 from buttress.layers.read_values import ReadValues
 from buttress.layers.running import RunningModule, Site
 from buttress.layers.select import (
@@ -37,6 +37,7 @@ LayerCallback = Callable[[str, Tensor], Tensor]
 
 _unwatched: Any = torch._C.DisableTorchFunction  # for questions of our own, which are no part of the pass
 _modes: Any = overrides._get_current_function_mode_stack
+_saving_hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks
 
 
 @contextmanager
@@ -88,7 +89,6 @@ class Watcher(TorchFunctionMode):
         sites: every name of the last pass -> the very calls in the code that led to it; see `RunningModule`.
         calls: called with each torch function's name, its arguments, its result, the name of the module it runs in and
             the autograd graph's next number before; for `trace`.
-        recomputing: whether the pass is one that activation checkpointing makes in the backward pass.
     """
 
     def __init__(
@@ -108,14 +108,11 @@ class Watcher(TorchFunctionMode):
         self.places: dict[str, Place] = {}
         self.sites: dict[str, Site] = {}
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
-        self.recomputing = False
         self._running: list[RunningModule] = []
         self._names, self._places = Names(), places
         self._in_callback = False
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
-        self._checkpoints = Checkpoints()
-        self._resumed = ExitStack()
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
@@ -124,58 +121,35 @@ class Watcher(TorchFunctionMode):
 
     def _forget_pass(self) -> None:
         self._read = ReadValues()
-        self._checkpoints = Checkpoints()
 
     @property
     def all_names(self) -> list[str]:
         """Every name of the last pass, selected or not."""
         return [*self.places]
 
-    @property
-    def uncertain(self) -> set[str]:
-        """Layers that are not recognised when they are computed again; see `Checkpoints`."""
-        return self._checkpoints.uncertain
-
     def enter(self, module: nn.Module, args: Any) -> None:
         """Before a module runs."""
         numbers: tuple[int, ...] = ()
-        above: tuple[RunningModule, ...] = tuple(self._running)
-        checkpointed = False
         site: Site = ()
         if self._running:
             parent = self._running[-1]
-            way = route(sys._getframe(1), 1, parent.module)
-            site = parent.site_of(way)
-            if way.checkpointed is not None and not self.recomputing:
-                self._checkpoints.note(module, way, self._running, self._places)
-            numbers = self._places.of_module(way.steps, module, parent.module)
-            checkpointed = parent.checkpointed or way.checkpointed is not None
-        elif _in_backward_pass():
-            way = route(sys._getframe(1), 1, None)
-            known = self._checkpoints.known(module, way)
-            if known is None:
-                return
-            self._resume(way)
-            above = known.running
-            numbers = self._places.of_module((*known.steps, *way.steps), module, above[-1].module)
-        elif module is self.root:
+            steps = route(sys._getframe(1), 1, parent.module)
+            site, numbers = parent.site_of(steps), self._places.of_module(steps, module, parent.module)
+        elif module is self.root and not _in_backward_pass():
             self._begin()
         else:
-            return  # a part of the network called on its own
+            return  # a part of the network called on its own, or computed again for a backward pass
         with _unwatched():
             arguments = tuple((arg, arg._version) for arg in args if isinstance(arg, Tensor) and not arg.is_inference())
-        path = self._modules.of(module, above) if above else ""
-        outer = above[-1].inside if above else ()
-        running = RunningModule(path, module, numbers, outer, arguments, checkpointed=checkpointed, site=site)
-        self._running.append(running)
+        path = self._modules.of(module, self._running) if self._running else ""
+        outer = self._running[-1].inside if self._running else ()
+        self._running.append(RunningModule(path, module, numbers, outer, arguments, site=site))
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> Any:
         """After a module has run, or has raised: its output, or what takes its place."""
         if not self._running or self._running[-1].module is not module:
             return None
         current = self._running.pop()
-        if not self._running:
-            self._resumed.close()
         with _unwatched():
             learnable = is_learnable(module) and not current.learnable_inside
             first, put = first_tensor(output)
@@ -195,7 +169,7 @@ class Watcher(TorchFunctionMode):
         if kwargs:
             writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
         elif kind is None and not writes and self.calls is None and not isinstance(func, HigherOrderOperator):
-            return func(*args)  # most of what runs
+            return self._run(func, args, {})  # most of what runs
         else:
             kwargs = {}
         if isinstance(func, HigherOrderOperator):
@@ -205,47 +179,47 @@ class Watcher(TorchFunctionMode):
         if self._in_callback:
             return func(*args, **kwargs)
         first = next_number() if self.calls is not None else 0
-        in_place = writes and kind is not None and bool(args) and isinstance(args[0], Tensor)
-        if in_place and self.replaces:
+        if writes and not args and "input" in kwargs:
+            args = (kwargs.pop("input"),)
+        in_place = writes and kind is not None
+        if in_place and self.replaces and kwargs.get("out") is None:
             # What autograd has saved of it must not change when a replacement is written there.
-            args[0].copy_(func(args[0].clone(), *args[1:], **kwargs))
+            args[0].copy_(self._run(func, (args[0].clone(), *args[1:]), kwargs))
             output = args[0]
         else:
-            output = func(*args, **kwargs)
+            output = self._run(func, args, kwargs)
         if self.calls is not None and self._running:
             self.calls(name, (*args, *kwargs.values()), output, self._running[-1].path, first)
         if kind is None or not self._running:
             return output
         running = self._running[-1]
-        way = route(sys._getframe(1), 0, running.module)
+        steps = route(sys._getframe(1), 0, running.module)
         running.activated = True
         if is_activation(running.module):
             return output  # read when the module is left
         base = f"{running.path}.{kind}" if running.path else kind
-        numbers = self._places.of(way.steps, frozenset((plain(kind),)), running.module)
-        if way.checkpointed is not None:
-            self._checkpoints.uncertain.add(base)
-        called = RunningModule(base, running.module, numbers, running.inside, checkpointed=running.checkpointed)
-        called.site = running.site_of(way)
+        numbers = self._places.of(steps, frozenset((plain(kind),)), running.module)
+        called = RunningModule(base, running.module, numbers, running.inside, site=running.site_of(steps))
         return self._read_output(called, output, None, function=True, learnable=False, in_place=in_place)
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function; of what follows from a replaced value nothing is computed again for a backward pass.
+
+        In a checkpoint that is not reentrant the hooks on top say so to autograd, whose place others take here.
+        """
+        if not self.replaces or not torch.is_grad_enabled() or _saving_hooks(False) is None:
+            return func(*args, **kwargs)
+        with saved_tensors_hooks(_as_it_is, _as_it_is):
+            return func(*args, **kwargs)
 
     def _begin(self) -> None:
         """A pass of the whole network begins."""
         self._running.clear()
         self._names = Names()
-        self.recomputing = False
         self.places.clear()
         self.sites.clear()
         self.values.clear()
         self._forget_pass()
-
-    def _resume(self, way: Route) -> None:
-        """Follow what activation checkpointing computes again; names begin anew with each such computation."""
-        self.recomputing = True
-        if self._checkpoints.computed_anew(way):
-            self._names = Names()
-        if self not in _modes():
-            self._resumed.enter_context(self)  # torch leaves modes for the time of a backward pass
 
     def _read_output(
         self,
@@ -283,7 +257,8 @@ class Watcher(TorchFunctionMode):
         seen = seen if self._graphs or not value.requires_grad else seen.detach()
         self._in_callback = True
         try:
-            replacement = self.callback(name, seen)
+            with _differentiable() if self.replaces and self._graphs else nullcontext():
+                replacement = self.callback(name, seen)
         finally:
             self._in_callback = False
         if replacement is seen or not self.replaces:
@@ -300,12 +275,20 @@ class Watcher(TorchFunctionMode):
         place = Place(current.path, current.numbers, current.outer)
         within = place._replace(depth=len(self._running) - len({above.module for above in self._running}))
         name = self._names.give(within)
-        if not self.recomputing:
-            self.places[name] = within
-            self.sites[name] = current.site
-        if current.checkpointed:
-            self._checkpoints.named(place)
+        self.places[name] = within
+        self.sites[name] = current.site
         return name
+
+
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """With gradients, whatever the network has switched off where it computes the value: what follows may have one."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _in_backward_pass() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib
 import io
 import logging
@@ -26,6 +25,7 @@ from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
 from buttress.models.wrapping.wrappers import inner
 from buttress.safe_files import full_disk_reported, sync
+from buttress.tensor_forms import copied_network
 from buttress.validation import positive
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -129,7 +129,7 @@ def check_packages() -> None:
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        network = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        network = copied_network(model).cpu().eval().requires_grad_(False)
     except Exception as error:  # graph tensors, locks, modules that refuse
         reason = one_line(error)
         raise UserError(f"{_name(model)} cannot be copied, which its export to ONNX needs: {reason}") from error

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import nested
+from buttress.tensor_forms import formed_state, plain_state
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "model.")
@@ -34,12 +35,12 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"weights are written as safetensors: give a name ending in .safetensors; got {path}")
-    tensors = {}
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise UserError(f"{name!r} in the model's state is a {type(value).__name__}: only tensors can be written")
-        # A copy each: safetensors refuses tensors that share memory (tied weights).
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+    # A copy each: safetensors refuses tensors that share memory (tied weights).
+    plain = plain_state(model.state_dict())
+    tensors = {name: value.to("cpu", copy=True).contiguous() for name, value in plain.items()}
     written = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with written.open("wb") as file:
@@ -87,7 +88,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], *, strict: bool
     best = min(fits, key=lambda fit: fit.wrong)
     if best.reshaped or (best.wrong and (strict or not best.fitting)):
         raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; create the model as it was trained")
-    best.target.load_state_dict(best.state, strict=False)
+    best.target.load_state_dict(formed_state(best.state, best.target.state_dict()), strict=False)
     return best.missing, best.unexpected
 
 
@@ -96,7 +97,7 @@ class _Fit:
 
     def __init__(self, target: nn.Module, state: dict[str, Tensor]) -> None:
         self.target, self.state = target, state
-        own = {name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)}
+        own = plain_state({name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)})
         # Old checkpoints have no such counters and need none.
         self.missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
         self.unexpected = [n for n in state if n not in own]
@@ -152,7 +153,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
     while isinstance(content, dict):
         if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-            return content
+            return plain_state(content)
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if wrapper is None:
             raise UserError(

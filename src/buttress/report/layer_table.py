@@ -146,7 +146,7 @@ def _notes(data: Data) -> list[str]:
         notes.append(f"{data['inputs']:,} inputs.")
     notes += _reasons("Not measured", data.get("left_out") or {})
     if data.get("missed"):
-        notes.append(f"Perhaps activations, but written by hand and not seen as such: {some(data['missed'], 8)}.")
+        notes.append(f"Perhaps layers, but written by hand and not seen as such: {some(data['missed'], 8)}.")
     if data.get("tolerance_inputs"):
         notes.append(f"Tolerance and margin: {data['tolerance_inputs']:,} inputs.")
     notes += _reasons("Tolerance not searched", data.get("not_searched") or {})

@@ -38,10 +38,12 @@ class Mean:
         for name, value in model.state_dict().items():
             if not self.count:
                 self.weights[name] = value.detach().clone()
-            elif value.is_floating_point():
+            elif not value.is_floating_point():
+                self.weights[name].copy_(value)
+            elif value.layout == torch.strided:
                 self.weights[name].lerp_(value, share)
             else:
-                self.weights[name].copy_(value)
+                self.weights[name] = self.weights[name] * (1 - share) + value.detach() * share
         self.count += 1
 
     def state(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
+from buttress.tensor_forms import plain_state
 
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
@@ -26,7 +27,7 @@ def check_finite(weights: dict[str, Tensor], step: int) -> None:
     Raises:
         UserError: naming the first one.
     """
-    for name, value in weights.items():
+    for name, value in plain_state(weights).items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise UserError(f"weight {name!r} is not finite at step {step}: training diverged; lower the learning rate")
 
@@ -52,9 +53,8 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, A
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         try:
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, beside / "weights.safetensors"
-            )
+            plain = {name: value.cpu().contiguous().clone() for name, value in plain_state(weights).items()}
+            save_file(plain, beside / "weights.safetensors")
             (beside / "state.pt").write_bytes(packed.getbuffer())
             (beside / "progress.json").write_text(json.dumps(progress))
             for file in beside.iterdir():

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Epoch, StepContext
+from buttress.engine.input_dtype import input_dtype
 from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
 from buttress.layers.network_code import NetworkCode
-from buttress.model_call import input_dtype
 from buttress.random import derive, seed_torch
+from buttress.tensor_forms import formed_state
 from buttress.training import checkpoint
 from buttress.training.averaging import Averaging, average_of
 from buttress.training.batches import Batches
@@ -73,9 +74,8 @@ class Loop:
             raise UserError("the model has no parameters that can be trained")
         optimizer = config.optimiser.build(parameters)
         self.module, self.optimizer = fabric.setup(self.step_loss, optimizer)
-        self.batches = Batches(
-            data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, input_dtype(model)
-        )
+        dtype = input_dtype(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
+        self.batches = Batches(data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, dtype)
         check_outputs(model, data.train, self.device, config.task)
         epochs, per_epoch = config.epochs, self.batches.per_epoch
         self.steps = epochs * per_epoch
@@ -258,7 +258,7 @@ class Loop:
     def _restore(self, path: Path) -> None:
         weights, state, progress = checkpoint.load(path)
         try:
-            self.step_loss.load_state_dict(weights)
+            self.step_loss.load_state_dict(formed_state(weights, self.step_loss.state_dict()))
             self.optimizer.load_state_dict(state["optimizer"])
             self._set(state, progress)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from buttress import models
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, write_text
+from buttress.tensor_forms import plain_state
 
 MARK = "run.json"
 
@@ -117,7 +118,8 @@ def write_run(
         model, last = model.model, {name.removeprefix("model."): value for name, value in last.items()}
     with full_disk_reported(folder):
         models.save_weights(model, folder / "model.safetensors")
-        save_file({name: value.cpu().contiguous() for name, value in last.items()}, folder / "last.safetensors")
+        plain = {name: value.cpu().contiguous() for name, value in plain_state(last).items()}
+        save_file(plain, folder / "last.safetensors")
     write_text(folder / "history.json", json.dumps(history, indent=2))
     write_text(folder / "model.json", json.dumps({"model": models.spec_of(model), **facts}, indent=2))
 

@@ -12,8 +12,9 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Split
 from buttress.defences.base.defence import Defence
+from buttress.engine.input_dtype import input_dtype
 from buttress.engine.preserved_model import preserved
-from buttress.model_call import call_model, input_dtype
+from buttress.model_call import call_model
 from buttress.tasks import Task
 
 _BATCH = 256
@@ -55,7 +56,7 @@ def check_outputs(model: nn.Module, split: Split, device: torch.device, task: Ta
     rows = spread if y.dim() != 1 or y.is_floating_point() else torch.stack([y.argmin(), y.argmax()])
     x, y, _ = (part.to(device) for part in split.take(rows))
     with preserved(model, "eval", 0, device), torch.no_grad():
-        task.check(task.read(models.forward_checked(model, x.to(input_dtype(model)))), y)
+        task.check(task.read(models.forward_checked(model, x.to(input_dtype(model, x)))), y)
 
 
 def validate(
@@ -67,7 +68,16 @@ def validate(
     task: Task = tasks.classification,
 ) -> Validation:
     """Accuracy on ``split``, clean and under ``attack``; the same draws every time, so epochs can be compared."""
-    dtype = input_dtype(model)
+    clean, robust = right_inputs(model, split, attack, seed, device, task)
+    judged = clean if robust is None else robust
+    return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
+
+
+def right_inputs(
+    model: nn.Module, split: Split, attack: Perturbation | None, seed: int, device: torch.device, task: Task
+) -> tuple[Tensor, Tensor | None]:
+    """(N,) bool which inputs are right, clean; and under ``attack``, None where nothing attacks."""
+    dtype = input_dtype(model, split.take(torch.arange(min(2, len(split))))[0])
     clean_parts: list[Tensor] = []
     robust_parts: list[Tensor] = []
     for start in range(0, len(split), _BATCH):
@@ -78,9 +88,7 @@ def validate(
             clean_parts.append(~task.is_adversarial(task.read(call_model(model, x)), y).cpu())
         if attack is not None:
             robust_parts.append(~attack(model, x, y, task=task, seed=seed, ids=ids, search="first").success.cpu())
-    clean, robust = torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
-    judged = clean if robust is None else robust
-    return Validation(_share(clean), None if robust is None else 1 - _share(~robust), _worst(judged, split.y.cpu()))
+    return torch.cat(clean_parts), torch.cat(robust_parts) if robust_parts else None
 
 
 def _share(rows: Tensor) -> float:

@@ -88,10 +88,6 @@ class CheckpointedFunction(Checkpointed):
 
     last = "relu"
 
-    def __init__(self, reentrant):
-        super().__init__(reentrant)
-        self.searched = False
-
     def forward(self, x):
         x = x if x.requires_grad or not self.reentrant else x.clone().requires_grad_()
         return self.head(checkpoint(self._part, x, use_reentrant=self.reentrant))
@@ -107,7 +103,6 @@ class CheckpointedTwice(ThreeLayers):
     """One function of the network's own, computed again from two places."""
 
     last = "relu#1"
-    searched = False
 
     def forward(self, x):
         h = checkpoint(self._part, self.one, x, use_reentrant=False)
@@ -144,6 +139,19 @@ class InsideAFunction(OneLayer):
 
     def by_hand(self, x):
         return {"relu": _Relu.apply(self.fc(x))}
+
+
+class WithoutGradient(OneLayer):
+    """An activation in a part that runs without gradients: what follows has one for another value in its place."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x):
+        with self.mode():
+            h = F.relu(self.fc(x))
+        return self.head(h.clone())
 
 
 class WeightNormed(Network):
@@ -210,6 +218,8 @@ NETWORKS = {
     "a checkpointed method, reentrant": lambda: CheckpointedFunction(True),
     "checkpointed twice": CheckpointedTwice,
     "inside of an autograd function": InsideAFunction,
+    "without a gradient": lambda: WithoutGradient(torch.no_grad),
+    "in inference mode": lambda: WithoutGradient(torch.inference_mode),
     "weight-normed": WeightNormed,
     "spectral-normed": SpectralNormed,
 }

@@ -18,13 +18,14 @@ from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
 from buttress.defences.apart.start_memory import Memory, Sizes, Storage, check_storage
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
+from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
 from buttress.layers.rows import CHECKED, PART, layouts, of_inputs
 from buttress.layers.select import user_module
 from buttress.layers.told_apart import check_names
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
 from buttress.validation import not_negative, number, one_of

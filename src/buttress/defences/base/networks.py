@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
 from buttress.random import own_draws
+from buttress.tensor_forms import copied_network
 
 
 def new_network(model: nn.Module, seed: int) -> nn.Module:
@@ -28,7 +28,7 @@ def new_network(model: nn.Module, seed: int) -> nn.Module:
     if spec is not None:
         rest = {key: value for key, value in spec.items() if key not in ("name", "options")}
         return create(spec["name"], seed=seed, **rest, **spec["options"]).to(like)
-    network = copy.deepcopy(model).cpu()
+    network = copied_network(model).cpu()
     with own_draws(seed):
         for module in network.modules():
             reset = getattr(module, "reset_parameters", None)
@@ -44,7 +44,7 @@ def load_network(network: str | Path | nn.Module) -> nn.Module:
         UserError: when the folder holds no trained network that buttress can make again.
     """
     if isinstance(network, nn.Module):
-        return copy.deepcopy(network)
+        return copied_network(network)
     try:
         spec = json.loads((Path(network) / "model.json").read_text())["model"]
     except (OSError, ValueError, KeyError, TypeError):

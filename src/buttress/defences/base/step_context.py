@@ -24,6 +24,7 @@ from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.wrappers import inner
 from buttress.random import Random, derive
 from buttress.tasks import Task
+from buttress.tensor_forms import copied, put_back
 from buttress.threat.row_threat import RowThreat
 
 _Result = TypeVar("_Result")
@@ -177,7 +178,7 @@ class StepContext:
         if self._crafted is not None and (id(attack), mode) in self._crafted:
             earlier, statistics = self._crafted[id(attack), mode]
             for buffer, value in statistics:  # whoever asked for them may have put the statistics back since
-                buffer.data.copy_(value)
+                put_back(buffer, value)
             return self.batch.attached(cast(Tensor, earlier))
         batch = self.batch
         alike: dict[Precision, Precision] = {"folded": "fp32", "twin": "bf16", "compiled": "bf16"}
@@ -196,7 +197,7 @@ class StepContext:
             move_statistics=move_statistics,
         )
         if self._crafted is not None:
-            statistics = [(buffer, buffer.clone()) for buffer in self.model.buffers()] if move_statistics else []
+            statistics = [(buffer, copied(buffer)) for buffer in self.model.buffers()] if move_statistics else []
             self._crafted[id(attack), mode] = x_adv, statistics
         return batch.attached(x_adv)
 

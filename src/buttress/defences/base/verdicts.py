@@ -11,8 +11,9 @@ from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.data.dataset import BATCH, Split
 from buttress.defences.base.memory import ClassCounts
+from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import preserved
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.tasks import Task
 
 

@@ -10,6 +10,7 @@ from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, Step, StepContext
+from buttress.errors import UserError
 
 
 class WrapperDefence(Defence):
@@ -17,10 +18,15 @@ class WrapperDefence(Defence):
 
     Args:
         base: the training method underneath.
+
+    Raises:
+        UserError: for a base that is no defence.
     """
 
     def __init__(self, base: Defence | None = None) -> None:
         super().__init__()
+        if base is not None and not isinstance(base, Defence):
+            raise UserError(f"base must be a defence; got {base!r}")
         self.base: Defence = base if base is not None else AdversarialTraining()
 
     @property

@@ -17,6 +17,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence
 from buttress.defences.base.defence import Batch, Loss, StepContext
+from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -24,7 +25,7 @@ from buttress.layers.network_code import NetworkCode
 from buttress.layers.rows import CHECKED, Layout, layout_of
 from buttress.layers.select import user_module
 from buttress.layers.told_apart import check_names
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +15,15 @@ from buttress.defences.base.memory import Rows
 from buttress.defences.base.pretraining import descend
 from buttress.defences.ladder.directions import Direction, fit_directions
 from buttress.defences.ladder.support_vector_machines import SVMSettings
+from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.rows import Layout, layout_of
 from buttress.layers.select import user_module
-from buttress.model_call import call_model, suited
+from buttress.model_call import call_model
 from buttress.models.blocks.decoder import Decoder
 from buttress.random import derive, generator, own_draws
+from buttress.tensor_forms import copied_network
 
 _INPUT = ":input"
 
@@ -40,7 +41,7 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module, layer: str) -> None:
         super().__init__()
-        self.model, self.layer = copy.deepcopy(model), layer
+        self.model, self.layer = copied_network(model), layer
         self._layout: Layout | None = None
         name = layer.removesuffix(_INPUT)
         modules = dict(user_module(self.model).named_modules(remove_duplicate=False))

@@ -1,0 +1,197 @@
+"""What `harden` is going to do: everything that can be found wrong before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from buttress import models, tasks
+from buttress.attacks import Attack
+from buttress.audits import Audit
+from buttress.audits.layers import Layers
+from buttress.data.dataset import Dataset
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.base.defence import Defence
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.defences.standard import Standard
+from buttress.errors import UserError
+from buttress.jobs.analysed_layers import analysed_layers
+from buttress.jobs.estimate import estimate_audits, estimate_training
+from buttress.jobs.questions import lacks_gradient, usual_audits
+from buttress.jobs.regularised_training import WeightChoice, trial_training
+from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
+from buttress.jobs.threat_resolution import job_threat
+from buttress.jobs.tokens import from_embedding
+from buttress.jobs.vulnerable_layers import named_layers
+from buttress.layers.measures import MEASURES
+from buttress.report.text import some
+from buttress.tasks import Task, check_task, task_of
+from buttress.threat import Threat
+from buttress.training.token_inputs import embedded_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What is hardened.
+
+    Attributes:
+        original: the network; with initial weights where ``given`` is False.
+        given: whether the user gave it, or it is to be trained first.
+        dataset: the data.
+        source: what it takes to load them again.
+        architecture: of the networks that are trained.
+        spec: by which `models.create` makes them; None where the architecture does.
+        task: what their output is for.
+    """
+
+    original: nn.Module
+    given: bool
+    dataset: Dataset
+    source: dict[str, Any]
+    architecture: Network
+    spec: dict[str, Any] | None
+    task: Task
+
+    @classmethod
+    def of(cls, network: str | None, architecture: Network, source: Source, seed: int) -> Start:
+        """A given network, or one to be trained.
+
+        Raises:
+            UserError: for a network that cannot be trained.
+        """
+        facts: dict[str, Any] = {}
+        if network is None:
+            dataset, where = source.load(seed, task=architecture.task)
+            original = architecture.create(dataset, seed)
+            dataset = embedded_data(original, dataset)
+        else:
+            original, dataset, facts = open_network(network, architecture, source, seed)
+            where = facts["source"]
+            # The networks trained here are of its architecture, and start from weights of their own.
+            architecture = replace(
+                architecture,
+                task=task_of(facts),
+                model=architecture.model if "model" in facts else network,
+                output=architecture.output or facts.get("output"),
+                weights=None,
+            )
+        task = architecture.task or tasks.classification
+        if lacks_gradient(original, dataset, task):
+            raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
+        return cls(
+            original=original,
+            given=network is not None,
+            dataset=dataset,
+            source=where,
+            architecture=architecture,
+            spec=facts.get("model"),
+            task=task,
+        )
+
+    def fresh(self, seed: int) -> nn.Module:
+        """A network of the same architecture with initial weights from ``seed``."""
+        if self.spec is None:
+            return self.architecture.create(self.dataset, seed)
+        spec = self.spec
+        model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
+        return from_embedding(self.architecture.finish(model), self.dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardeningPlan:
+    """What is done with it.
+
+    Attributes:
+        start: what is hardened.
+        threat: what it is hardened against.
+        base: the base defence.
+        regularised: the regularised form, of no layers yet.
+        layers: that the user named; None where the audit names them.
+        choice: how gamma and the warm-up are chosen, and how long is trained.
+        questions: the audits.
+        remark: for the user, on what is analysed in place of activations; or empty.
+    """
+
+    start: Start
+    threat: Threat
+    base: Defence
+    regularised: LayerRegularised
+    layers: list[str] | None
+    choice: WeightChoice
+    questions: list[Audit]
+    remark: str
+
+    @classmethod
+    def of(
+        cls,
+        start: Start,
+        *,
+        threat: Threat | None,
+        base: Defence | None,
+        layers: Sequence[str] | None,
+        gamma: float | None,
+        measure: str,
+        warmup: float | None,
+        training: Training,
+        attacks: Sequence[Attack] | None,
+    ) -> HardeningPlan:
+        """The plan that `harden`'s options of the same names ask for.
+
+        Raises:
+            UserError: for settings that do not fit the network or the data.
+        """
+        dataset, task, against = start.dataset, start.task, job_threat(threat, start.dataset)
+        base = against.resolve(base if base is not None else AdversarialTraining())
+        regularised = LayerRegularised(base, measure=measure)
+        choice = WeightChoice(against.resolve(replace(training, task=task)), gamma, warmup)
+        analysed = analysed_layers(start.original, dataset)
+        questions = [
+            # By another measure the largest displacement would not be what training makes smaller; of those that set it
+            # against what a layer is there for, the audit has none, and centred cannot be fooled by a constant either.
+            replace(question, measure=measure if measure in MEASURES else "centred")
+            if isinstance(question, Layers)
+            else question
+            for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
+        ]
+        check_task([regularised, *questions], task)
+        if isinstance(base, Standard):
+            raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
+        if layers is None and analysed.layers != "activations":
+            of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
+            raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
+        return cls(
+            start=start,
+            threat=against.threat,
+            base=base,
+            regularised=regularised,
+            layers=None if layers is None else named_layers(start.original, dataset, layers),
+            choice=choice,
+            questions=questions,
+            remark=analysed.remark,
+        )
+
+    def estimate(self, inputs: int | None, batch_size: int, reporter: Reporter) -> None:
+        """Say about how long each part takes."""
+        original, dataset, training = self.start.original, self.start.dataset, self.choice.training
+        runs: dict[str, Defence] = {} if self.start.given else {"original": Standard()}
+        runs |= {"base": self.base, "hardened (regularised layers not counted)": self.base}
+        for name, defence in runs.items():
+            reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+        count, more = self.choice.counts
+        if count:
+            trial = trial_training(training)
+            time = estimate_training(original, dataset, self.base, trial)
+            length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
+            further = f" ({more} more where a gamma shows a gain)" if more else ""
+            share = (count + more) * trial.epochs / training.epochs
+            times = f"in all up to {share:.2g} times the whole training"
+            reporter.line(
+                f"choosing gamma and its warm-up: {count} trainings of {length}{further}, {times}; give --gamma and "
+                f"--warmup to spare it; each {time}"
+            )
+        split = dataset.test if inputs is None else dataset.test.stratified(inputs)
+        audits = estimate_audits(original, split, self.questions, batch_size, training.task)
+        reporter.line(f"each of three audits: {audits}")
