@@ -100,7 +100,7 @@ UNALIGNED = {
     "products of inputs": (lambda net, x: x.flatten(1) @ x.flatten(1).T, "relates inputs to each other", False),
     "some of them": (lambda net, x: x[x[:, 0, 0] > 0.5], "for a part of the inputs", True),
     "none of them": (lambda net, x: x[:0], "for a part of the inputs", True),
-    "sorted": (lambda net, x: x[x[:, 0, 0].argsort(descending=True)], "for a part of the inputs", True),
+    "sorted": (lambda net, x: x[x[:, 0, 0].argsort(descending=True)], "not follow the order of the inputs", True),
     "a small gate of the batch": (lambda net, x: (x.mean((0, 1)) / 1000).sigmoid(), "of one size", False),
     "a step of the batch": (lambda net, x: (x.sum((0, 2)) > 7).float(), "of one size", False),
     "no features": (lambda net, x: x[:, :0], "holds no numbers", False),

@@ -67,7 +67,7 @@ class Mixture:
         """A layer's value with each input's part mixed with its partner's."""
         if self.layout is None:
             return self(value)
-        return self.layout.from_rows(self(self.layout.to_rows(value, len(self.order))))
+        return self.layout.in_place_of(value, self(self.layout.to_rows(value, len(self.order))))
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy with both classes of each mixture, by their shares."""

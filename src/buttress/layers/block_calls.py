@@ -116,7 +116,7 @@ def recorded_calls(
             if isinstance(aligned, Unaligned):
                 reasons[name] = f"cannot be measured, for it {aligned.reason}"
                 continue
-            of_block = {place: layout for (block, place), layout in aligned.items() if block == name}
+            of_block = {place: _held(layout) for (block, place), layout in aligned.items() if block == name}
             dependent = [{k for block, k in found if block == name} for found in (by_gradient, by_value)]
             call = _call(record, of_block, dependent, len(x))
             if isinstance(call, BlockCall):
@@ -180,6 +180,13 @@ def _followers(rows: Mapping[int, Tensor], own: Sequence[int]) -> dict[int, tupl
             held = {other: where for other in rows if (where := places(rows[k], rows[other])) is not None}
             moved |= {other: (k, where) for other, where in held.items() if other not in moved}
     return dict(sorted(moved.items()))
+
+
+def _held(layout: Layout | Unaligned) -> Layout | Unaligned:
+    """How a block is given a tensor, be it a constant; one with entries of no input cannot be cut into inputs."""
+    if isinstance(layout, Unaligned):
+        return layout if layout.repeated is None else layout.repeated
+    return PART if layout.of_none else layout
 
 
 def _reason(layout: Layout | Unaligned) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from buttress.layers.layout import CONSTANT, EMPTY, FOLDED, MIXED, ORDER, PART, 
 from buttress.layers.same_rows import CLOSE, elsewhere, gap, rounding, same
 
 CHECKED = 32  # inputs of the pass that checks what two and three have shown
+_ENOUGH = 8  # so many at least, lest an order that is drawn is that of the inputs by chance
 _FEWEST = 4  # inputs that can check at once what a pass of all has shown
 _Key = TypeVar("_Key", bound=Hashable)
 _Read = Callable[[Tensor, int], Mapping[_Key, Tensor]]
@@ -22,8 +24,8 @@ def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | U
     """Where the inputs are in each of the tensors that ``read`` gives of a pass of some inputs.
 
     A pass of two and one of three inputs show which axis grows with their number. That the parts along it are the
-    inputs' is checked by up to 32, taken from the whole batch, in their own and in the opposite order: the parts must
-    come in the opposite order, too.
+    inputs' is checked by up to 32, taken from the whole batch, in their own and in another order: the parts must come
+    in that other order, too. What is the same in both, and no gradient leads to it, does not depend on the input.
 
     Args:
         read: what is seen in a pass of (n, ...) inputs, with the draws of a number where the network is random; may
@@ -56,9 +58,9 @@ def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | U
 def found_again(read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor]) -> dict[_Key, Layout]:
     """Where the inputs are in most tensors that were read of a pass, by one pass more: the cheap way of `compared`.
 
-    The pass is of up to 32 of the inputs, taken from the whole batch, in the opposite order: their parts must be those
-    of the first pass. That fails where the parts depend on other inputs or on their order, or are drawn; `compared` has
-    to look at these.
+    The pass is of up to 32 of the inputs, taken from the whole batch, in another order: their parts must be those of
+    the first pass. That fails where the parts depend on other inputs or on their order, or are drawn; `compared` has to
+    look at these, and at what no gradient leads to and has much the same parts.
 
     Args:
         read: as in `compared`.
@@ -71,7 +73,7 @@ def found_again(read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor]) -> 
     n = min(len(x) - 1, CHECKED)
     if n < _FEWEST:
         return {}
-    at = torch.linspace(len(x) - 1, 0, n).long()
+    at = _taken(len(x), n)[_other_order(n)]
     try:
         some = read(x[at], 0)
     except Exception:  # whatever a network raises for a batch that it does not take
@@ -81,9 +83,25 @@ def found_again(read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor]) -> 
         value, part = values[key], some[key].detach()
         folds = _folds(part, n, value, len(x))
         turn = [fold for fold in folds if same(fold.to_rows(part, n), fold.to_rows(value, len(x))[at])]
-        if len(turn) == 1:
+        if len(turn) == 1 and (some[key].requires_grad or not _alike(turn[0].to_rows(part, n))):
             found[key] = turn[0]
     return {key: found[key] for key in values if key in found} if some.keys() <= values.keys() else {}
+
+
+def _taken(count: int, n: int) -> Tensor:
+    """(n,) which of so many inputs are taken, from first to last."""
+    return torch.linspace(0, count - 1, n).long()
+
+
+def _other_order(n: int) -> Tensor:
+    """(n,) an order that no usual one undoes or exchanges with, as turning round and moving on would, from three on."""
+    k = torch.arange(n)
+    return torch.cat([k[1::2].flip(0), k[::2]])
+
+
+def _alike(rows: Tensor) -> bool:
+    """Whether all parts are equal, up to rounding."""
+    return gap(rows, rows[:1].expand_as(rows)) <= rounding(rows)
 
 
 def _distinct(x: Tensor, n: int) -> Tensor:
@@ -117,20 +135,36 @@ def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout]
         return PART
     parts = [(fold.to_rows(one.detach(), few), fold.to_rows(other.detach(), more)) for fold in folds]
     close = [fold for fold, (rows, beside) in zip(folds, parts, strict=True) if gap(rows, beside[:few]) <= CLOSE]
-    if not close and one.shape[growing[0]] == few and elsewhere(*parts[0]):
-        return PART
+    if not close and any(elsewhere(*part) for part in parts):
+        return ORDER
     return close or folds  # the parts of inputs may depend on the batch, or be drawn
 
 
 def _folds(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout]:
-    """The layouts that the shapes of two passes allow."""
+    """The layouts that the values of two passes allow by their shapes, and by what is in both and of no input."""
     if unreadable(one) or unreadable(other) or one.dim() != other.dim() or not one.numel():
         return []
     growing = [axis for axis in range(one.dim()) if one.shape[axis] != other.shape[axis]]
-    each, rest = divmod(one.shape[growing[0]], few) if len(growing) == 1 else (0, 0)
-    if not each or rest or other.shape[growing[0]] != each * more:
+    if len(growing) != 1:
         return []
-    return [Layout(growing[0], one.dim(), outer, each // outer) for outer in range(1, each + 1) if each % outer == 0]
+    axis = growing[0]
+    each, rest = divmod(other.shape[axis] - one.shape[axis], more - few)
+    of_none = one.shape[axis] - few * each
+    if each < 1 or rest or of_none < 0:
+        return []
+    folds = [
+        Layout(axis, one.dim(), outer, each // outer, before, of_none - before)
+        for outer in range(1, each + 1)
+        if each % outer == 0
+        for before in dict.fromkeys((0, of_none))
+    ]
+    return [fold for fold in folds if _shares(fold, one, other)]
+
+
+def _shares(layout: Layout, one: Tensor, other: Tensor) -> bool:
+    """Whether what belongs to no input is the same in two passes."""
+    parts = zip(layout.shared(one.detach()), layout.shared(other.detach()), strict=True)
+    return all(not len(part) or gap(part[None], beside[None]) <= rounding(part) for part, beside in parts)
 
 
 def _checked(
@@ -140,7 +174,7 @@ def _checked(
     least: int,
     candidates: Mapping[_Key, list[Layout] | Unaligned],
 ) -> dict[_Key, Layout | Unaligned]:
-    """The one of the candidates whose parts turn round with the inputs.
+    """The one of the candidates whose parts change their order with the inputs.
 
     Args:
         read: as in `compared`.
@@ -149,19 +183,24 @@ def _checked(
         least: the smallest number of inputs that tells anything new.
         candidates: what is possible after that.
     """
-    for n in dict.fromkeys(n for n in (min(len(x), CHECKED), len(x), least) if n >= least):
-        some = _distinct(x if n > len(x) else x[torch.linspace(0, len(x) - 1, n).long()], n)
+    count = len(x)
+    for n in dict.fromkeys(n for n in (min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least) if n >= least):
+        some = _distinct(x if n > count else x[_taken(count, n)], n)
+        order = _other_order(n)
         try:
-            values, turned = _kept(read(some, 0)), _kept(read(some.flip(0), 0))
+            shown = read(some, 0)
+            led_to, values = {key for key in shown if shown[key].requires_grad}, _kept(shown)
+            moved = _kept(read(some[order], 0))
             break
         except Exception:  # a batch that the network does not take, as above
             continue
     else:
         return {key: _only(found) for key, found in candidates.items()}
+    tells = not torch.equal(some, some[order])
     answers: dict[_Key, Layout | Unaligned] = {}
     doubtful: dict[_Key, list[Layout]] = {}
     for key in dict.fromkeys((*candidates, *values)):
-        found, value, other = candidates.get(key, PART), values.get(key), turned.get(key)
+        found, value, other = candidates.get(key, PART), values.get(key), moved.get(key)
         if isinstance(found, Unaligned):
             answers[key] = found
             if found in (CONSTANT, WHOLE) and value is not None and value.shape != before[key].shape:
@@ -173,9 +212,12 @@ def _checked(
             answers[key] = PART
             continue
         fits = [layout for layout in found if layout.fits(value, n) and layout.fits(other, n)]
-        turn = [layout for layout in fits if same(layout.to_rows(value, n).flip(0), layout.to_rows(other, n))]
+        fits = [layout for layout in fits if _shares(layout, value, other)]
+        turn = [layout for layout in fits if same(layout.to_rows(value, n)[order], layout.to_rows(other, n))]
         answers[key] = _only(turn or fits) if fits else PART
-        if fits and not turn:
+        if fits and tells and key not in led_to and torch.equal(value, other):
+            answers[key] = replace(CONSTANT, repeated=answers[key])
+        elif fits and not turn:
             doubtful[key] = fits
     return answers | (_by_place(read, some, values, doubtful) if doubtful else {})
 
@@ -183,31 +225,43 @@ def _checked(
 def _by_place(
     read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor], doubtful: Mapping[_Key, list[Layout]]
 ) -> dict[_Key, Layout | Unaligned]:
-    """What does not turn round with the inputs: drawn, or of each input and its place in the batch, or in disorder."""
+    """What does not move with the inputs: drawn, or of each input and its place in the batch, or in disorder."""
     again = _kept(read(x, 1))
-    halves: list[Mapping[_Key, Tensor]] = []
-    for k in (0, 1):  # every other input is replaced, by those that stay
-        stay = x[1 - k :: 2].flip(0)
+    halves: list[tuple[Tensor, Mapping[_Key, Tensor]]] = []
+    for stay in _halves(len(x)):  # the others are replaced, by those that stay
         mixed = x.clone()
-        mixed[k::2] = stay[torch.arange(len(x[k::2])) % len(stay)]
-        halves.append(_kept(read(mixed, 0)))
+        kept = stay.nonzero()[:, 0].flip(0)
+        mixed[~stay] = x[kept[torch.arange(int((~stay).sum())) % len(kept)]]
+        halves.append((stay, _kept(read(mixed, 0))))
 
     def stays(key: _Key, layout: Layout) -> bool:
         rows = layout.to_rows(values[key], len(x))
         return all(
             key in half
             and layout.fits(half[key], len(x))
-            and same(rows[1 - k :: 2], layout.to_rows(half[key], len(x))[1 - k :: 2])
-            for k, half in enumerate(halves)
+            and same(rows[stay], layout.to_rows(half[key], len(x))[stay])
+            for stay, half in halves
         )
 
     answers: dict[_Key, Layout | Unaligned] = {}
     for key, found in doubtful.items():
-        value = values[key]
-        drawn = key not in again or again[key].shape != value.shape or not same(again[key][None], value[None])
-        left = [layout for layout in found if stays(key, layout)] or (found if drawn else [])
+        value, other = values[key], again.get(key)
+        paired = other is not None and other.shape == value.shape
+        if paired and same(other[None], value[None]):
+            left = [layout for layout in found if stays(key, layout)]
+        else:  # drawn, be it the order
+            rows = [(layout.to_rows(value, len(x)), layout.to_rows(other, len(x))) for layout in found if paired]
+            left = [] if any(elsewhere(*each) for each in rows) else found
+            left = [layout for layout in left if stays(key, layout)] or left
         answers[key] = _only(left) if left else ORDER
     return answers
+
+
+def _halves(n: int) -> tuple[Tensor, Tensor]:
+    """(n,) bool, every other one, counted from both ends so that turning all round exchanges the two halves."""
+    k = torch.arange(n)
+    half = torch.where(2 * k < n - 1, k % 2 == 0, (n - 1 - k) % 2 == 1)
+    return half, ~half
 
 
 def _kept(values: Mapping[_Key, Tensor]) -> dict[_Key, Tensor]:

@@ -67,9 +67,10 @@ class ReplacedPasses:
             if name not in values:
                 return None
             called.add(name)
-            if values[name].numel() != value.numel():
+            rows, layout = values[name], self.layouts[name]
+            if not layout.fits(value, len(rows)) or layout.to_rows(value, len(rows)).numel() != rows.numel():
                 raise CannotReplaceError("has another size in another pass")
-            return values[name]
+            return rows
 
         output = self.run(x, choose)
         if len(called) < len(values):

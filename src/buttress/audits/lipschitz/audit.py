@@ -153,7 +153,8 @@ class Lipschitz(Audit):
     ) -> list[dict[str, Any]]:
         """The same blocks in the layer sustainability analysis: displacement, gain, tolerance and margin.
 
-        Nothing of those that are no layers: the network itself, and blocks that give no tensor first.
+        Nothing of those that are no layers: the network itself, and blocks that give no tensor first; nor of those that
+        the profile leaves out, as of a constant.
         """
         known = self._layers(subject, x, names)
         seen = [name for name in names if name in known]
@@ -163,10 +164,11 @@ class Lipschitz(Audit):
         settings: dict[str, Any] = {"seed": subject.seed, "task": subject.task}
         profile = sustainability(subject.model, data, stored, seen, batch_size=subject.batch_size, **settings)
         main = next(iter(stored))
+        seen = [name for name in seen if name in profile.layers]
         order = [profile.layers.index(name) for name in seen]
         mean, gain = to_lists(profile.mean[0, order]), to_lists(profile.gain(main)[order])
         rows = [{"cm": cm, "gain": g} for cm, g in zip(mean, gain, strict=True)]
-        if self.tolerance_inputs:
+        if self.tolerance_inputs and seen:
             some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
             few = _Batches(x[some], y[some], ids[some], subject.batch_size)
             searched = tolerance(subject.model, few, stored[main], seen, steps=10, bisections=6, **settings)
