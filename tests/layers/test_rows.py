@@ -126,7 +126,7 @@ def test_inputs_alone_have_the_value_that_they_reach(x):
     for one, held in zip(x, values, strict=True):
         assert list(held) == (["layer"] if one[0, 0] > 0.5 else [])
         if held:
-            torch.testing.assert_close(held["layer"], one[None])
+            torch.testing.assert_close(held["layer"].value, one[None])
 
 
 def test_packed_sequences_are_followed(x):

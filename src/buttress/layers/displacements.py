@@ -12,7 +12,7 @@ from buttress.layers.capture import capture
 from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import Measure
 from buttress.layers.profile import LayerProfile
-from buttress.layers.rows import Layout, Unaligned, one_at_a_time
+from buttress.layers.rows import Layout, Single, Unaligned, one_at_a_time
 from buttress.layers.select import hidden_parts
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
@@ -53,8 +53,8 @@ class Displacements:
             for name, part in rows.items():
                 add(name, part)
             for values in self._alone_in(x, alone):
-                for name, value in values.items():
-                    add(name, value[None])
+                for name, one in values.items():
+                    add(name, one.value[None])
         self._centres = {name: (total / counts[name]).float() for name, total in sums.items()}
 
     def open(self, x: Tensor, clean: dict[str, Tensor]) -> None:
@@ -64,7 +64,7 @@ class Displacements:
         self._rows.append({})
         self._clean, alone = self._aligned(x, clean)
         self._alone = dict.fromkeys(alone)
-        self._clean_alone: dict[str, list[Tensor | None]] = {}
+        self._clean_alone: dict[str, list[Single | None]] = {}
 
     def column(self, perturbation: str, x_adv: Tensor) -> LayerCallback:
         """What to do with each layer of the perturbed pass: compare it at once, so that it need not be kept."""
@@ -87,7 +87,10 @@ class Displacements:
         return compare
 
     def close(self, perturbation: str, x_adv: Tensor) -> None:
-        """End the perturbed pass: compare what only inputs alone have a value of; the rest is not paired."""
+        """End the perturbed pass: compare what only inputs alone have a value of; the rest is not paired.
+
+        Of the tokens that an expert sees others may be sent there when the input is perturbed: these are not compared.
+        """
         for name in self._clean:
             if name not in self._called:
                 self._note_unpaired(perturbation, name)
@@ -103,18 +106,18 @@ class Displacements:
         for name, perturbed in self._each(x_adv, list(self._alone)).items():
             values = torch.full((len(x_adv),), torch.nan)
             for k, (one, other) in enumerate(zip(self._clean_alone[name], perturbed, strict=True)):
-                if one is not None and other is not None and one.shape == other.shape:
-                    values[k] = self._displacement(name, one[None], other[None])
+                if one is not None and other is not None and one.pairs_with(other):
+                    values[k] = self._displacement(name, one.value[None], other.value[None])
                 elif one is not None or other is not None:
                     self._note_unpaired(perturbation, name)
             self._rows[-1][perturbation, name] = values
 
-    def _each(self, x: Tensor, names: list[str]) -> dict[str, list[Tensor | None]]:
+    def _each(self, x: Tensor, names: list[str]) -> dict[str, list[Single | None]]:
         """Each layer's value for each input alone; None where the input does not reach it."""
         each = self._alone_in(x, names)
         return {name: [values.get(name) for values in each] for name in names}
 
-    def _alone_in(self, x: Tensor, names: list[str]) -> list[dict[str, Tensor]]:
+    def _alone_in(self, x: Tensor, names: list[str]) -> list[dict[str, Single]]:
         known = self.known
         return one_at_a_time(known.model, x, names, self.mode, known.seed, known.code) if names else []
 

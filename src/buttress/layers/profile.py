@@ -39,7 +39,8 @@ class LayerProfile:
         crossed: for each layer, whether every path from input to output goes through it.
         inputs: N, also where ``values`` is empty.
         reference: inputs whose mean activation is the centre of a centred measure; 0 for other measures.
-        unpaired: perturbation -> layers that, for some inputs, only one of its two passes called: NaN there.
+        unpaired: perturbation -> layers that, for some inputs, only one of its two passes called, or of other parts of
+            the input, as an expert's tokens: NaN there.
         left_out: layer -> why it has no number for each input; these are not among ``layers``. A name that ends in
             ``.*`` stands for what is inside of a module that cannot be looked into.
         missed: what is not linear and may be an activation, written by hand or run where no Python is called, which is

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
+from buttress.layers.chosen_rows import Choice, chosen_rows, same_choice
 from buttress.layers.compared_passes import CHECKED, compared, found_again
 from buttress.layers.layout import CONSTANT, PART, Layout, Unaligned
 from buttress.layers.network_code import NetworkCode, given_or_new
@@ -24,6 +26,7 @@ __all__ = [
     "CONSTANT",
     "PART",
     "Layout",
+    "Single",
     "Unaligned",
     "compared",
     "layout_of",
@@ -111,6 +114,23 @@ def of_inputs(what: str, layout: Layout | Unaligned) -> Layout:
     return layout
 
 
+@dataclass(frozen=True, eq=False)
+class Single:
+    """A layer's value for an input that was computed alone.
+
+    Attributes:
+        value: as the network has it.
+        choice: which rows of the input it is of, where the network chooses some; see `chosen_rows`.
+    """
+
+    value: Tensor
+    choice: Choice
+
+    def pairs_with(self, other: Single) -> bool:
+        """Whether the two can be compared number by number."""
+        return self.value.shape == other.value.shape and same_choice(self.choice, other.choice)
+
+
 def one_at_a_time(
     model: nn.Module,
     x: Tensor,
@@ -118,14 +138,26 @@ def one_at_a_time(
     mode: Mode = "eval",
     seed: int = 0,
     code: NetworkCode | None = None,
-) -> list[dict[str, Tensor]]:
+) -> list[dict[str, Single]]:
     """The values of the named layers for each input alone; without those that it does not reach."""
-    each: list[dict[str, Tensor]] = []
-    with preserved(model, mode, seed, x.device), torch.no_grad(), capture(model, names, code=code) as values:
-        for one in torch.split(x, 1):
+    each: list[dict[str, Single]] = []
+    with (
+        preserved(model, mode, seed, x.device),
+        torch.enable_grad(),  # the graph knows what the network chooses
+        parameters_fixed(model),
+        capture(model, names, code=code) as values,
+    ):
+        for one in torch.split(x.detach(), 1):
             seed_torch(derive(seed, "model"), x.device)  # the same draws for each
-            call_model(model, one)
-            each.append({name: value for name, value in values.items() if value.numel()})
+            call_model(model, one.clone().requires_grad_(x.is_floating_point()))
+            each.append(
+                {
+                    name: Single(value.detach(), chosen_rows(value))
+                    for name, value in values.items()
+                    if value.numel()
+                }
+            )
+            values.clear()
     return each
 
 
