@@ -43,7 +43,7 @@ class LayerAnswers:
     def note_obstacles(self, batch: AttackedBatch) -> None:
         """Why a batch has no value for each input of some layers."""
         for name, obstacle in batch.obstacles.items():
-            self.note(name, obstacle.reason)
+            self.note(name, obstacle.unmeasured)
 
     def of(self, name: str) -> Tensor:
         """(count, N) a layer's numbers, NaN for the inputs of batches that have none."""

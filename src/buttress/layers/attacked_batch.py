@@ -10,13 +10,12 @@ from torch import Tensor
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.capture import capture
-from buttress.layers.known_layers import KnownLayers, RowLayout
+from buttress.layers.known_layers import Alone, KnownLayers, RowLayout
 from buttress.layers.replacement import ReplacedPasses
-from buttress.layers.rows import PART, Layout, Unaligned
+from buttress.layers.rows import PART, UNPAIRED, Layout, Unaligned, one_at_a_time
 from buttress.model_call import call_model
 
 OUTPUT = None  # stands for the output among the names of layers
-_UNPAIRED = Unaligned("is not called by both passes with a value for each input", False)
 
 
 class AttackedBatch:
@@ -30,8 +29,9 @@ class AttackedBatch:
 
     Attributes:
         layouts: layer -> how its value holds the inputs, of those that both passes call with a part for each input.
+        unpaired: likewise of those whose two values are of other parts of the inputs, as other tokens.
         clean: layer -> its value in the clean pass, (n, ...) with the inputs first, and `OUTPUT` -> the output;
-            ``attacked`` likewise.
+            ``attacked`` likewise, without those that are unpaired.
         obstacles: layer -> why it has no such value in this batch.
         wrong: (n,) bool, inputs that are wrong in the clean pass; ``success`` likewise in the attacked one.
     """
@@ -45,6 +45,7 @@ class AttackedBatch:
         self.clean: dict[str | None, Tensor] = {OUTPUT: output}
         self.attacked: dict[str | None, Tensor] = {OUTPUT: output_adv}
         self.layouts: dict[str, RowLayout] = {}
+        self.unpaired: dict[str, RowLayout] = {}
         self.obstacles: dict[str, Unaligned] = {}
         for name, value in clean.items():
             layout = self._pair(name, value, attacked.get(name))
@@ -52,6 +53,7 @@ class AttackedBatch:
                 self.obstacles[name] = layout
             else:
                 self.layouts[name] = layout
+        self._unpair_others()
         self.wrong, self.success = (~self.is_right(each[OUTPUT]) for each in (self.clean, self.attacked))
 
     def _pair(self, name: str, clean: Tensor, attacked: Tensor | None) -> RowLayout | Unaligned:
@@ -59,14 +61,25 @@ class AttackedBatch:
         n = len(self.x)
         layout = self.known.row_layout(name, clean, n)
         if isinstance(layout, Unaligned) or attacked is None:
-            return layout if isinstance(layout, Unaligned) else _UNPAIRED
+            return layout if isinstance(layout, Unaligned) else UNPAIRED
         if not layout.fits(attacked, n):
-            return PART if isinstance(layout, Layout) and n > 1 else _UNPAIRED
-        one, other = layout.to_rows(clean, n), layout.to_rows(attacked, n)
-        if one.shape != other.shape:
-            return _UNPAIRED
-        self.clean[name], self.attacked[name] = one, other
+            return PART if isinstance(layout, Layout) and n > 1 else UNPAIRED
+        self.clean[name], self.attacked[name] = layout.to_rows(clean, n), layout.to_rows(attacked, n)
         return layout
+
+    def _unpair_others(self) -> None:
+        """Set aside the layers whose two values are of other parts of the inputs."""
+        alone = [name for name, layout in self.layouts.items() if isinstance(layout, Alone)]
+        known, others = self.known, set[str]()
+        if alone:
+            (clean,), (attacked,) = (
+                one_at_a_time(known.model, x, alone, seed=known.seed, code=known.code) for x in (self.x, self.x_adv)
+            )
+            others |= {name for name in alone if not clean[name].pairs_with(attacked[name])}
+        others |= {name for name in self.layouts if self.clean[name].shape != self.attacked[name].shape}
+        for name in others:
+            self.unpaired[name], self.obstacles[name] = self.layouts.pop(name), UNPAIRED
+            del self.attacked[name]
 
     @property
     def beaten(self) -> Tensor:
@@ -87,7 +100,8 @@ class AttackedBatch:
     def replacing(self) -> Iterator[ReplacedPasses]:
         """Passes with other values in the places of the layers, as long as the context is open."""
         known = self.known
-        passes = ReplacedPasses(known.model, self.layouts, known.task, known.seed, known.code)
+        layouts = self.layouts | self.unpaired
+        passes = ReplacedPasses(known.model, layouts, known.task, known.seed, known.code)
         with passes.opened(self.x.device):
             yield passes
 
@@ -114,6 +128,8 @@ class AttackedBatch:
         def hold(name: str, value: Tensor) -> Tensor | None:
             if name == sender:
                 return self.clean[name]
+            if name in self.unpaired:
+                return None
             layout, held, n = self.layouts[name], self.attacked[name], len(self.x)
             if not layout.fits(value, n) or layout.to_rows(value, n).shape != held.shape:
                 return None

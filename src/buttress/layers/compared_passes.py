@@ -184,7 +184,9 @@ def _checked(
         candidates: what is possible after that.
     """
     count = len(x)
-    for n in dict.fromkeys(n for n in (min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least) if n >= least):
+    for n in dict.fromkeys(
+        n for n in (min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least) if n >= least
+    ):
         some = _distinct(x if n > count else x[_taken(count, n)], n)
         order = _other_order(n)
         try:
@@ -237,9 +239,7 @@ def _by_place(
     def stays(key: _Key, layout: Layout) -> bool:
         rows = layout.to_rows(values[key], len(x))
         return all(
-            key in half
-            and layout.fits(half[key], len(x))
-            and same(rows[stay], layout.to_rows(half[key], len(x))[stay])
+            key in half and layout.fits(half[key], len(x)) and same(rows[stay], layout.to_rows(half[key], len(x))[stay])
             for stay, half in halves
         )
 

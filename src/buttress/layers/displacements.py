@@ -12,7 +12,7 @@ from buttress.layers.capture import capture
 from buttress.layers.known_layers import KnownLayers
 from buttress.layers.measures import Measure
 from buttress.layers.profile import LayerProfile
-from buttress.layers.rows import Layout, Single, Unaligned, one_at_a_time
+from buttress.layers.rows import UNPAIRED, Layout, Single, Unaligned, one_at_a_time
 from buttress.layers.select import hidden_parts
 from buttress.layers.watcher import LayerCallback
 from buttress.model_call import call_model
@@ -169,7 +169,8 @@ class Displacements:
         for name in names:
             layout = self.known.layout(name)
             if isinstance(layout, Unaligned) and not self._measured(name):
-                self._left_out.setdefault(name, layout.reason)
+                unpaired = any(name in names for names in self._unpaired.values())
+                self._left_out.setdefault(name, UNPAIRED.reason if unpaired else layout.unmeasured)
         found = [name for name in names if name not in self._left_out]
         keys: list[str | None] = [None, *found]
         positions = {key: k for k, key in enumerate(keys)}

@@ -89,6 +89,14 @@ class Unaligned:
     one_at_a_time: bool
     repeated: Layout | Unaligned | None = None
 
+    @property
+    def unmeasured(self) -> str:
+        """The reason, of a layer for which looking at inputs alone has not helped either."""
+        return f"{self.reason}, and has no value for an input alone" if self.one_at_a_time else self.reason
+
+
+UNPAIRED = Unaligned("is not computed of the same parts of an input when that is perturbed", False)
+
 
 CONSTANT = Unaligned("does not depend on the input", False)
 MIXED = Unaligned("relates inputs to each other: several of its axes grow with their number", False)

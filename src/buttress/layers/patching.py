@@ -187,9 +187,9 @@ class _Search:
     def add(self, batch: AttackedBatch) -> None:
         """Patch every layer for the inputs of a batch; for each input alone, if some layers have a value only then."""
         self.inputs += len(batch.x)
-        self._answers.note_obstacles(batch)
         for part in batch.each() if batch.apart else (batch,):
             self._patch(part)
+        self._answers.note_obstacles(batch)
 
     def _patch(self, batch: AttackedBatch) -> None:
         self._answers.note_obstacles(batch)

@@ -15,7 +15,7 @@ from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.chosen_rows import Choice, chosen_rows, same_choice
 from buttress.layers.compared_passes import CHECKED, compared, found_again
-from buttress.layers.layout import CONSTANT, PART, Layout, Unaligned
+from buttress.layers.layout import CONSTANT, PART, UNPAIRED, Layout, Unaligned
 from buttress.layers.network_code import NetworkCode, given_or_new
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
@@ -25,6 +25,7 @@ __all__ = [
     "CHECKED",
     "CONSTANT",
     "PART",
+    "UNPAIRED",
     "Layout",
     "Single",
     "Unaligned",
@@ -151,13 +152,8 @@ def one_at_a_time(
             seed_torch(derive(seed, "model"), x.device)  # the same draws for each
             call_model(model, one.clone().requires_grad_(x.is_floating_point()))
             each.append(
-                {
-                    name: Single(value.detach(), chosen_rows(value))
-                    for name, value in values.items()
-                    if value.numel()
-                }
+                {name: Single(value.detach(), chosen_rows(value)) for name, value in values.items() if value.numel()}
             )
-            values.clear()
     return each
 
 

@@ -40,7 +40,8 @@ class LayerTolerance:
             an upper bound. 0 where the model is wrong unperturbed, infinite where the search failed, NaN where the
             layer's value is 0, not every pass calls it, as inside of ODE solvers that choose their steps, or the
             output does not move with it.
-        displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it.
+        displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it, or of other
+            parts of the input, as an expert's tokens.
         wrong: (N,) bool, inputs that are misclassified unperturbed; medians leave them out.
         success: (N,) bool, inputs for which the attack is successful.
         left_out: layer -> why its tolerance is not known; those without a value for each input are not in ``layers``.
@@ -153,12 +154,15 @@ class _Search:
 
     def add(self, batch: AttackedBatch) -> None:
         """Search every layer for the inputs of a batch."""
-        self._answers.note_obstacles(batch)
-        found = self._of(batch, batch.layouts)
+        found = self._of(batch, (*batch.layouts, *batch.unpaired))
         if apart := batch.apart:
-            each = [self._of(one, [name for name in apart if name in one.layouts]) for one in batch.each()]
+            each: list[dict[str, Tensor]] = []
+            for one in batch.each():
+                each.append(self._of(one, [name for name in apart if name in one.clean]))
+                self._answers.note_obstacles(one)
             nothing = torch.full((2, 1), torch.nan)
             found |= {name: torch.cat([one.get(name, nothing) for one in each], 1) for name in apart}
+        self._answers.note_obstacles(batch)
         self._answers.add(len(batch.x), found)
         self._wrong.append(batch.wrong.cpu())
         self._success.append(batch.success.cpu())
@@ -169,8 +173,10 @@ class _Search:
             return {name: self._tolerated(batch, passes, name) for name in names}
 
     def _tolerated(self, batch: AttackedBatch, passes: ReplacedPasses, name: str) -> Tensor:
-        clean, perturbed = batch.clean[name], batch.attacked[name]
+        clean, perturbed = batch.clean[name], batch.attacked.get(name, batch.clean[name])
         moved = relative_error(clean, perturbed)
+        if name in batch.unpaired:
+            moved = torch.full_like(moved, torch.nan)
         # Searched in float32 at least: the small steps are lost in half precision; and in units of a power of two, for
         # the squares of 1e-25 or 1e20 are no float32 numbers.
         wide = clean.to(torch.promote_types(clean.dtype, torch.float32))
