@@ -40,8 +40,8 @@ class LayerTolerance:
             an upper bound. 0 where the model is wrong unperturbed, infinite where the search failed, NaN where the
             layer's value is 0, not every pass calls it, as inside of ODE solvers that choose their steps, or the
             output does not move with it.
-        displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it, or of other
-            parts of the input, as an expert's tokens.
+        displacement: (L, N) relative error of the layer under the attack; NaN where only one pass called it, or the two
+            are of other parts of the input, as an expert's tokens.
         wrong: (N,) bool, inputs that are misclassified unperturbed; medians leave them out.
         success: (N,) bool, inputs for which the attack is successful.
         left_out: layer -> why its tolerance is not known; those without a value for each input are not in ``layers``.
