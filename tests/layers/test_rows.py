@@ -18,6 +18,7 @@ class Net(nn.Module):
         super().__init__()
         self.value, self.layer = value, nn.Identity()
         self.weight = nn.Parameter(torch.arange(6.0))
+        self.prototypes = nn.Parameter(torch.linspace(0, 1, 60).view(5, 4, 3))
 
     def forward(self, x):
         self.layer(self.value(self, x))
@@ -43,6 +44,12 @@ ALIGNED = {
     "folded, of the batch": (lambda net, x: (x - x.mean(0)).flatten(0, 1), Layout(0, 2, 1, 4)),
     "a place in the batch": (lambda net, x: x + torch.arange(len(x))[:, None, None], Layout(0, 3)),
     "heads": (lambda net, x: x.transpose(0, 1).reshape(4, -1) * 2, Layout(1, 2, 1, 3)),
+    "prototypes behind": (lambda net, x: torch.cat([x, net.prototypes]) * 2, Layout(0, 3, behind=5)),
+    "prototypes before": (lambda net, x: torch.cat([net.prototypes, x]) * 2, Layout(0, 3, before=5)),
+    "prototypes behind what is folded": (
+        lambda net, x: torch.cat([x, net.prototypes]).flatten(0, 1) * 2,
+        Layout(0, 2, 1, 4, behind=20),
+    ),
     "squeezed": (lambda net, x: x.sum((1, 2)).squeeze() * 2, Layout(0, 1)),
     "noise": (lambda net, x: x + torch.rand_like(x), Layout(0, 3)),
     "of the batch": (lambda net, x: x - x.mean(0), Layout(0, 3)),
@@ -60,7 +67,7 @@ def test_the_axis_is_found_and_moved_to_the_front_and_back(case, x):
         assert expected.fits(whole, n)
         rows = expected.to_rows(whole, n)
         assert len(rows) == n
-        torch.testing.assert_close(expected.from_rows(rows).reshape(whole.shape), whole, rtol=0, atol=0)
+        torch.testing.assert_close(expected.in_place_of(whole, rows), whole, rtol=0, atol=0)
         if not any(word in case for word in ("noise", "of the batch", "place")):
             parts = [expected.to_rows(value(net, one), 1) for one in x[:n].split(1)]
             torch.testing.assert_close(rows, torch.cat(parts))
@@ -104,6 +111,15 @@ UNALIGNED = {
     "a small gate of the batch": (lambda net, x: (x.mean((0, 1)) / 1000).sigmoid(), "of one size", False),
     "a step of the batch": (lambda net, x: (x.sum((0, 2)) > 7).float(), "of one size", False),
     "no features": (lambda net, x: x[:, :0], "holds no numbers", False),
+    "a constant for each": (lambda net, x: net.weight.expand(len(x), -1) * 2, "does not depend on the input", False),
+    "a token for each": (lambda net, x: net.prototypes.repeat(len(x), 1, 1), "does not depend on the input", False),
+    "places in the batch": (lambda net, x: torch.arange(len(x)) * net.weight[1], "does not depend", False),
+    "noise alone": (lambda net, x: torch.rand(len(x), 4), "does not depend on the input", False),
+    "turned round": (lambda net, x: x.flip(0) * 2, "not follow the order of the inputs", True),
+    "steps turned round": (lambda net, x: x.flatten(0, 1).flip(0) * 2, "not follow the order of the inputs", True),
+    "moved on": (lambda net, x: x.roll(1, 0) * 2, "not follow the order of the inputs", True),
+    "with the one opposite": (lambda net, x: torch.cat([x, x.flip(0)]), "not follow the order of the inputs", True),
+    "shuffled": (lambda net, x: x[torch.randperm(len(x))] * 2, "not follow the order of the inputs", True),
     "half of them": (lambda net, x: x[: max(1, len(x) // 2)], "for a part of the inputs", True),
     "one more": (lambda net, x: torch.cat([x, x[:1]]), "for a part of the inputs", True),
 }
@@ -118,6 +134,34 @@ def test_what_has_no_part_for_each_input_is_told(case, x):
     assert reason in found.reason
     assert found.one_at_a_time == alone
     assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_order_that_is_drawn_is_told_in_small_batches_too(x, count, seed):
+    net = Net(UNALIGNED["shuffled"][0])
+    assert layouts(net, x[:count], ["layer"], seed=seed)["layer"].one_at_a_time
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["with a graph", "without"])
+def test_what_is_zero_for_every_input_depends_on_them_where_a_graph_says_so(x, detached):
+    net = Net(lambda net, x: (x.detach() if detached else x).clamp(max=0))
+    found = layouts(net, x, ["layer"])["layer"]
+    assert isinstance(found, Unaligned) == detached
+    assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
+
+
+def test_equal_inputs_do_not_tell_a_constant(x):
+    net, alike = Net(lambda net, x: x.detach() * 2), x[:1].expand(6, -1, -1) * 0
+    assert layouts(net, alike, ["layer"]) == {"layer": Layout(0, 3)}
+
+
+def test_what_belongs_to_no_input_stays_as_it_is(x):
+    layout, value = Layout(1, 2, 2, 1, before=1, behind=2), torch.arange(14.0).view(2, 7)
+    rows = layout.to_rows(value, 2)
+    assert rows.shape == (2, 2, 2)
+    changed = layout.in_place_of(value, rows + 100)
+    assert torch.equal(changed - value, torch.tensor([0.0, 100, 100, 100, 100, 0, 0]).expand(2, 7))
 
 
 def test_inputs_alone_have_the_value_that_they_reach(x):

@@ -58,7 +58,7 @@ def same_choice(one: Choice, other: Choice) -> bool:
 def _equal(one: Tensor | int, other: Tensor | int) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
-    return type(one) is type(other) and one == other
+    return isinstance(one, int) and isinstance(other, int) and one == other
 
 
 def _tensors(saved: Any) -> list[Tensor]:

@@ -184,9 +184,8 @@ def _checked(
         candidates: what is possible after that.
     """
     count = len(x)
-    for n in dict.fromkeys(
-        n for n in (min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least) if n >= least
-    ):
+    sizes = min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least
+    for n in dict.fromkeys(n for n in sizes if n >= least):
         some = _distinct(x if n > count else x[_taken(count, n)], n)
         order = _other_order(n)
         try:
@@ -246,15 +245,18 @@ def _by_place(
     answers: dict[_Key, Layout | Unaligned] = {}
     for key, found in doubtful.items():
         value, other = values[key], again.get(key)
-        paired = other is not None and other.shape == value.shape
-        if paired and same(other[None], value[None]):
-            left = [layout for layout in found if stays(key, layout)]
-        else:  # drawn, be it the order
-            rows = [(layout.to_rows(value, len(x)), layout.to_rows(other, len(x))) for layout in found if paired]
-            left = [] if any(elsewhere(*each) for each in rows) else found
-            left = [layout for layout in left if stays(key, layout)] or left
-        answers[key] = _only(left) if left else ORDER
+        drawn = other is None or other.shape != value.shape or not same(other[None], value[None])
+        left = [layout for layout in found if stays(key, layout)]
+        if drawn and other is not None and any(_shuffled(layout, value, other, len(x)) for layout in found):
+            answers[key] = ORDER
+        else:
+            answers[key] = _only(left or found) if left or drawn else ORDER
     return answers
+
+
+def _shuffled(layout: Layout, value: Tensor, other: Tensor, n: int) -> bool:
+    """Whether two draws have the same parts in other places."""
+    return layout.fits(other, n) and elsewhere(layout.to_rows(value, n), layout.to_rows(other, n))
 
 
 def _halves(n: int) -> tuple[Tensor, Tensor]:

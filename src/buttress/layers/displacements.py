@@ -169,8 +169,8 @@ class Displacements:
         for name in names:
             layout = self.known.layout(name)
             if isinstance(layout, Unaligned) and not self._measured(name):
-                unpaired = any(name in names for names in self._unpaired.values())
-                self._left_out.setdefault(name, UNPAIRED.reason if unpaired else layout.unmeasured)
+                seen = any(name in layers for layers in self._unpaired.values())
+                self._left_out.setdefault(name, UNPAIRED.reason if seen else layout.unmeasured)
         found = [name for name in names if name not in self._left_out]
         keys: list[str | None] = [None, *found]
         positions = {key: k for k, key in enumerate(keys)}

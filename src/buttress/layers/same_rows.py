@@ -48,6 +48,6 @@ def rounding(value: Tensor) -> float:
 
 def elsewhere(rows: Tensor, among: Tensor) -> bool:
     """Whether each row is found in another place."""
-    rows, among = (value.double().flatten(1) for value in (rows, among))
-    gaps = (rows[:, None] - among[None]).abs().amax(2)
+    rows, among = (value.detach().double().reshape(len(value), -1) for value in (rows, among))
+    gaps = torch.cdist(rows, among, p=torch.inf)
     return bool((gaps.amin(1) <= CLOSE * rows.abs().max()).all())

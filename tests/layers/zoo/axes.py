@@ -57,6 +57,23 @@ class Positions(Network):
         return {"gelu": F.gelu(self.fc(tokens(x) + (e - 1) / (e + 1)))}
 
 
+class Queries(OneLayer):
+    """Learned queries of each input, through an activation, by which its features are weighed."""
+
+    left_out = frozenset({"tanh"})
+
+    def __init__(self):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(6))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.fc(x)) * torch.tanh(self.queries.expand(len(x), -1)))
+
+    def rest(self, value, x):
+        e = (2 * self.queries).exp()
+        return self.head(value * (e - 1) / (e + 1))
+
+
 class SqueezeExcite(Network):
     """Channels of a convolution, each scaled by what all of them together say."""
 
@@ -149,6 +166,7 @@ NETWORKS = {
     "gate of one row": lambda: Gate(1, 6),
     "positive weight": PositiveWeight,
     "positions": Positions,
+    "queries": Queries,
     "squeeze and excitation": SqueezeExcite,
     "one number": OneNumber,
     "features first": FeaturesFirst,

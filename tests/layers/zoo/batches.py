@@ -121,6 +121,58 @@ class Slots(OneLayer):
         return self.head(value[int(x[0] > 0.5), 0])
 
 
+class Prototypes(OneLayer):
+    """Four learned inputs beside those of the batch, which every input is then compared with."""
+
+    missed = ("matmul",)
+
+    def __init__(self, before):
+        super().__init__()
+        self.before, self.prototypes = before, nn.Parameter(torch.rand(4, FEATURES))
+
+    def forward(self, x):
+        parts = (self.prototypes, x) if self.before else (x, self.prototypes)
+        first, second = torch.relu(self.fc(torch.cat(parts))).split([len(part) for part in parts])
+        return self._compared(*((second, first) if self.before else (first, second)))
+
+    def _compared(self, value, held):
+        return self.head(value + 0.1 * (value @ held.T) @ held)
+
+    def rest(self, value, x):
+        return self._compared(value, self.fc(self.prototypes).clamp(min=0))
+
+
+class TurnedRound(Network):
+    """All steps of all inputs, folded, in the opposite order, and back."""
+
+    last = "gelu"
+
+    def __init__(self, steps_first):
+        super().__init__(STEPS * WIDTH)
+        self.steps_first, self.fc = steps_first, nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        h = tokens(x).transpose(0, 1) if self.steps_first else tokens(x)
+        h = F.gelu(self.fc(h.flatten(0, 1).flip(0))).flip(0).unflatten(0, h.shape[:2])
+        return self.head((h.transpose(0, 1) if self.steps_first else h).flatten(1))
+
+    def by_hand(self, x):
+        return {"gelu": F.gelu(self.fc(tokens(x)))}
+
+
+class Shuffled(OneLayer):
+    """The inputs in an order that is drawn, and back."""
+
+    last = "gelu"
+
+    def forward(self, x):
+        order = torch.randperm(len(x))
+        return self.head(F.gelu(self.fc(x[order]))[order.argsort()])
+
+    def by_hand(self, x):
+        return {"gelu": F.gelu(self.fc(x))}
+
+
 class FoldedTwice(Network):
     """Two versions of every input before, and its steps behind the inputs, on one axis: the inputs in the middle."""
 
@@ -151,4 +203,9 @@ NETWORKS = {
     "sorted": Sorted,
     "slots": Slots,
     "folded twice": FoldedTwice,
+    "prototypes behind": lambda: Prototypes(False),
+    "prototypes before": lambda: Prototypes(True),
+    "turned round": lambda: TurnedRound(False),
+    "turned round, steps first": lambda: TurnedRound(True),
+    "shuffled": Shuffled,
 }
