@@ -151,6 +151,14 @@ def test_what_is_zero_for_every_input_depends_on_them_where_a_graph_says_so(x, d
     assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
 
 
+def test_what_hangs_on_parameters_of_no_module_does_not_depend_on_the_input(x):
+    hidden = torch.rand(4, requires_grad=True)
+    net = Net(lambda net, x: hidden.expand(len(x), -1) * 2)
+    found = layouts(net, x, ["layer"])["layer"]
+    assert found.reason == "does not depend on the input"
+    assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
+
+
 def test_equal_inputs_do_not_tell_a_constant(x):
     net, alike = Net(lambda net, x: x.detach() * 2), x[:1].expand(6, -1, -1) * 0
     assert layouts(net, alike, ["layer"]) == {"layer": Layout(0, 3)}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.errors import one_line
+from buttress.layers.graph import leading_to
 from buttress.layers.layout import CONSTANT, EMPTY, FOLDED, MIXED, ORDER, PART, WHOLE, Layout, Unaligned, unreadable
 from buttress.layers.same_rows import CLOSE, elsewhere, gap, rounding, same
 
@@ -83,7 +84,9 @@ def found_again(read: _Read[_Key], x: Tensor, values: Mapping[_Key, Tensor]) -> 
         value, part = values[key], some[key].detach()
         folds = _folds(part, n, value, len(x))
         turn = [fold for fold in folds if same(fold.to_rows(part, n), fold.to_rows(value, len(x))[at])]
-        if len(turn) == 1 and (some[key].requires_grad or not _alike(turn[0].to_rows(part, n))):
+        if len(turn) != 1:
+            continue
+        if not _alike(turn[0].to_rows(part, n)) or leading_to(x[at], {key: some[key]}):
             found[key] = turn[0]
     return {key: found[key] for key in values if key in found} if some.keys() <= values.keys() else {}
 
@@ -190,7 +193,7 @@ def _checked(
         order = _other_order(n)
         try:
             shown = read(some, 0)
-            led_to, values = {key for key in shown if shown[key].requires_grad}, _kept(shown)
+            led_to, values = leading_to(some, shown), _kept(shown)
             moved = _kept(read(some[order], 0))
             break
         except Exception:  # a batch that the network does not take, as above

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from typing import Any
+from collections.abc import Callable, Container, Hashable, Mapping
+from typing import Any, TypeVar
 
-from torch import autograd
+import torch
+from torch import Tensor, autograd
 
+_Key = TypeVar("_Key", bound=Hashable)
 _number: Any = vars(autograd)["_get_sequence_nr"]
 
 
@@ -73,6 +75,27 @@ def in_order(end: Any, done: Container[Any] = ()) -> list[Any]:
             waiting.append((node, True))
             waiting += [(source, False) for source in sources(node)]
     return order
+
+
+def leading_to(x: Tensor, values: Mapping[_Key, Tensor]) -> set[_Key]:
+    """The keys of those values whose graph begins at ``x``, which others' do not that hang on parameters alone.
+
+    Args:
+        x: the inputs, which the graph knows by their numbers: it may be a copy.
+        values: of a pass of these inputs.
+    """
+    leads: dict[Any, bool] = {}
+    for value in values.values():
+        for node in in_order(value.grad_fn, leads):
+            leads[node] = _holds(node, x) or any(leads[source] for source in sources(node))
+    return {key for key, value in values.items() if value.grad_fn is not None and leads[value.grad_fn]}
+
+
+def _holds(node: Any, x: Tensor) -> bool:
+    """Whether a node is the leaf with the numbers of ``x``."""
+    if node.next_functions or not isinstance(leaf := getattr(node, "variable", None), Tensor):
+        return False
+    return leaf.shape == x.shape and leaf.dtype == x.dtype and torch.equal(leaf.detach(), x)
 
 
 def next_number() -> int:

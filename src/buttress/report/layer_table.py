@@ -153,7 +153,7 @@ def _notes(data: Data) -> list[str]:
     notes += _patching_notes(data)
     if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
         names = some(list(dict.fromkeys(unpaired)), 8)
-        notes.append(f"Left out, being called by one of the two passes only: {names}.")
+        notes.append(f"Left out, being called by one of the two passes only, or of other parts of an input: {names}.")
     if choosing := data.get("choosing_steps"):
         notes.append(
             f"{some(choosing, 8)}: chooses its steps, and others for clean inputs than for attacked ones. Its output "
