@@ -151,9 +151,10 @@ def test_what_is_zero_for_every_input_depends_on_them_where_a_graph_says_so(x, d
     assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}
 
 
-def test_what_hangs_on_parameters_of_no_module_does_not_depend_on_the_input(x):
+@pytest.mark.parametrize("each", [True, False], ids=["for each", "once"])
+def test_what_hangs_on_parameters_of_no_module_does_not_depend_on_the_input(x, each):
     hidden = torch.rand(4, requires_grad=True)
-    net = Net(lambda net, x: hidden.expand(len(x), -1) * 2)
+    net = Net(lambda net, x: (hidden.expand(len(x), -1) if each else hidden) * 2)
     found = layouts(net, x, ["layer"])["layer"]
     assert found.reason == "does not depend on the input"
     assert layouts(net, x, ["layer"], values=shown(net, x, ["layer"])) == {"layer": found}

@@ -43,8 +43,9 @@ def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | U
         except Exception as error:  # whatever a network raises for a batch that it does not take
             refusal = refusal or error
             continue
+        led_to = leading_to(_distinct(x, more), other)
         candidates = {
-            key: _candidates(one[key], few, other[key], more) if key in one and key in other else PART
+            key: _candidates(one[key], few, other[key], more, key in led_to) if key in one and key in other else PART
             for key in dict.fromkeys((*other, *one))
         }
         return _checked(read, x, other, more, candidates)
@@ -118,8 +119,16 @@ def _sizes(n: int) -> list[tuple[int, int]]:
     return [(2, 3), (2, 4), (1, 2), *half, (n, 2 * n)]
 
 
-def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout] | Unaligned:
-    """The layouts that the values of two passes allow, the first inputs of the larger one being those of the other."""
+def _candidates(one: Tensor, few: int, other: Tensor, more: int, led_to: bool) -> list[Layout] | Unaligned:
+    """The layouts that the values of two passes allow, the first inputs of the larger one being those of the other.
+
+    Args:
+        one: the value of ``few`` inputs.
+        few: see there.
+        other: the value of ``more`` inputs.
+        more: see there.
+        led_to: whether a gradient leads from it to the inputs.
+    """
     if (form := unreadable(one) or unreadable(other)) is not None:
         return form
     if one.dim() != other.dim():
@@ -128,7 +137,7 @@ def _candidates(one: Tensor, few: int, other: Tensor, more: int) -> list[Layout]
     if not one.numel() or not other.numel():
         return EMPTY if growing and not one.numel() and not other.numel() else PART
     if not growing:
-        if not one.requires_grad and not other.requires_grad and torch.equal(one, other):
+        if not led_to and torch.equal(one, other):
             return CONSTANT
         return PART if gap(one.detach()[None], other.detach()[None]) <= rounding(one) else WHOLE
     if len(growing) > 1:

@@ -90,7 +90,7 @@ def layout_of(read: Callable[[Tensor], Tensor], x: Tensor, what: str) -> Layout:
     Raises:
         UserError: where it has no part for each input.
     """
-    found = compared(lambda some, _: {what: read(some)}, x)
+    found = compared(lambda some, _: {what: read(some.detach().clone().requires_grad_(some.is_floating_point()))}, x)
     return of_inputs(what, found if isinstance(found, Unaligned) else found[what])
 
 
