@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 
-from buttress.audits.base.ranking import FEWEST, Ranking, joined, ranking
+from buttress.audits.base.rank_intervals import FEWEST, Places
+from buttress.audits.base.ranking import Ranking, joined, ranking
 from buttress.layers.measures import MEASURES, ratio
 from buttress.layers.profile import LayerProfile
 
 RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
-
-Places = Mapping[str, Sequence[int | None]]  # see `ranks`
 
 _GROWN = 1 + 1e-6  # a gain beyond the rounding of float32
 

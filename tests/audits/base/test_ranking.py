@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, ttest_1samp
 
-from buttress.audits.base.ranking import FEWEST, joined, ranking, tied_shares
+from buttress.audits.base.rank_intervals import FEWEST
+from buttress.audits.base.ranking import joined, ranking, tied_shares
 
 
 def drawn(means, count=200, seed=0, spread=1.0):

@@ -10,18 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from buttress.random import generator
+from buttress.audits.base.rank_intervals import LEVEL, METHOD, places, shown_above
 
-LEVEL = 0.05  # of all comparisons of a ranking together
-FEWEST = 6  # inputs that show anything at that level: of all signs of 5, a sixteenth are alike
-METHOD = (
-    f"sign flips of paired differences, 5 % for all pairs together, which takes {FEWEST} inputs at least; "
-    "intervals by jackknife, 95 %"
-)
-_FLIPS = 1999  # beside the signs as they are
-_AT_ONCE = 1 << 22  # signs drawn at once
 _MANY = 6  # names in a sentence
-_ROUNDING = 1e-6  # relative; smaller differences are those of float32
 
 # From (B, R) means to (B, Q) figures that are ranked.
 Figures = Callable[[Tensor], Tensor]
@@ -35,16 +26,13 @@ class Ranking:
         values: (R,) the figures; NaN where one is not defined.
         low: (R,) lower ends of their intervals at 95 %, each by itself; ``high`` likewise. NaN where a figure hangs on
             one input alone, which says nothing of others.
-        shares: (R, N) what each input adds to a figure, which is their mean (jackknife pseudo-values); NaN where a
-            figure hangs on one input alone.
-        flipped: (B, R) sums over the inputs of the shares with random signs, the same for all figures.
+        shown: (R, R) bool, [k, l] whether figure k is shown to be above figure l; see `shown_above`.
     """
 
     values: Tensor
     low: Tensor
     high: Tensor
-    shares: Tensor
-    flipped: Tensor
+    shown: Tensor
 
     @property
     def order(self) -> list[int]:
@@ -55,36 +43,20 @@ class Ranking:
     def tied(self, row: int | None = None) -> list[int]:
         """Positions of the figures that are not shown to be lower than that of ``row``, highest first.
 
-        Of the highest unless a row is given: the figures that may be the highest. The error rate, at most 5 %, holds
-        for all pairs together, since the data choose the pair (Westfall and Young, "Resampling-Based Multiple Testing",
-        1993): a difference counts where it is as large, over the root of its squares, as the largest one of all pairs
-        is under 5 % of all random signs. Where two figures are equal and the differences between them symmetric, every
-        sign is as likely, so this is exact for any number of inputs and any distribution: with fewer than 6 inputs
-        nothing is told apart, and shares of two networks are compared as by McNemar's exact test. For skewed
-        differences it holds with many inputs, as the t test does: of lognormal values and their constant mean, some
-        15 % are told apart with 10 inputs, 8 % with 200.
+        Of any unless a row is given: the figures that may be the highest, whose interval of `places` begins at 1.
         """
-        order = self.order
-        if not order:
-            return []
-        row = order[0] if row is None else row
-        largest = torch.stack([self._sizes(self.flipped, k, order).amax(1) for k in order]).amax(0)
-        sizes = self._sizes(self.shares.sum(1)[None], row, order)[0]
-        as_large = 1 + (largest[:, None] >= sizes * (1 - _ROUNDING)).sum(0)
-        gap = self.values[row] - self.values[order]
-        rounding = _ROUNDING * self.values[order].abs().maximum(self.values[row].abs())
-        lower = (as_large <= LEVEL * (1 + len(largest))) & (gap > rounding)
-        return [k for k, is_lower in zip(order, lower.tolist(), strict=True) if not is_lower]
+        lower = self.shown.any(0) if row is None else self.shown[row]
+        return [k for k in self.order if not lower[k]]
 
-    def _sizes(self, sums: Tensor, row: int, others: Sequence[int]) -> Tensor:
-        """(B, len(others)) sizes of the differences to ``row`` over the root of their squares; 0 where not known."""
-        spread = (self.shares[[row]] - self.shares[others]).square().sum(1).sqrt()
-        return ((sums[:, [row]] - sums[:, others]).abs() / spread).nan_to_num(0.0)
+    def places(self) -> dict[str, list[int | None]]:
+        """The place of each figure, the highest first, with simultaneous intervals; see `places`."""
+        return places(self.values, self.shown)
 
     def facts(self, names: Sequence[str]) -> dict[str, Any]:
         """As plain data: the names that may be the highest, and the intervals of all."""
         tied = [names[k] for k in self.tied()]
-        return {"first": tied, "low": self.low.tolist(), "high": self.high.tolist(), "method": METHOD}
+        method = f"{METHOD}; intervals by jackknife, 95 %"
+        return {"first": tied, "low": self.low.tolist(), "high": self.high.tolist(), "method": method}
 
 
 def ranking(values: Tensor, seed: int, figures: Figures | None = None) -> Ranking:
@@ -97,33 +69,29 @@ def ranking(values: Tensor, seed: int, figures: Figures | None = None) -> Rankin
         values: (R, N), of R things the same N inputs; NaN where one is not defined for an input, which its mean leaves
             out. Minus the values where the lowest comes first.
         seed: of the random signs.
-        figures: from (B, R) means to the (B, Q) figures; the means themselves unless given.
+        figures: from (B, R) means to the (B, Q) figures, NaN where they need one that is; the means themselves unless
+            given. A figure counts the inputs at which all that it needs is defined.
     """
     from scipy.stats import t
 
+    of = figures or (lambda means: means)
     values = values.detach().cpu().double().T
-    defined = (~values.isnan()).double()
-    values = values.nan_to_num()
-    count, total, number = len(values), values.sum(0), defined.sum(0)
-    means, without_one = (total / number)[None], (total - values) / (number - defined)
-    if figures is not None:
-        means, without_one = figures(means), figures(without_one)
-    all_inputs = means[0]
-    shares = (count * all_inputs - (count - 1) * without_one).T
-    # Of one input everything is NaN: the degrees of freedom are 1 only so that torch does not warn.
-    variance = (shares - all_inputs[:, None]).square().sum(1) / max(1, count - 1)
-    reach = float(t.ppf(0.975, max(1, count - 1))) * (variance / count).sqrt()
-    return Ranking(all_inputs, all_inputs - reach, all_inputs + reach, shares, _flipped(shares, seed))
-
-
-def _flipped(shares: Tensor, seed: int) -> Tensor:
-    """(B, R) sums of (R, N) shares with random signs."""
-    random, count = generator(seed, "signs"), shares.shape[1]
-    step, sums = max(1, _AT_ONCE // count), []
-    for start in range(0, _FLIPS, step):
-        signs = torch.randint(2, (min(step, _FLIPS - start), count), generator=random)
-        sums.append((2 * signs - 1).double() @ shares.T)
-    return torch.cat(sums)
+    defined = ~values.isnan()
+    values, number = values.nan_to_num(), defined.sum(0)
+    total = values.sum(0)
+    means, without_one = (total / number)[None], (total - values) / (number - defined.double())
+    known = ~of(means.where(defined, torch.nan)).isnan().T
+    all_inputs = of(means)[0]
+    count = known.sum(1)
+    # What an input adds to the figure, which is the mean of these (jackknife pseudo-values), less the figure.
+    added = (all_inputs - of(without_one)).T * (count - 1)[:, None]
+    # Of one input everything is NaN: the degrees of freedom are 1 only so that scipy does not warn.
+    freedom = (count - 1).clamp(min=1)
+    variance = added.square().sum(1) / freedom / count
+    reach = torch.from_numpy(t.ppf(0.975, freedom.numpy())) * variance.sqrt()
+    influence = added * (len(values) / count)[:, None]
+    shown = shown_above(all_inputs, influence, known, seed)
+    return Ranking(all_inputs, all_inputs - reach, all_inputs + reach, shown)
 
 
 def joined(names: Sequence[str]) -> str:
