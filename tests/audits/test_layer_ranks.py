@@ -44,9 +44,9 @@ def test_layers_that_need_little_come_first():
     patched = LayerPatching(NAMES[:2], [True] * 2, [0.5, 1.0], right, few, [], 0, {"c": "is not called"}, 9)
     found = of(patched=patched)
     assert found["recovery"]["rank"] == [2, 1, None]
-    assert found["restored"] == {"rank": [1, 1, None], "low": [1, 1, None], "high": [1, 1, None]}
+    assert found["restored"] == {"rank": [1, 1, None], "low": [1, 1, None], "high": [2, 2, None]}
     assert found["few"]["rank"] == [1, 2, None]
-    assert (found["few"]["low"], found["few"]["high"]) == ([1, 1, None], [1, 2, None])
+    assert (found["few"]["low"], found["few"]["high"]) == ([1, 1, None], [2, 2, None])
 
 
 @pytest.mark.parametrize("measure", ["relative_error_batch", "cka"])

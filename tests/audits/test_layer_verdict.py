@@ -1,5 +1,7 @@
 """What the verdict leads with, on places made up by hand."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,11 +11,12 @@ from buttress.layers import LayerProfile
 NAMES = ["a", "b", "c"]
 
 
-def told(**data):
+def told(left_out=None, missed=None, **data):
     values = torch.tensor([[[0.1] * 8, [0.2] * 8, [0.9] * 8]])
     profile = LayerProfile.of(
         NAMES, ["pgd"], "relative_error", values, torch.ones(1, 8), predecessors=[-1, 0, 1], crossed=[True] * 3
     )
+    profile = replace(profile, left_out=left_out or {}, missed=missed or [])
     found = {"ranks": {"by": data.pop("by", {})}, **data}
     return verdict(profile, displaced(profile, None), growth(profile, 0), found, "PGD-20")
 
@@ -27,7 +30,10 @@ def test_the_layers_that_come_first_by_margin_and_by_patching_are_named_before_t
     text = told(by=by, margin=[0.25, 0.5, 2.0], patching={"recovery": [0.5, 0.75, 0.25]})
     first, second, third = text.split(". ")[:3]
     assert first == "By margin a matters most (0.25)"
-    assert second == "By patching b and a matter most, which cannot be told apart (75% right again and 50% right again)"
+    assert second == (
+        "By patching b and a matter most, which cannot be told apart (75% and 50% of the beaten inputs are right "
+        "again, on average over how much of the clean value is put back)"
+    )
     assert third.startswith("Most vulnerable under PGD-20: c")
 
 
@@ -53,3 +59,20 @@ def test_alike_undefined_and_infinite_margins(by, margin, expected):
 def test_without_beaten_inputs_patching_shows_nothing():
     assert told(patching_inputs=0).startswith("No input is beaten, so patching shows nothing. Most vulnerable")
     assert told().startswith("Most vulnerable")
+
+
+def test_what_was_left_out_and_missed_is_said_at_the_end_and_each_reason_once():
+    constant = {"gate": "does not depend on the input"}
+    text = told(
+        left_out=constant,
+        not_searched={"c": "is not called in every pass"},
+        patching={"left_out": {**constant, "c": "is not called in every pass", "b": "is not called"}},
+        missed=["abs after c"],
+    )
+    assert text.endswith(
+        " Not measured: gate, which does not depend on the input."
+        " Without a margin: c, which is not called in every pass."
+        " Not patched: b, which is not called."
+        " Perhaps activations, but not seen as layers: abs after c."
+    )
+    assert "Not" not in told()

@@ -224,6 +224,7 @@ def test_a_figure_of_whole_batches_has_no_interval_and_no_ties(pictures, measure
         ({"perturbations": []}, "at least one perturbation"),
         ({"tolerance_inputs": -1}, "0 or more; got -1"),
         ({"patching_inputs": -1}, "0 or more; got -1"),
+        ({"measure": "tolerance"}, "no measure 'tolerance'"),
     ],
 )
 def test_what_asks_nothing_is_refused(fields, told):
@@ -253,3 +254,20 @@ def test_where_nothing_is_measured_the_verdict_says_so_and_why():
     finding = audits.run(Gated(), data, [Layers(perturbations=[FGSM(threat=THREAT)])])[0]
     assert finding.verdict == "No layer could be measured: sigmoid does not depend on the input."
     assert (finding.severity, finding.data["layers"]) == ("info", [])
+
+
+class Softsign(Gated):
+    """A gate of its own, and an activation written by hand."""
+
+    def forward(self, x):
+        x = super().forward(x)
+        return x / (1 + x.abs())
+
+
+@pytest.mark.parametrize("first", [nn.Identity(), nn.ReLU()], ids=["nothing measured", "a single layer"])
+def test_what_was_left_out_or_missed_closes_the_verdict(first):
+    data = [(torch.rand(8, 2), torch.arange(8) % 2)]
+    network = nn.Sequential(first, Softsign())
+    verdict = audits.run(network, data, [Layers(perturbations=[FGSM(threat=THREAT)])])[0].verdict
+    assert "sigmoid" in verdict
+    assert "does not depend on the input. Perhaps activations, but not seen as layers: 1.abs " in verdict

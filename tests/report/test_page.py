@@ -101,7 +101,14 @@ def test_hostile_names_are_harmless(two, facts):
 
 def test_what_comes_where(one, facts):
     text = Seen(page(one, {**facts, "title": "The title", "headline": "The verdict."})).text
-    marks = ["The title", "The verdict.", "Clean accuracy", "Robust accuracy", "Most vulnerable layers", "FGSM (linf)"]
+    marks = [
+        "The title",
+        "The verdict.",
+        "Clean accuracy",
+        "Robust accuracy",
+        "Most displaced layers (published MVL)",
+        "FGSM (linf)",
+    ]
     places = [text.rindex(mark) if mark == "The title" else text.index(mark) for mark in marks]
     assert places[1:] == sorted(places[1:])
     position = text.index("How this was made")

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from buttress.audits.base.rank_intervals import FEWEST, Places
+from buttress.audits.base.rank_intervals import FEWEST, Places, may_be_first
 from buttress.audits.base.ranking import Ranking, joined, ranking
 from buttress.layers.measures import MEASURES, ratio
 from buttress.layers.profile import LayerProfile
 
 RELATIVE = ("relative_error", "relative_error_batch", "centred")  # measures whose unit is the layer's own size
 
+_RECOVERY = " of the beaten inputs are right again, on average over how much of the clean value is put back"
 _GROWN = 1 + 1e-6  # a gain beyond the rounding of float32
 
 
@@ -86,15 +87,38 @@ def verdict(profile: LayerProfile, found: Displaced, grown: Ranking, data: Mappi
     layers, by = profile.layers, data["ranks"]["by"]
     margins = [f"{value:.3g}" if value is not None else "infinite" for value in data.get("margin") or ()]
     recovery = (data.get("patching") or {}).get("recovery") or ()
-    shares = [f"{value:.0%} right again" if value is not None else "" for value in recovery]
+    shares = [f"{value:.0%}" if value is not None else "" for value in recovery]
     parts = [
         _leading_text(layers, by.get("margin"), "margin", margins),
-        _leading_text(layers, by.get("recovery"), "patching", shares),
+        _leading_text(layers, by.get("recovery"), "patching", shares, _RECOVERY),
         "No input is beaten, so patching shows nothing." if data.get("patching_inputs") == 0 else "",
         _displaced_text(profile, found, attack),
         _growth_text(layers, grown),
+        _left_out_text(profile, data),
+        missed_text(profile),
     ]
     return " ".join(part for part in parts if part)
+
+
+def missed_text(profile: LayerProfile) -> str:
+    """What may be a layer of the network but was not seen as one, in a sentence."""
+    return f"Perhaps activations, but not seen as layers: {joined(profile.missed)}." if profile.missed else ""
+
+
+def _left_out_text(profile: LayerProfile, data: Mapping[str, Any]) -> str:
+    """Which layers the figures do not speak of, and why; a reason is given once."""
+    by_figure = {
+        "Not measured": profile.left_out,
+        "Without a margin": data.get("not_searched") or {},
+        "Not patched": (data.get("patching") or {}).get("left_out") or {},
+    }
+    sentences, told = [], set[str]()
+    for what, left_out in by_figure.items():
+        reasons = [f"{name}, which {reason}" for name, reason in left_out.items()]
+        if new := [text for text in reasons if text not in told]:
+            sentences.append(f"{what}: {joined(new)}.")
+        told.update(reasons)
+    return " ".join(sentences)
 
 
 def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str:
@@ -134,22 +158,25 @@ def _growth_text(layers: Sequence[str], grown: Ranking) -> str:
     return f"The perturbation grows most at {names}, which cannot be told apart: {size} {factors}."
 
 
-def _leading_text(layers: Sequence[str], places: Places | None, by: str, figures: Sequence[str]) -> str:
-    """Which layers come first by one measure, with all that other inputs might have put first.
+def _leading_text(
+    layers: Sequence[str], places: Places | None, by: str, figures: Sequence[str], meaning: str = ""
+) -> str:
+    """Which layers come first by one measure, with all that the inputs do not show to come later.
 
     Args:
         layers: their names.
         places: by the measure; none where it was not asked for.
         by: the measure's name.
         figures: texts of it, layer by layer.
+        meaning: what the figures are, to follow them.
     """
-    ranked = [k for k in range(len(layers)) if places is not None and places["rank"][k] is not None]
-    if places is None or len(ranked) < 2:
+    ranked = sum(rank is not None for rank in places["rank"]) if places is not None else 0
+    if places is None or ranked < 2:
         return ""
-    first = sorted((k for k in ranked if places["low"][k] == 1), key=lambda k: places["rank"][k] or 0)
-    if len(first) == len(ranked):
+    first = may_be_first(places)
+    if len(first) == ranked:
         return f"By {by} no layer can be told from the others."
-    names, values = joined([layers[k] for k in first]), joined([figures[k] for k in first])
+    names, values = joined([layers[k] for k in first]), joined([figures[k] for k in first]) + meaning
     if len(first) == 1:
         return f"By {by} {names} matters most ({values})."
     return f"By {by} {names} matter most, which cannot be told apart ({values})."

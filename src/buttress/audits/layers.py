@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
 from buttress.audits.layer_ranks import aligned, layer_ranks
-from buttress.audits.layer_verdict import RELATIVE, displaced, growth, verdict
+from buttress.audits.layer_verdict import RELATIVE, displaced, growth, missed_text, verdict
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
-from buttress.layers import patching, sustainability, tolerance
+from buttress.layers import measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
 from buttress.layers.select import chooses_steps, user_module
@@ -29,6 +29,8 @@ from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.validation import whole
+
+T = TypeVar("T")
 
 
 @audit("layers")
@@ -74,6 +76,7 @@ class Layers(Audit):
         """Refuse settings that measure nothing."""
         if not self.perturbations:
             raise UserError("a layer audit needs at least one perturbation; got none")
+        measures.resolve(self.measure)
         whole("tolerance_inputs", self.tolerance_inputs, 0)
         whole("tolerance_steps", self.tolerance_steps)
         whole("bisections", self.bisections)
@@ -104,7 +107,10 @@ class Layers(Audit):
         """Profile, tolerance and margin, ranked."""
         profile = self.profile(subject)
         if not profile.layers:
-            return Finding("layers", "Layers", _nothing(profile), "info", {"layers": [], "left_out": profile.left_out})
+            reasons = joined([f"{name} {reason}" for name, reason in profile.left_out.items()])
+            text = f"No layer could be measured: {reasons}. {missed_text(profile)}".rstrip()
+            nothing = {"layers": [], "left_out": profile.left_out, "missed": profile.missed}
+            return Finding("layers", "Layers", text, "info", nothing)
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
         searched, patched = self._tolerance(subject), self._patching(subject)
@@ -163,16 +169,9 @@ class Layers(Audit):
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:
         if not self.tolerance_inputs:
             return None
-        return tolerance(
-            subject.model,
-            *self._evenly(subject, torch.arange(len(subject.y)), self.tolerance_inputs),
-            self.layers,
-            steps=self.tolerance_steps,
-            bisections=self.bisections,
-            task=subject.task,
-            seed=subject.seed,
-            batch_size=subject.batch_size,
-        )
+        every = torch.arange(len(subject.y))
+        counts = {"steps": self.tolerance_steps, "bisections": self.bisections}
+        return self._of_some(tolerance, subject, every, self.tolerance_inputs, **counts)
 
     def _patching(self, subject: Subject) -> LayerPatching | None:
         """None also where no input is beaten, which leaves nothing to put right."""
@@ -180,22 +179,21 @@ class Layers(Audit):
             return None
         wrong = subject.task.is_adversarial(subject.logits, subject.y)
         beaten = (subject.attacked(self.perturbations[0]).outcome.success & ~wrong).nonzero().squeeze(1).cpu()
-        if not len(beaten):
-            return None
-        return patching(
+        return self._of_some(patching, subject, beaten, self.patching_inputs) if len(beaten) else None
+
+    def _of_some(self, analysis: Callable[..., T], subject: Subject, rows: Tensor, most: int, **counts: int) -> T:
+        """An analysis of the layers on some of the inputs in ``rows``, spread evenly, under the first perturbation."""
+        some = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
+        return analysis(
             subject.model,
-            *self._evenly(subject, beaten, self.patching_inputs),
+            _Batches(subject.x[some], subject.y[some], subject.ids[some]),
+            Stored(subject.ids, subject.attacked(self.perturbations[0]).outcome.x_adv),
             self.layers,
             task=subject.task,
             seed=subject.seed,
             batch_size=subject.batch_size,
+            **counts,
         )
-
-    def _evenly(self, subject: Subject, rows: Tensor, most: int) -> tuple[_Batches, Stored]:
-        """Some of the inputs in ``rows``, spread evenly, and what the first perturbation makes of them."""
-        some = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
-        stored = Stored(subject.ids, subject.attacked(self.perturbations[0]).outcome.x_adv)
-        return _Batches(subject.x[some], subject.y[some], subject.ids[some]), stored
 
 
 class _Batches:
@@ -206,12 +204,6 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
-
-
-def _nothing(profile: LayerProfile) -> str:
-    """What is said of a network none of whose layers has a number for each input."""
-    reasons = [f"{name} {reason}" for name, reason in profile.left_out.items()]
-    return f"No layer could be measured: {joined(reasons)}."
 
 
 def _largest(profile: LayerProfile) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from buttress.audits.base.rank_intervals import may_be_first
 from buttress.report.text import number, percent, some
 
 Data = Mapping[str, Any]
@@ -17,7 +18,6 @@ MEANINGS = {
     "inputs): what the layers above tolerate.",
     "margin": "Tolerance over change, input by input (median): at 1 or below, the attack moves the layer further than "
     "the network tolerates. An added constant cannot raise it, as it can lower the relative change.",
-    "rank": "Place among the layers, most vulnerable first: by the change, and by the margin where it is known.",
     "restored": "The share of the beaten inputs that are right again with the layer's whole clean value in the "
     "attacked pass. Where every path goes through the layer that is all of them.",
     "recovery": "The same share on average over all doses: of the layer's displacement, ever more is taken away. High "
@@ -50,11 +50,6 @@ def threshold(data: Data) -> float | None:
     return float(mu[main] + eta * sigma[main])
 
 
-def _ranks(values: Sequence[float | None], *, largest_first: bool) -> list[str]:
-    ranked = sorted((v for v in values if v is not None), reverse=largest_first)
-    return ["–" if v is None else str(1 + ranked.index(v)) for v in values]
-
-
 def layer_table(data: Data) -> dict[str, Any]:
     """Texts of a network's table: a dictionary per layer, which has only the columns that are known."""
     names, main = data["layers"], main_perturbation(data)
@@ -63,8 +58,6 @@ def layer_table(data: Data) -> dict[str, Any]:
     gain = (data.get("gain") or {}).get(main)
     tolerance, margin, crossed = (data.get(name) for name in ("tolerance", "margin", "crossed_by_every_path"))
     patched = data.get("patching")
-    by_change = _ranks(change, largest_first=True)
-    by_margin = _ranks(margin, largest_first=False) if margin else None
     rows = []
     for i, name in enumerate(names):
         deviations = data.get("std") or []
@@ -75,7 +68,6 @@ def layer_table(data: Data) -> dict[str, Any]:
             "layer": name,
             "vulnerable": name in vulnerable_layers(data),
             "change": [(number(line[i]), spread[k]) for k, line in enumerate(means)],
-            "rank": by_change[i] + (f" / {by_margin[i]}" if by_margin else ""),
         }
         if gain:
             row["gain"] = number(gain[i])
@@ -94,30 +86,49 @@ def layer_table(data: Data) -> dict[str, Any]:
 
 
 def place_table(data: Data) -> dict[str, Any]:
-    """Texts of the places of a network's layers: what they are ranked by, and a row of cells per layer."""
-    by = (data.get("ranks") or {}).get("by") or {}
-    cells = [
-        [_place(*ends) for ends in zip(ranked["rank"], ranked["low"], ranked["high"], strict=True)]
-        for ranked in by.values()
-    ]
-    rows = list(zip(data["layers"], *cells, strict=True)) if by else []
-    return {"heads": [f"place by {name.replace('_', ' ')}" for name in by], "rows": rows}
+    """Texts of the places of a network's layers: what they are ranked by, and a row of cells per layer.
+
+    The whole clean value of a layer that every path crosses restores everything, which is no place.
+    """
+    crossed = data.get("crossed_by_every_path") or [False] * len(data["layers"])
+    heads, columns = [], []
+    for name, ranked in ((data.get("ranks") or {}).get("by") or {}).items():
+        cells = [_place(*ends) for ends in zip(ranked["rank"], ranked["low"], ranked["high"], strict=True)]
+        if name == "restored":
+            cells = ["–" if is_crossed else cell for cell, is_crossed in zip(cells, crossed, strict=True)]
+        if set(cells) != {"–"}:
+            heads.append(f"place by {name.replace('_', ' ')}")
+            columns.append(cells)
+    return {"heads": heads, "rows": list(zip(data["layers"], *columns, strict=True)) if columns else []}
 
 
 def place_meaning(head: str) -> str:
     """What a column of `place_table` shows."""
     what = {
         "recovery": "the share of beaten inputs that are right again, over all doses",
-        "restored": "the share of beaten inputs that the whole clean value puts right",
+        "restored": "the share of beaten inputs that the whole clean value puts right (a dash where every path goes "
+        "through the layer, which puts all right)",
         "few": "the share of beaten inputs that the most displaced tenth of the units puts right",
         "tolerance": "the smallest tolerance",
         "margin": "the smallest margin",
     }
     name = head.removeprefix("place by ")
     return (
-        f"Place among the layers, most vulnerable first, by {what.get(name, f'the mean {name}')}; in brackets where it "
-        "may be, by resampling the inputs."
+        f"Place among the layers, most vulnerable first, by {what.get(name, f'the mean {name}')}; in brackets the "
+        "places that the inputs leave open, at 95 % for all layers of the column together."
     )
+
+
+def first_layers(data: Data, by: str) -> str | None:
+    """The layers that may come first by a measure, as text; None where there are no places by it."""
+    places = ((data.get("ranks") or {}).get("by") or {}).get(by)
+    ranked = sum(rank is not None for rank in places["rank"]) if places else 0
+    if not places or not ranked:
+        return None
+    first = [data["layers"][k] for k in may_be_first(places)]
+    if len(first) == ranked > 1:
+        return "none can be told from the others"
+    return some(first) + (" (not told apart)" if len(first) > 1 else "")
 
 
 def _place(rank: int | None, low: int | None, high: int | None) -> str:

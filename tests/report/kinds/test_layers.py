@@ -68,15 +68,9 @@ def test_hover_tells_spread_and_quantiles(finding, drawn):
 def test_the_table(finding):
     table = rows(draw({"network": finding}).html)
     assert list(table) == finding.data["layers"]
-    assert table["conv1"] == ["0.420 ± 0.084", "0.357", "0.168", "0.126", "–", "0.350", "0.830", "7 / 3", "yes"]
-    assert table["layer1.0.relu"][-3:] == ["0.620", "1 / 1", "yes"]
-    assert table["linear"][-4:] == ["–", "–", "6 / –", "yes"]
-
-
-def test_equal_layers_share_a_rank(finding):
-    alike = changed(finding, layers=["a", "b", "c"], perturbations=["pgd"], mean=[[0.2, 0.5, 0.5]])
-    bare = replace(alike, data={k: alike.data[k] for k in ("layers", "perturbations", "mean")})
-    assert [cells[-1] for cells in rows(draw({"network": bare}).html).values()] == ["3", "1", "1"]
+    assert table["conv1"] == ["0.420 ± 0.084", "0.357", "0.168", "0.126", "–", "0.350", "0.830", "yes"]
+    assert table["layer1.0.relu"][-2:] == ["0.620", "yes"]
+    assert table["linear"][-3:] == ["–", "–", "yes"]
 
 
 def test_two_networks_are_one_figure(two, drawn):
@@ -115,7 +109,7 @@ def test_the_bare_minimum_and_values_that_are_unknown(finding, drawn):
     data = {"layers": ["a", "b"], "perturbations": ["pgd"], "mean": [[0.5, None]]}
     section = draw({"network": replace(finding, data=data)})
     assert list(drawn(section.html)[0].data[0].y) == [0.5, None]
-    assert rows(section.html) == {"a": ["0.500", "1"], "b": ["–", "–"]}
+    assert rows(section.html) == {"a": ["0.500"], "b": ["–"]}
     assert section.keys == ()
     assert "Gain" not in section.html
 
@@ -127,7 +121,7 @@ def test_an_empty_finding_is_drawn(finding, data):
 
 def test_layers_without_perturbations(finding):
     data = {"layers": ["a"], "perturbations": [], "mean": []}
-    assert rows(draw({"network": replace(finding, data=data)}).html) == {"a": ["–"]}
+    assert rows(draw({"network": replace(finding, data=data)}).html) == {"a": []}
 
 
 PATCHING = {
@@ -146,7 +140,9 @@ PATCHING = {
     "left_out": {"linear": "does not depend on the input"},
 }
 RANKS = {
-    "margin": {"rank": [1, 2, 3, 4, 5, 6, None], "low": [1, 2, 2, 4, 5, 6, None], "high": [1, 2, 4, 4, 5, 6, None]}
+    "margin": {"rank": [1, 2, 3, 4, 5, 6, None], "low": [1, 2, 2, 4, 5, 6, None], "high": [1, 2, 4, 4, 5, 6, None]},
+    "recovery": {"rank": [2, 1, 3, 4, 5, 6, None], "low": [1, 1, 2, 4, 5, 6, None], "high": [2, 2, 4, 4, 5, 6, None]},
+    "restored": {"rank": [1, 1, 1, 5, 6, 1, None], "low": [1, 1, 1, 5, 5, 1, None], "high": [4, 4, 4, 6, 6, 4, None]},
 }
 
 
@@ -167,8 +163,8 @@ def test_shares_of_a_part_of_the_beaten_inputs_say_of_how_many(patched):
 def test_patching_has_columns_a_figure_and_notes(patched, drawn):
     html = draw({"network": patched}).html
     table = rows(html)
-    assert table["relu#1"][-6:] == ["90.0%", "60.0%", "0.700", "20.0%", "4 / 2", "yes"]
-    assert table["linear"][-6:-2] == ["–"] * 4
+    assert table["relu#1"][-5:] == ["90.0%", "60.0%", "0.700", "20.0%", "yes"]
+    assert table["linear"][-5:-1] == ["–"] * 4
     figure = drawn(html)[2]
     assert [t.name for t in figure.data] == patched.data["layers"][:-1]
     assert (list(figure.data[0].x), list(figure.data[0].y)) == ([0, 0.5, 1], [0, 0.25, 1])
@@ -180,8 +176,37 @@ def test_patching_has_columns_a_figure_and_notes(patched, drawn):
 def test_places_come_with_their_intervals(patched):
     html = draw({"network": patched}).html
     second = html[html.index("Place by margin") :]
-    cells = list(rows(second).values())
-    assert [cell[0] for cell in cells] == ["1", "2", "3 (2–4)", "4", "5", "6", "–"]
+    assert list(rows(second).values()) == [
+        ["1", "2 (1–2)", "–"],
+        ["2", "1 (1–2)", "–"],
+        ["3 (2–4)", "3 (2–4)", "–"],
+        ["4", "4", "5 (5–6)"],
+        ["5", "5", "6 (5–6)"],
+        ["6", "6", "–"],
+        ["–", "–", "–"],
+    ]
+
+
+def test_what_restores_all_since_every_path_crosses_it_has_no_place(patched):
+    html = draw({"network": changed(patched, crossed_by_every_path=[True] * 7)}).html
+    assert "Place by recovery" in html
+    assert "Place by restored" not in html
+
+
+def test_the_layers_that_come_first_by_margin_and_by_patching_are_the_first_cards(patched):
+    keys = draw({"network": patched}).keys
+    assert {key.label: key.values["network"] for key in keys} == {
+        "Smallest margin": "conv1",
+        "Patching needs least": "relu#1, conv1 (not told apart)",
+        "Most displaced layers (published MVL)": "layer1.0.relu, layer1.1.relu",
+    }
+    alike = {"rank": [1, 2, None, *[None] * 4], "low": [1, 1, *[None] * 5], "high": [2, 2, *[None] * 5]}
+    one = {name: [1, *[None] * 6] for name in alike}
+    none = {name: [None] * 7 for name in alike}
+    for places, text in ((alike, "none can be told from the others"), (one, "conv1")):
+        margin, *_ = draw({"network": changed(patched, ranks={"by": {"margin": places}})}).keys
+        assert margin.values == {"network": text}
+    assert len(draw({"network": changed(patched, ranks={"by": {"margin": none}})}).keys) == 1
 
 
 def test_without_beaten_inputs_the_page_says_so(finding):

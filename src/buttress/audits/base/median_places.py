@@ -13,12 +13,12 @@ from buttress.audits.base.rank_intervals import LEVEL, above, places, shown_abov
 def median_places(values: Tensor, seed: int) -> dict[str, list[int | None]]:
     """The places of R things by the medians of their values over the same N inputs, the largest first; see `places`.
 
-    One median is shown to be above another where two tests say so. By the first, all pairs at one level, the difference
-    is larger than its standard error: a median is taken as the mean of what each input adds, its side of the median times
-    the standard error (Maritz and Jarrett, Journal of the American Statistical Association 73, 1978, which is the
-    bootstrap's without its draws). That holds whatever the distributions are, for many inputs. By the second, the sign
-    test of the pair (Bonferroni), more inputs have the larger value there: exact for few inputs, too, for things that
-    may be exchanged. With 3 things that takes 8 inputs at least.
+    One median is shown to be above another where two tests say so. By the first, all pairs at one level, the
+    difference is larger than its standard error: a median is taken as the mean of what each input adds, its side of the
+    median times the standard error (Maritz and Jarrett, Journal of the American Statistical Association 73, 1978, which
+    is the bootstrap's without its draws). For many inputs that holds whatever the distributions are. By the second, the
+    sign test of the pair (Bonferroni), more inputs have the larger value there, which is exact for few inputs too where
+    the two things may be exchanged. Of 3 things it takes 8 inputs at least.
 
     Args:
         values: (R, N), some perhaps infinite; NaN where one is not defined for an input, which its median leaves out.

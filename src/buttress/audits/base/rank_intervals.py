@@ -31,10 +31,10 @@ def shown_above(figures: Tensor, influence: Tensor, known: Tensor, seed: int) ->
     The error rate, at most 5 %, holds for all pairs together, since the data choose the pair (Westfall and Young,
     "Resampling-Based Multiple Testing", 1993): a difference counts where it is as large, over the root of its squares,
     as the largest one of all pairs is under 5 % of all random signs. Where two figures are equal and the differences
-    between them symmetric, every sign is as likely, so this is exact for any number of inputs and any distribution: with
-    fewer than 6 inputs nothing is told apart, and shares of two networks are compared as by McNemar's exact test. For
-    skewed differences it holds with many inputs, as the t test does: of lognormal values and their constant mean, some
-    15 % are told apart with 10 inputs, 8 % with 200.
+    between them symmetric, every sign is as likely, so this is exact for any number of inputs and any distribution:
+    with fewer than 6 inputs nothing is told apart, and shares of two networks are compared as by McNemar's exact test.
+    For skewed differences it holds with many inputs, as the t test does: of lognormal values and their constant mean,
+    some 15 % are told apart with 10 inputs, 8 % with 200.
 
     Args:
         figures: (R,) finite; NaN where one is not defined.
@@ -45,34 +45,37 @@ def shown_above(figures: Tensor, influence: Tensor, known: Tensor, seed: int) ->
         seed: of the random signs.
     """
     rows, count = influence.shape
-    shown = torch.zeros(rows, rows, dtype=torch.bool)
     if rows < 2 or not count:
-        return shown
-    complete = bool(known.all())
-    gaps = figures[:, None] - figures[None]
+        return torch.zeros(rows, rows, dtype=torch.bool)
+    usable = ~(figures + influence.sum(1)).isnan()
+    shares = (figures[:, None] + influence).where(usable[:, None], 0.0)  # a figure is their mean
+    complete = bool(known[usable].all())
+    comparable = usable[:, None] & usable & (known.double() @ known.double().T > 0)
+    gaps = figures[:, None] - figures
 
-    def weights(k: int) -> Tensor:
-        """(R - k - 1, N), or a row for all: how the difference to those after k is spread over the inputs."""
-        both = (known[:1] if complete else known[k] & known[k + 1 :]).double()
-        return both * (count / both.sum(1, keepdim=True).clamp(min=1))
+    def moved(k: int) -> Tensor:
+        """(R - k - 1, N) by how much the spread of a difference over common inputs differs from one over all."""
+        both = (known[k] & known[k + 1 :]).double()
+        return gaps[k, k + 1 :, None] * (both * (count / both.sum(1, keepdim=True).clamp(min=1)) - 1)
 
-    spread = torch.zeros(rows, rows, dtype=torch.float64)
+    scales = torch.zeros(rows, rows, dtype=torch.float64)  # one over the root of the squares
     for k in range(rows - 1):
-        differences = gaps[k, k + 1 :, None] * weights(k) + influence[k] - influence[k + 1 :]
-        spread[k, k + 1 :] = differences.square().sum(1).sqrt()
+        differences = shares[k] - shares[k + 1 :]
+        squares = (differences if complete else differences + moved(k)).square().sum(1)
+        scales[k, k + 1 :] = squares.rsqrt().where(comparable[k, k + 1 :] & (squares > 0), 0.0)
 
     random, step, largest = generator(seed, "signs"), max(1, _AT_ONCE // count), []
     for start in range(0, _FLIPS, step):
         signs = 2 * torch.randint(2, (min(step, _FLIPS - start), count), generator=random).double() - 1
-        moved, most = signs @ influence.T, signs.new_zeros(len(signs))
+        flipped, most = signs @ shares.T, signs.new_zeros(len(signs))
         for k in range(rows - 1):
-            sums = gaps[k, k + 1 :] * (signs @ weights(k).T) + moved[:, k : k + 1] - moved[:, k + 1 :]
-            most = most.maximum((sums.abs() / spread[k, k + 1 :]).nan_to_num(0.0, 0.0).amax(1))
+            sums = flipped[:, k : k + 1] - flipped[:, k + 1 :]
+            if not complete:
+                sums += (signs @ moved(k).T).nan_to_num(0.0)
+            most = most.maximum(sums.abs_().mul_(scales[k, k + 1 :]).amax(1))
         largest.append(most)
-    ordered = torch.cat(largest).sort().values
-    total = influence.sum(1)
-    sums = (gaps * count + total[:, None] - total[None]).abs().triu(1)
-    sizes = (sums / spread).nan_to_num(0.0, 0.0) * (1 - _ROUNDING)
+    ordered, total = torch.cat(largest).sort().values, shares.sum(1)
+    sizes = (total[:, None] - total).abs() * scales * (1 - _ROUNDING)
     as_large = 1 + len(ordered) - torch.searchsorted(ordered, sizes)
     shown = (as_large <= LEVEL * (1 + len(ordered))) & (sizes > 0)
     return (shown | shown.T) & above(figures)
@@ -82,9 +85,9 @@ def places(figures: Tensor, shown: Tensor) -> dict[str, list[int | None]]:
     """The places of R things by figures over inputs, the largest first, with simultaneous confidence intervals.
 
     A thing comes after all that are shown to be above it and before all that it is shown to be above, so that the
-    intervals hold jointly where all comparisons do: at 95 % all of them contain the true places (Mogstad, Romano, Shaikh
-    and Wilhelm, "Inference for Ranks", Review of Economic Studies 91, 2024). Of equal figures every place that they
-    share is true. What follows in words holds with them, such as that one thing alone may be the first.
+    intervals hold jointly where all comparisons do: at 95 % all of them contain the true places (Mogstad, Romano,
+    Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91, 2024). Of equal figures every place that
+    they share is true. What follows in words holds with them, such as that one thing alone may be the first.
 
     Args:
         figures: (R,) some perhaps infinite; NaN where one is not defined.
@@ -104,3 +107,9 @@ def places(figures: Tensor, shown: Tensor) -> dict[str, list[int | None]]:
         name: [place if has_one else None for place, has_one in zip(of.tolist(), defined.tolist(), strict=True)]
         for name, of in bounds.items()
     }
+
+
+def may_be_first(places: Places) -> list[int]:
+    """Positions of the things whose intervals begin at 1, in the order of their places; see `places`."""
+    ranked = [(rank, k) for k, rank in enumerate(places["rank"]) if rank is not None and places["low"][k] == 1]
+    return [k for _, k in sorted(ranked)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from buttress.audits.base.finding import Finding
@@ -11,6 +11,7 @@ from buttress.report.kinds import Key, Section, renderer
 from buttress.report.layer_table import (
     MEANINGS,
     Data,
+    first_layers,
     layer_table,
     main_perturbation,
     place_meaning,
@@ -50,13 +51,22 @@ def layers(findings: Mapping[str, Finding]) -> Section:
         | {head: place_meaning(head) for table in places.values() for head in table["heads"]},
         several=len(data) > 1,
     )
-    mvl = {name: _named(d) for name, d in data.items() if "mvl" in d}
-    note = f"under {main_perturbation(first)}, most vulnerable first"
-    return Section(html, (Key("Most vulnerable layers", mvl, {}, note),) if mvl else ())
+    return Section(html, tuple(_keys(data, main_perturbation(first))))
+
+
+def _keys(data: Mapping[str, Data], main: str | None) -> Iterator[Key]:
+    """Which layers come first by margin, by patching and, as published, by displacement."""
+    for label, by in (("Smallest margin", "margin"), ("Patching needs least", "recovery")):
+        texts = {name: text for name, entry in data.items() if (text := first_layers(entry, by)) is not None}
+        if texts:
+            yield Key(label, texts, {}, f"under {main}")
+    mvl = {name: _named(entry) for name, entry in data.items() if "mvl" in entry}
+    if mvl:
+        yield Key("Most displaced layers (published MVL)", mvl, {}, f"under {main}, largest first")
 
 
 def _named(data: Data) -> str:
-    """The most vulnerable layers; of layers that cannot be told apart all, marked as such."""
+    """What algorithm 1 names; of layers that cannot be told apart all, marked as such."""
     ranking = data.get("ranking") or {}
     tied = ranking.get("first") or []
     return some(ranking.get("names") or vulnerable_layers(data)) + (" (not told apart)" if len(tied) > 1 else "")
