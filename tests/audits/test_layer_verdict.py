@@ -34,7 +34,7 @@ def test_the_layers_that_come_first_by_margin_and_by_patching_are_named_before_t
         "By patching b and a matter most, which cannot be told apart (75% and 50% of the beaten inputs are right "
         "again, on average over how much of the clean value is put back)"
     )
-    assert third.startswith("Most vulnerable under PGD-20: c")
+    assert third.startswith("Most displaced under PGD-20: c")
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_the_layers_that_come_first_by_margin_and_by_patching_are_named_before_t
             [None, None, 3.0],
             "By margin a and b matter most, which cannot be told apart (infinite and",
         ),
-        (places([1, None, None]), [0.5, None, None], "Most vulnerable"),
-        (places([None] * 3), [None] * 3, "Most vulnerable"),
+        (places([1, None, None]), [0.5, None, None], "Most displaced"),
+        (places([None] * 3), [None] * 3, "Most displaced"),
     ],
     ids=["alike", "undefined", "infinite", "a single one", "none"],
 )
@@ -57,8 +57,8 @@ def test_alike_undefined_and_infinite_margins(by, margin, expected):
 
 
 def test_without_beaten_inputs_patching_shows_nothing():
-    assert told(patching_inputs=0).startswith("No input is beaten, so patching shows nothing. Most vulnerable")
-    assert told().startswith("Most vulnerable")
+    assert told(patching_inputs=0).startswith("No input is beaten, so patching shows nothing. Most displaced")
+    assert told().startswith("Most displaced")
 
 
 def test_what_was_left_out_and_missed_is_said_at_the_end_and_each_reason_once():

@@ -100,7 +100,7 @@ def test_few_inputs_name_no_winner(pictures, measure, count):
     if measure == "centred" and count == 1:
         assert finding.verdict == "The measure centred is defined at no layer of 1 input(s) under FGSM."
         return
-    assert finding.verdict.startswith("No layer is more vulnerable than others under FGSM: ")
+    assert finding.verdict.startswith("No layer is displaced more than others under FGSM: ")
     assert set(finding.data["ranking"]["first"]) == set(finding.data["layers"])
     assert len(finding.data["growth"]["first"]) != 1
 
@@ -134,10 +134,10 @@ def swing(**fields):
 def test_the_verdict_names_the_worst_layer_and_how_far_it_moved():
     """At x = 0.5 and 0.45 the layer is 4 and 3.8, and moves by 1.6: 40% and 42%."""
     finding = swing(perturbations=[FGSM(threat=Threat(eps=0.4))])
-    assert finding.verdict.startswith("Most vulnerable under FGSM: b (b is displaced by 41.1% of its own size).")
+    assert finding.verdict.startswith("Most displaced under FGSM: b (b is displaced by 41.1% of its own size).")
     assert finding.severity == "info"
     far = swing(perturbations=[FGSM(threat=Threat(eps=0.8, box=None))])
-    assert far.verdict.startswith("Most vulnerable under FGSM: b (b is displaced by 82.1% of its own size).")
+    assert far.verdict.startswith("Most displaced under FGSM: b (b is displaced by 82.1% of its own size).")
     assert far.severity == "warning"
 
 
@@ -182,7 +182,7 @@ class Amplifying(nn.Module):
         return torch.stack([x[:, 0] - x[:, 1], x[:, 1] - x[:, 0]], 1)
 
 
-MOST = "No layer is more vulnerable than others under Sideways: relu1, relu2 and relu3 cannot be told apart ("
+MOST = "No layer is displaced more than others under Sideways: relu1, relu2 and relu3 cannot be told apart ("
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_hover_on_the_layer_profile(opened):
     ActionChains(opened).move_to_element(plot.find_elements("css selector", ".scatterlayer .point")[2]).perform()
     wait(opened, "return document.querySelectorAll('.hoverlayer .hovertext').length")
     text = plot.find_element("css selector", ".hoverlayer .hovertext").text
-    for part in ("layer1.0.relu", "mean 0.810, sd 0.162", "median 0.810", "among the most vulnerable"):
+    for part in ("layer1.0.relu", "mean 0.810, sd 0.162", "median 0.810", "among the most displaced"):
         assert part in text
 
 

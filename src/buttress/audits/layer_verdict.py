@@ -135,8 +135,8 @@ def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str
     alike = f"{joined(found.tied)} cannot be told apart ({joined([size[name] for name in found.tied])} {unit})"
     if not found.names or len(found.tied) == len(profile.layers):
         reason = alike if len(found.tied) > 1 else "all are displaced alike"
-        return f"No layer is more vulnerable than others under {attack}: {reason}."
-    named = f"Most vulnerable under {attack}: "
+        return f"No layer is displaced more than others under {attack}: {reason}."
+    named = f"Most displaced under {attack}: "
     if len(found.tied) == 1:
         return f"{named}{', '.join(found.names)} ({first} {alone})."
     return f"{named}{alike}." if len(found.names) == len(found.tied) else f"{named}{', '.join(found.names)}; {alike}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -184,7 +185,7 @@ def _patching_notes(data: Data) -> list[str]:
     counts = zip(data["layers"], patched.get("called") or (), strict=False)
     if part := [f"{name} ({count:,})" for name, count in counts if 0 < (count or 0) < data["patching_inputs"]]:
         notes.append(f"Called by a part of them, and told of these alone: {some(part, 8)}.")
-    strongest = sorted((path for path in patched["paths"] if path["restored"]), key=lambda path: -path["restored"])
+    strongest = sorted(_telling(patched, data), key=lambda path: -path["restored"])
     if strongest:
         texts = [
             f"{path['from']} to {path['to'] or 'the output'} ({percent(path['restored'])}{_of_a_part(path, data)})"
@@ -199,6 +200,19 @@ def _of_a_part(path: Mapping[str, Any], data: Data) -> str:
     """How many inputs a path's share is of, where these are not all that are beaten."""
     inputs = path.get("inputs", data["patching_inputs"])
     return f" of {inputs:,}" if inputs < data["patching_inputs"] else ""
+
+
+def _telling(patched: Data, data: Data) -> list[dict[str, Any]]:
+    """The paths that restore something, less those that must: the only one from a layer that every path crosses."""
+    crossed = data.get("crossed_by_every_path") or [False] * len(data["layers"])
+    on_every_path = {layer for layer, is_crossed in zip(data["layers"], crossed, strict=True) if is_crossed}
+    senders = Counter(path["from"] for path in patched["paths"])
+    return [
+        path
+        for path in patched["paths"]
+        if path["restored"]
+        and (senders[path["from"]] > 1 or path["from"] not in on_every_path or patched["paths_left_out"])
+    ]
 
 
 def _reasons(what: str, left_out: Mapping[str, str]) -> list[str]:

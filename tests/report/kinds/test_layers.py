@@ -26,7 +26,7 @@ def rows(html):
     body = re.search(r"<tbody>(.*?)</tbody>", html, re.DOTALL)[1]
     cells = [re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row, re.DOTALL) for row in body.split("</tr>") if "<t" in row]
     texts = [[re.sub(r"<.*?>", "", cell) for cell in row] for row in cells]
-    return {row[0].removesuffix(" vulnerable"): row[1:] for row in texts}
+    return {row[0].removesuffix(" MVL"): row[1:] for row in texts}
 
 
 def test_a_line_per_perturbation_with_the_vulnerable_layers_marked(finding, drawn):
@@ -60,7 +60,7 @@ def test_hover_tells_spread_and_quantiles(finding, drawn):
         "10% quantile 0.608",
         "median 0.810",
         "90% quantile 1.01",
-        "<b>among the most vulnerable</b>",
+        "<b>among the most displaced</b>",
     ]
     assert "3 inputs left out" in figure.data[1].hovertext[1]
 
@@ -185,6 +185,16 @@ def test_places_come_with_their_intervals(patched):
         ["6", "6", "–"],
         ["–", "–", "–"],
     ]
+
+
+def test_the_only_path_from_a_layer_that_every_path_crosses_is_not_said_to_restore_most(patched):
+    """It restores all, as in any chain; but one of two is, and one of perhaps more is, too."""
+    path = {"from": "conv1", "to": "relu#1", "restored": 1.0}
+    lone = {**PATCHING, "paths": [path], "paths_left_out": 0}
+    assert "Direct paths" not in draw({"network": changed(patched, patching=lone)}).html
+    for more in ({"paths": [path, {**path, "to": None}]}, {"paths_left_out": 1}):
+        html = draw({"network": changed(patched, patching={**lone, **more})}).html
+        assert "conv1 to relu#1 (100.0%)" in html
 
 
 def test_what_restores_all_since_every_path_crosses_it_has_no_place(patched):

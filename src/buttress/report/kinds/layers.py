@@ -182,4 +182,4 @@ def _hover(data: Data, index: int, place: int, name: str, vulnerable: bool) -> s
         lines.append(f"{what} {number(rows[index][place])}")
     if (data.get("excluded") or None) and data["excluded"][index][place]:
         lines.append(f"{data['excluded'][index][place]} inputs left out (division by 0)")
-    return "<br>".join([*lines, "<b>among the most vulnerable</b>"] if vulnerable else lines)
+    return "<br>".join([*lines, "<b>among the most displaced</b>"] if vulnerable else lines)
