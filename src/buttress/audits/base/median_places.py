@@ -28,9 +28,8 @@ def median_places(values: Tensor, seed: int) -> dict[str, list[int | None]]:
     values = values.detach().cpu().double()
     known = ~values.isnan()
     count = known.sum(1)
-    medians = _of_sorted(values, count)
     finite = _finite(values)
-    centres = _of_sorted(finite, count)
+    medians, centres = _medians(values), _medians(finite)
     sides = (finite - centres[:, None]).sign().where(known, 0.0)
     sides = (sides - sides.sum(1, keepdim=True) / count[:, None]).where(known, 0.0)
     weight = values.shape[1] / count.clamp(min=1).sqrt() * _standard_errors(finite, count)
@@ -38,16 +37,12 @@ def median_places(values: Tensor, seed: int) -> dict[str, list[int | None]]:
     return places(medians, shown & above(medians) & _more_often_above(values))
 
 
-def _of_sorted(values: Tensor, count: Tensor) -> Tensor:
-    """(R,) medians of what is not NaN, ``count`` values in a row: the mean of the middle two, NaN of none."""
-    if not values.shape[1]:
+def _medians(values: Tensor) -> Tensor:
+    """(R,) medians of what is not NaN: the mean of the middle two, infinite where one of them is; NaN of none."""
+    if not values.numel():
         return values.new_full((len(values),), math.nan)
-    ordered = values.sort(1).values  # NaN last
-    lower, upper = (
-        ordered.gather(1, at.clamp(min=0)[:, None]).squeeze(1)
-        for at in ((count - 1).div(2, rounding_mode="floor"), count.div(2, rounding_mode="floor"))
-    )
-    return torch.where(lower == upper, lower, (lower + upper) / 2)  # the sum of infinities of a sign is one
+    lower, upper = (values.nanquantile(0.5, 1, interpolation=side) for side in ("lower", "higher"))
+    return torch.where(lower == upper, lower, (lower + upper) / 2)
 
 
 def _finite(values: Tensor) -> Tensor:
