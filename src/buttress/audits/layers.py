@@ -42,7 +42,7 @@ class Layers(Audit):
     attacked pass until what was lost is right again. Beside them it names those that are displaced most, as algorithm 1
     does, and those that the inputs cannot tell from these (of fewer than 6 inputs none); and the layers at which the
     perturbation grows most, relative to what feeds them, by the centred measure. Displacement adds up along the layers,
-    and tells depth more than anything else. The places of all layers by all measures have bootstrap intervals.
+    and tells depth more than anything else. The places of all layers by all measures have simultaneous intervals.
 
     Args:
         perturbations: what displaces the layers; the first is the one in the verdict.

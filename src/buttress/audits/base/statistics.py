@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 from buttress.random import generator
 
 INTERVAL = "exact binomial, 95 %"
-RESAMPLES = 2000  # resamplings of a bootstrap
+_RESAMPLES = 2000  # resamplings of a bootstrap
 _AT_ONCE = 1 << 22  # indices drawn at once
 
 
@@ -42,15 +42,13 @@ def bootstrap(count: int, statistic: Callable[[Tensor], Tensor], seed: int) -> t
         statistic: from (B, N) indices of resampled inputs to (B,) values, which may be infinite.
         seed: of the resampling.
     """
-    values = torch.cat([statistic(index) for index in resamples(count, seed)]).double().sort().values
-    return float(values[round(0.025 * (RESAMPLES - 1))]), float(values[round(0.975 * (RESAMPLES - 1))])
-
-
-def resamples(count: int, seed: int) -> Iterator[Tensor]:
-    """The resampled inputs of a bootstrap, in parts: (B, N) indices, `RESAMPLES` rows in all."""
     random, step = generator(seed, "bootstrap"), max(1, _AT_ONCE // count)
-    for start in range(0, RESAMPLES, step):
-        yield torch.randint(count, (min(step, RESAMPLES - start), count), generator=random)
+    parts = [
+        statistic(torch.randint(count, (min(step, _RESAMPLES - start), count), generator=random))
+        for start in range(0, _RESAMPLES, step)
+    ]
+    values = torch.cat(parts).double().sort().values
+    return float(values[round(0.025 * (_RESAMPLES - 1))]), float(values[round(0.975 * (_RESAMPLES - 1))])
 
 
 def paired(first: Tensor, second: Tensor, seed: int) -> dict[str, Any]:
