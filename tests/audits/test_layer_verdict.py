@@ -73,6 +73,6 @@ def test_what_was_left_out_and_missed_is_said_at_the_end_and_each_reason_once():
         " Not measured: gate, which does not depend on the input."
         " Without a margin: c, which is not called in every pass."
         " Not patched: b, which is not called."
-        " Perhaps activations, but not seen as layers: abs after c."
+        " Perhaps layers, but written by hand and not seen as such: abs after c."
     )
     assert "Not" not in told()

@@ -270,4 +270,4 @@ def test_what_was_left_out_or_missed_closes_the_verdict(first):
     network = nn.Sequential(first, Softsign())
     verdict = audits.run(network, data, [Layers(perturbations=[FGSM(threat=THREAT)])])[0].verdict
     assert "sigmoid" in verdict
-    assert "does not depend on the input. Perhaps activations, but not seen as layers: 1.abs " in verdict
+    assert "does not depend on the input. Perhaps layers, but written by hand and not seen as such: 1.abs " in verdict

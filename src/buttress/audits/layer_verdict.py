@@ -102,7 +102,9 @@ def verdict(profile: LayerProfile, found: Displaced, grown: Ranking, data: Mappi
 
 def missed_text(profile: LayerProfile) -> str:
     """What may be a layer of the network but was not seen as one, in a sentence."""
-    return f"Perhaps activations, but not seen as layers: {joined(profile.missed)}." if profile.missed else ""
+    return (
+        f"Perhaps layers, but written by hand and not seen as such: {joined(profile.missed)}." if profile.missed else ""
+    )
 
 
 def _left_out_text(profile: LayerProfile, data: Mapping[str, Any]) -> str:
