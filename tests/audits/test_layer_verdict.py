@@ -18,7 +18,7 @@ def told(left_out=None, missed=None, **data):
     )
     profile = replace(profile, left_out=left_out or {}, missed=missed or [])
     found = {"ranks": {"by": data.pop("by", {})}, **data}
-    return verdict(profile, displaced(profile, None), growth(profile, 0), found, "PGD-20")
+    return verdict(profile, displaced(profile, None), profile.layers, growth(profile, 0), found, "PGD-20")
 
 
 def places(rank, low=None):

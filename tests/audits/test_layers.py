@@ -43,6 +43,36 @@ def test_figures_are_those_of_the_layer_analysis_called_directly(pictures, measu
     torch.testing.assert_close(torch.tensor(second["mean"], dtype=torch.float64), other.mean)
 
 
+class Ragged(nn.Module):
+    """Of each input's tokens those are looked at that are bright, so that one layer has no centre over inputs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.token, self.mixed, self.out = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        tokens = x.view(-1, 6, 4)
+        bright = tokens.mean(2) > 0.5
+        seen = torch.zeros(len(x), 6, 6).index_put((bright,), torch.relu(self.token(tokens[bright])))
+        return self.out(torch.sigmoid(torch.tanh(self.mixed(seen.mean(1)))))
+
+
+@pytest.mark.parametrize("measure", ["relative_error", "centred"])
+def test_growth_is_told_of_the_layers_that_have_a_centre(measure):
+    x = torch.rand(24, 24, generator=torch.Generator().manual_seed(0))
+    split, noise = Split(x, torch.arange(24) % 3, torch.arange(24)), Gaussian(std=0.01)
+    finding = ask(Ragged().eval(), split, perturbations=[noise], measure=measure, **PLAIN)
+    centred = layers.sustainability(Ragged().eval(), split, noise, "activations", "centred", seed=2)
+    assert centred.layers == ["tanh", "sigmoid"]
+    gains = dict(zip(centred.layers, centred.gain().tolist(), strict=True))
+    growth = dict(zip(finding.data["layers"], finding.data["growth"]["gain"], strict=True))
+    assert growth == {"relu": None, **gains} if measure == "relative_error" else growth == gains
+    assert set(finding.data["growth"]["first"]) <= set(gains)
+    other = finding.data["relative_error" if measure == "centred" else "centred"]["mean"][0]
+    assert len(other) == len(finding.data["layers"])
+
+
 def test_tolerance_and_margin_are_those_of_the_search_called_directly(pictures):
     model, split = pictures
     attack = PGD(threat=THREAT, steps=3)

@@ -74,13 +74,21 @@ def growth(profile: LayerProfile, seed: int) -> Ranking:
     return ranking(values, seed, lambda means: ratio(means[:, :-1], means[:, before]))  # -1 is the input, the last row
 
 
-def verdict(profile: LayerProfile, found: Displaced, grown: Ranking, data: Mapping[str, Any], attack: str) -> str:
+def verdict(
+    profile: LayerProfile,
+    found: Displaced,
+    centred: Sequence[str],
+    grown: Ranking,
+    data: Mapping[str, Any],
+    attack: str,
+) -> str:
     """The sentences; each is made only where it says something of this network.
 
     Args:
         profile: by the audit's own measure.
         found: its most displaced layers.
-        grown: the gains by the centred measure.
+        centred: the layers that the centred measure has a number of, which may be fewer.
+        grown: their gains by it.
         data: of the finding: places of the layers by all measures, margins and what patching restores.
         attack: what displaced the layers, by its label.
     """
@@ -93,7 +101,7 @@ def verdict(profile: LayerProfile, found: Displaced, grown: Ranking, data: Mappi
         _leading_text(layers, by.get("recovery"), "patching", shares, _RECOVERY),
         "No input is beaten, so patching shows nothing." if data.get("patching_inputs") == 0 else "",
         _displaced_text(profile, found, attack),
-        _growth_text(layers, grown),
+        _growth_text(centred, grown),
         _left_out_text(profile, data),
         missed_text(profile),
     ]

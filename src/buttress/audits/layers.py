@@ -115,7 +115,9 @@ class Layers(Audit):
         second = self.profile(subject, other)
         searched, patched = self._tolerance(subject), self._patching(subject)
         found = displaced(profile, self.eta, subject.seed)
-        grown = growth(profile if self.measure == "centred" else second, subject.seed)
+        centred = profile if self.measure == "centred" else second
+        grown = growth(centred, subject.seed)
+        beside = second.to_dict()
         figures = profile.to_dict()
         data: dict[str, Any] = {
             **{
@@ -140,11 +142,20 @@ class Layers(Audit):
             "eta": found.eta,
             "mvl": {p: profile.mvl(found.eta, p) for p in profile.perturbations},
             "ranking": found.facts(profile.layers),
-            "growth": {"gain": to_lists(grown.values), **grown.facts(profile.layers)},
+            "growth": {
+                "gain": aligned(profile.layers, centred.layers, to_lists(grown.values)),
+                **grown.facts(centred.layers),
+                "low": aligned(profile.layers, centred.layers, to_lists(grown.low)),
+                "high": aligned(profile.layers, centred.layers, to_lists(grown.high)),
+            },
             "suggested_eta": {p: profile.suggest_eta(p) for p in profile.perturbations},
             "gain": {p: to_lists(profile.gain(p)) for p in profile.perturbations},
             "crossed_by_every_path": profile.crossed,
-            other: {"mean": second.to_dict()["mean"], "std": second.to_dict()["std"], "reference": second.reference},
+            other: {
+                "mean": [aligned(profile.layers, second.layers, row) for row in beside["mean"]],
+                "std": [aligned(profile.layers, second.layers, row) for row in beside["std"]],
+                "reference": second.reference,
+            },
             "ranks": {"method": METHOD, "by": layer_ranks((profile, second), searched, patched, subject.seed)},
         }
         if searched is not None:
@@ -163,7 +174,7 @@ class Layers(Audit):
             }
         far = self.measure in RELATIVE and _largest(profile) > 0.5  # half of a layer's size
         severity: Severity = "warning" if far else "info"
-        text = verdict(profile, found, grown, data, self.perturbations[0].label())
+        text = verdict(profile, found, centred.layers, grown, data, self.perturbations[0].label())
         return Finding("layers", "Layers", text, severity, data)
 
     def _tolerance(self, subject: Subject) -> LayerTolerance | None:
