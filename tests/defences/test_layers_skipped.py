@@ -12,8 +12,9 @@ from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.apart.defence import APART
 from buttress.defences.dial.defence import DIAL
 from buttress.defences.iat import IAT
-from buttress.defences.layer_regularised import LayerRegularised, not_regularisable
+from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
+from buttress.layers.regularisable import not_regularisable
 
 BASE = AdversarialTraining(Wave())
 GAMMA = {"parts.0": 0.5, "parts.1": 1.5}

@@ -7,10 +7,10 @@ from tests.layers.zoo import branches, modes
 from tests.layers.zoo.network import inputs
 from torch import nn
 
-from buttress.defences.layer_regularised import not_regularisable
 from buttress.errors import UserError
 from buttress.layers import layer_names
 from buttress.layers.places import Place
+from buttress.layers.regularisable import not_regularisable
 from buttress.layers.told_apart import Origins, another_meaning, check_names, look, look_in_training
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.wrapper import WrapperDefence
@@ -17,18 +15,14 @@ from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined
 from buttress.layers.places import Place
+from buttress.layers.regularisable import CONSTANT, NOT_RUN, RESIZED, compared_modes
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
-from buttress.layers.rows import PART, Layout, Unaligned, layouts
-from buttress.layers.told_apart import Origins, another_meaning, look, look_in_training
+from buttress.layers.rows import Layout
+from buttress.layers.told_apart import another_meaning
 from buttress.registry import defence
 from buttress.validation import name_list, not_negative
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
-_CONSTANT = (
-    "its value carries no gradient (it is computed in a reentrant checkpoint, an autograd.Function or a frozen part)"
-)
-_NOT_RUN = "it does not run in training passes for every input"
-_RESIZED = "in training its value is of another size for each input than in evaluation, or of some inputs alone"
 
 
 @defence("layer-regularised")
@@ -149,9 +143,9 @@ class LayerRegularised(WrapperDefence):
             if another is not None:
                 reasons.append(another)
             elif layer not in one.activations:
-                reasons.append(_NOT_RUN)
+                reasons.append(NOT_RUN)
                 if layer in one.places:
-                    raise UserError(_refusal(layer, _RESIZED))
+                    raise UserError(_refusal(layer, RESIZED))
         if not reasons:
             self._compared.add(layer)
             return True
@@ -167,7 +161,7 @@ class LayerRegularised(WrapperDefence):
         perturbed, clean = context.passes["adversarial"], context.clean_pass()
         for layer in layers:
             if layer not in perturbed.edges and torch.is_grad_enabled():
-                raise UserError(_refusal(layer, _CONSTANT))
+                raise UserError(_refusal(layer, CONSTANT))
         asked = regulariser.needs_margin and layers
         margin, gradients = self._margin(layers, batch, context) if asked else (None, {})
         return {
@@ -222,26 +216,10 @@ class LayerRegularised(WrapperDefence):
         for layer in self.layers:
             if layer not in names:
                 raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")
-        found = _looked_at(model, x, self.layers)
+        found = compared_modes(model, x, self.layers)
         for layer, reason in found.reasons.items():
             raise UserError(_refusal(layer, reason))
         self._layouts, self._places, self._skipped = found.layouts, found.places, found.skipped
-
-
-class _Found(NamedTuple):
-    """What passes in evaluation and in training show of layers.
-
-    Attributes:
-        layouts: where the inputs are in the value of those that can be regularised.
-        reasons: why others cannot.
-        places: where each layer of the network is called in evaluation.
-        skipped: those that some training passes do not run.
-    """
-
-    layouts: dict[str, Layout]
-    reasons: dict[str, str]
-    places: Mapping[str, Place]
-    skipped: set[str]
 
 
 def check_warmup(warmup: float, epochs: int | None) -> None:
@@ -255,52 +233,6 @@ def check_warmup(warmup: float, epochs: int | None) -> None:
             f"gamma rises over a warm-up of {warmup:g} epochs, but training ends after {epochs}: give a warm-up of "
             f"{epochs} or less, or more epochs"
         )
-
-
-@in_usual_state
-def _looked_at(model: nn.Module, x: Tensor, layers: Sequence[str]) -> _Found:
-    where = layouts(model, x, list(layers))
-    usual = look(model, x, layers, "eval")
-    found, origins = _Found({}, {}, usual.places, set()), Origins(usual)
-    for layer in layers:
-        layout = where.get(layer, PART)
-        if isinstance(layout, Unaligned):
-            found.reasons[layer] = f"it {layout.reason}"
-        else:
-            found.layouts[layer] = layout
-    ran: set[str] = set()
-    for training in look_in_training(model, x, layers):
-        origins.note(training)
-        for layer, layout in found.layouts.items():
-            value = training.values.get(layer)
-            reason = another_meaning(layer, found.places, training.places) if layer in found.places else None
-            if reason is not None:
-                found.reasons.setdefault(layer, reason)
-            elif value is None and layer not in training.places:
-                found.skipped.add(layer)
-            elif value is None or not layout.fits(value, len(x)):
-                found.reasons.setdefault(layer, _NOT_RUN if value is None else _RESIZED)
-            elif not value.requires_grad:
-                found.reasons.setdefault(layer, _CONSTANT)
-            else:
-                ran.add(layer)
-    for layer in found.layouts.keys() - ran:
-        found.reasons.setdefault(layer, _NOT_RUN)
-    for layer, reason in origins.reasons(model, x).items():
-        found.reasons.setdefault(layer, reason)
-    return found
-
-
-def not_regularisable(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, str]:
-    """Those of the layers that AT-LR refuses, each with the reason; told by passes in evaluation and in training.
-
-    Args:
-        model: the network; it comes back as it was.
-        x: (N, ...) inputs, 2 or more.
-        layers: names.
-    """
-    reasons = _looked_at(model, x, layers).reasons
-    return {layer: reasons[layer] for layer in layers if layer in reasons}
 
 
 def _refusal(layer: str, reason: str) -> str:

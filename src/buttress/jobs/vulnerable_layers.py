@@ -12,10 +12,10 @@ from buttress.audits import Audit, Subject
 from buttress.audits.layer_verdict import displaced
 from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
-from buttress.defences.layer_regularised import not_regularisable
 from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
+from buttress.layers.regularisable import not_regularisable
 from buttress.report.text import some
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised

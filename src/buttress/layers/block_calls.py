@@ -14,8 +14,9 @@ from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.block_records import Record, copied, first_numbers, record_calls, tensors
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
-from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared, parameters_fixed
+from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared
 from buttress.layers.same_numbers import Places, places
 
 
@@ -95,7 +96,7 @@ def recorded_calls(
 
     def seen(some: Tensor, draw: int) -> dict[tuple[str, int], Tensor]:
         """With gradients, which tell what depends on the input; of what has none, numbers that change tell it."""
-        with parameters_fixed(model):
+        with parameters_require_grad(model, False):
             given = some.detach().clone().requires_grad_(some.is_floating_point())
             records = record_calls(model, given, blocks, seed + draw)
         found = {(name, k): value for name, record in records.items() for k, value in record.tensors().items()}

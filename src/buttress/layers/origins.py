@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.layers.graph import in_order, sources
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.layers.watcher import watch
 from buttress.model_call import call_model
 
@@ -69,7 +69,7 @@ def _computations(
     with (
         preserved(model, mode, draw, x.device),
         torch.enable_grad(),
-        _all_learnable(model),
+        parameters_require_grad(model, True),
         _WithoutDropout(),
         watch(model, list(layers), note),
     ):
@@ -102,19 +102,6 @@ def _saved(node: Any) -> tuple[tuple[str, str], ...]:
         for name, value in values
         if not isinstance(value, Tensor) or value.dim() == 0
     )
-
-
-@contextmanager
-def _all_learnable(model: nn.Module) -> Iterator[None]:
-    """All parameters have gradients meanwhile, so that the graph shows frozen ones, too."""
-    frozen = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 class _WithoutDropout(TorchFunctionMode):

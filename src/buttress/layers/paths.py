@@ -16,7 +16,7 @@ from buttress.engine.preserved_model import preserved
 from buttress.layers.by_hand import ByHand
 from buttress.layers.graph import Graph, sources
 from buttress.layers.network_code import NetworkCode
-from buttress.layers.rows import parameters_fixed
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.layers.select import LayerSelection, Seen, user_module
 from buttress.layers.watcher import watch
 from buttress.layers.weighted_calls import WeightedCalls
@@ -126,7 +126,7 @@ def trace(
 
     with (
         preserved(model, "eval", 0, x.device),
-        parameters_fixed(model),
+        parameters_require_grad(model, False),
         watch(model, layers, note, code=code) as watcher,
         by_hand.following(watcher.root, [*watcher.paths]),
     ):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from buttress.layers.chosen_rows import Choice, chosen_rows, same_choice
 from buttress.layers.compared_passes import CHECKED, compared, found_again
 from buttress.layers.layout import CONSTANT, PART, UNPAIRED, Layout, Unaligned
 from buttress.layers.network_code import NetworkCode, given_or_new
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.random import derive, seed_torch
@@ -35,7 +35,6 @@ __all__ = [
     "of_inputs",
     "one_at_a_time",
     "one_or_all",
-    "parameters_fixed",
 ]
 
 
@@ -145,7 +144,7 @@ def one_at_a_time(
     with (
         preserved(model, mode, seed, x.device),
         torch.enable_grad(),  # the graph knows what the network chooses
-        parameters_fixed(model),
+        parameters_require_grad(model, False),
         capture(model, names, code=code) as values,
     ):
         for one in torch.split(x.detach(), 1):
@@ -157,20 +156,11 @@ def one_at_a_time(
     return each
 
 
-@contextmanager
-def parameters_fixed(model: nn.Module) -> Iterator[None]:
-    """No gradient to any parameter meanwhile: what has a gradient depends on the input."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
 def _values(model: nn.Module, x: Tensor, layers: LayerSelection, seed: int, code: NetworkCode) -> dict[str, Tensor]:
-    with preserved(model, "eval", seed, x.device), parameters_fixed(model), capture(model, layers, code=code) as values:
+    with (
+        preserved(model, "eval", seed, x.device),
+        parameters_require_grad(model, False),
+        capture(model, layers, code=code) as values,
+    ):
         call_model(model, x.detach().clone().requires_grad_(x.is_floating_point()))
     return dict(values)

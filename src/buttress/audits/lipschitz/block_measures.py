@@ -14,7 +14,7 @@ from buttress.errors import one_line
 from buttress.layers.block_calls import BlockCall, recorded_calls
 from buttress.layers.blocks import is_chain, residual_branches
 from buttress.layers.lipschitz import Jacobian, Stretch, exact_singular_value, stretch, upper_bound
-from buttress.layers.rows import parameters_fixed
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.random import Random, derive
 
 _LARGEST = 2**22  # numbers in a full Jacobian
@@ -83,7 +83,7 @@ def measure(
     measured = [name for name in names if name not in left_out]
     blocks: list[Block] = []
     directions: dict[str, Tensor] = {}
-    with preserved(model, "eval", settings.seed, x.device), parameters_fixed(model):
+    with preserved(model, "eval", settings.seed, x.device), parameters_require_grad(model, False):
         for name in measured:
             block = Block(name, type(clean[name].module).__name__, clean[name].joint, clean[name].held)
             random = Random(derive(settings.seed, "lipschitz", name), ids)
