@@ -81,6 +81,7 @@ def another_meaning(name: str, usual: Mapping[str, Place], training: Mapping[str
     Returns:
         The reason, to follow the layer's name; None where it means the same, and where that place does not run.
     """
+    usual, training = _as_named(usual), _as_named(training)
     place = usual[name]
     runs, others = ([one for one, at in places.items() if at == place] for places in (usual, training))
     if not others and name not in training:
@@ -100,6 +101,11 @@ def another_meaning(name: str, usual: Mapping[str, Place], training: Mapping[str
         here, there = (", ".join(part) or "nothing else" for part in (before, instead))
         return f"{_COUNTS}and this one comes behind {here} in evaluation and {there} in training, {_REMEDY}"
     return None
+
+
+def _as_named(places: Mapping[str, Place]) -> dict[str, Place]:
+    """The first of several places like the only one, which has the same name: modes may run the same by other code."""
+    return {name: place._replace(numbers=place.numbers if any(place.numbers) else ()) for name, place in places.items()}
 
 
 def _repeated(places: Mapping[str, Place]) -> set[str]:
