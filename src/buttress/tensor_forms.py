@@ -102,7 +102,7 @@ def put_back(value: Tensor, before: Tensor) -> None:
         return
     if value.layout != torch.sparse_coo:
         value.data.copy_(before)
-    elif any(not torch.equal(now, then) for now, then in zip(_numbers(value), _numbers(before), strict=True)):
+    elif any(not torch.equal(one, other) for one, other in zip(_numbers(value), _numbers(before), strict=True)):
         with torch.no_grad():  # its .data has indices and values of its own
             value.copy_(before)
 
