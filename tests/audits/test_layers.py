@@ -100,6 +100,31 @@ def test_patching_is_that_of_the_beaten_inputs_called_directly(pictures):
     assert not {"patching", "patching_inputs"} & set(ask(model, data, perturbations=[attack], **PLAIN).data)
 
 
+def test_of_many_layers_the_most_displaced_and_some_evenly_spread_are_looked_at_closer():
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(11)]
+    model, x = nn.Sequential(*blocks, nn.Linear(6, 3)).eval(), torch.rand(24, 6)
+    with torch.no_grad():
+        for block in blocks:
+            block[0].weight *= 2  # or no input is beaten
+        split = Split(x, model(x).argmax(1), torch.arange(24))
+    attack, brief = FGSM(threat=Threat(eps=0.5)), {"tolerance_steps": 2, "bisections": 2}
+    whole = ask(model, split, perturbations=[attack], **brief)
+    found = ask(model, split, perturbations=[attack], most_layers=5, **brief)
+    moved = sorted(zip(whole.data["mean"][0], whole.data["layers"], strict=True), reverse=True)
+    first = {name for _, name in moved[:3]}
+    others, part = [name for name in whole.data["layers"] if name not in first], found.data["looked_closer"]
+    assert part == [n for n in whole.data["layers"] if n in {*first, others[0], others[-1]}]
+    assert "looked_closer" not in whole.data
+    assert "Margin and patching are of 5 of 11 layers, half of them the most displaced." in found.verdict
+    for k, name in enumerate(found.data["layers"]):
+        expected = whole.data["margin"][k] if name in part else None
+        assert found.data["margin"][k] == (None if expected is None else pytest.approx(expected))
+        assert found.data["patching"]["recovery"][k] == (whole.data["patching"]["recovery"][k] if name in part else None)
+        assert (found.data["ranks"]["by"]["margin"]["rank"][k] is None) == (name not in part)
+    assert found.data["mean"] == whole.data["mean"]
+
+
 def test_where_no_input_is_beaten_there_is_no_patching(pictures):
     model, split = pictures
     x, _, ids = split.take(torch.arange(24))
@@ -254,6 +279,7 @@ def test_a_figure_of_whole_batches_has_no_interval_and_no_ties(pictures, measure
         ({"perturbations": []}, "at least one perturbation"),
         ({"tolerance_inputs": -1}, "0 or more; got -1"),
         ({"patching_inputs": -1}, "0 or more; got -1"),
+        ({"most_layers": 0}, "1 or more; got 0"),
         ({"measure": "tolerance"}, "no measure 'tolerance'"),
     ],
 )

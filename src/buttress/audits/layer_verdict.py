@@ -99,6 +99,7 @@ def verdict(
     parts = [
         _leading_text(layers, by.get("margin"), "margin", margins),
         _leading_text(layers, by.get("recovery"), "patching", shares, _RECOVERY),
+        _part_text(layers, data.get("looked_closer")),
         "No input is beaten, so patching shows nothing." if data.get("patching_inputs") == 0 else "",
         _displaced_text(profile, found, attack),
         _growth_text(centred, grown),
@@ -129,6 +130,13 @@ def _left_out_text(profile: LayerProfile, data: Mapping[str, Any]) -> str:
             sentences.append(f"{what}: {joined(new)}.")
         told.update(reasons)
     return " ".join(sentences)
+
+
+def _part_text(layers: Sequence[str], part: Sequence[str] | None) -> str:
+    """Of how many layers margin and patching speak, where it is not all."""
+    if part is None:
+        return ""
+    return f"Margin and patching are of {len(part)} of {len(layers)} layers, half of them the most displaced."
 
 
 def _displaced_text(profile: LayerProfile, found: Displaced, attack: str) -> str:

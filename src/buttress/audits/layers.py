@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -55,6 +55,8 @@ class Layers(Audit):
         bisections: halvings of the radius in that search.
         patching_inputs: beaten inputs on which clean values are put back layer by layer and path by path; 0 leaves that
             out.
+        most_layers: layers that are searched and patched where there are more, for each takes passes of the whole
+            network: the most displaced ones, and as many others spread evenly.
     """
 
     needs_classes = False
@@ -71,6 +73,7 @@ class Layers(Audit):
     tolerance_steps: int = 10
     bisections: int = 6
     patching_inputs: int = 64
+    most_layers: int = 32
 
     def __post_init__(self) -> None:
         """Refuse settings that measure nothing."""
@@ -81,6 +84,7 @@ class Layers(Audit):
         whole("tolerance_steps", self.tolerance_steps)
         whole("bisections", self.bisections)
         whole("patching_inputs", self.patching_inputs, 0)
+        whole("most_layers", self.most_layers)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""
@@ -113,7 +117,9 @@ class Layers(Audit):
             return Finding("layers", "Layers", text, "info", nothing)
         other = "centred" if self.measure != "centred" else "relative_error"
         second = self.profile(subject, other)
-        searched, patched = self._tolerance(subject), self._patching(subject)
+        part = _part(profile, self.most_layers) if len(profile.layers) > self.most_layers else None
+        closer = self if part is None else replace(self, layers=part)
+        searched, patched = closer._tolerance(subject), closer._patching(subject)
         found = displaced(profile, self.eta, subject.seed)
         centred = profile if self.measure == "centred" else second
         grown = growth(centred, subject.seed)
@@ -163,6 +169,8 @@ class Layers(Audit):
             data |= {key: aligned(profile.layers, searched.layers, figures[key]) for key in ("tolerance", "margin")}
             data |= {"rank_correlation": figures["rank_correlation"], "tolerance_inputs": figures["inputs"]}
             data["not_searched"] = searched.left_out
+        if part is not None and (searched is not None or patched is not None):
+            data["looked_closer"] = part
         if self.patching_inputs:
             data["patching_inputs"] = 0 if patched is None else patched.beaten
         if patched is not None:
@@ -215,6 +223,14 @@ class _Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter(zip(torch.split(self.x, BATCH), torch.split(self.y, BATCH), strict=True))
+
+
+def _part(profile: LayerProfile, most: int) -> list[str]:
+    """As many layers, in their order: half of them the most displaced, the rest spread evenly over all others."""
+    order = profile.mean[0].nan_to_num(nan=-torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
+    first, others = order[: (most + 1) // 2], order[(most + 1) // 2 :].sort().values
+    spread = others[torch.linspace(0, len(others) - 1, most // 2).round().long()]
+    return [profile.layers[k] for k in torch.cat([first, spread]).sort().values.tolist()]
 
 
 def _largest(profile: LayerProfile) -> float:

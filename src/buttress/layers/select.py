@@ -148,6 +148,9 @@ class Selection:
             wrong = [p for p in self.patterns if not isinstance(p, str)]
             if wrong:
                 raise UserError(f"layers must be names or globs; got {wrong[0]!r}")
+        # Asked of every layer in every pass.
+        self._exact = frozenset(self.patterns or ())
+        self._globs = [pattern for pattern in self.patterns or () if set(pattern) & set("*?[")]
 
     def wants(self, name: str, module: nn.Module | None, *, function: bool, learnable: bool, inside: bool) -> bool:
         """Whether to look at ``name``: a module's output, or the result of an activation function.
@@ -160,7 +163,7 @@ class Selection:
             inside: whether it runs in a module that `chooses_steps` or `is_opaque`.
         """
         if self.patterns is not None:
-            return any(name == p or fnmatchcase(name, p) for p in self.patterns)
+            return name in self._exact or any(fnmatchcase(name, glob) for glob in self._globs)
         if callable(self.layers):
             return bool(self.layers(name, module))
         if inside or (module is not None and (chooses_steps(module) or is_opaque(module))):

@@ -161,6 +161,11 @@ def _notes(data: Data) -> list[str]:
         notes.append(f"Perhaps layers, but written by hand and not seen as such: {some(data['missed'], 8)}.")
     if data.get("tolerance_inputs"):
         notes.append(f"Tolerance and margin: {data['tolerance_inputs']:,} inputs.")
+    if part := data.get("looked_closer"):
+        notes.append(
+            f"Tolerance and patching: {len(part)} of {len(data['layers'])} layers (most_layers), half of them the most "
+            "displaced and half spread evenly over the rest."
+        )
     notes += _reasons("Tolerance not searched", data.get("not_searched") or {})
     notes += _patching_notes(data)
     if unpaired := [name for names in (data.get("unpaired") or {}).values() for name in names]:
