@@ -120,7 +120,9 @@ def test_of_many_layers_the_most_displaced_and_some_evenly_spread_are_looked_at_
     for k, name in enumerate(found.data["layers"]):
         expected = whole.data["margin"][k] if name in part else None
         assert found.data["margin"][k] == (None if expected is None else pytest.approx(expected))
-        assert found.data["patching"]["recovery"][k] == (whole.data["patching"]["recovery"][k] if name in part else None)
+        assert found.data["patching"]["recovery"][k] == (
+            whole.data["patching"]["recovery"][k] if name in part else None
+        )
         assert (found.data["ranks"]["by"]["margin"]["rank"][k] is None) == (name not in part)
     assert found.data["mean"] == whole.data["mean"]
 

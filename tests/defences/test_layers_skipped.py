@@ -14,7 +14,7 @@ from buttress.defences.dial.defence import DIAL
 from buttress.defences.iat import IAT
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
-from buttress.layers.regularisable import not_regularisable
+from buttress.layers.regularisable import names_in, not_regularisable
 
 BASE = AdversarialTraining(Wave())
 GAMMA = {"parts.0": 0.5, "parts.1": 1.5}
@@ -115,10 +115,42 @@ def test_what_no_training_pass_runs_is_refused(network, batch):
         step(LayerRegularised(BASE, ["parts.0"]), network, batch, 0)
     network.share = 0.0
     defence = LayerRegularised(BASE, ["parts.0"])
-    defence._look(network, batch.x)
+    defence._look(network, [batch.x])
     network.share = 1.0  # the passes of the steps are others than those that were looked at
+    for seed in range(20):
+        assert step(defence, network, batch, seed).logs["steps with parts.0"] == 0
     with pytest.raises(UserError, match=r"'parts\.0' cannot be regularised, for it does not run in training passes"):
-        step(defence, network, batch, 0)
+        step(defence, network, batch, 20)
+
+
+class Routed(nn.Module):
+    """Batches take one way or the other, by their first input."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = (nn.Linear(FEATURES, size) for size in (FEATURES, FEATURES, 3))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.one(x)) if x[0, 0] > 0 else torch.tanh(self.two(x)))
+
+
+def test_a_layer_of_some_batches_adds_to_the_steps_that_run_it(nets):
+    network, layers = nets.seeded(Routed), ["one", "relu", "two", "tanh"]
+    ways, y = [inputs(8), inputs(8)], torch.arange(8) % 3
+    ways[0][:, 0], ways[1][:, 0] = 5.0, -5.0
+    assert not_regularisable(network, ways, layers) == {}
+    assert names_in(network, ways, ["t*", "*"]) == ["two", "tanh", "one", "relu", "head"]
+    assert set(not_regularisable(network, ways[:1], layers)) == {"two", "tanh"}
+    defence = LayerRegularised(BASE, layers, 0.5, "relative_error")
+    defence._look(network, ways)
+    for x, ran in zip(ways, (("one", "relu"), ("two", "tanh")), strict=True):
+        loss = step(defence, network, Batch(x, y, torch.arange(8)), 0)
+        assert {name for name in layers if loss.logs[f"steps with {name}"]} == {*ran}
+        x_adv, module = Wave().perturb(None, x, None, None), getattr(network, ran[0])
+        act = getattr(torch, ran[1])
+        clean, perturbed = module(x), module(x_adv)
+        expected = F.cross_entropy(network(x_adv), y) + 0.5 * relative_error(clean, perturbed)
+        torch.testing.assert_close(loss.value, expected + 0.5 * relative_error(act(clean), act(perturbed)))
 
 
 @pytest.mark.parametrize("name", modes.NETWORKS)
@@ -126,7 +158,7 @@ def test_names_that_may_mean_another_layer_are_refused_and_no_others(name, nets)
     network, x = nets.seeded(modes.NETWORKS[name]), inputs(6)
     layers = [*network.told, *network.counted]
     state = torch.random.get_rng_state()
-    refused = not_regularisable(network, x, layers)
+    refused = not_regularisable(network, [x], layers)
     assert set(refused) == set(network.counted)
     assert all("counts the runs of one place in the code" in reason for reason in refused.values())
     assert torch.equal(torch.random.get_rng_state(), state)

@@ -57,9 +57,9 @@ def shifts():
 LINES = {
     "linear": "no activations that buttress knows: layers with weights are looked at in their stead (0); to look at",
     "sines": "no activations that buttress knows: layers with weights are looked at in their stead (0, 2, 4); to look",
-    "shifts": "and no layers with weights: layers are left out of the audit; to look at others type --audits layers "
-    "--audits.layers NAME,NAME, of 0, 1",
-    "shift": "and no layers with weights: layers are left out of the audit",
+    "shifts": "layers are left out of the audit: the network has no activations that buttress knows, and no layers "
+    "with weights; to look at others type --audits layers --audits.layers NAME,NAME, of 0, 1",
+    "shift": "layers are left out of the audit: the network has no activations that buttress knows, and no layers with",
 }
 SOURCE = Source(data="moons", data_args={"samples": 60, "test": 24})
 
@@ -95,32 +95,40 @@ def test_the_usual_audit_goes_on_and_says_what_it_looks_at(tmp_path, name):
 
 
 @pytest.mark.usefixtures("_here")
-def test_layers_that_are_asked_for_are_not_replaced(tmp_path):
-    with pytest.raises(UserError, match="'activations' selects none of the network's layers"):
-        audit("mine.py:linear", out=tmp_path / "out", source=SOURCE, audits=[Layers()], attacks=[FGSM()])
+def test_the_audit_of_layers_typed_alone_goes_on_alike(tmp_path):
+    heard, asked = Heard(), {"source": SOURCE, "attacks": [FGSM()], "reporter": Heard()}
+    found = audit("mine.py:linear", out=tmp_path / "out", audits=[Layers()], **{**asked, "reporter": heard})
+    assert [finding.data["layers"] for finding in found] == [["0"]]
+    assert any(LINES["linear"] in line for line in heard.lines)
+    told = "^the audit layers finds none, for the network has no activations that buttress knows, and no layers with "
+    with pytest.raises(UserError, match=f"{told}weights: name some by --audits.layers, of 0, 1$"):
+        audit("mine.py:shifts", out=tmp_path / "shifts", audits=[Layers()], **asked)
+    assert asked["reporter"].lines == []
 
 
 @pytest.mark.usefixtures("_here")
-@pytest.mark.parametrize(("name", "of"), [("sines", ", of 0, 2, 4"), ("shifts", ", of 0, 1"), ("shift", None)])
+@pytest.mark.parametrize(
+    ("name", "of"), [("shifts", ": name the layers to regularise by --layers, of 0, 1"), ("shift", "")]
+)
 def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
     heard = Heard()
-    told = "and the network has none that buttress knows" + (
-        f": name the layers to regularise by --layers{of}" if of else ""
-    )
-    with pytest.raises(UserError, match=f"^harden chooses among activations, {told}$"):
+    told = "the network has no activations that buttress knows, and no layers with weights"
+    with pytest.raises(UserError, match=f"^harden finds no layers to choose among, for {told}{of}$"):
         harden(f"mine.py:{name}", out=tmp_path / "job", source=SOURCE, reporter=heard)
     assert heard.lines == []
     assert not (tmp_path / "job").exists()
 
 
 @pytest.mark.usefixtures("_here")
-def test_hardening_goes_on_with_layers_that_are_named(tmp_path):
+def test_hardening_goes_on_with_layers_that_are_named_or_have_weights(tmp_path):
     heard = Heard()
     short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
     found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], gamma=0.5, reporter=heard, **short)
     assert len(found) == 3
     assert LINES["sines"] in heard.lines[0]
     assert "regularised: 0" in heard.lines
+    harden("mine.py:linear", out=tmp_path / "chosen", gamma=0.5, reporter=heard, **short)
+    assert heard.lines.count("regularised: 0") == 2
 
 
 def test_activations_are_looked_at_without_a_word():

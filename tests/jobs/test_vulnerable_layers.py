@@ -13,6 +13,19 @@ from buttress.layers import LayerProfile
 X = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
 
 
+class Inputs:
+    """A split of inputs."""
+
+    def __len__(self):
+        return len(X)
+
+    def take(self, index):
+        return (X[index],)
+
+
+DATA = SimpleNamespace(train=Inputs())
+
+
 class Known(Layers):
     """A layer audit that finds the displacements it is told, of the layers that it looks at."""
 
@@ -29,7 +42,7 @@ def chosen(found, eta=None, model=None):
         model = nn.Sequential(nn.Linear(3, 3))
         for name in found:
             model.add_module(name, nn.Sigmoid())
-    return vulnerable_layers(SimpleNamespace(model=model, x=X, found=found), [Known()], eta)
+    return vulnerable_layers(SimpleNamespace(found=found), [Known()], eta, model, DATA)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +71,8 @@ def test_where_nothing_was_measured_the_reasons_are_told():
                 [], ["pgd"], "m", empty, torch.ones(1, 400), predecessors=[], crossed=[], left_out=left_out
             )
 
-    about = SimpleNamespace(model=nn.Linear(3, 3), x=X)
     with pytest.raises(UserError, match=r"no layer can be regularised: relu \(is a nested tensor\); name others by"):
-        vulnerable_layers(about, [Nothing()], None)
+        vulnerable_layers(SimpleNamespace(), [Nothing()], None, nn.Linear(3, 3), DATA)
 
 
 def test_layers_that_cannot_be_told_apart_are_both_chosen():
@@ -94,20 +106,9 @@ def test_layers_that_cannot_be_regularised_are_not_chosen():
 
 def test_patterns_mean_all_layers_that_match_and_each_once():
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Tanh(), nn.Linear(4, 4))
-    images = SimpleNamespace(test=Inputs())
-    assert named_layers(model, images, ["[12]", "1"]) == ["1", "2"]
-    assert named_layers(model, images, ["2", "1"]) == ["2", "1"]
+    assert named_layers(model, DATA, ["[12]", "1"]) == ["1", "2"]
+    assert named_layers(model, DATA, ["2", "1"]) == ["2", "1"]
     with pytest.raises(UserError, match=r"no layer is called or matches 'relu\*'"):
-        named_layers(model, images, ["1", "relu*"])
+        named_layers(model, DATA, ["1", "relu*"])
     with pytest.raises(UserError, match="layer '1' cannot be regularised, for its value carries no gradient"):
-        named_layers(model.requires_grad_(False), images, ["[12]"])
-
-
-class Inputs:
-    """A split of inputs."""
-
-    def __len__(self):
-        return len(X)
-
-    def take(self, index):
-        return (X[index],)
+        named_layers(model.requires_grad_(False), DATA, ["[12]"])

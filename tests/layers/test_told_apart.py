@@ -64,10 +64,10 @@ def test_branches_that_exclude_each_other(name, nets):
     for layer in asked if network.alike else ():
         assert torch.allclose(usual[layer], training[layer]) == (layer in network.told)
     check_names(network, x, network.told)
-    assert not_regularisable(network, x, network.told) == {}
+    assert not_regularisable(network, [x], network.told) == {}
     for layer in network.refused:
-        assert layer in not_regularisable(network, x, [layer])
-        with pytest.raises(UserError, match=f"^the layer '{layer}' cannot be used in training, for it is|another"):
+        assert layer in not_regularisable(network, [x], [layer])
+        with pytest.raises(UserError, match=f"^layer '{layer}' cannot be used in training, for it is|another"):
             check_names(network, x, [layer])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,17 +13,16 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepConte
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
-from buttress.layers.capture import layer_names
 from buttress.layers.measures import mean_defined
 from buttress.layers.places import Place
-from buttress.layers.regularisable import CONSTANT, NOT_RUN, RESIZED, compared_modes
+from buttress.layers.regularisable import CONSTANT, NOT_RUN, RESIZED, compared_modes, names_in, sampled_rows
 from buttress.layers.regularisers import LayerStep, Regulariser, resolve
 from buttress.layers.rows import Layout
-from buttress.layers.told_apart import another_meaning
+from buttress.layers.told_apart import another_meaning, refusal
 from buttress.registry import defence
 from buttress.validation import name_list, not_negative
 
-_SAMPLE = 32  # inputs that show whether a layer can be regularised
+_PATIENCE = 20  # steps from the first in which a layer may be skipped by either pass
 
 
 @defence("layer-regularised")
@@ -78,9 +78,10 @@ class LayerRegularised(WrapperDefence):
         not_negative("warmup", warmup)
         self.layers, self.gamma, self.measure, self.warmup = layers, gammas, measure, warmup
         self._layouts: dict[str, Layout] = {}
-        self._places: Mapping[str, Place] = {}  # of each layer of a pass in evaluation
+        self._places: Mapping[str, Mapping[str, Place]] = {}  # of a pass in evaluation that runs the layer
         self._compared: set[str] = set()  # layers that some step so far has seen in both passes
         self._skipped: set[str] = set()  # layers that some training passes do not run
+        self._missed: Counter[str] = Counter()  # steps in which a layer could not be compared
 
     @property
     def needs_classes(self) -> bool:
@@ -102,8 +103,7 @@ class LayerRegularised(WrapperDefence):
             self._check_base()
         data = super().prepare(model, data, seed)
         if self.layers:
-            x = suited(model, data.train.take(torch.arange(min(_SAMPLE, len(data.train))))[0])
-            self._look(model, x)
+            self._look(model, [suited(model, data.train.take(rows)[0]) for rows in sampled_rows(len(data.train))])
         return data
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
@@ -115,7 +115,7 @@ class LayerRegularised(WrapperDefence):
             return self.base.loss(model, batch, context)
         self._check_base()
         if not self._layouts:
-            self._look(model, batch.x)
+            self._look(model, [batch.x])
         context.watch(list(weights), self._layouts)
         base = self.base.loss(model, batch, context)
         regulariser = resolve(self.measure)
@@ -139,7 +139,7 @@ class LayerRegularised(WrapperDefence):
         """
         reasons: list[str] = []
         for one in (context.passes["adversarial"], context.clean_pass()):
-            another = another_meaning(layer, self._places, one.places)
+            another = another_meaning(layer, self._places[layer], one.places)
             if another is not None:
                 reasons.append(another)
             elif layer not in one.activations:
@@ -149,9 +149,10 @@ class LayerRegularised(WrapperDefence):
         if not reasons:
             self._compared.add(layer)
             return True
-        if layer not in self._compared | self._skipped:
-            raise UserError(_refusal(layer, reasons[0]))
         self._skipped.add(layer)
+        self._missed[layer] += 1
+        if layer not in self._compared and self._missed[layer] > _PATIENCE:
+            raise UserError(_refusal(layer, reasons[0]))
         return False
 
     def _steps(
@@ -206,17 +207,17 @@ class LayerRegularised(WrapperDefence):
                 "classes: use the measure centred"
             )
 
-    def _look(self, model: nn.Module, x: Tensor) -> None:
+    def _look(self, model: nn.Module, batches: Sequence[Tensor]) -> None:
         """Find where the inputs are in each layer's value, and what its name means.
 
         Raises:
             UserError: for a layer that cannot be regularised.
         """
-        names = layer_names(model, x, self.layers)
+        names = names_in(model, batches, self.layers)
         for layer in self.layers:
             if layer not in names:
                 raise UserError(f"layers are regularised by name; {layer!r} is a pattern, for {', '.join(names)}")
-        found = compared_modes(model, x, self.layers)
+        found = compared_modes(model, batches, self.layers)
         for layer, reason in found.reasons.items():
             raise UserError(_refusal(layer, reason))
         self._layouts, self._places, self._skipped = found.layouts, found.places, found.skipped
@@ -236,4 +237,4 @@ def check_warmup(warmup: float, epochs: int | None) -> None:
 
 
 def _refusal(layer: str, reason: str) -> str:
-    return f"layer {layer!r} cannot be regularised, for {reason}: leave it out"
+    return refusal(layer, reason, "regularised")

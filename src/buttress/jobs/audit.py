@@ -17,7 +17,7 @@ from buttress.audits import Audit, Finding
 from buttress.data.dataset import Dataset
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.jobs.analysed_layers import analysed_layers
+from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import (
@@ -162,9 +162,8 @@ def audit(
         attacks = gradient_free_attacks(against.threat)
         reporter.line(f"the network gives no gradients; attacks: {', '.join(attack.label() for attack in attacks)}")
     attacks = against.resolve(attacks) if attacks else None
-    remark = ""
     if audits:
-        questions = against.resolve(given_audits(audits, attacks))
+        questions, remark = fitting(against.resolve(given_audits(audits, attacks)), model, dataset)
     else:
         analysed = analysed_layers(model, dataset)
         remark = analysed.remark

@@ -199,7 +199,7 @@ class _Work:
         start = self.plan.start
         self.reporter.line(f"training: {title}")
         return training.run(
-            start.fresh(self.seed),
+            start.fresh(),
             start.dataset,
             defence,
             seed=self.seed,
@@ -233,7 +233,7 @@ class _Work:
         """Those to regularise, chosen on validation data: the test inputs only report."""
         dataset = embedded_data(model, self.plan.start.dataset)
         about = subject(model, dataset.val, classes=dataset.classes, **self._settings())
-        return vulnerable_layers(about, self.plan.questions, eta)
+        return vulnerable_layers(about, self.plan.questions, eta, self.plan.start.fresh(), self.plan.start.dataset)
 
     def judge(self, trained: Trained) -> tuple[Tensor, Tensor | None]:
         """(N,) bool which validation inputs are right, clean and under the attack that validates."""

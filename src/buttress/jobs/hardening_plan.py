@@ -45,6 +45,7 @@ class Start:
         architecture: of the networks that are trained.
         spec: by which `models.create` makes them; None where the architecture does.
         task: what their output is for.
+        seed: of the initial weights of those that are trained.
     """
 
     original: nn.Module
@@ -54,6 +55,7 @@ class Start:
     architecture: Network
     spec: dict[str, Any] | None
     task: Task
+    seed: int
 
     @classmethod
     def of(cls, network: str | None, architecture: Network, source: Source, seed: int) -> Start:
@@ -89,14 +91,15 @@ class Start:
             architecture=architecture,
             spec=facts.get("model"),
             task=task,
+            seed=seed,
         )
 
-    def fresh(self, seed: int) -> nn.Module:
-        """A network of the same architecture with initial weights from ``seed``."""
+    def fresh(self) -> nn.Module:
+        """A network of the same architecture with initial weights, the same each time."""
         if self.spec is None:
-            return self.architecture.create(self.dataset, seed)
+            return self.architecture.create(self.dataset, self.seed)
         spec = self.spec
-        model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=seed, **spec["options"])
+        model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=self.seed, **spec["options"])
         return from_embedding(self.architecture.finish(model), self.dataset)
 
 
@@ -159,15 +162,15 @@ class HardeningPlan:
         check_task([regularised, *questions], task)
         if isinstance(base, Standard):
             raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
-        if layers is None and analysed.layers != "activations":
+        if layers is None and analysed.layers is None:
             of = f": name the layers to regularise by --layers, of {some(analysed.names)}" if analysed.names else ""
-            raise UserError(f"harden chooses among activations, and the network has none that buttress knows{of}")
+            raise UserError(f"harden finds no layers to choose among, for {analysed.reason}{of}")
         return cls(
             start=start,
             threat=against.threat,
             base=base,
             regularised=regularised,
-            layers=None if layers is None else named_layers(start.original, dataset, layers),
+            layers=None if layers is None else named_layers(start.fresh(), dataset, layers),
             choice=choice,
             questions=questions,
             remark=analysed.remark,

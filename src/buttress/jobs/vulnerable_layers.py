@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from buttress.audits import Audit, Subject
 from buttress.audits.layer_verdict import displaced
@@ -14,50 +13,64 @@ from buttress.audits.layers import Layers
 from buttress.data.dataset import Dataset
 from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
-from buttress.layers.capture import layer_names
-from buttress.layers.regularisable import not_regularisable
+from buttress.layers.regularisable import names_in, not_regularisable, sampled_rows
+from buttress.layers.told_apart import refusal
 from buttress.report.text import some
+from buttress.training.token_inputs import embedded_data
 
-_SAMPLE = 32  # inputs that show whether a layer can be regularised
 
-
-def named_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> list[str]:
+def named_layers(network: nn.Module, dataset: Dataset, layers: Sequence[str]) -> list[str]:
     """The layers that the user's names and patterns mean, each once.
+
+    Args:
+        network: that is trained, as it begins.
+        dataset: that it is trained on.
+        layers: names and patterns.
 
     Raises:
         UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
             there are or the reason.
     """
-    few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
-    names = list(dict.fromkeys(name for layer in layers for name in layer_names(model, few, [layer])))
-    for layer, reason in not_regularisable(model, few, names).items():
-        raise UserError(f"layer {layer!r} cannot be regularised, for {reason}: name others by --layers")
+    batches = _batches(network, dataset)
+    names = names_in(network, batches, layers)
+    for layer, reason in not_regularisable(network, batches, names).items():
+        raise UserError(refusal(layer, reason, "regularised"))
     return names
 
 
-def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | None) -> list[str]:
+def vulnerable_layers(
+    about: Subject, questions: Sequence[Audit], eta: float | None, network: nn.Module, dataset: Dataset
+) -> list[str]:
     """The most vulnerable layers of a network; where none of them can be regularised, those of all that can.
 
     Args:
         about: the network, and the data that decide.
         questions: of the job's audits; that of layers says how displacement is measured.
         eta: cut-off of algorithm 1 in standard deviations; by default at the widest gap.
+        network: that is trained, as it begins: whether a layer can be regularised is seen of it.
+        dataset: that it is trained on.
 
     Raises:
         UserError: where no layer stands out, and where no layer can be regularised.
     """
     question = next(question for question in questions if isinstance(question, Layers))
     question = replace(question, perturbations=question.perturbations[:1])
-    names = _most_displaced(about, question, eta)
-    refused = not_regularisable(about.model, about.x[:_SAMPLE], names)
+    names, batches = _most_displaced(about, question, eta), _batches(network, dataset)
+    refused = not_regularisable(network, batches, names)
     if len(refused) < len(names):
         return [name for name in names if name not in refused]
     everything = question.profile(about).layers
-    refused = not_regularisable(about.model, about.x[:_SAMPLE], everything)
+    refused = not_regularisable(network, batches, everything)
     allowed = [name for name in everything if name not in refused]
     if not allowed:
         raise _none(refused)
     return _most_displaced(about, replace(question, layers=allowed), eta)
+
+
+def _batches(network: nn.Module, dataset: Dataset) -> list[Tensor]:
+    """A sample of the inputs that are trained on, of tokens the values."""
+    split = embedded_data(network, dataset).train
+    return [suited(network, split.take(rows)[0]) for rows in sampled_rows(len(split))]
 
 
 def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list[str]:

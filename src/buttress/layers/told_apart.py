@@ -196,10 +196,11 @@ def check_names(model: nn.Module, x: Tensor, layers: Sequence[str], *, always: b
             if reason is None and always and layer not in training.places:
                 reason = "some training passes skip it"
             if reason is not None:
-                raise UserError(_refusal(layer, reason))
+                raise UserError(refusal(layer, reason))
     for layer, reason in origins.reasons(model, x).items():
-        raise UserError(_refusal(layer, reason))
+        raise UserError(refusal(layer, reason))
 
 
-def _refusal(layer: str, reason: str) -> str:
-    return f"the layer {layer!r} cannot be used in training, for {reason}: name another"
+def refusal(layer: str, reason: str, use: str = "used in training") -> str:
+    """The line that says why a layer cannot be used, and what to do."""
+    return f"layer {layer!r} cannot be {use}, for {reason}: name another"
