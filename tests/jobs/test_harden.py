@@ -1,9 +1,17 @@
 import json
 import sys
+from dataclasses import replace
 
+import pytest
+
+from buttress import tasks
 from buttress.attacks.gradient.fgsm import FGSM
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.layers import Layers
+from buttress.defences.adversarial_training import AdversarialTraining
+from buttress.defences.iat import IAT
 from buttress.jobs import Network, Source, Training, harden
+from buttress.jobs.hardening_plan import HardeningPlan, Start
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
@@ -13,7 +21,7 @@ def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained
     monkeypatch.setattr(
         sys.modules["buttress.jobs.harden"],
         "vulnerable_layers",
-        lambda subject, questions, eta: asked.extend([subject.ids, questions]) or ["act1"],
+        lambda subject, questions, *further: asked.extend([subject.ids, questions]) or ["act1"],
     )
     source = Source(data="moons", data_args={"samples": 60, "test": 24})
     short = Training(epochs=1)
@@ -22,6 +30,22 @@ def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained
     assert asked[0].tolist() == source.load(0)[0].val.ids.tolist()
     assert [question.measure for question in asked[1] if isinstance(question, Layers)] == ["centred"]
     assert {f.data["measure"] for findings in found.values() for f in findings if f.kind == "layers"} == {"centred"}
+
+
+@pytest.mark.parametrize(
+    ("task", "base", "measure"),
+    [
+        (tasks.classification, None, "between_classes"),
+        (tasks.classification, IAT(FGSM(), independent=False), "centred"),  # mixes inputs of several classes
+        (tasks.Regression(), AdversarialTraining(PGD()), "centred"),
+    ],
+)
+def test_the_usual_measure_is_the_best_one_that_the_task_and_the_base_have(task, base, measure):
+    source = Source(data="moons", data_args={"samples": 60, "test": 24})
+    start = replace(Start.of(None, Network(model="mlp"), source, 0), task=task)
+    asked = {"layers": ["act1"], "gamma": 0.5, "warmup": None, "training": Training(), "attacks": None}
+    plan = HardeningPlan.of(start, threat=Threat(eps=0.2, box=None), base=base, measure=None, **asked)
+    assert plan.regularised.measure == measure
 
 
 class Heard(Reporter):

@@ -54,7 +54,7 @@ def harden(
     layers: list[str] | None = None,
     eta: float | None = None,
     gamma: float | None = None,
-    measure: str = "centred",
+    measure: str | None = None,
     warmup: float | None = None,
     training: Training = Training(),
     attacks: list[Attack] | None = None,
@@ -88,8 +88,9 @@ def harden(
         gamma: weight of the regularisation; by default 0.03, 0.2 or 1: the smallest of those that are shown to be
             best on validation data, under the attack that validates, after a quarter of the epochs; 0.03 where none is
             shown to be better than 0, which the report says.
-        measure: what is regularised: displacement against the layer's size (centred, the paper's relative_error), or
-            against what a constant layer lacks (between_classes, tolerance, margin_direction).
+        measure: what is regularised: displacement against what a constant layer lacks (between_classes, tolerance,
+            margin_direction), or against the layer's size (centred, the paper's relative_error); by default
+            between_classes, which came out best (claims layer-regularisers-*), and centred where there are no classes.
         warmup: epochs over which gamma rises from 0, no more than are trained; by default one, or a quarter or half of
             the training where that is shown to be better.
         training: how long and how, for every network that is trained here; monitors observe base and hardened only.
@@ -144,7 +145,7 @@ def harden(
     findings[short] = work.audit(unregularised.model, short)
 
     observed = watched(training, names, usual_figures(unregularised.history))
-    regularised = LayerRegularised(plan.base, names, measure=measure)
+    regularised = LayerRegularised(plan.base, names, measure=plan.regularised.measure)
     chosen = replace(plan.choice, training=observed).choose(regularised, work.train, work.judge, reporter)
 
     title = f"{short}-LR"
@@ -156,7 +157,7 @@ def harden(
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,
-        "measure": measure,
+        "measure": plan.regularised.measure,
         **({"notes on the regularised training": hardened.notes} if hardened.notes else {}),
         "epochs": training.epochs,
         # What a gain has to be set against: the regularised training is the longer one.

@@ -136,7 +136,7 @@ class HardeningPlan:
         base: Defence | None,
         layers: Sequence[str] | None,
         gamma: float | None,
-        measure: str,
+        measure: str | None,
         warmup: float | None,
         training: Training,
         attacks: Sequence[Attack] | None,
@@ -148,6 +148,8 @@ class HardeningPlan:
         """
         dataset, task, against = start.dataset, start.task, job_threat(threat, start.dataset)
         base = against.resolve(base if base is not None else AdversarialTraining())
+        if measure is None:
+            measure = "between_classes" if task.classes and base.own_classes else "centred"
         regularised = LayerRegularised(base, measure=measure)
         choice = WeightChoice(against.resolve(replace(training, task=task)), gamma, warmup)
         analysed = analysed_layers(start.original, dataset)
