@@ -13,11 +13,11 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 from buttress.ambient_state import in_usual_state
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
-from buttress.layers.block_records import Record, copied, first_numbers, record_calls, tensors
+from buttress.layers.block_records import Record, all_tensors, copied, first_numbers, record_calls
 from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.layers.precision import computes_in_single_precision, in_single_precision
 from buttress.layers.rows import CONSTANT, PART, Layout, Unaligned, compared
-from buttress.layers.same_numbers import Places, places
+from buttress.layers.same_numbers import SameNumbers, same_numbers
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,12 @@ def _call(
     z = parts[0] if len(parts) == 1 else torch.cat([part.flatten(1) for part in parts], 1)
     if not computes_in_single_precision(lambda: function(z, *others)):
         return "computes in half precision inside, too coarse for products with its Jacobian"
-    alone = not beside and len(parts) == 1 and len(tensors(record.output)) == 1
+    alone = not beside and len(parts) == 1 and len(all_tensors(record.output)) == 1
     rows_out = found[-1].to_rows(in_single_precision(out), n)
     return BlockCall(module, function, z, tuple(others), len(parts), rows_out, alone, found[next(iter(starts))])
 
 
-def _followers(rows: Mapping[int, Tensor], own: Sequence[int]) -> dict[int, tuple[int, Places]]:
+def _followers(rows: Mapping[int, Tensor], own: Sequence[int]) -> dict[int, tuple[int, SameNumbers]]:
     """For each argument that moves the one whose numbers it holds, itself for one with numbers of its own, and where.
 
     Args:
@@ -175,10 +175,10 @@ def _followers(rows: Mapping[int, Tensor], own: Sequence[int]) -> dict[int, tupl
         own: the places of those that may have numbers of their own.
     """
     # The larger first, so that a part that comes before its whole follows it; else in their order.
-    moved: dict[int, tuple[int, Places]] = {}
+    moved: dict[int, tuple[int, SameNumbers]] = {}
     for k in sorted(own, key=lambda k: -rows[k].numel()):
         if k not in moved:
-            held = {other: where for other in rows if (where := places(rows[k], rows[other])) is not None}
+            held = {other: where for other in rows if (where := same_numbers(rows[k], rows[other])) is not None}
             moved |= {other: (k, where) for other, where in held.items() if other not in moved}
     return dict(sorted(moved.items()))
 
@@ -200,7 +200,7 @@ def _function(
     arguments: Sequence[Any],
     layouts: Mapping[int, Layout],
     starts: Mapping[int, Tensor],
-    moved: Mapping[int, tuple[int, Places]],
+    moved: Mapping[int, tuple[int, SameNumbers]],
     beside: Sequence[int],
 ) -> Callable[..., Tensor]:
     """The block, of the arguments in ``starts``, which those in ``moved`` follow, and of those in ``beside``.

@@ -98,11 +98,11 @@ def copied(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
-def tensors(values: Any) -> list[Tensor]:
+def all_tensors(values: Any) -> list[Tensor]:
     """All tensors in nested containers."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def first_numbers(output: Any) -> Tensor | None:
     """The first tensor of floating-point numbers in nested containers."""
-    return next((tensor for tensor in tensors(output) if tensor.is_floating_point()), None)
+    return next((tensor for tensor in all_tensors(output) if tensor.is_floating_point()), None)

@@ -19,15 +19,15 @@ def keep_overwritten(values: dict[str, Tensor], targets: Any) -> None:
         targets: the tensors, in lists or alone.
     """
     for target in tree_leaves(targets):
-        if not isinstance(target, Tensor) or _elsewhere(target) or is_wrapped(target):
+        if not isinstance(target, Tensor) or _without_storage(target) or is_wrapped(target):
             continue
         address = target.untyped_storage().data_ptr()
         for name, value in values.items():
-            if not _elsewhere(value) and value.untyped_storage().data_ptr() == address:
+            if not _without_storage(value) and value.untyped_storage().data_ptr() == address:
                 with torch.set_grad_enabled(value.requires_grad):
                     values[name] = value.clone()
 
 
-def _elsewhere(value: Tensor) -> bool:
-    """Whether its numbers are not in a memory of its own, as those of a sparse or nested tensor."""
+def _without_storage(value: Tensor) -> bool:
+    """Whether its numbers are in no memory that can be compared, as those of a sparse or nested tensor."""
     return value.layout != torch.strided or value.is_nested

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Places:
+class SameNumbers:
     """Where in a row of one tensor the numbers of another's row are.
 
     Attributes:
@@ -27,7 +27,7 @@ class Places:
         return z.flatten(1)[:, self.index].view(len(z), *self.shape)
 
 
-def places(z: Tensor, other: Tensor) -> Places | None:
+def same_numbers(z: Tensor, other: Tensor) -> SameNumbers | None:
     """Where in ``z`` the numbers of ``other`` are, the same in every row; None where they are not all there.
 
     They are where both use the same memory, or where one is a copy: as many numbers, all equal and not all alike.
@@ -37,16 +37,16 @@ def places(z: Tensor, other: Tensor) -> Places | None:
         return None
     here = torch.arange(width, device=z.device)
     if z.shape == other.shape and z.stride() == other.stride() and z.data_ptr() == other.data_ptr():
-        return Places(here, other.shape[1:], True)
+        return SameNumbers(here, other.shape[1:], True)
     if z.untyped_storage().data_ptr() == other.untyped_storage().data_ptr():
         memory = torch.arange(z.untyped_storage().nbytes() // z.element_size(), device=z.device)
         place = torch.full_like(memory, -1)
         place[_in_memory(memory, z).flatten()] = torch.arange(z.numel(), device=z.device)
         index = place[_in_memory(memory, other)].flatten(1) - width * rows[:, None]
         inside = bool(((index >= 0) & (index < width) & (index == index[:1])).all())
-        return Places(index[0], other.shape[1:], False) if inside else None
+        return SameNumbers(index[0], other.shape[1:], False) if inside else None
     if z.shape == other.shape and torch.equal(z, other) and bool((z != z.flatten()[0]).any()):
-        return Places(here, other.shape[1:], True)
+        return SameNumbers(here, other.shape[1:], True)
     return None
 
 
