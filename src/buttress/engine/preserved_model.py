@@ -19,6 +19,8 @@ from buttress.tensor_forms import copied, put_back
 Model = Callable[[Tensor], Any]  # a module, or for attacks without gradients any callable
 Mode = Literal["eval", "train"]
 
+_unwatched: Any = torch._C.DisableTorchFunction
+
 
 @contextmanager
 def preserved(
@@ -50,16 +52,11 @@ def preserved(
             for a program whose mode cannot be switched.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    for module in modules:
-        for name, parameter in module._parameters.items():
-            lazy: bool = parameter is not None and is_lazy(parameter)
-            if lazy:
-                kind = type(module).__name__
-                raise UserError(
-                    f"parameter {name!r} of a {kind} is not there yet: run the network once on a batch first"
-                )
-            if parameter is not None and parameter.is_inference():
-                raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    with _unwatched():  # nobody who follows the passes wants these questions, of which there are many
+        _check_parameters(modules)
+        dtype = parameter_dtype(model) or dtype
+        devices = {device, *(parameter.device for parameter in parameters)}
     flags = [(module, module.training) for module in modules if hasattr(module, "training")]
     owned = [set(module._buffers.keys()) for module in modules]  # scripted modules list keys, and do not iterate
     with torch.inference_mode(False):
@@ -69,9 +66,6 @@ def preserved(
             for name, buffer in module._buffers.items()
             if not move_statistics and buffer is not None
         ]
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    dtype = parameter_dtype(model) or dtype
-    devices = {device, *(parameter.device for parameter in parameters)}
     with usual_state(device, dtype), own_draws(derive(seed, "model"), devices), _without_cudnn(modules, mode, devices):
         try:
             if isinstance(model, nn.Module):
@@ -91,6 +85,19 @@ def preserved(
                 if not buffer.is_inference():
                     put_back(buffer, value)
                 module._buffers[name] = buffer
+
+
+def _check_parameters(modules: list[nn.Module]) -> None:
+    for module in modules:
+        for name, parameter in module._parameters.items():
+            lazy: bool = parameter is not None and is_lazy(parameter)
+            if lazy:
+                kind = type(module).__name__
+                raise UserError(
+                    f"parameter {name!r} of a {kind} is not there yet: run the network once on a batch first"
+                )
+            if parameter is not None and parameter.is_inference():
+                raise UserError(f"parameter {name!r} was made under torch.inference_mode: make the model outside of it")
 
 
 def in_train_mode(model: object) -> bool:

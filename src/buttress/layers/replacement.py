@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from buttress.engine.preserved_model import preserved
 from buttress.layers.known_layers import RowLayout
 from buttress.layers.network_code import NetworkCode
-from buttress.layers.watcher import watch
+from buttress.layers.watcher import Watcher, watch
 from buttress.model_call import call_model
 from buttress.tasks import Task
 
@@ -41,6 +41,7 @@ class ReplacedPasses:
         self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int, code: NetworkCode
     ) -> None:
         self.model, self.layouts, self.task, self.seed, self.code = model, layouts, task, seed, code
+        self._watcher: Watcher | None = None
         self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
 
     @contextmanager
@@ -51,7 +52,7 @@ class ReplacedPasses:
         """
         with (
             preserved(self.model, "eval", self.seed, device),
-            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code),
+            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
         ):
             yield
 
@@ -70,6 +71,8 @@ class ReplacedPasses:
             rows, layout = values[name], self.layouts[name]
             if not layout.fits(value, len(rows)) or layout.to_rows(value, len(rows)).numel() != rows.numel():
                 raise CannotReplaceError("has another size in another pass")
+            if len(called) == len(values) and self._watcher is not None:
+                self._watcher.rest()
             return rows
 
         output = self.run(x, choose)

@@ -110,17 +110,18 @@ class Watcher(TorchFunctionMode):
         self.calls: Callable[[str, tuple[Any, ...], Any, str, int], None] | None = None
         self._running: list[RunningModule] = []
         self._names, self._places = Names(), places
-        self._in_callback = False
+        self._in_callback = self._resting = False
         self._graphs = torch.is_grad_enabled()
         self._read = ReadValues()
 
     def forget(self) -> None:
         """Let go of everything that was seen."""
         self._places.forget_values()
-        self._forget_pass()
-
-    def _forget_pass(self) -> None:
         self._read = ReadValues()
+
+    def rest(self) -> None:
+        """Nothing more is wanted of this pass."""
+        self._resting = True
 
     @property
     def all_names(self) -> list[str]:
@@ -132,6 +133,8 @@ class Watcher(TorchFunctionMode):
         numbers: tuple[int, ...] = ()
         site: Site = ()
         if self._running:
+            if self._resting:
+                return
             parent = self._running[-1]
             steps = route(sys._getframe(1), 1, parent.module)
             site, numbers = parent.site_of(steps), self._places.of_module(steps, module, parent.module)
@@ -150,6 +153,8 @@ class Watcher(TorchFunctionMode):
         if not self._running or self._running[-1].module is not module:
             return None
         current = self._running.pop()
+        if self._resting:
+            return None
         with _unwatched():
             learnable = is_learnable(module) and not current.learnable_inside
             first, put = first_tensor(output)
@@ -165,6 +170,8 @@ class Watcher(TorchFunctionMode):
         return None if value is first else put(module, value)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._resting and not isinstance(func, HigherOrderOperator):
+            return self._run(func, args, kwargs or {})
         name, kind, writes = facts(getattr(func, "__name__", ""))
         if kwargs:
             writes = writes or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
@@ -214,12 +221,13 @@ class Watcher(TorchFunctionMode):
 
     def _begin(self) -> None:
         """A pass of the whole network begins."""
+        self._resting = False
         self._running.clear()
         self._names = Names()
         self.places.clear()
         self.sites.clear()
         self.values.clear()
-        self._forget_pass()
+        self._read = ReadValues()
 
     def _read_output(
         self,
