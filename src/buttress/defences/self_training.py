@@ -23,7 +23,7 @@ from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, whole
+from buttress.validation import not_negative, number, one_name, whole
 
 
 @defence("self-training")
@@ -70,8 +70,10 @@ class SelfTraining(TRADES):
         epochs: int = 50,
     ) -> None:
         super().__init__(threat, steps, step_size, beta)
-        if not isinstance(unlabelled, str) and not 0 < unlabelled < 1:
-            raise UserError(f"unlabelled must be a share between 0 and 1, or a .npz file; got {unlabelled}")
+        if isinstance(unlabelled, str):
+            one_name("unlabelled", unlabelled)
+        else:
+            number("unlabelled, if it is no .npz file,", unlabelled, "(0, 1)")
         not_negative("weight", weight)
         whole("epochs", epochs)
         self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,10 @@ from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.regularisable import not_regularisable
+from buttress.layers.select import Selection
 from buttress.report.text import some
+
+log = logging.getLogger(__name__)
 
 _SAMPLE = 32  # inputs that show whether a layer can be regularised
 
@@ -28,6 +32,7 @@ def named_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> l
         UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
             there are or the reason.
     """
+    Selection(layers)  # refuses what is none as a whole
     few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
     names = list(dict.fromkeys(name for layer in layers for name in layer_names(model, few, [layer])))
     for layer, reason in not_regularisable(model, few, names).items():
@@ -63,7 +68,10 @@ def vulnerable_layers(about: Subject, questions: Sequence[Audit], eta: float | N
 def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list[str]:
     """The layers that algorithm 1 names under the first perturbation, and those that are tied with them."""
     profile = question.profile(about)
-    named = displaced(profile, eta).names
+    found = displaced(profile, eta)
+    if found.remark:
+        log.warning(found.remark)
+    named = found.names
     if named or len(profile.layers) == 1:
         return named or profile.layers
     if not profile.layers:

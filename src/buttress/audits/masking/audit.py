@@ -20,7 +20,7 @@ from buttress.audits.masking.checks.proposal import attack_settings
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, budget_text
-from buttress.validation import whole
+from buttress.validation import number, whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
 _SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
@@ -74,8 +74,7 @@ class Masking(Audit):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         for name in ("level", "floor", "tolerated"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
+            number(name, getattr(self, name), "(0, 1)")
         if self.attack is not None and not isinstance(self.attack, Attack):
             raise UserError(f"masking questions an attack within a budget; got {self.attack!r}")
         for name in ("inputs", "queries", "draws"):

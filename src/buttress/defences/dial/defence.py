@@ -29,7 +29,7 @@ from buttress.model_call import call_model
 from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, one_of
+from buttress.validation import not_negative, one_name, one_of
 
 Variant = Literal["ce", "kl"]
 Schedule = Literal["stepwise", "continuous"]
@@ -97,7 +97,8 @@ class DIAL(CraftingDefence):
         self.threat, self.steps, self.step_size = threat, steps, step_size
         self.variant, self.beta, self.lamd = variant, beta, lamd
         self.schedule, self.reversal = schedule, reversal
-        self.layer, self.head, self.batch_norm = layer, tuple(head), batch_norm
+        self.layer = None if layer is None else one_name("layer", layer)
+        self.head, self.batch_norm = tuple(head), batch_norm
         inner = "kl" if variant == "kl" else None
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss=inner)
         self.domain_head: nn.Module | None = None
