@@ -24,7 +24,7 @@ from buttress.errors import UserError
 from buttress.layers import measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
-from buttress.layers.select import Selection, chooses_steps, user_module
+from buttress.layers.select import check_given, chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -76,7 +76,7 @@ class Layers(Audit):
         """Refuse settings that measure nothing."""
         if not self.perturbations:
             raise UserError("a layer audit needs at least one perturbation; got none")
-        Selection(self.layers)
+        check_given(self.layers)
         measures.resolve(self.measure)
         if self.eta is not None:
             not_negative("eta", self.eta)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
+from buttress.attacks.composed.transfer import check_network
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.defences.base.networks import load_network, new_network
@@ -74,6 +75,8 @@ class SelfTraining(TRADES):
             one_name("unlabelled", unlabelled)
         else:
             number("unlabelled, if it is no .npz file,", unlabelled, "(0, 1)")
+        if teacher is not None:
+            check_network("teacher", teacher)
         not_negative("weight", weight)
         whole("epochs", epochs)
         self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs

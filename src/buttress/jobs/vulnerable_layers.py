@@ -17,7 +17,7 @@ from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.capture import layer_names
 from buttress.layers.regularisable import not_regularisable
-from buttress.layers.select import Selection
+from buttress.layers.select import check_given
 from buttress.report.text import some
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def named_layers(model: nn.Module, dataset: Dataset, layers: Sequence[str]) -> l
         UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
             there are or the reason.
     """
-    Selection(layers)  # refuses what is none as a whole
+    check_given(layers)
     few = suited(model, dataset.test.take(torch.arange(min(_SAMPLE, len(dataset.test))))[0])
     names = list(dict.fromkeys(name for layer in layers for name in layer_names(model, few, [layer])))
     for layer, reason in not_regularisable(model, few, names).items():

@@ -150,8 +150,6 @@ class Selection:
             if not isinstance(layers, Collection) or isinstance(layers, Mapping):
                 raise UserError(f"layers must be a list of names or globs, one of them, or a callable; got {layers!r}")
             several = list(layers)
-            if not several:
-                raise UserError(f"layers must be names or globs, or {_groups()}; got none")
         for one in several:
             if not isinstance(one, str):
                 raise UserError(f"layers must be names or globs; got {one!r}")
@@ -212,6 +210,17 @@ def _running_parts(network: nn.Module) -> list[str]:
 
 def _groups() -> str:
     return " or ".join(GROUPS)
+
+
+def check_given(layers: LayerSelection) -> None:
+    """Refuse what no network has a layer for.
+
+    Raises:
+        UserError: as `Selection`, and for an empty list.
+    """
+    selection = Selection(layers)
+    if not (callable(layers) or selection.groups or selection.patterns):
+        raise UserError(f"layers must be names or globs, or {_groups()}; got none")
 
 
 def _nearest(pattern: str, seen: Seen) -> str:

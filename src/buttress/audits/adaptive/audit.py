@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from buttress.attacks import Attack
-from buttress.attacks.composed.transfer import check_module
+from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.composed.variant import variants_of
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.adaptive.attack_list import Effort, attacks_on
@@ -105,8 +105,7 @@ class Adaptive(Audit):
         if isinstance(self.models, nn.Module | str):
             raise UserError("models must be a list of networks; got a single one")
         for i, model in enumerate(self.models):
-            if not isinstance(model, str):
-                check_module(f"models[{i}]", model)
+            check_network(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
 
     @property

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from torch import nn
 
 from buttress.attacks import Attack
+from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.finding import Finding, Severity
@@ -73,6 +74,8 @@ class Masking(Audit):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        if self.surrogate is not None:
+            check_network("surrogate", self.surrogate)
         for name in ("level", "floor", "tolerated"):
             number(name, getattr(self, name), "(0, 1)")
         if self.attack is not None and not isinstance(self.attack, Attack):

@@ -13,7 +13,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.measures import power_of_two, ratio, row_norms, to_rows
 from buttress.layers.regularisers import finite_rows, spread
 from buttress.layers.rows import Layout, layouts
-from buttress.layers.select import LayerSelection, Selection
+from buttress.layers.select import LayerSelection, check_given
 from buttress.model_call import call_model
 from buttress.registry import monitor
 from buttress.tasks.classes import Classification
@@ -119,7 +119,7 @@ class LayerCollapse(Monitor):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        Selection(self.layers)
+        check_given(self.layers)
         number("share", self.share, "(0, 1)")
         one_of("then", self.then, get_args(Then))
         whole("inputs", self.inputs, 2)
