@@ -1,16 +1,24 @@
-"""Checks of settings; and that every whole number among the options of the registered methods is checked."""
+"""Checks of settings; and that every number and every name among the options of the registered methods is checked."""
 
-import inspect
 import math
-import types
-import typing
-from dataclasses import is_dataclass
 
 import pytest
 
 from buttress import registry
+from buttress.config.annotations import accepts_none, alternatives, item_of, parameters
 from buttress.errors import UserError
-from buttress.validation import integer, not_negative, number, one_of, positive, share, switch, whole
+from buttress.validation import (
+    integer,
+    name_list,
+    not_negative,
+    number,
+    one_name,
+    one_of,
+    positive,
+    share,
+    switch,
+    whole,
+)
 
 ROLES = ("attack", "defence", "model", "audit", "monitor")
 
@@ -41,37 +49,91 @@ MAY_BE_ZERO = {
 }
 
 
+# Options whose sign means something, that have no upper end, and that are names of no layer or file.
+MAY_BE_NEGATIVE = {
+    ("attack", "jsma", "theta"),
+    ("attack", "universal", "ceiling"),
+    ("defence", "snode-ncg", "low"),
+    ("defence", "snode-ncg", "high"),
+    *(("model", name, "shift") for name in ("cifs-cnn", "cifs-resnet18", "cifs-wrn")),
+    ("model", "self-gradient", "eta"),
+    ("model", "zerosnet", "discretisation"),
+    ("model", "zerosnet", "k"),
+}
+MAY_BE_INFINITE = {("attack", "universal", "ceiling"), ("audit", "robustness", "eps")}
+
+
+def options(role):
+    """(member's name, member, option, the types that it allows, whether it may be left out) of every option."""
+    members = getattr(registry, role)
+    for name in members.names():
+        for option, parameter in parameters(members.get(name)).items():
+            kinds = alternatives(parameter.annotation)
+            yield name, members.get(name), option, kinds, accepts_none(parameter.annotation)
+
+
+def items(kinds):
+    """The types of the items of the lists among these."""
+    return [item for kind in kinds if kind is not str and (one := item_of(kind)) for item in alternatives(one)]
+
+
 def whole_options():
     """(role, member, option) of every option that is a whole number, or one or none."""
-    for role in ROLES:
-        members = getattr(registry, role)
-        for name in members.names():
-            member = members.get(name)
-            annotated = member if is_dataclass(member) or not inspect.isclass(member) else member.__init__
-            hints = typing.get_type_hints(annotated)
-            for option in inspect.signature(member).parameters:
-                kind = hints.get(option)
-                union = typing.get_origin(kind) in (types.UnionType, typing.Union)
-                if kind is int or (union and set(typing.get_args(kind)) == {int, type(None)}):
-                    yield role, name, option
+    return [(role, name, option) for role in ROLES for name, _, option, kinds, _ in options(role) if kinds == [int]]
+
+
+def check_refused(member, option, values):
+    """That each value is refused in one line that names the option and the value."""
+    for value in values:
+        with pytest.raises(UserError) as error:
+            member(**{option: value})
+        message = str(error.value)
+        came = value[0] if isinstance(value, list) else value
+        assert option in message, (member, message)
+        assert repr(came) in message or f"got {type(came).__name__}" in message, (member, message)
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_whole_number_of_a_method_is_checked(role):
-    options = [(name, option) for found, name, option in whole_options() if found == role]
-    assert options
-    for name, option in options:
+    found = [(name, member, option) for name, member, option, kinds, _ in options(role) if kinds == [int]]
+    assert found
+    for name, member, option in found:
         zero = () if (role, name, option) in MAY_BE_ZERO else (0,)
-        for value in (*zero, -1, True, 1.5, "x"):
-            with pytest.raises(UserError) as error:
-                getattr(registry, role).get(name)(**{option: value})
-            message = str(error.value)
-            assert option in message, (name, message)
-            assert repr(value) in message, (name, message)
+        check_refused(member, option, (*zero, -1, True, 1.0, 1.5, math.nan, "x"))
 
 
-def test_options_that_may_be_zero_exist():
+@pytest.mark.parametrize("role", ROLES)
+def test_every_number_of_a_method_is_checked(role):
+    """Alone and in lists: no NaN and no text, and what is negative or infinite only where that means something."""
+    checked = 0
+    for name, member, option, kinds, _ in options(role):
+        wrong = [math.nan, -math.inf]
+        wrong += [] if (role, name, option) in MAY_BE_INFINITE else [math.inf]
+        wrong += [] if (role, name, option) in MAY_BE_NEGATIVE else [-1.0]
+        single, several = float in kinds, {float, int} & set(items(kinds))
+        if single:
+            check_refused(member, option, wrong + [True] * (bool not in kinds) + ["x"] * (str not in kinds))
+        if several and str not in items(kinds):
+            check_refused(member, option, [[value] for value in (*wrong, True, "x")])
+        checked += single or bool(several)
+    assert checked
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_name_among_the_options_of_a_method_is_checked(role):
+    """No empty name, which would be taken for none, and nothing that is no text."""
+    for _, member, option, kinds, may_be_none in options(role):
+        if str in kinds and not {int, float} & set(kinds):
+            check_refused(member, option, ["", " ", 3] + [None] * (not may_be_none))
+        if str in items(kinds) and int not in items(kinds):
+            check_refused(member, option, [[""], [3], [None]])
+
+
+def test_options_that_are_left_out_of_a_check_exist():
+    every = {(role, name, option) for role in ROLES for name, _, option, _, _ in options(role)}
     assert set(whole_options()) >= MAY_BE_ZERO
+    assert every >= MAY_BE_NEGATIVE | MAY_BE_INFINITE
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "1", None])
@@ -114,6 +176,13 @@ def test_values_come_back():
         (lambda: not_negative("beta", -0.5), "beta must be a finite number of 0 or more; got -0.5"),
         (lambda: not_negative("beta", "1"), "beta must be a finite number of 0 or more; got '1'"),
         (lambda: share("rho", 1.5), "rho must be a number in [0, 1]; got 1.5"),
+        (lambda: whole("severity", 6, 1, 5), "severity must be a whole number from 1 to 5; got 6"),
+        (lambda: one_name("layer", " "), "layer must be a name; got ' '"),
+        (
+            lambda: name_list("layers", ["a", ""]),
+            "layers must be a name or a list of names; got an empty name: ['a', '']",
+        ),
+        (lambda: name_list("layers", [3]), "layers must be a name or a list of names; got [3]"),
         (lambda: switch("detach", 1), "detach must be True or False; got 1"),
         (lambda: one_of("mode", "evil", ("eval", "train")), "mode must be one of eval, train; got 'evil'"),
     ],

@@ -25,14 +25,20 @@ def integer(name: str, value: object) -> int:
     return value
 
 
-def whole(name: str, value: object, at_least: int = 1) -> int:
-    """The value, when it is a whole number of ``at_least`` or more.
+def whole(name: str, value: object, at_least: int = 1, at_most: int | None = None) -> int:
+    """The value, when it is a whole number of ``at_least`` or more, and of ``at_most`` or less where that is given.
 
     Raises:
         UserError: for anything else, True and False included.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise UserError(f"{name} must be a whole number of {at_least} or more; got {value!r}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < at_least
+        or (at_most is not None and value > at_most)
+    ):
+        interval = f"of {at_least} or more" if at_most is None else f"from {at_least} to {at_most}"
+        raise UserError(f"{name} must be a whole number {interval}; got {value!r}")
     return value
 
 
@@ -117,13 +123,26 @@ def one_of(name: str, value: object, choices: Collection[str]) -> str:
     return value
 
 
-def name_list(name: str, value: object) -> tuple[str, ...]:
+def one_name(setting: str, value: object) -> str:
+    """The value, when it is a name.
+
+    Raises:
+        UserError: for anything else, empty texts included.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{setting} must be a name; got {value!r}")
+    return value
+
+
+def name_list(setting: str, value: object) -> tuple[str, ...]:
     """The names in the value, which is one name or a list of names.
 
     Raises:
-        UserError: for anything else.
+        UserError: for anything else, empty texts included.
     """
     several = (value,) if isinstance(value, str) else value
     if not isinstance(several, list | tuple) or not all(isinstance(each, str) for each in several):
-        raise UserError(f"{name} must be a name or a list of names; got {value!r}")
+        raise UserError(f"{setting} must be a name or a list of names; got {value!r}")
+    if not all(each.strip() for each in several):
+        raise UserError(f"{setting} must be a name or a list of names; got an empty name: {value!r}")
     return tuple(several)

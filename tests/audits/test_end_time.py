@@ -64,5 +64,5 @@ def test_latent_time_networks(name):
 def test_networks_without_end_times_and_times_that_are_none(split):
     with pytest.raises(UserError, match="has no latent end time"):
         EndTime()(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), split)
-    with pytest.raises(UserError, match="times must be finite numbers above 0"):
+    with pytest.raises(UserError, match=r"times must be a finite number above 0; got 0\.0"):
         EndTime(times=(0.0, 1.0))

@@ -141,10 +141,14 @@ def test_where_no_input_is_beaten_there_is_no_patching(pictures):
 def test_eta_is_the_users_where_it_names_a_layer(pictures):
     model, split = pictures
     suggested = ask(model, split, perturbations=[FGSM(threat=THREAT)], **PLAIN).data
-    low, high = (ask(model, split, perturbations=[FGSM(threat=THREAT)], eta=e, **PLAIN).data for e in (-5.0, 50.0))
-    assert low["mvl"]["fgsm"] == [name for _, name in sorted(zip(low["mean"][0], low["layers"], strict=True))[::-1]]
-    assert (low["eta"], high["eta"]) == (-5.0, suggested["eta"])
-    assert high["mvl"] == suggested["mvl"]
+    low, too_high = (ask(model, split, perturbations=[FGSM(threat=THREAT)], eta=e, **PLAIN) for e in (0.0, 50.0))
+    mean, mu = low.data["mean"][0], low.data["mu"]["fgsm"]
+    above = sorted([(value, name) for value, name in zip(mean, low.data["layers"], strict=True) if value > mu])
+    assert low.data["mvl"]["fgsm"] == [name for _, name in above[::-1]]
+    assert (low.data["eta"], too_high.data["eta"]) == (0.0, suggested["eta"])
+    assert too_high.data["mvl"] == suggested["mvl"]
+    assert f"No layer passes eta 50: the cut-off at the widest gap, {suggested['eta']:.3g}" in too_high.verdict
+    assert "cut-off" not in low.verdict
     assert len(suggested["mvl"]["fgsm"]) >= 1
 
 

@@ -109,7 +109,7 @@ def test_inputs_that_are_no_images(line):
     [
         ({"count": -1}, "count must be a whole number of 0 or more"),
         ({"inputs": 0}, "inputs must be a whole number of 1 or more"),
-        ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"threshold": 0.0}, r"threshold must be a number in \(0, 1\]"),
         ({"window": 2}, "window must be an odd number of pixels"),
         ({"stride": 0}, "stride must be a whole number of 1 or more"),
     ],

@@ -70,7 +70,7 @@ def test_a_curved_network(pictures, nets):
     ("fields", "line"),
     [
         ({"std": 0.0}, "std must be a positive number"),
-        ({"std": [0.1, -0.1]}, "std must be a positive number"),
+        ({"std": [0.1, -0.1]}, "std must be a finite number of 0 or more; got -0.1"),
         ({"std": []}, "std must be a positive number"),
         ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
         ({"draws": 1}, "draws must be a whole number of 2 or more; got 1"),

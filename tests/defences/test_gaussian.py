@@ -51,9 +51,9 @@ def test_without_noise_it_is_standard_training(settings, network, train, same):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"std": ()}, r"std must be a list of finite numbers of 0 or more; got \(\)"),
-        ({"std": -0.1}, "std must be a list of finite numbers of 0 or more; got -0.1"),
-        ({"probability": 1.5}, "probability must be a number from 0 to 1; got 1.5"),
+        ({"std": ()}, "std must be a list of finite numbers of 0 or more; got none"),
+        ({"std": -0.1}, "std must be a finite number of 0 or more; got -0.1"),
+        ({"probability": 1.5}, r"probability must be a number in \[0, 1\]; got 1.5"),
         ({"box": (1, 0)}, "box must be"),
     ],
 )

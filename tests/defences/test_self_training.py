@@ -147,8 +147,8 @@ def test_files_that_do_not_fit(network, images, tmp_path):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"unlabelled": 0.0}, "unlabelled must be a share between 0 and 1, or a .npz file; got 0.0"),
-        ({"unlabelled": 1.0}, "unlabelled must be a share"),
+        ({"unlabelled": 0.0}, r"unlabelled, if it is no .npz file, must be a number in \(0, 1\); got 0.0"),
+        ({"unlabelled": 1.0}, "unlabelled, if it is no .npz file, must be"),
         ({"weight": -1.0}, "weight must be a finite number of 0 or more; got -1"),
         ({"epochs": 0}, "epochs must be a whole number of 1 or more; got 0"),
         ({"beta": -1.0}, "beta must be a finite number of 0 or more"),

@@ -25,7 +25,7 @@ from buttress.models.wrapping.wrappers import optional_method
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.tasks import Classification
-from buttress.validation import number, share, whole
+from buttress.validation import name_list, number, share, whole
 
 SYNTHETIC = ("uniform", "inverted", "shuffled")
 _SCORES = ("confidence", "entropy", "mutual_information")
@@ -72,6 +72,7 @@ class Calibration(Audit):
         whole("bins", self.bins)
         for budget in self.shares:
             number("shares", budget, "(0, 1]")
+        name_list("outside", self.outside)
         share("tolerated", self.tolerated)
 
     def ask(self, subject: Subject) -> Finding:

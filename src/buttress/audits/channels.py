@@ -27,7 +27,7 @@ from buttress.layers.correlation import pearson, spearman
 from buttress.layers.rows import layout_of
 from buttress.model_call import call_model
 from buttress.registry import audit
-from buttress.validation import one_of
+from buttress.validation import one_name, one_of
 
 Unit = Literal["each", "clean"]
 _ACTIVE = 0.01  # of the largest value of the layer, above which a channel counts as active
@@ -79,6 +79,8 @@ class Channels(Audit):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         one_of("unit", self.unit, get_args(Unit))
+        if self.layer is not None:
+            one_name("layer", self.layer)
 
     def check(self, subject: Subject) -> None:
         """Refuse a network without a linear layer at its end where no layer is named, and unknown names."""

@@ -18,6 +18,7 @@ from buttress.layers.select import user_module
 from buttress.model_call import call_model
 from buttress.models.wrapping.wrappers import optional_method
 from buttress.registry import audit
+from buttress.validation import positive
 
 _GRID = tuple(k / 10 for k in range(1, 41))
 
@@ -43,8 +44,10 @@ class EndTime(Audit):
 
     def __post_init__(self) -> None:
         """Refuse times that are none."""
-        if not self.times or any(not 0 < t < float("inf") for t in self.times):
-            raise UserError(f"times must be finite numbers above 0, one at least; got {list(self.times)}")
+        if not self.times:
+            raise UserError("times must be finite numbers above 0, one at least; got none")
+        for time in self.times:
+            positive("times", time)
 
     def check(self, subject: Subject) -> None:
         """Refuse a network that has no end times."""

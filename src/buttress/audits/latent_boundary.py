@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from buttress.defences.ladder.latent_space import Encoder, fit_space
 from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings
 from buttress.errors import UserError
 from buttress.registry import audit
-from buttress.validation import whole
+from buttress.validation import one_name, positive, whole
 
 _KIND, _TITLE = "latent-boundary", "Latent boundary"
 
@@ -71,8 +70,10 @@ class LatentBoundary(Audit):
         whole("points", self.points, 0)
         whole("decoder_epochs", self.decoder_epochs, 0)
         whole("svm_epochs", self.svm_epochs, 0)
-        if self.reach is not None and not 0 < self.reach < math.inf:
-            raise UserError(f"reach must be a positive length; got {self.reach}")
+        if self.reach is not None:
+            positive("reach", self.reach)
+        if self.layer is not None:
+            one_name("layer", self.layer)
         SVMSettings(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
 
     def ask(self, subject: Subject) -> Finding:

@@ -26,6 +26,8 @@ class Displaced:
 
     Attributes:
         eta: the cut-off of algorithm 1, in standard deviations.
+        passed_over: a cut-off that was asked for and names no layer, so that another one is taken; None where there is
+            none.
         names: what algorithm 1 names at it, and then the layers that cannot be told from the last of these.
         tied: the layers that may be the most displaced one, that one first.
         ranking: of the mean displacements; None for a measure that has one number for a batch, which is no sample of
@@ -36,6 +38,14 @@ class Displaced:
     names: list[str]
     tied: list[str]
     ranking: Ranking | None
+    passed_over: float | None = None
+
+    @property
+    def remark(self) -> str:
+        """What became of the cut-off that was asked for, in a sentence, where another one is taken."""
+        if self.passed_over is None:
+            return ""
+        return f"No layer passes eta {self.passed_over:g}: the cut-off at the widest gap, {self.eta:.3g}, is taken."
 
     def facts(self, layers: Sequence[str]) -> dict[str, Any]:
         """As plain data."""
@@ -52,17 +62,18 @@ def displaced(profile: LayerProfile, eta: float | None, seed: int = 0) -> Displa
         seed: of the ranking's draws.
     """
     names = profile.mvl(eta) if eta is not None else []
+    passed_over = None
     if eta is None or not names:
-        eta = profile.suggest_eta()
+        passed_over, eta = eta, profile.suggest_eta()
         names = profile.mvl(eta)
     if profile.measure in MEASURES and not MEASURES[profile.measure].by_input:
-        return Displaced(eta, names, names[:1] if profile.inputs >= FEWEST else profile.layers, None)
+        return Displaced(eta, names, names[:1] if profile.inputs >= FEWEST else profile.layers, None, passed_over)
     ranked = ranking(profile.values[0], seed)
     tied = [profile.layers[k] for k in ranked.tied()]
     if names:
         lowest = profile.layers.index(names[-1])
         names = [*names, *(n for k in ranked.tied(lowest) if (n := profile.layers[k]) not in names)]
-    return Displaced(eta, names, tied, ranked)
+    return Displaced(eta, names, tied, ranked, passed_over)
 
 
 def growth(profile: LayerProfile, seed: int) -> Ranking:
@@ -102,6 +113,7 @@ def verdict(
         _part_text(layers, data.get("looked_closer")),
         "No input is beaten, so patching shows nothing." if data.get("patching_inputs") == 0 else "",
         _displaced_text(profile, found, attack),
+        found.remark,
         _growth_text(centred, grown),
         _left_out_text(profile, data),
         missed_text(profile),

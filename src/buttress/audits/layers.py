@@ -24,11 +24,11 @@ from buttress.errors import UserError
 from buttress.layers import measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
-from buttress.layers.select import chooses_steps, user_module
+from buttress.layers.select import check_given, chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.validation import whole
+from buttress.validation import not_negative, whole
 
 T = TypeVar("T")
 
@@ -46,10 +46,10 @@ class Layers(Audit):
 
     Args:
         perturbations: what displaces the layers; the first is the one in the verdict.
-        layers: "activations", "learnable", a glob over names, or a list of names.
+        layers: "activations", "learnable", a name, a glob over names, or a list of these.
         measure: how displacement is measured.
-        eta: cut-off of algorithm 1 in standard deviations; chosen at the widest gap unless given, or when it names
-            no layer.
+        eta: cut-off of algorithm 1 in standard deviations above the mean of all layers, 0 or more; chosen at the
+            widest gap unless given, or, which the verdict says, when it names no layer.
         tolerance_inputs: inputs on which tolerance and margin are searched (slow); 0 leaves them out.
         tolerance_steps: gradient steps of that search at each radius.
         bisections: halvings of the radius in that search.
@@ -79,7 +79,10 @@ class Layers(Audit):
         """Refuse settings that measure nothing."""
         if not self.perturbations:
             raise UserError("a layer audit needs at least one perturbation; got none")
+        check_given(self.layers)
         measures.resolve(self.measure)
+        if self.eta is not None:
+            not_negative("eta", self.eta)
         whole("tolerance_inputs", self.tolerance_inputs, 0)
         whole("tolerance_steps", self.tolerance_steps)
         whole("bisections", self.bisections)

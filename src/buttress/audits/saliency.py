@@ -12,13 +12,12 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import png
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Audit, Subject
-from buttress.errors import UserError
 from buttress.layers import saliency
 from buttress.layers.correlation import pearson_by_row
 from buttress.layers.saliency import Fill, check_window
 from buttress.random import Random, derive
 from buttress.registry import audit
-from buttress.validation import whole
+from buttress.validation import number, whole
 
 _TITLE = "Saliency"
 _FINEST = 16  # windows along the shorter side, unless a stride is given
@@ -57,8 +56,7 @@ class Saliency(Audit):
         whole("count", self.count, 0)
         whole("inputs", self.inputs)
         whole("steps", self.steps)
-        if not 0 < self.threshold <= 1:
-            raise UserError(f"threshold must be above 0 and at most 1; got {self.threshold}")
+        number("threshold", self.threshold, "(0, 1]")
         check_window(self.window, 1 if self.stride is None else self.stride, self.fill)
 
     def ask(self, subject: Subject) -> Finding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ from buttress.models import forward_checked
 from buttress.random import Random, derive
 from buttress.registry import audit
 from buttress.threat import Threat
-from buttress.validation import whole
+from buttress.validation import not_negative, whole
 
 
 @audit("uncertainty-propagation")
@@ -61,8 +60,7 @@ class UncertaintyPropagation(Audit):
     def __post_init__(self) -> None:
         """Refuse what measures nothing."""
         values = self.std if isinstance(self.std, Sequence) else [self.std]
-        numbers = all(isinstance(v, int | float) and 0 <= v < math.inf for v in values)
-        if not numbers or not any(values):
+        if not any([not_negative("std", value) for value in values]):
             raise UserError("std must be a positive number, or a list of numbers of 0 or more that are not all 0")
         whole("inputs", self.inputs)
         whole("draws", self.draws, 2)

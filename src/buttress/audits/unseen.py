@@ -11,7 +11,7 @@ from torch import Tensor
 
 from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.blur_and_compression import JPEG, GaussianBlur, Pixelate
-from buttress.attacks.corruptions.corruption import Corruption
+from buttress.attacks.corruptions.corruption import MOST_SEVERE, Corruption
 from buttress.attacks.corruptions.geometric import Elastic, Rotation, Translation
 from buttress.attacks.corruptions.photometric import Brightness, Contrast, Invert, Posterise, Solarise
 from buttress.attacks.corruptions.stylised import Sketch, Texture
@@ -25,6 +25,7 @@ from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import Threat, budget_text
+from buttress.validation import whole
 
 _CORRUPTIONS = (
     GaussianBlur(),
@@ -79,8 +80,10 @@ class Unseen(Audit):
         """Refuse settings that measure nothing."""
         if not (self.corruptions or self.styles or self.attacks or self.unseen):
             raise UserError("an audit of the unseen needs corruptions, styles or attacks; got none")
-        if not self.severities or any(s not in (1, 2, 3, 4, 5) for s in self.severities):
-            raise UserError(f"severities must be some of 1, 2, 3, 4 and 5; got {list(self.severities)}")
+        if not self.severities:
+            raise UserError("severities must be some of 1, 2, 3, 4 and 5; got none")
+        for severity in self.severities:
+            whole("severities", severity, 1, MOST_SEVERE)
 
     @property
     def foreign(self) -> list[Perturbation]:

@@ -22,7 +22,7 @@ from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.tasks import Task
-from buttress.validation import one_of, positive, whole
+from buttress.validation import not_negative, one_of, positive, whole
 
 Correction = Literal["bias", "norm"]
 Rank = tuple[float, float]
@@ -105,10 +105,10 @@ class ClassCorrected(WrapperDefence):
         whole("rounds", rounds)
         whole("validate_on", validate_on)
         positive("first_step", first_step)
-        if not taus or any(not tau >= 0 for tau in taus):
-            raise UserError(f"taus must be numbers of 0 or more, at least one; got {taus}")
+        if not taus:
+            raise UserError("taus must be numbers of 0 or more, at least one; got none")
         self.kind, self.judge_with, self.rounds, self.first_step = kind, judge_with, rounds, first_step
-        self.taus, self.validate_on = tuple(taus), validate_on
+        self.taus, self.validate_on = tuple(not_negative("taus", tau) for tau in taus), validate_on
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; a network that cannot be corrected is found now, not after its training.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from buttress.attacks import Perturbation
+from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence, crafting_passes
@@ -56,10 +56,13 @@ class EnsembleAT(CraftingDefence):
         epochs: int = 10,
     ) -> None:
         super().__init__()
-        counted = isinstance(members, int) and not isinstance(members, bool)
-        listed = isinstance(members, list | tuple) and all(isinstance(m, str | Path | nn.Module) for m in members)
-        if not (counted or listed) or (members if isinstance(members, int) else len(members)) < 1:
-            raise UserError(f"members must be 1 or more, or a list of networks and run folders; got {members!r}")
+        if not isinstance(members, list | tuple):
+            whole("members, if they are no list of networks and run folders,", members)
+        elif not members:
+            raise UserError("members must be 1 or more, or a list of networks and run folders; got none")
+        else:
+            for member in members:
+                check_network("members", member)
         whole("epochs", epochs)
         self._attack, self.members, self.epochs = attack, members, epochs
         self._networks: list[nn.Module] = []  # in a list, not as a submodule: neither trained nor in a checkpoint

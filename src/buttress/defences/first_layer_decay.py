@@ -10,7 +10,7 @@ from buttress.defences.base.wrapper import WrapperDefence
 from buttress.errors import UserError
 from buttress.models.surgery import first_layer
 from buttress.registry import defence, nearest
-from buttress.validation import not_negative
+from buttress.validation import not_negative, one_name
 
 
 @defence("first-layer-decay")
@@ -34,7 +34,7 @@ class FirstLayerDecay(WrapperDefence):
     def __init__(self, base: Defence | None = None, weight: float = 5e-3, layer: str | None = None) -> None:
         super().__init__(base)
         not_negative("weight", weight)
-        self.weight, self.layer = weight, layer
+        self.weight, self.layer = weight, None if layer is None else one_name("layer", layer)
 
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """As the base does; and a layer that the model does not have is found now."""

@@ -12,10 +12,9 @@ from buttress.attacks.gradient.pgd import Start
 from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.engine.preserved_model import Mode
-from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import whole
+from buttress.validation import share, whole
 
 
 @defence("friendly")
@@ -54,8 +53,8 @@ class Friendly(Defence):
         mode: Mode = "eval",
     ) -> None:
         super().__init__()
-        if any(not isinstance(m, int | float) or not 0 <= m <= 1 for m in milestones):
-            raise UserError(f"milestones must be shares of the training, from 0 to 1; got {milestones}")
+        for milestone in milestones:
+            share("milestones", milestone)
         whole("tau", tau, 0)
         self.threat, self.steps, self.step_size, self.tau = threat, steps, step_size, tau
         self.milestones, self.start, self.spare, self.mode = tuple(milestones), start, spare, mode

@@ -11,6 +11,7 @@ from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepConte
 from buttress.errors import UserError
 from buttress.registry import defence
 from buttress.threat import Threat, per_row
+from buttress.validation import not_negative, share
 
 
 @defence("gaussian")
@@ -38,11 +39,10 @@ class GaussianTraining(Defence):
     ) -> None:
         super().__init__()
         several = tuple(std) if isinstance(std, Sequence) else (std,)
-        if not several or any(not isinstance(s, int | float) or not 0 <= s < math.inf for s in several):
-            raise UserError(f"std must be a list of finite numbers of 0 or more; got {std!r}")
-        if not 0 <= probability <= 1:
-            raise UserError(f"probability must be a number from 0 to 1; got {probability}")
-        self.std, self.probability = several, probability
+        if not several:
+            raise UserError("std must be a list of finite numbers of 0 or more; got none")
+        self.std = tuple(not_negative("std", one) for one in several)
+        self.probability = share("probability", probability)
         self.box = Threat(box=box).box  # refuses an empty one
 
     @property

@@ -25,7 +25,7 @@ from buttress.layers.rows import CHECKED, PART, Layout, layouts, of_inputs
 from buttress.layers.told_apart import check_names
 from buttress.random import derive, generator
 from buttress.registry import defence
-from buttress.validation import not_negative, one_of
+from buttress.validation import name_list, not_negative, one_of
 
 Variant = Literal["input", "manifold"]
 ALPHA: dict[Variant, float] = {"input": 1.0, "manifold": 2.0}
@@ -112,7 +112,7 @@ class IAT(CraftingDefence):
     ) -> None:
         super().__init__()
         one_of("variant", variant, get_args(Variant))
-        layers = (layers,) if isinstance(layers, str) else tuple(layers)
+        layers = name_list("layers", layers)
         if (variant == "manifold") != bool(layers):
             raise UserError(f"layers are named for the variant manifold, and only there; got {variant} and {layers}")
         if alpha is not None:

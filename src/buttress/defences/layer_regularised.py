@@ -84,6 +84,14 @@ class LayerRegularised(WrapperDefence):
         self._missed: Counter[str] = Counter()  # steps in which a layer could not be compared
 
     @property
+    def remark(self) -> str:
+        """That nothing is regularised, and why; empty where something is."""
+        if self.layers and any(self.gamma):
+            return ""
+        reason = "with gamma 0" if self.layers else "without layers, named as in --defence.layers NAME,NAME,"
+        return f"{reason} layer-regularised regularises nothing: this is {self.base.label()} alone"
+
+    @property
     def needs_classes(self) -> bool:
         """Whether the measure compares inputs of different classes."""
         return resolve(self.measure).needs_classes

@@ -20,7 +20,7 @@ from buttress.engine.preserved_model import Mode
 from buttress.random import derive, generator
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import number, one_of
+from buttress.validation import number, one_of, positive
 
 Pattern = Literal["random_per_batch", "random_per_sample", "fixed"]
 TrainOn = Literal["masked", "unmasked"]
@@ -66,6 +66,7 @@ class MaskedFGSM(CraftingDefence):
     ) -> None:
         super().__init__()
         number("rate", rate, "[0, 1)")
+        positive("alpha", alpha)
         choices = (("pattern", pattern, Pattern), ("train_on", train_on, TrainOn), ("start", start, Start))
         for name, value, allowed in choices:
             one_of(name, value, get_args(allowed))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from buttress import losses
+from buttress.attacks.composed.transfer import check_network
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Batch, Loss, StepContext
 from buttress.defences.base.networks import load_network, new_network
@@ -23,7 +24,7 @@ from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, whole
+from buttress.validation import not_negative, number, one_name, whole
 
 
 @defence("self-training")
@@ -70,8 +71,12 @@ class SelfTraining(TRADES):
         epochs: int = 50,
     ) -> None:
         super().__init__(threat, steps, step_size, beta)
-        if not isinstance(unlabelled, str) and not 0 < unlabelled < 1:
-            raise UserError(f"unlabelled must be a share between 0 and 1, or a .npz file; got {unlabelled}")
+        if isinstance(unlabelled, str):
+            one_name("unlabelled", unlabelled)
+        else:
+            number("unlabelled, if it is no .npz file,", unlabelled, "(0, 1)")
+        if teacher is not None:
+            check_network("teacher", teacher)
         not_negative("weight", weight)
         whole("epochs", epochs)
         self.unlabelled, self.weight, self.epochs = unlabelled, weight, epochs

@@ -7,6 +7,7 @@ from torch import nn
 
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.registry import defence
+from buttress.validation import number
 
 
 @defence("standard")
@@ -30,7 +31,7 @@ class Standard(Defence):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = number("label_smoothing", label_smoothing, "[0, 1)")
 
     @property
     def cost(self) -> Cost:

@@ -35,6 +35,7 @@ from buttress.training.monitors.layer_collapse import COLLAPSED
 from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 from buttress.training.validation import right_inputs
+from buttress.validation import not_negative
 
 REPORT = "report"
 _PUBLISHED = (
@@ -84,7 +85,8 @@ def harden(
         threat: what the network is hardened against, for every attack and defence without a threat of its own.
         base: the base defence; adversarial training with PGD by default.
         layers: the layers to regularise, names or patterns such as relu*; by default those that the audit names.
-        eta: cut-off of the most vulnerable layers in standard deviations; by default at the widest gap.
+        eta: cut-off of the most vulnerable layers in standard deviations above the mean of all, 0 or more; by default,
+            and where none passes it, at the widest gap.
         gamma: weight of the regularisation; by default 0.03, 0.2 or 1: the smallest of those that are shown to be
             best on validation data, under the attack that validates, after a quarter of the epochs; 0.03 where none is
             shown to be better than 0, which the report says.
@@ -110,6 +112,7 @@ def harden(
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     _check_folder(out, resume)
+    _check_cut_off(eta, layers)
     start = Start.of(network, architecture, source, seed)
     plan = HardeningPlan.of(
         start,
@@ -123,8 +126,8 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    if plan.remark:
-        reporter.line(plan.remark)
+    for remark in filter(None, (plan.remark, plan.choice.remark)):
+        reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
         return None
@@ -180,6 +183,15 @@ def _check_folder(out: Path, resume: bool) -> None:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:
         raise UserError(f"there is no job in {out} to resume: leave --resume out to start one")
+
+
+def _check_cut_off(eta: float | None, layers: Sequence[str] | None) -> None:
+    """Refuse one that layers below the mean would pass, and one that chooses nothing."""
+    if eta is None:
+        return
+    not_negative("eta", eta)
+    if layers is not None:
+        raise UserError("eta chooses the layers, which --layers names here: give one of the two")
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,11 @@ class WeightChoice:
             check_warmup(not_negative("warmup", self.warmup), self.training.epochs)
 
     @property
+    def remark(self) -> str:
+        """What a gamma of 0 means, a sentence without a full stop; empty for any other."""
+        return "with gamma 0 nothing is regularised, and hardened is base once more" if self.gamma == 0 else ""
+
+    @property
     def gammas(self) -> tuple[float, ...]:
         """Those to try, the unregularised training first; empty where gamma is given."""
         return (0.0, *GAMMAS) if self.gamma is None else ()
@@ -161,7 +166,8 @@ class WeightChoice:
             best = tried(self.gamma, warmup)
             trials.append(best)
         else:
-            return Chosen(_weighted(regularised, self.gamma, warmup))
+            gain = False if self.gamma == 0 else None
+            return Chosen(_weighted(regularised, self.gamma, warmup), self.remark, gain)
         if self.longer_warmups and gain is not False:
             longer = [tried(best.gamma, epochs) for epochs in self.longer_warmups]
             trials += longer

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from buttress.defences.base.defence import Defence
+from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
@@ -61,6 +62,9 @@ def train(
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
+    for part in chosen.modules():
+        if isinstance(part, LayerRegularised) and part.remark:
+            reporter.line(part.remark)
     if dry_run:
         reporter.line(estimate_training(model, dataset, chosen, training))
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,9 +15,12 @@ from buttress.data.dataset import Dataset
 from buttress.engine.input_dtype import suited
 from buttress.errors import UserError
 from buttress.layers.regularisable import names_in, not_regularisable, sampled_rows
+from buttress.layers.select import check_given
 from buttress.layers.told_apart import refusal
 from buttress.report.text import some
 from buttress.training.token_inputs import embedded_data
+
+log = logging.getLogger(__name__)
 
 
 def named_layers(network: nn.Module, dataset: Dataset, layers: Sequence[str]) -> list[str]:
@@ -31,6 +35,7 @@ def named_layers(network: nn.Module, dataset: Dataset, layers: Sequence[str]) ->
         UserError: for a layer that the network does not have, or that cannot be regularised, with the nearest names
             there are or the reason.
     """
+    check_given(layers)
     batches = _batches(network, dataset)
     names = names_in(network, batches, layers)
     for layer, reason in not_regularisable(network, batches, names).items():
@@ -76,7 +81,10 @@ def _batches(network: nn.Module, dataset: Dataset) -> list[Tensor]:
 def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list[str]:
     """The layers that algorithm 1 names under the first perturbation, and those that are tied with them."""
     profile = question.profile(about)
-    named = displaced(profile, eta).names
+    found = displaced(profile, eta)
+    if found.remark:
+        log.warning(found.remark)
+    named = found.names
     if named or len(profile.layers) == 1:
         return named or profile.layers
     if not profile.layers:

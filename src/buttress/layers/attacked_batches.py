@@ -32,7 +32,8 @@ def attacked_batches(
             another input might have called it, after the last.
     """
     model, task = known.model, known.task
-    selection, modules = Selection(known.layers), followed_modules(user_module(model)).values()
+    network = user_module(model)
+    selection, modules = Selection(known.layers, network), followed_modules(network).values()
     available = None
     known.sample, source = look_ahead(batches(model, data, batch_size), CHECKED)
     for x, y, ids in source:

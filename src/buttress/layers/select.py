@@ -15,6 +15,8 @@ from buttress.models.wrapping.wrappers import inner
 
 LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
 
+GROUPS = ("activations", "learnable")
+
 # Functions whose result is an activation, by the name they have in every namespace of torch.
 ACTIVATIONS = frozenset(
     (
@@ -126,31 +128,39 @@ class Selection:
     """Decides for each layer whether it is selected.
 
     Args:
-        layers: "activations" (results of activation functions), "learnable" (outputs of modules that own a weight of
-            two or more dimensions), a glob over names, a list of names and globs, or a callable (name, module or
-            None) -> bool. Globs, lists and callables choose among all module outputs and activation functions. The
-            two groups have the output of a module that `chooses_steps`, such as an ODE block with an adaptive solver,
-            in the place of what is inside of it, which runs at other times for another input.
+        layers: a group, which is "activations" (results of activation functions) or "learnable" (outputs of modules
+            that own a weight of two or more dimensions); a name, or a glob over names; a list of any of these, for what
+            one of them selects; or a callable (name, module or None) -> bool. Names, globs and callables choose among
+            all module outputs and activation functions. The two groups have the output of a module that
+            `chooses_steps`, such as an ODE block with an adaptive solver, in the place of what is inside of it, which
+            runs at other times for another input.
+        network: the module that names are relative to; in a list the name of one of its parts means that part, also
+            where a group is called so.
 
     Raises:
-        UserError: for what is none of these.
+        UserError: for what is none of these, and for an empty name.
     """
 
-    def __init__(self, layers: LayerSelection) -> None:
+    def __init__(self, layers: LayerSelection, network: nn.Module | None = None) -> None:
         self.layers = layers
-        self.patterns: list[str] | None = None
+        several: list[str] = []
         if isinstance(layers, str):
-            self.patterns = None if layers in ("activations", "learnable") else [layers]
+            several = [layers]
         elif not callable(layers):
             if not isinstance(layers, Collection) or isinstance(layers, Mapping):
                 raise UserError(f"layers must be a list of names or globs, one of them, or a callable; got {layers!r}")
-            self.patterns = list(layers)
-            wrong = [p for p in self.patterns if not isinstance(p, str)]
-            if wrong:
-                raise UserError(f"layers must be names or globs; got {wrong[0]!r}")
+            several = list(layers)
+        for one in several:
+            if not isinstance(one, str):
+                raise UserError(f"layers must be names or globs; got {one!r}")
+            if not one.strip():
+                raise UserError(f"layers must be names or globs, or {_groups()}; got an empty name: {layers!r}")
+        parts = () if network is None or isinstance(layers, str) else _running_parts(network)
+        self.groups = [one for one in several if one in GROUPS and one not in parts]
+        self.patterns = [one for one in several if one not in self.groups]
         # Asked of every layer in every pass.
-        self._exact = frozenset(self.patterns or ())
-        self._globs = [pattern for pattern in self.patterns or () if set(pattern) & set("*?[")]
+        self._exact = frozenset(self.patterns)
+        self._globs = [pattern for pattern in self.patterns if set(pattern) & set("*?[")]
 
     def wants(self, name: str, module: nn.Module | None, *, function: bool, learnable: bool, inside: bool) -> bool:
         """Whether to look at ``name``: a module's output, or the result of an activation function.
@@ -162,17 +172,17 @@ class Selection:
             learnable: whether it is the output of a module that owns a weight.
             inside: whether it runs in a module that `chooses_steps` or `is_opaque`.
         """
-        if self.patterns is not None:
-            return name in self._exact or any(fnmatchcase(name, glob) for glob in self._globs)
         if callable(self.layers):
             return bool(self.layers(name, module))
-        if inside or (module is not None and (chooses_steps(module) or is_opaque(module))):
+        if name in self._exact or any(fnmatchcase(name, glob) for glob in self._globs):
+            return True
+        if self.groups and (inside or (module is not None and (chooses_steps(module) or is_opaque(module)))):
             return not inside
-        return function if self.layers == "activations" else learnable
+        return (function and "activations" in self.groups) or (learnable and "learnable" in self.groups)
 
     def names(self, name: str) -> bool:
         """Whether this layer is named in full."""
-        return self.patterns is not None and name in self.patterns
+        return name in self._exact
 
     def check(self, selected: Sequence[str], available: Callable[[], Seen], pending: Container[str] = ()) -> None:
         """Refuse a selection that matches nothing, or a list of which one entry matches nothing.
@@ -185,27 +195,50 @@ class Selection:
         Raises:
             UserError: with the nearest names there are.
         """
-        for pattern in self.patterns or ():
-            if pattern not in pending and not any(fnmatchcase(name, pattern) or name == pattern for name in selected):
+        for pattern in self.patterns:
+            if pattern not in pending and not any(name == pattern or fnmatchcase(name, pattern) for name in selected):
                 raise UserError(f"no layer is called or matches {pattern!r}; {_nearest(pattern, available())}")
-        if not selected and not any(pattern in pending for pattern in self.patterns or ()):
+        if not selected and not any(pattern in pending for pattern in self.patterns):
             what = "the callable" if callable(self.layers) else repr(self.layers)
             raise UserError(f"layers: {what} selects none of the network's layers; {_nearest('', available())}")
 
 
+def _running_parts(network: nn.Module) -> list[str]:
+    """Names of the parts that are called, as a list of modules is not."""
+    return [name for name, part in network.named_children() if not isinstance(part, nn.ModuleList | nn.ModuleDict)]
+
+
+def _groups() -> str:
+    return " or ".join(GROUPS)
+
+
+def check_given(layers: LayerSelection) -> None:
+    """Refuse what no network has a layer for.
+
+    Raises:
+        UserError: as `Selection`, and for an empty list.
+    """
+    selection = Selection(layers)
+    if not (callable(layers) or selection.groups or selection.patterns):
+        raise UserError(f"layers must be names or globs, or {_groups()}; got none")
+
+
 def _nearest(pattern: str, seen: Seen) -> str:
-    """The end of an error line: the nearest names, or the first few, and what is not seen."""
-    missed = f"; not seen as layers: {_some(seen.missed)}" if seen.missed and not pattern else ""
-    return _names(pattern, seen.names) + missed
-
-
-def _names(pattern: str, available: Sequence[str]) -> str:
-    if not available:
+    """The end of an error line: the nearest names, or the first few and the groups, and what is not seen."""
+    if not seen.names:
         return "its pass calls no layer at all"
-    close = difflib.get_close_matches(pattern.strip("*"), available, n=3, cutoff=0.5)
-    if close:
+    if close := _close(pattern.strip("*"), (*seen.names, *GROUPS)):
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are {_some(available)}"
+    if pattern:
+        return f"there are {_some(seen.names)}; or a group: {_groups()}"
+    missed = f"; not seen as layers: {_some(seen.missed)}" if seen.missed else ""
+    return f"there are {_some(seen.names)}{missed}"
+
+
+def _close(pattern: str, known: Sequence[str]) -> list[str]:
+    """Up to three names that are nearly spelled so, whatever the case of their letters."""
+    spelled = {name.casefold(): name for name in reversed(known)}  # the first of those that differ in case alone
+    return [spelled[name] for name in difflib.get_close_matches(pattern.casefold(), spelled, n=3, cutoff=0.5)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -78,7 +78,8 @@ def sustainability(
     one_of("mode", mode, get_args(Mode))
     one_of("precision", precision, get_args(Precision))
     chosen = measures.resolve(measure)
-    named, selection = _named(perturbations), Selection(layers)
+    named, network = _named(perturbations), user_module(model)
+    selection, modules = Selection(layers, network), followed_modules(network).values()
     whole("reference", reference, 2)
     known = KnownLayers(model, layers, task, seed)
     known.sample, source = look_ahead(batches(model, data, batch_size), CHECKED)
@@ -91,7 +92,6 @@ def sustainability(
         sample = _cut(sample, reference)
         used = sum(len(x) for x in sample)
         numbers.centre(sample)
-    modules = followed_modules(user_module(model)).values()
     for x, y, ids in source:
         with (
             preserved(model, mode, seed, x.device),

@@ -64,7 +64,7 @@ def watch(
     """
     root = user_module(model)
     places = given_or_new(code).places(root)
-    watcher = Watcher(root, Selection(layers), callback, {} if values is None else values, places, replaces)
+    watcher = Watcher(root, Selection(layers, root), callback, {} if values is None else values, places, replaces)
     handles = []
     uncompiled = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:

@@ -16,23 +16,36 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tensor_forms import plain_state
+from buttress.training.divergence import USUAL_REMEDY
 
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
 
 
-def check_finite(weights: dict[str, Tensor], step: int) -> None:
+def check_finite(weights: dict[str, Tensor], step: int, cure: str = USUAL_REMEDY) -> None:
     """Refuse weights that are not numbers.
+
+    Args:
+        weights: by name.
+        step: steps done.
+        cure: what to do about it.
 
     Raises:
         UserError: naming the first one.
     """
     for name, value in plain_state(weights).items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise UserError(f"weight {name!r} is not finite at step {step}: training diverged; lower the learning rate")
+            raise UserError(f"weight {name!r} is not finite at step {step}: training diverged; {cure}")
 
 
-def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, Any], progress: dict[str, Any]) -> None:
+def save(
+    folder: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    state: dict[str, Any],
+    progress: dict[str, Any],
+    cure: str = USUAL_REMEDY,
+) -> None:
     """Write the checkpoint of ``step`` into ``folder`` and remove all but the one before it.
 
     Args:
@@ -41,11 +54,12 @@ def save(folder: Path, step: int, weights: dict[str, Tensor], state: dict[str, A
         weights: tensors, kept as safetensors.
         state: the optimiser's and other state, tensors and plain values.
         progress: plain values, kept as JSON.
+        cure: see `check_finite`.
 
     Raises:
         UserError: when a weight is not finite or the disk is full; the last good checkpoint stays.
     """
-    check_finite(weights, step)
+    check_finite(weights, step, cure)
     packed = io.BytesIO()
     torch.save(state, packed)  # in memory: on a full disk torch's writer raises what does not say so
     final, beside = folder / f"{_PREFIX}{step:09d}", folder / f".{_PREFIX}{step:09d}.tmp"

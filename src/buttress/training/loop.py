@@ -24,6 +24,7 @@ from buttress.training.averaging import Averaging, average_of
 from buttress.training.batches import Batches
 from buttress.training.config import TrainingConfig
 from buttress.training.cost import Clock
+from buttress.training.divergence import remedy
 from buttress.training.learning_rate import LearningRate
 from buttress.training.logs import Logs
 from buttress.training.monitoring import Watch
@@ -194,7 +195,7 @@ class Loop:
         row |= self.watch.figures
         self.sums, self.watch.figures = {}, {}
         self._agree(self.step_loss.buffers())
-        checkpoint.check_finite(self.step_loss.state_dict(), self.index)
+        checkpoint.check_finite(self.step_loss.state_dict(), self.index, remedy(self.step_loss.defence))
         seed = derive(self.seed, "end of epoch", epoch)
         seed_torch(seed, self.device)
         model, defence = self.step_loss.model, self.step_loss.defence
@@ -252,7 +253,8 @@ class Loop:
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
             **({} if self.spread is None else {"spread": self.spread.value}),
         }
-        checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress)
+        cure = remedy(self.step_loss.defence)
+        checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress, cure)
         self.clock.write()
 
     def _restore(self, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.errors import UserError
+from buttress.training.divergence import overflows, remedy
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -78,19 +80,22 @@ class BatchStep:
         """Add the gradients of a loss to those of this update, and its figures to the epoch's.
 
         Raises:
-            UserError: for a loss that is not finite.
+            UserError: for a loss that is not finite, and for a gradient whose square is not.
         """
         value = float(loss.value.detach())
-        if value != value or abs(value) == float("inf"):
-            raise UserError(
-                f"the loss is {value} at {self.where}: training diverged; "
-                "lower the learning rate or clip the gradient. The last checkpoint is intact"
-            )
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss is {value}")
         self.fabric.backward(loss.value)
+        if overflows(value, (p.grad for p in self.step_loss.parameters() if p.grad is not None)):
+            raise self._diverged(f"the loss is {value:.3g} and its gradient too large")
         logs = {name: float(torch.as_tensor(figure).detach()) for name, figure in loss.logs.items()}
         for name, figure in {"loss": value, **logs}.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + figure, count + 1
+
+    def _diverged(self, what: str) -> UserError:
+        cure = remedy(self.step_loss.defence)
+        return UserError(f"{what} at {self.where}: training diverged; {cure}. The last checkpoint is intact")
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
         """The gradients of a loss for these parameters, with no part in this update; None where it has none."""

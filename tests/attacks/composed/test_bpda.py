@@ -186,7 +186,7 @@ def test_what_has_no_such_layers_is_refused(case):
         BPDA(layers="1.9")(model, x, y)
     with pytest.raises(UserError, match="layers of a torch module; the model is a method"):
         BPDA(layers="0")(model.forward, x, y)
-    with pytest.raises(UserError, match="layers must be names"):
+    with pytest.raises(UserError, match="layers must be a name or a list of names"):
         BPDA(layers=[3])
     with pytest.raises(UserError, match="backward must be a function"):
         BPDA(layers="0", backward="identity")
@@ -197,7 +197,7 @@ def test_what_has_no_such_layers_is_refused(case):
 
 @pytest.mark.parametrize("layers", ["", ["0", ""]])
 def test_the_whole_model_is_no_layer(layers):
-    with pytest.raises(UserError, match="layers must be names of submodules; got"):
+    with pytest.raises(UserError, match="layers must be a name or a list of names; got an empty name"):
         BPDA(layers=layers)
 
 

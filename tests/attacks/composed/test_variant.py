@@ -92,7 +92,7 @@ def test_a_missing_variant_is_told_with_those_there_are(x, nets):
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"variant": ""}, "variant must be the name of one of the model's variants; got ''"),
+        ({"variant": ""}, "variant must be a name; got ''"),
         ({"missing": "skip"}, "missing must be one of refuse, itself; got 'skip'"),
         ({"attack": "pgd"}, "attack must be an attack with a threat"),
     ],

@@ -213,7 +213,7 @@ def test_the_box_holds_and_severities_are_five(corruption):
         )
     assert len(corruption.levels) == 5
     for wrong in (0, 6, 2.5, True):
-        with pytest.raises(UserError, match="severity must be 1, 2, 3, 4 or 5"):
+        with pytest.raises(UserError, match="severity must be a whole number from 1 to 5"):
             corruption(severity=wrong)
     with pytest.raises(UserError, match=f"{corruption.__name__} needs images"):
         corrupted(corruption(), images(2, 5))

@@ -136,5 +136,5 @@ def test_a_higher_severity_changes_more(style):
     x = (x - x.amin()) / (x.amax() - x.amin())
     sizes = [(styled(style(severity=s), x) - x).abs().mean() for s in (1, 2, 3, 4, 5)]
     assert 0 < sizes[0] < sizes[2] < sizes[4]
-    with pytest.raises(UserError, match="severity must be 1, 2, 3, 4 or 5"):
+    with pytest.raises(UserError, match="severity must be a whole number from 1 to 5"):
         style(severity=6)

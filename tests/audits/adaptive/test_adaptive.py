@@ -233,8 +233,8 @@ def test_the_attacks_are_what_they_are_called(case):
     [
         ({"steps": 0}, "steps must be a whole number of 1 or more; got 0"),
         ({"queries": -1}, "queries must be a whole number of 0 or more; got -1"),
-        ({"jitter": 0.0}, "jitter must be a positive share of eps"),
-        ({"tolerated": 1.0}, "tolerated must be between 0 and 1"),
+        ({"jitter": 0.0}, "jitter must be a finite number above 0"),
+        ({"tolerated": 1.0}, r"tolerated must be a number in \(0, 1\)"),
         ({"attack": "pgd"}, "adaptive needs an attack within a budget"),
         ({"models": nn.Identity()}, "models must be a list of networks; got a single one"),
         ({"models": [3]}, r"models\[0\] must be a torch module"),

@@ -282,9 +282,9 @@ def test_the_model_comes_back_as_it_was(nets, plain, split):
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"level": 0.0}, "level must be between 0 and 1; got 0.0"),
-        ({"floor": 1.0}, "floor must be between 0 and 1; got 1.0"),
-        ({"tolerated": -0.1}, "tolerated must be between 0 and 1"),
+        ({"level": 0.0}, r"level must be a number in \(0, 1\); got 0.0"),
+        ({"floor": 1.0}, r"floor must be a number in \(0, 1\); got 1.0"),
+        ({"tolerated": -0.1}, r"tolerated must be a number in \(0, 1\)"),
         ({"inputs": 0}, "inputs must be a whole number of 1 or more; got 0"),
         ({"queries": 0}, "queries must be a whole number of 1 or more"),
         ({"draws": 0}, "draws must be a whole number of 1 or more"),

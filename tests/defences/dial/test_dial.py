@@ -241,7 +241,7 @@ def test_reversed_features_tell_the_domains_apart_less(network, train):
         ({"schedule": "late"}, "schedule must be one of stepwise, continuous; got 'late'"),
         ({"beta": -1.0}, "beta must be a finite number of 0 or more; got -1"),
         ({"lamd": float("nan")}, "lamd must be a finite number of 0 or more; got nan"),
-        ({"head": (0,)}, "head must be a list of whole numbers"),
+        ({"head": (0,)}, "head must be a whole number of 1 or more; got 0"),
         ({"head": 100}, "head must be a list of whole numbers"),
     ],
 )

@@ -312,8 +312,8 @@ def test_networks_and_wrappers_that_it_does_not_go_with(network, train):
     [
         ({"iterations": 0}, "iterations must be a whole number of 1 or more"),
         ({"gamma": "cg"}, "gamma must be one of fr, pr, fr-pr, hs, dy, none; got 'cg'"),
-        ({"mu1": 0.0}, "one of the first three above 0; got 0, 0, 0, 0"),
-        ({"mu4": -1.0}, "must be finite and 0 or more"),
+        ({"mu1": 0.0}, "one of mu1, mu2 and mu3 must be above 0"),
+        ({"mu4": -1.0}, "mu4 must be a finite number of 0 or more; got -1.0"),
         ({"longest": 0.0}, "longest must be a finite number above 0"),
     ],
 )

@@ -18,6 +18,7 @@ from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.random import Random
 from buttress.registry import attack, nearest
+from buttress.validation import name_list
 
 StandIn = Callable[[Tensor], Tensor]
 
@@ -49,15 +50,9 @@ class BPDA(WrapperAttack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        names = (self.layers,) if isinstance(self.layers, str) else self.layers
-        if names is not None:
-            names = tuple(names)
-            if not names:
-                raise UserError(
-                    "layers, whose gradients bpda replaces, must be names of one submodule at least; got none"
-                )
-            if not all(isinstance(name, str) and name for name in names):  # "" is the model itself
-                raise UserError(f"layers must be names of submodules; got {self.layers!r}")
+        names = None if self.layers is None else name_list("layers", self.layers)  # "" would be the model itself
+        if names == ():
+            raise UserError("layers, whose gradients bpda replaces, must be names of one submodule at least; got none")
         if self.backward is not None and not callable(self.backward):
             raise UserError(f"backward must be a function of a layer's input; got {self.backward!r}")
         object.__setattr__(self, "layers", names)

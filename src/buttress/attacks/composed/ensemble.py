@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from buttress import losses
 from buttress.attacks.composed.eot import Seen, WrapperAttack
-from buttress.attacks.composed.transfer import check_module, runner_for
+from buttress.attacks.composed.transfer import check_network, runner_for
 from buttress.attacks.gradient.pgd import PGD
 from buttress.engine.attack import Attack
 from buttress.engine.call_checks import check_inputs
@@ -57,8 +57,7 @@ class Ensemble(WrapperAttack):
         if isinstance(self.models, nn.Module | str):
             raise UserError(f"models must be a list of torch modules; got a single {_kind(self.models)}")
         for i, model in enumerate(self.models):
-            if not isinstance(model, str):
-                check_module(f"models[{i}]", model)
+            check_network(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
 
     def search_passes(self, classes: int) -> PassCount | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +51,7 @@ class Transfer(WrapperAttack):
                 "transfer needs a surrogate, the network that points are made on: surrogate=NETWORK in Python, a run's "
                 "folder on the command line, as in --by.surrogate FOLDER"
             )
-        if not isinstance(self.surrogate, str):
-            check_module("surrogate", self.surrogate)
+        check_network("surrogate", self.surrogate)
 
     def search_passes(self, classes: int) -> PassCount | None:
         """Those of the attack inside, by its own draws, and the surrogate's output for the input."""
@@ -72,6 +72,18 @@ class Transfer(WrapperAttack):
             x_adv = self.crafted(oracle, Oracle(passes, x[rows], y[rows], target), rows, random)
         ours.precision = passes.precision  # the search was the surrogate's
         return x_adv
+
+
+def check_network(name: str, network: object) -> None:
+    """Refuse what is neither a module nor a name, as of a run's folder, that a job loads one by.
+
+    Raises:
+        UserError: for anything else, and an empty name.
+    """
+    if not isinstance(network, str | Path):
+        check_module(name, network)
+    elif not str(network).strip():
+        raise UserError(f"{name} must be a network, in a job named by its run's folder; got {network!r}")
 
 
 def check_module(name: str, module: object) -> None:

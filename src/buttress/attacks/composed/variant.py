@@ -19,7 +19,7 @@ from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import network_with, rewrap
 from buttress.random import Random
 from buttress.registry import attack
-from buttress.validation import one_of
+from buttress.validation import one_name, one_of
 
 Missing = Literal["refuse", "itself"]
 
@@ -50,8 +50,8 @@ class Variant(WrapperAttack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if self.variant is not None and (not isinstance(self.variant, str) or not self.variant):
-            raise UserError(f"variant must be the name of one of the model's variants; got {self.variant!r}")
+        if self.variant is not None:
+            one_name("variant", self.variant)
         one_of("missing", self.missing, get_args(Missing))
 
     def label(self) -> str:

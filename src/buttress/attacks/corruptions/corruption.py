@@ -12,8 +12,10 @@ from torch import Tensor
 from buttress.attacks.corruptions.image_operations import check_images
 from buttress.attacks.corruptions.noises import Noise
 from buttress.engine.oracle import Oracle
-from buttress.errors import UserError
 from buttress.random import Random
+from buttress.validation import whole
+
+MOST_SEVERE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,7 @@ class Corruption(Noise):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         super().__post_init__()
-        if isinstance(self.severity, bool) or self.severity not in (1, 2, 3, 4, 5):
-            raise UserError(f"severity must be 1, 2, 3, 4 or 5; got {self.severity!r}")
+        whole("severity", self.severity, 1, MOST_SEVERE)
 
     @property
     def strength(self) -> float:

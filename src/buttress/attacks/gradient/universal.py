@@ -26,7 +26,7 @@ from buttress.random import Random
 from buttress.registry import attack
 from buttress.tasks import Task
 from buttress.threat import NOT_GIVEN, Threat, per_row
-from buttress.validation import positive, whole
+from buttress.validation import number, positive, whole
 
 
 @attack("universal")
@@ -65,8 +65,7 @@ class Universal(Attack):
         whole("steps", self.steps)
         if self.step_size is not None:
             positive("step_size", self.step_size)
-        if math.isnan(self.ceiling):
-            raise UserError(f"ceiling must be a loss; got {self.ceiling}")
+        number("ceiling", self.ceiling, "(-inf, inf]")
         if self.loss is not None:
             resolve(self.loss)
         if self.delta is not None and not (isinstance(self.delta, Tensor) and bool(self.delta.isfinite().all())):

@@ -56,7 +56,7 @@ class JSMA(Attack):
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         whole("steps", self.steps)
-        if not 0 < abs(self.theta) < math.inf:
+        if not number("theta", self.theta):
             raise UserError(f"theta must be a finite number other than 0, in widths of the box; got {self.theta}")
         number("gamma", self.gamma, "(0, 1]")
         check_threat("JSMA", self.threat)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from buttress.attacks import Attack
-from buttress.attacks.composed.transfer import check_module
+from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.composed.variant import variants_of
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.adaptive.attack_list import Effort, attacks_on
@@ -28,7 +28,7 @@ from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, budget_text
-from buttress.validation import whole
+from buttress.validation import number, positive, whole
 
 _LEVEL = 0.01  # of the test that the reference misses more than is tolerated
 
@@ -100,15 +100,12 @@ class Adaptive(Audit):
         for name in ("targets", "jitters", "queries", "decisions", "corners"):
             if getattr(self, name) is not None:
                 whole(name, getattr(self, name), 0)
-        if not 0 < self.jitter < math.inf:
-            raise UserError(f"jitter must be a positive share of eps; got {self.jitter}")
-        if not 0 < self.tolerated < 1:
-            raise UserError(f"tolerated must be between 0 and 1; got {self.tolerated}")
+        positive("jitter", self.jitter)
+        number("tolerated", self.tolerated, "(0, 1)")
         if isinstance(self.models, nn.Module | str):
             raise UserError("models must be a list of networks; got a single one")
         for i, model in enumerate(self.models):
-            if not isinstance(model, str):
-                check_module(f"models[{i}]", model)
+            check_network(f"models[{i}]", model)
         object.__setattr__(self, "models", tuple(self.models))
 
     @property

@@ -27,7 +27,7 @@ from buttress.layers.profile import to_lists
 from buttress.layers.select import user_module
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
-from buttress.validation import number, whole
+from buttress.validation import name_list, number, whole
 
 _TITLE = "Growth of small changes"
 _CALLS = 16  # of one block that are measured, as a loop may call it thousands of times
@@ -84,6 +84,8 @@ class Lipschitz(Audit):
         for name in ("exact", "tolerance_inputs"):
             whole(name, getattr(self, name), 0)
         number("tolerance", self.tolerance, "(0, 1)")
+        if self.blocks is not None:
+            name_list("blocks", self.blocks)
 
     def check(self, subject: Subject) -> None:
         """Refuse blocks that the network does not have, and a network without one that can be measured."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from torch import nn
 
 from buttress.attacks import Attack
+from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.finding import Finding, Severity
@@ -20,7 +21,7 @@ from buttress.audits.masking.checks.proposal import attack_settings
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, budget_text
-from buttress.validation import whole
+from buttress.validation import number, whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
 _SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
@@ -73,9 +74,10 @@ class Masking(Audit):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        if self.surrogate is not None:
+            check_network("surrogate", self.surrogate)
         for name in ("level", "floor", "tolerated"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} must be between 0 and 1; got {getattr(self, name)}")
+            number(name, getattr(self, name), "(0, 1)")
         if self.attack is not None and not isinstance(self.attack, Attack):
             raise UserError(f"masking questions an attack within a budget; got {self.attack!r}")
         for name in ("inputs", "queries", "draws"):

@@ -22,7 +22,7 @@ from buttress.models.wrapping.normalized import Normalized
 from buttress.models.wrapping.wrappers import nested
 from buttress.random import derive
 from buttress.registry import defence
-from buttress.validation import one_of, positive, whole
+from buttress.validation import one_name, one_of, positive, whole
 
 Objective = Literal["mse", "cross_entropy"]
 USUAL = Kernel()
@@ -99,7 +99,7 @@ class AdvKIP(Defence):
         one_of("objective", objective, get_args(Objective))
         self._attack, self.inner, self.points, self.steps, self.batch = attack, inner, points, steps, batch
         self.lr, self.learn_labels, self.kernel, self.objective = lr, learn_labels, kernel, objective
-        self.dataset = dataset
+        self.dataset = None if dataset is None else one_name("dataset", dataset)
         self._box: tuple[float, float] | None = None
         self._learning_settings(kernel)
         self._keep(Learned(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0)), 0)

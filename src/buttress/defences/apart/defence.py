@@ -28,7 +28,7 @@ from buttress.layers.told_apart import check_names
 from buttress.model_call import call_model
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, number, one_of
+from buttress.validation import name_list, not_negative, number, one_of
 
 Parametrisation = Literal["scaled", "paper"]
 
@@ -105,7 +105,7 @@ class APART(Defence):
         check_storage(storage)
         self.parametrisation, self.lr, self.decay, self.first = parametrisation, lr, decay, first
         self.momentum, self.layer_cap, self.storage, self.mode = momentum, layer_cap, storage, mode
-        names = (layers,) if isinstance(layers, str) else tuple(layers)
+        names = name_list("layers", layers)
         self.layers: Sequence[str] = "blocks" if names == ("blocks",) else names
         self.names: list[str] = []  # of the layers, once the model is known
         self.memory: Memory | None = None

@@ -23,7 +23,7 @@ from buttress.defences.cost_sensitive.cost_matrix import (
 )
 from buttress.errors import UserError
 from buttress.registry import defence, nearest
-from buttress.validation import not_negative
+from buttress.validation import name_list, not_negative
 
 SMALL = 1e-2  # a weight below is next to nothing
 
@@ -102,11 +102,12 @@ class CSE(Defence):
         check_weights(weight, pretrain_epochs, pretrain_lr)
         for penalty in penalties:
             not_negative("penalties", penalty)
+        layers = None if layers is None else name_list("layers", layers)
         if layers is not None and len(layers) != len(penalties):
             raise UserError(f"{len(layers)} layers need as many penalties; got {len(penalties)}")
         self.protected, self.c, self.weight = check_protected(protected, c, mistakes), c, weight
         self.mistakes = mistakes
-        self.penalties, self.layers = tuple(penalties), None if layers is None else tuple(layers)
+        self.penalties, self.layers = tuple(penalties), layers
         self.pretrain_epochs, self.pretrain_lr = pretrain_epochs, pretrain_lr
         self.register_buffer("index", torch.zeros(0, dtype=torch.int64))
 

@@ -29,7 +29,7 @@ from buttress.model_call import call_model
 from buttress.random import derive, own_draws
 from buttress.registry import defence
 from buttress.threat import NOT_GIVEN, Threat
-from buttress.validation import not_negative, one_of
+from buttress.validation import not_negative, one_name, one_of, whole
 
 Variant = Literal["ce", "kl"]
 Schedule = Literal["stepwise", "continuous"]
@@ -92,12 +92,15 @@ class DIAL(CraftingDefence):
             one_of(name, value, get_args(allowed))
         for name, weight in (("beta", beta), ("lamd", lamd or 0.0), ("reversal", reversal)):
             not_negative(name, weight)
-        if not isinstance(head, list | tuple) or any(not isinstance(u, int) or u < 1 for u in head):
+        if not isinstance(head, list | tuple):
             raise UserError(f"head must be a list of whole numbers, the units of its hidden layers; got {head!r}")
+        for units in head:
+            whole("head", units)
         self.threat, self.steps, self.step_size = threat, steps, step_size
         self.variant, self.beta, self.lamd = variant, beta, lamd
         self.schedule, self.reversal = schedule, reversal
-        self.layer, self.head, self.batch_norm = layer, tuple(head), batch_norm
+        self.layer = None if layer is None else one_name("layer", layer)
+        self.head, self.batch_norm = tuple(head), batch_norm
         inner = "kl" if variant == "kl" else None
         self._attack = PGD(threat=threat, steps=steps, step_size=step_size, start="normal", loss=inner)
         self.domain_head: nn.Module | None = None

@@ -97,6 +97,7 @@ class GAT(Defence):
             raise UserError(f"levels must be some of {', '.join(LEVELS)}; got {levels!r}")
         if whole("steps", steps, 0) == 0 and edits == "low-level":
             raise UserError("steps=0 trains on a generator's reconstructions, which low-level edits have none of")
+        not_negative("strength", strength)
         not_negative("weight", weight)
         if beta is not None:
             not_negative("beta", beta)

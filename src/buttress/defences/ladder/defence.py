@@ -22,7 +22,7 @@ from buttress.model_call import call_model
 from buttress.random import derive
 from buttress.registry import defence
 from buttress.threat import norms
-from buttress.validation import not_negative, whole
+from buttress.validation import not_negative, one_name, whole
 
 _BATCH = 256
 
@@ -108,7 +108,8 @@ class LADDER(Defence):
         whole("svm_epochs", svm_epochs, 0)
         self.svm = SVMSettings(c=svm_c, lr=svm_lr, epochs=svm_epochs, attention=attention)
         self.eps, self.adaptive, self.direction, self.attention = eps, adaptive, direction, attention
-        self.normalize_w, self.layer, self.per_class = normalize_w, layer, per_class
+        self.layer = None if layer is None else one_name("layer", layer)
+        self.normalize_w, self.per_class = normalize_w, per_class
         self.pretrain_epochs, self.decoder_epochs, self.decoder_width = pretrain_epochs, decoder_epochs, decoder_width
         self.svm_inputs, self.svm_epochs, self.svm_c, self.svm_lr = svm_inputs, svm_epochs, svm_c, svm_lr
         object.__setattr__(self, "space", None)  # not as a submodule: neither trained nor in a checkpoint

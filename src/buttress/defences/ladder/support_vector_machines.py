@@ -36,9 +36,9 @@ class SVMSettings:
 
     def __post_init__(self) -> None:
         """Refuse what trains nothing."""
-        not_negative("the SVM's c", self.c)
-        not_negative("the SVM's lr", self.lr)
-        whole("the SVM's epochs", self.epochs, 0)
+        not_negative("svm_c", self.c)
+        not_negative("svm_lr", self.lr)
+        whole("svm_epochs", self.epochs, 0)
         one_of("attention", self.attention, get_args(Attention))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +15,7 @@ from buttress.errors import UserError
 from buttress.models.architectures.snode import SNODE
 from buttress.models.blocks.snode_problems import Trajectory, adjoint, direct, sobolev_matrix, weight_sensitivity
 from buttress.registry import defence
-from buttress.validation import number, one_of, positive, whole
+from buttress.validation import not_negative, number, one_of, positive, whole
 
 
 @defence("snode-ncg")
@@ -73,10 +72,10 @@ class SnodeNCG(Defence):
         whole("iterations", iterations)
         whole("halvings", halvings, 0)
         one_of("gamma", gamma, RULES)
-        shares = (mu1, mu2, mu3, mu4)
-        if any(not 0 <= mu < math.inf for mu in shares) or not mu1 + mu2 + mu3 > 0:
-            text = ", ".join(f"{mu:g}" for mu in shares)
-            raise UserError(f"mu1 to mu4 must be finite and 0 or more, one of the first three above 0; got {text}")
+        for name, weight in (("mu1", mu1), ("mu2", mu2), ("mu3", mu3), ("mu4", mu4)):
+            not_negative(name, weight)
+        if not mu1 + mu2 + mu3 > 0:
+            raise UserError("one of mu1, mu2 and mu3 must be above 0; got 0 for all")
         positive("longest", longest)
         number("low", low)
         number("high", high)

@@ -164,8 +164,7 @@ def snode(
             coordinate can fall: logits only rise.
         background: pixel value of an empty image, 0 or 1. It becomes 0 in the state, and the other end -1.
     """
-    if background not in (0, 1) or isinstance(background, bool):
-        raise UserError(f"background must be 0 or 1; got {background!r}")
+    whole("background", background, 0, 1)
     steps = whole("resolution", resolution, 1) * positive("time", time)
     if round(steps) < 1 or abs(steps - round(steps)) > 1e-6:
         raise UserError(f"time {time:g} at resolution {resolution} makes {steps:g} steps: give a whole number of them")

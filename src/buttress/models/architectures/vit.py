@@ -199,7 +199,7 @@ def _patch(image_size: int) -> int:
 def _kernels(kernels: Sequence[int], heads: int) -> tuple[int, ...]:
     """One odd size for each head."""
     known = isinstance(kernels, Sequence) and not isinstance(kernels, str)
-    if not known or len(kernels) not in (1, heads) or any(whole("a kernel", k, 1) % 2 == 0 for k in kernels):
+    if not known or len(kernels) not in (1, heads) or any(whole("kernels", k, 1) % 2 == 0 for k in kernels):
         raise UserError(f"kernels must be one odd size, or one for each of the {heads} heads; got {kernels!r}")
     return tuple(kernels) if len(kernels) == heads else tuple(kernels) * heads
 

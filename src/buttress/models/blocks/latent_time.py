@@ -46,8 +46,8 @@ class EndTimes:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
-        positive("the prior's shape", self.prior[0])
-        positive("the prior's rate", self.prior[1])
+        positive("prior_shape", self.prior[0])
+        positive("prior_rate", self.prior[1])
         not_negative("kl_weight", self.kl_weight)
         whole("samples", self.samples, 1)
         whole("train_samples", self.train_samples, 1)

@@ -92,6 +92,8 @@ def discretisation(setting: object, k: float | None = None) -> Discretisation:
     Raises:
         UserError: for what is none of these, for k = 0 where the formula has none, and for a k that nothing trains.
     """
+    if k is not None:
+        number("k", k)
     if k is not None and setting not in ("tra", "lm"):
         raise UserError(f"k is the initial value of discretisations tra and lm; {setting!r} trains none")
     if isinstance(setting, str):

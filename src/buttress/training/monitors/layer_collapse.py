@@ -13,7 +13,7 @@ from buttress.layers.capture import capture, layer_names
 from buttress.layers.measures import power_of_two, ratio, row_norms, to_rows
 from buttress.layers.regularisers import finite_rows, spread
 from buttress.layers.rows import Layout, layouts
-from buttress.layers.select import LayerSelection
+from buttress.layers.select import LayerSelection, check_given
 from buttress.model_call import call_model
 from buttress.registry import monitor
 from buttress.tasks.classes import Classification
@@ -104,7 +104,7 @@ class LayerCollapse(Monitor):
     layer is the inputs'.
 
     Args:
-        layers: "activations", "learnable", a glob over names, or a list of names.
+        layers: "activations", "learnable", a name, a glob over names, or a list of these.
         share: of what is usual for it, below which a layer has collapsed.
         then: whether training goes on ("note") or ends ("stop").
         inputs: training inputs looked at, classes in proportion.
@@ -119,6 +119,7 @@ class LayerCollapse(Monitor):
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        check_given(self.layers)
         number("share", self.share, "(0, 1)")
         one_of("then", self.then, get_args(Then))
         whole("inputs", self.inputs, 2)
