@@ -17,6 +17,7 @@ from buttress.audits.base.finding import Severity, most_serious
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.machine import told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
@@ -113,6 +114,9 @@ def harden(
     """
     _check_folder(out, resume)
     _check_cut_off(eta, layers)
+    if not dry_run:
+        training.check_processes()
+    reporter.line(told(training.device))
     start = Start.of(network, architecture, source, seed)
     plan = HardeningPlan.of(
         start,
@@ -134,7 +138,7 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = start.original
+    original = start.original.to(training.device)
     if not start.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}

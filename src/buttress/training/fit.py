@@ -103,7 +103,7 @@ def fit(
     recorded = run_settings(model, data, defence, config, seed)
     data = embedded_data(model, data)
     check_for_tokens(defence, data)
-    fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
+    fabric = start_fabric(config, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = own is not None and open_run(own, recorded, resume, fabric.device)
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
