@@ -1,4 +1,4 @@
-"""A device that is not there: tensors on the CPU that say they lie elsewhere, and operations that refuse to mix the two.
+"""A device that is not there: tensors on the CPU that say they lie elsewhere, and operations that mix neither.
 
 Storages are marked, so views, `.data` and what autograd saves are marked with them. What an operation makes of marked
 tensors is marked; what is made from nothing is where its ``device`` says. As on a GPU a tensor without axes and the
@@ -54,7 +54,8 @@ class PretendedDevice:
         self._replace(torch, "get_device_module", module)
         self._replace(torch.accelerator, "device_index", lambda index: contextlib.nullcontext())
         self._replace(torch.accelerator, "is_available", lambda: True)
-        self._replace(torch.accelerator, "current_accelerator", lambda *_: torch.device(kind))
+        self._replace(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device(kind))
+        self._replace(torch.accelerator, "current_stream", lambda *_: SimpleNamespace(is_capturing=lambda: False))
         self._replace(torch.cuda, "get_device_name", lambda device=None: "a pretended GPU")
         self._stack.enter_context(_Dispatch(self))
         self._stack.enter_context(_Function(self))
@@ -215,9 +216,9 @@ class _Dispatch(TorchDispatchMode):
             if kwargs.get("generator") is not None:
                 raise RuntimeError(f"{name}: expected a generator of {where}; got one of the CPU")
             for tensor in tensors_in(result):
-                if not tensor.is_meta and (place._storage(tensor) not in held or not place.float64):
-                    if place._storage(tensor) not in held or place.of(tensor) != CPU:
-                        place.put(tensor, where)
+                given_back = place._storage(tensor) in held
+                if not tensor.is_meta and not (given_back and place.of(tensor) == CPU):
+                    place.put(tensor, where)
         return result
 
     def _check(self, func, args, kwargs, given):

@@ -59,10 +59,9 @@ class Float32ForFloat64(TorchFunctionMode):
             return args[0].to(torch.float32, **named)
         arguments = [_narrow(value) for value in args]
         named = {name: _narrow(value) for name, value in named.items()}
-        if func is Tensor.to and arguments[0].dtype == torch.float64:  # it comes from elsewhere
-            dtypes = (torch.dtype, Tensor)
-            if not any(isinstance(value, dtypes) for value in (*arguments[1:], *named.values())):
-                named["dtype"] = torch.float32
+        told = (*arguments[1:], *named.values())
+        if func is Tensor.to and not any(isinstance(value, torch.dtype | Tensor) for value in told):
+            arguments[0] = arguments[0].to(torch.float32) if arguments[0].dtype == torch.float64 else arguments[0]
         return func(*arguments, **named)
 
 

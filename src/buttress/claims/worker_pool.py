@@ -127,7 +127,9 @@ def open_work(
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
     whole("workers", workers, 0)
     if machine.devices > max(1, workers):
-        raise UserError(f"{machine.devices} devices need as many workers; got {workers}: give --workers {machine.devices}")
+        raise UserError(
+            f"{machine.devices} devices need as many workers; got {workers}: give --workers {machine.devices}"
+        )
     if workers == 0:
         yield Work(folder, data_dir, None, reporter, machine.accelerator)
         return

@@ -107,6 +107,5 @@ class Machine:
         ours = Path(sys.argv[0]).name in ("buttress", "__main__.py")
         what = shlex.join(["-m", "buttress", *sys.argv[1:]]) if ours else "your_script.py"
         raise UserError(
-            f"{self.devices} devices take a process each: "
-            f"torchrun --standalone --nproc-per-node {self.devices} {what}"
+            f"{self.devices} devices take a process each: torchrun --standalone --nproc-per-node {self.devices} {what}"
         )
