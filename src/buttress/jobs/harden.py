@@ -35,7 +35,7 @@ from buttress.training.monitors.layer_collapse import COLLAPSED
 from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 from buttress.training.validation import right_inputs
-from buttress.validation import not_negative
+from buttress.validation import not_negative, whole
 
 REPORT = "report"
 _PUBLISHED = (
@@ -112,6 +112,9 @@ def harden(
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     _check_folder(out, resume)
+    whole("audit_batch", audit_batch)
+    if inputs is not None:
+        whole("inputs", inputs)
     _check_cut_off(eta, layers)
     start = Start.of(network, architecture, source, seed)
     plan = HardeningPlan.of(
