@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _pop_mode_temporarily
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.known_layers import RowLayout
@@ -51,7 +52,8 @@ class ReplacedPasses:
         """
         with (
             preserved(self.model, "eval", self.seed, device),
-            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code),
+            watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
+            _pop_mode_temporarily(),
         ):
             yield
 
@@ -89,7 +91,7 @@ class ReplacedPasses:
         """
         self._choose = choose
         graphs = torch.is_grad_enabled()
-        with preserved(self.model, "eval", self.seed, x.device), torch.set_grad_enabled(graphs):
+        with preserved(self.model, "eval", self.seed, x.device), torch.set_grad_enabled(graphs), self._watcher:
             try:
                 return self.task.read(call_model(self.model, x))
             except RuntimeError as error:
