@@ -10,6 +10,7 @@ import yaml
 
 from buttress.audits.base.finding import read
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
 DATA = "--data mine.py:data --model mine.py:net"
 
 

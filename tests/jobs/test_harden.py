@@ -1,11 +1,15 @@
 import json
 import sys
 
+import pytest
+
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.layers import Layers
 from buttress.jobs import Network, Source, Training, harden
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
+
+pytestmark = pytest.mark.usefixtures("_short_searches")
 
 
 def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained(tmp_path, monkeypatch):
