@@ -102,7 +102,8 @@ def _short_searches(monkeypatch):
     def short(*args, **settings):
         return tolerance(*args, **settings | {"steps": 2, "bisections": 1})
 
-    monkeypatch.setattr("buttress.audits.layers.tolerance", short)
+    for audit in ("layers", "lipschitz.audit"):
+        monkeypatch.setattr(f"buttress.audits.{audit}.tolerance", short)
 
 
 class Nets:

@@ -88,6 +88,7 @@ def test_growth_and_alignment_by_hand(chain):
         assert last == pytest.approx(float((model(before).norm(dim=1) / size).mean()), rel=1e-4)
 
 
+@pytest.mark.usefixtures("_short_searches")
 def test_blocks_and_branches_of_a_transformer(transformer):
     model, split = transformer
     tiny = Gaussian(std=1e-4)
