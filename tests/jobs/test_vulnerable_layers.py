@@ -100,9 +100,11 @@ class Routed(nn.Module):
         return self.two(self.act(h if self.training else h + self.beside(h)))
 
 
-def test_layers_that_cannot_be_regularised_are_not_chosen():
+def test_layers_that_cannot_be_regularised_are_not_chosen_and_said(caplog):
     every = {"expert": 9.0, "beside": 8.0, "act": 1.0}
     assert chosen(every, 0.0, Routed()) == ["act"]  # not one of the named two can be: of all that can
+    assert "displaced most, but not regularised: expert (it is computed for a part" in caplog.text
+    assert "beside (it does not run in training passes" in caplog.text
     assert chosen(every, -2.0, Routed()) == ["act"]  # of all three that are named
     with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
         chosen(every, -2.0, Routed().requires_grad_(False))

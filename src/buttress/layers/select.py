@@ -226,7 +226,7 @@ def check_given(layers: LayerSelection) -> None:
 def _nearest(pattern: str, seen: Seen) -> str:
     """The end of an error line: the nearest names, or the first few and the groups, and what is not seen."""
     if not seen.names:
-        return "its pass calls no layer at all"
+        return "its pass calls no layer that can be seen (nothing can inside torch.func.vmap)"
     if close := close_names(pattern.strip("*"), (*seen.names, *GROUPS), most=3):
         return f"did you mean {' or '.join(map(repr, close))}?"
     if pattern:
