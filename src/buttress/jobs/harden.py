@@ -39,8 +39,8 @@ from buttress.validation import not_negative, whole
 
 REPORT = "report"
 _PUBLISHED = (
-    "displaced most on validation data of what can be regularised, the published choice; no measure is shown to foretell "
-    "which layer is worth strengthening (claim layer-effects), and --layers names others"
+    "displaced most on validation data of what can be regularised, the published choice; no measure is shown to "
+    "foretell which layer is worth strengthening (claim layer-effects), and --layers names others"
 )
 
 
