@@ -30,7 +30,8 @@ _LISTED = 40  # names in one line
 
 def close_names(name: str, known: Sequence[str], most: int = 1) -> list[str]:
     """Those that are nearly spelled so, in letters of either case, the nearest first."""
-    spelled = {one.casefold(): one for one in reversed(known)}  # the first of those that differ in case alone
+    exact = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0)
+    spelled = {one.casefold(): one for one in reversed(exact)}  # of those that differ in case alone the nearest
     return [spelled[one] for one in difflib.get_close_matches(name.casefold(), spelled, n=most, cutoff=0.5)]
 
 
