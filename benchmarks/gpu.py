@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import training as loops
 
+import training as loops
 from buttress import data, models
 from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.attacks.gradient.pgd import PGD
@@ -52,7 +52,7 @@ class Size:
         batches: steps of a turn in which speed is measured.
         turns: of each contender, after one to warm up.
         inputs: attacked by PGD; a fifth of them by AutoAttack.
-        steps: of the PGD attacks.
+        steps: of the PGD attacks; 20 leave AutoAttack its usual 100 and 5,000 queries.
         epochs: of the training from scratch.
         images: that it is trained on.
         tests: which of the tests run on the device.
@@ -196,7 +196,8 @@ def autoattack(work):
     """Standard AutoAttack against that of torchattacks: the same robust accuracy is to come out."""
     model, x, y = attacked_network(work)
     count = max(2, len(x) // 5)
-    x, y, ours = x[:count], y[:count], AutoAttack(threat=Threat(eps=EPS))
+    x, y = x[:count], y[:count]
+    ours = AutoAttack(threat=Threat(eps=EPS), steps=5 * work.size.steps, queries=250 * work.size.steps)
     contenders = {}
     theirs = peers(model, x, y, "AutoAttack", norm="Linf", version="standard", n_classes=10)
     if theirs is not None:

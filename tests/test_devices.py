@@ -115,9 +115,7 @@ def trained(place, model, defence, **settings):
 
 
 def network():
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4)
-    )
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
 
 
 @pytest.mark.parametrize("name", DEFENCES)
@@ -136,7 +134,7 @@ def test_monitors(nets, place, name):
 
 @pytest.mark.parametrize("average", Average.__subclasses__())
 def test_averages(nets, place, average):
-    trained(place, nets.seeded(network), defence_of("at"), average=average()
+    trained(place, nets.seeded(network), defence_of("at"), average=average())
 
 
 @pytest.mark.representatives(name=["cifs-cnn", "lt-node", "self-gradient", "snode", "vit", "zerosnet"])
@@ -159,9 +157,12 @@ def test_tasks(nets, place, task):
     assert result.inputs == len(data)
 
 
+@pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN")
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
 def test_recurrent_layers(nets, place, kind):
     """In eval mode, in which cuDNN has no backward pass for them; also where a wrapper holds them."""
+
+    eval_passes = []
 
     class Last(nn.Module):
         def __init__(self):
@@ -169,7 +170,10 @@ def test_recurrent_layers(nets, place, kind):
             self.inside, self.head = kind(6, 8, batch_first=True), nn.Linear(8, 4)
 
         def forward(self, x):
-            return self.head(self.inside(x.flatten(1, 2))[0][:, -1])
+            output = self.inside(x.flatten(1, 2))[0][:, -1]
+            if output.requires_grad and not self.inside.training and x.device.type == "cuda":
+                eval_passes.append(torch.backends.cudnn.enabled)
+            return self.head(output)
 
     data, model = split(), nets.seeded(Last).to(place.device).eval()
     x, y = data.x.to(place.device), data.y.to(place.device)
@@ -178,6 +182,8 @@ def test_recurrent_layers(nets, place, kind):
         verdict(model, data, next(param.values[0] for param in questions() if param.id == question))
     layers.patching(model, [(x, y)], PGD_2, ["inside"])
     trained(place, nets.seeded(Last), defence_of("trades"), validate_with=PGD_2)
+    assert not any(eval_passes)
+    assert bool(eval_passes) == (place.device.type == "cuda")
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -90,10 +90,12 @@ class Machine:
         """The one device of a command that does not share its work.
 
         Raises:
-            UserError: where more are asked for.
+            UserError: where more are asked for, or have been started.
         """
-        if self.devices > 1:
-            raise UserError(f"{command} computes on one device; got devices {self.devices}: leave --devices out")
+        started = int(os.environ.get(_STARTED[0], 1))
+        if self.devices > 1 or started > 1:
+            got = f"devices {self.devices}" if self.devices > 1 else f"{started} processes of torchrun"
+            raise UserError(f"{command} computes on one device, in one process; got {got}: leave that out")
         return self.device
 
     def check_processes(self) -> None:
