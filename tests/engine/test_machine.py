@@ -5,13 +5,13 @@ import sys
 import pytest
 import torch
 
-from buttress.cli import main
 from buttress.claims.worker_pool import open_work
-from buttress.engine import machine as file
-from buttress.engine.fabric import start_fabric
+from buttress.cli import main
+from buttress.engine.fabric import start_fabric, start_processes
 from buttress.engine.machine import Machine, accelerators, device_name, told
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
+from buttress.training import TrainingConfig
 
 
 @pytest.fixture
@@ -71,34 +71,75 @@ def test_settings_that_mean_nothing_are_refused(settings, line):
         Machine(**settings)
 
 
+TWO_HOSTS = "on each host, torchrun --nnodes 2 --rdzv-backend c10d --rdzv-endpoint HOST:29500"
+
+
 @pytest.mark.parametrize(
-    ("argv", "command"),
+    ("argv", "counts", "line"),
     [
-        (["/bin/buttress", "train", "--out", "a b"], "-m buttress train --out 'a b'"),
-        (["mine.py"], "your_script.py"),
+        (
+            ["/bin/buttress", "train", "--out", "a b"],
+            {"devices": 2},
+            "2 devices take a process each: torchrun --standalone --nproc-per-node 2 -m buttress train --out 'a b'",
+        ),
+        (
+            ["mine.py"],
+            {"devices": 4, "num_nodes": 2},
+            f"8 devices take a process each: {TWO_HOSTS} --nproc-per-node 4 your_script.py",
+        ),
+        (
+            ["mine.py"],
+            {"num_nodes": 2},
+            f"2 devices take a process each: {TWO_HOSTS} --nproc-per-node 1 your_script.py",
+        ),
     ],
 )
-def test_several_devices_without_processes_are_told_the_command(monkeypatch, argv, command):
+def test_several_devices_without_processes_are_told_the_command(monkeypatch, argv, counts, line):
     monkeypatch.setattr(sys, "argv", argv)
-    for name in file._STARTED:
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UserError) as refusal:
-        start_fabric(Machine(accelerator="cpu", devices=2))
-    assert str(refusal.value) == f"2 devices take a process each: torchrun --standalone --nproc-per-node 2 {command}"
+    for begin in (start_fabric, start_processes):
+        with pytest.raises(UserError) as refusal:
+            begin(Machine(accelerator="cpu", **counts))
+        assert str(refusal.value) == line
 
 
-def test_an_audit_takes_one_device(monkeypatch):
-    line = "^audit computes on one device, in one process; got "
-    with pytest.raises(UserError, match=f"{line}devices 3: leave that out"):
-        Machine(devices=3).alone("audit")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=f"{line}2 processes of torchrun"):
-        Machine().alone("audit")
+@pytest.mark.parametrize("counts", [{"devices": 1}, {"devices": 3}, {"devices": 2, "num_nodes": 2}])
+def test_other_counts_than_were_started_are_refused(monkeypatch, counts):
+    torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, value)
+    Machine(devices=2, num_nodes=1).check_processes()
+    line = "must be [12], as torchrun has started the processes; got [123]: leave it out"
+    with pytest.raises(UserError, match=line):
+        start_processes(Machine(**counts))
+
+
+def test_one_device_of_several_that_were_started_is_this_process_alone(monkeypatch):
+    """As for a training in a script of a user's own that one process alone does, or each for itself."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1" if "RANK" in name else "2")
+    fabric = start_fabric(Machine(accelerator="cpu", devices=1))
+    assert (fabric.world_size, fabric.is_global_zero) == (1, True)
+
+
+def test_each_process_has_a_device_of_its_own(has, monkeypatch):
+    has("cuda")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1" if "RANK" in name else "2")
+    assert Machine().device == torch.device("cuda:1")
+    assert Machine(devices=1).device == torch.device("cuda:0")
+
+
+def test_a_strategy_without_processes_is_refused():
+    with pytest.raises(UserError, match="strategy ddp has no effect on one process: leave it out, or use torchrun"):
+        start_processes(TrainingConfig(strategy="ddp"))
 
 
 def test_workers_of_a_reproduction_are_as_many_as_devices(tmp_path):
     line = "3 devices need as many workers; got 2: give --workers 3"
     with pytest.raises(UserError, match=line), open_work(tmp_path, None, 2, Reporter(), Machine(devices=3)):
+        pass
+    line = "workers run on one host; got num_nodes 2: leave --num-nodes out"
+    with pytest.raises(UserError, match=line), open_work(tmp_path, None, 2, Reporter(), Machine(num_nodes=2)):
         pass
 
 

@@ -126,16 +126,17 @@ def open_work(
 ) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
     whole("workers", workers, 0)
-    if machine.devices > max(1, workers):
-        raise UserError(
-            f"{machine.devices} devices need as many workers; got {workers}: give --workers {machine.devices}"
-        )
+    devices = machine.devices or 1
+    if machine.num_nodes not in (None, 1):
+        raise UserError(f"workers run on one host; got num_nodes {machine.num_nodes}: leave --num-nodes out")
+    if devices > max(1, workers):
+        raise UserError(f"{devices} devices need as many workers; got {workers}: give --workers {devices}")
     if workers == 0:
         yield Work(folder, data_dir, None, reporter, machine.accelerator)
         return
     # Spawned, not forked: a forked torch may hang in its thread pool.
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), machine.devices))
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), devices))
     try:
         yield Work(folder, data_dir, pool, reporter, machine.accelerator)
     finally:

@@ -16,6 +16,7 @@ JOBS = {
     "reproduce": "buttress.claims.reproduce",
 }
 JSON_JOBS = ("audit", "compare")  # those that write findings, and can print them
+SHARED = ("train", "audit", "attack", "harden")  # by all processes that torchrun or srun started
 
 DONE = 0
 FAULT = 1  # ours

@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from buttress.cli.commands import DONE, JOBS, MISTAKE, STOPPED
 from buttress.cli.help import command_help, list_help, usage
+from buttress.cli.last_words import tell
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.started import started
 
 _HELP = ("-h", "--help")
 
@@ -26,14 +28,13 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except UserError as error:
-        sys.stderr.write(f"buttress: {' '.join(str(error).split())}\n")
-        return MISTAKE
+        return tell(f"buttress: {' '.join(str(error).split())}\n", MISTAKE)
     except BrokenPipeError:  # who reads has seen enough, as in: buttress list attacks | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STOPPED + signal.SIGPIPE
-    except KeyboardInterrupt:
-        sys.stderr.write("buttress: stopped\n")
-        return STOPPED + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        number = signal.SIGINT if type(stop) is KeyboardInterrupt else signal.SIGTERM
+        return tell("buttress: stopped\n", STOPPED + number)
 
 
 def _run(words: list[str]) -> int:
@@ -66,8 +67,10 @@ def _list(words: Sequence[str]) -> int:
 
 
 def _print(text: str) -> int:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    process = started()
+    if process is None or process.rank == 0:
+        sys.stdout.write(text)
+        sys.stdout.flush()
     return DONE
 
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import errno
 import logging
 import shlex
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from buttress.cli.commands import DONE, FAULT, GATE, JSON_JOBS, STOPPED, job
+from buttress.cli.commands import DONE, FAULT, GATE, JSON_JOBS, SHARED, STOPPED, job
+from buttress.cli.last_words import LOST, tell
 from buttress.cli.terminal import Terminal
 from buttress.cli.user_code_errors import users_mistake
 from buttress.config.parsing import configuration, member_of, parse
 from buttress.errors import GateNotMet, UserError
+from buttress.processes import is_loss
+from buttress.started import forget, started
 from buttress.training import Interrupted
 
 _PRINT = ("--print-config", "--print_config")
@@ -27,39 +32,55 @@ _USERS_TO_MEND = (
 
 
 def run_job(name: str, words: Sequence[str]) -> int:
-    """Run the job of a command, or print what the words ask for instead.
+    """Run the job of a command, or print what the words ask for instead; with the processes that were started together.
+
+    A command that does not share its work is left to the first of them.
 
     Raises:
         UserError: for the user's mistakes, those in files of the user's own included.
         KeyboardInterrupt: as it comes, with the terminal left in order.
     """
-    quiet, as_json = "--quiet" in words, name in JSON_JOBS and "--json" in words
+    process = started()
+    if process is not None and name in SHARED:
+        from buttress.cli.together import run_together  # not every torch has what it takes
+
+        return run_together(partial(_run_here, name, words, first=process.rank == 0), process)
+    if process is not None and process.rank > 0:
+        return DONE
+    forget()
+    return _run_here(name, words, first=True)
+
+
+def _run_here(name: str, words: Sequence[str], *, first: bool) -> int:
+    quiet, as_json = "--quiet" in words or not first, name in JSON_JOBS and "--json" in words
     rest = [word for word in words if word != "--quiet" and not (as_json and word == "--json")]
     terminal = Terminal(quiet=quiet, lines=sys.stderr if as_json else sys.stdout)
     _settle_logging(quiet)
+    if not first:
+        warnings.simplefilter("ignore")  # the first process has the same
     try:
         return _run(name, rest, terminal, shlex.join(["buttress", name, *words]), as_json)
     except GateNotMet as error:
         terminal.close()
-        sys.stderr.write(f"buttress: {error}\n")
-        return GATE
+        return tell(f"buttress: {error}\n", GATE)
     except (UserError, BrokenPipeError, KeyboardInterrupt):
         terminal.close()
         raise
     except Interrupted as stop:
         terminal.close()
-        terminal.line(f"{stop}; everything is saved, go on with --resume")
-        return STOPPED + stop.signal
+        text = f"{stop}; everything is saved, go on with --resume\n"
+        return tell("" if quiet and first else text, STOPPED + stop.signal, terminal.lines if first else None)
     except Exception as error:
         terminal.close()
+        if is_loss(error):
+            return tell(LOST, STOPPED + signal.SIGTERM)
         if isinstance(error, OSError) and error.errno in _USERS_TO_MEND:
             raise UserError(f"{error.filename or 'the disk'}: {error.strerror}") from None
         message = users_mistake(error)
         if message is not None:
             raise UserError(message) from None
-        traceback.print_exc()
-        sys.stderr.write("buttress: this is our fault; please report it with the lines above\n")
-        return FAULT
+        ours = "buttress: this is our fault; please report it with the lines above\n"
+        return tell(traceback.format_exc() + ours, FAULT)
 
 
 def _run(name: str, words: Sequence[str], terminal: Terminal, command: str, as_json: bool) -> int:

@@ -27,13 +27,17 @@ class Terminal(Reporter):
         self._bar: Any = None
         self._task: Any = None
 
+    @property
+    def lines(self) -> TextIO:
+        """Where sentences go."""
+        return self._lines or sys.stdout
+
     def line(self, text: str) -> None:
         """Print a sentence, below a bar that is done."""
         self._end()
         if not self._quiet:
-            stream = self._lines or sys.stdout
-            stream.write(text + "\n")
-            stream.flush()
+            self.lines.write(text + "\n")
+            self.lines.flush()
 
     def watch(self, title: str) -> Progress | None:
         """A bar with the time left and the latest figures; nothing where nobody looks."""

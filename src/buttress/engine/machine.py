@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -12,10 +11,12 @@ from typing import ClassVar, Literal, get_args
 import torch
 
 from buttress.errors import UserError
+from buttress.processes import rank_and_count
+from buttress.started import started
 from buttress.validation import one_of, whole
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
-_STARTED = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS")  # set by torchrun, by Slurm
+_COUNTS = ("devices", "num_nodes")
 
 
 def accelerators() -> list[str]:
@@ -31,11 +32,11 @@ def device_name(device: torch.device | str) -> str:
 
 
 def told(device: torch.device) -> str:
-    """What a command says first: "on cuda: NVIDIA H200", "on cpu, 1 thread"."""
-    if device.type == "cuda":
-        return f"on cuda: {device_name(device)}"
-    threads = torch.get_num_threads()
-    return f"on cpu, {threads} thread{'s' * (threads != 1)}" if device.type == "cpu" else f"on {device.type}"
+    """What a command says first: "on cuda: NVIDIA H200", "on cpu, 1 thread", "on mps", and by how many processes."""
+    threads, count = torch.get_num_threads(), rank_and_count()[1]
+    kinds = {"cuda": f": {device_name(device)}", "cpu": f", {threads} thread{'s' * (threads != 1)}"}
+    shared = f", shared by {count} processes" if count > 1 else ""
+    return f"on {device.type}{kinds.get(device.type, '')}{shared}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class Machine:
 
     Args:
         accelerator: cpu, cuda or mps; auto takes the best that this machine has.
-        devices: that share the work, one process each; with more than one, start the command with torchrun.
+        devices: of each host, one process each, that share the work; as many as torchrun or srun started by default.
+        num_nodes: hosts; as many as there are processes on by default.
 
     Raises:
         UserError: for settings that mean nothing.
@@ -53,12 +55,15 @@ class Machine:
     flat: ClassVar[bool] = True  # its fields are options of the job itself on the command line
 
     accelerator: Accelerator = "auto"
-    devices: int = 1
+    devices: int | None = None
+    num_nodes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
         one_of("accelerator", self.accelerator, get_args(Accelerator))
-        whole("devices", self.devices)
+        for name in _COUNTS:
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
 
     @property
     def kind(self) -> str:
@@ -79,35 +84,35 @@ class Machine:
 
     @property
     def device(self) -> torch.device:
-        """That of this process, or of the first, before `start_fabric` gives each its own.
+        """That of this process: with its number on its host, where several were started together.
 
         Raises:
             UserError: for an accelerator that this machine has not.
         """
-        return torch.device("cpu") if self.kind == "cpu" else torch.device(self.kind, 0)
-
-    def alone(self, command: str) -> torch.device:
-        """The one device of a command that does not share its work.
-
-        Raises:
-            UserError: where more are asked for, or have been started.
-        """
-        started = int(os.environ.get(_STARTED[0], 1))
-        if self.devices > 1 or started > 1:
-            got = f"devices {self.devices}" if self.devices > 1 else f"{started} processes of torchrun"
-            raise UserError(f"{command} computes on one device, in one process; got {got}: leave that out")
-        return self.device
+        together = None if self.devices == 1 else started()
+        index = 0 if together is None else together.local_rank
+        return torch.device("cpu") if self.kind == "cpu" else torch.device(self.kind, index)
 
     def check_processes(self) -> None:
-        """Refuse several devices where there are no processes for them.
+        """Refuse other numbers of devices and hosts than there are processes for; what is not given follows them.
 
         Raises:
             UserError: with the command to type.
         """
-        if self.devices == 1 or any(name in os.environ for name in _STARTED):
+        together = started()
+        asked = (self.devices, self.num_nodes)
+        if together is None and all(count in (None, 1) for count in asked):
             return
-        ours = Path(sys.argv[0]).name in ("buttress", "__main__.py")
-        what = shlex.join(["-m", "buttress", *sys.argv[1:]]) if ours else "your_script.py"
-        raise UserError(
-            f"{self.devices} devices take a process each: torchrun --standalone --nproc-per-node {self.devices} {what}"
-        )
+        if together is None:
+            ours = Path(sys.argv[0]).name in ("buttress", "__main__.py")
+            what = shlex.join(["-m", "buttress", *sys.argv[1:]]) if ours else "your_script.py"
+            here, hosts = self.devices or 1, self.num_nodes or 1
+            several = f"{here * hosts} devices take a process each"
+            where = "--standalone" if hosts == 1 else f"--nnodes {hosts} --rdzv-backend c10d --rdzv-endpoint HOST:29500"
+            on = "" if hosts == 1 else "on each host, "
+            raise UserError(f"{several}: {on}torchrun {where} --nproc-per-node {here} {what}")
+        for name, given, there in zip(_COUNTS, asked, (together.here, together.hosts), strict=True):
+            if given not in (None, there):
+                raise UserError(
+                    f"{name} must be {there}, as {together.by} has started the processes; got {given}: leave it out"
+                )

@@ -11,13 +11,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from buttress import processes
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.base.evaluation import Evaluation, evaluate, processes
+from buttress.audits.base.evaluation import Evaluation, evaluate
 from buttress.audits.base.evaluation.groups import GROUP, Group
 from buttress.audits.base.evaluation.joining import save_file
 from buttress.audits.base.evaluation.manifest import check_same
 from buttress.data.dataset import Split
+from buttress.engine.fabric import start_processes
 from buttress.engine.fingerprint import digest, digest_of, plain
 from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
@@ -78,8 +80,9 @@ def attack(
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    device = processes.start(machine)
-    first = processes.rank_and_count()[0] == 0
+    device = machine.device if dry_run else start_processes(machine)
+    rank, count = processes.rank_and_count()
+    first = rank == 0
     reporter = reporter if first else Reporter()
     reporter.line(told(device))
     path = out / "examples.safetensors"
@@ -101,7 +104,7 @@ def attack(
         reporter.line(f"{out} is finished already; written to {path}")
         return path
     # A single group is whole or not at all, and needs no files of its own.
-    folder = out / "groups" if going_on or len(split) > group or machine.devices > 1 else None
+    folder = out / "groups" if going_on or len(split) > group or count > 1 else None
     groups: list[Group] = []
     try:
         result = evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from buttress import report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding
 from buttress.data.dataset import Dataset
+from buttress.engine.fabric import start_processes
 from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -33,6 +35,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.processes import on_first_process, rank_and_count
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training import versions
@@ -76,6 +79,7 @@ def ask(
         batch_size=batch_size,
         watch=watch,
         folder=folder,
+        together=True,
     )
     for finding in findings:
         reporter.line(f"{finding.title}: {finding.verdict}")
@@ -90,6 +94,11 @@ def new_folder(out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not empty: choose another output folder")
+
+
+def _claim(out: Path, crafted_folder: Path | None) -> None:
+    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
+        new_folder(out)
 
 
 def report_facts(
@@ -145,7 +154,7 @@ def audit(
         seed: seed of all attacks.
         precision: precision of the attacks' search; auto times fp32, bf16 and folded copies; verdicts are float32.
         batch_size: inputs computed at once.
-        machine: on what; an audit takes one device.
+        machine: on what; processes that torchrun or srun started share the inputs of each attack.
         fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: only print what would be done and about how long it takes.
         resume: keep crafted examples in the output folder until the report is written, and continue from those there.
@@ -156,10 +165,9 @@ def audit(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    device = machine.alone("audit")
+    device = machine.device if dry_run else start_processes(machine)
     crafted_folder = out / "crafted" if resume else None
-    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
-        new_folder(out)
+    on_first_process(partial(_claim, out, crafted_folder))
     reporter.line(told(device))
     model, dataset, facts = open_network(network, architecture, source, seed)
     model.to(device)
@@ -196,9 +204,14 @@ def audit(
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
     name = Path(network).resolve().name if Path(network).is_dir() else network
     about = report_facts(command, dataset, seed, description, model)
+
+    def write(findings: list[Finding], headline: str) -> Path:
+        content = partial(report.write, out, {name: findings}, about, title=f"Audit of {name}", headline=headline)
+        return on_first_process(content)
+
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
-    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    path = write(findings, first.verdict)
     further = proposed(questions, findings)
     if further:
         try:
@@ -208,8 +221,8 @@ def audit(
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
         lower = after[-1].verdict  # the lower figure is the one that counts
-        path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
-    if crafted_folder is not None:
+        path = write(findings, lower)
+    if crafted_folder is not None and rank_and_count()[0] == 0:
         shutil.rmtree(crafted_folder, ignore_errors=True)
     reporter.line(f"report: {path}")
     gate(findings, fail_under)

@@ -24,6 +24,7 @@ from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.jobs.questions import attacks_of
 from buttress.jobs.settings import Training
+from buttress.started import started
 from buttress.tasks import Task
 from buttress.tensor_forms import copied_network
 from buttress.training.batches import Batches
@@ -72,7 +73,8 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     if not watch.seconds:
         return "not estimated, since the training ends before its second step"
     steps = _steps(dataset, training)
-    one = " on one device" if training.devices > 1 else ""
+    several = started() is not None or training.devices not in (None, 1)
+    one = " on one device" if several else ""
     detail = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
     return f"about {_duration(steps * watch.seconds)}: {detail}"
 

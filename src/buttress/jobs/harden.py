@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from buttress.audits.base.finding import Severity, most_serious
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.fabric import start_processes
 from buttress.engine.machine import told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -29,6 +31,7 @@ from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.processes import on_first_process
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
@@ -112,14 +115,13 @@ def harden(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    _check_folder(out, resume)
+    device = training.device if dry_run else start_processes(training)
+    on_first_process(partial(_check_folder, out, resume))
     whole("audit_batch", audit_batch)
     if inputs is not None:
         whole("inputs", inputs)
     _check_cut_off(eta, layers)
-    if not dry_run:
-        training.check_processes()
-    reporter.line(told(training.device))
+    reporter.line(told(device))
     start = Start.of(network, architecture, source, seed)
     plan = HardeningPlan.of(
         start,
@@ -141,7 +143,7 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = start.original.to(training.device)
+    original = start.original.to(device)
     if not start.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
@@ -224,7 +226,7 @@ class _Work:
             defence,
             seed=self.seed,
             out=self.out / folder,
-            resume=self.resume and (self.out / folder / MARK).exists(),
+            resume=self.resume and on_first_process((self.out / folder / MARK).exists),
             facts={
                 "source": start.source,
                 "defence": title,
@@ -252,7 +254,7 @@ class _Work:
     def vulnerable_layers(self, model: nn.Module, eta: float | None) -> list[str]:
         """Those to regularise, chosen on validation data: the test inputs only report."""
         dataset = embedded_data(model, self.plan.start.dataset)
-        about = subject(model, dataset.val, classes=dataset.classes, **self._settings())
+        about = subject(model, dataset.val, classes=dataset.classes, together=True, **self._settings())
         return vulnerable_layers(about, self.plan.questions, eta, self.plan.start.fresh(), self.plan.start.dataset)
 
     def judge(self, trained: Trained) -> tuple[Tensor, Tensor | None]:
@@ -298,6 +300,7 @@ def _report(
         *(finding.severity for finding in findings[title]),
     )
     heading = f"Hardening on {facts['data']}"
-    path = report.write(out / REPORT, findings, facts, title=heading, headline=text, severity=severity)
+    written = partial(report.write, out / REPORT, findings, facts, title=heading, headline=text, severity=severity)
+    path = on_first_process(written)
     reporter.line(text)
     reporter.line(f"report: {path}")

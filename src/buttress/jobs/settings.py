@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from torch import nn
 
-from buttress import data, models, registry, tasks
+from buttress import data, models, processes, registry, tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
@@ -67,7 +68,8 @@ class Source:
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
-        dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
+        read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
+        dataset = processes.first_of_host(read)
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool

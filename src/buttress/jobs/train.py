@@ -8,11 +8,13 @@ from pathlib import Path
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.fabric import start_processes
 from buttress.engine.machine import told
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.processes import on_first_process
 from buttress.threat import Threat
 from buttress.training.fit import Trained
 from buttress.training.monitoring import threat_of
@@ -50,11 +52,10 @@ def train(
     Raises:
         UserError: also when there is no run to resume, or one that would be overwritten.
     """
-    if resume and not (out / MARK).exists():
+    device = training.device if dry_run else start_processes(training)
+    if resume and not on_first_process((out / MARK).exists):
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
-    if not dry_run:
-        training.check_processes()
-    reporter.line(told(training.device))
+    reporter.line(told(device))
     task = architecture.task or training.task
     dataset, where = source.load(seed, task=task)
     model = replace(architecture, task=task).create(dataset, seed)

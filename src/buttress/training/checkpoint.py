@@ -18,6 +18,7 @@ from buttress.safe_files import full_disk_reported, sync
 from buttress.tensor_forms import plain_state
 from buttress.training.divergence import USUAL_REMEDY
 
+Content = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]  # weights, state, progress
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
 
@@ -88,7 +89,7 @@ def latest(folder: Path) -> Path | None:
     return folders[-1] if folders else None
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+def load(path: Path) -> Content:
     """The weights, state and progress of a checkpoint; nothing in it is executed.
 
     Raises:

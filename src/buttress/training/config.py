@@ -13,6 +13,7 @@ from buttress.engine.machine import Machine
 from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.registry import nearest
+from buttress.started import started
 from buttress.tasks import Task, check_task
 from buttress.training.averaging import Average, average_of
 from buttress.training.monitors.base import Monitor
@@ -23,6 +24,7 @@ from buttress.validation import number, one_of, whole
 
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 Keep = Literal["best", "last"]
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]  # Lightning Fabric's names
 _SHORT = {"precision": "train_precision"}  # what `fit` accepts as well; a job has other precisions beside it
 
 
@@ -43,7 +45,10 @@ class TrainingConfig(Machine):
         search_precision: precision of crafting: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); by
             default that of train_precision.
         accelerator: cpu, cuda or mps; auto takes the best that this machine has.
-        devices: that share the work, one process each; with more than one, start the command with torchrun.
+        devices: of each host, one process each, that share the work; as many as torchrun or srun started by default.
+        num_nodes: hosts; as many as there are processes on by default.
+        strategy: how several processes train one network: ddp, which auto is as well; or, where some weights take no
+            part in a step, ddp_find_unused_parameters_true.
         keep: best (by robust accuracy on the validation split) or last.
         validate_with: the attack for the robust accuracy, or none; auto is PGD-10 in the defence's threat.
         validate_on: inputs of the validation split that are used, at most, stratified.
@@ -61,6 +66,7 @@ class TrainingConfig(Machine):
     clip: float | None = None
     average: float | Average | None = None
     monitors: list[Monitor] = field(default_factory=list)
+    strategy: Strategy = "auto"
     train_precision: Precision = "32-true"
     search_precision: CraftPrecision | None = None
     keep: Keep = "best"
@@ -74,12 +80,12 @@ class TrainingConfig(Machine):
         super().__post_init__()
         whole("epochs", self.epochs)
         whole("batch_size", self.batch_size)
-        whole("devices", self.devices)
         whole("validate_on", self.validate_on)
         number("checkpoint_seconds", self.checkpoint_seconds, "[0, inf]")
         if self.clip is not None:
             number("clip", self.clip, "(0, inf]")
         one_of("keep", self.keep, get_args(Keep))
+        one_of("strategy", self.strategy, get_args(Strategy))
         if self.search_precision not in (None, *get_args(CraftPrecision)):
             choices = ", ".join(get_args(CraftPrecision))
             raise UserError(f"search_precision must be one of {choices}; got {self.search_precision!r}")
@@ -95,6 +101,16 @@ class TrainingConfig(Machine):
         for monitor in self.monitors:
             if not isinstance(monitor, Monitor):
                 raise UserError(f"monitors must be a list of monitors; got {monitor!r}")
+
+    def check_processes(self) -> None:
+        """As `Machine.check_processes`; a strategy is for several processes.
+
+        Raises:
+            UserError: with the command to type.
+        """
+        super().check_processes()
+        if self.strategy != "auto" and started() is None:
+            raise UserError(f"strategy {self.strategy} has no effect on one process: leave it out, or use torchrun")
 
     def validation_attack(self, defence: Defence) -> Perturbation | None:
         """The attack for the robust accuracy on the validation split of a network trained by ``defence``."""

@@ -16,7 +16,7 @@ from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
-from buttress.engine.fabric import start_fabric
+from buttress.engine.fabric import first_answers, start_fabric
 from buttress.errors import UserError
 from buttress.random import derive, own_draws
 from buttress.tasks import check_task, task_facts
@@ -103,9 +103,9 @@ def fit(
     recorded = run_settings(model, data, defence, config, seed)
     data = embedded_data(model, data)
     check_for_tokens(defence, data)
-    fabric = start_fabric(config, precision=config.train_precision)
+    fabric = start_fabric(config, precision=config.train_precision, strategy=config.strategy)
     own = folder if fabric.is_global_zero else None  # for the process that writes
-    claimed = own is not None and open_run(own, recorded, resume, fabric.device)
+    claimed = folder is not None and first_answers(fabric, partial(open_run, folder, recorded, resume, fabric.device))
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:
@@ -129,6 +129,7 @@ def fit(
         _keep_cost(own, loop, preparing, inputs)
         write_run(own, model, loop.averaging.weights(), about, loop.history)
         defence.save(own)
+    fabric.barrier()  # nobody leaves before all is written
     return Trained(model, loop.history, loop.best_epoch, loop.watch.notes)
 
 

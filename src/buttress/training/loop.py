@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from buttress import processes
 from buttress.attacks import Perturbation
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Epoch, StepContext
+from buttress.engine.fabric import first_answers
 from buttress.engine.input_dtype import input_dtype
 from buttress.engine.runner import CraftPrecision, Twins
 from buttress.errors import UserError
@@ -96,10 +99,12 @@ class Loop:
     def run(self, folder: Path | None, resume: bool, progress: Progress | None, signals: list[int]) -> None:
         """Train to the end, from the newest checkpoint in ``folder`` when resuming; a monitor may end it earlier."""
         checkpoints = None if folder is None else folder / "checkpoints"
-        newest = checkpoint.latest(checkpoints) if checkpoints is not None and resume else None
+        held = None
+        if checkpoints is not None and resume:
+            held = first_answers(self.fabric, partial(_newest, checkpoints))
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
-        if newest is not None:
-            self._restore(newest)
+        if held is not None:
+            self._restore(*held)
         logs = Logs(folder if self.fabric.is_global_zero else None, self.index)
         saved = time.monotonic()
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
@@ -114,11 +119,12 @@ class Loop:
                 if action is not None and action.ends:
                     break
                 late = time.monotonic() - saved > self.config.checkpoint_seconds
-                if checkpoints is not None and not last and (signals or late):
+                stop = self._stop(signals)
+                if checkpoints is not None and not last and (stop or late):
                     self._save(checkpoints)
                     saved = time.monotonic()
-                if signals and not last:
-                    raise Interrupted(self.index, signals[0])
+                if stop and not last:
+                    self._leave(stop)
             self._end_epoch(epoch, batch, action)
             figures = self.history[-1]
             logs.write(self.history, self.index)
@@ -127,8 +133,17 @@ class Loop:
                 saved = time.monotonic()
             if progress is not None:
                 progress(self.index / self.steps, figures)
-            if signals:
-                raise Interrupted(self.index, signals[0])
+            if stop := self._stop(signals):
+                self._leave(stop)
+
+    def _stop(self, signals: list[int]) -> int:
+        """The signal at which to stop, the same in all processes, though it may have reached one of them only; or 0."""
+        own = signals[0] if signals else 0
+        return max(processes.gather(own)) if self.fabric.world_size > 1 else own
+
+    def _leave(self, stop: int) -> NoReturn:
+        self.fabric.barrier()  # the first has written its checkpoint
+        raise Interrupted(self.index, stop)
 
     def _step(self, batch: Batch, epoch: int) -> None:
         model, step_loss = self.step_loss.model, self.step_loss
@@ -162,7 +177,15 @@ class Loop:
             where=f"step {self.index} (epoch {epoch + 1})",
         )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
-        step_loss.defence.step(step)
+        try:
+            step_loss.defence.step(step)
+        except RuntimeError as error:
+            if "find_unused_parameters" not in str(error):
+                raise
+            raise UserError(
+                "some weights take no part in a training step, which several processes must know: give "
+                "--strategy ddp_find_unused_parameters_true, or switch off the gradients of these weights"
+            ) from None
         self.learning_rate.after_step()
         self.index += 1
 
@@ -257,8 +280,8 @@ class Loop:
         checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress, cure)
         self.clock.write()
 
-    def _restore(self, path: Path) -> None:
-        weights, state, progress = checkpoint.load(path)
+    def _restore(self, path: Path, content: checkpoint.Content) -> None:
+        weights, state, progress = content
         try:
             self.step_loss.load_state_dict(formed_state(weights, self.step_loss.state_dict()))
             self.optimizer.load_state_dict(state["optimizer"])
@@ -280,3 +303,9 @@ class Loop:
         self.index, self.sums, self.history = progress["index"], progress["sums"], progress["history"]
         self.best_rank = None if progress["best_rank"] is None else tuple(progress["best_rank"])
         self.best_epoch = progress["best_epoch"]
+
+
+def _newest(folder: Path) -> tuple[Path, checkpoint.Content] | None:
+    """The newest checkpoint and what it holds, read by the first process for all: the others may see no such folder."""
+    path = checkpoint.latest(folder)
+    return None if path is None else (path, checkpoint.load(path))

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 from tests import forked
 
-from buttress import fit, jobs, models
+from buttress import fit, jobs, models, processes
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.base.evaluation import evaluate, processes
+from buttress.audits.base.evaluation import evaluate
 from buttress.audits.base.evaluation.groups import files_in, read_group
 from buttress.data.dataset import Split
 from buttress.data.sets.moons import moons
+from buttress.engine.fabric import start_processes
 from buttress.engine.machine import Machine
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -107,7 +108,7 @@ def shared_inputs():
 
 def evaluate_together(folder, run):
     """In each of two processes: what they found, what they were told, and which they are."""
-    processes.start(Machine(accelerator="cpu", devices=2))
+    start_processes(Machine(accelerator="cpu", devices=2))
     rank, count = processes.rank_and_count()
     model, x, y = shared_inputs()
     attack, how = PGD(threat=Threat(eps=0.1), steps=4, restarts=2), {"group": 17, "batch_size": 9}
@@ -198,4 +199,4 @@ def test_alone_there_is_nobody_to_share_with():
     assert processes.rank_and_count() == (0, 1)
     assert processes.on_first_process(lambda: 3) == 3
     assert processes.gather("a") == ["a"]
-    assert processes.start(Machine(accelerator="cpu")) == torch.device("cpu")
+    assert start_processes(Machine(accelerator="cpu")) == torch.device("cpu")

@@ -12,19 +12,22 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from buttress import tasks
+from buttress import processes, tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import AttackResult, Perturbation
 from buttress.audits.base.evaluation import search_precision, settings_of
 from buttress.audits.base.evaluation.groups import (
     GROUP,
     Data,
+    Group,
     GroupAttack,
+    InputGroup,
     attack_groups,
     split_tensors,
     to_device,
 )
 from buttress.audits.base.evaluation.manifest import open_folder
+from buttress.audits.base.evaluation.sharing import attack_shared
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.rating import beside_chance, chance_sentence
 from buttress.audits.base.statistics import accuracy
@@ -76,6 +79,7 @@ class Subject:
         batch_size: inputs computed at once.
         folder: where crafted examples are stored group by group, so that an audit that was stopped can go on; nowhere
             unless given.
+        together: whether other processes put the same questions, so that each attacks its share of the groups.
         tokens: (N, T) tokens that ``x`` are this network's values of, where they are.
     """
 
@@ -92,6 +96,7 @@ class Subject:
     watch: Callable[[str, float], None] | None = None
     folder: Path | None = None
     tokens: Tensor | None = None
+    together: bool = False
     _logits: Tensor | None = None
 
     @property
@@ -143,19 +148,29 @@ class Subject:
         settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
         attack_group = GroupAttack(attack=attack, search=search, device=x.device, **settings)
         folder = None if self.folder is None else self.folder / key[:16]
-        precision = open_folder(
-            folder, partial(_identity, attack_group), True, partial(search_precision, attack_group, x, y)
+        opened = partial(
+            open_folder, folder, partial(_identity, attack_group), True, partial(search_precision, attack_group, x, y)
         )
+        precision = processes.on_first_process(opened) if self.together else opened()
         self.precision = precision if self.precision == "auto" else self.precision
+        attack_group = replace(attack_group, precision=precision)
         parts, seconds = [], 0.0
-        for group in attack_groups(
-            split_tensors(x, y, ids, _GROUP), replace(attack_group, precision=precision), folder
-        ):
+        share = attack_shared if self.together else attack_groups
+        for group in share(split_tensors(x, y, ids, _GROUP), self._told(attack, attack_group, len(x)), folder):
             parts.append(to_device(x.device, group.outcome))
             seconds += group.seconds
-            if self.watch is not None:
-                self.watch(attack.label(), min(1.0, (group.index + 1) * _GROUP / len(x)))
         return Timed(concatenated(parts), seconds)
+
+    def _told(self, attack: Perturbation, attack_group: GroupAttack, count: int) -> Callable[[InputGroup], Group]:
+        """Attacks a group, and tells ``watch`` so."""
+
+        def attack_and_tell(inputs: InputGroup) -> Group:
+            group = attack_group(inputs)
+            if self.watch is not None:
+                self.watch(attack.label(), min(1.0, (inputs.index + 1) * _GROUP / count))
+            return group
+
+        return attack_and_tell
 
 
 def _identity(attack_group: GroupAttack) -> dict[str, Any]:
@@ -244,8 +259,9 @@ def subject(
     batch_size: int = 256,
     watch: Callable[[str, float], None] | None = None,
     folder: Path | None = None,
+    together: bool = False,
 ) -> Subject:
-    """A network and its inputs, on the network's device.
+    """A network and its inputs, on the network's device; settings as in `Subject`.
 
     Raises:
         UserError: when there are no inputs, and for what is no task.
@@ -274,7 +290,7 @@ def subject(
     count = int(y.max()) + 1 if one_class else 1 if y.dim() == 1 else y.shape[1]
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"watch": watch, "folder": folder, "task": task}
+    settings |= {"watch": watch, "folder": folder, "task": task, "together": together}
     settings |= {} if tokens is None else {"tokens": tokens.to(device)}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
 
@@ -292,7 +308,8 @@ def run(
         model: the network; it comes back as it was.
         data: a split of a data set, or any iterable of batches (x, y), see `read_batches`.
         audits: what to run.
-        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder.
+        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder,
+            together.
 
     Returns:
         A finding for each audit; of a network that gives no gradients those that can be had without (see

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress import tasks
+from buttress import processes, tasks
 from buttress.ambient_state import in_usual_state
 from buttress.attacks import Perturbation
-from buttress.audits.base.evaluation import processes
 from buttress.audits.base.evaluation.groups import (
     GROUP,
     Data,
