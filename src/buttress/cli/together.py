@@ -24,7 +24,7 @@ from buttress.started import Started
 
 _EVERY = 1.0  # seconds between two looks at the others
 _SILENT = 60.0  # after so many without a sign of life a process counts as lost, as when its host has no power
-_GRACE = 15.0  # seconds to end in order before this process is ended
+_GRACE = 60.0  # seconds to end in order before this process is ended
 _ENDED, _STATUS = "ended", "status"
 
 
@@ -46,7 +46,7 @@ def run_together(work: Callable[[], int], process: Started) -> int:
     join()
     others = _Others(process)
     last_words.settle = others.settle
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     if process.rank == 0:
         status = work()
     else:
@@ -55,6 +55,8 @@ def run_together(work: Callable[[], int], process: Started) -> int:
     if status == 0:
         gather(None)  # nobody leaves before all are done
         others.leave()
+        signal.signal(signal.SIGTERM, before)
+        last_words.settle = None
     return status
 
 
