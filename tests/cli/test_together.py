@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from buttress.training.loop import Loop
 SHAPE = {"samples": 96, "val": 20, "test": 60}
 DATA = ["--data", "moons", "--data-args", json.dumps(SHAPE)]
 TRAIN = ["--model", "mlp", "--epochs", "3", "--batch-size", "12", "--seed", "1", *DATA]
-AUDIT = ["--threat.eps", "0.1", "--audits", "robustness,examples", "--seed", "2"]
+AUDIT = ["--threat.eps", "0.1", "--audits", "robustness,examples", "--seed", "2", "--precision", "fp32"]
 HARDEN = ["--model", "mlp", "--epochs", "1", "--gamma", "0.5", "--layers", "act1", "--attacks", "fgsm", *DATA]
 GROUP = 16  # inputs of an audit attacked together, so that there is something to share
 
@@ -35,6 +36,14 @@ def command(folder, name, *words):
         status = main([str(word) for word in words])
     text = json.dumps([status, out.getvalue(), error.getvalue()])
     (folder / f"{name}-{os.environ['RANK']}.json").write_text(text)
+    return status
+
+
+def ends(target, *arguments):
+    """Run it in two processes of which one at least ends with another status than 0, as torchrun then does, too."""
+    process = forked.start(forked._launch, target, *arguments)
+    process.join(120)
+    assert process.exitcode == 1
 
 
 def told(folder, name):
@@ -69,7 +78,7 @@ def all_commands(folder, run):
     crafted_by(folder)
     command(folder, "audit", "audit", run, "--out", folder / "audited", *AUDIT)
     command(folder, "list", "list", "attacks")
-    command(folder, "refused", "train", folder / "trained", *TRAIN)
+    sys.exit(command(folder, "refused", "train", folder / "trained", *TRAIN))
 
 
 def stopped_by_a_signal_to_one(folder):
@@ -82,7 +91,7 @@ def stopped_by_a_signal_to_one(folder):
         own(self, batch, epoch)
 
     Loop._step = step
-    command(folder, "stopped", "train", folder / "stopped", *TRAIN)
+    sys.exit(command(folder, "stopped", "train", folder / "stopped", *TRAIN))
 
 
 def killed(folder):
@@ -96,7 +105,7 @@ def killed(folder):
         return own(self, oracle, x, y, random)
 
     PGD.perturb = perturb
-    command(folder, "killed", "audit", folder / "run", "--out", folder / "audited", *AUDIT)
+    sys.exit(command(folder, "killed", "audit", folder / "run", "--out", folder / "audited", *AUDIT))
 
 
 def broken(folder):
@@ -107,7 +116,7 @@ def broken(folder):
 
     PGD.perturb = perturb if os.environ["RANK"] == "1" else PGD.perturb
     subject._GROUP = GROUP
-    command(folder, "broken", "audit", folder / "run", "--out", folder / "audited", *AUDIT)
+    sys.exit(command(folder, "broken", "audit", folder / "run", "--out", folder / "audited", *AUDIT))
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +131,8 @@ def run(tmp_path_factory):
 def both(tmp_path_factory, run):
     """Where two processes have left what they made: one training stopped by a signal before, and all commands."""
     folder = tmp_path_factory.mktemp("both")
-    forked.run_twice(stopped_by_a_signal_to_one, folder)
-    forked.run_twice(all_commands, folder, run)
+    ends(stopped_by_a_signal_to_one, folder)
+    ends(all_commands, folder, run)
     return folder
 
 
@@ -200,9 +209,7 @@ def test_a_mistake_ends_both_with_one_line(both):
 
 def test_when_a_process_is_killed_the_other_ends_with_one_line(run, tmp_path):
     (tmp_path / "run").symlink_to(run)
-    process = forked.start(forked._launch, killed, tmp_path)
-    process.join(60)
-    assert process.exitcode == 1  # torchrun's own
+    ends(killed, tmp_path)
     status, printed, error = json.loads((tmp_path / "killed-0.json").read_text())
     assert status == 128 + signal.SIGTERM
     assert error in (last_words.LOST, "buttress: stopped\n")  # whichever notices first, it or torchrun
@@ -212,10 +219,10 @@ def test_when_a_process_is_killed_the_other_ends_with_one_line(run, tmp_path):
 
 def test_an_error_in_one_process_ends_both_with_its_message(run, tmp_path):
     (tmp_path / "run").symlink_to(run)
-    forked.run_twice(broken, tmp_path)
+    ends(broken, tmp_path)
     statuses, _, errors = told(tmp_path, "broken")
-    assert statuses == (1, 1)
-    assert "LookupError: nothing is known of this" in errors[1]
+    assert statuses == (2, 2)  # the attack is the user's
+    assert "nothing is known of this" in errors[1]
     assert errors[0] == ""
 
 
