@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file
 from tests import forked
 
-from buttress import fit, models
+from buttress import fit, models, processes
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import layers
 from buttress.audits.base import subject
+from buttress.audits.base.evaluation.sharing import idle_remark
 from buttress.cli import last_words, main
 from buttress.data.sets.moons import moons
 from buttress.layers.tolerance import tolerance
@@ -184,6 +185,14 @@ def findings(folder):
         return [timeless(part) for part in value] if isinstance(value, list) else value
 
     return timeless(json.loads((folder / "findings.json").read_text())["networks"])
+
+
+def test_processes_without_a_share_are_told(monkeypatch):
+    monkeypatch.setattr(processes, "rank_and_count", lambda: (0, 3))
+    assert idle_remark(1025) == (
+        "1025 inputs are attacked in groups of 1024, 2 in all, so 1 of 3 processes have nothing to attack"
+    )
+    assert idle_remark(2049) == ""
 
 
 def test_two_processes_harden_and_write_one_report(both):

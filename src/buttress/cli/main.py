@@ -31,7 +31,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return tell(f"buttress: {' '.join(str(error).split())}\n", MISTAKE)
     except BrokenPipeError:  # who reads has seen enough, as in: buttress list attacks | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return STOPPED + signal.SIGPIPE
+        return tell("", STOPPED + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
         number = signal.SIGINT if type(stop) is KeyboardInterrupt else signal.SIGTERM
         return tell("buttress: stopped\n", STOPPED + number)

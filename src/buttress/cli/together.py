@@ -23,7 +23,7 @@ from buttress.processes import gather
 from buttress.started import Started
 
 _EVERY = 1.0  # seconds between two looks at the others
-_SILENT = 60.0  # after so many without a sign of life a process counts as lost, as when its host has no power
+_SILENT = 120.0  # after so many without a sign of life a process counts as lost, as when its host has no power
 _GRACE = 60.0  # seconds to end in order before this process is ended
 _ENDED, _STATUS = "ended", "status"
 

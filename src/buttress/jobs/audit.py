@@ -15,6 +15,7 @@ from buttress import audits as audit_room
 from buttress import report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding
+from buttress.audits.base.evaluation.sharing import idle_remark
 from buttress.data.dataset import Dataset
 from buttress.engine.fabric import start_processes
 from buttress.engine.machine import Machine, told
@@ -189,7 +190,7 @@ def audit(
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
-    for line in filter(None, (about_tokens, remark)):
+    for line in filter(None, (about_tokens, remark, idle_remark(count))):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)

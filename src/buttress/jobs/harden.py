@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from buttress import report
 from buttress.attacks import Attack
 from buttress.audits import Finding, subject
+from buttress.audits.base.evaluation.sharing import idle_remark
 from buttress.audits.base.finding import Severity, most_serious
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
@@ -135,7 +136,9 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    for remark in filter(None, (plan.remark, plan.choice.remark)):
+    test = len(start.dataset.test)
+    idle = idle_remark(test if inputs is None else min(inputs, test))
+    for remark in filter(None, (plan.remark, plan.choice.remark, idle)):
         reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from buttress import processes
-from buttress.audits.base.evaluation.groups import Group, InputGroup, attack_groups, to_device
+from buttress.audits.base.evaluation.groups import GROUP, Group, InputGroup, attack_groups, to_device
 from buttress.engine.fingerprint import digest_of
 from buttress.errors import UserError
 
@@ -48,6 +49,17 @@ def attack_shared(
         raise UserError("the processes were given different inputs: load the same data in each")
     for number in range(len(digests)):
         yield processes.from_process(number % count, own.pop(number, None))
+
+
+def idle_remark(inputs: int) -> str:
+    """A sentence on the processes that no group is left for; empty where there are none."""
+    count, groups = processes.rank_and_count()[1], math.ceil(inputs / GROUP)
+    if groups >= count:
+        return ""
+    return (
+        f"{inputs} inputs are attacked in groups of {GROUP}, {groups} in all, so {count - groups} of {count} processes "
+        "have nothing to attack"
+    )
 
 
 def _attacked(inputs: InputGroup, attack_group: Callable[[InputGroup], Group], folder: Path | None) -> Group:
