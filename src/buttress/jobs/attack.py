@@ -84,12 +84,12 @@ def attack(
     reporter = reporter if first else Reporter()
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
-    model, dataset, facts = open_network(network, architecture, source, seed)
+    model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
     chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    if remark := tokens_remark(model, dataset, chosen.threat):
+    for remark in filter(None, (*dataset.notes, tokens_remark(model, dataset, chosen.threat))):
         reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")

@@ -102,6 +102,7 @@ def report_facts(
         "versions": versions("cpu" if weight is None else weight.device),
         "data": dataset.name,
         "provenance": dataset.provenance,
+        **({"remarks on the data": list(dataset.notes)} if dataset.notes else {}),
         "settings": dict(settings),
     }
 
@@ -156,7 +157,7 @@ def audit(
     crafted_folder = out / "crafted" if resume else None
     if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
         new_folder(out)
-    model, dataset, facts = open_network(network, architecture, source, seed)
+    model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
         attacks = gradient_free_attacks(against.threat)
@@ -175,7 +176,7 @@ def audit(
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
-    for line in filter(None, (about_tokens, remark)):
+    for line in filter(None, (*dataset.notes, about_tokens, remark)):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)

@@ -85,4 +85,9 @@ def check_fit(model: nn.Module, dataset: Dataset, task: Task = tasks.classificat
             f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "
             "give a network made for these data"
         )
+    if isinstance(task, Classification) and not dataset.ordered and output.shape[1] > len(dataset.classes):
+        raise UserError(
+            f"the network tells {output.shape[1]} classes apart, {dataset.name} has images of {len(dataset.classes)}: "
+            "say which they are, all classes of the network in its order (--classes FILE, or a,b,c, or their number)"
+        )
     task.check(output, y)

@@ -129,7 +129,7 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    for remark in filter(None, (plan.remark, plan.choice.remark)):
+    for remark in filter(None, (*start.dataset.notes, plan.remark, plan.choice.remark)):
         reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)

@@ -15,6 +15,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.folder_options import folder_options, test_options
 from buttress.jobs.tokens import from_embedding
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
@@ -40,7 +41,10 @@ class Source:
     Args:
         data: a registered name, folder:PATH, or package.module:function; for a run's folder, its own data by default.
         data_dir: folder with the original files; without it they are downloaded and kept.
-        data_args: further options of the data set, such as noise for moons.
+        data_args: further options of the data set, such as noise for moons, or size for folders of images.
+        classes: of a folder, the network's classes in its order: names, a file of them (text, JSON, ImageNet's list of
+            synsets), or how many there are; a run knows its own.
+        labels: of a folder, a table of labels (CSV, TSV, JSON lines) with columns such as file, label and split.
         limit: the largest number of inputs of each split, classes in proportion.
         pool: side of the squares of pixels that become one, their mean: 2 halves the resolution of images.
     """
@@ -50,24 +54,41 @@ class Source:
     data: Annotated[str | None, registry.dataset] = None
     data_dir: Path | None = None
     data_args: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] | None = None
+    labels: Path | None = None
     limit: int | None = None
     pool: int | None = None
 
     def load(
-        self, seed: int, known: Mapping[str, Any] | None = None, task: Task | None = None
+        self,
+        seed: int,
+        known: Mapping[str, Any] | None = None,
+        task: Task | None = None,
+        *,
+        trained: bool = False,
     ) -> tuple[Dataset, dict[str, Any]]:
-        """The data set for a task, and what it takes to load it again; ``known`` is that of an earlier run."""
+        """The data set for a task, and what it takes to load it again.
+
+        Args:
+            seed: of data that are drawn.
+            known: facts of an earlier run.
+            task: what the data are for.
+            trained: whether a network that is trained already is looked at, so that a folder's images are the test, but
+                for the folder that the run was trained on.
+        """
         if self.data is None and known is not None and known.get("source"):
             facts = dict(known["source"])
             facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir else {}
-            facts["data_args"] = {**facts["data_args"], **self.data_args}
+            facts["data_args"] = {**facts["data_args"], **folder_options(self)}
         else:
             folder = None if self.data_dir is None else str(self.data_dir.resolve())
-            facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
+            facts = {"data": self.data or "fashion-mini", "data_dir": folder, "seed": seed}
+            facts["data_args"] = folder_options(self, known)
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
-        dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
+        options = {**facts["data_args"], **(test_options(facts, known) if trained else {})}
+        dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **options)
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool
@@ -169,7 +190,7 @@ class Training(TrainingConfig):  # noqa: D101  (its base's)
 
 
 def open_network(
-    reference: str, network: Network, source: Source, seed: int
+    reference: str, network: Network, source: Source, seed: int, *, trained: bool = False
 ) -> tuple[nn.Module, Dataset, dict[str, Any]]:
     """A trained network and the data to audit it on.
 
@@ -179,6 +200,7 @@ def open_network(
         network: options and weights for one that is no run's.
         source: the data; for a run, those it was trained on unless said otherwise.
         seed: of data that are drawn.
+        trained: whether nothing is trained on the data, as in `Source.load`.
 
     Returns:
         The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task.
@@ -187,7 +209,7 @@ def open_network(
     if Path(reference).is_dir():
         facts = read_facts(reference)
         task = network.task or task_of(facts)
-        dataset, where = source.load(seed, facts, task)
+        dataset, where = source.load(seed, facts, task, trained=trained)
         model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
         model = from_embedding(model, dataset)
         dataset = embedded_data(model, dataset)
@@ -201,7 +223,7 @@ def open_network(
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     task = network.task or tasks.classification
-    dataset, where = source.load(seed, task=task)
+    dataset, where = source.load(seed, task=task, trained=trained)
     if file:
         model = models.FromONNX(reference, network.output)
     else:

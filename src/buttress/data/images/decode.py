@@ -1,0 +1,204 @@
+"""From image files to arrays: upright, of one mode and one size."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from buttress.errors import UserError
+
+_GREY_MODES = {"1", "L", "LA", "La"}
+_DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
+_TURNED = {5, 6, 7, 8}  # EXIF orientations in which height and width change places
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Format:
+    """What all images are converted to.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        mode: "L" for grey, "RGB" for colour.
+        crop: whether proportions are kept and the middle is cut out, where an image is of another shape.
+        broken: files that cannot be decoded, which were to be passed over.
+        notes: sentences on what is converted, and how.
+    """
+
+    height: int
+    width: int
+    mode: str
+    crop: bool
+    broken: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def common_format(
+    files: Sequence[Path], size: int | tuple[int, int] | None, *, crop: bool = False, skip_broken: bool = False
+) -> Format:
+    """The format that all files are converted to, from their headers.
+
+    Args:
+        files: the images.
+        size: side, or (height, width), to resize to; None where all images must have one size.
+        crop: whether proportions are kept, and the middle is cut out.
+        skip_broken: whether files that cannot be decoded are passed over; each is decoded once to know.
+
+    Raises:
+        UserError: naming the file, for an unreadable image, more than 8 bits a channel, or sizes that differ.
+    """
+    shape = (size, size) if isinstance(size, int) else size
+    if shape is not None and min(shape) < 1:
+        raise UserError(f"expected a size of at least 1 pixel, got {size}")
+    if crop and shape is None:
+        raise UserError("crop has no effect without a size to crop to: give size, too")
+    kinds: Counter[str] = Counter()
+    shapes: Counter[tuple[int, int]] = Counter()
+    broken: list[Path] = []
+    first: Path | None = None
+    for path in files:
+        try:
+            kind, image_shape = _header(path)
+            if skip_broken:
+                _converted(path, "RGB")
+        except _BrokenError:
+            if not skip_broken:
+                raise
+            broken.append(path)
+            continue
+        first = first or path
+        kinds.update(kind)
+        shapes[image_shape] += 1
+        if size is None and len(shapes) > 1:
+            (height, width), of = next(iter(shapes)), image_shape
+            raise UserError(
+                f"{path}: expected size {(height, width)} as of {first}, got {of}; give size= to resize all "
+                f"(--data-args.size {max(height, width)})"
+            )
+    if first is None:
+        raise UserError(f"{files[0]}: expected images, but none of {len(files)} files can be decoded")
+    height, width = shape or next(iter(shapes))
+    grey = not kinds["colour"]
+    return Format(
+        height, width, "L" if grey else "RGB", crop, tuple(broken), _notes(kinds, shapes, (height, width), crop, broken)
+    )
+
+
+def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) of that format.
+
+    Raises:
+        UserError: naming the file that is no image.
+    """
+    x = np.empty((len(files), len(form.mode), form.height, form.width), dtype=np.uint8)
+    for row, path in enumerate(files):
+        ready = _converted(path, form.mode)
+        if ready.size != (form.width, form.height):
+            ready = _resized(ready, form)
+        x[row] = np.asarray(ready).reshape(form.height, form.width, -1).transpose(2, 0, 1)
+    return x
+
+
+class _BrokenError(UserError):
+    """A file that is no image, or a damaged one."""
+
+
+def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
+    """What is particular about an image, and its (height, width) when it is upright."""
+    with _open(path) as image:
+        if image.mode.startswith(_DEEP_MODES):
+            raise UserError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode!r}; convert it")
+        orientation = _orientation(image)
+        kind = ["grey" if image.mode in _GREY_MODES else "colour"]
+        kind += ["turned"] if orientation > 1 else []
+        kind += (
+            ["transparent"] if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info else []
+        )
+        kind += ["moving"] if getattr(image, "n_frames", 1) > 1 else []
+        kind += ["CMYK"] if image.mode == "CMYK" else []
+        shape = (image.width, image.height) if orientation in _TURNED else (image.height, image.width)
+    return kind, shape
+
+
+def _orientation(image: Any) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError):  # metadata of no known form turn nothing
+        return 1
+
+
+def _converted(path: Path, mode: str) -> Any:
+    """The first frame of an image, upright."""
+    from PIL import Image, ImageOps
+
+    with _open(path) as image:
+        try:
+            upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+            if upright.mode == "P" and "transparency" in upright.info:
+                upright = upright.convert("RGBA")  # as Pillow asks for, before what is transparent is left out
+            return upright.convert(mode)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # the header was sound
+            raise _BrokenError(
+                f"{path}: expected an image, but it cannot be decoded: {error}; remove it, or pass over all such files "
+                "(--data-args.skip_broken true)"
+            ) from error
+
+
+def _resized(image: Any, form: Format) -> Any:
+    from PIL import Image, ImageOps
+
+    size = (form.width, form.height)
+    return ImageOps.fit(image, size, Image.Resampling.BICUBIC) if form.crop else image.resize(size)
+
+
+def _open(path: Path) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+        raise _BrokenError(
+            f"{path}: expected an image, but it cannot be read: {reason}; remove it, or pass over all such files "
+            "(--data-args.skip_broken true)"
+        ) from error
+
+
+def _notes(
+    kinds: Counter[str],
+    shapes: Counter[tuple[int, int]],
+    shape: tuple[int, int],
+    crop: bool,
+    broken: Sequence[Path],
+) -> tuple[str, ...]:
+    total, notes = kinds["grey"] + kinds["colour"], []
+    resized = total - shapes[shape]
+    if resized:
+        how = "proportions kept, the middle cut out" if crop else "proportions not kept"
+        notes.append(f"{resized} of {total} images are resized to {shape[0]}x{shape[1]} (bicubic, {how})")
+    if kinds["grey"] and kinds["colour"]:
+        notes.append(f"{kinds['grey']} of {total} images are grey and get three equal channels")
+    for kind, done in (
+        ("turned", "are turned as their EXIF orientation says"),
+        ("transparent", "have transparency, which is left out"),
+        ("moving", "have several frames, of which the first is taken"),
+        ("CMYK", "are CMYK and converted to RGB without a colour profile"),
+    ):
+        if kinds[kind]:
+            notes.append(f"{kinds[kind]} of {total} images {done}")
+    if broken:
+        notes.append(f"{len(broken)} files cannot be decoded and are passed over: {named(broken)}")
+    return tuple(notes)
+
+
+def named(paths: Sequence[Path], most: int = 3) -> str:
+    """The first few of some files by name, and how many more there are."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return ", ".join(str(path) for path in paths[:most]) + more
