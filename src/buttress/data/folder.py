@@ -61,16 +61,13 @@ def folder(
         raise UserError("folder: expected a folder of images, got none; ask for folder:PATH or give data_dir")
     root = Path(data_dir)
     layout = read_layout(root, None if labels is None else Path(labels))
+    layout = layout.without_broken() if skip_broken else layout
     known = class_list(_names(layout.parts, classes, root), classes, str(root))
     splits = Splits.of_layout(layout, root, test_only=test_only, val=val, test=test, seed=seed)
-    form = common_format([path for path, _ in _all_of(splits)], size, crop=crop, skip_broken=skip_broken)
+    form = common_format([path for path, _ in _all_of(splits)], size, crop=crop)
     train, validation, held_out = _loaded(splits, known, form)
-    counts = ", ".join(
-        f"{part} {len(split)}"
-        for part, split in (("train", train), ("val", validation), ("test", held_out))
-        if len(split)
-    )
-    places = ", ".join(f"{part} from {place}" for part, place in layout.places.items())
+    sizes = {"train": len(train), "val": len(validation), "test": len(held_out)}
+    used = ", ".join(f"{part} {size} from {splits.places[part]}" for part, size in sizes.items() if size)
     return Dataset(
         root.resolve().name,
         train,
@@ -78,7 +75,7 @@ def folder(
         held_out,
         known.names,
         (0, 1),
-        f"images of the folder {root}: {counts} ({places}).",
+        f"images of the folder {root}: {used}.",
         ordered=known.given,
         notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, known.note))),
     )
@@ -109,12 +106,9 @@ def _all_of(splits: Splits) -> Labelled:
 
 def _loaded(splits: Splits, known: ClassList, form: Format) -> tuple[Split, Split, Split]:
     """The splits in memory; ids are positions: train and val as they were found together, then the test."""
-    broken = set(form.broken)
-    train, val, test = (
-        [row for row in part if row[0] not in broken] for part in (splits.train, splits.val, splits.test)
-    )
+    train, val, test = splits.train, splits.val, splits.test
     order = {path: row for row, (path, _) in enumerate(sorted([*train, *val]))}
-    parts = []
+    parts: list[Split] = []
     for part, rows, first in (("train", train, 0), ("val", val, 0), ("test", test, len(order))):
         x = parts[1].x if part == "test" and splits.val is splits.test else _images(rows, form)
         ids = [first + row if part == "test" else order[path] for row, (path, _) in enumerate(rows)]

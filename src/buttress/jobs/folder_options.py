@@ -1,4 +1,4 @@
-"""What a job's options say of a folder of images: its classes, its labels, and whether all of it is the test."""
+"""What a job's options say of a folder of images: its classes, its labels, and whether a run was trained on it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,17 @@ def folder_options(source: Source, known: Mapping[str, Any] | None = None) -> di
     options = dict(source.data_args)
     if source.classes is not None:
         options["classes"] = [_whole_path(word) for word in source.classes]
-    elif (source.data or "").startswith("folder:") and known is not None and isinstance(task_of(known), Classification):
+    elif (source.data or "").startswith("folder:") and known and isinstance(task_of(known), Classification):
         options.setdefault("classes", list(known["classes"]))
     if source.labels is not None:
         options["labels"] = str(source.labels.resolve())
     return options
 
 
-def test_options(facts: Mapping[str, Any], known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """``test_only`` for a folder that the network, which is trained already, was not trained on.
-
-    Args:
-        facts: what is loaded.
-        known: facts of its run, which tell the data that it was trained on.
-    """
-    folder = _folder(facts)
-    if folder is None:
-        return {}
-    trained_on = None if known is None else _folder(known.get("source") or {})
-    return {} if folder == trained_on else {"test_only": True}
+def is_own_data(source: Source, known: Mapping[str, Any]) -> bool:
+    """Whether a run is looked at on the data that it was trained on, also where their folder is named again."""
+    own = known.get("source") or {}
+    return bool(own) and (source.data is None or (_folder({"data": source.data}) or Path()) == _folder(own))
 
 
 def _folder(source: Mapping[str, Any]) -> Path | None:

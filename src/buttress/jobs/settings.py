@@ -15,7 +15,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.folder_options import folder_options, test_options
+from buttress.jobs.folder_options import folder_options, is_own_data
 from buttress.jobs.tokens import from_embedding
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
@@ -76,7 +76,8 @@ class Source:
             trained: whether a network that is trained already is looked at, so that a folder's images are the test, but
                 for the folder that the run was trained on.
         """
-        if self.data is None and known is not None and known.get("source"):
+        own = known is not None and is_own_data(self, known)
+        if known is not None and own:
             facts = dict(known["source"])
             facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir else {}
             facts["data_args"] = {**facts["data_args"], **folder_options(self)}
@@ -87,7 +88,8 @@ class Source:
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
-        options = {**facts["data_args"], **(test_options(facts, known) if trained else {})}
+        is_folder = facts["data"].partition(":")[0] == "folder"
+        options = {**facts["data_args"], **({"test_only": True} if trained and is_folder and not own else {})}
         dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **options)
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images

@@ -93,6 +93,9 @@ def fit(
             f"training takes a Dataset, which has splits and ids of its own; got a {type(data).__name__}: make one, "
             "data.from_arrays(name, (x, y), (x_test, y_test), classes=..., box=..., provenance=...)"
         )
+    for part in ("train", "val"):
+        if not len(data.splits[part]):
+            raise UserError(f"training needs {part} inputs; {data.name} has none: load it without test_only")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()

@@ -60,8 +60,8 @@ def class_list(found: Iterable[str], given: Sequence[str] | None, where: str) ->
     notes = []
     if len(names) < len(shown):
         notes.append(f"images are of {len(names)} of {len(shown)} classes")
-    if list(labels.values()) != sorted(labels.values()) or any(name.isdigit() for name in names):
-        notes.append("labels as --classes has them: " + _listed({name: labels[name] for name in names}))
+    if list(labels.values()) != sorted(labels.values()) or any(name.isdecimal() for name in names):
+        notes.append("labels by the list of classes: " + _listed({name: labels[name] for name in names}))
     return ClassList(shown, labels, True, "; ".join(notes))
 
 
@@ -93,7 +93,7 @@ def read_class_file(path: Path) -> list[list[str]]:
 
 
 def _by_name(names: Sequence[str], *, as_text: bool) -> ClassList:
-    numbers = all(name.isdigit() for name in names) and len({int(name) for name in names}) == len(names)
+    numbers = all(name.isdecimal() for name in names) and len({int(name) for name in names}) == len(names)
     ordered = sorted(names, key=int) if numbers and not as_text else list(names)
     labels = {name: label for label, name in enumerate(ordered)}
     shown = ", ".join(ordered[:4]) + (f" ... {ordered[-1]}" if len(ordered) > 4 else "")
@@ -113,7 +113,7 @@ def _aliases(given: Sequence[str]) -> list[list[str]]:
     words = [word.strip() for word in given]
     if len(words) == 1 and Path(words[0]).is_file():
         aliases = read_class_file(Path(words[0]))
-    elif len(words) == 1 and words[0].isdigit():
+    elif len(words) == 1 and words[0].isdecimal():
         aliases = [[str(label)] for label in range(int(words[0]))]
     elif len(words) == 1 and ("/" in words[0] or Path(words[0]).suffix in (".txt", ".json", ".csv")):
         raise UserError(f"--classes {words[0]}: expected a file of classes, but there is none")
@@ -135,16 +135,12 @@ def _aliases(given: Sequence[str]) -> list[list[str]]:
 def _label(name: str, names: Sequence[str], aliases: Sequence[Sequence[str]], where: str) -> int:
     """The class that a name stands for: as it is, in any case and with blanks, or as a number of the list's."""
     for form in (str, _plain):
-        labels = {form(alias): [] for one in aliases for alias in one}
-        for label, one in enumerate(aliases):
-            for alias in {form(alias) for alias in one}:
-                labels[alias].append(label)
-        matching = labels.get(form(name), [])
+        matching = [label for label, one in enumerate(aliases) if form(name) in map(form, one)]
         if len(matching) == 1:
             return matching[0]
         if matching:
             raise UserError(f"{where}: expected one class for {name}, --classes has {len(matching)} of that name")
-    if all(other.isdigit() for other in names) and int(name) < len(aliases):
+    if all(other.isdecimal() for other in names) and int(name) < len(aliases):
         return int(name)  # of folders that are numbers all are positions, for the list has none of these names
     hint = nearest(name, [one[-1] for one in aliases]) if len(aliases) <= 50 else f"it has {len(aliases)} others"
     raise UserError(f"{where}: {name} is none of the classes given; {hint}")
@@ -158,7 +154,7 @@ def _of_json(tree: Any, path: Path) -> list[list[str]]:
     if isinstance(tree, list):
         return [_strings(one, path) for one in tree]
     if isinstance(tree, dict) and tree:
-        if all(str(key).isdigit() for key in tree):
+        if all(str(key).isdecimal() for key in tree):
             return _by_index({int(key): value for key, value in tree.items()}, path)
         if all(isinstance(value, int) for value in tree.values()) and len(set(tree.values())) == len(tree):
             return _by_index({value: key for key, value in tree.items()}, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ class Format:
         width: in pixels.
         mode: "L" for grey, "RGB" for colour.
         crop: whether proportions are kept and the middle is cut out, where an image is of another shape.
-        broken: files that cannot be decoded, which were to be passed over.
         notes: sentences on what is converted, and how.
     """
 
@@ -36,20 +35,28 @@ class Format:
     width: int
     mode: str
     crop: bool
-    broken: tuple[Path, ...]
     notes: tuple[str, ...]
 
 
-def common_format(
-    files: Sequence[Path], size: int | tuple[int, int] | None, *, crop: bool = False, skip_broken: bool = False
-) -> Format:
+def broken_files(files: Iterable[Path]) -> list[Path]:
+    """Those that cannot be decoded, found by decoding all."""
+    broken = []
+    for path in files:
+        try:
+            _header(path)
+            _converted(path, "RGB")
+        except _BrokenError:
+            broken.append(path)
+    return broken
+
+
+def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, crop: bool = False) -> Format:
     """The format that all files are converted to, from their headers.
 
     Args:
         files: the images.
         size: side, or (height, width), to resize to; None where all images must have one size.
         crop: whether proportions are kept, and the middle is cut out.
-        skip_broken: whether files that cannot be decoded are passed over; each is decoded once to know.
 
     Raises:
         UserError: naming the file, for an unreadable image, more than 8 bits a channel, or sizes that differ.
@@ -61,34 +68,19 @@ def common_format(
         raise UserError("crop has no effect without a size to crop to: give size, too")
     kinds: Counter[str] = Counter()
     shapes: Counter[tuple[int, int]] = Counter()
-    broken: list[Path] = []
-    first: Path | None = None
     for path in files:
-        try:
-            kind, image_shape = _header(path)
-            if skip_broken:
-                _converted(path, "RGB")
-        except _BrokenError:
-            if not skip_broken:
-                raise
-            broken.append(path)
-            continue
-        first = first or path
+        kind, image_shape = _header(path)
         kinds.update(kind)
         shapes[image_shape] += 1
         if size is None and len(shapes) > 1:
-            (height, width), of = next(iter(shapes)), image_shape
+            height, width = next(iter(shapes))
             raise UserError(
-                f"{path}: expected size {(height, width)} as of {first}, got {of}; give size= to resize all "
-                f"(--data-args.size {max(height, width)})"
+                f"{path}: expected size {(height, width)} as of {files[0]}, got {image_shape}; give size= to resize "
+                f"all (--data-args.size {max(height, width)})"
             )
-    if first is None:
-        raise UserError(f"{files[0]}: expected images, but none of {len(files)} files can be decoded")
     height, width = shape or next(iter(shapes))
-    grey = not kinds["colour"]
-    return Format(
-        height, width, "L" if grey else "RGB", crop, tuple(broken), _notes(kinds, shapes, (height, width), crop, broken)
-    )
+    mode = "RGB" if kinds["colour"] else "L"
+    return Format(height, width, mode, crop, _notes(kinds, shapes, (height, width), crop))
 
 
 def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
@@ -172,19 +164,15 @@ def _open(path: Path) -> Any:
 
 
 def _notes(
-    kinds: Counter[str],
-    shapes: Counter[tuple[int, int]],
-    shape: tuple[int, int],
-    crop: bool,
-    broken: Sequence[Path],
+    kinds: Counter[str], shapes: Counter[tuple[int, int]], shape: tuple[int, int], crop: bool
 ) -> tuple[str, ...]:
     total, notes = kinds["grey"] + kinds["colour"], []
     resized = total - shapes[shape]
     if resized:
         how = "proportions kept, the middle cut out" if crop else "proportions not kept"
-        notes.append(f"{resized} of {total} images are resized to {shape[0]}x{shape[1]} (bicubic, {how})")
+        notes.append(f"of {total} images {resized} are resized to {shape[0]}x{shape[1]} (bicubic, {how})")
     if kinds["grey"] and kinds["colour"]:
-        notes.append(f"{kinds['grey']} of {total} images are grey and get three equal channels")
+        notes.append(f"of {total} images {kinds['grey']} are grey and get three equal channels")
     for kind, done in (
         ("turned", "are turned as their EXIF orientation says"),
         ("transparent", "have transparency, which is left out"),
@@ -192,9 +180,7 @@ def _notes(
         ("CMYK", "are CMYK and converted to RGB without a colour profile"),
     ):
         if kinds[kind]:
-            notes.append(f"{kinds[kind]} of {total} images {done}")
-    if broken:
-        notes.append(f"{len(broken)} files cannot be decoded and are passed over: {named(broken)}")
+            notes.append(f"of {total} images {kinds[kind]} {done}")
     return tuple(notes)
 
 

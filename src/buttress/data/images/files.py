@@ -66,7 +66,7 @@ def is_image(path: Path) -> bool:
         raise UserError(f"{path}: expected an image that Pillow reads, got {suffix}; convert it to PNG or JPEG")
     if Image.registered_extensions().get(suffix) in Image.OPEN:
         return True
-    if suffix and not suffix[1:].isdigit():  # a name such as 0001.5 has no suffix
+    if suffix and not suffix[1:].isdecimal():  # a name such as 0001.5 has no suffix
         return False
     try:
         Image.open(path).close()

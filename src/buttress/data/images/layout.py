@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from buttress.data.images.decode import named
+from buttress.data.images.decode import broken_files, named
 from buttress.data.images.files import files_under, folders_in, images_under, is_image, loose_images
 from buttress.data.images.label_table import read_label_table
 from buttress.data.images.split_names import split_of, splits_of
@@ -29,6 +29,15 @@ class Layout:
     parts: dict[str, Labelled]
     places: dict[str, str]
     notes: list[str] = field(default_factory=list)
+
+    def without_broken(self) -> Layout:
+        """The same but for files that cannot be decoded, which a sentence names."""
+        broken = set(broken_files(path for rows in self.parts.values() for path, _ in rows))
+        if not broken:
+            return self
+        parts = {part: [row for row in rows if row[0] not in broken] for part, rows in self.parts.items()}
+        note = f"passed over, as they cannot be decoded: {named(sorted(broken))}"
+        return Layout(parts, self.places, [*self.notes, note])
 
 
 def read_layout(root: Path, labels: Path | None = None) -> Layout:
@@ -79,11 +88,11 @@ def class_folders(root: Path, *, empty: bool = False) -> tuple[Labelled, list[st
         found += [(path, folder.name) for path in images]
         passed += others
         deep += [folder.name] if any(path.parent != folder for path in images) else []
-    notes = [f"{len(passed)} files are no images and are passed over: {named(passed)}"] if passed else []
+    notes = [f"passed over, as they are no images: {named(passed)}"] if passed else []
     if deep:
         notes.append(f"images in folders inside of {', '.join(deep[:4])} belong to the outer folder's class")
     if loose := loose_images(root):
-        notes.append(f"{len(loose)} images lie in {root} itself, so have no class, and are not used")
+        notes.append(f"not used, as they lie in no class's folder: {named(loose)}")
     return found, notes
 
 
@@ -104,7 +113,7 @@ def _of_splits(root: Path, folders: Sequence[Path], splits: dict[str, str], nest
             layout.parts[part], layout.places[part] = found, folder.name
             layout.notes.extend(notes)
         elif images := images_under(folder)[0]:
-            layout.notes.append(f"{folder}: {len(images)} images without folders of classes are not used; see --labels")
+            layout.notes.append(f"not used, as they have no folders of classes (see --labels): {named(images)}")
         else:
             layout.notes.append(f"{folder} holds no images")
     if beside:
@@ -130,7 +139,7 @@ def _of_table(root: Path, labels: Path) -> Layout:
     listed = {image.resolve() for image, _, _ in table.rows}
     unlisted = [path for path in images_under(root)[0] if path.resolve() not in listed]
     if unlisted:
-        layout.notes.append(f"{len(unlisted)} images without a label are not used: {named(unlisted)}")
+        layout.notes.append(f"not used, as they have no label: {named(unlisted)}")
     return layout
 
 

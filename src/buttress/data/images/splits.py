@@ -24,12 +24,14 @@ class Splits:
         train: empty where all images are the test.
         val: empty where nothing is chosen; the images of the test where these are all that there are besides train.
         test: never empty.
+        places: the folder, or the word of a table, that the images of each split are from.
         notes: sentences on how they were told apart.
     """
 
     train: Labelled
     val: Labelled
     test: Labelled
+    places: dict[str, str]
     notes: list[str]
 
     @classmethod
@@ -85,17 +87,18 @@ def _of_trained(layout: Layout, root: Path) -> Splits:
         notes = [f"all {len(whole)} images of {root} are the test"]
         if split_of(root.resolve().name) == "train":
             notes.append(_SEEN.format(place=root))
-        return Splits([], [], whole, notes)
+        return Splits([], [], whole, {"test": places[WHOLE]}, notes)
     train, val, test = (parts.get(part, []) for part in ("train", "val", "test"))
     if test:
-        return Splits(train, val, test, [])
+        return Splits(train, val, test, dict(places), [])
     if val:
         note = (
             f"{root} has no test images: those of {places['val']} are the test; if the network was chosen on them, "
             "figures are a little too good"
         )
-        return Splits(train, [], val, [note])
-    return Splits([], [], train, [f"{root} has train images alone", _SEEN.format(place=root / places.get("train", ""))])
+        return Splits(train, [], val, places | {"test": places["val"]}, [note])
+    notes = [f"{root} has train images alone", _SEEN.format(place=root / places.get("train", ""))]
+    return Splits([], [], train, {"test": places.get("train", "")}, notes)
 
 
 _SEEN = "the images of {place} are the test; if the network was trained on them, figures say nothing of new images"
@@ -110,13 +113,15 @@ def _for_training(layout: Layout, root: Path, val: int | None, test: int | None,
             "trained already, audit it on them (in Python: test_only=True)"
         )
     notes: list[str] = []
+    own = places.get("train") or places[WHOLE]
+    places = {"train": own, "val": own, "test": own} | places
     val_images, test_images = parts.get("val", []), parts.get("test", [])
     if val_images and not test_images and test is None:
         notes.append(
             f"{root} has no test images: those of {places['val']} are for validation and for the test, "
             "so that figures may be a little too good"
         )
-        return Splits(train, val_images, val_images, notes)
+        return Splits(train, val_images, val_images, places | {"test": places["val"]}, notes)
     if not test_images:
         count = max(1, min(10_000, round(len(train) / 10))) if test is None else test
         train, test_images = _divided(train, count, 0)
@@ -128,7 +133,7 @@ def _for_training(layout: Layout, root: Path, val: int | None, test: int | None,
         count = default_val_size(len(train)) if val is None else val
         train, val_images = _divided(train, count, seed)
         notes.append(f"{root} has no validation images: {count} are split off train")
-    return Splits(train, val_images, test_images, notes)
+    return Splits(train, val_images, test_images, places, notes)
 
 
 def _divided(files: Sequence[tuple[Path, str]], count: int, seed: int) -> tuple[Labelled, Labelled]:
