@@ -12,6 +12,7 @@ from buttress.data.dataset import Dataset, Split
 from buttress.data.images.class_list import ClassList, class_list
 from buttress.data.images.decode import Format, common_format, load_images
 from buttress.data.images.layout import Labelled, read_layout
+from buttress.data.images.split_names import split_of
 from buttress.data.images.splits import Splits
 from buttress.errors import UserError
 from buttress.registry import dataset
@@ -59,6 +60,9 @@ def folder(
     """
     if data_dir is None:
         raise UserError("folder: expected a folder of images, got none; ask for folder:PATH or give data_dir")
+    for option, value in (("test_only", test_only), ("crop", crop), ("skip_broken", skip_broken)):
+        if not isinstance(value, bool):
+            raise UserError(f"{option}: expected true or false, got {value!r}")
     root = Path(data_dir)
     layout = read_layout(root, None if labels is None else Path(labels))
     layout = layout.without_broken() if skip_broken else layout
@@ -69,7 +73,7 @@ def folder(
     sizes = {"train": len(train), "val": len(validation), "test": len(held_out)}
     used = ", ".join(f"{part} {size} from {splits.places[part]}" for part, size in sizes.items() if size)
     return Dataset(
-        root.resolve().name,
+        _name(root.resolve()),
         train,
         validation,
         held_out,
@@ -79,6 +83,11 @@ def folder(
         ordered=known.given,
         notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, known.note))),
     )
+
+
+def _name(root: Path) -> str:
+    """The folder's name; with the one above where it only says which split this is."""
+    return root.name if split_of(root.name) is None else f"{root.parent.name}/{root.name}"
 
 
 def _names(parts: dict[str, Labelled], given: Sequence[str] | None, root: Path) -> list[str]:

@@ -47,7 +47,7 @@ def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalis
     shape = dataset.train.x.shape[1:]  # as stored: of tokens their number, not the shape of their values
     images = len(shape) == 3
     facts: dict[str, Any] = {"classes": len(dataset.classes), "channels": shape[0]}
-    facts["examples"] = len(dataset.train)
+    facts |= {"examples": len(dataset.train)} if len(dataset.train) else {}
     facts |= {"image_size": shape[-1]} if images else {}
     facts["features"] = math.prod(shape)
     if name.startswith("timm:"):

@@ -22,24 +22,34 @@ def folder_options(source: Source, known: Mapping[str, Any] | None = None) -> di
     options = dict(source.data_args)
     if source.classes is not None:
         options["classes"] = [_whole_path(word) for word in source.classes]
-    elif (source.data or "").startswith("folder:") and known and isinstance(task_of(known), Classification):
+    elif is_folder(source.data) and known and isinstance(task_of(known), Classification):
         options.setdefault("classes", list(known["classes"]))
     if source.labels is not None:
         options["labels"] = str(source.labels.resolve())
     return options
 
 
+def is_folder(data: str | None) -> bool:
+    """Whether a data set is a folder of images, by its name."""
+    return (data or "").partition(":")[0] == "folder"
+
+
 def is_own_data(source: Source, known: Mapping[str, Any]) -> bool:
     """Whether a run is looked at on the data that it was trained on, also where their folder is named again."""
     own = known.get("source") or {}
-    return bool(own) and (source.data is None or (_folder({"data": source.data}) or Path()) == _folder(own))
+    if source.data is None:
+        return bool(own)
+    return is_folder(source.data) and _place(source.data, source.data_dir) == _place(
+        own.get("data"), own.get("data_dir")
+    )
 
 
-def _folder(source: Mapping[str, Any]) -> Path | None:
-    name = str(source.get("data", ""))
-    if name == "folder":
-        return None if source.get("data_dir") is None else Path(source["data_dir"]).resolve()
-    return Path(name.removeprefix("folder:")).resolve() if name.startswith("folder:") else None
+def _place(data: str | None, data_dir: str | Path | None) -> Path | None:
+    """The folder of a data set; None where it is none of images."""
+    if not is_folder(data):
+        return None
+    where = (data or "").partition(":")[2] or data_dir
+    return None if where is None else Path(where).resolve()
 
 
 def _whole_path(word: str) -> str:

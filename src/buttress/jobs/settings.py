@@ -15,7 +15,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
-from buttress.jobs.folder_options import folder_options, is_own_data
+from buttress.jobs.folder_options import folder_options, is_folder, is_own_data
 from buttress.jobs.tokens import from_embedding
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
@@ -88,8 +88,11 @@ class Source:
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
-        is_folder = facts["data"].partition(":")[0] == "folder"
-        options = {**facts["data_args"], **({"test_only": True} if trained and is_folder and not own else {})}
+        for name, instead in (("seed", "--seed"), ("task", "--task"), ("data_dir", "--data-dir")):
+            if name in facts["data_args"]:
+                raise UserError(f"--data-args.{name} is an option of its own: type {instead}")
+        unsplit = trained and not own and is_folder(facts["data"])
+        options = {**facts["data_args"], **({"test_only": True} if unsplit else {})}
         dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **options)
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images

@@ -61,9 +61,7 @@ def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, 
     Raises:
         UserError: naming the file, for an unreadable image, more than 8 bits a channel, or sizes that differ.
     """
-    shape = (size, size) if isinstance(size, int) else size
-    if shape is not None and min(shape) < 1:
-        raise UserError(f"expected a size of at least 1 pixel, got {size}")
+    shape = None if size is None else _shape(size)
     if crop and shape is None:
         raise UserError("crop has no effect without a size to crop to: give size, too")
     kinds: Counter[str] = Counter()
@@ -96,6 +94,16 @@ def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
             ready = _resized(ready, form)
         x[row] = np.asarray(ready).reshape(form.height, form.width, -1).transpose(2, 0, 1)
     return x
+
+
+def _shape(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width); of a pair, or of the side of a square."""
+    sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+        raise UserError(f"size: expected a number of pixels, or height,width; got {size!r}")
+    if min(sides) < 1:
+        raise UserError(f"expected a size of at least 1 pixel, got {size}")
+    return sides
 
 
 class _BrokenError(UserError):

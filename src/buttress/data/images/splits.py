@@ -14,6 +14,7 @@ from buttress.data.images.layout import WHOLE, Labelled, Layout
 from buttress.data.images.split_names import split_of
 from buttress.data.stratified import divided_index
 from buttress.errors import UserError
+from buttress.validation import whole
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Splits:
             UserError: for sizes of splits that there are already, and where there is nothing to train on.
         """
         for part, count in (("val", val), ("test", test)):
+            if count is not None:
+                whole(part, count)
             if layout.parts.get(part) and count is not None:
                 place = root / layout.places[part]
                 raise UserError(
