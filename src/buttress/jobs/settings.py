@@ -79,7 +79,7 @@ class Source:
         own = known is not None and is_own_data(self, known)
         if known is not None and own:
             facts = dict(known["source"])
-            facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir else {}
+            facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir and self.data is None else {}
             facts["data_args"] = {**facts["data_args"], **folder_options(self)}
         else:
             folder = None if self.data_dir is None else str(self.data_dir.resolve())
