@@ -40,6 +40,28 @@ def test_images_are_upright_as_exif_says(tmp_path, orientation):
     assert any("EXIF" in note for note in form.notes) == (orientation > 1)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_the_orientation_is_found_in_every_format(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(picture((8, 4, 3))).save(path, exif=exif)
+    assert read(path)[0].shape == (1, 3, 4, 8)
+
+
+def test_metadata_behind_the_pixels_of_a_png_are_found(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.png"
+    Image.fromarray(picture((8, 4, 3))).save(path, exif=exif)
+    raw = path.read_bytes()
+    start = raw.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(raw[start : start + 4], "big")
+    last = raw.index(b"IEND") - 4
+    path.write_bytes(raw[:start] + raw[end:last] + raw[start:end] + raw[last:])
+    assert read(path)[0].shape == (1, 3, 4, 8)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_of_eight_bits_gives_the_same_white(tmp_path, mode):
     suffix = "tif" if mode in ("CMYK", "YCbCr") else "png"

@@ -17,6 +17,7 @@ _GREY_MODES = {"1", "L", "LA", "La"}
 _DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
 _TURNED = {5, 6, 7, 8}  # EXIF orientations in which height and width change places
 _ORIENTATION = 0x0112
+_PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")  # chunks that may say how an image is turned
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,23 @@ def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
     with _open(path) as image:
         if image.mode.startswith(_DEEP_MODES):
             raise UserError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode!r}; convert it")
-        orientation = _orientation(image)
+        orientation = _orientation(image, path)
         kind = ["grey" if image.mode in _GREY_MODES else "colour"]
         kind += ["turned"] if orientation > 1 else []
         kind += (
             ["transparent"] if image.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in image.info else []
         )
-        kind += ["moving"] if getattr(image, "n_frames", 1) > 1 else []
+        kind += ["moving"] if getattr(image, "is_animated", False) else []
         kind += ["CMYK"] if image.mode == "CMYK" else []
-        shape = (image.width, image.height) if orientation in _TURNED else (image.height, image.width)
+        turned = orientation in _TURNED and image.format != "TIFF"  # of which Pillow tells the size when it is upright
+        shape = (image.width, image.height) if turned else (image.height, image.width)
     return kind, shape
 
 
-def _orientation(image: Any) -> int:
+def _orientation(image: Any, path: Path) -> int:
+    """The EXIF orientation, 1 for upright."""
+    if image.format == "PNG" and not any(tag in path.read_bytes() for tag in _PNG_METADATA):
+        return 1  # Pillow would decode the whole image to find that out, since metadata may come after it
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
     except (OSError, SyntaxError, ValueError, TypeError):  # metadata of no known form turn nothing
@@ -140,7 +145,7 @@ def _converted(path: Path, mode: str) -> Any:
 
     with _open(path) as image:
         try:
-            upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
+            upright = ImageOps.exif_transpose(image) if _orientation(image, path) > 1 else image
             if upright.mode == "P" and "transparency" in upright.info:
                 upright = upright.convert("RGBA")  # as Pillow asks for, before what is transparent is left out
             return upright.convert(mode)
