@@ -16,6 +16,7 @@ from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
 from buttress.jobs.tokens import from_embedding
+from buttress.models.weights import Head
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
@@ -82,7 +83,10 @@ class Network:
         model: a registered name, timm:NAME, package.module:function or file.py:function.
         model_args: options of the model; classes, channels and image size are taken from the data.
         normalise: standardise the inputs inside the model with the statistics of the training images.
-        weights: a .safetensors file or a torch state dict to start from.
+        weights: a file of weights: .safetensors, what torch.save wrote, a checkpoint of another library's.
+        weights_key: where in that file they are, where several are there: state_dict_ema, model.ema.
+        strict: whether all weights of the network must be in the file, and no others of it.
+        head: new where the last layer is for other classes and is to be trained anew: the rest is taken from the file.
         output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
         activation: replaces every ReLU by a smooth activation: elu, gelu, silu or softplus.
         stem_stride: stride of the first convolution.
@@ -96,6 +100,9 @@ class Network:
     model_args: dict[str, Any] = field(default_factory=dict)
     normalise: bool = True
     weights: Path | None = None
+    weights_key: str | None = None
+    strict: bool = True
+    head: Head = "kept"
     output: str | None = None
     activation: str | None = None
     stem_stride: int | None = None
@@ -120,7 +127,10 @@ class Network:
     def finish(self, model: nn.Module) -> nn.Module:
         """Load the weights and pick the output, where asked for."""
         if self.weights is not None:
-            models.load_weights(model, self.weights)
+            options: dict[str, Any] = {"strict": self.strict, "key": self.weights_key, "head": self.head}
+            models.load_weights(model, self.weights, **options)
+        elif self.weights_key is not None or not self.strict or self.head != "kept":
+            raise UserError("--weights-key, --strict and --head say how --weights is read: give that, too")
         if self.output is None:
             return model
         picked = models.Output(model, self.output)
