@@ -6,6 +6,7 @@ from buttress.data.sets.digits import digits
 from buttress.data.sets.moons import moons
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.models.preprocessing import Statistics
 
 
 def factory(count: int, share: float = 0.5, name: str | None = None, anything=None):
@@ -45,7 +46,8 @@ def test_a_classes_own_annotations_count():
 def test_images_are_standardised_inside_the_model():
     dataset = digits()
     x = dataset.test.take(torch.arange(4))[0]
-    with_statistics, without = (create_for(dataset, "cnn", {"width": 2}, normalise, 0) for normalise in (True, False))
+    own = Statistics(dataset.mean, dataset.std)
+    with_statistics, without = (create_for(dataset, "cnn", {"width": 2}, values, 0) for values in (own, None))
     standardised = (x - dataset.mean[0]) / dataset.std[0]
     torch.testing.assert_close(with_statistics.eval()(x), without.eval()(standardised))
 
@@ -53,7 +55,7 @@ def test_images_are_standardised_inside_the_model():
 def test_the_divergence_of_lt_node_is_divided_by_the_number_of_training_inputs():
     dataset = digits()
     asked = {"width": 4, "extractor": "deep", "kl_weight": 3.0}
-    filled, chosen = (create_for(dataset, "lt-node", asked | more, False, 0) for more in ({}, {"examples": 10}))
+    filled, chosen = (create_for(dataset, "lt-node", asked | more, None, 0) for more in ({}, {"examples": 10}))
     assert [model.end_times.kl_weight for model in (filled, chosen)] == [3.0 / len(dataset.train), 3.0 / 10]
 
 

@@ -89,7 +89,7 @@ def attack(
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    if remark := tokens_remark(model, dataset, chosen.threat):
+    for remark in filter(None, (facts["preprocessing"], tokens_remark(model, dataset, chosen.threat))):
         reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")
@@ -128,6 +128,7 @@ def attack(
         with full_disk_reported(path):
             save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
         about = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
+        about |= {"preprocessing": facts["preprocessing"]}
         write_text(out / "examples.json", json.dumps({**about, "versions": versions(device)}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)

@@ -175,7 +175,7 @@ def audit(
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
-    for line in filter(None, (about_tokens, remark)):
+    for line in filter(None, (facts["preprocessing"], about_tokens, remark)):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
@@ -185,6 +185,7 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"preprocessing": facts["preprocessing"]} if facts["preprocessing"] else {}
     description |= {"analysed": about_tokens} if about_tokens else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}

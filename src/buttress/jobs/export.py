@@ -42,7 +42,9 @@ def export(
     """
     check_target(onnx, overwrite)
     check_packages()
-    model, dataset, _ = open_network(network, architecture, source, seed)
+    model, dataset, facts = open_network(network, architecture, source, seed)
+    if facts["preprocessing"]:
+        reporter.line(facts["preprocessing"])
     few = dataset.test.subset(torch.arange(min(_INPUTS, len(dataset.test))))
     if isinstance(model, FromEmbedding):
         model, x = model.model, few.x.long()  # the user's network, which takes the tokens themselves

@@ -16,6 +16,7 @@ from buttress.data.dataset import Dataset
 from buttress.engine.input_dtype import input_dtype
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
+from buttress.models.preprocessing import Statistics
 from buttress.tasks import Classification, Task
 
 # What an option of a simple type may be given as, and how that is called.
@@ -42,8 +43,18 @@ def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, 
             raise UserError(f"{what}: {name} must be {called}; got {value!r}")
 
 
-def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalise: bool, seed: int) -> nn.Module:
-    """A model that fits a data set: whatever its factory asks for and the data tell is filled in."""
+def create_for(
+    dataset: Dataset, name: str, options: Mapping[str, Any], statistics: Statistics | None, seed: int
+) -> nn.Module:
+    """A model that fits a data set: whatever its factory asks for and the data tell is filled in.
+
+    Args:
+        dataset: the data.
+        name: of the model.
+        options: the user's, which come before what is filled in.
+        statistics: by which its inputs are normalised inside it; None for inputs as they are.
+        seed: of the initial weights.
+    """
     shape = dataset.train.x.shape[1:]  # as stored: of tokens their number, not the shape of their values
     images = len(shape) == 3
     facts: dict[str, Any] = {"classes": len(dataset.classes), "channels": shape[0]}
@@ -61,8 +72,7 @@ def create_for(dataset: Dataset, name: str, options: Mapping[str, Any], normalis
         if default == 1 and len(dataset.classes) == 2:
             takes.discard("classes")  # one logit for two classes is what this model is made for
     filled = {key: value for key, value in facts.items() if key in takes}
-    own = name in models.names() and normalise and images
-    mean, std = (dataset.mean, dataset.std) if own else (None, None)
+    mean, std = (None, None) if statistics is None else statistics.by_channel(dataset.channels)
     return models.create(name, mean=mean, std=std, seed=seed, **{**filled, **options})
 
 

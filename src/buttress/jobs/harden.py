@@ -126,7 +126,7 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    for remark in filter(None, (plan.remark, plan.choice.remark)):
+    for remark in filter(None, (start.preprocessing, plan.remark, plan.choice.remark)):
         reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
@@ -157,6 +157,7 @@ def harden(
 
     facts = {
         "network": network or start.architecture.model,
+        **({"preprocessing": start.preprocessing} if start.preprocessing else {}),
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,

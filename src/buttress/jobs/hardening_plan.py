@@ -20,6 +20,7 @@ from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.estimate import estimate_audits, estimate_training
+from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training
 from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
@@ -31,6 +32,9 @@ from buttress.report.text import some
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training.token_inputs import embedded_data
+
+# Options that count where the network is given; what counts for a run, `open_network` knows.
+_GIVEN = ("model_args", "normalise", "weights", "output", "activation", "stem_stride", "task")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class Start:
         source: what it takes to load them again.
         architecture: of the networks that are trained.
         spec: by which `models.create` makes them; None where the architecture does.
+        preprocessing: a sentence on what is done to the inputs; or empty.
         task: what their output is for.
         seed: of the initial weights of those that are trained.
     """
@@ -54,6 +59,7 @@ class Start:
     source: dict[str, Any]
     architecture: Network
     spec: dict[str, Any] | None
+    preprocessing: str
     task: Task
     seed: int
 
@@ -68,16 +74,21 @@ class Start:
         if network is None:
             dataset, where = source.load(seed, task=architecture.task)
             original = architecture.create(dataset, seed)
+            preprocessing = architecture.preprocessing(original, dataset)
             dataset = embedded_data(original, dataset)
         else:
+            refuse_without_effect(architecture, _GIVEN, f"{network}, which is the network")
             original, dataset, facts = open_network(network, architecture, source, seed)
-            where = facts["source"]
+            where, preprocessing = facts["source"], facts["preprocessing"]
+            # As for the original: what lies beside its weights, or the run has, is not there for the others to read.
+            statistics = replace(architecture, model=network).statistics(dataset)
             # The networks trained here are of its architecture, and start from weights of their own.
             architecture = replace(
                 architecture,
                 task=task_of(facts),
                 model=architecture.model if "model" in facts else network,
                 output=architecture.output or facts.get("output"),
+                normalise="none" if statistics is None else statistics.words,
                 weights=None,
             )
         task = architecture.task or tasks.classification
@@ -90,6 +101,7 @@ class Start:
             source=where,
             architecture=architecture,
             spec=facts.get("model"),
+            preprocessing=preprocessing,
             task=task,
             seed=seed,
         )
@@ -99,7 +111,8 @@ class Start:
         if self.spec is None:
             return self.architecture.create(self.dataset, self.seed)
         spec = self.spec
-        model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=self.seed, **spec["options"])
+        made = {key: value for key, value in spec.items() if key not in ("name", "options")}  # surgery, too
+        model = models.create(spec["name"], seed=self.seed, **made, **spec["options"])
         return from_embedding(self.architecture.finish(model), self.dataset)
 
 

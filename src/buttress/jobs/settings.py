@@ -15,7 +15,10 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.no_effect import refuse_without_effect
+from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
+from buttress.models.preprocessing import Statistics
 from buttress.models.weights import Head
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
@@ -82,7 +85,10 @@ class Network:
     Args:
         model: a registered name, timm:NAME, package.module:function or file.py:function.
         model_args: options of the model; classes, channels and image size are taken from the data.
-        normalise: standardise the inputs inside the model with the statistics of the training images.
+        normalise: what is done to inputs inside the model: MEAN/STD, as in 0.5,0.4,0.4/0.2,0.2,0.2, or imagenet, half,
+            clip, cifar10, cifar100, mnist, 0..255; data, by the training inputs; none. By default what a configuration
+            beside the weights says (of Hugging Face or timm), else what timm records, else data for architectures of
+            buttress; nothing for networks of your own.
         weights: a file of weights: .safetensors, what torch.save wrote, a checkpoint of another library's.
         weights_key: where in that file they are, where several are there: state_dict_ema, model.ema.
         strict: whether all weights of the network must be in the file, and no others of it.
@@ -98,7 +104,7 @@ class Network:
 
     model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
-    normalise: bool = True
+    normalise: bool | str = "auto"
     weights: Path | None = None
     weights_key: str | None = None
     strict: bool = True
@@ -122,7 +128,18 @@ class Network:
         """As `create`, not yet held against the data."""
         swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
         options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
-        return self.finish(create_for(dataset, self.model, options, self.normalise, seed))
+        statistics = self.statistics(dataset)
+        model = self.finish(create_for(dataset, self.model, options, statistics, seed))
+        check_statistics(model, self.model, self.normalise, statistics, self.weights)
+        return model
+
+    def statistics(self, dataset: Dataset) -> Statistics | None:
+        """By which inputs are normalised before a network that is no run's; None for inputs as they are."""
+        return chosen_statistics(self.normalise, dataset, self.model, self.weights)
+
+    def preprocessing(self, model: nn.Module, dataset: Dataset) -> str:
+        """A sentence on what is done to the inputs of this network; or empty."""
+        return told(model, self.model, dataset, self.normalise, self.statistics(dataset))
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Load the weights and pick the output, where asked for."""
@@ -191,19 +208,24 @@ def open_network(
         seed: of data that are drawn.
 
     Returns:
-        The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task.
+        The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task,
+        and "preprocessing" a sentence on what is done to the inputs.
         Where the data are tokens, network and data are those from its embedding on.
     """
     if Path(reference).is_dir():
+        refuse_without_effect(
+            network, ("weights", "weights_key", "strict", "output", "task"), f"the run {reference}, which has its own"
+        )
         facts = read_facts(reference)
         task = network.task or task_of(facts)
         dataset, where = source.load(seed, facts, task)
-        model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
+        model: nn.Module = replace(network, output=network.output or facts.get("output")).finish(load(reference))
         model = from_embedding(model, dataset)
         dataset = embedded_data(model, dataset)
         check_fit(model, dataset, task)
         switch_mode(model, "eval")
-        return model, dataset, {**facts, "source": where, **task_facts(task)}
+        about = {"source": where, "preprocessing": told(model, reference, dataset, "none", None)}
+        return model, dataset, {**facts, **about, **task_facts(task)}
     own = models.names()
     file = reference.endswith(".onnx")
     if ":" not in reference and reference not in own and not file:
@@ -211,13 +233,22 @@ def open_network(
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     task = network.task or tasks.classification
+    network = replace(network, model=reference)
+    if file:
+        refuse_without_effect(
+            network, ("normalise", "output", "task", "model"), f"the file {reference}, which has its own"
+        )
     dataset, where = source.load(seed, task=task)
+    statistics = network.statistics(dataset)
     if file:
         model = models.FromONNX(reference, network.output)
+        if statistics is not None:
+            model = models.Normalized(model, *statistics.by_channel(dataset.channels))
     else:
-        model = from_embedding(replace(network, model=reference).build(dataset, seed), dataset)
+        model = from_embedding(network.build(dataset, seed), dataset)
         dataset = embedded_data(model, dataset)
     check_fit(model, dataset, task)
     switch_mode(model, "eval")
     facts = {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    facts["preprocessing"] = network.preprocessing(model, dataset)
     return model, dataset, facts | task_facts(task)

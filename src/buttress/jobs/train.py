@@ -62,6 +62,8 @@ def train(
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
+    if remark := architecture.preprocessing(model, dataset):
+        reporter.line(remark)
     for part in chosen.modules():
         if isinstance(part, LayerRegularised) and part.remark:
             reporter.line(part.remark)

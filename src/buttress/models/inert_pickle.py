@@ -26,8 +26,9 @@ class Inert:
 
     def __new__(cls, *_: Any) -> Any:
         """An empty object; of a class that the file fills like a mapping or a list, a plain one of these."""
-        made = {"object": object.__new__, "mapping": lambda _: OrderedDict(), "list": lambda _: []}
-        return made[cls.kind](cls)
+        if cls.kind == "mapping":
+            return OrderedDict()
+        return [] if cls.kind == "list" else super().__new__(cls)
 
     def __init__(self, *_: Any) -> None:
         self.state: Any = None
