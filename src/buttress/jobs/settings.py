@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -143,17 +143,22 @@ class Network:
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Load the weights and pick the output, where asked for."""
-        if self.weights is not None:
+        if self.weights is None:
+            refuse_without_effect(self, _WITHOUT_WEIGHTS, "a network without --weights, which it would be about")
+        else:
             options: dict[str, Any] = {"strict": self.strict, "key": self.weights_key, "head": self.head}
-            models.load_weights(model, self.weights, **options)
-        elif self.weights_key is not None or not self.strict or self.head != "kept":
-            raise UserError("--weights-key, --strict and --head say how --weights is read: give that, too")
+            misfits = models.load_weights(model, self.weights, **options)
+            if not self.strict and not any(misfits):
+                raise UserError(f"--strict false has no effect on {self.weights}, which fits as it is: leave it out")
         if self.output is None:
             return model
         picked = models.Output(model, self.output)
         if models.spec_of(model) is not None:  # so that a run remembers how the network inside is made
             picked._buttress_spec = model._buttress_spec
         return picked
+
+
+_WITHOUT_WEIGHTS = {field.name for field in fields(Network)} - {"weights_key", "strict", "head"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,10 +231,17 @@ def open_network(
         switch_mode(model, "eval")
         about = {"source": where, "preprocessing": told(model, reference, dataset, "none", None)}
         return model, dataset, {**facts, **about, **task_facts(task)}
+    if network.head == "new":
+        raise UserError("--head new gives an untrained last layer: train the network with it first (buttress train)")
     own = models.names()
     file = reference.endswith(".onnx")
     if ":" not in reference and reference not in own and not file:
-        raise UserError(f"{reference!r} is no run's folder and no model; {registry.nearest(reference, own)}")
+        if Path(reference).is_file():
+            raise UserError(
+                f"{reference!r} is a file: give what makes the network in code, as in file.py:Net --weights {reference}"
+            )
+        looked = f" (there is no {Path(reference).resolve()})" if "/" in reference else ""
+        raise UserError(f"{reference!r} is no run's folder and no model{looked}; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     task = network.task or tasks.classification

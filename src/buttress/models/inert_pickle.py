@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -57,14 +57,15 @@ def read_inert(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             if unknown := _UNKNOWN.search(str(error)):
-                new: tuple[str, Kind] = (unknown[1], "object")
+                name, kind = unknown[1], "object"
             elif wrong := _WRONG_KIND.search(str(error)):
-                new = (wrong["path"], "mapping" if wrong["what"] == "SETITEM" else "list")
+                name, kind = wrong["path"], "mapping" if wrong["what"] == "SETITEM" else "list"
             else:
                 raise
-            if kinds.get(new[0]) == new[1]:
+            name = name if "." in name else f"builtins.{name}"  # torch's messages leave that out
+            if kinds.get(name) == kind:
                 raise
-            kinds[new[0]] = new[1]
+            kinds[name] = cast(Kind, kind)
     raise pickle.UnpicklingError(f"it holds objects of more than {_MOST_TRIES} classes")
 
 

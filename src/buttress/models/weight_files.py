@@ -69,17 +69,17 @@ def read_weights(path: Path) -> Contents:
     if path.is_dir():
         inside = [path / name for name in _IN_FOLDERS if (path / name).is_file()]
         if not inside:
-            raise UserError(f"there is no file of weights in {path}; it would be called {' or '.join(_IN_FOLDERS[:2])}")
+            raise UserError(f"there is no file of weights in the folder {path}, such as {_IN_FOLDERS[0]}")
         path = inside[0]
     if not path.is_file():
         raise UserError(f"there is no file of weights at {path}")
     content = _read(path)
     found = list(_walk(content, "", "", ()))
     if not found:
-        what = type(content).__name__
-        if isinstance(content, Mapping):
-            what += f" of {_first([str(key) for key in content]) or 'nothing'}"
-        raise UserError(f"{path} holds no weights: a state dict was expected, at any depth, and it holds a {what}")
+        keys = _first([str(key) for key in content]) if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        raise UserError(
+            f"{path} holds no weights: a state dict was expected, under whatever keys, but it holds {keys or 'nothing'}"
+        )
     return Contents(path, {name: value for name, _, value in found}, {name: place for name, place, _ in found})
 
 
@@ -179,4 +179,4 @@ def _held(thing: Any) -> list[tuple[Any, Any]]:
 
 
 def _first(names: list[str]) -> str:
-    return ", ".join(names[:4]) + ", ..." * (len(names) > 4)
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)

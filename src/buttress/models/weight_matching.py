@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from buttress.tensor_forms import parts
 # Names that torch's own wrappers put into the middle of others, and the one that may be somebody's own as well.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _PARALLEL = "module"
+_NORMALISATION = re.compile(r"(^|[._])(mean|std|mu|sigma|norm\w*)$", re.IGNORECASE)
 _TRIED = 6  # prefixes that most names have; the right one is the first but for files of several networks
 _SHOWN = 2  # pairs of names in an error line
 
@@ -34,7 +36,8 @@ class Fit:
     Attributes:
         state: by the module's own names, the file's tensors that fit.
         missing: the module's names that the file lacks.
-        unexpected: names in the file that the module has not.
+        unexpected: names in the file that the module has not, those of a normalisation before it among them, which
+            would change every output.
         reshaped: the module's names of which the file has another shape.
         aside: other tensors beside those that are used: metrics, weights of a loss, another network.
     """
@@ -50,8 +53,10 @@ class Fit:
         # Old checkpoints have no such counters and need none.
         self.missing = [n for n in self.own if n not in where and not n.endswith("num_batches_tracked")]
         taken, places = set(where.values()), {contents.places[path] for path in where.values()}
-        others = [path for path in names.values() if path not in taken and contents.places[path] in places]
-        self.unexpected = [path for path in others if _bare(path, left_out).startswith(prefix)]
+        others = [p for p in names.values() if p not in taken and (not places or contents.places[p] in places)]
+        self.unexpected = [
+            path for path in others if _bare(path, left_out).startswith(prefix) or _NORMALISATION.search(path)
+        ]
         self.aside = [path for path in others if path not in self.unexpected and contents.tensors[path].dim()]
         self.wrong = len(self.missing) + len(self.unexpected) + len(self.reshaped)
 
@@ -88,17 +93,15 @@ class Fit:
     def _shapes(self) -> list[str]:
         return [f"{name} is {_shape(self.used[name].shape)}, not {_shape(self.own[name])}" for name in self.reshaped]
 
-    def nearest(self, contents: Contents) -> str:
-        """The names on both sides that are most alike, or the first of both where none are."""
-        theirs = self.unexpected or [path for path in contents.tensors if path not in self.used]
-        alike = [
+    @property
+    def alike(self) -> str:
+        """The names on both sides that are most alike; or empty."""
+        pairs = [
             f"{name} may be the file's {close[0]}"
             for name in self.missing[:20]
-            if (close := difflib.get_close_matches(self.prefix + name, theirs, n=1, cutoff=0.6))
+            if (close := difflib.get_close_matches(self.prefix + name, self.unexpected, n=1, cutoff=0.6))
         ]
-        if alike:
-            return "the network's " + ", ".join(alike[:_SHOWN])
-        return f"the network has {_first(self.missing)}, the file {_first(theirs)}" if self.missing and theirs else ""
+        return f"the network's {', '.join(pairs[:_SHOWN])}; " if pairs else ""
 
 
 def fits(model: nn.Module, contents: Contents) -> list[Fit]:
@@ -111,7 +114,7 @@ def fits(model: nn.Module, contents: Contents) -> list[Fit]:
     found = [
         Fit(contents, target, prefix, left_out)
         for target in _targets(model)
-        for left_out in (_WRAPPERS, _WRAPPERS | {_PARALLEL})
+        for left_out in (frozenset[str](), _WRAPPERS, _WRAPPERS | {_PARALLEL})
         for prefix in _prefixes(contents, target, left_out)
     ]
     return sorted(found, key=lambda fit: (fit.wrong, -len(fit.state)))
@@ -129,25 +132,23 @@ def chosen(model: nn.Module, contents: Contents, asked: bool) -> Fit:
         UserError: where other tensors fit as well as those, and where they are the lesser part of what they lie in.
     """
     ranked = fits(model, contents)
-    if not ranked:
-        raise UserError(
-            f"{contents.path} does not fit {type(model).__name__}: the network has {_first(list(own_tensors(model)))}, "
-            f"the file {_first(list(contents.tensors))}; create the model as it was trained"
-        )
     best = ranked[0]
     equal = [fit for fit in ranked if (fit.wrong, len(fit.state)) == (best.wrong, len(best.state))]
-    rivals = [fit for fit in equal if not best.same_numbers(fit)]
-    if rivals and best.state and not (best.missing or best.unexpected):
-        keys = dict.fromkeys(f"{fit.key} ({fit.count})" for fit in (best, *rivals))
+    different = [best]
+    for fit in equal:
+        if not any(fit.same_numbers(other) for other in different):
+            different.append(fit)
+    if len(different) > 1 and best.state and not (best.missing or best.unexpected):
+        keys = [f"{fit.key} ({fit.count})" for fit in different]
         raise UserError(
-            f"{contents.path} holds weights that fit under several keys: {', '.join(list(keys)[:6])}; choose by "
-            f"--weights-key {rivals[0].key} (key in Python)"
+            f"{contents.path} holds weights that fit under several keys: {', '.join(keys[:6])}; choose by "
+            f"--weights-key {different[1].key} (key in Python)"
         )
     if len(best.aside) > len(best.used) and not best.wrong and not asked:
         network = type(best.target).__name__
         raise UserError(
             f"{contents.path}: only {len(best.used)} of its tensors are {network}'s, under {best.key}, beside "
-            f" {len(best.aside)} others ({_first(best.aside)}); if that is meant, --weights-key {best.key}"
+            f"{len(best.aside)} others ({_first(best.aside)}); if that is meant, --weights-key {best.key}"
         )
     return best
 
@@ -188,7 +189,7 @@ def _prefixes(contents: Contents, target: nn.Module, left_out: frozenset[str]) -
         for k in range(len(pieces)):
             behind.setdefault(".".join(pieces[k:]), []).append("".join(f"{piece}." for piece in pieces[:k]))
     counts = Counter(prefix for name in own_tensors(target) for prefix in behind.get(_bare(name, left_out), ()))
-    return [prefix for prefix, _ in counts.most_common(_TRIED)]
+    return [prefix for prefix, _ in counts.most_common(_TRIED)] or [""]
 
 
 def _bare(name: str, left_out: frozenset[str]) -> str:

@@ -10,9 +10,10 @@ from typing import Literal, get_args
 
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from buttress.errors import UserError
-from buttress.models.weight_files import Contents, read_weights
+from buttress.models.weight_files import read_weights
 from buttress.models.weight_matching import Fit, chosen, own_tensors
 from buttress.tensor_forms import formed_state, plain_state
 from buttress.validation import one_of
@@ -103,20 +104,20 @@ def load_weights(
     if head == "new" and not new_head and not best.wrong:
         raise UserError(f"{path} fits as it is, its last layer too: leave --head new out (head in Python)")
     if not new_head and best.wrong and (strict or best.reshaped or not best.state):
-        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; {_advice(best, contents)}")
+        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; {_advice(best)}")
     for what, names in (("not loaded", best.missing + best.reshaped), ("not used", best.unexpected + best.aside)):
         if names:
             log.warning("%s: %s: %s", path, what, ", ".join(names[:6]) + ", ..." * (len(names) > 6))
-    best.target.load_state_dict(formed_state(best.state, best.target.state_dict()), strict=False)
+    like = {name: value for name, value in best.target.state_dict(keep_vars=True).items() if not is_lazy(value)}
+    best.target.load_state_dict(formed_state(best.state, like), strict=False)
     return best.missing, best.unexpected
 
 
-def _advice(fit: Fit, contents: Contents) -> str:
+def _advice(fit: Fit) -> str:
     """What to do about weights that do not fit."""
     if sizes := fit.other_head():
         return (
             f"they are of a network with {sizes[0]} outputs: create it with as many, or have its last layer trained "
             'anew by --head new (head="new")'
         )
-    alike = fit.nearest(contents)
-    return (f"{alike}; " if alike else "") + "create the model as it was trained"
+    return f"{fit.alike}create the model as it was trained"
