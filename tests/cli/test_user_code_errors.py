@@ -36,11 +36,14 @@ def test_a_cause_counts_too(tmp_path):
     assert users_mistake(error) == f"{tmp_path}/cause.py, line 2, in fail: KeyError: 'x'"
 
 
-def test_what_our_code_raises_is_ours_also_when_a_user_called_it(tmp_path):
+def test_what_our_code_raises_when_a_user_called_it_is_told_by_both_lines(tmp_path):
     (tmp_path / "caller.py").write_text("from buttress.random import derive\n\ndef call():\n    derive(object(), {})\n")
     error = raised(load(tmp_path / "caller.py").call)
     assert derive.__module__ == "buttress.random"
-    assert users_mistake(error) is None
+    line = users_mistake(error)
+    assert line.startswith(
+        f"{tmp_path}/caller.py, line 4, in call, in a call of buttress that failed in random.py, line "
+    )
 
 
 def test_syntax_errors_name_the_place(tmp_path):

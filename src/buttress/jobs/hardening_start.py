@@ -12,6 +12,7 @@ from torch import nn
 from buttress import models, tasks
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
+from buttress.jobs.fit_to_data import with_training_output
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.questions import lacks_gradient
 from buttress.jobs.settings import Network, Source, open_network
@@ -122,13 +123,14 @@ class Start:
     def fresh(self) -> nn.Module:
         """A network of the same architecture for a training to start with, the same each time."""
         if self.weights == "given":
-            return copied_network(self.original)
+            return with_training_output(copied_network(self.original), self.dataset)
         if self.spec is None:
             return self.architecture.create(self.dataset, self.seed)
         spec = self.spec
         made = {key: value for key, value in spec.items() if key not in ("name", "options")}  # surgery, too
         model = models.create(spec["name"], seed=self.seed, **made, **spec["options"])
-        return from_embedding(self.architecture.finish(model), self.dataset)
+        model = from_embedding(self.architecture.finish(model), self.dataset)
+        return with_training_output(model, embedded_data(model, self.dataset))
 
     @cached_property
     def words(self) -> str:

@@ -14,7 +14,7 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
-from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.fit_to_data import check_fit, check_options, create_for, with_training_output
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
@@ -24,6 +24,7 @@ from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
 from buttress.training.token_inputs import embedded_data
+from buttress.user_modules import absolute
 
 
 class Reporter:
@@ -70,12 +71,19 @@ class Source:
             facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
+        facts["data"] = absolute_data(facts["data"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
         dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool
         return dataset.pooled(facts["pool"]) if facts.get("pool") is not None else dataset, facts
+
+
+def absolute_data(name: str) -> str:
+    """A name of data that means the same in every working directory."""
+    folder = name.removeprefix("folder:")
+    return absolute(name) if folder == name else f"folder:{Path(folder).resolve()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +129,9 @@ class Network:
             UserError: also when it does not fit the data.
         """
         model = from_embedding(self.build(dataset, seed), dataset)
-        check_fit(model, embedded_data(model, dataset), self.task or tasks.classification)
-        return model
+        embedded = embedded_data(model, dataset)
+        check_fit(model, embedded, self.task or tasks.classification)
+        return with_training_output(model, embedded)
 
     def build(self, dataset: Dataset, seed: int) -> nn.Module:
         """As `create`, not yet held against the data."""

@@ -17,6 +17,7 @@ from buttress import models
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tensor_forms import plain_state
+from buttress.user_modules import short
 
 MARK = "run.json"
 
@@ -75,12 +76,15 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: to
 
 
 def _current_names(settings: Any) -> Any:
-    """Recorded settings with the package's classes under today's names: earlier versions recorded their modules."""
+    """Recorded settings under today's names: earlier versions recorded modules of ours and folders of users' files."""
     if isinstance(settings, list):
         return [_current_names(part) for part in settings]
     if not isinstance(settings, dict):
         return settings
-    names = {key: _current_names(value) for key, value in settings.items()}
+    names = {
+        key: short(value) if key in ("name", "data") and isinstance(value, str) else _current_names(value)
+        for key, value in settings.items()
+    }
     if str(names.get("class", "")).startswith("buttress."):
         names["class"] = f"buttress.{names['class'].rpartition('.')[2]}"
     return names
@@ -157,7 +161,8 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     if model is None:
         if spec is None:
             raise UserError(
-                f"the model in {folder} was not made by models.create: give the module, load(folder, model)"
+                f"the model in {folder} was not made by models.create: give the module, load(folder, model), or what "
+                f"makes it, as in file.py:Net --weights {folder}"
             )
         model = models.from_spec(spec)
     models.load_weights(model, Path(folder) / "model.safetensors")
