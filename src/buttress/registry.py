@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from buttress.errors import UserError
 from buttress.user_modules import import_thing, nearest, place_of, remember_installed
+from buttress.users_returns import check_returns
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -79,7 +80,7 @@ class Registry:
             UserError: for an unknown name, with the nearest known one.
         """
         if ":" in name:
-            return import_thing(name)
+            return check_returns(import_thing(name))
         self._discover()
         if name not in self._members:
             raise UserError(f"there is no {self.role} {name!r}; {nearest(name, self.names())}")

@@ -63,6 +63,33 @@ def test_every_hook_that_fails_is_the_users_by_file_and_line(kind, here, run, ru
     assert failed
 
 
+NEEDED = {
+    FGSM: "perturb",
+    AdversarialTraining: "loss",
+    Robustness: "ask",
+    EarlyStopping: "after_epoch",
+    Classification: "read",
+}
+BODIES = {
+    "*args, **kwargs): return 'nonsense'": "returned a str; expected ",
+    "a, b, c, d, e, f, g): return None": "missing ",
+    "*args, **kwargs): return self.nothing": "object has no attribute 'nothing'",
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_that_return_nonsense_or_take_other_arguments_are_the_users(kind, body, here, run, runs):
+    name = NEEDED[kind]
+    file = here / f"nonsense{list(BODIES).index(body)}.py"
+    base = kind.__name__
+    file.write_text(f"from {kind.__module__} import {base}\n\n\nclass Mine({base}):\n    def {name}(self, {body}\n")
+    told = run(KINDS[kind].replace("hooks.py", file.name).format(runs=runs, out="new"))
+    assert (told.status, told.err.count("\n")) == (2, 1), told.err
+    assert f"{file.name}, line 5" in told.err
+    assert BODIES[body] in told.err
+
+
 def test_all_roles_that_users_write_are_tried():
     roles = {role for role in registry.ROLES if role not in ("models", "datasets")}
     assert len(KINDS) == len(roles)

@@ -74,7 +74,7 @@ def _misfit(cause: BaseException) -> str | None:
 
 def _by_name(qualified: str) -> Any:
     first, *rest = qualified.split(".")
-    for module in users_modules():
+    for module in reversed(users_modules()):  # of two of a name the later one
         thing = vars(module).get(first)
         for name in rest:
             thing = getattr(thing, name, None)
@@ -105,6 +105,7 @@ def _network(frames: list[traceback.FrameSummary]) -> str | None:
 
 def _defined(thing: Any) -> str | None:
     """File and line of a function or class of the user's."""
+    thing = inspect.unwrap(thing)
     try:
         file = inspect.getsourcefile(thing)
         line = inspect.getsourcelines(thing)[1]
