@@ -17,13 +17,14 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar, get_type_hints
 
 from buttress.errors import UserError
-from buttress.user_modules import import_thing, nearest, place_of, remember_installed
+from buttress.near_names import close_names, nearest
+from buttress.user_modules import import_thing, place_of, remember_installed
 from buttress.users_returns import check_returns
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-__all__ = ["ROLES", "Registry", "import_thing", "nearest"]
+__all__ = ["ROLES", "Registry", "close_names", "import_thing", "nearest"]
 
 
 class Registry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -17,21 +16,14 @@ from types import ModuleType
 from typing import Any
 
 from buttress.errors import UserError
+from buttress.near_names import nearest
 
 log = logging.getLogger(__name__)
-_LISTED = 40  # names in one line
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _files: dict[Path, ModuleType] = {}  # that were named by their paths
 _folders: set[Path] = set()  # which these were imported from
 _installed: set[Path] = set()  # installed modules and packages that were named
-
-
-def nearest(name: object, known: list[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them, or the first where there are very many."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    more = f" and {len(known) - _LISTED} more" if len(known) > 1.5 * _LISTED else ""
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:_LISTED] if more else known)}{more}"
 
 
 def import_thing(reference: str) -> Any:
