@@ -337,7 +337,7 @@ def test_values_in_every_spelling(here, done):
         assert yaml.safe_load(done(f"{words} --threat.box={text}"))["threat"]["box"] == expected
     for text, expected in ((" --resume", True), (" --resume true", True), (" --resume=false", False), ("", False)):
         assert yaml.safe_load(done(f"{words}{text}"))["resume"] is expected
-    for text, expected in (("", "auto"), (" --normalise false", False), (" --normalise 0.5,0.1/1", "0.5,0.1/1")):
+    for text, expected in (("", "auto"), (" --normalise false", "false"), (" --normalise 0.5,0.1/1", "0.5,0.1/1")):
         assert yaml.safe_load(done(f"{words}{text}"))["normalise"] is expected
     deep = "--defence at --defence.attack pgd --defence.attack.threat.box none --defence.attack.threat.eps 1/2"
     threat = yaml.safe_load(done(f"{words} {deep}"))["defence"]["init_args"]["attack"]["init_args"]["threat"]

@@ -100,7 +100,7 @@ class Network:
 
     model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
-    normalise: bool | str = "auto"
+    normalise: str | bool = "auto"
     weights: Path | None = None
     output: str | None = None
     activation: str | None = None
