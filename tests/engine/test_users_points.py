@@ -139,7 +139,7 @@ def test_points_far_outside_the_threat_are_put_inside_and_told_once(caplog):
     for attack in (inside, far, far):
         assert torch.equal(attack(network(), x, y).x_adv, reference.x_adv)
     (record,) = caplog.records
-    line = "Far returns points up to 2 away from their inputs, where linf 0.1 is allowed: they are put inside the threat"
+    line = "Far returns points up to 2 away from their inputs, where linf 0.1 is allowed: they are put inside the "
     assert line in record.getMessage()
 
 

@@ -46,21 +46,22 @@ def checked_points(attack: Any, points: Any, x: Tensor, box: tuple[float, float]
         )
     if points.dtype != x.dtype or points.device != x.device:
         raise UserError(
-            f"{name} returned {points.dtype} on {points.device} for inputs of {x.dtype} on {x.device}: return points.to(x)"
+            f"{name} returned {points.dtype} on {points.device} for inputs of {x.dtype} on {x.device}: "
+            "return points.to(x)"
         )
-    points = points.detach()
-    if not bool(points.isfinite().all()):
-        bad = int((~points.flatten(1).isfinite()).any(1).sum())
+    found: Tensor = points.detach()
+    if not bool(found.isfinite().all()):
+        bad = int((~found.flatten(1).isfinite()).any(1).sum())
         raise UserError(
             f"{name} returned NaN or infinity for {bad} of {len(x)} inputs, which would count as robust: see its "
             "divisions by 0 and the gradients that it is given"
         )
-    if box is not None and not bool(((points >= box[0]) & (points <= box[1])).all()):
-        low, high = map(float, torch.aminmax(points))
+    if box is not None and not bool(((found >= box[0]) & (found <= box[1])).all()):
+        low, high = map(float, torch.aminmax(found))
         raise UserError(
             f"{name} returned values from {low:.4g} to {high:.4g}, outside of its box {box}: clamp them into it"
         )
-    return points
+    return found
 
 
 def check_untouched(attack: object, now: Tensor, before: Tensor, what: str) -> None:
@@ -83,8 +84,8 @@ def warn_of_far_points(attack: object, points: Tensor, x: Tensor, threat: Threat
     if farthest > _FAR * threat.eps:
         _told.add(name)
         log.warning(
-            "%s returns points up to %.3g away from their inputs, where %s %s is allowed: they are put inside the threat, "
-            "and may be weaker there than what the attack meant",
+            "%s returns points up to %.3g away from their inputs, where %s %s is allowed: they are put inside the "
+            "threat, and may be weaker there than what the attack meant",
             name,
             farthest,
             threat.norm,
