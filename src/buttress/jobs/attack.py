@@ -27,6 +27,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
@@ -36,6 +37,7 @@ _KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is succe
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
+@claims("out")
 def attack(
     network: str,
     *,
@@ -140,7 +142,7 @@ def attack(
 
 def _claim(out: Path, resume: bool) -> bool:
     """Whether groups of an earlier run are in ``out``; refuses a folder in which something would be overwritten."""
-    if resume and out.is_dir() and {entry.name for entry in out.iterdir()} <= _OURS:
+    if resume and out.is_dir() and entries(out) <= _OURS:
         return (out / "groups").is_dir()
     new_folder(out)
     return False

@@ -32,6 +32,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries, taken
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training import versions
@@ -87,7 +88,7 @@ def new_folder(out: Path) -> None:
     Raises:
         UserError: naming it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{out} exists and is not empty: choose another output folder")
 
 
@@ -106,6 +107,7 @@ def report_facts(
     }
 
 
+@claims("out")
 def audit(
     network: str,
     *,
@@ -154,7 +156,7 @@ def audit(
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     crafted_folder = out / "crafted" if resume else None
-    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
+    if crafted_folder is None or not crafted_folder.is_dir() or entries(out) - _OURS:
         new_folder(out)
     model, dataset, facts = open_network(network, architecture, source, seed)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))

@@ -28,6 +28,7 @@ from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.output_place import claims, taken
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
@@ -44,6 +45,7 @@ _PUBLISHED = (
 )
 
 
+@claims("out")
 def harden(
     network: str | None = None,
     *,
@@ -182,7 +184,7 @@ def harden(
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder with something else in it, and one without a job to resume."""
-    started = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    started = taken(out)
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:
