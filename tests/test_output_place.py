@@ -69,7 +69,7 @@ def test_a_file_is_held_by_itself(holding, tmp_path):
     holding("claimed_file", tmp_path / "one.onnx")
     with claimed_file(tmp_path / "two.onnx"):
         pass
-    with pytest.raises(UserError, match="another job writes to .*one.onnx"), claimed_file(tmp_path / "one.onnx"):
+    with pytest.raises(UserError, match=r"another job writes to .*one.onnx"), claimed_file(tmp_path / "one.onnx"):
         pass
 
 
@@ -94,9 +94,9 @@ def test_a_job_may_run_another_one_in_its_own_place(tmp_path):
 @pytest.mark.parametrize("place", ["file", "file/inside", "file/deep/inside"])
 def test_a_place_that_cannot_be_written_is_told(place, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=f"nothing can be written to {tmp_path / place}: .*; choose another"):
-        with claimed(tmp_path / place):
-            pass
+    told = f"nothing can be written to {tmp_path / place}: .*; choose another"
+    with pytest.raises(UserError, match=told), claimed(tmp_path / place):
+        pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -23,6 +23,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.estimate import estimate_attacks
+from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
@@ -98,6 +99,9 @@ def attack(
         if first:
             reporter.line(estimate_attacks(model, split, [chosen], batch_size, task_of(facts)))
         return None
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
+        reporter.line(warning)
     settings = {**_settings(model, split, chosen, seed, precision), **task_facts(task_of(facts))}
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")

@@ -19,6 +19,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
+from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.questions import (
     given_audits,
@@ -175,6 +176,10 @@ def audit(
     check_task(questions, task)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    warning = "" if dry_run else first_look(model, dataset, task, known, seed)
+    if warning:
+        reporter.line(warning)
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
     for line in filter(None, (facts["preprocessing"], about_tokens, remark)):
@@ -188,6 +193,7 @@ def audit(
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
     description |= {"preprocessing": facts["preprocessing"]} if facts["preprocessing"] else {}
+    description |= {"first look": warning} if warning else {}
     description |= {"analysed": about_tokens} if about_tokens else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
@@ -195,7 +201,8 @@ def audit(
     about = report_facts(command, dataset, seed, description, model)
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
-    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    headline = f"{warning} {first.verdict}".lstrip()
+    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=headline)
     further = proposed(questions, findings)
     if further:
         try:
@@ -204,7 +211,7 @@ def audit(
             reporter.line(f"report, without the attack proposed by masking: {path}")
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
-        lower = after[-1].verdict  # the lower figure is the one that counts
+        lower = f"{warning} {after[-1].verdict}".lstrip()  # the lower figure is the one that counts
         path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
     if crafted_folder is not None:
         shutil.rmtree(crafted_folder, ignore_errors=True)

@@ -21,6 +21,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
+from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.hardening_plan import HardeningPlan, Start
 from buttress.jobs.regularised_training import Chosen, usual_figures, watched
@@ -140,6 +141,9 @@ def harden(
     training = plan.choice.training
 
     original = start.original
+    warning = first_look(original, start.dataset, start.task, start.recorded, seed) if start.given else ""
+    if warning:
+        reporter.line(warning)
     if not start.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
@@ -163,6 +167,7 @@ def harden(
     facts = {
         "network": network or start.architecture.model,
         **({"preprocessing": start.preprocessing} if start.preprocessing else {}),
+        **({"first look": warning} if warning else {}),
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,

@@ -20,6 +20,7 @@ from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.estimate import estimate_audits, estimate_training
+from buttress.jobs.first_look import recorded
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.questions import lacks_gradient, usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training
@@ -49,6 +50,7 @@ class Start:
         architecture: of the networks that are trained.
         spec: by which `models.create` makes them; None where the architecture does.
         preprocessing: a sentence on what is done to the inputs; or empty.
+        recorded: what is recorded of the given network's accuracy, see `first_look`.
         task: what their output is for.
         seed: of the initial weights of those that are trained.
     """
@@ -60,6 +62,7 @@ class Start:
     architecture: Network
     spec: dict[str, Any] | None
     preprocessing: str
+    recorded: tuple[str, float] | None
     task: Task
     seed: int
 
@@ -70,7 +73,7 @@ class Start:
         Raises:
             UserError: for a network that cannot be trained.
         """
-        facts: dict[str, Any] = {}
+        facts, known = dict[str, Any](), None
         if network is None:
             dataset, where = source.load(seed, task=architecture.task)
             original = architecture.create(dataset, seed)
@@ -82,6 +85,7 @@ class Start:
             where, preprocessing = facts["source"], facts["preprocessing"]
             # As for the original: what lies beside its weights, or the run has, is not there for the others to read.
             statistics = replace(architecture, model=network).statistics(dataset)
+            known = recorded(network, architecture.weights, facts, source.data is None)
             # The networks trained here are of its architecture, and start from weights of their own.
             architecture = replace(
                 architecture,
@@ -102,6 +106,7 @@ class Start:
             architecture=architecture,
             spec=facts.get("model"),
             preprocessing=preprocessing,
+            recorded=known,
             task=task,
             seed=seed,
         )
