@@ -20,6 +20,7 @@ from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import open_work
 from buttress.errors import UserError
+from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.settings import Reporter
 from buttress.output_place import claimed, claimed_file, taken
 from buttress.safe_files import write_text
@@ -57,7 +58,7 @@ def reproduce(
             claims.md in the folder out, by default.
         resume: continue with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
-            now; of the other options only out and document count then.
+            now; of the other options only out and document may be given then.
         reporter: receives messages and progress.
 
     Raises:
@@ -74,6 +75,8 @@ def reproduce(
     if not claim.checks:
         raise UserError("claim: checks: at least one is needed")
     if judge:
+        unread = {"scale": scale, "seeds": seeds, "data_dir": data_dir, "workers": workers, "work": work}
+        refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
     settings, note = claim.at_scale(scale)

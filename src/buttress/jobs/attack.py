@@ -24,6 +24,7 @@ from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.first_look import first_look, recorded
+from buttress.jobs.no_effect import refuse_unused_threat
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
@@ -87,6 +88,8 @@ def attack(
     reporter = reporter if first else Reporter()
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
+    if by is not None:
+        refuse_unused_threat([by], threat)
     model, dataset, facts = open_network(network, architecture, source, seed)
     chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
     check_task(chosen, task_of(facts))

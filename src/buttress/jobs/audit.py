@@ -21,6 +21,7 @@ from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
 from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.no_effect import refuse_unused_attacks, refuse_unused_threat
 from buttress.jobs.questions import (
     given_audits,
     gradient_free_attacks,
@@ -159,6 +160,9 @@ def audit(
     crafted_folder = out / "crafted" if resume else None
     if crafted_folder is None or not crafted_folder.is_dir() or entries(out) - _OURS:
         new_folder(out)
+    if audits:
+        refuse_unused_attacks(audits, attacks)
+        refuse_unused_threat(given_audits(audits, attacks), threat)
     model, dataset, facts = open_network(network, architecture, source, seed)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
