@@ -33,9 +33,7 @@ def test_attacks_that_no_audit_takes(audits, tmp_path):
 
 @pytest.mark.parametrize("audits", [[Count()], [Robustness(attacks=[PGD(threat=OWN)], noises=[])]])
 def test_a_threat_that_nothing_takes(audits, tmp_path):
-    with pytest.raises(
-        UserError, match=r"--threat has no effect on .*, with a threat of its own or none: leave it out"
-    ):
+    with pytest.raises(UserError, match=r"--threat has no effect on .*, with a threat of its own or none: leave"):
         audit("nowhere", out=tmp_path / "out", audits=audits, threat=Threat(eps=0.3))
     for by in (PGD(threat=OWN), Gaussian(std=0.1)):
         with pytest.raises(UserError, match="--threat has no effect on"):
