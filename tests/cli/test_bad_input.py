@@ -154,7 +154,7 @@ OWN_FILES = {
     "train new --data mine.py:dat": "'mine.py:dat': mine.py has no 'dat'; did you mean 'data'?",
     "train new --data nowhere.py:data": "there is no file nowhere.py",
     "train new --data nowhere.mine:data": "there is no module 'nowhere' on the path",
-    "train new --data mine.py:number": "expected a Dataset or ((x, y), (x_test, y_test)) arrays, got int",
+    "train new --data mine.py:number": "expected a Dataset, (train, test) loaders or ((x, y), (x_test, y_",
     f"{OWN} --defence mine.py:Min": "mine.py has no 'Min'; did you mean 'Mine'?",
     f"{OWN} --defence mine.py:net": "'mine.py:net' is a function: defences are classes",
     f"{OWN} --defence mine.py:Count": "--defence takes a defence; Count is none",
