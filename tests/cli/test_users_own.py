@@ -77,7 +77,7 @@ def test_a_module_in_the_working_directory_will_do(here, done, monkeypatch):
     (here / "mine.py").rename(here / "mine_as_a_module.py")
     where = "mine_as_a_module"
     done(f"train run --data {where}:data --model {where}:net --defence {where}:Mine --epochs 1")
-    done(f"audit run --out a --attacks {where}:Nudge --audits {where}:Count")
+    done(f"audit run --out a --attacks {where}:Nudge --audits {where}:Count,robustness")
     monkeypatch.delitem(sys.modules, where)
 
 

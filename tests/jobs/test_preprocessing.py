@@ -135,10 +135,10 @@ def test_statistics_stand_before_a_network_of_the_users_own():
         made = Network(model=HERE, normalise=normalise).create(dataset, seed=3)
         plain = Network(model=HERE).create(dataset, seed=3)
         torch.testing.assert_close(made(x), plain((x - mean) / std))
-    for normalise in ("data", True):
+    for normalise in ("data", "true", True):
         made = Network(model=HERE, normalise=normalise).create(dataset, seed=3)
         torch.testing.assert_close(made(x), plain((x - dataset.mean[0]) / dataset.std[0]))
-    for normalise in ("none", False):
+    for normalise in ("none", "false", False):
         torch.testing.assert_close(Network(model=HERE, normalise=normalise).create(dataset, 3)(x), plain(x))
     assert type(own) is Net
 

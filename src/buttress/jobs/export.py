@@ -10,10 +10,12 @@ from buttress.engine.input_dtype import input_dtype
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.models import FromEmbedding
 from buttress.models.onnx import check_packages, check_target, export_onnx
+from buttress.output_place import claimed_file, claims
 
 _INPUTS = 8  # compared
 
 
+@claims("onnx", claimed_file)
 def export(
     network: str,
     *,

@@ -21,6 +21,7 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
+from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.hardening_plan import HardeningPlan
 from buttress.jobs.hardening_start import Start, Weights
@@ -29,6 +30,7 @@ from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.output_place import claims, taken
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
@@ -45,6 +47,7 @@ _PUBLISHED = (
 )
 
 
+@claims("out")
 def harden(
     network: str | None = None,
     *,
@@ -142,6 +145,9 @@ def harden(
     training = plan.choice.training
 
     original = begin.original
+    warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
+    if warning:
+        reporter.line(warning)
     if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
@@ -166,6 +172,7 @@ def harden(
         "network": begin.name,
         "start": begin.words,
         **({"preprocessing": begin.preprocessing} if begin.preprocessing else {}),
+        **({"first look": warning} if warning else {}),
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,
@@ -187,7 +194,7 @@ def harden(
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder with something else in it, and one without a job to resume."""
-    started = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    started = taken(out)
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:

@@ -12,6 +12,7 @@ from torch import nn
 from buttress import models, tasks
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
+from buttress.jobs.first_look import recorded
 from buttress.jobs.fit_to_data import with_training_output
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.questions import lacks_gradient
@@ -45,6 +46,7 @@ class Start:
         architecture: of the networks that are trained.
         spec: by which `models.create` makes them; None where the architecture does.
         preprocessing: a sentence on what is done to the inputs; or empty.
+        recorded: what is recorded of the given network's accuracy, see `first_look`.
         task: what their output is for.
         seed: of the initial weights of those that are trained.
     """
@@ -58,6 +60,7 @@ class Start:
     architecture: Network
     spec: dict[str, Any] | None
     preprocessing: str
+    recorded: tuple[str, float] | None
     task: Task
     seed: int
 
@@ -71,7 +74,7 @@ class Start:
             UserError: for a network that cannot be trained, and for options that say two things.
         """
         one_of("start", weights, ("new", "given"))
-        facts: dict[str, Any] = {}
+        facts, known = dict[str, Any](), None
         if network is None and architecture.weights is not None:
             network = architecture.model
             architecture = replace(architecture, model=Network().model)
@@ -93,6 +96,7 @@ class Start:
             where, preprocessing = facts["source"], facts["preprocessing"]
             # As for the original: what lies beside its weights, or the run has, is not there for the others to read.
             statistics = replace(architecture, model=network).statistics(dataset)
+            known = recorded(network, architecture.weights, facts, source.data is None)
             architecture = replace(
                 architecture,
                 task=task_of(facts),
@@ -116,6 +120,7 @@ class Start:
             architecture=architecture,
             spec=facts.get("model"),
             preprocessing=preprocessing,
+            recorded=known,
             task=task,
             seed=seed,
         )

@@ -12,7 +12,7 @@ from buttress.errors import UserError
 from buttress.models.preprocessing import Statistics, beside, of_timm, stated
 from buttress.models.wrapping.wrappers import nested
 
-Normalise = bool | str
+Normalise = str | bool  # true is "data", false "none", as earlier versions had them
 
 
 def chosen_statistics(
@@ -37,9 +37,9 @@ def chosen_statistics(
         if found is not None and images and found.fits(dataset.channels):
             return found
         return _of_training_images(dataset) if images and model in models.names() else None
-    if normalise in (False, "none"):
+    if normalise in (False, "false", "none"):
         return None
-    if normalise in (True, "data"):
+    if normalise in (True, "true", "data"):
         return _of_training_images(dataset)
     return stated(str(normalise), dataset.channels)
 

@@ -112,7 +112,7 @@ class Network:
 
     model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
-    normalise: bool | str = "auto"
+    normalise: str | bool = "auto"
     weights: Path | None = None
     weights_key: str | None = None
     strict: bool = True

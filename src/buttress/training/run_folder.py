@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from buttress import models
 from buttress.errors import UserError
+from buttress.output_place import entries
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tensor_forms import plain_state
 from buttress.user_modules import short
@@ -69,7 +70,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: to
             )
         return False
     # The half-written mark of a run that was killed as it began is ours.
-    if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
+    if entries(folder) - {f".{MARK}.tmp"} or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} exists and holds no run of ours: choose an empty or new output folder")
     write_text(mark, json.dumps({"settings": settings, "versions": versions(device)}, indent=2))
     return True
@@ -103,7 +104,7 @@ def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
 
 def release_run(folder: Path) -> None:
     """Take the claim back where nothing came of the run, so that the folder can be used again."""
-    if [path.name for path in folder.iterdir()] == [MARK]:
+    if entries(folder) == {MARK}:
         (folder / MARK).unlink()
 
 
