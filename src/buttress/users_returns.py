@@ -35,6 +35,8 @@ def _overriding(kind: type) -> Iterator[tuple[str, Any, Callable[..., Any]]]:
         function = member.fget if isinstance(member, property) else member
         if not inspect.isfunction(function) or name.startswith("__") or hasattr(function, "_returns_checked"):
             continue
+        if name == "forward":  # of a network, whose code is read for its layers' names
+            continue
         ours = (vars(base).get(name) for base in kind.__mro__[1:] if base.__module__.startswith("buttress."))
         functions = (one.fget if isinstance(one, property) else one for one in ours)
         like = next((one for one in functions if inspect.isfunction(one) and "return" in one.__annotations__), None)

@@ -136,7 +136,9 @@ def _named_options(name: str) -> set[str]:
 def _maker(name: str, options: dict[str, Any]) -> Callable[[], Any]:
     maker: Callable[..., Any] = registry.model.get(name)
     if isinstance(maker, nn.Module) or not callable(maker):
-        raise UserError(f"{name!r} is a {type(maker).__name__}: a function that returns a new module was expected")
+        what = f"{name!r} is a {type(maker).__name__}: a function that returns a new module was expected"
+        adapter = f", as in def make(): return {type(maker).__name__}(...)" if isinstance(maker, nn.Module) else ""
+        raise UserError(what + adapter)
     signature = inspect.signature(maker)
     names = [p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
