@@ -107,7 +107,7 @@ def _locked(place: Path, mark: Path) -> Iterator[None]:
         handle = _lock(place, mark)
     except OSError as error:
         _remove(made)
-        reason = f"{error.filename} is a file" if isinstance(error, FileExistsError) else error.strerror
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"nothing can be written to {place}: {reason}; choose another output place") from None
     _held.add(key)
     try:
