@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from buttress.cli import main
 from buttress.claims.worker_pool import open_work
+from buttress.cli import main
 from buttress.engine import machine as file
 from buttress.engine.fabric import start_fabric
 from buttress.engine.machine import Machine, accelerators, device_name, told
