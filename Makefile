@@ -4,8 +4,9 @@ BIN := .venv/bin
 DEMO := runs/demo
 
 # One torch thread per test process: two threads beside another busy process are far slower than one. A process keeps the
-# files that it began with, and so their fixtures, until the other has nothing left to do.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
+# files that it began with, and so their fixtures, until the other has nothing left to do. Where the shell forbids compiled
+# files, each of the many processes would compile the package and the tests anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20
 
 .PHONY: install demo test test-full lint bench clean
 

@@ -9,6 +9,7 @@ from hypothesis import settings
 from torch import nn
 
 from buttress import registry
+from buttress.layers import tolerance
 
 torch.set_num_threads(1)
 
@@ -93,6 +94,17 @@ def _torch_stays_as_it_was():
     before = _settings()
     yield
     assert _settings() == before, "the test changed a global setting of torch"
+
+
+@pytest.fixture
+def _short_searches(monkeypatch):
+    """Audits of layers search tolerances in few steps: for tests of jobs, where their numbers are not looked at."""
+
+    def short(*args, **settings):
+        return tolerance(*args, **settings | {"steps": 2, "bisections": 1})
+
+    for audit in ("layers", "lipschitz.audit"):
+        monkeypatch.setattr(f"buttress.audits.{audit}.tolerance", short)
 
 
 class Nets:

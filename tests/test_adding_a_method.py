@@ -1,14 +1,13 @@
 """A new method is one file: used by its path from outside the package, discovered in any folder inside it."""
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests import forked
 
-from buttress import registry
+from buttress import attacks, audits, registry
 from buttress.audits.base.finding import read
 from buttress.cli import main
 
@@ -59,18 +58,18 @@ class Strongest(Audit):
         best = max(successes, key=successes.get)
         return Finding("strongest", "Strongest", f"{best} is the strongest.", "info", successes)
 '''
-DISCOVERY = """
-import sys
-import buttress.attacks, buttress.audits
-buttress.attacks.__path__.append(sys.argv[1])
-buttress.audits.__path__.append(sys.argv[2])
-from buttress import attacks, audits, registry
-from buttress.cli import main
-assert registry.attack.get("shift") is attacks.Shift, attacks.Shift
-assert attacks.Shift.__module__ == "buttress.attacks.family.translations.shift"
-assert registry.audit.get("strongest") is audits.Strongest
-sys.exit(main(["list", "attacks", "shift", "--json"]))
-"""
+
+
+def discover(folder):
+    """In a process that has discovered nothing: the folders as parts of the package, and the list of attacks."""
+    assert not any(role._discovered for role in registry.ROLES.values())
+    attacks.__path__.append(str(folder / "attacks"))
+    audits.__path__.append(str(folder / "audits"))
+    assert registry.attack.get("shift") is attacks.Shift
+    assert attacks.Shift.__module__ == "buttress.attacks.family.translations.shift"
+    assert registry.audit.get("strongest") is audits.Strongest
+    with (folder / "listed.json").open("w") as file, contextlib.redirect_stdout(file):
+        assert main(["list", "attacks", "shift", "--json"]) == 0
 
 
 @pytest.fixture
@@ -110,13 +109,7 @@ def test_a_file_in_a_nested_folder_is_discovered(here):
         for folder in (nested, nested.parent):
             (folder / "__init__.py").touch()
         (here / file).rename(nested / file)
-    process = subprocess.run(
-        [sys.executable, "-c", DISCOVERY, str(here / "attacks"), str(here / "audits")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert process.returncode == 0, process.stderr
-    (row,) = json.loads(process.stdout)
+    forked.run(discover, here)
+    (row,) = json.loads((here / "listed.json").read_text())
     assert (row["name"], row["options"]["share"]) == ("shift", 1.0)
     assert row["class"] == "buttress.attacks.family.translations.shift.Shift"

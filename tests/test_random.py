@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buttress.random import Random, derive, generator, seed_torch
+from buttress.random import _GOLDEN, Random, _mix, derive, generator, seed_torch
 
 IDS = torch.arange(400)
 
@@ -106,6 +107,16 @@ def test_derived_seeds_differ_by_place_and_are_seeds():
     assert len(seeds) == 3 * len(places)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive(5, "data", 3) == derive(5, "data", 3)
+
+
+@given(seed=st.integers(-(2**63), 2**63 - 1), place=st.integers(-(2**63), 2**63 - 1))
+def test_seeds_are_derived_as_draws_are_mixed(seed, place):
+    """Python's numbers, made to wrap, against torch's, which do."""
+    kept = 2**63 - 1
+    key = torch.tensor(seed & kept)
+    for number in (place & kept, 0xE8B7BE43):  # the second is the CRC of "a"
+        key = _mix((key + 1) * _GOLDEN + number)
+    assert derive(seed, place, "a") == derive(np.int64(seed), np.int64(place), "a") == int(key) & kept
 
 
 def test_generators_repeat():

@@ -42,6 +42,7 @@ print([name for name in libraries if name in sys.modules])
     ("name", "line"),
     [
         ("pdg", r"^there is no attack 'pdg'; did you mean '\w*pgd'\?$"),
+        ("PGD", r"^there is no attack 'PGD'; did you mean 'pgd'\?$"),
         ("fgms", r"^there is no attack 'fgms'; did you mean '.*fgsm.*'\?$"),
         ("zzzzzzzz", r"^there is no attack 'zzzzzzzz'; known: .*bim.*pgd"),
     ],

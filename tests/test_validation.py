@@ -182,6 +182,7 @@ def test_values_come_back():
             lambda: name_list("layers", ["a", ""]),
             "layers must be a name or a list of names; got an empty name: ['a', '']",
         ),
+        (lambda: name_list("layers", ["a", "b", "a"]), "layers must be names, each once; got 'a' 2 times"),
         (lambda: name_list("layers", [3]), "layers must be a name or a list of names; got [3]"),
         (lambda: switch("detach", 1), "detach must be True or False; got 1"),
         (lambda: one_of("mode", "evil", ("eval", "train")), "mode must be one of eval, train; got 'evil'"),

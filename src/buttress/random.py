@@ -17,6 +17,7 @@ from torch import Tensor
 
 _GOLDEN = -7046029254386353131  # 2**64 divided by the golden ratio, as a signed number
 _MIX_1, _MIX_2 = -4658895280553007687, -7723592293110705685
+_WORD = (1 << 64) - 1
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -28,13 +29,20 @@ def _mix(z: Tensor) -> Tensor:
     return z
 
 
+def _mix_number(z: int) -> int:
+    """`_mix` of one number, without its sign: a network's every pass derives a seed, and tensors are slow at that."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        z = (z ^ z >> shift) * factor & _WORD
+    return z ^ z >> 31
+
+
 def derive(seed: int, *path: int | str) -> int:
     """A seed in [0, 2**63) that depends on ``seed`` and on the place of its use: ``derive(seed, "data", 3)``."""
-    z = torch.tensor(seed & ((1 << 63) - 1), dtype=torch.int64, device="cpu")
+    z = int(seed) & (_WORD >> 1)  # numpy's integers do not grow
     for part in path:
-        number = zlib.crc32(part.encode()) if isinstance(part, str) else part & ((1 << 63) - 1)
-        z = _mix((z + 1) * _GOLDEN + number)  # 0 is a fixed point of the mixing
-    return int(z) & ((1 << 63) - 1)
+        number = zlib.crc32(part.encode()) if isinstance(part, str) else int(part) & (_WORD >> 1)
+        z = _mix_number((z + 1) * _GOLDEN + number & _WORD)  # 0 is a fixed point of the mixing
+    return z & (_WORD >> 1)
 
 
 def generator(seed: int, *path: int | str) -> torch.Generator:

@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
@@ -28,9 +28,16 @@ T = TypeVar("T", bound=Callable[..., Any])
 _LISTED = 40  # names in one line
 
 
+def close_names(name: str, known: Sequence[str], most: int = 1) -> list[str]:
+    """Those that are nearly spelled so, in letters of either case, the nearest first."""
+    exact = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0)
+    spelled = {one.casefold(): one for one in reversed(exact)}  # of those that differ in case alone the nearest
+    return [spelled[one] for one in difflib.get_close_matches(name.casefold(), spelled, n=most, cutoff=0.5)]
+
+
 def nearest(name: object, known: list[str]) -> str:
     """The end of an error line: the nearest known name, or all of them, or the first where there are very many."""
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    close = close_names(str(name), known)
     more = f" and {len(known) - _LISTED} more" if len(known) > 1.5 * _LISTED else ""
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:_LISTED] if more else known)}{more}"
 

@@ -135,7 +135,7 @@ def one_name(setting: str, value: object) -> str:
 
 
 def name_list(setting: str, value: object) -> tuple[str, ...]:
-    """The names in the value, which is one name or a list of names.
+    """The names in the value, which is one name or a list of names, each once.
 
     Raises:
         UserError: for anything else, empty texts included.
@@ -145,4 +145,7 @@ def name_list(setting: str, value: object) -> tuple[str, ...]:
         raise UserError(f"{setting} must be a name or a list of names; got {value!r}")
     if not all(each.strip() for each in several):
         raise UserError(f"{setting} must be a name or a list of names; got an empty name: {value!r}")
+    for each in several:
+        if several.count(each) > 1:
+            raise UserError(f"{setting} must be names, each once; got {each!r} {several.count(each)} times")
     return tuple(several)

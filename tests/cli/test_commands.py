@@ -131,6 +131,19 @@ def test_fail_under_is_a_gate_after_the_report(here, runs, run, done):
 
 
 @pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("", "without layers, named as in --defence.layers NAME,NAME,"),
+        ("--defence.layers act1 --defence.gamma 0", "with"),
+    ],
+)
+def test_a_layer_regularisation_of_nothing_is_told(options, reason, here, done):
+    text = done(f"train new {MOONS} --epochs 1 --defence layer-regularised {options} --dry-run")
+    assert f"\n{reason} " in text
+    assert "layer-regularised regularises nothing: this is at alone\n" in text
+
+
+@pytest.mark.parametrize(
     "words",
     [
         f"train new {MOONS}",

@@ -2,14 +2,16 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 import yaml
+from tests import forked
 
 from buttress.audits.base.finding import read
+from buttress.cli import main
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
 DATA = "--data mine.py:data --model mine.py:net"
 
 
@@ -88,13 +90,17 @@ def test_a_configuration_names_them_too(here, done):
         assert (settings["x"], settings["nudge"]["share"]) == (5, 0.5 if name == "one" else 0.125)
 
 
+def train_as_printed(folder):
+    os.chdir(folder)
+    assert "mine" not in sys.modules
+    assert main(["train", "run", "--config", "printed.yaml"]) == 0
+
+
 def test_a_printed_configuration_names_the_file_and_works_in_another_process(here, done):
     text = done(f"train {DATA} --epochs 1 --defence mine.py:Mine --defence.x 7 --print-config")
     assert yaml.safe_load(text)["defence"]["class_path"] == f"{here}/mine.py:Mine"
     (here / "printed.yaml").write_text(text)
-    words = [sys.executable, "-m", "buttress", "train", "run", "--config", "printed.yaml"]
-    told = subprocess.run(words, cwd=here, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert (told.returncode, told.stderr) == (0, "")
+    forked.run(train_as_printed, here)
     assert json.loads((here / "run" / "run.json").read_text())["settings"]["defence"]["x"] == 7
 
 

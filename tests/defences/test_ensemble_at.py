@@ -143,8 +143,8 @@ def test_fresh_weights(made, network, nets, same):
 
 
 def test_settings_that_mean_nothing(network, single, context):
-    for members in (0, [], True, [3], 1.5):
-        with pytest.raises(UserError, match="members must be 1 or more, or a list of networks and run folders"):
+    for members in (0, [], True, [3], 1.5, [""]):
+        with pytest.raises(UserError, match=r"^members(, if they are no list of networks and run folders,)? must be "):
             EnsembleAT(members=members)
     with pytest.raises(UserError, match="epochs must be a whole number of 1 or more"):
         EnsembleAT(epochs=0)

@@ -267,7 +267,7 @@ def test_a_layer_of_another_size_in_training_is_told_as_that(batch, context):
         ({"layers": ["a"], "gamma": -0.1}, "gamma must be a finite number of 0 or more; got -0.1"),
         ({"layers": ["a"], "gamma": float("nan")}, "gamma must be a finite number of 0 or more; got nan"),
         ({"warmup": -1.0}, "warmup must be a finite number of 0 or more; got -1"),
-        ({"layers": ["a", "b", "a"]}, "each layer is regularised once; 'a' is named 2 times"),
+        ({"layers": ["a", "b", "a"]}, "layers must be names, each once; got 'a' 2 times"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings, line):

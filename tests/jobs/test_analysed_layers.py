@@ -18,6 +18,7 @@ from buttress.jobs.questions import usual_audits
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
 FREE = Threat(eps=0.2, box=None)
 
 NETWORKS = """

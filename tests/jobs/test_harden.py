@@ -15,6 +15,8 @@ from buttress.jobs.hardening_plan import HardeningPlan, Start
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
+
 
 def test_the_layers_are_chosen_on_validation_data_by_the_measure_that_is_trained(tmp_path, monkeypatch):
     asked = []

@@ -25,6 +25,8 @@ from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.monitors import LayerCollapse
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
+
 
 class Heard(Reporter):
     def __init__(self):

@@ -14,6 +14,8 @@ from buttress.jobs.tokens import tokens_remark
 from buttress.threat import Threat
 from buttress.training import load
 
+pytestmark = pytest.mark.usefixtures("_short_searches")
+
 FILE = """
 from pathlib import Path
 

@@ -45,12 +45,16 @@ def chosen(found, eta=None, model=None):
     return vulnerable_layers(SimpleNamespace(found=found), [Known()], eta, model, DATA)
 
 
-@pytest.mark.parametrize(
-    ("eta", "names"), [(None, ["d"]), (0.2, ["d", "a"]), (1.0, ["d"]), (9.0, ["d"]), (-9.0, ["d", "a", "b"])]
-)
+@pytest.mark.parametrize(("eta", "names"), [(None, ["d"]), (0.0, ["d", "a"]), (0.2, ["d", "a"]), (1.0, ["d"])])
 def test_the_cut_off_names_layers_worst_first(eta, names):
     """Means 3, 1, undefined, 4: mu is 8/3, sigma 1.25; the widest gap is the one below 4."""
     assert chosen({"a": 3.0, "b": 1.0, "c": math.nan, "d": 4.0}, eta) == names
+
+
+def test_a_cut_off_that_no_layer_passes_is_told(caplog):
+    assert chosen({"a": 3.0, "b": 1.0, "d": 4.0}, 9.0) == ["d"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("No layer passes eta 9: the cut-off at the widest gap, ")
 
 
 def test_a_lone_layer_is_the_most_vulnerable_one():
@@ -96,9 +100,11 @@ class Routed(nn.Module):
         return self.two(self.act(h if self.training else h + self.beside(h)))
 
 
-def test_layers_that_cannot_be_regularised_are_not_chosen():
+def test_layers_that_cannot_be_regularised_are_not_chosen_and_said(caplog):
     every = {"expert": 9.0, "beside": 8.0, "act": 1.0}
     assert chosen(every, 0.0, Routed()) == ["act"]  # not one of the named two can be: of all that can
+    assert "displaced most, but not regularised: expert (it is computed for a part" in caplog.text
+    assert "beside (it does not run in training passes" in caplog.text
     assert chosen(every, -2.0, Routed()) == ["act"]  # of all three that are named
     with pytest.raises(UserError, match=r"no layer can be regularised: .*carries no gradient"):
         chosen(every, -2.0, Routed().requires_grad_(False))

@@ -1,4 +1,5 @@
 import warnings
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -206,6 +207,57 @@ def test_unmatched_selections_name_what_is_near(mixed, inputs):
         layer_names(mixed, inputs, [])
     with pytest.raises(UserError, match="must be names or globs; got 3"):
         layer_names(mixed, inputs, [3])
+    for empty in ("", " ", ["act", ""]):
+        with pytest.raises(UserError, match="or activations or learnable; got an empty name"):
+            layer_names(mixed, inputs, empty)
+
+
+@pytest.mark.parametrize(
+    ("layers", "meant"),
+    [
+        ("Activations", "activations"),
+        (["activation"], "activations"),
+        (["fc1", "ACTIVATION"], "activations"),
+        ("learnables", "learnable"),
+        ("FC1", "fc1"),
+        (["activations", "Block.ReLU"], "block.relu"),
+    ],
+)
+def test_groups_and_names_that_are_nearly_spelled_so_are_told_in_any_case_of_letters(mixed, inputs, layers, meant):
+    with pytest.raises(UserError, match=rf"; did you mean '{meant}'"):
+        layer_names(mixed, inputs, layers)
+
+
+def test_where_nothing_is_near_the_groups_are_told_too(mixed, inputs):
+    with pytest.raises(UserError, match=r"there are fc1, .*; or a group: activations or learnable$"):
+        layer_names(mixed, inputs, "zzz")
+
+
+def test_a_list_may_hold_groups_beside_names(mixed, inputs, mixed_layers):
+    order, learnable = layer_names(mixed, inputs, "*"), layer_names(mixed, inputs, "learnable")
+    assert layer_names(mixed, inputs, ["activations"]) == mixed_layers
+    for layers, wanted in (
+        (["activations", "fc2"], [*mixed_layers, "fc2"]),
+        (["fc?", "learnable"], [*learnable, *layer_names(mixed, inputs, "fc?")]),
+        (["learnable", "activations"], [*mixed_layers, *learnable]),
+    ):
+        assert layer_names(mixed, inputs, layers) == [name for name in order if name in wanted]
+
+
+def test_in_a_list_a_part_that_is_called_as_a_group_is_meant(inputs):
+    net = nn.Sequential(OrderedDict(fc=nn.Linear(5, 5), activations=nn.ReLU(), last=nn.Tanh()))
+    assert layer_names(net, inputs, ["activations"]) == ["activations"]
+    assert layer_names(net, inputs, "activations") == ["activations", "last"]
+
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.activations = nn.ModuleList([nn.ReLU(), nn.Tanh()])
+
+        def forward(self, x):
+            return self.activations[1](self.activations[0](x))
+
+    assert layer_names(Listed(), inputs, ["activations"]) == ["activations.0", "activations.1"]
 
 
 def test_wrappers_are_looked_through(mixed, inputs, mixed_layers):

@@ -92,7 +92,7 @@ def test_centred_displacement_by_hand(name, nets):
 def test_tolerance_by_hand(name, count, nets):
     network, x = made(name, nets), inputs(count)
     y = logits(network, x).argmax(1)
-    found = tolerance(network, [(x, y)], Wave(), [network.last], steps=6, bisections=3)
+    found = tolerance(network, [(x, y)], Wave(), [network.last], steps=2, bisections=1)
     assert found.layers == [network.last]
     truth = distance(network, x, y).float()
     known = ~found.rho[0].isnan()

@@ -102,6 +102,11 @@ def test_what_a_pass_has_shown_saves_passes_and_changes_no_answer(case, count):
     assert cheap == (case in CHEAP)
 
 
+def filled(x, one):
+    """As many inputs as the next multiple of four."""
+    return torch.cat([x, one.expand(-len(x) % 4, -1, -1)])
+
+
 UNALIGNED = {
     "a gate": (lambda net, x: net.weight.sigmoid(), "does not depend on the input", False),
     "products of inputs": (lambda net, x: x.flatten(1) @ x.flatten(1).T, "relates inputs to each other", False),
@@ -122,6 +127,10 @@ UNALIGNED = {
     "shuffled": (lambda net, x: x[torch.randperm(len(x))] * 2, "not follow the order of the inputs", True),
     "half of them": (lambda net, x: x[: max(1, len(x) // 2)], "for a part of the inputs", True),
     "one more": (lambda net, x: torch.cat([x, x[:1]]), "for a part of the inputs", True),
+    "filled up with what is nothing": (lambda net, x: filled(x, torch.zeros(4, 3)) + 0.5, "fills up", False),
+    "filled up with the last": (lambda net, x: filled(x, x[-1]), "fills up", False),
+    "fours, filled up": (lambda net, x: filled(x, torch.ones(4, 3)).view(-1, 4, 4, 3) * 2, "fills up", False),
+    "filled up with zeros": (lambda net, x: filled(x, torch.zeros(4, 3)) * 2, "for a part of the inputs", True),
 }
 
 

@@ -66,9 +66,6 @@ class LayerRegularised(WrapperDefence):
         super().__init__(base)
         resolve(measure)
         layers = name_list("layers", layers)
-        twice = [layer for layer in layers if layers.count(layer) > 1]
-        if twice:
-            raise UserError(f"each layer is regularised once; {twice[0]!r} is named {layers.count(twice[0])} times")
         if isinstance(gamma, list | tuple):
             gammas = tuple(not_negative("gamma", value) for value in gamma)
         else:

@@ -36,12 +36,12 @@ from buttress.training.monitors.layer_collapse import COLLAPSED
 from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 from buttress.training.validation import right_inputs
-from buttress.validation import not_negative
+from buttress.validation import not_negative, whole
 
 REPORT = "report"
 _PUBLISHED = (
-    "they are displaced most on validation data, the published choice; no measure is shown to foretell which layer is "
-    "worth strengthening (claim layer-effects), and --layers names others"
+    "displaced most on validation data of what can be regularised, the published choice; no measure is shown to "
+    "foretell which layer is worth strengthening (claim layer-effects), and --layers names others"
 )
 
 
@@ -113,6 +113,9 @@ def harden(
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     _check_folder(out, resume)
+    whole("audit_batch", audit_batch)
+    if inputs is not None:
+        whole("inputs", inputs)
     _check_cut_off(eta, layers)
     if not dry_run:
         training.check_processes()

@@ -62,6 +62,8 @@ def vulnerable_layers(
     question = replace(question, perturbations=question.perturbations[:1])
     names, batches = _most_displaced(about, question, eta), _batches(network, dataset)
     refused = not_regularisable(network, batches, names)
+    if refused:
+        log.warning("displaced most, but not regularised: %s", _listed(refused))
     if len(refused) < len(names):
         return [name for name in names if name not in refused]
     everything = question.profile(about).layers
@@ -95,5 +97,8 @@ def _most_displaced(about: Subject, question: Layers, eta: float | None) -> list
 
 
 def _none(reasons: Mapping[str, str]) -> UserError:
-    listed = [f"{name} ({reason})" for name, reason in reasons.items()]
-    return UserError(f"no layer can be regularised: {some(listed)}; name others by --layers")
+    return UserError(f"no layer can be regularised: {_listed(reasons)}; name others by --layers")
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return some([f"{name} ({reason})" for name, reason in reasons.items()])

@@ -39,11 +39,11 @@ def compared(read: _Read[_Key], x: Tensor) -> dict[_Key, Layout | Unaligned] | U
     refusal: Exception | None = None
     for few, more in _sizes(len(x)):
         try:
-            one, other = (read(_distinct(x, n), 0) for n in (few, more))
+            one, other = (read(distinct(x, n), 0) for n in (few, more))
         except Exception as error:  # whatever a network raises for a batch that it does not take
             refusal = refusal or error
             continue
-        led_to = leading_to(_distinct(x, more), other)
+        led_to = leading_to(distinct(x, more), other)
         candidates = {
             key: _candidates(one[key], few, other[key], more, key in led_to) if key in one and key in other else PART
             for key in dict.fromkeys((*other, *one))
@@ -108,7 +108,7 @@ def _alike(rows: Tensor) -> bool:
     return gap(rows, rows[:1].expand_as(rows)) <= rounding(rows)
 
 
-def _distinct(x: Tensor, n: int) -> Tensor:
+def distinct(x: Tensor, n: int) -> Tensor:
     """(n, ...) the first inputs; where there are not so many, they begin anew, each time moved by one feature."""
     return torch.stack([x[k % len(x)].roll(k // len(x), dims=-1) if x.dim() > 1 else x[k % len(x)] for k in range(n)])
 
@@ -198,7 +198,7 @@ def _checked(
     count = len(x)
     sizes = min(max(count, _ENOUGH), CHECKED), min(count, CHECKED), count, least
     for n in dict.fromkeys(n for n in sizes if n >= least):
-        some = _distinct(x if n > count else x[_taken(count, n)], n)
+        some = distinct(x if n > count else x[_taken(count, n)], n)
         order = _other_order(n)
         try:
             shown = read(some, 0)

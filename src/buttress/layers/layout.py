@@ -105,6 +105,7 @@ ORDER = Unaligned("does not follow the order of the inputs, as what is sorted, s
 WHOLE = Unaligned("is of one size for any number of inputs, as a mean over all of them is", False)
 EMPTY = Unaligned("holds no numbers", False)
 PART = Unaligned("is computed for a part of the inputs at a time", True)
+FILLED = Unaligned("is of a batch that the network fills up, and what fills it cannot be told from the inputs", False)
 _NESTED = Unaligned("is a nested tensor, in which inputs have parts of different sizes", False)
 _SPARSE = Unaligned("is a sparse tensor, which holds some of its numbers only", False)
 

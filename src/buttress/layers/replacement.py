@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import _pop_mode_temporarily
 
 from buttress.engine.preserved_model import preserved
 from buttress.layers.known_layers import RowLayout
@@ -37,11 +38,12 @@ class ReplacedPasses:
         code: what has been read of the network's code.
     """
 
+    _watcher: Watcher  # while `opened`
+
     def __init__(
         self, model: nn.Module, layouts: Mapping[str, RowLayout], task: Task, seed: int, code: NetworkCode
     ) -> None:
         self.model, self.layouts, self.task, self.seed, self.code = model, layouts, task, seed, code
-        self._watcher: Watcher | None = None
         self._choose: Callable[[str, Tensor], Tensor | None] = lambda name, value: None
 
     @contextmanager
@@ -53,6 +55,7 @@ class ReplacedPasses:
         with (
             preserved(self.model, "eval", self.seed, device),
             watch(self.model, [*self.layouts], self._put, replaces=True, code=self.code) as self._watcher,
+            _pop_mode_temporarily(),
         ):
             yield
 
@@ -71,7 +74,7 @@ class ReplacedPasses:
             rows, layout = values[name], self.layouts[name]
             if not layout.fits(value, len(rows)) or layout.to_rows(value, len(rows)).numel() != rows.numel():
                 raise CannotReplaceError("has another size in another pass")
-            if len(called) == len(values) and self._watcher is not None:
+            if len(called) == len(values):
                 self._watcher.rest()
             return rows
 
@@ -92,7 +95,7 @@ class ReplacedPasses:
         """
         self._choose = choose
         graphs = torch.is_grad_enabled()
-        with preserved(self.model, "eval", self.seed, x.device), torch.set_grad_enabled(graphs):
+        with preserved(self.model, "eval", self.seed, x.device), torch.set_grad_enabled(graphs), self._watcher:
             try:
                 return self.task.read(call_model(self.model, x))
             except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,11 @@ from buttress.engine.preserved_model import Mode, preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture
 from buttress.layers.chosen_rows import Choice, chosen_rows, same_choice
-from buttress.layers.compared_passes import CHECKED, compared, found_again
-from buttress.layers.layout import CONSTANT, PART, UNPAIRED, Layout, Unaligned
+from buttress.layers.compared_passes import CHECKED, compared, distinct, found_again
+from buttress.layers.layout import CONSTANT, FILLED, PART, UNPAIRED, Layout, Unaligned
 from buttress.layers.network_code import NetworkCode, given_or_new
 from buttress.layers.parameter_gradients import parameters_require_grad
+from buttress.layers.same_rows import CLOSE, gap
 from buttress.layers.select import LayerSelection
 from buttress.model_call import call_model
 from buttress.random import derive, seed_torch
@@ -75,6 +76,34 @@ def layouts(
     if alone and len(one_or_all(model, x, seed)) > 1:
         for name, layout in alone.items():
             found[name] = Unaligned(f"{layout.reason}; and the network takes no input alone", False)
+    elif alone:
+        found.update(dict.fromkeys(_filled_up(read, x, alone), FILLED))
+    return found
+
+
+def _filled_up(read: Callable[[Tensor, int], dict[str, Tensor]], x: Tensor, names: Iterable[str]) -> list[str]:
+    """Those that hold more than the input where one is computed alone: a second one takes the place of numbers there.
+
+    A batch may be filled up to a multiple of some number, by zeros or copies. An input's part has zeros then that add
+    nothing, or numbers that are no part of it. Where the second alone gives the same, one of the two is seen.
+    """
+    two = distinct(x, 2)
+    try:
+        first, second, both = (read(some, 0) for some in (two[:1], two[1:], two))
+    except Exception:  # whatever a network raises for a batch that it does not take
+        return []
+    found = []
+    for name in names:
+        parts = [values[name].detach() if name in values else None for values in (first, second, both)]
+        alone, other, value = parts
+        if alone is None or value is None or alone.shape != value.shape or not value.numel():
+            continue
+        others = [alone] if other is None or other.shape != value.shape else [alone, other]
+        if any(gap(value[None], one[None]) <= CLOSE for one in others):
+            continue
+        moved = (value - alone).abs() > CLOSE * value.abs().max()
+        if bool(alone[moved].any()):
+            found.append(name)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.models.wrapping.wrappers import inner
+from buttress.registry import close_names
 
 LayerSelection = str | Sequence[str] | Callable[[str, nn.Module | None], bool]
 
@@ -226,19 +226,13 @@ def check_given(layers: LayerSelection) -> None:
 def _nearest(pattern: str, seen: Seen) -> str:
     """The end of an error line: the nearest names, or the first few and the groups, and what is not seen."""
     if not seen.names:
-        return "its pass calls no layer at all"
-    if close := _close(pattern.strip("*"), (*seen.names, *GROUPS)):
+        return "its pass calls no layer that can be seen (nothing can inside torch.func.vmap)"
+    if close := close_names(pattern.strip("*"), (*seen.names, *GROUPS), most=3):
         return f"did you mean {' or '.join(map(repr, close))}?"
     if pattern:
         return f"there are {_some(seen.names)}; or a group: {_groups()}"
     missed = f"; not seen as layers: {_some(seen.missed)}" if seen.missed else ""
     return f"there are {_some(seen.names)}{missed}"
-
-
-def _close(pattern: str, known: Sequence[str]) -> list[str]:
-    """Up to three names that are nearly spelled so, whatever the case of their letters."""
-    spelled = {name.casefold(): name for name in reversed(known)}  # the first of those that differ in case alone
-    return [spelled[name] for name in difflib.get_close_matches(pattern.casefold(), spelled, n=3, cutoff=0.5)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -217,7 +217,7 @@ class _Search:
         """Why a layer's tolerance is not known; empty where it is."""
         reason = self._answers.obstacle(name)
         if not reason and name not in self._answers.leading and bool(self._answers.of(name)[0].isinf().any()):
-            return "no gradient leads to it from the output, so nothing could be searched"
+            return "is reached by no gradient from the output, so nothing could be searched"
         return reason
 
 

@@ -74,6 +74,9 @@ class TrainingConfig(Machine):
         super().__post_init__()
         whole("epochs", self.epochs)
         whole("batch_size", self.batch_size)
+        whole("devices", self.devices)
+        whole("validate_on", self.validate_on)
+        number("checkpoint_seconds", self.checkpoint_seconds, "[0, inf]")
         if self.clip is not None:
             number("clip", self.clip, "(0, inf]")
         one_of("keep", self.keep, get_args(Keep))

@@ -28,6 +28,7 @@ def decisions(x):
     return torch.stack([-margin, margin], 1).detach()
 
 
+@pytest.mark.representatives(targeted=[False])
 @pytest.mark.parametrize(("targeted", "dtype"), [(False, torch.float32), (True, torch.float64)])
 def test_comes_to_the_nearest_point_of_a_half_space(nets, dtype, targeted):
     model, x, y, nearest = half_space(nets, dtype)

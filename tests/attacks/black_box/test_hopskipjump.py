@@ -24,6 +24,7 @@ def half_space(nets, norm, dtype=torch.float64):
     return model, x, model(x).argmax(1), (x.double() @ WEIGHT).abs() / length
 
 
+@pytest.mark.representatives(norm=["linf"])
 @pytest.mark.parametrize(("targeted", "dtype"), [(False, torch.float32), (True, torch.float64)])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_comes_to_the_nearest_point_of_a_half_space(nets, norm, dtype, targeted):
@@ -135,6 +136,7 @@ def test_a_bisection_ends_below_the_papers_threshold(features, norm, power):
     assert count == 8 or 2.0 ** (1 - count) > features**-power
 
 
+@pytest.mark.representatives(norm=["linf"])
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_an_input_fares_alike_in_any_batch(nets, norm):
     model, x, y, _ = half_space(nets, norm)

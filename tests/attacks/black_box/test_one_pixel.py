@@ -48,6 +48,7 @@ def test_finds_the_one_decisive_feature():
     assert [row.nonzero().flatten().tolist() for row in result.x_adv != x] == [[13]] * 5
 
 
+@pytest.mark.representatives(targeted=[True])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_comes_close_to_the_best_of_all_pixels_and_colours(nets, targeted):
     """Each pixel with each of 11 colours, for images of one channel."""

@@ -90,6 +90,7 @@ def test_the_steps_are_adams(nets):
         torch.testing.assert_close(iterates[step + 1], point, rtol=0, atol=1e-9)
 
 
+@pytest.mark.representatives(targeted=[True])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_comes_close_to_the_optimum_of_a_linear_model_in_linf(nets, targeted):
     model = half_space(nets)

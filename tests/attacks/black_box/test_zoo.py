@@ -74,6 +74,7 @@ def test_each_sweep_moves_every_coordinate_once_and_first_by_the_learning_rate(n
     torch.testing.assert_close(before_last, x + 0.004 * WEIGHT.sign(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.representatives(targeted=[True])
 @pytest.mark.parametrize("targeted", [False, True])
 def test_comes_to_the_nearest_point_of_a_half_space(nets, targeted):
     x, y, nearest = data(nets)
@@ -130,7 +131,7 @@ def test_returns_the_nearest_of_all_points_that_it_saw_beat_the_model_and_never_
 
 def test_an_input_fares_alike_in_any_batch(nets):
     x, y, _ = data(nets)
-    model, attack, ids = half_space(nets), ZOO(threat=WIDE, queries=600), torch.tensor([5, 900, 2, 77, 31, 8])
+    model, attack, ids = half_space(nets), ZOO(threat=WIDE, queries=200), torch.tensor([5, 900, 2, 77, 31, 8])
     whole = attack(model, x, y, ids=ids)
     for part in ([3], [5, 0], [1, 2, 4]):
         other = attack(model, x[part], y[part], ids=ids[part])

@@ -153,7 +153,7 @@ def test_what_means_nothing_is_refused(linear):
         Universal(delta=torch.tensor([float("nan")]))
     with pytest.raises(UserError, match=r"delta is for inputs of shape \(5,\); got \(6,\)"):
         Universal(delta=torch.zeros(5))(model, x, y)
-    with pytest.raises(UserError, match="ceiling must be a loss"):
+    with pytest.raises(UserError, match="ceiling must be a number"):
         Universal(ceiling=float("nan"))
     with pytest.raises(UserError, match="it gave none: pass a list or a loader"):
         Universal.fit(model, iter([(x, y)]), Threat(eps=0.1), epochs=2)

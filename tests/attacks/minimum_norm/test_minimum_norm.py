@@ -91,7 +91,7 @@ def nearest_in_the_box(x, height, norm):
     return torch.linalg.vector_norm((high * shape).minimum(room), 2 if norm == "l2" else math.inf, dim=1)
 
 
-@pytest.mark.representatives(box=[(0.0, 1.0)])
+@pytest.mark.representatives(box=[(0.0, 1.0)], logits=[1])
 @pytest.mark.parametrize(
     ("logits", "targeted", "dtype"),
     [(1, False, torch.float64), (2, True, torch.float64), (2, False, torch.float32)],

@@ -3,8 +3,16 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from buttress.audits.base.statistics import accuracy, bootstrap, interval, median, paired
+
+
+@pytest.mark.parametrize("count", [1, 2, 24, 997])
+def test_the_ends_of_an_interval_are_those_that_a_search_finds(count):
+    for successes in {0, min(1, count), count // 3, count}:
+        expected = binomtest(successes, count).proportion_ci(0.95, method="exact")
+        assert interval(successes, count) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
 
 
 def test_an_accuracy_comes_with_its_interval():

@@ -88,6 +88,7 @@ def test_growth_and_alignment_by_hand(chain):
         assert last == pytest.approx(float((model(before).norm(dim=1) / size).mean()), rel=1e-4)
 
 
+@pytest.mark.usefixtures("_short_searches")
 def test_blocks_and_branches_of_a_transformer(transformer):
     model, split = transformer
     tiny = Gaussian(std=1e-4)
@@ -127,7 +128,7 @@ def test_the_layer_analysis_beside_it_is_the_layer_analysis(transformer):
 
 def test_figures_do_not_hang_on_batches(transformer):
     model, split = transformer
-    asked = Lipschitz(perturbations=[STEP], branches=False, exact=5, iterations=5, starts=1)
+    asked = Lipschitz(perturbations=[STEP], branches=False, exact=3, inputs=5, iterations=5, starts=1)
     whole, parts = (asked(model, split, batch_size=size).data for size in (64, 4))
     for one, other in zip(whole["blocks"], parts["blocks"], strict=True):
         assert one["clean"]["sigma"] == pytest.approx(other["clean"]["sigma"], rel=1e-4)
@@ -140,13 +141,14 @@ def test_a_residual_network_and_blocks_by_name(nets):
     model.train()
     split = Split(torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(4), torch.arange(4))
     before = nets.state(model)
-    data = Lipschitz(perturbations=[STEP], iterations=3, starts=1)(model, split).data
+    data = Lipschitz(perturbations=[STEP], iterations=2, starts=1)(model, split).data
     nets.assert_state(model, before)
     assert data["places"]["blocks"] == [f"layer{k}.{i}" for k in (1, 2, 3, 4) for i in (0, 1)]
-    some = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer?.1"], iterations=3, starts=1)(model, split).data
+    quick = {"perturbations": [STEP], "branches": False, "iterations": 1, "starts": 1}
+    some = Lipschitz(blocks=["layer1", "layer?.1"], **quick)(model, split).data
     assert [row["name"] for row in some["blocks"]] == ["layer1.1", "layer1", "layer2.1", "layer3.1", "layer4.1"]
     assert some["chained"] is False
-    verdict = Lipschitz(perturbations=[STEP], blocks=["layer1", "layer3"], iterations=3, starts=1)(model, split).verdict
+    verdict = Lipschitz(blocks=["layer1", "layer3"], **quick)(model, split).verdict
     assert verdict.endswith("modules between change it too, so no product bounds this.")
     with pytest.raises(UserError, match=r"^no layer is called or matches 'layer5'; did you mean [^\n]*$"):
         Lipschitz(perturbations=[STEP], blocks=["layer5"])(model, split)

@@ -287,7 +287,7 @@ def test_an_attack_through_a_twin_finds_what_the_usual_one_does(name):
         ({"shape": 0.001}, "must exceed 0.01"),
         ({"rate": -1.0}, "rate must be a finite number above 0"),
         ({"shortest": 5.0}, "shortest must be below longest"),
-        ({"prior_rate": 0.0}, "the prior's rate must be"),
+        ({"prior_rate": 0.0}, "prior_rate must be"),
         ({"kl_weight": -1.0}, "kl_weight must be"),
         ({"kl_weight": "a"}, "kl_weight must be"),
         ({"kl_weight": math.inf}, "kl_weight must be"),

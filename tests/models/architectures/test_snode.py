@@ -192,7 +192,7 @@ def test_it_is_copied_pickled_and_run_in_bf16():
     [
         ({"activation": "sine"}, "activation must be one of .*; got 'sine'"),
         ({"activation": ["tanh"]}, r"activation must be one of .*; got \['tanh'\]"),
-        ({"background": 2}, "background must be 0 or 1; got 2"),
+        ({"background": 2}, "background must be a whole number from 0 to 1; got 2"),
         ({"time": 0.0}, "time must be a finite number above 0"),
         ({"time": 1.03}, "time 1.03 at resolution 50 makes 51.5 steps: give a whole number"),
         ({"pool": 3}, "pool must divide the image_size, 8; got 3"),

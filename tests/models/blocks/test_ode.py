@@ -245,7 +245,7 @@ class Oscillation(nn.Module):
 
 def test_layers_of_a_solver_that_chooses_its_steps_are_paired_where_they_can_be(shrink):
     model = Stiffening().eval()
-    x = start(4, 2).float()
+    x = start(2, 2).float()
     data = [(x, model(x).argmax(1))]
     profile = sustainability(model, data, {"shrink": shrink}, ["block.func.act*", "block"])
     missing = profile.unpaired["shrink"]

@@ -13,7 +13,7 @@ _BAD, _GOOD = 0.1, 0.5  # shares of what is above chance: below the first is bad
 
 
 def at_chance(clean: Figure, guess: float | None) -> bool:
-    """Whether an accuracy without attack cannot be told from that of a guess: its interval reaches down to it."""
+    """Whether an accuracy without attack is not above that of a guess: its interval reaches down to it."""
     return guess is not None and clean["low"] <= guess
 
 
@@ -52,7 +52,7 @@ def kept(clean: Figure, perturbed: Figure, guess: float | None) -> float:
 
 
 def chance_sentence(clean: Figure, guess: float | None, right: str = "classified correctly") -> str:
-    """A sentence for a network whose accuracy cannot be told from chance; empty for others.
+    """A sentence for a network whose accuracy is not above chance; empty for others.
 
     Args:
         clean: the accuracy without attack, with its interval.
@@ -65,8 +65,12 @@ def chance_sentence(clean: Figure, guess: float | None, right: str = "classified
         reason = "The network is at chance"
     else:
         reason = "The inputs are too few" if guess < 1 else "The task is too easy on these inputs"
+    lower = clean["high"] < guess
+    if lower:
+        reason = "The network is worse than chance"
     figure = f"{clean['accuracy']:.1%} ({clean['low']:.1%} to {clean['high']:.1%}) {right}"
-    return f"{reason}: {figure} cannot be told from the {guess:.1%} of one answer for all."
+    compared = "is less than" if lower else "cannot be told from"
+    return f"{reason}: {figure} {compared} the {guess:.1%} of one answer for all."
 
 
 def beside_chance(finding: Finding, told: Callable[[], str]) -> Finding:

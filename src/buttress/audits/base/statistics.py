@@ -17,11 +17,12 @@ _AT_ONCE = 1 << 22  # indices drawn at once
 
 
 def interval(successes: int, count: int) -> tuple[float, float]:
-    """The exact binomial interval at 95 % (Clopper and Pearson, 1934)."""
-    from scipy.stats import binomtest
+    """The exact binomial interval at 95 % (Clopper and Pearson, 1934), as quantiles of beta distributions."""
+    from scipy.special import betaincinv  # what `scipy.stats.binomtest` searches for, some hundred times faster
 
-    bounds = binomtest(successes, count).proportion_ci(0.95, method="exact")
-    return float(bounds.low), float(bounds.high)
+    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
+    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
+    return low, high
 
 
 def accuracy(hits: Tensor) -> dict[str, float]:
