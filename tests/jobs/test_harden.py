@@ -76,8 +76,8 @@ def test_the_whole_job_as_a_function(tmp_path):
     assert base[1].data["mean"] == hardened[1].data["mean"] != original[1].data["mean"]
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"original", "base", "hardened", "report"}
     assert heard.lines[-1] == f"report: {tmp_path / 'job' / 'report' / 'report.html'}"
-    assert heard.lines[0] == "with gamma 0 nothing is regularised, and hardened is base once more"
-    assert f"AT-LR was trained with gamma 0, warm-up 1 epoch: {heard.lines[0]}." in heard.lines[-2]
+    assert heard.lines[1] == "with gamma 0 nothing is regularised, and hardened is base once more"
+    assert f"AT-LR was trained with gamma 0, warm-up 1 epoch: {heard.lines[1]}." in heard.lines[-2]
     assert heard.lines[-2].startswith("From original to AT-LR: clean accuracy")
     assert "the same inputs. There is no demonstrable gain in robust accuracy from AT to AT-LR." in heard.lines[-2]
     facts = json.loads((tmp_path / "job" / "report" / "findings.json").read_text())["facts"]
