@@ -84,8 +84,8 @@ def test_attacks(nets, place, name):
     x, y, ids = (value.to(place.device) for value in (data.x, data.y, data.ids))
     there = somewhere(name, copy.deepcopy(other).to(place.device))(model.to(place.device), x, y, ids=ids)
     assert there.x_adv.device == there.success.device == place.device
-    if getattr(attack, "threat", None) is not None:
-        assert attack.threat.contains(there.x_adv.cpu(), data.x).all()
+    if (threat := getattr(attack, "threat", None)) is not None:  # in which N-FGSM's are not meant to lie
+        assert (threat.contains(there.x_adv.cpu(), data.x) | ~threat.contains(here.x_adv, data.x)).all()
     if place.exact:
         assert torch.equal(there.x_adv.cpu(), here.x_adv)
         assert torch.equal(there.success.cpu(), here.success)
