@@ -76,6 +76,7 @@ def everywhere(model):
     return {parameter.device for parameter in model.parameters()}
 
 
+@pytest.mark.representatives(place=["cuda"])
 @pytest.mark.parametrize("name", registry.attack.names())
 def test_attacks(nets, place, name):
     data, model, other = split(), nets.conv(), nets.conv(seed=1)
@@ -91,6 +92,7 @@ def test_attacks(nets, place, name):
         assert torch.equal(there.success.cpu(), here.success)
 
 
+@pytest.mark.representatives(place=["cuda"])
 @pytest.mark.parametrize("question", list(questions()))
 def test_audits(nets, place, question):
     data, model = split(), small(nets)
@@ -118,6 +120,7 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
 
 
+@pytest.mark.representatives(place=["cuda"], name=["apart", "at", "free", "gat", "j-sigr", "trades"])
 @pytest.mark.parametrize("name", DEFENCES)
 def test_defences(nets, place, name):
     result = trained(place, nets.seeded(network), defence_of(name), validate_with=PGD_2)
@@ -137,7 +140,7 @@ def test_averages(nets, place, average):
     trained(place, nets.seeded(network), defence_of("at"), average=average())
 
 
-@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "self-gradient", "snode", "vit", "zerosnet"])
+@pytest.mark.representatives(place=["cuda"], name=["cifs-cnn", "lt-node", "self-gradient", "snode", "vit", "zerosnet"])
 @pytest.mark.parametrize("name", models.names())
 def test_models_and_their_layers(place, name):
     model, x, y = make(name), inputs(name), torch.arange(3) % 2
