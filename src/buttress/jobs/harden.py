@@ -17,6 +17,7 @@ from buttress.audits.base.finding import Severity, most_serious
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.machine import told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
@@ -123,6 +124,9 @@ def harden(
     if inputs is not None:
         whole("inputs", inputs)
     _check_cut_off(eta, layers)
+    if not dry_run:
+        training.check_processes()
+    reporter.line(told(training.device))
     begin = Start.of(network, architecture, source, seed, start)
     plan = HardeningPlan.of(
         begin,
@@ -144,7 +148,7 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = begin.original
+    original = begin.original.to(training.device)
     warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
     if warning:
         reporter.line(warning)

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from buttress import models
+from buttress.engine.machine import device_name
 from buttress.errors import UserError
 from buttress.output_place import entries
 from buttress.safe_files import full_disk_reported, write_text
@@ -38,12 +39,8 @@ def versions(device: torch.device | str | None = None) -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
-        **({} if device is None else {"device": _device_name(torch.device(device))}),
+        **({} if device is None else {"device": device_name(device)}),
     }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: torch.device | str = "cpu") -> bool:
