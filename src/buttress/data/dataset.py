@@ -218,6 +218,11 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
+    def usual(self) -> Split:
+        """Inputs that say what all are like: those of train, or of the test where there is no other."""
+        return self.train if len(self.train) else self.test
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) or (features,)."""
         return self.train.shape
@@ -229,7 +234,7 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel (or feature) over the train split, or over the test where there is no other."""
+        """Mean of each channel (or feature) over train, or over the test where there is no other."""
         return self._statistics[0]
 
     @property
@@ -241,7 +246,7 @@ class Dataset:
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means, stds = [], []
         for channel in range(self.channels):
-            values = (self.train if len(self.train) else self.test).channel(channel)
+            values = self.usual.channel(channel)
             if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
                 counts = torch.bincount(values, minlength=256).double()
                 levels = torch.arange(256, dtype=torch.float64) / 255
