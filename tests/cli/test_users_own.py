@@ -42,7 +42,7 @@ def test_an_attack_and_its_options(trained, here, done):
     (finding,) = own(here / "a")
     assert [row["label"] for row in finding.data["attacks"]] == ["Nudge"]
     assert finding.data["main_eps"] == 0.5
-    assert done("attack run --out b --by mine.py:Nudge --by.share 1").startswith("Nudge is successful on ")
+    assert "Nudge is successful on " in done("attack run --out b --by mine.py:Nudge --by.share 1")
     done("audit run --out c --attacks pgd,mine.py:Nudge --attacks.share 1 --threat.eps 0.5 --audits robustness")
     assert [row["label"] for row in own(here / "c")[0].data["attacks"]] == ["PGD-10", "Nudge"]
 
