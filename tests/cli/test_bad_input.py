@@ -69,7 +69,7 @@ VALUES = {
     f"{TRAIN} --model-args 3": "--model-args takes a mapping such as '{key: value}'; got '3'",
     f"{TRAIN} --model-args.features x": "the model 'mlp': features must be a whole number; got 'x'",
     f"{TRAIN} --data-args.noise abc": "data set 'moons': noise must be a number; got 'abc'",
-    f"{TRAIN} --accelerator tpu9": "accelerator 'tpu9'",
+    f"{TRAIN} --accelerator tpu9": "--accelerator takes one of auto, cpu, cuda, mps; got 'tpu9'",
     f"{TRAIN} --defence at --defence.attack pgd --defence.attack.steps 0": "steps must be a whole number of 1 or more",
     f"{TRAIN} --defence.x 3": "--defence: say first which defence it is, as in --defence NAME, then its options",
     f"{TRAIN} --resume": "there is no run in new to resume: leave --resume out to start one",

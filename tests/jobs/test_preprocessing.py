@@ -12,7 +12,7 @@ from buttress import fit, models, tasks
 from buttress.data.sets.digits import digits
 from buttress.defences import Standard
 from buttress.errors import UserError
-from buttress.jobs.hardening_plan import Start
+from buttress.jobs.hardening_start import Start
 from buttress.jobs.settings import Network, Source, open_network
 from buttress.models.onnx import export_onnx
 
@@ -69,12 +69,17 @@ OTHER = {
     "model_args": lambda folder: {"width": 5},
     "normalise": lambda folder: f"{MEAN}/{STD}",
     "weights": lambda folder: folder / "other.safetensors",
+    "weights_key": lambda folder: "ema",
+    "strict": lambda folder: False,
+    "head": lambda folder: "new",
     "output": lambda folder: "0",
     "activation": lambda folder: "silu",
     "stem_stride": lambda folder: 2,
     "task": lambda folder: tasks.Ordinal(),
 }
 
+
+KINDS = ("run", "function", "function with weights", "architecture", "onnx")
 
 # Refused for what the option says, not for saying it.
 LOOKED_AT = {
@@ -83,6 +88,9 @@ LOOKED_AT = {
     ("function with weights", "model_args"): "net.safetensors does not fit",
     ("architecture", "model_args"): "cnn.safetensors does not fit",
     **{(kind, "output"): "returns a Tensor" for kind in ("run", "function", "function with weights", "architecture")},
+    **{(kind, "weights_key"): "has no tensors under 'ema'" for kind in ("function with weights", "architecture")},
+    **{(kind, "strict"): "--strict false has no effect" for kind in ("function with weights", "architecture")},
+    **{(kind, "head"): "--head new gives an untrained last layer" for kind in KINDS if kind != "run"},
     ("onnx", "output"): "has no output '0'",
     ("architecture", "normalise"): "--normalise has no effect on .*cnn.safetensors, which has its own mean and std",
 }
@@ -95,7 +103,7 @@ def seen(network, dataset):
 
 
 @pytest.mark.parametrize("option", [field.name for field in fields(Network) if field.name != "model"])
-@pytest.mark.parametrize("kind", ["run", "function", "function with weights", "architecture", "onnx"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_option_of_a_network_changes_it_or_is_refused_by_its_name(kind, option, kinds, tmp_path):
     reference, given = kinds[kind]
     before, dataset, facts = open_network(reference, given, SOURCE, seed=0)

@@ -19,6 +19,7 @@ from buttress.claims.recipe import Claim, find, recipes
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import open_work
+from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
 from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.settings import Reporter
@@ -37,6 +38,7 @@ def reproduce(
     seeds: int = 5,
     data_dir: Path | None = None,
     workers: int = 2,
+    machine: Machine = Machine(),
     out: Path = _CLAIMS,
     work: Path | None = None,
     document: Path | None = None,
@@ -52,6 +54,7 @@ def reproduce(
         seeds: networks trained for each row; differences are paired by seed.
         data_dir: folder with the original files of data sets.
         workers: processes that train, of one thread each; 0 trains in this one.
+        machine: on what; workers take turns on several devices.
         out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
         work: folder for the results of single networks, so that an interrupted reproduction can go on.
         document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
@@ -79,6 +82,7 @@ def reproduce(
         refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
+    reporter.line(told(machine.device))
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if taken(folder) and not resume:
@@ -87,7 +91,7 @@ def reproduce(
         readable(out, document)  # now, not after an hour
         pictures = settings.get("pictures")
         refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
-        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, out, reporter)
+        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -144,13 +148,14 @@ def _measure(
     folder: Path,
     data_dir: Path | None,
     workers: int,
+    machine: Machine,
     out: Path,
     reporter: Reporter,
 ) -> tuple[dict[str, Any], list[str]]:
     """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
     if claim.kind == "gains":
         return {**run_gains(claim, out), "job_seconds": 0.0}, []
-    with claimed(folder), open_work(folder, data_dir, workers, reporter) as work:
+    with claimed(folder), open_work(folder, data_dir, workers, reporter, machine) as work:
         if claim.kind == "profiles":
             result = run_profiles(claim, settings, seeds, work)
         elif claim.kind == "layer effects":

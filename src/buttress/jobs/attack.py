@@ -19,6 +19,7 @@ from buttress.audits.base.evaluation.joining import save_file
 from buttress.audits.base.evaluation.manifest import check_same
 from buttress.data.dataset import Split
 from buttress.engine.fingerprint import digest, digest_of, plain
+from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
@@ -53,8 +54,7 @@ def attack(
     precision: Precision = "fp32",
     batch_size: int = 256,
     group: int = GROUP,
-    accelerator: str = "cpu",
-    devices: int = 1,
+    machine: Machine = Machine(),
     dry_run: bool = False,
     resume: bool = False,
     reporter: Reporter = Reporter(),
@@ -74,8 +74,7 @@ def attack(
         precision: precision of the search, the same when it is resumed; verdicts are float32.
         batch_size: inputs computed at once.
         group: inputs attacked and written together; the most that an interruption loses.
-        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
-        devices: processes that share the groups; with more than one, start the command with torchrun.
+        machine: on what; the devices share the groups.
         dry_run: only print what would be done and about how long it takes, on one device.
         resume: continue with what is in the output folder, with the same settings; start if there is nothing yet.
         reporter: receives messages and progress.
@@ -83,9 +82,10 @@ def attack(
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    device = processes.start(accelerator, devices)
+    device = processes.start(machine)
     first = processes.rank_and_count()[0] == 0
     reporter = reporter if first else Reporter()
+    reporter.line(told(device))
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
     if by is not None:
@@ -110,7 +110,7 @@ def attack(
     if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
         reporter.line(warning)
     # A single group is whole or not at all, and needs no files of its own.
-    folder = out / "groups" if going_on or len(split) > group or devices > 1 else None
+    folder = out / "groups" if going_on or len(split) > group or machine.devices > 1 else None
     groups: list[Group] = []
     try:
         result = evaluate(

@@ -15,6 +15,7 @@ from buttress import report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding
 from buttress.data.dataset import Dataset
+from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers, fitting
@@ -123,6 +124,7 @@ def audit(
     seed: int = 0,
     precision: Precision = "auto",
     batch_size: int = 256,
+    machine: Machine = Machine(),
     fail_under: float | None = None,
     dry_run: bool = False,
     resume: bool = False,
@@ -147,6 +149,7 @@ def audit(
         seed: seed of all attacks.
         precision: precision of the attacks' search; auto times fp32, bf16 and folded copies; verdicts are float32.
         batch_size: inputs computed at once.
+        machine: on what; an audit takes one device.
         fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: only print what would be done and about how long it takes.
         resume: keep crafted examples in the output folder until the report is written, and continue from those there.
@@ -157,13 +160,16 @@ def audit(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
+    device = machine.alone("audit")
     crafted_folder = out / "crafted" if resume else None
     if crafted_folder is None or not crafted_folder.is_dir() or entries(out) - _OURS:
         new_folder(out)
     if audits:
         refuse_unused_attacks(audits, attacks)
         refuse_unused_threat(given_audits(audits, attacks), threat)
+    reporter.line(told(device))
     model, dataset, facts = open_network(network, architecture, source, seed)
+    model.to(device)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
         attacks = gradient_free_attacks(against.threat)
@@ -176,7 +182,7 @@ def audit(
         remark = analysed.remark
         questions = [*usual_audits(dataset, against.threat, attacks, analysed.layers, task)]
         questions += usual_trust(against.threat, attacks) if task.classes else []
-    questions = with_surrogates(questions, dataset, task=task)
+    questions = with_surrogates(questions, dataset, device, task)
     check_task(questions, task)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))

@@ -28,7 +28,7 @@ def export(
 ) -> Path:
     """Write a network as an ONNX file, checked with onnxruntime against the network itself.
 
-    A network of tokens takes them there as integers, int64.
+    A network of tokens takes them there as integers, int64. The file is written and checked on the CPU.
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.

@@ -8,6 +8,7 @@ from pathlib import Path
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.machine import told
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
@@ -53,6 +54,9 @@ def train(
     """
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
+    if not dry_run:
+        training.check_processes()
+    reporter.line(told(training.device))
     task = architecture.task or training.task
     dataset, where = source.load(seed, task=task)
     model = replace(architecture, task=task).create(dataset, seed)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from buttress.models.inert_pickle import read_inert
 
 _ACCURACY = re.compile(r"(^|[^a-z])(acc|accuracy|acc1|top1|top_1|prec1)([^a-z]|$)", re.IGNORECASE)
 _OTHERS = re.compile(r"train|adv|robust|top.?5|acc5|pgd|attack", re.IGNORECASE)
@@ -32,9 +32,7 @@ def recorded_accuracy(path: Path) -> tuple[str, float] | None:
             with safe_open(path, "pt") as file:
                 content: Any = file.metadata()
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's, about old pickle protocols
-                content = torch.load(path, map_location="cpu", weights_only=True)
+            content = read_inert(path)
     except Exception:  # a file may be damaged in any way, which is for those to tell who need it
         return None
     found = {name: share for name, value in _entries(content) if (share := _share(value)) is not None}

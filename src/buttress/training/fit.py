@@ -105,9 +105,10 @@ def fit(
     recorded = run_settings(model, data, defence, config, seed)
     data = embedded_data(model, data)
     check_for_tokens(defence, data)
-    fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
+    fabric = start_fabric(config, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = own is not None and open_run(own, recorded, resume, fabric.device)
+    model.to(fabric.device)  # what the method prepares is made where the network is
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:
