@@ -107,6 +107,7 @@ def test_a_command_that_was_stopped_goes_on(run, tmp_path):
     heard = Heard()
     with pytest.raises(KeyboardInterrupt):
         attack(run, out=out, by=Stops(threat=threat, after=2), group=20, reporter=heard)
+    assert heard.lines[0].startswith("on ")
     assert heard.lines[2:] == [f"finished groups are kept in {out / 'groups'}; go on with --resume"]
     assert names(out) == ["groups/group-000000.safetensors", "groups/group-000001.safetensors", "groups/manifest.json"]
     with pytest.raises(UserError, match="exists and is not empty: choose another output folder"):
