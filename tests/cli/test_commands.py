@@ -162,7 +162,7 @@ def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
     if words.startswith("train"):
         assert "160 steps of " in text or "40 steps of " in text
     if words.startswith("harden --"):
-        assert text.count("training ") == 3
+        assert sum(line.startswith("training ") for line in text.splitlines()) == 3
         assert re.search(r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks on ", text)
 
 
@@ -350,8 +350,8 @@ def test_values_in_every_spelling(here, done):
         assert yaml.safe_load(done(f"{words} --threat.box={text}"))["threat"]["box"] == expected
     for text, expected in ((" --resume", True), (" --resume true", True), (" --resume=false", False), ("", False)):
         assert yaml.safe_load(done(f"{words}{text}"))["resume"] is expected
-    for text, expected in (("", True), (" --normalise false", False), (" --normalise", True)):
-        assert yaml.safe_load(done(f"{words}{text}"))["normalise"] is expected
+    for text, expected in (("", "auto"), (" --normalise false", "false"), (" --normalise 0.5,0.1/1", "0.5,0.1/1")):
+        assert yaml.safe_load(done(f"{words}{text}"))["normalise"] == expected
     deep = "--defence at --defence.attack pgd --defence.attack.threat.box none --defence.attack.threat.eps 1/2"
     threat = yaml.safe_load(done(f"{words} {deep}"))["defence"]["init_args"]["attack"]["init_args"]["threat"]
     assert threat == {"norm": "linf", "eps": 0.5, "box": None, "mask": None, "shares": None}

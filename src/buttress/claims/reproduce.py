@@ -21,7 +21,9 @@ from buttress.claims.table import Table
 from buttress.claims.worker_pool import open_work
 from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
+from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.settings import Reporter
+from buttress.output_place import claimed, claimed_file, taken
 from buttress.safe_files import write_text
 from buttress.training import versions
 from buttress.validation import whole
@@ -59,7 +61,7 @@ def reproduce(
             claims.md in the folder out, by default.
         resume: continue with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
-            now; of the other options only out and document count then.
+            now; of the other options only out and document may be given then.
         reporter: receives messages and progress.
 
     Raises:
@@ -76,17 +78,20 @@ def reproduce(
     if not claim.checks:
         raise UserError("claim: checks: at least one is needed")
     if judge:
+        unread = {"scale": scale, "seeds": seeds, "data_dir": data_dir, "workers": workers, "work": work}
+        refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
     reporter.line(told(machine.device))
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if taken(folder) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
-    readable(out, document)  # now, not after an hour
-    pictures = settings.get("pictures")
-    refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
-    measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
+    with claimed_file(out / f"{recipe.name}.json"):
+        readable(out, document)  # now, not after an hour
+        pictures = settings.get("pictures")
+        refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
+        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -150,7 +155,7 @@ def _measure(
     """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
     if claim.kind == "gains":
         return {**run_gains(claim, out), "job_seconds": 0.0}, []
-    with open_work(folder, data_dir, workers, reporter, machine) as work:
+    with claimed(folder), open_work(folder, data_dir, workers, reporter, machine) as work:
         if claim.kind == "profiles":
             result = run_profiles(claim, settings, seeds, work)
         elif claim.kind == "layer effects":

@@ -13,6 +13,7 @@ from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.output_place import claims
 from buttress.threat import Threat
 from buttress.training.fit import Trained
 from buttress.training.monitoring import threat_of
@@ -20,6 +21,7 @@ from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 
 
+@claims("out")
 def train(
     out: Path,
     *,
@@ -66,6 +68,8 @@ def train(
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
+    if remark := architecture.preprocessing(model, dataset):
+        reporter.line(remark)
     for part in chosen.modules():
         if isinstance(part, LayerRegularised) and part.remark:
             reporter.line(part.remark)

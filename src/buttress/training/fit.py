@@ -18,6 +18,7 @@ from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
+from buttress.output_place import claims
 from buttress.random import derive, own_draws
 from buttress.tasks import check_task, task_facts
 from buttress.training.config import TrainingConfig, training_config
@@ -47,6 +48,7 @@ class Trained:
     notes: list[str] = field(default_factory=list)
 
 
+@claims("out")
 @in_usual_state
 def fit(
     model: nn.Module,
