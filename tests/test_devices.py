@@ -213,6 +213,7 @@ class Told(Reporter):
         self.lines.append(text)
 
 
+@pytest.mark.representatives(place=["cuda"])
 def test_jobs(place, tmp_path):
     """Train, audit, attack and harden: told first, recorded, and on the device throughout."""
     machine, said = Machine(accelerator=place.device.type), Told()

@@ -148,11 +148,10 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = begin.original
+    original = begin.original.to(training.device)
     warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
     if warning:
         reporter.line(warning)
-    original = original.to(training.device)
     if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
