@@ -16,7 +16,7 @@ from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
-from buttress.jobs.estimate import _duration, estimate_attacks, estimate_audits, estimate_training
+from buttress.jobs.estimate import estimate_attacks, estimate_audits, estimate_training
 from buttress.jobs.settings import Training
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Monitor
@@ -29,14 +29,6 @@ class Ends(Monitor):
 
     def after_step(self, moment):
         return Action("stop", "this monitor ends everything")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.01, "1 s"), (59.6, "60 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")],
-)
-def test_durations_in_units_that_suit_them(seconds, text):
-    assert _duration(seconds) == text
 
 
 def test_steps_are_counted_and_nothing_is_changed(nets):

@@ -22,6 +22,7 @@ from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
+from buttress.jobs.duration import duration
 from buttress.jobs.questions import attacks_of
 from buttress.jobs.settings import Training
 from buttress.tasks import Task
@@ -63,7 +64,7 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     if crafting > _TRIED:
         steps = _steps(dataset, training)
         detail = f"{steps} steps in which the attack's passes take up to {crafting:.3g} s, the rest not counted"
-        return f"about {_duration(steps * crafting)}: {detail}"
+        return f"about {duration(steps * crafting)}: {detail}"
     # One step is no estimate, and processes of more devices are the real job's to start.
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
@@ -74,7 +75,7 @@ def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, trai
     steps = _steps(dataset, training)
     one = " on one device" if training.devices > 1 else ""
     detail = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
-    return f"about {_duration(steps * watch.seconds)}: {detail}"
+    return f"about {duration(steps * watch.seconds)}: {detail}"
 
 
 def _steps(dataset: Dataset, training: Training) -> int:
@@ -111,7 +112,7 @@ def estimate_attacks(
     total = pace.seconds(passes) * len(split) / len(x)
     count = f"{len(attacks)} attack{'s' * (len(attacks) != 1)}"
     text = (
-        f"at most about {_duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
+        f"at most about {duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
         f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input, and what attacks compute "
         "between passes not counted"
     )
@@ -165,9 +166,3 @@ def _shortest(run: Callable[[], Tensor]) -> float:
         run().sum().item()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
