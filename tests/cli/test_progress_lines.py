@@ -1,5 +1,7 @@
 """Plain lines of progress: how often, and how much time they say is left."""
 
+import itertools
+
 import pytest
 
 from buttress.cli import progress_lines
@@ -44,7 +46,7 @@ def test_every_piece_of_the_work_has_a_pace_of_its_own():
 def test_lines_are_rare_yet_never_far_apart():
     lines = told([second / 4 for second in range(4 * 20_000)], share=lambda second: second / 20_000)
     times = [0.0, *(time for time, _ in lines)]
-    pauses = [after - before for before, after in zip(times, times[1:], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(times)]
     assert min(pauses) >= 30
     assert max(pauses) < 301
     assert len(lines) < 100

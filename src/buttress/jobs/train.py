@@ -52,7 +52,7 @@ def train(
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     task = architecture.task or training.task
-    dataset, where = source.load(seed, task=task)
+    dataset, where = architecture.load_data(source, seed, task)
     model = replace(architecture, task=task).create(dataset, seed)
     dataset = embedded_data(model, dataset)
     resolve = job_threat(threat, dataset).resolve
