@@ -1,4 +1,4 @@
-"""buttress inside other tools: an assertion for tests, attacks of other libraries.
+"""buttress inside other tools: an assertion for tests, attacks of other libraries, training loops of one's own.
 
 Names are imported when they are first used: pytest loads this package in every test suite of an environment.
 """
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from buttress.integrations.assertion import assert_robust
     from buttress.integrations.foreign_attacks import ARTAttack, FoolboxAttack, TorchAttack
+    from buttress.integrations.own_loop import DefenceLoss
 
 _PLACES = {
     "ARTAttack": "foreign_attacks",
+    "DefenceLoss": "own_loop",
     "FoolboxAttack": "foreign_attacks",
     "TorchAttack": "foreign_attacks",
     "assert_robust": "assertion",
 }
 
-__all__ = ["ARTAttack", "FoolboxAttack", "TorchAttack", "assert_robust"]
+__all__ = ["ARTAttack", "DefenceLoss", "FoolboxAttack", "TorchAttack", "assert_robust"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,7 +101,10 @@ class Loop:
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if newest is not None:
             self._restore(newest)
-        logs = Logs(folder if self.fabric.is_global_zero else None, self.index)
+        with closing(Logs(folder if self.fabric.is_global_zero else None, self.index)) as logs:
+            self._train(checkpoints, logs, progress, signals)
+
+    def _train(self, checkpoints: Path | None, logs: Logs, progress: Progress | None, signals: list[int]) -> None:
         saved = time.monotonic()
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
         while self.index < self.steps and not self.watch.stopped:
