@@ -19,6 +19,7 @@ settings.register_profile("full", max_examples=100, deadline=None, derandomize=T
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="every member where representatives do, and all examples")
+    parser.addoption("--device", default="pretended", help="where test_devices.py computes: cuda, mps; pretended else")
 
 
 def pytest_configure(config):

@@ -9,6 +9,8 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from buttress.float64 import Float32ForFloat64, lacks_float64
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CPU = torch.device("cpu")
@@ -19,7 +21,8 @@ def usual_state(device: torch.device = _CPU, dtype: torch.dtype | None = torch.f
     """Compute as in a fresh process, whatever the caller has switched on; at the end all of it is on again.
 
     Laid aside are autocast, inference mode, disabled gradients, other default devices and data types, and a reduced
-    precision of matrix products. Deterministic algorithms stay on, and warn where there is none for an operation,
+    precision of matrix products. On a machine whose accelerator has no float64, float32 stands in for it there
+    (`Float32ForFloat64`). Deterministic algorithms stay on, and warn where there is none for an operation,
     instead of raising.
 
     Args:
@@ -33,6 +36,8 @@ def usual_state(device: torch.device = _CPU, dtype: torch.dtype | None = torch.f
         for kind in ("cpu",) if accelerator is None else ("cpu", accelerator.type):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        if accelerator is not None and lacks_float64(accelerator):
+            stack.enter_context(Float32ForFloat64())
         if torch.get_default_device() not in (_CPU, device):
             stack.enter_context(torch.device(device))
         if dtype is not None and (before := torch.get_default_dtype()) != dtype:

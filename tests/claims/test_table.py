@@ -177,7 +177,7 @@ def test_an_interrupted_reproduction_goes_on(done, monkeypatch):
     files[0].unlink()
     files[1].write_text("{")  # cut off
     run = []
-    monkeypatch.setattr(work_module, "run_job", lambda job, data_dir: run.append(job) or run_job(job, data_dir))
+    monkeypatch.setattr(work_module, "run_job", lambda job, *where: run.append(job) or run_job(job, *where))
     again = reproduce(str(folder / "mini.yaml"), **options(folder))
     assert len(run) == 2
     for path in files:

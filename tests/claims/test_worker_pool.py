@@ -55,7 +55,7 @@ def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
 
 def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monkeypatch):
     results = [{"device": "GPU", "seconds": {}}, {"device": "CPU", "seconds": {}}, {"seconds": {}}]
-    monkeypatch.setattr(worker_pool, "run_job", lambda job, data_dir: results[job["number"]])
+    monkeypatch.setattr(worker_pool, "run_job", lambda job, *where: results[job["number"]])
     jobs = [{"number": number} for number in range(3)]
     with open_work(tmp_path, None, 0, Reporter()) as work:
         work.run(jobs[:2], "first")

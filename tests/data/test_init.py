@@ -195,7 +195,7 @@ def test_a_function_of_the_users_gives_a_data_set(file):
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("wrong", "expected a Dataset or .* arrays, got int"),
+        ("wrong", "expected a Dataset, .* arrays, got int"),
         ("cubes", r"one integer label for each input, .* got x \(20, 3\) and y float64 \(20, 2, 1\) for train"),
         ("empty", "got none for test"),
         ("bright", "expected values from 0 to 1, got 2 to 2"),

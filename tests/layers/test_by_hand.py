@@ -58,6 +58,8 @@ FUNCTIONS = {
     "double": lambda h: h.double().float(),
     "cumsum": lambda h: h.cumsum(1),
     "fft": lambda h: torch.fft.fft(h).real,
+    "sigmoid of complex numbers": lambda h: torch.fft.fft(h).sigmoid().real,
+    "a module on complex numbers": lambda h: nn.Tanh()(torch.fft.fft(h)).real,
     "fixed mask": lambda h: h.masked_fill(ONES.cumsum(0) > 3, 0.0),
     "fixed where": lambda h: torch.where(ONES.cumsum(0) > 3, h, -h),
     "fixed rows": lambda h: written(h, lambda _: (slice(None), 1), 0.0),

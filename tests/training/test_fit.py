@@ -235,7 +235,7 @@ def test_weights_that_are_not_finite_are_never_kept(out, mlp, points, train, sta
         ({"validate_with": "pgd"}, "validate_with must be an attack, auto or none; got 'pgd'"),
         ({"batch_size": 0}, "batch_size must be a whole number of 1 or more; got 0"),
         ({"average": 1.5}, "the moving average's decay must be a number in (0, 1); got 1.5"),
-        ({"accelerator": "abacus"}, "accelerator 'abacus', devices 1, precision '32-true' cannot be had"),
+        ({"accelerator": "abacus"}, "accelerator must be one of auto, cpu, cuda, mps; got 'abacus'"),
         ({"precision": "7-bit"}, "precision '7-bit' cannot be had"),
     ],
 )

@@ -19,6 +19,7 @@ from buttress.claims.setup_training import load, train
 from buttress.claims.transfer_sources import attacks_of
 from buttress.config.reading import build
 from buttress.data.dataset import Dataset, Split
+from buttress.engine.machine import Accelerator
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat
 from buttress.training import versions
@@ -26,7 +27,7 @@ from buttress.training import versions
 _BATCH = 512  # inputs attacked at once
 
 
-def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
+def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerator = "auto") -> dict[str, Any]:
     """Train and measure.
 
     Args:
@@ -34,6 +35,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
             (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``finding`` (audit, inputs, eps);
             ``figures``, where there are any; ``history``, whether that of the training is wanted.
         data_dir: where original data files are, for data sets that have such.
+        accelerator: that the network is trained and measured on.
 
     Returns:
         ``accuracy``: label of the attack -> percent at each eps; or ``profile``: ``layers`` and, by measure and
@@ -44,7 +46,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     """
     setup, seed = job["setup"], int(job["seed"])
     dataset = load(setup["source"], data_dir, seed)
-    trained, seconds = train(setup, job["defence"], dataset, seed)
+    trained, seconds = train(setup, job["defence"], dataset, seed, accelerator)
     model, start = trained.model, time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
@@ -56,7 +58,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None) -> dict[str, Any]:
     if "profile" in job:
         result["profile"] = _profile(model, dataset, split, job["profile"], seed)
     if "accuracy" in job:
-        result["accuracy"] = _accuracy(model, dataset, split, job["accuracy"], settings, data_dir)
+        result["accuracy"] = _accuracy(model, dataset, split, job["accuracy"], settings, data_dir, accelerator)
         result["parameters"] = sum(weight.numel() for weight in model.parameters())
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
@@ -75,13 +77,14 @@ def _accuracy(
     experiment: Mapping[str, Any],
     settings: Mapping[str, Any],
     data_dir: str | None,
+    accelerator: Accelerator,
 ) -> dict[str, list[float]]:
     """Accuracy in percent by attack and budget; an attack from several sources is one for each."""
     budgets: Sequence[float] = experiment["eps"]
     threat = Threat(eps=max(budgets), box=dataset.box)
     accuracy = {}
     for entry in experiment["attacks"]:
-        for name, attack in attacks_of(entry, dataset, settings["seed"], data_dir):
+        for name, attack in attacks_of(entry, dataset, settings["seed"], data_dir, accelerator):
             # Each budget as published.
             audit = Robustness(attacks=[attack.within(usual=threat)], eps=budgets, reuse=False)
             (finding,) = audits.run(model, split, [audit], limit=entry.get("inputs"), **settings)

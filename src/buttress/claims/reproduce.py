@@ -20,8 +20,11 @@ from buttress.claims.recipe import Claim, find, recipes
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import Work, open_work
+from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
+from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.settings import Reporter
+from buttress.output_place import claimed, claimed_file, taken
 from buttress.safe_files import write_text
 from buttress.training import versions
 from buttress.validation import whole
@@ -36,6 +39,7 @@ def reproduce(
     seeds: int = 5,
     data_dir: Path | None = None,
     workers: int = 2,
+    machine: Machine = Machine(),
     out: Path = _CLAIMS,
     work: Path | None = None,
     document: Path | None = None,
@@ -52,13 +56,14 @@ def reproduce(
         seeds: networks trained for each row; differences are paired by seed.
         data_dir: folder with the original files of data sets.
         workers: processes that train, of one thread each; 0 trains in this one.
+        machine: on what; workers take turns on several devices.
         out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
         work: folder for the results of single networks, so that an interrupted reproduction can go on.
         document: page that is written from all claims in the folder out; docs/claims.md for the folder claims, else
             claims.md in the folder out, by default.
         resume: continue with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
-            now; of the other options only out and document count then.
+            now; of the other options only out and document may be given then.
         dry_run: only print what would be run first, and about how long it takes by an earlier result in the folder out.
         reporter: receives messages and progress.
 
@@ -76,11 +81,14 @@ def reproduce(
     if not claim.checks:
         raise UserError("claim: checks: at least one is needed")
     if judge:
+        unread = {"scale": scale, "seeds": seeds, "data_dir": data_dir, "workers": workers, "work": work}
+        refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
+    reporter.line(told(machine.device))
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if taken(folder) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
@@ -91,7 +99,8 @@ def reproduce(
         tell_first_jobs(lambda planned: _run(claim, settings, seeds, planned, out), folder, reporter)
         tell_earlier_cost(out / f"{recipe.name}.json", scale, seeds, workers, reporter)
         return None
-    measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, out, reporter)
+    with claimed_file(out / f"{recipe.name}.json"):
+        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -148,13 +157,14 @@ def _measure(
     folder: Path,
     data_dir: Path | None,
     workers: int,
+    machine: Machine,
     out: Path,
     reporter: Reporter,
 ) -> tuple[dict[str, Any], list[str]]:
     """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
     if claim.kind == "gains":  # without processes, which it does not need
         return {**run_gains(claim, out), "job_seconds": 0.0}, []
-    with open_work(folder, data_dir, workers, reporter) as work:
+    with claimed(folder), open_work(folder, data_dir, workers, reporter, machine) as work:
         result = _run(claim, settings, seeds, work, out)
     return {**result, "job_seconds": round(work.seconds, 1)}, sorted(work.devices)
 

@@ -13,6 +13,7 @@ from buttress import registry
 from buttress.config.reading import build
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
+from buttress.engine.machine import Accelerator
 from buttress.jobs.settings import Network, Source, Training
 from buttress.jobs.threat_resolution import job_threat
 from buttress.training import Trained, fit
@@ -33,7 +34,9 @@ def load(tree: Mapping[str, Any], data_dir: str | None, seed: int) -> Dataset:
     return source.load(seed)[0]
 
 
-def train(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -> tuple[Trained, float]:
+def train(
+    setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int, accelerator: Accelerator = "auto"
+) -> tuple[Trained, float]:
     """A network and the seconds that its training took.
 
     Args:
@@ -41,6 +44,7 @@ def train(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -
         defence: short form.
         dataset: what it is trained on.
         seed: of its initial weights and of all that training draws.
+        accelerator: that it is trained on.
     """
     resolve = job_threat(None, dataset).resolve  # as the job train does where no threat is given
     method: Defence = resolve(build(Defence, defence))
@@ -48,6 +52,6 @@ def train(setup: Mapping[str, Any], defence: Any, dataset: Dataset, seed: int) -
     model = build(Network, setup["architecture"]).create(dataset, seed)
     start = time.perf_counter()
     # Where the last weights are kept no epoch needs to be judged by an attack.
-    training = replace(training, validate_with="none" if training.keep == "last" else "auto")
+    training = replace(training, accelerator=accelerator, validate_with="none" if training.keep == "last" else "auto")
     result = fit(model, dataset, method, training, seed=seed)
     return result, time.perf_counter() - start

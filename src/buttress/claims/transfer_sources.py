@@ -17,6 +17,7 @@ from buttress.claims.recipe import blanks, fill_blanks, from_mapping
 from buttress.claims.setup_training import load, train
 from buttress.config.reading import build
 from buttress.data.dataset import Dataset
+from buttress.engine.machine import Accelerator
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
 from buttress.registry import nearest
@@ -51,7 +52,11 @@ def resolve_sources(
 
 
 def attacks_of(
-    entry: Mapping[str, Any], dataset: Dataset, seed: int, data_dir: str | None
+    entry: Mapping[str, Any],
+    dataset: Dataset,
+    seed: int,
+    data_dir: str | None,
+    accelerator: Accelerator = "auto",
 ) -> Iterator[tuple[str | None, Attack]]:
     """The attacks of one resolved entry: itself, or one from each of its sources, which are trained here.
 
@@ -60,6 +65,7 @@ def attacks_of(
         dataset: what is attacked.
         seed: of the job; sources see the data that it gives, so that none is trained on what is attacked.
         data_dir: where original data files are.
+        accelerator: that sources are trained on.
 
     Yields:
         The label, None for that which the attack has by itself, and the attack.
@@ -69,7 +75,7 @@ def attacks_of(
         return
     attack = _transfer(entry)
     for name, origin in entry["sources"].items():
-        network = _network(json.dumps(origin, sort_keys=True), seed, data_dir)
+        network = _network(json.dumps(origin, sort_keys=True), seed, data_dir, accelerator)
         try:
             check_fit(network, dataset)
         except UserError as reason:
@@ -137,8 +143,8 @@ def _transfer(entry: Mapping[str, Any]) -> Transfer:
 
 
 @functools.lru_cache(maxsize=_CACHE_SIZE)
-def _network(origin: str, data_seed: int, data_dir: str | None) -> nn.Module:
+def _network(origin: str, data_seed: int, data_dir: str | None, accelerator: Accelerator) -> nn.Module:
     """The network that this JSON text describes; nobody changes it, since a transfer gives it back as it was."""
     tree = json.loads(origin)
     dataset = load(tree["setup"]["source"], data_dir, data_seed)
-    return train(tree["setup"], tree["defence"], dataset, tree["seed"])[0].model
+    return train(tree["setup"], tree["defence"], dataset, tree["seed"], accelerator)[0].model

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from buttress.claims.jobs import run_job
+from buttress.engine.machine import Accelerator, Machine
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
@@ -40,12 +41,18 @@ class Work:
         data_dir: where original data files are.
         pool: runs the jobs; they run here where there is none.
         reporter: receives messages and progress.
+        accelerator: that jobs run on.
     """
 
     def __init__(
-        self, folder: Path, data_dir: Path | None, pool: ProcessPoolExecutor | None, reporter: Reporter
+        self,
+        folder: Path,
+        data_dir: Path | None,
+        pool: ProcessPoolExecutor | None,
+        reporter: Reporter,
+        accelerator: Accelerator = "auto",
     ) -> None:
-        self.folder, self.pool, self.reporter = folder, pool, reporter
+        self.folder, self.pool, self.reporter, self.accelerator = folder, pool, reporter, accelerator
         self.data_dir = None if data_dir is None else str(data_dir.resolve())
         self.seconds = 0.0  # of all jobs, those done before included
         self.devices: set[str] = set()  # that they ran on
@@ -76,10 +83,10 @@ class Work:
     def _results(self, jobs: dict[str, Job]) -> Iterator[tuple[str, Result]]:
         if self.pool is None:
             for key, job in jobs.items():
-                yield key, run_job(job, self.data_dir)
+                yield key, run_job(job, self.data_dir, self.accelerator)
             return
         waiting: dict[Future[Result], str] = {
-            self.pool.submit(run_job, job, self.data_dir): key for key, job in jobs.items()
+            self.pool.submit(run_job, job, self.data_dir, self.accelerator): key for key, job in jobs.items()
         }
         while waiting:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -92,12 +99,17 @@ class Work:
                     ) from None
 
 
-def _begin() -> None:
-    """What a worker process does first: take one thread, and see to it that it ends when its parent does.
+def _begin(turns: Any, devices: int) -> None:
+    """What a worker process does first: take one thread, a device, and see to it that it ends when its parent does.
 
     A parent that is killed cannot tell its workers, who would finish the job they are at and those already handed out.
     """
     torch.set_num_threads(1)
+    if devices > 1:  # before CUDA is asked for anything; the worker then knows of this one
+        with turns:
+            turn, turns.value = turns.value, turns.value + 1
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else []
+        os.environ["CUDA_VISIBLE_DEVICES"] = (seen or list(map(str, range(devices))))[turn % devices]
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -109,15 +121,22 @@ def _end_with(sentinel: int) -> None:
 
 
 @contextmanager
-def open_work(folder: Path, data_dir: Path | None, workers: int, reporter: Reporter) -> Iterator[Work]:
+def open_work(
+    folder: Path, data_dir: Path | None, workers: int, reporter: Reporter, machine: Machine = Machine()
+) -> Iterator[Work]:
     """A `Work` with that many processes of one torch thread each; with 0, jobs run in this process."""
     whole("workers", workers, 0)
+    if machine.devices > max(1, workers):
+        raise UserError(
+            f"{machine.devices} devices need as many workers; got {workers}: give --workers {machine.devices}"
+        )
     if workers == 0:
-        yield Work(folder, data_dir, None, reporter)
+        yield Work(folder, data_dir, None, reporter, machine.accelerator)
         return
     # Spawned, not forked: a forked torch may hang in its thread pool.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, initializer=_begin, initargs=(spawn.Value("i", 0), machine.devices))
     try:
-        yield Work(folder, data_dir, pool, reporter)
+        yield Work(folder, data_dir, pool, reporter, machine.accelerator)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -50,7 +50,7 @@ def run_job(name: str, words: Sequence[str]) -> int:
         terminal.close()
         terminal.line(f"{stop}; everything is saved, go on with --resume")
         return STOPPED + stop.signal
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         terminal.close()
         if isinstance(error, OSError) and error.errno in _USERS_TO_MEND:
             raise UserError(f"{error.filename or 'the disk'}: {error.strerror}") from None

@@ -31,7 +31,8 @@ def load(
 
     Args:
         name: a registered name (see `names`), ``folder:PATH`` for images by class, or ``package.module:function`` or
-            ``file.py:function`` for a function that returns a `Dataset` or ``((x, y), (x_test, y_test))`` arrays.
+            ``file.py:function`` for a function that returns a `Dataset`, ``((x, y), (x_test, y_test))`` arrays, or
+            torch data sets, loaders and the like as ``(train, test)``, ``(train, val, test)`` or a dict of them.
         data_dir: a folder that has the original files already; they are used as they are.
         val: inputs split off train for validation; the data set's own default without it.
         seed: decides that split, the sample of ``limit``, and what a synthetic data set draws.

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.dataset import Dataset, as_split, from_arrays
+from buttress.data.loaded import load_all, parts_of
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.tasks import Regression, Task, classification
+from buttress.user_modules import short
 
 
 def dataset_from(
@@ -21,9 +23,11 @@ def dataset_from(
 
     Args:
         name: as the user wrote it, for error messages.
-        function: returns a `Dataset`, or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
+        function: returns a `Dataset`; or ``((x, y), (x_test, y_test))`` arrays with x uint8 (N, C, H, W), or floats
             (N, features), or integer tokens (N, T), or floats (N, C, H, W) in [0, 1], and y integer labels (N,), labels
-            of 0 and 1 (N, L), or values, floats (N,) or (N, D); val is then split off here.
+            of 0 and 1 (N, L), or values, floats (N,) or (N, D); or (train, test), (train, val, test) or a dict of them,
+            each a torch ``Dataset`` or ``DataLoader``, a Hugging Face data set or an iterable of batches, which are
+            read whole. Without a val of its own one is split off.
         seed: passed on if the function takes it.
         val: passed on if the function takes it and it is not None.
         arguments: all other arguments; the function must take all of these.
@@ -50,26 +54,53 @@ def dataset_from(
         if val is not None and "val" not in parameters:
             raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
         return result
+    if (parts := parts_of(name, result)) is not None:
+        return _of_parts(name, parts, seed, val, task)
     train, test = _train_and_test(name, result)
     if isinstance(task, Regression):
         train, test = ((x, y.astype(np.float32)) for x, y in (train, test))
     images = train[0].ndim == 4
     return from_arrays(
-        name,
+        short(name),
         train,
         test,
         classes=[str(label) for label in range(_names(train[1]))],
         box=(0, 1) if images else None,
-        provenance=f"made by {name}.",
+        provenance=f"made by {short(name)}.",
         val=val,
         seed=seed,
     )
 
 
+def _of_parts(name: str, parts: dict[str, Any], seed: int, val: int | None, task: Task) -> Dataset:
+    """A data set of loaders."""
+    if val is not None and "val" in parts:
+        raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
+    loaded = {part: load_all(f"{name!r}, {part}", data) for part, data in parts.items()}
+    arrays = {part: (_inputs(found.x), found.y) for part, found in loaded.items()}
+    if isinstance(task, Regression):
+        arrays = {part: (x, y.astype(np.float32)) for part, (x, y) in arrays.items()}
+    names = next((found.classes for found in loaded.values() if found.classes), None)
+    highest = max(_names(y) for _, y in arrays.values())
+    of_classes = arrays["train"][1].ndim == 1 and arrays["train"][1].dtype.kind != "f"
+    known = names is not None and of_classes and len(names) >= highest
+    classes = list(names) if names is not None and known else [str(label) for label in range(highest)]
+    box = (0, 1) if arrays["train"][0].ndim == 4 else None
+    provenance = f"made by {name}."
+    if "val" not in arrays:
+        return from_arrays(
+            name, arrays["train"], arrays["test"], classes=classes, box=box, provenance=provenance, val=val, seed=seed
+        )
+    train = as_split(*arrays["train"])
+    validation = as_split(*arrays["val"], first_id=len(train))
+    test = as_split(*arrays["test"], first_id=len(train) + len(validation))
+    return Dataset(name, train, validation, test, tuple(classes), box, provenance)
+
+
 def _train_and_test(
     name: str, result: Any
 ) -> tuple[tuple[NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]:
-    expected = f"{name!r}: expected a Dataset or ((x, y), (x_test, y_test)) arrays"
+    expected = f"{name!r}: expected a Dataset, (train, test) loaders or ((x, y), (x_test, y_test)) arrays"
     try:
         (x, y), (x_test, y_test) = result
     except (TypeError, ValueError):

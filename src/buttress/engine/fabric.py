@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from buttress.engine.machine import Machine
 from buttress.errors import UserError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def start_fabric(accelerator: str, devices: int, **options: Any) -> Fabric:
+def start_fabric(machine: Machine, **options: Any) -> Fabric:
     """Lightning Fabric, with all its processes.
 
     Args:
-        accelerator: of Fabric: "cpu", "cuda", "auto" ...
-        devices: processes; with more than one, they have been started with torchrun.
+        machine: on what; with more than one device, the processes have been started with torchrun.
         **options: further ones of Fabric's constructor.
 
     Raises:
@@ -23,12 +23,13 @@ def start_fabric(accelerator: str, devices: int, **options: Any) -> Fabric:
     """
     from lightning_fabric import Fabric
 
-    settings: dict[str, Any] = {"accelerator": accelerator, "devices": devices, **options}
+    settings: dict[str, Any] = {"accelerator": machine.kind, "devices": machine.devices, **options}
+    machine.check_processes()
     try:
         fabric = Fabric(**settings)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # Fabric refuses in all of these
         named = ", ".join(f"{name} {value!r}" for name, value in settings.items())
         raise UserError(f"{named} cannot be had: {' '.join(str(error).split())}") from None
-    if devices > 1:
+    if machine.devices > 1:
         fabric.launch()
     return fabric

@@ -19,14 +19,18 @@ from buttress.audits.base.evaluation.joining import save_file
 from buttress.audits.base.evaluation.manifest import check_same
 from buttress.data.dataset import Split
 from buttress.engine.fingerprint import digest, digest_of, plain
+from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.estimate import estimate_attacks
+from buttress.jobs.first_look import first_look, recorded
+from buttress.jobs.no_effect import refuse_unused_threat
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
@@ -36,6 +40,7 @@ _KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is succe
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
+@claims("out")
 def attack(
     network: str,
     *,
@@ -49,8 +54,7 @@ def attack(
     precision: Precision = "fp32",
     batch_size: int = 256,
     group: int = GROUP,
-    accelerator: str = "cpu",
-    devices: int = 1,
+    machine: Machine = Machine(),
     dry_run: bool = False,
     resume: bool = False,
     reporter: Reporter = Reporter(),
@@ -70,8 +74,7 @@ def attack(
         precision: precision of the search, the same when it is resumed; verdicts are float32.
         batch_size: inputs computed at once.
         group: inputs attacked and written together; the most that an interruption loses.
-        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
-        devices: processes that share the groups; with more than one, start the command with torchrun.
+        machine: on what; the devices share the groups.
         dry_run: only print what would be done and about how long it takes, on one device.
         resume: continue with what is in the output folder, with the same settings; start if there is nothing yet.
         reporter: receives messages and progress.
@@ -79,17 +82,20 @@ def attack(
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    device = processes.start(accelerator, devices)
+    device = processes.start(machine)
     first = processes.rank_and_count()[0] == 0
     reporter = reporter if first else Reporter()
+    reporter.line(told(device))
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
+    if by is not None:
+        refuse_unused_threat([by], threat)
     model, dataset, facts = open_network(network, architecture, source, seed)
     chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    if remark := tokens_remark(model, dataset, chosen.threat):
+    for remark in filter(None, (facts["preprocessing"], tokens_remark(model, dataset, chosen.threat))):
         reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")
@@ -100,8 +106,11 @@ def attack(
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")
         return path
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
+        reporter.line(warning)
     # A single group is whole or not at all, and needs no files of its own.
-    folder = out / "groups" if going_on or len(split) > group or devices > 1 else None
+    folder = out / "groups" if going_on or len(split) > group or machine.devices > 1 else None
     groups: list[Group] = []
     try:
         result = evaluate(
@@ -128,6 +137,7 @@ def attack(
         with full_disk_reported(path):
             save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
         about = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
+        about |= {"preprocessing": facts["preprocessing"]}
         write_text(out / "examples.json", json.dumps({**about, "versions": versions(device)}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
@@ -139,7 +149,7 @@ def attack(
 
 def _claim(out: Path, resume: bool) -> bool:
     """Whether groups of an earlier run are in ``out``; refuses a folder in which something would be overwritten."""
-    if resume and out.is_dir() and {entry.name for entry in out.iterdir()} <= _OURS:
+    if resume and out.is_dir() and entries(out) <= _OURS:
         return (out / "groups").is_dir()
     new_folder(out)
     return False

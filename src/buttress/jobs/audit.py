@@ -15,11 +15,14 @@ from buttress import report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding
 from buttress.data.dataset import Dataset
+from buttress.engine.machine import Machine, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
+from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.no_effect import refuse_unused_attacks, refuse_unused_threat
 from buttress.jobs.questions import (
     given_audits,
     gradient_free_attacks,
@@ -32,6 +35,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries, taken
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
 from buttress.training import versions
@@ -87,7 +91,7 @@ def new_folder(out: Path) -> None:
     Raises:
         UserError: naming it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{out} exists and is not empty: choose another output folder")
 
 
@@ -106,6 +110,7 @@ def report_facts(
     }
 
 
+@claims("out")
 def audit(
     network: str,
     *,
@@ -119,6 +124,7 @@ def audit(
     seed: int = 0,
     precision: Precision = "auto",
     batch_size: int = 256,
+    machine: Machine = Machine(),
     fail_under: float | None = None,
     dry_run: bool = False,
     resume: bool = False,
@@ -143,6 +149,7 @@ def audit(
         seed: seed of all attacks.
         precision: precision of the attacks' search; auto times fp32, bf16 and folded copies; verdicts are float32.
         batch_size: inputs computed at once.
+        machine: on what; an audit takes one device.
         fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: only print what would be done and about how long it takes.
         resume: keep crafted examples in the output folder until the report is written, and continue from those there.
@@ -153,10 +160,16 @@ def audit(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
+    device = machine.alone("audit")
     crafted_folder = out / "crafted" if resume else None
-    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
+    if crafted_folder is None or not crafted_folder.is_dir() or entries(out) - _OURS:
         new_folder(out)
+    if audits:
+        refuse_unused_attacks(audits, attacks)
+        refuse_unused_threat(given_audits(audits, attacks), threat)
+    reporter.line(told(device))
     model, dataset, facts = open_network(network, architecture, source, seed)
+    model.to(device)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
         attacks = gradient_free_attacks(against.threat)
@@ -169,13 +182,17 @@ def audit(
         remark = analysed.remark
         questions = [*usual_audits(dataset, against.threat, attacks, analysed.layers, task)]
         questions += usual_trust(against.threat, attacks) if task.classes else []
-    questions = with_surrogates(questions, dataset, task=task)
+    questions = with_surrogates(questions, dataset, device, task)
     check_task(questions, task)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    warning = "" if dry_run else first_look(model, dataset, task, known, seed)
+    if warning:
+        reporter.line(warning)
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
-    for line in filter(None, (about_tokens, remark)):
+    for line in filter(None, (facts["preprocessing"], about_tokens, remark)):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
@@ -185,6 +202,8 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"preprocessing": facts["preprocessing"]} if facts["preprocessing"] else {}
+    description |= {"first look": warning} if warning else {}
     description |= {"analysed": about_tokens} if about_tokens else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
@@ -192,7 +211,8 @@ def audit(
     about = report_facts(command, dataset, seed, description, model)
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
-    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=first.verdict)
+    headline = f"{warning} {first.verdict}".lstrip()
+    path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=headline)
     further = proposed(questions, findings)
     if further:
         try:
@@ -201,7 +221,7 @@ def audit(
             reporter.line(f"report, without the attack proposed by masking: {path}")
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
-        lower = after[-1].verdict  # the lower figure is the one that counts
+        lower = f"{warning} {after[-1].verdict}".lstrip()  # the lower figure is the one that counts
         path = report.write(out, {name: findings}, about, title=f"Audit of {name}", headline=lower)
     if crafted_folder is not None:
         shutil.rmtree(crafted_folder, ignore_errors=True)

@@ -16,12 +16,14 @@ from buttress.jobs.audit import new_folder
 from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import trade_off
+from buttress.output_place import claims
 from buttress.threat import budget_text
 from buttress.training import versions
 
 _FEW = 4  # networks; of more, it means little that one comes first and another last
 
 
+@claims("out")
 def compare(
     folders: list[Path], *, out: Path, dry_run: bool = False, command: str = "", reporter: Reporter = Reporter()
 ) -> Path | None:

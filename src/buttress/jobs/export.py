@@ -10,10 +10,12 @@ from buttress.engine.input_dtype import input_dtype
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.models import FromEmbedding
 from buttress.models.onnx import check_packages, check_target, export_onnx
+from buttress.output_place import claimed_file, claims
 
 _INPUTS = 8  # compared
 
 
+@claims("onnx", claimed_file)
 def export(
     network: str,
     *,
@@ -27,7 +29,7 @@ def export(
 ) -> Path | None:
     """Write a network as an ONNX file, checked with onnxruntime against the network itself.
 
-    A network of tokens takes them there as integers, int64.
+    A network of tokens takes them there as integers, int64. The file is written and checked on the CPU.
 
     Args:
         network: a run's folder; or a model's name, package.module:function or file.py:function, with --weights.
@@ -44,7 +46,9 @@ def export(
     """
     check_target(onnx, overwrite)
     check_packages()
-    model, dataset, _ = open_network(network, architecture, source, seed)
+    model, dataset, facts = open_network(network, architecture, source, seed)
+    if facts["preprocessing"]:
+        reporter.line(facts["preprocessing"])
     few = dataset.test.subset(torch.arange(min(_INPUTS, len(dataset.test))))
     if isinstance(model, FromEmbedding):
         model, x = model.model, few.x.long()  # the user's network, which takes the tokens themselves

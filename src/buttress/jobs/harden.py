@@ -17,17 +17,21 @@ from buttress.audits.base.finding import Severity, most_serious
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.machine import told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
+from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.hardening_plan import HardeningPlan, Start
+from buttress.jobs.hardening_plan import HardeningPlan
+from buttress.jobs.hardening_start import Start, Weights
 from buttress.jobs.regularised_training import Chosen, usual_figures, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.output_place import claims, taken
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.cost import passes
@@ -44,12 +48,14 @@ _PUBLISHED = (
 )
 
 
+@claims("out")
 def harden(
     network: str | None = None,
     *,
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
+    start: Weights = "new",
     threat: Threat | None = None,
     base: Defence | None = None,
     layers: list[str] | None = None,
@@ -78,10 +84,12 @@ def harden(
     collapses; audit both; compare, and say whether the regularisation demonstrably gained robust accuracy.
 
     Args:
-        network: a run's folder with the network to harden; without it one is trained by standard training.
+        network: the network to harden, which stays as it is: whatever audit takes; without it, and without --weights,
+            one is trained by standard training.
         out: a new folder: a run each for original, base and hardened, and report/ with the comparison.
-        architecture: the network, where it is trained here.
-        source: the data.
+        architecture: the network, where it is no run's.
+        source: the data; a run's own by default.
+        start: what base and hardened start from: new weights, or those of the given network (fine-tuning).
         threat: what the network is hardened against, for every attack and defence without a threat of its own.
         base: the base defence; adversarial training with PGD by default.
         layers: the layers to regularise, names or patterns such as relu*; by default those that the audit names.
@@ -116,9 +124,12 @@ def harden(
     if inputs is not None:
         whole("inputs", inputs)
     _check_cut_off(eta, layers)
-    start = Start.of(network, architecture, source, seed)
+    if not dry_run:
+        training.check_processes()
+    reporter.line(told(training.device))
+    begin = Start.of(network, architecture, source, seed, start)
     plan = HardeningPlan.of(
-        start,
+        begin,
         threat=threat,
         base=base,
         layers=layers,
@@ -129,7 +140,7 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    for remark in filter(None, (plan.remark, plan.choice.remark)):
+    for remark in filter(None, (begin.words, begin.preprocessing, plan.remark, plan.choice.remark)):
         reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
@@ -137,8 +148,11 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = start.original
-    if not start.given:
+    original = begin.original.to(training.device)
+    warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
+    if warning:
+        reporter.line(warning)
+    if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
     names = plan.layers or work.vulnerable_layers(original, eta)
@@ -159,7 +173,10 @@ def harden(
     findings[title] = work.audit(hardened.model, title)
 
     facts = {
-        "network": network or start.architecture.model,
+        "network": begin.name,
+        "start": begin.words,
+        **({"preprocessing": begin.preprocessing} if begin.preprocessing else {}),
+        **({"first look": warning} if warning else {}),
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,
@@ -174,14 +191,14 @@ def harden(
         },
         "inputs": inputs,
     }
-    _report(out, findings, report_facts(command, start.dataset, seed, facts, original), chosen, hardened, reporter)
+    _report(out, findings, report_facts(command, begin.dataset, seed, facts, original), chosen, hardened, reporter)
     gate(findings[title], fail_under)
     return findings
 
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder with something else in it, and one without a job to resume."""
-    started = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    started = taken(out)
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:

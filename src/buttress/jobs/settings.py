@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,12 +14,17 @@ from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
-from buttress.jobs.fit_to_data import check_fit, check_options, create_for
+from buttress.jobs.fit_to_data import check_fit, check_options, create_for, with_training_output
+from buttress.jobs.no_effect import refuse_without_effect
+from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
+from buttress.models.preprocessing import Statistics
+from buttress.models.weights import Head
 from buttress.tasks import Task, task_facts, task_of
 from buttress.training import Schedule, Trained, TrainingConfig, fit, load, read_facts
 from buttress.training.loop import Progress
 from buttress.training.token_inputs import embedded_data
+from buttress.user_modules import absolute
 
 
 class Reporter:
@@ -82,12 +87,19 @@ class Source:
             facts = {"data": self.data or "fashion-mini", "data_dir": folder, "data_args": self.data_args, "seed": seed}
         if not facts["data"].startswith("folder:"):
             check_options(f"data set {facts['data']!r}", registry.dataset.get(facts["data"]), facts["data_args"])
+        facts["data"] = absolute_data(facts["data"])
         where, drawn, task = facts["data_dir"], facts["seed"], task or tasks.classification
         dataset = data.load(facts["data"], data_dir=where, seed=drawn, task=task, **facts["data_args"])
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool
         return dataset.pooled(facts["pool"]) if facts.get("pool") is not None else dataset, facts
+
+
+def absolute_data(name: str) -> str:
+    """A name of data that means the same in every working directory."""
+    folder = name.removeprefix("folder:")
+    return absolute(name) if folder == name else f"folder:{Path(folder).resolve()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +109,14 @@ class Network:
     Args:
         model: a registered name, timm:NAME, package.module:function or file.py:function.
         model_args: options of the model; classes, channels and image size are taken from the data.
-        normalise: standardise the inputs inside the model with the statistics of the training images.
-        weights: a .safetensors file or a torch state dict to start from.
+        normalise: what is done to inputs inside the model: MEAN/STD, as in 0.5,0.4,0.4/0.2,0.2,0.2, or imagenet, half,
+            clip, cifar10, cifar100, mnist, 0..255; data, by the training inputs; none. By default what a configuration
+            beside the weights says (of Hugging Face or timm), else what timm records, else data for architectures of
+            buttress; nothing for networks of your own.
+        weights: a file of weights: .safetensors, what torch.save wrote, a checkpoint of another library's.
+        weights_key: where in that file they are, where several are there: state_dict_ema, model.ema.
+        strict: whether all weights of the network must be in the file, and no others of it.
+        head: new where the last layer is for other classes and is to be trained anew: the rest is taken from the file.
         output: the entry of the model's output that holds the logits, where it returns a tuple or a dict.
         activation: replaces every ReLU by a smooth activation: elu, gelu, silu or softplus.
         stem_stride: stride of the first convolution.
@@ -110,8 +128,11 @@ class Network:
 
     model: Annotated[str, registry.model] = "cnn"
     model_args: dict[str, Any] = field(default_factory=dict)
-    normalise: bool = True
+    normalise: str | bool = "auto"
     weights: Path | None = None
+    weights_key: str | None = None
+    strict: bool = True
+    head: Head = "kept"
     output: str | None = None
     activation: str | None = None
     stem_stride: int | None = None
@@ -134,25 +155,45 @@ class Network:
             UserError: also when it does not fit the data.
         """
         model = from_embedding(self.build(dataset, seed), dataset)
-        check_fit(model, embedded_data(model, dataset), self.task or tasks.classification)
-        return model
+        embedded = embedded_data(model, dataset)
+        check_fit(model, embedded, self.task or tasks.classification)
+        return with_training_output(model, embedded)
 
     def build(self, dataset: Dataset, seed: int) -> nn.Module:
         """As `create`, not yet held against the data."""
         swaps = {"activation": self.activation, "stem_stride": self.stem_stride}
         options = {**self.model_args, **{name: value for name, value in swaps.items() if value is not None}}
-        return self.finish(create_for(dataset, self.model, options, self.normalise, seed))
+        statistics = self.statistics(dataset)
+        model = self.finish(create_for(dataset, self.model, options, statistics, seed))
+        check_statistics(model, self.model, self.normalise, statistics, self.weights)
+        return model
+
+    def statistics(self, dataset: Dataset) -> Statistics | None:
+        """By which inputs are normalised before a network that is no run's; None for inputs as they are."""
+        return chosen_statistics(self.normalise, dataset, self.model, self.weights)
+
+    def preprocessing(self, model: nn.Module, dataset: Dataset) -> str:
+        """A sentence on what is done to the inputs of this network; or empty."""
+        return told(model, self.model, dataset, self.normalise, self.statistics(dataset))
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Load the weights and pick the output, where asked for."""
-        if self.weights is not None:
-            models.load_weights(model, self.weights)
+        if self.weights is None:
+            refuse_without_effect(self, _WITHOUT_WEIGHTS, "a network without --weights, which it would be about")
+        else:
+            options: dict[str, Any] = {"strict": self.strict, "key": self.weights_key, "head": self.head}
+            misfits = models.load_weights(model, self.weights, **options)
+            if not self.strict and not any(misfits):
+                raise UserError(f"--strict false has no effect on {self.weights}, which fits as it is: leave it out")
         if self.output is None:
             return model
         picked = models.Output(model, self.output)
         if models.spec_of(model) is not None:  # so that a run remembers how the network inside is made
             picked._buttress_spec = model._buttress_spec
         return picked
+
+
+_WITHOUT_WEIGHTS = {field.name for field in fields(Network)} - {"weights_key", "strict", "head"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,36 +248,57 @@ def open_network(
         seed: of data that are drawn.
 
     Returns:
-        The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task.
+        The network in eval mode, the data set, and the run's facts (or the source's), of which `task_of` is the task,
+        and "preprocessing" a sentence on what is done to the inputs.
         Where the data are tokens, network and data are those from its embedding on.
     """
     if Path(reference).is_dir():
+        refuse_without_effect(
+            network, ("weights", "weights_key", "strict", "output", "task"), f"the run {reference}, which has its own"
+        )
         facts = read_facts(reference)
         if not facts.get("source"):  # trained from Python
             source.require(f"the run in {reference}")
         task = network.task or task_of(facts)
         dataset, where = source.load(seed, facts, task)
-        model = replace(network, output=network.output or facts.get("output")).finish(load(reference))
+        model: nn.Module = replace(network, output=network.output or facts.get("output")).finish(load(reference))
         model = from_embedding(model, dataset)
         dataset = embedded_data(model, dataset)
         check_fit(model, dataset, task)
         switch_mode(model, "eval")
-        return model, dataset, {**facts, "source": where, **task_facts(task)}
+        about = {"source": where, "preprocessing": told(model, reference, dataset, "none", None)}
+        return model, dataset, {**facts, **about, **task_facts(task)}
+    if network.head == "new":
+        raise UserError("--head new gives an untrained last layer: train the network with it first (buttress train)")
     own = models.names()
     file = reference.endswith(".onnx")
     if ":" not in reference and reference not in own and not file:
-        raise UserError(f"{reference!r} is no run's folder and no model; {registry.nearest(reference, own)}")
+        if Path(reference).is_file():
+            raise UserError(
+                f"{reference!r} is a file: give what makes the network in code, as in file.py:Net --weights {reference}"
+            )
+        looked = f" (there is no {Path(reference).resolve()})" if "/" in reference else ""
+        raise UserError(f"{reference!r} is no run's folder and no model{looked}; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     source.require(reference)
     task = network.task or tasks.classification
+    network = replace(network, model=reference)
+    if file:
+        refuse_without_effect(
+            network, ("normalise", "output", "task", "model"), f"the file {reference}, which has its own"
+        )
     dataset, where = source.load(seed, task=task)
+    statistics = network.statistics(dataset)
     if file:
         model = models.FromONNX(reference, network.output)
+        if statistics is not None:
+            model = models.Normalized(model, *statistics.by_channel(dataset.channels))
     else:
-        model = from_embedding(replace(network, model=reference).build(dataset, seed), dataset)
+        model = from_embedding(network.build(dataset, seed), dataset)
         dataset = embedded_data(model, dataset)
     check_fit(model, dataset, task)
     switch_mode(model, "eval")
     facts = {"data": dataset.name, "classes": list(dataset.classes), "source": where}
+    facts["preprocessing"] = network.preprocessing(model, dataset)
     return model, dataset, facts | task_facts(task)

@@ -8,10 +8,12 @@ from pathlib import Path
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
+from buttress.engine.machine import told
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.output_place import claims
 from buttress.threat import Threat
 from buttress.training.fit import Trained
 from buttress.training.monitoring import threat_of
@@ -19,6 +21,7 @@ from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 
 
+@claims("out")
 def train(
     out: Path,
     *,
@@ -51,6 +54,9 @@ def train(
     """
     if resume and not (out / MARK).exists():
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
+    if not dry_run:
+        training.check_processes()
+    reporter.line(told(training.device))
     task = architecture.task or training.task
     dataset, where = architecture.load_data(source, seed, task)
     model = replace(architecture, task=task).create(dataset, seed)
@@ -62,6 +68,8 @@ def train(
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
+    if remark := architecture.preprocessing(model, dataset):
+        reporter.line(remark)
     for part in chosen.modules():
         if isinstance(part, LayerRegularised) and part.remark:
             reporter.line(part.remark)

@@ -108,7 +108,9 @@ class ByHand:
             if not value.requires_grad and not _FRESH.search(function):
                 self._aside[id(value)] = value, origin
         plain = function.strip("_")
-        told = activation_kind(function) is None and is_activation_like(plain)
+        known = activation_kind(function) is not None
+        seen = known and not any(value.is_complex() for value in results)  # complex values are no layers
+        told = not seen and (known or is_activation_like(plain))
         size = max((value.numel() for value in given), default=0)
         same = path.rpartition(".")[2] == plain  # a module that is called as its function
         name = path if same else f"{path}.{plain}" if path else plain

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.float64 import lacks_float64
 from buttress.random import Random
 from buttress.threat import Threat
 from buttress.threat.geometry import per_row
@@ -44,7 +45,8 @@ class RowThreat(Threat):
         return cls(scale=scale, **_fields(threat))
 
     def _budget(self) -> Tensor:
-        return self.eps * self.scale.double()
+        scale = self.scale.cpu() if lacks_float64(self.scale.device) else self.scale  # where it is computed with
+        return self.eps * scale.double()
 
     def random_start(self, x: Tensor, random: Random) -> Tensor:
         """A random allowed input, as in a threat of the input's own budget."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.float64 import exact
 from buttress.threat.box import Box, Ends, FeatureValues
 from buttress.threat.geometry import DUAL, Norm, budget_text, norms, per_row, project_rows_l1
 from buttress.threat.region import Region
@@ -133,6 +134,7 @@ class Threat(Region):
         """Whether eps or the box limits how far every feature can go."""
         return math.isfinite(self.eps) or math.isfinite(self.widest)
 
+    @exact
     def across(self, x: Tensor) -> Tensor:
         """(N,) float64 the size of a perturbation by each feature's `widths`."""
         return self.size(self.free(self.widths(x.double()).expand_as(x)))
@@ -150,6 +152,7 @@ class Threat(Region):
             delta = torch.where(delta == 0, delta, delta / self.shares.to(delta))
         return norms(delta, self.norm)
 
+    @exact
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(N,) float64 size of each perturbation in this threat's norm; infinite where a fixed feature has changed.
 
@@ -168,6 +171,7 @@ class Threat(Region):
         """(N,) the rise of a function of this gradient along the steepest perturbation of size 1: the dual norm."""
         return norms(self.shared(grad), DUAL[self.norm])
 
+    @exact
     def contains(self, x_adv: Tensor, x: Tensor, tolerance: float = 0.0) -> Tensor:
         """(N,) bool: whether each ``x_adv`` is allowed for its ``x``, computed in float64."""
         inside: Tensor = self.distance(x_adv, x) <= self._budget() + tolerance
@@ -189,6 +193,7 @@ class Threat(Region):
         moved = self._project(x_adv, x)
         return moved if self.bounded else torch.where(moved.isfinite(), moved, x)
 
+    @exact
     def _project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         # Clipping comes last: it only moves towards x, so what it leaves is inside the ball too.
         far = math.inf if self.norm == "linf" or math.isinf(self.eps) else 0.0  # a ball has no nearest point to those

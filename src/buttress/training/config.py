@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from buttress import tasks
 from buttress.attacks import Perturbation
 from buttress.defences.base.defence import Defence
+from buttress.engine.machine import Machine
 from buttress.engine.runner import CraftPrecision
 from buttress.errors import UserError
 from buttress.registry import nearest
@@ -26,7 +27,7 @@ _SHORT = {"precision": "train_precision"}  # what `fit` accepts as well; a job h
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Machine):
     """How to train.
 
     Args:
@@ -41,8 +42,8 @@ class TrainingConfig:
         train_precision: 32-true, bf16-mixed (passes, crafting included, in bf16 where that is safe) or 64-true.
         search_precision: precision of crafting: fp32, bf16, folded or twin (a copy with BatchNorm folded, in bf16); by
             default that of train_precision.
-        accelerator: cpu, cuda, auto and others that Lightning Fabric knows.
-        devices: processes; with more than one, start the command with torchrun.
+        accelerator: cpu, cuda or mps; auto takes the best that this machine has.
+        devices: that share the work, one process each; with more than one, start the command with torchrun.
         keep: best (by robust accuracy on the validation split) or last.
         validate_with: the attack for the robust accuracy, or none; auto is PGD-10 in the defence's threat.
         validate_on: inputs of the validation split that are used, at most, stratified.
@@ -62,8 +63,6 @@ class TrainingConfig:
     monitors: list[Monitor] = field(default_factory=list)
     train_precision: Precision = "32-true"
     search_precision: CraftPrecision | None = None
-    accelerator: str = "cpu"
-    devices: int = 1
     keep: Keep = "best"
     validate_with: Perturbation | Literal["auto", "none"] = field(default="auto", repr=False)  # no option of a job
     validate_on: int = 500
@@ -72,6 +71,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        super().__post_init__()
         whole("epochs", self.epochs)
         whole("batch_size", self.batch_size)
         whole("devices", self.devices)

@@ -18,6 +18,7 @@ from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import start_fabric
 from buttress.errors import UserError
+from buttress.output_place import claims
 from buttress.random import derive, own_draws
 from buttress.tasks import check_task, task_facts
 from buttress.training.config import TrainingConfig, training_config
@@ -47,6 +48,7 @@ class Trained:
     notes: list[str] = field(default_factory=list)
 
 
+@claims("out")
 @in_usual_state
 def fit(
     model: nn.Module,
@@ -103,9 +105,10 @@ def fit(
     recorded = run_settings(model, data, defence, config, seed)
     data = embedded_data(model, data)
     check_for_tokens(defence, data)
-    fabric = start_fabric(config.accelerator, config.devices, precision=config.train_precision)
+    fabric = start_fabric(config, precision=config.train_precision)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = own is not None and open_run(own, recorded, resume, fabric.device)
+    model.to(fabric.device)  # what the method prepares is made where the network is
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.errors import UserError
+from buttress.registry import defence as registered_defences
 from buttress.training.config import TrainingConfig
 from buttress.training.divergence import overflows, remedy
 
@@ -35,9 +36,30 @@ class StepLoss(nn.Module):
         to be rounded than perturbed ones.
         """
         assert self.context is not None
-        loss = self.defence.loss(self.model, self.context.batch, self.context)
+        loss = _checked(self.defence, self.defence.loss(self.model, self.context.batch, self.context))
         self.logs = loss.logs
         return loss.value + sum(self.context.auxiliary) if self.context.auxiliary else loss.value
+
+
+def _checked(defence: Defence, loss: object) -> Loss:
+    """What a defence returned, when it is an objective that can be made smaller.
+
+    Raises:
+        UserError: naming the defence, for anything else.
+    """
+    name = registered_defences.name_of(defence)
+    if not isinstance(loss, Loss):
+        raise UserError(f"{name} returned a {type(loss).__name__} from loss: return defences.Loss(value, logs)")
+    value = loss.value
+    if not isinstance(value, Tensor) or value.dim():
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"{name} returned {came} as its loss: a tensor of one number is needed, as of .mean()")
+    if torch.is_grad_enabled() and not value.requires_grad:
+        raise UserError(f"{name} returned a loss that does not depend on the weights: leave detach() and item() out")
+    for figure, number in loss.logs.items():
+        if (shape := torch.as_tensor(number).shape).numel() != 1:
+            raise UserError(f"{name} returned {figure!r} among its figures, of shape {tuple(shape)}: give one number")
+    return loss
 
 
 @dataclass

@@ -18,6 +18,7 @@ from buttress.audits.base.evaluation import evaluate, processes
 from buttress.audits.base.evaluation.groups import files_in, read_group
 from buttress.data.dataset import Split
 from buttress.data.sets.moons import moons
+from buttress.engine.machine import Machine
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -106,7 +107,7 @@ def shared_inputs():
 
 def evaluate_together(folder, run):
     """In each of two processes: what they found, what they were told, and which they are."""
-    processes.start("cpu", 2)
+    processes.start(Machine(accelerator="cpu", devices=2))
     rank, count = processes.rank_and_count()
     model, x, y = shared_inputs()
     attack, how = PGD(threat=Threat(eps=0.1), steps=4, restarts=2), {"group": 17, "batch_size": 9}
@@ -127,7 +128,7 @@ def evaluate_together(folder, run):
     if rank == 1:
         torch.nn.init.zeros_(model[0].weight)
     refused()
-    jobs.attack(str(run), out=folder / "examples", inputs=50, group=16, devices=2)
+    jobs.attack(str(run), out=folder / "examples", inputs=50, group=16, machine=Machine(devices=2))
     written = [[asdict(one) for one in found], told, [rank, count]]
     (folder / f"{rank}.json").write_text(json.dumps(written, default=str))
     torch.distributed.destroy_process_group()
@@ -197,9 +198,4 @@ def test_alone_there_is_nobody_to_share_with():
     assert processes.rank_and_count() == (0, 1)
     assert processes.on_first_process(lambda: 3) == 3
     assert processes.gather("a") == ["a"]
-    assert processes.start() == torch.device("cpu")
-
-
-def test_processes_that_cannot_be_had_are_told():
-    with pytest.raises(UserError, match="accelerator 'warp', devices 1 cannot be had"):
-        processes.start("warp")
+    assert processes.start(Machine(accelerator="cpu")) == torch.device("cpu")

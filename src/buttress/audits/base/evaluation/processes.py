@@ -9,24 +9,22 @@ import torch
 from torch import distributed
 
 from buttress.engine.fabric import start_fabric
+from buttress.engine.machine import Machine
 from buttress.errors import UserError
 
 Result = TypeVar("Result")
 
 
-def start(accelerator: str = "cpu", devices: int = 1) -> torch.device:
-    """Set up as many processes as asked for, by Lightning Fabric; the device of this one.
+def start(machine: Machine = Machine()) -> torch.device:
+    """Set up as many processes as there are devices, by Lightning Fabric; the device of this one.
 
     Args:
-        accelerator: of Fabric: "cpu", "cuda", "auto" ...
-        devices: processes; with more than one, they have been started with torchrun.
+        machine: on what; with more than one device, the processes have been started with torchrun.
 
     Raises:
         UserError: when they cannot be had.
     """
-    if (accelerator, devices) == ("cpu", 1):
-        return torch.device("cpu")
-    return start_fabric(accelerator, devices).device
+    return machine.device if machine.devices == 1 else start_fabric(machine).device
 
 
 def rank_and_count() -> tuple[int, int]:
