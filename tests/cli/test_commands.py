@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from buttress import registry
 from buttress.attacks import PGD, Ensemble
 from buttress.audits.base.finding import read
-from buttress.cli.commands import JOBS
+from buttress.cli.commands import JOBS, job
 from buttress.data.sets.moons import moons
 from buttress.threat import Threat
 from buttress.training import load
@@ -171,6 +171,25 @@ def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
     if words.startswith("harden --"):
         assert sum(line.startswith("training ") for line in text.splitlines()) == 3
         assert re.search(r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks on ", text)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("compare {runs}/audit {runs}/audit --out new", "From moons to moons (2): clean accuracy"),
+        ("export {runs}/moons --onnx new.onnx", "would be written to new.onnx: x (N, 2) to logits (N, classes)"),
+        ("reproduce lsa-table2-moon --work new", "jobs, 0 of them done before; nothing is run"),
+    ],
+)
+def test_a_dry_run_of_no_attack_or_training_says_what_would_be_done(words, told, here, runs, done):
+    before = sorted(here.rglob("*"))
+    assert told in done(words.replace("{runs}", str(runs)) + " --dry-run")
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_command_has_a_dry_run(name):
+    assert "dry_run" in job(name).__annotations__
 
 
 def test_harden_trains_what_is_missing_and_compares(here, done):
