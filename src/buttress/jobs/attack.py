@@ -102,13 +102,13 @@ def attack(
         if first:
             reporter.line(estimate_attacks(model, split, [chosen], batch_size, task_of(facts)))
         return None
-    known = recorded(network, architecture.weights, facts, source.data is None)
-    if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
-        reporter.line(warning)
     settings = {**_settings(model, split, chosen, seed, precision), **task_facts(task_of(facts))}
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")
         return path
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
+        reporter.line(warning)
     # A single group is whole or not at all, and needs no files of its own.
     folder = out / "groups" if going_on or len(split) > group or machine.devices > 1 else None
     groups: list[Group] = []

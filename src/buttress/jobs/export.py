@@ -24,8 +24,9 @@ def export(
     source: Source = Source(),
     overwrite: bool = False,
     seed: int = 0,
+    dry_run: bool = False,
     reporter: Reporter = Reporter(),
-) -> Path:
+) -> Path | None:
     """Write a network as an ONNX file, checked with onnxruntime against the network itself.
 
     A network of tokens takes them there as integers, int64. The file is written and checked on the CPU.
@@ -37,6 +38,7 @@ def export(
         source: the data, whose first test inputs the file is checked on; a run's own by default.
         overwrite: replace an existing file.
         seed: seed of data that are drawn at random.
+        dry_run: only load the network, hold it against the data, and print what would be written.
         reporter: receives messages and progress.
 
     Raises:
@@ -53,10 +55,13 @@ def export(
     else:
         x = few.take(torch.arange(len(few)))[0]
         x = x.to(input_dtype(model, x))
+    written = f"{onnx}: x ({', '.join(map(str, ('N', *x.shape[1:])))}) to logits (N, classes)"
+    if dry_run:
+        reporter.line(f"would be written to {written}")
+        return None
     exported = export_onnx(model, onnx, x, overwrite=overwrite)
-    shape = ", ".join(map(str, ("N", *x.shape[1:])))
     reporter.line(
         f"onnxruntime and the network differ by {exported.difference:.1e} at most on {exported.inputs} inputs"
     )
-    reporter.line(f"written to {onnx}: x ({shape}) to logits (N, classes)")
+    reporter.line(f"written to {written}")
     return onnx

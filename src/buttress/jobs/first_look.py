@@ -26,10 +26,8 @@ _INPUTS = 200  # that are looked at
 _BELOW = 0.1  # what an accuracy may be below the recorded one; the inputs are others
 _GAIN = 0.1  # what another reading of the inputs must gain to be named
 _WEAK = 0.5  # the share of what lies between chance and 1 below which other readings are tried
-_USUAL = (
-    "the usual reasons are its mean and std (--normalise), levels of 0..255, the order of the channels (RGB or BGR), "
-    "the order of the classes, and weights that are not loaded (--weights)"
-)
+_OF_IMAGES = "its mean and std (--normalise), levels of 0..255, the order of the channels (RGB or BGR)"
+_OF_OTHERS = "inputs that were scaled otherwise in its training"
 
 Figure = Mapping[str, float]
 Reading = tuple[str, Callable[[Tensor], Tensor]]  # what to do, in words, and to inputs
@@ -67,7 +65,9 @@ def first_look(
     words, best = max(tried, key=lambda one: one[1]["accuracy"], default=("", clean))
     if best["low"] > clean["high"] and best["accuracy"] > clean["accuracy"] + _GAIN and not at_chance(best, guess):
         return f"{told}. With {words} it would be {best['accuracy']:.1%}."
-    return f"{told}; {_USUAL}." if beside else ""
+    reasons = _OF_IMAGES if about.x.dim() == 4 else _OF_OTHERS
+    usual = f"the usual reasons are {reasons}, the order of the classes, and weights that are not loaded (--weights)"
+    return f"{told}; {usual}." if beside else ""
 
 
 def recorded(

@@ -14,7 +14,7 @@ from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.estimate import estimate_audits, estimate_training
+from buttress.jobs.estimate import count_steps, estimate_audits, estimate_training, step_time
 from buttress.jobs.hardening_start import Start
 from buttress.jobs.questions import usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training
@@ -105,14 +105,16 @@ class HardeningPlan:
     def estimate(self, inputs: int | None, batch_size: int, reporter: Reporter) -> None:
         """Say about how long each part takes."""
         original, dataset, training = self.start.original, self.start.dataset, self.choice.training
-        runs: dict[str, Defence] = {} if self.start.given else {"original": Standard()}
-        runs |= {"base": self.base, "hardened (regularised layers not counted)": self.base}
-        for name, defence in runs.items():
-            reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+        steps = count_steps(dataset, training)
+        if not self.start.given:
+            reporter.line(f"training original: {estimate_training(original, dataset, Standard(), training)}")
+        step = step_time(original, dataset, self.base, training)
+        for name in ("base", "hardened (regularised layers not counted)"):
+            reporter.line(f"training {name}: {step.of_all(steps)}")
         count, more = self.choice.counts
         if count:
             trial = trial_training(training)
-            time = estimate_training(original, dataset, self.base, trial)
+            time = step.of_all(count_steps(dataset, trial))
             length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
             further = f" ({more} more where a gamma shows a gain)" if more else ""
             share = (count + more) * trial.epochs / training.epochs

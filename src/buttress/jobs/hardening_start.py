@@ -81,7 +81,7 @@ class Start:
         if network is None:
             if weights == "given":
                 raise UserError("--start given needs a trained network: a run's folder, or --weights FILE")
-            dataset, where = source.load(seed, task=architecture.task)
+            dataset, where = architecture.load_data(source, seed, architecture.task)
             original = architecture.create(dataset, seed)
             preprocessing = architecture.preprocessing(original, dataset)
             dataset = embedded_data(original, dataset)

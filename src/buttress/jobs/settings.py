@@ -44,7 +44,8 @@ class Source:
     """Where the data come from.
 
     Args:
-        data: a registered name, folder:PATH, or package.module:function; for a run's folder, its own data by default.
+        data: a registered name, folder:PATH, or package.module:function; for a run's folder, its own data by default;
+            where a registered model is trained, fashion-mini by default.
         data_dir: folder with the original files; without it they are downloaded and kept.
         data_args: further options of the data set, such as noise for moons, or size for folders of images.
         classes: of a folder, the network's classes in its order: names, a file of them (text, JSON, ImageNet's list of
@@ -63,6 +64,21 @@ class Source:
     labels: Path | None = None
     limit: int | None = None
     pool: int | None = None
+
+    def require(self, what: str) -> None:
+        """Refuse to guess the data of a network that was made elsewhere.
+
+        Args:
+            what: the network, for the error line.
+
+        Raises:
+            UserError: where they are not named.
+        """
+        if self.data is None:
+            raise UserError(
+                f"{what} does not say what data it is for: give --data, a name (buttress list datasets), folder:PATH "
+                "or file.py:function"
+            )
 
     def load(
         self,
@@ -147,6 +163,16 @@ class Network:
     activation: str | None = None
     stem_stride: int | None = None
     task: Task | None = None
+
+    def load_data(self, source: Source, seed: int, task: Task | None = None) -> tuple[Dataset, dict[str, Any]]:
+        """What `Source.load` returns, for a network that is trained: one of the user's own has data of its own.
+
+        Raises:
+            UserError: also where a network of the user's, or one with weights, comes without its data.
+        """
+        if ":" in self.model or self.weights is not None:
+            source.require(self.model)
+        return source.load(seed, task=task)
 
     def create(self, dataset: Dataset, seed: int) -> nn.Module:
         """The network for this data set, its initial weights drawn from ``seed``; of tokens, from its embedding on.
@@ -258,6 +284,8 @@ def open_network(
             network, ("weights", "weights_key", "strict", "output", "task"), f"the run {reference}, which has its own"
         )
         facts = read_facts(reference)
+        if not facts.get("source"):  # trained from Python
+            source.require(f"the run in {reference}")
         task = network.task or task_of(facts)
         dataset, where = source.load(seed, facts, task, trained=trained)
         model: nn.Module = replace(network, output=network.output or facts.get("output")).finish(load(reference))
@@ -280,6 +308,7 @@ def open_network(
         raise UserError(f"{reference!r} is no run's folder and no model{looked}; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
+    source.require(reference)
     task = network.task or tasks.classification
     network = replace(network, model=reference)
     if file:

@@ -58,7 +58,7 @@ def train(
         training.check_processes()
     reporter.line(told(training.device))
     task = architecture.task or training.task
-    dataset, where = source.load(seed, task=task)
+    dataset, where = architecture.load_data(source, seed, task)
     model = replace(architecture, task=task).create(dataset, seed)
     dataset = embedded_data(model, dataset)
     resolve = job_threat(threat, dataset).resolve

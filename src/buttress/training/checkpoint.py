@@ -16,13 +16,12 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tensor_forms import plain_state
-from buttress.training.divergence import USUAL_REMEDY
 
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
 
 
-def check_finite(weights: dict[str, Tensor], step: int, cure: str = USUAL_REMEDY) -> None:
+def check_finite(weights: dict[str, Tensor], step: int, cure: str) -> None:
     """Refuse weights that are not numbers.
 
     Args:
@@ -44,7 +43,7 @@ def save(
     weights: dict[str, Tensor],
     state: dict[str, Any],
     progress: dict[str, Any],
-    cure: str = USUAL_REMEDY,
+    cure: str,
 ) -> None:
     """Write the checkpoint of ``step`` into ``folder`` and remove all but the one before it.
 

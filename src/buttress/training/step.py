@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.errors import UserError
 from buttress.registry import defence as registered_defences
+from buttress.training.config import TrainingConfig
 from buttress.training.divergence import overflows, remedy
 
 if TYPE_CHECKING:
@@ -73,10 +74,11 @@ class BatchStep:
         step_loss: model and defence as one module.
         module: ``step_loss`` as Fabric runs it.
         fabric: runs the backward passes.
-        clip: largest L2 norm of the gradient, if it has one.
+        config: how is trained.
         sums: of each of the epoch's figures so far the sum and the number; added to.
         after_update: called after each update of the weights.
         where: this step in words, for the error line.
+        updated: whether any weight has been changed, by this step or before.
     """
 
     batch: Batch
@@ -86,10 +88,11 @@ class BatchStep:
     step_loss: StepLoss
     module: Any
     fabric: Fabric
-    clip: float | None
+    config: TrainingConfig
     sums: dict[str, tuple[float, int]]
     after_update: Callable[[], None]
     where: str
+    updated: bool
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -116,7 +119,7 @@ class BatchStep:
             self.sums[name] = total + figure, count + 1
 
     def _diverged(self, what: str) -> UserError:
-        cure = remedy(self.step_loss.defence)
+        cure = remedy(self.step_loss.defence, self.config, self.batch.x, updated=self.updated)
         return UserError(f"{what} at {self.where}: training diverged; {cure}. The last checkpoint is intact")
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
@@ -132,9 +135,10 @@ class BatchStep:
 
     def apply(self) -> None:
         """One step of the optimiser along the gradients so far, which are then dropped."""
-        if self.clip is not None:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
+        if self.config.clip is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
         self.optimizer.step()
+        self.updated = True
         self.optimizer.zero_grad()
         self.after_update()
 

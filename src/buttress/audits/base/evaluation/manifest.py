@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,4 +79,5 @@ def leave_folder(folder: Path) -> None:
     """Take the claim back where no group was finished, so that the folder can be used again."""
     if entries(folder) == {MARK}:
         (folder / MARK).unlink()
-        folder.rmdir()
+        with suppress(OSError):  # the evaluation itself holds the folder, and removes it then
+            folder.rmdir()
