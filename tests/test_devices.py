@@ -213,6 +213,7 @@ class Told(Reporter):
         self.lines.append(text)
 
 
+@pytest.mark.representatives(place=["cuda"])
 def test_jobs(place, tmp_path):
     """Train, audit, attack and harden: told first, recorded, and on the device throughout."""
     machine, said = Machine(accelerator=place.device.type), Told()
@@ -221,7 +222,7 @@ def test_jobs(place, tmp_path):
     result = jobs.train(tmp_path / "run", **settings, defence=defence_of("at"), reporter=said)
     assert everywhere(result.model) == {place.device}
     shared = {"inputs": 6, "machine": machine, "reporter": said}
-    jobs.audit(str(tmp_path / "run"), out=tmp_path / "audit", attacks=[PGD_2], **shared)
+    jobs.audit(str(tmp_path / "run"), out=tmp_path / "audit", **shared)
     jobs.attack(str(tmp_path / "run"), out=tmp_path / "examples", by=PGD_2, **shared)
     first = f"on {place.device.type}"
     assert sum(line.startswith(first) for line in said.lines) == 3

@@ -79,7 +79,7 @@ def test_audit_writes_the_report_it_speaks_of(here, runs, done):
     text = done(f"audit {runs}/moons --out audit --inputs 30")
     found, facts = findings(here / "audit")
     assert [f.kind for f in found] == ["robustness", "layers", "boundary", "masking"]
-    warning, heading = text.splitlines()[:2]  # one epoch taught it nothing
+    _, warning, heading = text.splitlines()[:3]  # one epoch taught it nothing
     assert warning.startswith("Before anything else: 50.0% of 60 inputs are classified correctly, which one answer for")
     assert facts["headline"].startswith(warning)
     assert heading == f"audit of {runs}/moons on 30 test inputs of moons"

@@ -126,7 +126,7 @@ def test_hardening_goes_on_with_layers_that_are_named_or_have_weights(tmp_path):
     short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
     found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], gamma=0.5, reporter=heard, **short)
     assert len(found) == 3
-    assert LINES["sines"] in heard.lines[1]
+    assert any(LINES["sines"] in line for line in heard.lines)
     assert "regularised: 0" in heard.lines
     harden("mine.py:linear", out=tmp_path / "chosen", gamma=0.5, reporter=heard, **short)
     assert heard.lines.count("regularised: 0") == 2
