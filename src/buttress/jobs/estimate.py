@@ -83,7 +83,7 @@ def step_time(model: nn.Module, dataset: Dataset, defence: Defence, training: Tr
     """
     if defence.preparation:
         return StepTime(None, f"not estimated, since the method first {defence.preparation}")
-    passing = _passing_seconds(model, dataset, defence.attack, training.batch_size, training.task)
+    passing = _passing_seconds(model, dataset, defence.attack, training)
     if passing > _TRIED:
         return StepTime(passing, f"steps whose passes take up to {passing:.3g} s, the rest not counted")
     # One step is no estimate, and processes of more devices are the real job's to start.
@@ -102,14 +102,11 @@ def count_steps(dataset: Dataset, training: Training) -> int:
     return Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
 
 
-def _passing_seconds(
-    model: nn.Module, dataset: Dataset, attack: Perturbation | None, batch_size: int, task: Task
-) -> float:
-    """Seconds of a batch's passes, at most: those of an attack that states them, and one more; 0 for no batch."""
-    if batch_size < 1:
-        return 0.0
-    x, y, _ = dataset.train.take(torch.arange(min(batch_size, len(dataset.train))))
-    pace = _Pace.of(model, x, y, task)
+def _passing_seconds(model: nn.Module, dataset: Dataset, attack: Perturbation | None, training: Training) -> float:
+    """Seconds of a batch's passes where training runs, at most: of an attack that states them, and one more."""
+    x, y, _ = dataset.train.take(torch.arange(min(training.batch_size, len(dataset.train))))
+    device = training.device
+    pace = _Pace.of(copied_network(model).to(device), x.to(device), y.to(device), training.task)
     crafting = None if attack is None else attack.most_passes(pace.outputs)
     return pace.seconds(PassCount(1, 1) + (crafting or PassCount()))
 
