@@ -47,7 +47,8 @@ class Size:
     """How much is computed.
 
     Attributes:
-        width: of the ResNet-18.
+        model: which network.
+        width: of its first stage.
         batch: images of a training step.
         batches: steps of a turn in which speed is measured.
         turns: of each contender, after one to warm up.
@@ -58,6 +59,7 @@ class Size:
         tests: which of the tests run on the device.
     """
 
+    model: str = "resnet18"
     width: int = 64
     batch: int = 128
     batches: int = 30
@@ -70,7 +72,16 @@ class Size:
 
 
 TINY = Size(
-    width=4, batch=8, batches=1, turns=1, inputs=10, steps=2, epochs=1, images=40, tests="test_attacks and -fgsm"
+    model="cnn",
+    width=4,
+    batch=8,
+    batches=1,
+    turns=1,
+    inputs=10,
+    steps=2,
+    epochs=1,
+    images=40,
+    tests="test_attacks and -fgsm",
 )
 
 
@@ -97,7 +108,8 @@ class Work:
         return from_arrays("synthetic", train, test, provenance="drawn here.", **settings)
 
     def network(self, seed=0):
-        return models.create("resnet18", width=self.size.width, channels=3, seed=seed)
+        size = {"image_size": 32} if self.size.model == "cnn" else {}
+        return models.create(self.size.model, width=self.size.width, channels=3, seed=seed, **size)
 
     def seconds(self, call):
         """How long it takes, what the device has queued included."""
@@ -297,26 +309,24 @@ def supervised(name, limit, words, keep):
     command = [sys.executable, str(Path(__file__).resolve()), "--check", name, *words]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
-    )
-    late = threading.Event()
+    late, errors = threading.Event(), []
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
 
-    def stop():
-        late.set()
-        os.killpg(process.pid, 9)  # with the processes that it has started
+        def stop():
+            late.set()
+            os.killpg(process.pid, 9)  # with the processes that it has started
 
-    errors = []
-    reader = threading.Thread(target=lambda: errors.extend(process.stderr))
-    timer = threading.Timer(limit, stop)
-    reader.start()
-    timer.start()
-    for line in process.stdout:
-        if line.startswith(MARK):
-            keep({"check": name, **json.loads(line[len(MARK) :])})
-    status = process.wait()
-    timer.cancel()
-    reader.join()
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr))
+        timer = threading.Timer(limit, stop)
+        reader.start()
+        timer.start()
+        for line in process.stdout:
+            if line.startswith(MARK):
+                keep({"check": name, **json.loads(line[len(MARK) :])})
+        status = process.wait()
+        timer.cancel()
+        reader.join()
     ended = "out of time" if late.is_set() else "done" if status == 0 else "failed"
     why = {"error": "".join(errors)[-2000:]} if ended == "failed" else {}
     keep({"check": name, "ended": ended, "seconds": round(time.perf_counter() - start, 1), **why})

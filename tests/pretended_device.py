@@ -51,6 +51,14 @@ class PretendedDevice:
         def module(device=None):
             return own if torch.device(device or "cpu").type == kind else known(device)
 
+        parsed = torch._C._nn._parse_to  # what `Module.to` reads its arguments with
+
+        def parse(*args, **kwargs):
+            device, *rest = parsed(*args, **kwargs)
+            like = tensors_in(args, kwargs)
+            return (self.of(like[0]) if like else device, *rest)
+
+        self._replace(torch._C._nn, "_parse_to", parse)
         self._replace(torch, "get_device_module", module)
         self._replace(torch.accelerator, "device_index", lambda index: contextlib.nullcontext())
         self._replace(torch.accelerator, "is_available", lambda: True)

@@ -76,6 +76,7 @@ def everywhere(model):
     return {parameter.device for parameter in model.parameters()}
 
 
+@pytest.mark.representatives(place=["cuda"])
 @pytest.mark.parametrize("name", registry.attack.names())
 def test_attacks(nets, place, name):
     data, model, other = split(), nets.conv(), nets.conv(seed=1)
@@ -84,13 +85,14 @@ def test_attacks(nets, place, name):
     x, y, ids = (value.to(place.device) for value in (data.x, data.y, data.ids))
     there = somewhere(name, copy.deepcopy(other).to(place.device))(model.to(place.device), x, y, ids=ids)
     assert there.x_adv.device == there.success.device == place.device
-    if getattr(attack, "threat", None) is not None:
-        assert attack.threat.contains(there.x_adv.cpu(), data.x).all()
+    if (threat := getattr(attack, "threat", None)) is not None:  # in which N-FGSM's are not meant to lie
+        assert (threat.contains(there.x_adv.cpu(), data.x) | ~threat.contains(here.x_adv, data.x)).all()
     if place.exact:
         assert torch.equal(there.x_adv.cpu(), here.x_adv)
         assert torch.equal(there.success.cpu(), here.success)
 
 
+@pytest.mark.representatives(place=["cuda"])
 @pytest.mark.parametrize("question", list(questions()))
 def test_audits(nets, place, question):
     data, model = split(), small(nets)
@@ -118,6 +120,7 @@ def network():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
 
 
+@pytest.mark.representatives(place=["cuda"], name=["apart", "at", "free", "gat", "j-sigr", "trades"])
 @pytest.mark.parametrize("name", DEFENCES)
 def test_defences(nets, place, name):
     result = trained(place, nets.seeded(network), defence_of(name), validate_with=PGD_2)
@@ -137,7 +140,7 @@ def test_averages(nets, place, average):
     trained(place, nets.seeded(network), defence_of("at"), average=average())
 
 
-@pytest.mark.representatives(name=["cifs-cnn", "lt-node", "self-gradient", "snode", "vit", "zerosnet"])
+@pytest.mark.representatives(place=["cuda"], name=["cifs-cnn", "lt-node", "self-gradient", "snode", "vit", "zerosnet"])
 @pytest.mark.parametrize("name", models.names())
 def test_models_and_their_layers(place, name):
     model, x, y = make(name), inputs(name), torch.arange(3) % 2
@@ -210,6 +213,7 @@ class Told(Reporter):
         self.lines.append(text)
 
 
+@pytest.mark.representatives(place=["cuda"])
 def test_jobs(place, tmp_path):
     """Train, audit, attack and harden: told first, recorded, and on the device throughout."""
     machine, said = Machine(accelerator=place.device.type), Told()
@@ -218,7 +222,7 @@ def test_jobs(place, tmp_path):
     result = jobs.train(tmp_path / "run", **settings, defence=defence_of("at"), reporter=said)
     assert everywhere(result.model) == {place.device}
     shared = {"inputs": 6, "machine": machine, "reporter": said}
-    jobs.audit(str(tmp_path / "run"), out=tmp_path / "audit", attacks=[PGD_2], **shared)
+    jobs.audit(str(tmp_path / "run"), out=tmp_path / "audit", **shared)
     jobs.attack(str(tmp_path / "run"), out=tmp_path / "examples", by=PGD_2, **shared)
     first = f"on {place.device.type}"
     assert sum(line.startswith(first) for line in said.lines) == 3

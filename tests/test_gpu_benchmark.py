@@ -30,7 +30,7 @@ def gpu():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_check_tells_each_contender(gpu, name, capsys):
-    size = replace(gpu.TINY, width=1, images=20)
+    size = replace(gpu.TINY, width=2, images=20)
     assert gpu.BY_NAME[name](gpu.Work(torch.device("cpu"), size, None))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(gpu.MARK)]
     rows = {row["row"]: row for row in (json.loads(line.removeprefix(gpu.MARK)) for line in lines)}

@@ -40,6 +40,7 @@ FINE = {
     "made there": lambda x: x + torch.zeros(3, device=x.device) + x.new_tensor([1.0, 2.0, 3.0]) + torch.ones_like(x),
     "one-hot": lambda x: x * F.one_hot(CLASSES.to(x.device), 3),
     "network": lambda x: copy.deepcopy(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).to(x.device))(x),
+    "network like a tensor": lambda x: nn.Linear(3, 4).to(x)(x),
     "gradient": lambda x: torch.autograd.grad((y := x.clone().requires_grad_()).square().sum(), y)[0],
     "view": lambda x: x[1:].T.detach().data,
     "Jacobian": lambda x: torch.func.jacrev(torch.square)(x),

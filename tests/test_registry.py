@@ -80,7 +80,7 @@ def test_things_by_module_and_by_file(tmp_path, monkeypatch):
     ("path", "line"),
     [
         ("no_such_module_here:Thing", r"there is no module 'no_such_module_here' on the path or in "),
-        ("no_such_file.py:Thing", r"there is no file no_such_file\.py$"),
+        ("no_such_file.py:Thing", r"there is no file no_such_file\.py in /"),
         ("collections:OrderedDct", r"collections has no 'OrderedDct'; did you mean 'OrderedDict'\?$"),
     ],
 )

@@ -37,6 +37,11 @@ def exact(method: _Method) -> _Method:
     return cast(_Method, computed)
 
 
+def above_zero(x: Tensor) -> Tensor:
+    """``x``, or in the place of 0 and less a number so small that it counts as 0 in its data type: to divide by."""
+    return x.clamp(min=1e-300 if x.dtype == torch.float64 else 1e-30)
+
+
 class Float32ForFloat64(TorchFunctionMode):
     """While it is active, what asks for float64 on a device without it gets float32 there.
 

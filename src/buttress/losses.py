@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.float64 import above_zero
 from buttress.registry import nearest
 
 
@@ -263,7 +264,7 @@ class Loss:
             lasting = Loss(self.direction).value(leaf, y, target, chosen)
             slope = torch.where(zero.view(column), torch.autograd.grad(lasting.sum(), leaf)[0], slope)
         faint = (size < _FAINT) & (size > 0)
-        exponent = torch.where(faint, size.clamp(min=1e-300).log2().floor(), 0)
+        exponent = torch.where(faint, above_zero(size).log2().floor(), 0)
         slope = slope * torch.exp2(-exponent).view(column)
         return value.detach(), torch.where(slope.abs() < 2.0**-100, 0, slope)
 

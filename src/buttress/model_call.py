@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+_last: weakref.ref[object] | None = None
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -25,6 +30,7 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     Returns:
         What the network returns; a tensor as a copy, anything else as it is.
     """
+    _remember(model)
     half = half_precision(model) if x.is_floating_point() else None
     output = model(x.to(x.dtype if half is None else half, copy=True))
     if not isinstance(output, Tensor):
@@ -32,6 +38,31 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
     if len(x) == 1 and (output.dim() == 0 or len(output) != 1):
         output = output[None]
     return output.clone()
+
+
+def output_parts(output: object) -> dict[Any, Any] | None:
+    """What an output that is no tensor holds, by key, name or position; None for one that holds nothing by any.
+
+    Mappings, such as Hugging Face's outputs, named tuples, dataclasses, tuples and lists.
+    """
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return dict(zip(output._fields, output, strict=True))
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    return dict(enumerate(output)) if isinstance(output, tuple | list) else None
+
+
+def last_called() -> object | None:
+    """The network that was called last, of which an error in a backward pass may be; None where it is gone."""
+    return None if _last is None else _last()
+
+
+def _remember(model: object) -> None:
+    global _last
+    with suppress(TypeError):  # a callable that nothing can refer to weakly
+        _last = weakref.ref(model)
 
 
 def half_precision(model: object) -> torch.dtype | None:
@@ -43,7 +74,7 @@ def half_precision(model: object) -> torch.dtype | None:
         return None
     found: torch.dtype | None = None
     for parameter in model.parameters():
-        if not parameter.is_floating_point() or parameter.dim() < 2:
+        if not parameter.is_floating_point() or is_lazy(parameter) or parameter.dim() < 2:
             continue
         if parameter.dtype not in _HALF or found not in (None, parameter.dtype):
             return None

@@ -6,82 +6,25 @@ asked for. A user's own members come by entry points or as ``package.module:Thin
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import is_dataclass
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from buttress.errors import UserError
+from buttress.near_names import close_names, nearest
+from buttress.user_modules import import_thing, place_of, remember_installed
+from buttress.users_returns import check_returns
 
 T = TypeVar("T", bound=Callable[..., Any])
 
 
-_LISTED = 40  # names in one line
-
-
-def close_names(name: str, known: Sequence[str], most: int = 1) -> list[str]:
-    """Those that are nearly spelled so, in letters of either case, the nearest first."""
-    exact = difflib.get_close_matches(name, known, n=len(known) or 1, cutoff=0)
-    spelled = {one.casefold(): one for one in reversed(exact)}  # of those that differ in case alone the nearest
-    return [spelled[one] for one in difflib.get_close_matches(name.casefold(), spelled, n=most, cutoff=0.5)]
-
-
-def nearest(name: object, known: list[str]) -> str:
-    """The end of an error line: the nearest known name, or all of them, or the first where there are very many."""
-    close = close_names(str(name), known)
-    more = f" and {len(known) - _LISTED} more" if len(known) > 1.5 * _LISTED else ""
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:_LISTED] if more else known)}{more}"
-
-
-def import_thing(path: str) -> Any:
-    """Import ``package.module:Thing`` or ``path/to/file.py:Thing``; the working directory is searched too.
-
-    Raises:
-        UserError: when the module or the thing in it cannot be found.
-    """
-    where, _, what = path.partition(":")
-    if where.endswith(".py"):
-        file = Path(where).resolve()
-        if not file.is_file():
-            raise UserError(f"{path!r}: there is no file {where}")
-        name = f"buttress_user_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            try:
-                spec.loader.exec_module(module)
-            except BaseException:
-                del sys.modules[name]
-                raise
-        module = sys.modules[name]
-    else:
-        here = str(Path.cwd())
-        sys.path.insert(0, here)
-        try:
-            module = importlib.import_module(where)
-        except ModuleNotFoundError as error:
-            if error.name is None or not where.startswith(error.name):
-                raise
-            raise UserError(f"{path!r}: there is no module {error.name!r} on the path or in {Path.cwd()}") from None
-        finally:
-            sys.path.remove(here)
-    try:
-        return getattr(module, what)
-    except AttributeError:
-        names = [n for n in vars(module) if not n.startswith("_")]
-        raise UserError(f"{path!r}: {where} has no {what!r}; {nearest(what, names)}") from None
+__all__ = ["ROLES", "Registry", "close_names", "import_thing", "nearest"]
 
 
 class Registry:
@@ -122,7 +65,9 @@ class Registry:
         for module in pkgutil.walk_packages(package.__path__, f"{self.package}."):
             importlib.import_module(module.name)
         for point in entry_points(group=self.package):
-            self._members.setdefault(point.name, point.load())
+            member = point.load()
+            remember_installed(sys.modules[member.__module__])
+            self._members.setdefault(point.name, member)
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -136,7 +81,7 @@ class Registry:
             UserError: for an unknown name, with the nearest known one.
         """
         if ":" in name:
-            return import_thing(name)
+            return check_returns(import_thing(name))
         self._discover()
         if name not in self._members:
             raise UserError(f"there is no {self.role} {name!r}; {nearest(name, self.names())}")
@@ -149,10 +94,7 @@ class Registry:
         for name, known in self._members.items():
             if known is thing:
                 return name
-        where = thing.__module__
-        if where.startswith("buttress_user_"):
-            where = sys.modules[where].__file__ or where
-        return f"{where}:{thing.__qualname__}"
+        return f"{place_of(thing)}:{thing.__qualname__}"
 
     def attribute(self, module: str, name: str) -> Any:
         """For a role package's ``__getattr__``: a registered class by its class name, so ``attacks.PGD`` works."""

@@ -7,7 +7,7 @@ import sys
 import time
 
 from buttress.claims import worker_pool
-from buttress.claims.worker_pool import open_work
+from buttress.claims.worker_pool import device_of, open_work
 from buttress.jobs.settings import Reporter
 
 # A pool whose worker says who it is and then has long work; the pool's process waits for it.
@@ -55,7 +55,7 @@ def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
 
 def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monkeypatch):
     results = [{"device": "GPU", "seconds": {}}, {"device": "CPU", "seconds": {}}, {"seconds": {}}]
-    monkeypatch.setattr(worker_pool, "run_job", lambda job, data_dir: results[job["number"]])
+    monkeypatch.setattr(worker_pool, "run_job", lambda job, *where: results[job["number"]])
     jobs = [{"number": number} for number in range(3)]
     with open_work(tmp_path, None, 0, Reporter()) as work:
         work.run(jobs[:2], "first")
@@ -63,3 +63,9 @@ def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monke
     with open_work(tmp_path, None, 0, Reporter()) as work:
         work.run(jobs, "again")
         assert work.devices == {"GPU", "CPU", "not recorded"}
+
+
+def test_workers_take_turns_on_the_devices_that_are_visible():
+    assert [device_of(turn, 2, None) for turn in range(4)] == ["0", "1", "0", "1"]
+    assert [device_of(turn, 2, "5,3,7") for turn in range(3)] == ["5", "3", "5"]
+    assert device_of(3, 2, "GPU-a") == "GPU-a"

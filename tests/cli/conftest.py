@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,12 @@ def _run(words):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(shlex.split(words) if isinstance(words, str) else words)
     return Told(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch):
+    """No line of it, however slow the machine is: tests hold all that is on standard error against what should be."""
+    monkeypatch.setattr("buttress.cli.progress_lines._FIRST", math.inf)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def test_an_attack_and_its_options(trained, here, done):
     (finding,) = own(here / "a")
     assert [row["label"] for row in finding.data["attacks"]] == ["Nudge"]
     assert finding.data["main_eps"] == 0.5
-    assert done("attack run --out b --by mine.py:Nudge --by.share 1").startswith("Nudge is successful on ")
+    assert "Nudge is successful on " in done("attack run --out b --by mine.py:Nudge --by.share 1")
     done("audit run --out c --attacks pgd,mine.py:Nudge --attacks.share 1 --threat.eps 0.5 --audits robustness")
     assert [row["label"] for row in own(here / "c")[0].data["attacks"]] == ["PGD-10", "Nudge"]
 
@@ -77,7 +77,7 @@ def test_a_module_in_the_working_directory_will_do(here, done, monkeypatch):
     (here / "mine.py").rename(here / "mine_as_a_module.py")
     where = "mine_as_a_module"
     done(f"train run --data {where}:data --model {where}:net --defence {where}:Mine --epochs 1")
-    done(f"audit run --out a --attacks {where}:Nudge --audits {where}:Count")
+    done(f"audit run --out a --attacks {where}:Nudge --audits {where}:Count,robustness")
     monkeypatch.delitem(sys.modules, where)
 
 

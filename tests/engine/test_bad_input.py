@@ -160,13 +160,13 @@ class Wrapped(nn.Module):
         ),
         (
             lambda z: (z, z),
-            "the model must return logits (inputs, classes); it returned a tuple: wrap it as models.Output(model, "
-            "key), or --output KEY, to pick the logits out",
+            "the model must return logits (inputs, classes); it returned a tuple of 0 (4, 4), 1 (4, 4): "
+            "wrap it as models.Output(model, 0), or --output 0, to pick the logits out",
         ),
         (
             lambda z: {"logits": z},
-            "the model must return logits (inputs, classes); it returned a dict: wrap it as models.Output(model, "
-            "key), or --output KEY, to pick the logits out",
+            "the model must return logits (inputs, classes); it returned a dict of logits (4, 4): wrap it as "
+            "models.Output(model, 'logits'), or --output logits, to pick the logits out",
         ),
         (lambda z: z[:, :, None], "the model must return logits (inputs, classes); it returned shape (4, 4, 1)"),
         (lambda z: z[:3], "3 outputs need as many labels; got 4"),

@@ -104,7 +104,7 @@ def test_the_audit_of_layers_typed_alone_goes_on_alike(tmp_path):
     told = "^the audit layers finds none, for the network has no activations that buttress knows, and no layers with "
     with pytest.raises(UserError, match=f"{told}weights: name some by --audits.layers, of 0, 1$"):
         audit("mine.py:shifts", out=tmp_path / "shifts", audits=[Layers()], **asked)
-    assert asked["reporter"].lines == []
+    assert asked["reporter"].lines[1:] == []  # but where it computes
 
 
 @pytest.mark.usefixtures("_here")
@@ -116,7 +116,7 @@ def test_hardening_asks_for_names_before_anything_is_done(tmp_path, name, of):
     told = "the network has no activations that buttress knows, and no layers with weights"
     with pytest.raises(UserError, match=f"^harden finds no layers to choose among, for {told}{of}$"):
         harden(f"mine.py:{name}", out=tmp_path / "job", source=SOURCE, reporter=heard)
-    assert heard.lines == []
+    assert heard.lines[1:] == []  # but where it computes
     assert not (tmp_path / "job").exists()
 
 
@@ -126,7 +126,7 @@ def test_hardening_goes_on_with_layers_that_are_named_or_have_weights(tmp_path):
     short = {"source": SOURCE, "training": Training(epochs=1), "attacks": [FGSM()], "inputs": 12, "precision": "fp32"}
     found = harden("mine.py:sines", out=tmp_path / "job", layers=["0"], gamma=0.5, reporter=heard, **short)
     assert len(found) == 3
-    assert LINES["sines"] in heard.lines[0]
+    assert any(LINES["sines"] in line for line in heard.lines)
     assert "regularised: 0" in heard.lines
     harden("mine.py:linear", out=tmp_path / "chosen", gamma=0.5, reporter=heard, **short)
     assert heard.lines.count("regularised: 0") == 2

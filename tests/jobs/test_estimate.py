@@ -16,7 +16,7 @@ from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.standard import Standard
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
-from buttress.jobs.estimate import _duration, estimate_attacks, estimate_audits, estimate_training
+from buttress.jobs.estimate import estimate_attacks, estimate_audits, estimate_training
 from buttress.jobs.settings import Training
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Monitor
@@ -31,14 +31,6 @@ class Ends(Monitor):
         return Action("stop", "this monitor ends everything")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.01, "1 s"), (59.6, "60 s"), (89, "89 s"), (150, "2 min"), (5399, "90 min"), (9000, "2.5 h")],
-)
-def test_durations_in_units_that_suit_them(seconds, text):
-    assert _duration(seconds) == text
-
-
 def test_steps_are_counted_and_nothing_is_changed(nets):
     model = nets.awkward(2, classes=2)
     before = nets.state(model)
@@ -50,13 +42,30 @@ def test_steps_are_counted_and_nothing_is_changed(nets):
 
 
 def test_only_the_second_step_is_timed(nets, monkeypatch):
-    """A clock that advances by 1 s at each look, at which the first step and what goes before it make no difference."""
-    looks = iter(range(10**6))
-    monkeypatch.setattr("buttress.jobs.estimate.time.perf_counter", lambda: float(next(looks)))
+    """A clock that advances at each look, at which the first step and what goes before it make no difference."""
+    clock(monkeypatch, 1 / 16)
     text = estimate_training(
         nets.awkward(2, classes=2), moons(samples=60), Standard(), Training(epochs=2, batch_size=60)
     )
-    assert text == "about 2 s: 2 steps of 1 s, validation not counted"
+    assert text == "about 1 s: 2 steps of 0.0625 s, validation not counted"
+
+
+def test_of_a_batch_that_takes_long_a_part_is_timed(monkeypatch):
+    """A clock of 1 s a call: the whole batch takes as many seconds as it has parts, and is never run."""
+    now, sizes = 0.0, set()
+
+    class Ticking(torch.nn.Module):
+        def forward(self, x):
+            nonlocal now
+            now += 1.0
+            sizes.add(len(x))
+            return 1.0 * x
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    split = moons(samples=60, test=160).test
+    text = estimate_attacks(Ticking(), split, [FGSM(threat=FREE)], batch_size=160)
+    assert text.startswith("at most about 30 s of passes for 1 attack on 160 inputs")  # 3 forwards of 160/16 s
+    assert sizes == {16}
 
 
 @pytest.mark.parametrize(("devices", "told"), [(1, " s, validation"), (2, " s on one device, validation")])
@@ -166,7 +175,7 @@ def test_a_training_whose_attack_takes_long_is_not_tried(monkeypatch):
     data = moons(samples=60)
     text = estimate_training(Slow(), data, defence, Training(epochs=3, batch_size=20))
     assert text.startswith("about ")
-    assert re.search(r": 9 steps in which the attack's passes take up to \S+ s, the rest not counted$", text)
+    assert re.search(r": 9 steps whose passes take up to \S+ s, the rest not counted$", text)
 
 
 def test_an_estimate_is_at_least_what_a_run_counts(nets):

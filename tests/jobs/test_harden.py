@@ -11,7 +11,8 @@ from buttress.audits.layers import Layers
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.iat import IAT
 from buttress.jobs import Network, Source, Training, harden
-from buttress.jobs.hardening_plan import HardeningPlan, Start
+from buttress.jobs.hardening_plan import HardeningPlan
+from buttress.jobs.hardening_start import Start
 from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
@@ -58,6 +59,10 @@ class Heard(Reporter):
         self.lines.append(text)
 
 
+def facts_start(job):
+    return json.loads((job / "report" / "findings.json").read_text())["facts"]["settings"]["start"]
+
+
 def test_the_whole_job_as_a_function(tmp_path):
     """Networks of one seed start alike: with gamma 0, base and hardened are the same network."""
     heard = Heard()
@@ -76,8 +81,12 @@ def test_the_whole_job_as_a_function(tmp_path):
     assert base[1].data["mean"] == hardened[1].data["mean"] != original[1].data["mean"]
     assert {p.name for p in (tmp_path / "job").iterdir()} == {"original", "base", "hardened", "report"}
     assert heard.lines[-1] == f"report: {tmp_path / 'job' / 'report' / 'report.html'}"
-    assert heard.lines[0] == "with gamma 0 nothing is regularised, and hardened is base once more"
-    assert f"AT-LR was trained with gamma 0, warm-up 1 epoch: {heard.lines[0]}." in heard.lines[-2]
+    same = "mlp is trained first, as original; base and hardened start from the same new weights as it"
+    assert facts_start(tmp_path / "job") == same
+    assert same in heard.lines
+    nothing = "with gamma 0 nothing is regularised, and hardened is base once more"
+    assert nothing in heard.lines
+    assert f"AT-LR was trained with gamma 0, warm-up 1 epoch: {nothing}." in heard.lines[-2]
     assert heard.lines[-2].startswith("From original to AT-LR: clean accuracy")
     assert "the same inputs. There is no demonstrable gain in robust accuracy from AT to AT-LR." in heard.lines[-2]
     facts = json.loads((tmp_path / "job" / "report" / "findings.json").read_text())["facts"]

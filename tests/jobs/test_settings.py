@@ -32,6 +32,7 @@ from buttress.jobs.settings import Network, Source, open_network
 from buttress.jobs.threat_resolution import job_threat
 from buttress.models.wrapping.outputs import Output
 from buttress.threat import Threat
+from buttress.training import fit
 from buttress.training.monitors.catastrophic import CatastrophicOverfitting
 
 FREE = Threat(norm="l2", eps=0.5, box=None)
@@ -231,7 +232,7 @@ def test_a_reference_is_a_function_with_weights_and_an_output(tmp_path):
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("nowhere/at/all", "is no run's folder and no model; known: .*cnn"),
+        ("nowhere/at/all", r"is no run's folder and no model \(there is no /.*/nowhere/at/all\); known: .*cnn"),
         ("mlp", "an architecture without trained weights: give --weights, or a run's folder"),
         (f"{__file__}:par", "did you mean 'pair'"),
     ],
@@ -244,3 +245,11 @@ def test_what_is_no_network_is_told(reference, told):
 def test_a_folder_without_a_run_is_told(tmp_path):
     with pytest.raises(UserError, match=r"holds no trained model \(no run is there\)"):
         open_network(str(tmp_path), Network(), SOURCE, seed=0)
+
+
+def test_a_run_made_in_python_is_asked_for_its_data(tmp_path):
+    dataset, _ = SOURCE.load(seed=0)
+    fit(models.create("mlp", seed=0), dataset, epochs=1, out=tmp_path / "run", validate_with="none")
+    with pytest.raises(UserError, match=r"the run in .*run does not say what data it is for: give --data"):
+        open_network(str(tmp_path / "run"), Network(), Source(), 0)
+    assert open_network(str(tmp_path / "run"), Network(), SOURCE, 0)[1].name == dataset.name

@@ -57,8 +57,9 @@ def test_unknown_names_and_options_are_told_with_what_is_known(users):
     assert told(users + "needs") == f"the model '{users}needs' cannot be made: missing a required argument: 'width'"
     assert told(users + "number", a=1) == f"the model '{users}number' has no option 'a'; it takes none"
     assert told(users + "number") == f"'{users}number' returned a int: a torch.nn.Module was expected"
-    for thing, kind in (("made", "Linear"), ("text", "str")):
-        assert told(users + thing) == f"'{users}{thing}' is a {kind}: a function that returns a new module was expected"
+    for thing, kind, adapter in (("made", "Linear", ", as in def make(): return Linear(...)"), ("text", "str", "")):
+        expected = f"is a {kind}: a function that returns a new module was expected{adapter}"
+        assert told(users + thing) == f"'{users}{thing}' {expected}"
 
 
 def test_a_users_function_and_class_make_models(users):

@@ -16,6 +16,7 @@ from buttress.data.dataset import from_arrays
 from buttress.defences import AdversarialTraining, Standard
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.fit_to_data import create_for
+from buttress.models.preprocessing import Statistics
 from buttress.threat import Threat
 from buttress.training import Interrupted, fit, load
 
@@ -53,7 +54,9 @@ def data(name):
 def make(name):
     known = inspect.signature(registry.model.get(name)).parameters
     options = {key: value for key, value in SIZES.items() if key in known} | OWN.get(name, {})
-    return create_for(data(name), name, options, normalise=True, seed=0)
+    dataset = data(name)
+    own = Statistics(dataset.mean, dataset.std) if len(dataset.shape) == 3 else None
+    return create_for(dataset, name, options, own, seed=0)
 
 
 def train(name, out, defence, **more):

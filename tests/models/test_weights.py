@@ -218,7 +218,7 @@ def test_other_files_are_told(tmp_path):
         (tmp_path / name).write_text("hello, these are no weights")
         assert told(Net(), tmp_path / name).startswith(line)
     assert told(Net(), tmp_path / "none.pt") == "there is no file of weights at FILE"
-    assert told(Net(), tmp_path) == "there is no file of weights at FILE"
+    assert told(Net(), tmp_path) == "there is no file of weights in the folder FILE, such as model.safetensors"
 
 
 class Code:
@@ -236,8 +236,6 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": Net(1).state_dict(), "x": Code(ran)}, tmp_path / "w.pt")
     line = told(Net(), tmp_path / "w.pt")
     assert line == f"FILE is a pickle that wants to run code ({mkdir}), which is refused: save the state dict alone"
-    torch.save(nn.Linear(2, 2), tmp_path / "whole.pt")
-    assert "wants to run code (torch.nn.modules.linear.Linear)" in told(Net(), tmp_path / "whole.pt")
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(Code(ran)))
     assert told(Net(), tmp_path / "w.pkl").endswith("or a plain pickle, which is never run")
     assert not ran.exists()
@@ -250,14 +248,11 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     [
         ({}, "but it holds nothing"),
         ({"epoch": 3, "optimizer": {}, "lr": 0.1, "x": 1}, "but it holds epoch, optimizer, lr, ..."),
-        ({"state_dict": {"a": 3}}, "but it holds a"),
-        ([torch.ones(2)], "FILE holds a list, not a state dict"),
+        ({"state_dict": {"a": 3}}, "but it holds state_dict"),
+        ([3], "but it holds a list"),
     ],
 )
 def test_a_file_without_weights_is_told(content, line, tmp_path):
     torch.save(content, tmp_path / "w.pt")
-    got = told(Net(), tmp_path / "w.pt")
-    assert got.endswith(line)
-    if isinstance(content, dict):
-        expected = "FILE holds no weights: a state dict, or one under state_dict, model_state_dict, model, net, was"
-        assert got.startswith(expected)
+    expected = "FILE holds no weights: a state dict was expected, under whatever keys, "
+    assert told(Net(), tmp_path / "w.pt") == expected + line

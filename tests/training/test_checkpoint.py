@@ -17,7 +17,7 @@ def weights(value):
 
 def write(folder, step, value=None):
     value = float(step) if value is None else value
-    checkpoint.save(folder, step, weights(value), {"best": weights(value)}, {"index": step, "history": []})
+    checkpoint.save(folder, step, weights(value), {"best": weights(value)}, {"index": step, "history": []}, "lower it")
 
 
 def test_what_is_saved_comes_back(tmp_path, same):
@@ -37,14 +37,14 @@ def test_the_newest_and_the_one_before_it_are_kept(tmp_path):
 def test_tied_and_strided_weights_are_written(tmp_path, same):
     base = torch.arange(6.0).view(2, 3)
     tied = {"a": base, "b": base, "t": base.T}
-    checkpoint.save(tmp_path, 1, tied, {}, {})
+    checkpoint.save(tmp_path, 1, tied, {}, {}, "lower it")
     same(checkpoint.load(checkpoint.latest(tmp_path))[0], tied)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_are_refused(bad, tmp_path):
     write(tmp_path, 1)
-    with pytest.raises(UserError, match="weight 'w' is not finite at step 2: training diverged"):
+    with pytest.raises(UserError, match="weight 'w' is not finite at step 2: training diverged; lower it"):
         write(tmp_path, 2, bad)
     assert checkpoint.latest(tmp_path).name == "step-000000001"
 

@@ -195,7 +195,7 @@ class Broken(Defence):
 
 
 def test_a_loss_that_is_not_finite_is_told_and_the_checkpoint_is_good(mlp, points, train, state_of, tmp_path, same):
-    line = r"the loss is nan at step 7 \(epoch 2\): training diverged; lower the learning rate or clip the gradient"
+    line = r"the loss is nan at step 7 \(epoch 2\): training diverged; lower the learning rate \(--"
     with pytest.raises(UserError, match=line):
         train(mlp(), points, Broken(), out=tmp_path / "run")
     weights, _, progress = state_of(tmp_path / "run")
@@ -269,7 +269,7 @@ def test_a_model_that_does_not_fit_the_data_is_told_before_anything_is_kept(
     with pytest.raises(UserError) as caught:
         train(nn.Sequential(nn.Flatten(), last), images, defence, out=tmp_path / "run")
     assert line in str(caught.value)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_mixed_precision_does_not_round_the_inputs_that_a_defence_sees(mlp, points):

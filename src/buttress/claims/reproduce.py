@@ -11,6 +11,7 @@ from typing import Any
 
 from buttress.claims.announced_gains import run_gains
 from buttress.claims.document import readable, write_document
+from buttress.claims.dry_run import tell_earlier_cost, tell_first_jobs
 from buttress.claims.judge import judge_again, verdicts
 from buttress.claims.layer_effects import run_layer_effects
 from buttress.claims.pictures import refuse_foreign, write_pictures
@@ -18,10 +19,12 @@ from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim, find, recipes
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
-from buttress.claims.worker_pool import open_work
+from buttress.claims.worker_pool import Work, open_work
 from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
+from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.settings import Reporter
+from buttress.output_place import claimed, claimed_file, taken
 from buttress.safe_files import write_text
 from buttress.training import versions
 from buttress.validation import whole
@@ -42,8 +45,9 @@ def reproduce(
     document: Path | None = None,
     resume: bool = False,
     judge: bool = False,
+    dry_run: bool = False,
     reporter: Reporter = Reporter(),
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Run the experiment of a published claim, and say in numbers whether the claim holds.
 
     Args:
@@ -59,7 +63,8 @@ def reproduce(
             claims.md in the folder out, by default.
         resume: continue with what is in the folder work.
         judge: measure nothing, but judge the table in NAME.json again, by the recipe's checks and texts as they are
-            now; of the other options only out and document count then.
+            now; of the other options only out and document may be given then.
+        dry_run: only print what would be run first, and about how long it takes by an earlier result in the folder out.
         reporter: receives messages and progress.
 
     Raises:
@@ -76,17 +81,26 @@ def reproduce(
     if not claim.checks:
         raise UserError("claim: checks: at least one is needed")
     if judge:
+        unread = {"scale": scale, "seeds": seeds, "data_dir": data_dir, "workers": workers, "work": work}
+        refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
     reporter.line(told(machine.device))
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
-    if folder.exists() and any(folder.iterdir()) and not resume:
+    if taken(folder) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
     refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
-    measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
+    if dry_run:
+        whole("workers", workers, 0)
+        reporter.line(f"{recipe.name} at scale {scale}, {seeds} seeds" + f": {note}" * bool(note))
+        tell_first_jobs(lambda planned: _run(claim, settings, seeds, planned, out), folder, reporter)
+        tell_earlier_cost(out / f"{recipe.name}.json", scale, seeds, workers, reporter)
+        return None
+    with claimed_file(out / f"{recipe.name}.json"):
+        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -148,16 +162,22 @@ def _measure(
     reporter: Reporter,
 ) -> tuple[dict[str, Any], list[str]]:
     """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
-    if claim.kind == "gains":
+    if claim.kind == "gains":  # without processes, which it does not need
         return {**run_gains(claim, out), "job_seconds": 0.0}, []
-    with open_work(folder, data_dir, workers, reporter, machine) as work:
-        if claim.kind == "profiles":
-            result = run_profiles(claim, settings, seeds, work)
-        elif claim.kind == "layer effects":
-            result = run_layer_effects(claim, settings, seeds, work)
-        else:
-            result = Table(claim, settings, seeds, work).run()
+    with claimed(folder), open_work(folder, data_dir, workers, reporter, machine) as work:
+        result = _run(claim, settings, seeds, work, out)
     return {**result, "job_seconds": round(work.seconds, 1)}, sorted(work.devices)
+
+
+def _run(claim: Claim, settings: dict[str, Any], seeds: int, work: Work, out: Path) -> dict[str, Any]:
+    """The experiment of the claim's kind; that of gains reads results in ``out`` and has no jobs."""
+    if claim.kind == "gains":
+        return run_gains(claim, out)
+    if claim.kind == "profiles":
+        return run_profiles(claim, settings, seeds, work)
+    if claim.kind == "layer effects":
+        return run_layer_effects(claim, settings, seeds, work)
+    return Table(claim, settings, seeds, work).run()
 
 
 def commit() -> str:

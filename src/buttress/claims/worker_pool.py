@@ -24,6 +24,8 @@ from buttress.jobs.settings import Reporter
 from buttress.safe_files import write_text
 from buttress.validation import whole
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
 Job = dict[str, Any]
 Result = dict[str, Any]
 
@@ -99,6 +101,12 @@ class Work:
                     ) from None
 
 
+def device_of(turn: int, devices: int, visible: str | None) -> str:
+    """The name of the GPU of the worker that was started as number ``turn``, among those that CUDA is to see."""
+    names = (visible.split(",") if visible else [str(number) for number in range(devices)])[:devices]
+    return names[turn % len(names)]
+
+
 def _begin(turns: Any, devices: int) -> None:
     """What a worker process does first: take one thread, a device, and see to it that it ends when its parent does.
 
@@ -108,8 +116,7 @@ def _begin(turns: Any, devices: int) -> None:
     if devices > 1:  # before CUDA is asked for anything; the worker then knows of this one
         with turns:
             turn, turns.value = turns.value, turns.value + 1
-        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if os.environ.get("CUDA_VISIBLE_DEVICES") else []
-        os.environ["CUDA_VISIBLE_DEVICES"] = (seen or list(map(str, range(devices))))[turn % devices]
+        os.environ[_VISIBLE] = device_of(turn, devices, os.environ.get(_VISIBLE))
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

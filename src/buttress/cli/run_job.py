@@ -70,7 +70,7 @@ def _run_here(name: str, words: Sequence[str], *, first: bool) -> int:
         terminal.close()
         text = f"{stop}; everything is saved, go on with --resume\n"
         return tell("" if quiet and first else text, STOPPED + stop.signal, terminal.lines if first else None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         terminal.close()
         if is_loss(error):
             return tell(LOST, STOPPED + signal.SIGTERM)

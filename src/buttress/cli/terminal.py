@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
+from buttress.cli.progress_lines import ProgressLines, figures_text
 from buttress.jobs.settings import Reporter
 from buttress.training.loop import Progress
 
@@ -14,7 +15,7 @@ _REFRESH = 0.2  # seconds
 
 
 class Terminal(Reporter):
-    """Sentences on standard output; a bar on standard error where that is a terminal.
+    """Sentences on standard output; progress on standard error: a bar where that is a terminal, else plain lines.
 
     Args:
         quiet: write nothing.
@@ -40,10 +41,12 @@ class Terminal(Reporter):
             self.lines.flush()
 
     def watch(self, title: str) -> Progress | None:
-        """A bar with the time left and the latest figures; nothing where nobody looks."""
+        """A bar, or lines now and then, with the time left and the latest figures."""
         self._end()
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet:
             return None
+        if not sys.stderr.isatty():
+            return ProgressLines(title, _to_standard_error)
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -67,11 +70,7 @@ class Terminal(Reporter):
             if self._bar is None or (now - last < _REFRESH and done < 1):
                 return
             last = now
-            shown = [(name, figures[name]) for name in ("clean", "robust") if name in figures]
-            text = "  ".join(f"{name} {value:.1%}" for name, value in shown) or ", ".join(
-                name for name in figures if name not in ("epoch", "loss")
-            )
-            self._bar.update(self._task, completed=done, figures=text)
+            self._bar.update(self._task, completed=done, figures=figures_text(figures))
 
         return progress
 
@@ -83,3 +82,8 @@ class Terminal(Reporter):
     def close(self) -> None:
         """Take the bar away, also after an error."""
         self._end()
+
+
+def _to_standard_error(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

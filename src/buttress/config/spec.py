@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from buttress.config.annotations import REQUIRED, Parameter, alternatives, is_group, parameters
 from buttress.config.option_errors import MissingOptionsError, OptionPath, UnknownOptionError
 from buttress.config.roles import role_of
 from buttress.defences import Defence
+from buttress.user_modules import place_of
 
 
 @dataclass
@@ -134,7 +133,5 @@ def plain(value: Any) -> Any:
 
 def place(thing: Any) -> str:
     """Where a class or a function is to be found: by its module, or a user's own by its file."""
-    where = thing.__module__
-    if where.startswith("buttress_user_"):
-        return f"{Path(sys.modules[where].__file__ or where)}:{thing.__qualname__}"
-    return f"{where}.{thing.__qualname__}"
+    where = place_of(thing)
+    return f"{where}{':' if where.endswith('.py') else '.'}{thing.__qualname__}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from buttress.data.augment import Augment
-from buttress.data.stratified import stratified_index
+from buttress.data.stratified import divided_index, stratified_index
 from buttress.errors import UserError
 from buttress.tasks.task import length_hint
 from buttress.threat.box import Box
@@ -155,12 +155,8 @@ class Split:
         Raises:
             UserError: when either part would be empty.
         """
-        if not 1 <= count < len(self):
-            raise UserError(f"expected to split off 1 to {len(self) - 1} of {len(self)} inputs, got {count}")
-        index = stratified_index(self.y, count, seed)
-        rest = torch.ones(len(self), dtype=torch.bool)
-        rest[index] = False
-        return self.subset(rest.nonzero().flatten()), self.subset(index)
+        rest, index = divided_index(self.y, count, seed)
+        return self.subset(rest), self.subset(index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +165,8 @@ class Dataset:
 
     Args:
         name: the name that it was loaded by.
-        train: what a network learns from.
-        val: split off train, for choosing checkpoints and settings.
+        train: what a network learns from; empty where a network is trained already and all inputs are the test.
+        val: for choosing checkpoints and settings; empty where there is nothing to choose.
         test: for the final figures only.
         classes: the classes' names, in the order of the labels; where ``y`` is several labels, or values, the name of
             each; of images any.
@@ -178,9 +174,12 @@ class Dataset:
             infinite, and None is where any value is an input.
         provenance: one sentence: where the data are from, their licence, whether their checksum was verified.
         augment: what training does to a float batch, or None.
+        ordered: whether labels are known to be those of whoever made the network; of a folder without a list of
+            classes only the names are known, so that a network for more classes is refused.
+        notes: sentences for the user on what was used as what, and what was done to it.
 
     Raises:
-        UserError: for an empty split, shapes that differ between splits, labels out of range, an id in two splits,
+        UserError: for an empty test, shapes that differ between splits, labels out of range, an id in two splits,
             or values outside the box.
     """
 
@@ -192,11 +191,13 @@ class Dataset:
     box: tuple[float, float] | None
     provenance: str
     augment: Augment | None = None
+    ordered: bool = True
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part, split in self.splits.items():
             where = f"data set {self.name!r}, {part}"
-            if not len(split):
+            if not len(split) and part == "test":
                 raise UserError(f"{where}: expected at least 1 input, got none")
             if split.x.shape[1:] != self.train.x.shape[1:]:
                 raise UserError(
@@ -217,6 +218,11 @@ class Dataset:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     @property
+    def usual(self) -> Split:
+        """Inputs that say what all are like: those of train, or of the test where there is no other."""
+        return self.train if len(self.train) else self.test
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input: (C, H, W) or (features,)."""
         return self.train.shape
@@ -228,19 +234,19 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel (or feature) over the train split."""
+        """Mean of each channel (or feature) over train, or over the test where there is no other."""
         return self._statistics[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel (or feature) over the train split; 1 where it is constant."""
+        """Standard deviation of each channel (or feature) over the same inputs; 1 where it is constant."""
         return self._statistics[1]
 
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means, stds = [], []
         for channel in range(self.channels):
-            values = self.train.channel(channel)
+            values = self.usual.channel(channel)
             if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
                 counts = torch.bincount(values, minlength=256).double()
                 levels = torch.arange(256, dtype=torch.float64) / 255

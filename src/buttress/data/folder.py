@@ -1,42 +1,58 @@
-"""A folder of images, one sub-folder for each class."""
+"""A folder of images, one sub-folder for each class, or a table of labels beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
-from buttress.data.dataset import Dataset, as_split, from_arrays
+from buttress.data.dataset import Dataset, Split
+from buttress.data.images.class_list import ClassList, class_list
+from buttress.data.images.decode import Format, common_format, load_images
+from buttress.data.images.layout import Labelled, read_layout
+from buttress.data.images.split_names import split_of
+from buttress.data.images.splits import Splits
 from buttress.errors import UserError
 from buttress.registry import dataset
-
-_GREY_MODES = {"1", "L", "LA"}
-_DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
 
 
 @dataset("folder")
 def folder(
     *,
     data_dir: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    labels: str | Path | None = None,
     val: int | None = None,
     test: int | None = None,
+    test_only: bool = False,
     size: int | tuple[int, int] | None = None,
+    crop: bool = False,
+    skip_broken: bool = False,
     seed: int = 0,
 ) -> Dataset:
-    """Images by class: ``PATH/train/<class>/*`` with or without ``PATH/test/<class>/*``, or ``PATH/<class>/*``.
+    """Images by class: ``PATH/train/<class>/*`` and the like, ``PATH/<class>/*``, or a table of labels.
 
-    Whatever Pillow reads, of 8 bits; grey if all are grey, else RGB. Classes are the folders' names, sorted. Where
-    there is no test folder, the test is a stratified sample that no seed changes, so that figures of different seeds
-    are about the same inputs. Names that begin with a dot are passed over.
+    Folders that are called train, val or test, or mean that (training, valid, dev, eval, testing, in any case), are
+    used as what they are. Where there is no test, it is a stratified sample that no seed changes, so that figures of
+    different seeds are about the same inputs; where there is val alone, it is both. ``Dataset.notes`` says what was
+    used as what.
+
+    Whatever Pillow reads of 8 bits, upright as EXIF says, the first frame, without transparency; grey if all are grey,
+    else RGB. Hidden files and what is no image are passed over. Images of any depth below a class's folder are its own.
 
     Args:
         data_dir: the folder, PATH above.
-        val: inputs split off for validation; a tenth by default, at most 5,000.
-        test: inputs for the test where there is no test folder; a tenth by default, at most 10,000.
+        classes: the network's classes in its order: names, a file of them, their number, or ``text-order``; by default
+            the folders' names, sorted, numbers by their value. See `read_class_file` for the forms of files.
+        labels: a table of labels (CSV, TSV, JSON, JSON lines) with columns such as file, label and split.
+        val: inputs split off for validation where there are none; a tenth by default, at most 5,000.
+        test: inputs for the test where there are none; a tenth by default, at most 10,000.
+        test_only: whether nothing is split off for training, as the network is trained already.
         size: side, or (height, width), to resize to (bicubic); without it all images must have one size.
+        crop: whether resizing keeps proportions, and cuts out the middle.
+        skip_broken: whether files that cannot be decoded are passed over; else they are refused.
         seed: decides which inputs go to val.
 
     Raises:
@@ -44,111 +60,71 @@ def folder(
     """
     if data_dir is None:
         raise UserError("folder: expected a folder of images, got none; ask for folder:PATH or give data_dir")
+    for option, value in (("test_only", test_only), ("crop", crop), ("skip_broken", skip_broken)):
+        if not isinstance(value, bool):
+            raise UserError(f"{option}: expected true or false, got {value!r}")
     root = Path(data_dir)
-    train_root = root / "train" if (root / "train").is_dir() else root
-    classes = class_names(train_root)
-    train_files = image_files(train_root, classes)
-    has_test = train_root != root and (root / "test").is_dir()
-    if has_test and class_names(root / "test") != classes:
-        raise UserError(f"{root / 'test'}: expected the classes of train ({', '.join(classes)}), got other folders")
-    if has_test and test is not None:
-        raise UserError(f"{root / 'test'}: there is a test folder, so expected no size for the test, got test={test}")
-    test_files = image_files(root / "test", classes) if has_test else []
-    shape, mode = common_format(train_files + test_files, size)
-    x, y = load_images(train_files, shape, mode)
-    if has_test:
-        held_out = load_images(test_files, shape, mode)
-    else:
-        rest, sample = as_split(x, y).divide(max(1, min(10_000, round(len(y) / 10))) if test is None else test, seed=0)
-        (x, y), held_out = (rest.x.numpy(), rest.y.numpy()), (sample.x.numpy(), sample.y.numpy())
-    return from_arrays(
-        root.resolve().name,
-        (x, y),
+    layout = read_layout(root, None if labels is None else Path(labels))
+    layout = layout.without_broken() if skip_broken else layout
+    known = class_list(_names(layout.parts, classes, root), classes, str(root))
+    splits = Splits.of_layout(layout, root, test_only=test_only, val=val, test=test, seed=seed)
+    form = common_format([path for path, _ in _all_of(splits)], size, crop=crop)
+    train, validation, held_out = _loaded(splits, known, form)
+    sizes = {"train": len(train), "val": len(validation), "test": len(held_out)}
+    used = ", ".join(f"{part} {size} from {splits.places[part]}" for part, size in sizes.items() if size)
+    return Dataset(
+        _name(root.resolve()),
+        train,
+        validation,
         held_out,
-        classes=classes,
-        box=(0, 1),
-        provenance=f"images of the folder {root}, taken as they are.",
-        val=val,
-        seed=seed,
+        known.names,
+        (0, 1),
+        f"images of the folder {root}: {used}.",
+        ordered=known.given,
+        notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, known.note))),
     )
 
 
-def class_names(root: Path) -> list[str]:
-    """The names of the folders in ``root``, sorted: one for each class.
+def _name(root: Path) -> str:
+    """The folder's name; with the one above where it only says which split this is."""
+    return root.name if split_of(root.name) is None else f"{root.parent.name}/{root.name}"
+
+
+def _names(parts: dict[str, Labelled], given: Sequence[str] | None, root: Path) -> list[str]:
+    """The names of classes that images are found under.
 
     Raises:
-        UserError: where there are fewer than two.
+        UserError: where there are fewer than two, or the test has others than train, and no list is given.
     """
-    if not root.is_dir():
-        raise UserError(f"{root}: expected a folder with one folder of images for each class, but there is none")
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(names) < 2:
-        raise UserError(f"{root}: expected at least 2 folders, one for each class, got {len(names)}")
-    return names
+    names = {part: {name for _, name in files} for part, files in parts.items()}
+    together = set().union(*names.values())
+    if given is not None:
+        return sorted(together)
+    if len(together) < 2:
+        raise UserError(f"{root}: expected at least 2 folders, one for each class, got {len(together)}; see --classes")
+    for part, others in names.items():
+        if "train" in names and (new := sorted(others - names["train"])):
+            expected = ", ".join(sorted(names["train"])[:10])
+            raise UserError(f"{root}, {part}: expected the classes of train ({expected}), got {', '.join(new[:5])}")
+    return sorted(together)
 
 
-def image_files(root: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """The files of all classes with their labels, class by class and sorted by name.
-
-    Raises:
-        UserError: for a class without files.
-    """
-    files = []
-    for label, name in enumerate(classes):
-        paths = sorted(path for path in (root / name).rglob("*") if path.is_file() and not path.name.startswith("."))
-        if not paths:
-            raise UserError(f"{root / name}: expected at least one image of the class, got an empty folder")
-        files += [(path, label) for path in paths]
-    return files
+def _all_of(splits: Splits) -> Labelled:
+    return [*splits.train, *(splits.val if splits.val is not splits.test else []), *splits.test]
 
 
-def common_format(files: Sequence[tuple[Path, int]], size: int | tuple[int, int] | None) -> tuple[tuple[int, int], str]:
-    """The (height, width) and mode that all files are converted to, from their headers."""
-    shape = (size, size) if isinstance(size, int) else size
-    if shape is not None and min(shape) < 1:
-        raise UserError(f"expected a size of at least 1 pixel, got {size}")
-    grey, (first, _) = True, files[0]
-    for path, _ in files:
-        with _open(path) as image:
-            image_shape = (image.height, image.width)
-            if image.mode.startswith(_DEEP_MODES):
-                raise UserError(f"{path}: expected an image of 8 bits a channel, got mode {image.mode!r}; convert it")
-            grey = grey and image.mode in _GREY_MODES
-        if shape is None:
-            shape = image_shape
-        elif size is None and image_shape != shape:
-            raise UserError(f"{path}: expected size {shape} as of {first}, got {image_shape}; give size= to resize all")
-    assert shape is not None
-    return shape, "L" if grey else "RGB"
+def _loaded(splits: Splits, known: ClassList, form: Format) -> tuple[Split, Split, Split]:
+    """The splits in memory; ids are positions: train and val as they were found together, then the test."""
+    train, val, test = splits.train, splits.val, splits.test
+    order = {path: row for row, (path, _) in enumerate(sorted([*train, *val]))}
+    parts: list[Split] = []
+    for part, rows, first in (("train", train, 0), ("val", val, 0), ("test", test, len(order))):
+        x = parts[1].x if part == "test" and splits.val is splits.test else _images(rows, form)
+        ids = [first + row if part == "test" else order[path] for row, (path, _) in enumerate(rows)]
+        y = [known.labels[name] for _, name in rows]
+        parts.append(Split(x, torch.tensor(y, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64)))
+    return parts[0], parts[1], parts[2]
 
 
-def load_images(
-    files: Sequence[tuple[Path, int]], shape: tuple[int, int], mode: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, C, H, W) of that (height, width) and mode, and labels (N,).
-
-    Raises:
-        UserError: naming the file that is no image.
-    """
-    height, width = shape
-    x = np.empty((len(files), len(mode), height, width), dtype=np.uint8)
-    for row, (path, _) in enumerate(files):
-        with _open(path) as image:
-            try:
-                ready = image.convert(mode)
-            except (OSError, SyntaxError, ValueError) as error:  # the header was sound, the rest is not
-                raise UserError(f"{path}: expected an image, but it cannot be decoded: {error}") from error
-        if ready.size != (width, height):
-            ready = ready.resize((width, height))
-        x[row] = np.asarray(ready).reshape(height, width, -1).transpose(2, 0, 1)
-    return x, np.array([label for _, label in files], dtype=np.int64)
-
-
-def _open(path: Path) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(f"{path}: expected an image, but it cannot be read: {reason}") from error
+def _images(rows: Labelled, form: Format) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(load_images([path for path, _ in rows], form)))

@@ -13,6 +13,7 @@ from buttress.data.loaded import load_all, parts_of
 from buttress.errors import UserError
 from buttress.registry import nearest
 from buttress.tasks import Regression, Task, classification
+from buttress.user_modules import short
 
 
 def dataset_from(
@@ -60,12 +61,12 @@ def dataset_from(
         train, test = ((x, y.astype(np.float32)) for x, y in (train, test))
     images = train[0].ndim == 4
     return from_arrays(
-        name,
+        short(name),
         train,
         test,
         classes=[str(label) for label in range(_names(train[1]))],
         box=(0, 1) if images else None,
-        provenance=f"made by {name}.",
+        provenance=f"made by {short(name)}.",
         val=val,
         seed=seed,
     )

@@ -64,3 +64,17 @@ def stratified_index(y: Tensor, total: int, seed: int) -> Tensor:
     starts = sizes.cumsum(0) - sizes
     rank = torch.arange(len(y)) - starts.repeat_interleave(sizes)
     return by_class[rank < counts.repeat_interleave(sizes)].sort().values
+
+
+def divided_index(y: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows that are left, and those of a stratified sample of ``count`` that is split off, both ascending.
+
+    Raises:
+        UserError: when either part would be empty.
+    """
+    if not 1 <= count < len(y):
+        raise UserError(f"expected to split off 1 to {len(y) - 1} of {len(y)} inputs, got {count}")
+    index = stratified_index(y, count, seed)
+    rest = torch.ones(len(y), dtype=torch.bool)
+    rest[index] = False
+    return rest.nonzero().flatten(), index

@@ -29,6 +29,6 @@ def staged(oracle: Oracle, attack: Attack, rows: Tensor, random: Random, name: s
     part = oracle.only(rows, inside=attack.inside())
     if not len(rows):
         return part.x, part.alive
-    points = attack.perturb(part, part.x, part.y, random.only(rows).fork(name)).detach()
+    points = attack.points(part, part.x, part.y, random.only(rows).fork(name))
     points, output = part.settle(attack.threat.project(points, part.x))
     return points, oracle.merge(part, rows, points, output, name)

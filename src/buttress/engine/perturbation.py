@@ -24,6 +24,7 @@ from buttress.engine.preserved_model import Mode, Model, preserved
 from buttress.engine.runner import Precision, Runner, Twins
 from buttress.engine.targets import Target, chosen_target, given_target, warn_of_own_class
 from buttress.engine.threat_resolution import resolved_settings
+from buttress.engine.users_points import check_untouched, checked_points, is_users, warn_of_far_points
 from buttress.errors import NoGradientError, UserError
 from buttress.random import Random, derive
 from buttress.registry import attack as registered_attacks
@@ -67,6 +68,20 @@ class Perturbation(ABC):
             y: (N,) the truth.
             random: this batch's draws.
         """
+
+    def points(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
+        """What `perturb` returns, detached: how everything else calls it.
+
+        Raises:
+            UserError: naming an attack of a user's own that returns what is no point for each input.
+        """
+        if not is_users(self):
+            return self.perturb(oracle, x, y, random).detach()
+        inputs, truth = x.clone(), y.clone()
+        found = self.perturb(oracle, x, y, random)
+        for what, now, before in (("x", x, inputs), ("y", y, truth)):
+            check_untouched(self, now, before, what)
+        return checked_points(self, found, x, None if self.threat else self.box)
 
     @in_usual_state
     def __call__(
@@ -260,10 +275,12 @@ class Perturbation(ABC):
         x = oracle.x
         random = Random(derive(seed, "attack"), ids)
         try:
-            x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
+            x_adv = x if oracle.done else self.points(oracle, x, oracle.y, random)
         except NoGradientError as error:
             error.attack = self
             raise
+        if self.threat and not self.strays and is_users(self):
+            warn_of_far_points(self, x_adv, x, self.threat)
         return self.threat.project(x_adv, x) if self.threat else x_adv
 
 

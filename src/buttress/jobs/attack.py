@@ -26,10 +26,13 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
 from buttress.jobs.estimate import estimate_attacks
+from buttress.jobs.first_look import first_look, recorded
+from buttress.jobs.no_effect import refuse_unused_threat
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
@@ -39,6 +42,7 @@ _KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is succe
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
 
 
+@claims("out")
 def attack(
     network: str,
     *,
@@ -87,12 +91,14 @@ def attack(
     reporter.line(told(device))
     path = out / "examples.safetensors"
     going_on = processes.on_first_process(lambda: _claim(out, resume))
-    model, dataset, facts = open_network(network, architecture, source, seed)
+    if by is not None:
+        refuse_unused_threat([by], threat)
+    model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
     chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
     model.to(device)
-    if remark := tokens_remark(model, dataset, chosen.threat):
+    for remark in filter(None, (*dataset.notes, facts["preprocessing"], tokens_remark(model, dataset, chosen.threat))):
         reporter.line(remark)
     if dry_run:
         reporter.line(f"{chosen.label()} on {network}, {len(split)} test inputs of {dataset.name}")
@@ -103,6 +109,9 @@ def attack(
     if processes.on_first_process(lambda: _finished(out, settings)):
         reporter.line(f"{out} is finished already; written to {path}")
         return path
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    if first and (warning := first_look(model, dataset, task_of(facts), known, seed)):
+        reporter.line(warning)
     # A single group is whole or not at all, and needs no files of its own.
     folder = out / "groups" if going_on or len(split) > group or count > 1 else None
     groups: list[Group] = []
@@ -131,6 +140,7 @@ def attack(
         with full_disk_reported(path):
             save_file(path, groups if folder is None else result.parts(), result.inputs, _KEPT)
         about = {"network": network, "data": dataset.name, **_facts(result, chosen), "seed": seed, "run": settings}
+        about |= {"preprocessing": facts["preprocessing"]}
         write_text(out / "examples.json", json.dumps({**about, "versions": versions(device)}, indent=2))
         if folder is not None:
             shutil.rmtree(folder)
@@ -142,7 +152,7 @@ def attack(
 
 def _claim(out: Path, resume: bool) -> bool:
     """Whether groups of an earlier run are in ``out``; refuses a folder in which something would be overwritten."""
-    if resume and out.is_dir() and {entry.name for entry in out.iterdir()} <= _OURS:
+    if resume and out.is_dir() and entries(out) <= _OURS:
         return (out / "groups").is_dir()
     new_folder(out)
     return False

@@ -23,7 +23,9 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
+from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.gate import check_gate, gate
+from buttress.jobs.no_effect import refuse_unused_attacks, refuse_unused_threat
 from buttress.jobs.questions import (
     given_audits,
     gradient_free_attacks,
@@ -36,6 +38,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.output_place import claims, entries, taken
 from buttress.processes import on_first_process, rank_and_count
 from buttress.tasks import Task, check_task, task_of
 from buttress.threat import Threat
@@ -93,12 +96,12 @@ def new_folder(out: Path) -> None:
     Raises:
         UserError: naming it.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if taken(out):
         raise UserError(f"{out} exists and is not empty: choose another output folder")
 
 
 def _claim(out: Path, crafted_folder: Path | None) -> None:
-    if crafted_folder is None or not crafted_folder.is_dir() or {entry.name for entry in out.iterdir()} - _OURS:
+    if crafted_folder is None or not crafted_folder.is_dir() or entries(out) - _OURS:
         new_folder(out)
 
 
@@ -113,10 +116,12 @@ def report_facts(
         "versions": versions("cpu" if weight is None else weight.device),
         "data": dataset.name,
         "provenance": dataset.provenance,
+        **({"remarks on the data": list(dataset.notes)} if dataset.notes else {}),
         "settings": dict(settings),
     }
 
 
+@claims("out")
 def audit(
     network: str,
     *,
@@ -169,8 +174,11 @@ def audit(
     device = machine.device if dry_run else start_processes(machine)
     crafted_folder = out / "crafted" if resume else None
     on_first_process(partial(_claim, out, crafted_folder))
+    if audits:
+        refuse_unused_attacks(audits, attacks)
+        refuse_unused_threat(given_audits(audits, attacks), threat)
     reporter.line(told(device))
-    model, dataset, facts = open_network(network, architecture, source, seed)
+    model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
     model.to(device)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
@@ -188,9 +196,14 @@ def audit(
     check_task(questions, task)
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
+    known = recorded(network, architecture.weights, facts, source.data is None)
+    warning = "" if dry_run else first_look(model, dataset, task, known, seed)
+    if warning:
+        reporter.line(warning)
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")
     about_tokens = tokens_remark(model, dataset, against.threat)
-    for line in filter(None, (about_tokens, remark, idle_remark(count))):
+    notes = (*dataset.notes, facts["preprocessing"], about_tokens, remark, idle_remark(count))
+    for line in filter(None, notes):
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
@@ -200,6 +213,8 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"preprocessing": facts["preprocessing"]} if facts["preprocessing"] else {}
+    description |= {"first look": warning} if warning else {}
     description |= {"analysed": about_tokens} if about_tokens else {}
     description |= {"defence": facts["defence"]} if "defence" in facts else {}
     description |= {"training": spent} if (spent := read_cost(Path(network))) else {}
@@ -212,7 +227,7 @@ def audit(
 
     robustness = [finding for finding in findings if finding.kind == "robustness"]
     first = (robustness or findings)[0]
-    path = write(findings, first.verdict)
+    path = write(findings, f"{warning} {first.verdict}".lstrip())
     further = proposed(questions, findings)
     if further:
         try:
@@ -221,7 +236,7 @@ def audit(
             reporter.line(f"report, without the attack proposed by masking: {path}")
             raise
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
-        lower = after[-1].verdict  # the lower figure is the one that counts
+        lower = f"{warning} {after[-1].verdict}".lstrip()  # the lower figure is the one that counts
         path = write(findings, lower)
     if crafted_folder is not None and rank_and_count()[0] == 0:
         shutil.rmtree(crafted_folder, ignore_errors=True)

@@ -16,18 +16,23 @@ from buttress.jobs.audit import new_folder
 from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import trade_off
+from buttress.output_place import claims
 from buttress.threat import budget_text
 from buttress.training import versions
 
 _FEW = 4  # networks; of more, it means little that one comes first and another last
 
 
-def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Reporter = Reporter()) -> Path:
+@claims("out")
+def compare(
+    folders: list[Path], *, out: Path, dry_run: bool = False, command: str = "", reporter: Reporter = Reporter()
+) -> Path | None:
     """Put the findings of several audits side by side in one report.
 
     Args:
         folders: of audits (or their findings.json), in the order of comparison.
         out: a new folder for report.html and findings.json.
+        dry_run: only print what would be the headline.
         command: the command, for the report.
         reporter: receives messages and progress.
 
@@ -71,6 +76,9 @@ def compare(folders: list[Path], *, out: Path, command: str = "", reporter: Repo
             reporter.line(
                 f"attacked otherwise than {next(iter(trade_offs))}, so not in the trade-off: {', '.join(others)}"
             )
+        if dry_run:
+            reporter.line(text)
+            return None
         page = report.write(out, networks, facts, title="Comparison", headline=text, severity="info" if many else None)
     except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
         raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None

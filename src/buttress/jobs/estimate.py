@@ -22,6 +22,7 @@ from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Runner
 from buttress.errors import UserError
+from buttress.jobs.duration import duration
 from buttress.jobs.questions import attacks_of
 from buttress.jobs.settings import Training
 from buttress.started import started
@@ -30,8 +31,9 @@ from buttress.tensor_forms import copied_network
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
 
-_TIMED, _LONG = 3, 1.0  # passes timed at most; after so many seconds no more
-_TRIED = 3.0  # seconds of crafting a batch, from which on no step is tried
+_LEAST, _TIMED, _LONG = 2, 3, 1.0  # passes timed at least, as a first one sets up; at most; seconds that end it
+_FEW, _SLOW = 16, 0.1  # inputs timed first; where they take as many seconds there and back, the whole batch is not
+_TRIED = 3.0  # seconds of a batch's passes, from which on no step is tried
 
 
 class _EnoughError(Exception):
@@ -52,47 +54,63 @@ class _Watch:
         self.done, self.last = done, now
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """What a step of a training takes.
+
+    Attributes:
+        seconds: of a step; None where it is not known.
+        text: how that is known, or why it is not.
+    """
+
+    seconds: float | None
+    text: str
+
+    def of_all(self, steps: int) -> str:
+        """A sentence on a training of so many steps."""
+        return self.text if self.seconds is None else f"about {duration(steps * self.seconds)}: {steps} {self.text}"
+
+
 def estimate_training(model: nn.Module, dataset: Dataset, defence: Defence, training: Training) -> str:
-    """A sentence: steps, seconds a step, minutes in all; from the second step of a training that ends there.
+    """A sentence: steps, seconds a step, minutes in all."""
+    return step_time(model, dataset, defence, training).of_all(count_steps(dataset, training))
+
+
+def step_time(model: nn.Module, dataset: Dataset, defence: Defence, training: Training) -> StepTime:
+    """The time of a training's step: of its second one, in a training that ends there.
 
     It works on copies. A method that first trains something else is not tried: that alone can take hours. One whose
-    attack takes long for a batch is not tried either: that attack's passes are timed and multiplied.
+    passes for a batch take long, by a few that are timed and multiplied, is not tried either.
     """
     if defence.preparation:
-        return f"not estimated, since the method first {defence.preparation}"
-    crafting = _crafting_seconds(model, dataset, defence.attack, training.batch_size, training.task)
-    if crafting > _TRIED:
-        steps = _steps(dataset, training)
-        detail = f"{steps} steps in which the attack's passes take up to {crafting:.3g} s, the rest not counted"
-        return f"about {_duration(steps * crafting)}: {detail}"
+        return StepTime(None, f"not estimated, since the method first {defence.preparation}")
+    passing = _passing_seconds(model, dataset, defence.attack, training)
+    if passing > _TRIED:
+        return StepTime(passing, f"steps whose passes take up to {passing:.3g} s, the rest not counted")
     # One step is no estimate, and processes of more devices are the real job's to start.
     epochs = 2 if training.epochs == 1 else training.epochs
     trial, watch = replace(training, epochs=epochs, devices=1), _Watch()
     with contextlib.suppress(_EnoughError):
         fit(copied_network(model), dataset, copy.deepcopy(defence), trial, progress=watch)
     if not watch.seconds:
-        return "not estimated, since the training ends before its second step"
-    steps = _steps(dataset, training)
+        return StepTime(None, "not estimated, since the training ends before its second step")
     several = started() is not None or training.devices not in (None, 1)
     one = " on one device" if several else ""
-    detail = f"{steps} steps of {watch.seconds:.3g} s{one}, validation not counted"
-    return f"about {_duration(steps * watch.seconds)}: {detail}"
+    return StepTime(watch.seconds, f"steps of {watch.seconds:.3g} s{one}, validation not counted")
 
 
-def _steps(dataset: Dataset, training: Training) -> int:
+def count_steps(dataset: Dataset, training: Training) -> int:
+    """Steps of a whole training."""
     return Batches(dataset, training.batch_size, 0, torch.device("cpu")).per_epoch * training.epochs
 
 
-def _crafting_seconds(
-    model: nn.Module, dataset: Dataset, attack: Perturbation | None, batch_size: int, task: Task
-) -> float:
-    """Seconds that an attack takes for a batch, by timed passes, at most; 0 where it is not known."""
-    if attack is None or batch_size < 1:
-        return 0.0
-    x, y, _ = dataset.train.take(torch.arange(min(batch_size, len(dataset.train))))
-    pace = _Pace.of(model, x, y, task)
-    passes = attack.most_passes(pace.outputs)
-    return 0.0 if passes is None else pace.seconds(passes)
+def _passing_seconds(model: nn.Module, dataset: Dataset, attack: Perturbation | None, training: Training) -> float:
+    """Seconds of a batch's passes where training runs, at most: of an attack that states them, and one more."""
+    x, y, _ = dataset.train.take(torch.arange(min(training.batch_size, len(dataset.train))))
+    device = training.device
+    pace = _Pace.of(copied_network(model).to(device), x.to(device), y.to(device), training.task)
+    crafting = None if attack is None else attack.most_passes(pace.outputs)
+    return pace.seconds(PassCount(1, 1) + (crafting or PassCount()))
 
 
 def estimate_attacks(
@@ -113,7 +131,7 @@ def estimate_attacks(
     total = pace.seconds(passes) * len(split) / len(x)
     count = f"{len(attacks)} attack{'s' * (len(attacks) != 1)}"
     text = (
-        f"at most about {_duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
+        f"at most about {duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
         f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input, and what attacks compute "
         "between passes not counted"
     )
@@ -143,7 +161,17 @@ class _Pace:
 
     @classmethod
     def of(cls, model: nn.Module, x: Tensor, y: Tensor, task: Task) -> _Pace:
-        """Time a few passes of this batch, as an attack makes them."""
+        """Time a few passes of this batch, as an attack makes them; where some of its inputs take long, of those."""
+        few = cls._timed(model, x[:_FEW], y[:_FEW], task)
+        if len(x) <= _FEW:
+            return few
+        if few.forward + few.backward > _SLOW:
+            share = len(x) / _FEW
+            return cls(few.forward * share, few.backward * share, few.outputs)
+        return cls._timed(model, x, y, task)
+
+    @classmethod
+    def _timed(cls, model: nn.Module, x: Tensor, y: Tensor, task: Task) -> _Pace:
         with preserved(model, "eval", 0, x.device):
             oracle = Oracle(Runner(model, task, "fp32", len(x)), x, y)
             outputs = oracle.logits(x)[0].numel()  # and what a first pass takes longer is over
@@ -160,16 +188,10 @@ class _Pace:
 
 
 def _shortest(run: Callable[[], Tensor]) -> float:
-    """Seconds of the quickest of a few runs; of one alone, where that takes long."""
+    """Seconds of the quickest of a few runs; of two alone, where these take long."""
     seconds: list[float] = []
-    while len(seconds) < _TIMED and sum(seconds) < _LONG:
+    while len(seconds) < _LEAST or (len(seconds) < _TIMED and sum(seconds) < _LONG):
         start = time.perf_counter()
         run().sum().item()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

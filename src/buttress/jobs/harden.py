@@ -25,13 +25,16 @@ from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
 from buttress.jobs.compare import changes, headline
+from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.hardening_plan import HardeningPlan, Start
+from buttress.jobs.hardening_plan import HardeningPlan
+from buttress.jobs.hardening_start import Start, Weights
 from buttress.jobs.regularised_training import Chosen, usual_figures, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
+from buttress.output_place import claims, taken
 from buttress.processes import on_first_process
 from buttress.threat import Threat
 from buttress.training import Trained
@@ -49,12 +52,14 @@ _PUBLISHED = (
 )
 
 
+@claims("out")
 def harden(
     network: str | None = None,
     *,
     out: Path,
     architecture: Network = Network(),
     source: Source = Source(),
+    start: Weights = "new",
     threat: Threat | None = None,
     base: Defence | None = None,
     layers: list[str] | None = None,
@@ -83,10 +88,12 @@ def harden(
     collapses; audit both; compare, and say whether the regularisation demonstrably gained robust accuracy.
 
     Args:
-        network: a run's folder with the network to harden; without it one is trained by standard training.
+        network: the network to harden, which stays as it is: whatever audit takes; without it, and without --weights,
+            one is trained by standard training.
         out: a new folder: a run each for original, base and hardened, and report/ with the comparison.
-        architecture: the network, where it is trained here.
-        source: the data.
+        architecture: the network, where it is no run's.
+        source: the data; a run's own by default.
+        start: what base and hardened start from: new weights, or those of the given network (fine-tuning).
         threat: what the network is hardened against, for every attack and defence without a threat of its own.
         base: the base defence; adversarial training with PGD by default.
         layers: the layers to regularise, names or patterns such as relu*; by default those that the audit names.
@@ -123,9 +130,9 @@ def harden(
         whole("inputs", inputs)
     _check_cut_off(eta, layers)
     reporter.line(told(device))
-    start = Start.of(network, architecture, source, seed)
+    begin = Start.of(network, architecture, source, seed, start)
     plan = HardeningPlan.of(
-        start,
+        begin,
         threat=threat,
         base=base,
         layers=layers,
@@ -136,9 +143,10 @@ def harden(
         attacks=attacks,
     )
     check_gate(fail_under, plan.questions)
-    test = len(start.dataset.test)
+    test = len(begin.dataset.test)
     idle = idle_remark(test if inputs is None else min(inputs, test))
-    for remark in filter(None, (plan.remark, plan.choice.remark, idle)):
+    remarks = (begin.words, begin.preprocessing, *begin.dataset.notes, plan.remark, plan.choice.remark, idle)
+    for remark in filter(None, remarks):
         reporter.line(remark)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
@@ -146,8 +154,11 @@ def harden(
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = start.original.to(device)
-    if not start.given:
+    original = begin.original.to(device)
+    warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
+    if warning:
+        reporter.line(warning)
+    if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
     names = plan.layers or work.vulnerable_layers(original, eta)
@@ -168,7 +179,10 @@ def harden(
     findings[title] = work.audit(hardened.model, title)
 
     facts = {
-        "network": network or start.architecture.model,
+        "network": begin.name,
+        "start": begin.words,
+        **({"preprocessing": begin.preprocessing} if begin.preprocessing else {}),
+        **({"first look": warning} if warning else {}),
         "threat": threat_facts(plan.threat),
         "regularised layers": names,
         **chosen.facts,
@@ -183,14 +197,14 @@ def harden(
         },
         "inputs": inputs,
     }
-    _report(out, findings, report_facts(command, start.dataset, seed, facts, original), chosen, hardened, reporter)
+    _report(out, findings, report_facts(command, begin.dataset, seed, facts, original), chosen, hardened, reporter)
     gate(findings[title], fail_under)
     return findings
 
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder with something else in it, and one without a job to resume."""
-    started = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    started = taken(out)
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
     if resume and not started:

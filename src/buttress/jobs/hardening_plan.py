@@ -4,103 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from torch import nn
-
-from buttress import models, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit
 from buttress.audits.layers import Layers
-from buttress.data.dataset import Dataset
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
-from buttress.jobs.estimate import estimate_audits, estimate_training
-from buttress.jobs.questions import lacks_gradient, usual_audits
+from buttress.jobs.estimate import count_steps, estimate_audits, estimate_training, step_time
+from buttress.jobs.hardening_start import Start
+from buttress.jobs.questions import usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training
-from buttress.jobs.settings import Network, Reporter, Source, Training, open_network
+from buttress.jobs.settings import Reporter, Training
 from buttress.jobs.threat_resolution import job_threat
-from buttress.jobs.tokens import from_embedding
 from buttress.jobs.vulnerable_layers import named_layers
 from buttress.layers.measures import MEASURES
 from buttress.report.text import some
-from buttress.tasks import Task, check_task, task_of
+from buttress.tasks import check_task
 from buttress.threat import Threat
-from buttress.training.token_inputs import embedded_data
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What is hardened.
-
-    Attributes:
-        original: the network; with initial weights where ``given`` is False.
-        given: whether the user gave it, or it is to be trained first.
-        dataset: the data.
-        source: what it takes to load them again.
-        architecture: of the networks that are trained.
-        spec: by which `models.create` makes them; None where the architecture does.
-        task: what their output is for.
-        seed: of the initial weights of those that are trained.
-    """
-
-    original: nn.Module
-    given: bool
-    dataset: Dataset
-    source: dict[str, Any]
-    architecture: Network
-    spec: dict[str, Any] | None
-    task: Task
-    seed: int
-
-    @classmethod
-    def of(cls, network: str | None, architecture: Network, source: Source, seed: int) -> Start:
-        """A given network, or one to be trained.
-
-        Raises:
-            UserError: for a network that cannot be trained.
-        """
-        facts: dict[str, Any] = {}
-        if network is None:
-            dataset, where = source.load(seed, task=architecture.task)
-            original = architecture.create(dataset, seed)
-            dataset = embedded_data(original, dataset)
-        else:
-            original, dataset, facts = open_network(network, architecture, source, seed)
-            where = facts["source"]
-            # The networks trained here are of its architecture, and start from weights of their own.
-            architecture = replace(
-                architecture,
-                task=task_of(facts),
-                model=architecture.model if "model" in facts else network,
-                output=architecture.output or facts.get("output"),
-                weights=None,
-            )
-        task = architecture.task or tasks.classification
-        if lacks_gradient(original, dataset, task):
-            raise UserError("harden trains networks, and this one gives no gradients: give the torch network itself")
-        return cls(
-            original=original,
-            given=network is not None,
-            dataset=dataset,
-            source=where,
-            architecture=architecture,
-            spec=facts.get("model"),
-            task=task,
-            seed=seed,
-        )
-
-    def fresh(self) -> nn.Module:
-        """A network of the same architecture with initial weights, the same each time."""
-        if self.spec is None:
-            return self.architecture.create(self.dataset, self.seed)
-        spec = self.spec
-        model = models.create(spec["name"], mean=spec["mean"], std=spec["std"], seed=self.seed, **spec["options"])
-        return from_embedding(self.architecture.finish(model), self.dataset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,14 +105,16 @@ class HardeningPlan:
     def estimate(self, inputs: int | None, batch_size: int, reporter: Reporter) -> None:
         """Say about how long each part takes."""
         original, dataset, training = self.start.original, self.start.dataset, self.choice.training
-        runs: dict[str, Defence] = {} if self.start.given else {"original": Standard()}
-        runs |= {"base": self.base, "hardened (regularised layers not counted)": self.base}
-        for name, defence in runs.items():
-            reporter.line(f"training {name}: {estimate_training(original, dataset, defence, training)}")
+        steps = count_steps(dataset, training)
+        if not self.start.given:
+            reporter.line(f"training original: {estimate_training(original, dataset, Standard(), training)}")
+        step = step_time(original, dataset, self.base, training)
+        for name in ("base", "hardened (regularised layers not counted)"):
+            reporter.line(f"training {name}: {step.of_all(steps)}")
         count, more = self.choice.counts
         if count:
             trial = trial_training(training)
-            time = estimate_training(original, dataset, self.base, trial)
+            time = step.of_all(count_steps(dataset, trial))
             length = f"{trial.epochs} epoch{'s' * (trial.epochs != 1)}"
             further = f" ({more} more where a gamma shows a gain)" if more else ""
             share = (count + more) * trial.epochs / training.epochs

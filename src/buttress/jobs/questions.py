@@ -27,7 +27,7 @@ from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
 from buttress.config.annotations import alternatives, item_of
 from buttress.data.dataset import Dataset
-from buttress.engine.input_dtype import input_dtype
+from buttress.engine.input_dtype import suited
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.tasks import Task
 from buttress.threat import Threat
@@ -81,7 +81,7 @@ def proposed(questions: Sequence[Audit], findings: Sequence[Finding]) -> list[Au
 def lacks_gradient(model: nn.Module, dataset: Dataset, task: Task) -> bool:
     """Whether the network gives no gradients, as one from ONNX or scikit-learn."""
     x, _, _ = dataset.test.take(torch.arange(1))
-    return not has_gradient(model, x.to(input_dtype(model, x)), task)
+    return not has_gradient(model, suited(model, x), task)
 
 
 def gradient_free_attacks(threat: Threat) -> list[Attack]:

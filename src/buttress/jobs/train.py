@@ -14,6 +14,7 @@ from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import job_threat, threat_facts
+from buttress.output_place import claims
 from buttress.processes import on_first_process
 from buttress.threat import Threat
 from buttress.training.fit import Trained
@@ -22,6 +23,7 @@ from buttress.training.run_folder import MARK
 from buttress.training.token_inputs import embedded_data
 
 
+@claims("out")
 def train(
     out: Path,
     *,
@@ -57,7 +59,7 @@ def train(
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     reporter.line(told(device))
     task = architecture.task or training.task
-    dataset, where = source.load(seed, task=task)
+    dataset, where = architecture.load_data(source, seed, task)
     model = replace(architecture, task=task).create(dataset, seed)
     dataset = embedded_data(model, dataset)
     resolve = job_threat(threat, dataset).resolve
@@ -67,6 +69,8 @@ def train(
     reporter.line(
         f"{architecture.model} on {dataset.name} ({len(dataset.train)} inputs), {name}, {training.epochs} epochs"
     )
+    for remark in filter(None, (*dataset.notes, architecture.preprocessing(model, dataset))):
+        reporter.line(remark)
     for part in chosen.modules():
         if isinstance(part, LayerRegularised) and part.remark:
             reporter.line(part.remark)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from buttress.float64 import above_zero
+
 CLOSE = 1e-3  # of the largest number of one input's part, computed beside others
 
 
@@ -38,7 +40,7 @@ def _difference(rows: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     equal = (one == other) | (one.isnan() & other.isnan())
     difference = torch.where(equal, 0.0, one - other).abs().nan_to_num(torch.inf).amax(1)
     size = torch.where(one.isfinite(), one.abs(), 0.0).amax(1)
-    return difference, torch.maximum(size, size.max() / 100).clamp(min=1e-300)
+    return difference, above_zero(torch.maximum(size, size.max() / 100))
 
 
 def rounding(value: Tensor) -> float:

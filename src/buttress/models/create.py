@@ -18,6 +18,7 @@ from buttress.errors import UserError
 from buttress.models.surgery import replace_activation, set_stem_stride
 from buttress.models.wrapping.normalized import Normalized
 from buttress.random import own_draws
+from buttress.user_modules import absolute
 
 Statistic = float | Sequence[float] | Tensor | None
 
@@ -83,7 +84,7 @@ def _created(
         set_stem_stride(model, surgery["stem_stride"], size)
     if mean is not None or std is not None:
         model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    spec = {"name": name, "options": options, "mean": _plain(mean), "std": _plain(std), **surgery}
+    spec = {"name": absolute(name), "options": options, "mean": _plain(mean), "std": _plain(std), **surgery}
     with contextlib.suppress(TypeError, ValueError):  # options that are no plain data cannot be remembered
         model._buttress_spec = json.loads(json.dumps(spec))
     return model
@@ -135,7 +136,9 @@ def _named_options(name: str) -> set[str]:
 def _maker(name: str, options: dict[str, Any]) -> Callable[[], Any]:
     maker: Callable[..., Any] = registry.model.get(name)
     if isinstance(maker, nn.Module) or not callable(maker):
-        raise UserError(f"{name!r} is a {type(maker).__name__}: a function that returns a new module was expected")
+        what = f"{name!r} is a {type(maker).__name__}: a function that returns a new module was expected"
+        adapter = f", as in def make(): return {type(maker).__name__}(...)" if isinstance(maker, nn.Module) else ""
+        raise UserError(what + adapter)
     signature = inspect.signature(maker)
     names = [p.name for p in signature.parameters.values() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -19,6 +20,8 @@ _SHAPE_ERRORS = re.compile(
 )
 
 
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 # What torch.nn.Embedding says to numbers that are no integers.
 _TOKENS = re.compile(r"Expected tensor for argument #1 'indices' to have")
 
@@ -33,11 +36,31 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
         return call_model(model, x)
     except UserError:
         raise
+    except TypeError as error:
+        if (line := _other_arguments(inner(model))) is None:
+            raise
+        raise UserError(line) from error
     except (RuntimeError, ValueError, IndexError) as error:
         mismatch = describe_mismatch(error, model, x)
         if mismatch is None:
             raise
         raise mismatch from error
+
+
+def _other_arguments(network: nn.Module) -> str | None:
+    """The adapter to write around a network that cannot be called with inputs alone; None for one that can."""
+    signature = inspect.signature(network.forward)
+    try:
+        signature.bind(object())
+    except TypeError as reason:
+        needed = [p for p in signature.parameters.values() if p.default is p.empty and p.kind not in _OPEN]
+        given = ["x" if p.kind is not p.KEYWORD_ONLY else f"{p.name}=x" for p in needed[:1]]
+        given += [p.name if p.kind is not p.KEYWORD_ONLY else f"{p.name}={p.name}" for p in needed[1:]]
+        return (
+            f"{type(network).__name__}.forward{signature} cannot be called with the inputs alone ({reason}): write a "
+            f"module around it with def forward(self, x): return self.network({', '.join(given)})"
+        )
+    return None
 
 
 def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:

@@ -1,26 +1,25 @@
-"""Weights to and from files: safetensors of our own, and torch files of others without running their code."""
+"""Weights to and from files: safetensors of our own, and whatever others keep theirs in."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import pickle
-import re
-import warnings
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from buttress.errors import UserError
-from buttress.models.wrapping.wrappers import nested
+from buttress.models.weight_files import read_weights
+from buttress.models.weight_matching import Fit, chosen, own_tensors
 from buttress.tensor_forms import formed_state, plain_state
+from buttress.validation import one_of
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "model.")
+log = logging.getLogger(__name__)
+Head = Literal["kept", "new"]
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -62,111 +61,63 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
             written.unlink(missing_ok=True)
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str], *, strict: bool = True) -> tuple[list[str], list[str]]:
+def load_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    strict: bool = True,
+    key: str | None = None,
+    head: Head = "kept",
+) -> tuple[list[str], list[str]]:
     """Put weights from a file into the model.
 
-    A name ending in .safetensors is read as such, any other file as a torch file with ``weights_only``: a pickle that
-    calls code is refused, not run. The weights may lie under ``state_dict``, ``model_state_dict``, ``model`` or
-    ``net``, their names may begin with ``module.`` or ``model.``, and weights of the network alone fit into
-    ``Normalized`` and the other wrappers of this package. The model is changed only when everything fits.
+    The file may be safetensors (in shards, too, by their ``.index.json``), what ``torch.save`` wrote, a pickled module
+    among it, or a NumPy ``.npz``; no code of the file's is run. The weights may lie under any keys beside whatever else
+    a training keeps, and their names may begin with anything that they have in common (``module.``, ``net.``); weights
+    of the network alone fit into wrappers around it. The model is changed only when everything fits.
 
     Args:
         model: the network; its tensors keep their device and dtype.
-        path: the file.
+        path: the file, or a folder in which a run of buttress or Hugging Face's libraries keep weights.
         strict: whether every weight of the model must be in the file and the other way round. Weights of another
-            shape are refused in any case, and so is a file of which nothing fits.
+            shape are refused in any case, and so is a file of which nothing fits. What is not held against each other
+            is logged.
+        key: where the weights lie in a file with several (``"state_dict_ema"``, ``"model.ema"``).
+        head: "new" leaves a last layer that was made for another number of outputs as it is, with its initial weights:
+            to be trained.
 
     Returns:
         The names that the file lacked and the names that the model has not; both empty when strict.
 
     Raises:
-        UserError: for a file that is missing, corrupt, truncated, unsafe or does not fit, and what does not.
+        UserError: for a file that is missing, corrupt, truncated, unsafe or does not fit, with what does not and the
+            nearest names on both sides; and where weights lie in several places that fit.
     """
     path = Path(path)
-    state = _read(path)
-    fits = [_Fit(target, names) for target in nested(model) for names in _renamings(state)]
-    best = min(fits, key=lambda fit: fit.wrong)
-    if best.reshaped or (best.wrong and (strict or not best.fitting)):
-        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; create the model as it was trained")
-    best.target.load_state_dict(formed_state(best.state, best.target.state_dict()), strict=False)
+    one_of("head", head, get_args(Head))
+    if path.exists() and not own_tensors(model):
+        return [], []
+    contents = read_weights(path)
+    contents = contents if key is None else contents.under(key)
+    best = chosen(model, contents, asked=key is not None)
+    new_head = head == "new" and best.other_head() is not None
+    if head == "new" and not new_head and not best.wrong:
+        raise UserError(f"{path} fits as it is, its last layer too: leave --head new out (head in Python)")
+    if not new_head and best.wrong and (strict or best.reshaped or not best.state):
+        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; {_advice(best)}")
+    for what, names in (("not loaded", best.missing + best.reshaped), ("not used", best.unexpected + best.aside)):
+        if names:
+            log.warning("%s: %s: %s", path, what, ", ".join(names[:6]) + ", ..." * (len(names) > 6))
+    like = {name: value for name, value in best.target.state_dict(keep_vars=True).items() if not is_lazy(value)}
+    best.target.load_state_dict(formed_state(best.state, like), strict=False)
     return best.missing, best.unexpected
 
 
-class _Fit:
-    """How far a state dict fits a module."""
-
-    def __init__(self, target: nn.Module, state: dict[str, Tensor]) -> None:
-        self.target, self.state = target, state
-        own = plain_state({name: value for name, value in target.state_dict().items() if isinstance(value, Tensor)})
-        # Old checkpoints have no such counters and need none.
-        self.missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
-        self.unexpected = [n for n in state if n not in own]
-        self.reshaped = [
-            f"{name} is {_shape(state[name])}, not {_shape(value)}"
-            for name, value in own.items()
-            if name in state and state[name].shape != value.shape
-        ]
-        self.fitting = sum(name in own for name in state) - len(self.reshaped)
-        self.wrong = len(self.missing) + len(self.unexpected) + len(self.reshaped)
-
-    def __str__(self) -> str:
-        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.reshaped}
-        return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
-
-
-def _renamings(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The state dict as it is, then with the prefixes taken off that training scripts put before the names."""
-    versions = [state]
-    for names in versions:
-        for prefix in PREFIXES:
-            stripped = {name.removeprefix(prefix): value for name, value in names.items()}
-            if len(stripped) == len(names) and all(stripped.keys() != other.keys() for other in versions):
-                versions.append(stripped)
-    return versions
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"there is no file of weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about old pickle protocols
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise UserError(f"{path} is no whole safetensors file (corrupt or truncated): {error}") from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        code = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if code is None:
-            raise UserError(
-                f"{path} is no whole torch file of weights: corrupt, truncated, or a plain pickle, which is never run"
-            ) from error
-        raise UserError(
-            f"{path} is a pickle that wants to run code ({code[1]}), which is refused: save the state dict alone"
-        ) from error
-    return _unwrapped(path, content)
-
-
-def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
-    while isinstance(content, dict):
-        if content and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-            return plain_state(content)
-        wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
-        if wrapper is None:
-            raise UserError(
-                f"{path} holds no weights: a state dict, or one under {', '.join(WRAPPERS)}, was expected, "
-                f"but it holds {_first([str(key) for key in content]) or 'nothing'}"
-            )
-        content = content[wrapper]
-    raise UserError(f"{path} holds a {type(content).__name__}, not a state dict")
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "one number"
+def _advice(fit: Fit) -> str:
+    """What to do about weights that do not fit."""
+    if sizes := fit.other_head():
+        return (
+            f"they are of a network with {sizes[0]} outputs: create it with as many, or have its last layer trained "
+            'anew by --head new (head="new")'
+        )
+    return f"{fit.alike}create the model as it was trained"

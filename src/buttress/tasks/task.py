@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress import losses, registry
 from buttress.errors import UserError
 from buttress.losses import Loss, LossLike
+from buttress.model_call import output_parts
 from buttress.tasks.chance import best_class
 
 
@@ -145,16 +146,25 @@ def as_tensor(output: object, wanted: str, form: str = "") -> Tensor:
     """
     whole = f"{wanted} {form}".strip()
     if not isinstance(output, Tensor):
-        raise UserError(
-            f"the model must return {whole}; it returned a {type(output).__name__}: wrap it as "
-            f"models.Output(model, key), or --output KEY, to pick the {wanted.removeprefix('the ')} out"
-        )
+        raise UserError(f"the model must return {whole}; {_adapter(output, wanted.removeprefix('the '))}")
     if not output.is_floating_point():
         what = f"{str(output.dtype).removeprefix('torch.')} of shape {tuple(output.shape)}"
         numbers = not output.is_complex() and (output.dim() == 1 or output.shape[1:] == (1,))
         hint = ": if these are numbers of classes, wrap it as models.FromLabels(model, classes)" if numbers else ""
         raise UserError(f"the model must return {whole}; it returned {what}{hint}")
     return output if output.dtype == torch.float64 else output.float()
+
+
+def _adapter(output: object, wanted: str) -> str:
+    """What came that is no tensor, and the adapter that picks a tensor out of it."""
+    came = f"it returned a {type(output).__name__}"
+    parts = output_parts(output)
+    if parts is None:
+        return f"{came}: wrap it in a module whose forward returns the tensor of {wanted} alone"
+    tensors = {key: value for key, value in parts.items() if isinstance(value, Tensor)}
+    held = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(tensors.items())[:6]) or "no tensor"
+    key = "logits" if "logits" in tensors else next(iter(tensors), "KEY")
+    return f"{came} of {held}: wrap it as models.Output(model, {key!r}), or --output {key}, to pick the {wanted} out"
 
 
 def refuse_not_finite(output: Tensor) -> None:

@@ -16,14 +16,13 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tensor_forms import plain_state
-from buttress.training.divergence import USUAL_REMEDY
 
 Content = tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]  # weights, state, progress
 _PREFIX = "step-"
 _KEPT = 2  # the newest, and one to fall back on should its files be damaged
 
 
-def check_finite(weights: dict[str, Tensor], step: int, cure: str = USUAL_REMEDY) -> None:
+def check_finite(weights: dict[str, Tensor], step: int, cure: str) -> None:
     """Refuse weights that are not numbers.
 
     Args:
@@ -45,7 +44,7 @@ def save(
     weights: dict[str, Tensor],
     state: dict[str, Any],
     progress: dict[str, Any],
-    cure: str = USUAL_REMEDY,
+    cure: str,
 ) -> None:
     """Write the checkpoint of ``step`` into ``folder`` and remove all but the one before it.
 

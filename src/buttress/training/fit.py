@@ -18,6 +18,7 @@ from buttress.defences.base.defence import Defence
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import first_answers, start_fabric
 from buttress.errors import UserError
+from buttress.output_place import claims
 from buttress.random import derive, own_draws
 from buttress.tasks import check_task, task_facts
 from buttress.training.config import TrainingConfig, training_config
@@ -47,6 +48,7 @@ class Trained:
     notes: list[str] = field(default_factory=list)
 
 
+@claims("out")
 @in_usual_state
 def fit(
     model: nn.Module,
@@ -93,6 +95,9 @@ def fit(
             f"training takes a Dataset, which has splits and ids of its own; got a {type(data).__name__}: make one, "
             "data.from_arrays(name, (x, y), (x_test, y_test), classes=..., box=..., provenance=...)"
         )
+    for part in ("train", "val"):
+        if not len(data.splits[part]):
+            raise UserError(f"training needs {part} inputs; {data.name} has none: load it without test_only")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()
@@ -106,6 +111,7 @@ def fit(
     fabric = start_fabric(config, precision=config.train_precision, strategy=config.strategy)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = folder is not None and first_answers(fabric, partial(open_run, folder, recorded, resume, fabric.device))
+    model.to(fabric.device)  # what the method prepares is made where the network is
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:

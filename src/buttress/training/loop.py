@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -105,7 +106,10 @@ class Loop:
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if held is not None:
             self._restore(*held)
-        logs = Logs(folder if self.fabric.is_global_zero else None, self.index)
+        with closing(Logs(folder if self.fabric.is_global_zero else None, self.index)) as logs:
+            self._train(checkpoints, logs, progress, signals)
+
+    def _train(self, checkpoints: Path | None, logs: Logs, progress: Progress | None, signals: list[int]) -> None:
         saved = time.monotonic()
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
         while self.index < self.steps and not self.watch.stopped:
@@ -171,10 +175,11 @@ class Loop:
             step_loss=step_loss,
             module=self.module,
             fabric=self.fabric,
-            clip=self.config.clip,
+            config=self.config,
             sums=self.sums,
             after_update=self._after_update,
             where=f"step {self.index} (epoch {epoch + 1})",
+            updated=self.index > 0,
         )
         self.optimizer.zero_grad()  # of what the caller or a method left behind
         try:
@@ -218,7 +223,7 @@ class Loop:
         row |= self.watch.figures
         self.sums, self.watch.figures = {}, {}
         self._agree(self.step_loss.buffers())
-        checkpoint.check_finite(self.step_loss.state_dict(), self.index, remedy(self.step_loss.defence))
+        checkpoint.check_finite(self.step_loss.state_dict(), self.index, remedy(self.step_loss.defence, self.config))
         seed = derive(self.seed, "end of epoch", epoch)
         seed_torch(seed, self.device)
         model, defence = self.step_loss.model, self.step_loss.defence
@@ -276,7 +281,7 @@ class Loop:
             **({"monitors": self.watch.progress()} if self.watch.monitors else {}),
             **({} if self.spread is None else {"spread": self.spread.value}),
         }
-        cure = remedy(self.step_loss.defence)
+        cure = remedy(self.step_loss.defence, self.config)
         checkpoint.save(folder, self.index, self.step_loss.state_dict(), state, progress, cure)
         self.clock.write()
 

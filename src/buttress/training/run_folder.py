@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from buttress import models
 from buttress.engine.machine import device_name
 from buttress.errors import UserError
+from buttress.output_place import entries
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tensor_forms import plain_state
+from buttress.user_modules import short
 
 MARK = "run.json"
 
@@ -65,19 +67,22 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: to
             )
         return False
     # The half-written mark of a run that was killed as it began is ours.
-    if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
+    if entries(folder) - {f".{MARK}.tmp"} or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} exists and holds no run of ours: choose an empty or new output folder")
     write_text(mark, json.dumps({"settings": settings, "versions": versions(device)}, indent=2))
     return True
 
 
 def _current_names(settings: Any) -> Any:
-    """Recorded settings with the package's classes under today's names: earlier versions recorded their modules."""
+    """Recorded settings under today's names: earlier versions recorded modules of ours and folders of users' files."""
     if isinstance(settings, list):
         return [_current_names(part) for part in settings]
     if not isinstance(settings, dict):
         return settings
-    names = {key: _current_names(value) for key, value in settings.items()}
+    names = {
+        key: short(value) if key in ("name", "data") and isinstance(value, str) else _current_names(value)
+        for key, value in settings.items()
+    }
     if str(names.get("class", "")).startswith("buttress."):
         names["class"] = f"buttress.{names['class'].rpartition('.')[2]}"
     return names
@@ -96,7 +101,7 @@ def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
 
 def release_run(folder: Path) -> None:
     """Take the claim back where nothing came of the run, so that the folder can be used again."""
-    if [path.name for path in folder.iterdir()] == [MARK]:
+    if entries(folder) == {MARK}:
         (folder / MARK).unlink()
 
 
@@ -154,7 +159,8 @@ def load(folder: str | Path, model: nn.Module | None = None) -> nn.Module:
     if model is None:
         if spec is None:
             raise UserError(
-                f"the model in {folder} was not made by models.create: give the module, load(folder, model)"
+                f"the model in {folder} was not made by models.create: give the module, load(folder, model), or what "
+                f"makes it, as in file.py:Net --weights {folder}"
             )
         model = models.from_spec(spec)
     models.load_weights(model, Path(folder) / "model.safetensors")

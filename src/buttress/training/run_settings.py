@@ -14,6 +14,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.fingerprint import name_of, plain
 from buttress.tasks import task_facts
 from buttress.training.config import TrainingConfig
+from buttress.user_modules import short
 
 
 def describe(defence: Defence) -> dict[str, Any]:
@@ -29,9 +30,10 @@ def run_settings(
 
     Settings that runs made before do not record are here only where they are set, so that such runs go on.
     """
+    spec = models.spec_of(model)
     optimiser, schedule, attack = asdict(config.optimiser), asdict(config.schedule), config.validate_with
     return {
-        "model": models.spec_of(model) or type(model).__qualname__,
+        "model": type(model).__qualname__ if spec is None else {**spec, "name": short(spec["name"])},
         "data": data.name,
         "inputs": len(data.train),
         "content": hashlib.sha256(repr(plain([data.train.x, data.train.y])).encode()).hexdigest()[:16],

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.errors import UserError
+from buttress.registry import defence as registered_defences
+from buttress.training.config import TrainingConfig
 from buttress.training.divergence import overflows, remedy
 
 if TYPE_CHECKING:
@@ -34,9 +36,30 @@ class StepLoss(nn.Module):
         to be rounded than perturbed ones.
         """
         assert self.context is not None
-        loss = self.defence.loss(self.model, self.context.batch, self.context)
+        loss = _checked(self.defence, self.defence.loss(self.model, self.context.batch, self.context))
         self.logs = loss.logs
         return loss.value + sum(self.context.auxiliary) if self.context.auxiliary else loss.value
+
+
+def _checked(defence: Defence, loss: object) -> Loss:
+    """What a defence returned, when it is an objective that can be made smaller.
+
+    Raises:
+        UserError: naming the defence, for anything else.
+    """
+    name = registered_defences.name_of(defence)
+    if not isinstance(loss, Loss):
+        raise UserError(f"{name} returned a {type(loss).__name__} from loss: return defences.Loss(value, logs)")
+    value = loss.value
+    if not isinstance(value, Tensor) or value.dim():
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"{name} returned {came} as its loss: a tensor of one number is needed, as of .mean()")
+    if torch.is_grad_enabled() and not value.requires_grad:
+        raise UserError(f"{name} returned a loss that does not depend on the weights: leave detach() and item() out")
+    for figure, number in loss.logs.items():
+        if (shape := torch.as_tensor(number).shape).numel() != 1:
+            raise UserError(f"{name} returned {figure!r} among its figures, of shape {tuple(shape)}: give one number")
+    return loss
 
 
 @dataclass
@@ -51,10 +74,11 @@ class BatchStep:
         step_loss: model and defence as one module.
         module: ``step_loss`` as Fabric runs it.
         fabric: runs the backward passes.
-        clip: largest L2 norm of the gradient, if it has one.
+        config: how is trained.
         sums: of each of the epoch's figures so far the sum and the number; added to.
         after_update: called after each update of the weights.
         where: this step in words, for the error line.
+        updated: whether any weight has been changed, by this step or before.
     """
 
     batch: Batch
@@ -64,10 +88,11 @@ class BatchStep:
     step_loss: StepLoss
     module: Any
     fabric: Fabric
-    clip: float | None
+    config: TrainingConfig
     sums: dict[str, tuple[float, int]]
     after_update: Callable[[], None]
     where: str
+    updated: bool
 
     def loss(self) -> Loss:
         """The defence's objective for this batch."""
@@ -94,7 +119,7 @@ class BatchStep:
             self.sums[name] = total + figure, count + 1
 
     def _diverged(self, what: str) -> UserError:
-        cure = remedy(self.step_loss.defence)
+        cure = remedy(self.step_loss.defence, self.config, self.batch.x, updated=self.updated)
         return UserError(f"{what} at {self.where}: training diverged; {cure}. The last checkpoint is intact")
 
     def gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
@@ -110,9 +135,10 @@ class BatchStep:
 
     def apply(self) -> None:
         """One step of the optimiser along the gradients so far, which are then dropped."""
-        if self.clip is not None:
-            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.clip)
+        if self.config.clip is not None:
+            self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.config.clip)
         self.optimizer.step()
+        self.updated = True
         self.optimizer.zero_grad()
         self.after_update()
 

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits import Audit, run
 from buttress.audits.base.finding import Finding, read, to_json
 from buttress.errors import UserError
+from buttress.report.page import page
 
 NUMBERS = st.one_of(st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False))
 PLAIN = st.recursive(
@@ -94,3 +96,36 @@ def test_what_is_to_be_run_next_is_for_who_asked_and_in_no_file(tmp_path):
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="audit the network first"):
         read(tmp_path / "findings.json")
+
+
+class Wrong(Audit):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def ask(self, subject):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (None, "answered with a NoneType: ask must return an audits.Finding"),
+        ([Finding("a", "b", "c", "good", {})], "answered with a list"),
+        (Finding("a", 3, "c", "good", {}), "the finding's title must be a text; got 3"),
+        (Finding("a", "b", None, "good", {}), "the finding's verdict must be a text; got None"),
+        (Finding("a", "b", "c", "awful", {}), "severity must be one of good, info, warning, bad; got 'awful'"),
+        (Finding("a", "b", "c", "good", None), "data must map names to figures; got a NoneType"),
+        (Finding("a", "b", "c", "good", {"a": torch.ones(1)}), "data.a is a Tensor"),
+    ],
+)
+def test_what_is_no_finding_is_told_as_it_is_answered(answer, told):
+    x, y = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
+    with pytest.raises(UserError, match=f"test_finding:Wrong.*{told}"):
+        run(torch.nn.Linear(2, 2), [(x, y)], [Wrong(answer)])
+
+
+def test_figures_of_numpy_are_figures():
+    x, y = torch.rand(4, 2), torch.tensor([0, 1, 0, 1])
+    answer = Finding("a", "b", "c", "good", {"share": np.float64(0.5)})
+    (found,) = run(torch.nn.Linear(2, 2), [(x, y)], [Wrong(answer)])
+    assert "0.5" in page({"net": [found]}, {})

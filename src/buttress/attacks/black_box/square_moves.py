@@ -10,10 +10,9 @@ from torch import Tensor
 
 from buttress.attacks.black_box.square_windows import Grid, Windows, bump, window_size
 from buttress.attacks.gradient.l1_geometry import project_l1
+from buttress.float64 import above_zero
 from buttress.random import Random
 from buttress.threat import Threat, norms, per_row
-
-_TINY = 1e-300  # float64 below which a length counts as 0
 
 
 class Moves(ABC):
@@ -95,7 +94,7 @@ class MassMoves(Moves):
             delta = torch.where(lying, delta, delta.mT)
         delta = self.threat.unit * self.threat.free(grid.filled(delta, *self.x.shape[2:]))
         if norm == "l2":
-            delta = delta * per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
+            delta = delta * per_row(self.budget / above_zero(norms(delta, norm)), delta)
         return self._at(delta)
 
     def draw(self, random: Random) -> Tensor:
@@ -117,12 +116,12 @@ class MassMoves(Moves):
         else:
             unused = (self.budget - unused).clamp(min=0) / channels
             length = (unused + self._sized(window) + self._sized(delta[other])) * channels
-        new = self._pattern(size, chance) + window / self._sized(window).clamp(min=_TINY)
+        new = self._pattern(size, chance) + window / above_zero(self._sized(window))
         delta[other] = 0
         delta[index] = new / self._sized(new).clamp(min=1e-12) * length
         delta = self.threat.free(delta)
         if norm == "l2":
-            delta *= per_row(self.budget / norms(delta, norm).clamp(min=_TINY), delta)
+            delta *= per_row(self.budget / above_zero(norms(delta, norm)), delta)
         return self._at(delta)
 
     def _pattern(self, size: tuple[int, int], chance: Tensor) -> Tensor:

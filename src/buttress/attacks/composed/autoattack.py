@@ -157,6 +157,6 @@ class AutoAttack(Attack):
 def _together(oracle: Oracle, part: Attack, rows: Tensor, random: Random, name: str) -> tuple[Tensor, Tensor]:
     """`staged`, but no input leaves before the part is over."""
     inner = oracle.only(rows, search="full")
-    points = part.perturb(inner, inner.x, inner.y, random.only(rows).fork(name)).detach()
+    points = part.points(inner, inner.x, inner.y, random.only(rows).fork(name))
     points, output = inner.settle(part.threat.project(points, inner.x))
     return points, oracle.merge(inner, rows, points, output, name)

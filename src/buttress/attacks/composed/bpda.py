@@ -69,7 +69,7 @@ class BPDA(WrapperAttack):
                 ours.model, oracle.task, ours.precision, ours.batch_size, ours.draws, exact=ours.exact
             )
             try:
-                return self.attack.perturb(oracle, x, y, random)
+                return self.attack.points(oracle, x, y, random)
             finally:
                 ours.precision = oracle.runner.precision
                 oracle.runner = ours

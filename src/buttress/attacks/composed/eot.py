@@ -89,7 +89,7 @@ class WrapperAttack(Attack):
                 f"{name} asks the model itself, so it cannot run inside EoT with transforms or Ensemble: make the "
                 "transformations, or the several models, a model of their own"
             )
-        points = self.attack.perturb(part, part.x, part.y, random.only(rows)).detach()
+        points = self.attack.points(part, part.x, part.y, random.only(rows))
         points = self.threat.project(points, part.x)
         if part.search == "first":  # the first adversarial examples are in its ledger
             points, _ = part.settle(points)
@@ -142,7 +142,7 @@ class EoT(WrapperAttack):
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds."""
         if self.transforms is None and oracle.runner.draws == self.draws:
-            return self.attack.perturb(oracle, x, y, random)
+            return self.attack.points(oracle, x, y, random)
         rows = oracle.alive.nonzero().squeeze(1)
         if not len(rows):
             return x

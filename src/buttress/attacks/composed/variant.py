@@ -68,7 +68,7 @@ class Variant(WrapperAttack):
         """What the attack inside finds on the variant, run to its end."""
         model = self.chosen(oracle.runner.model)
         if model is None:
-            return self.attack.perturb(oracle, x, y, random)
+            return self.attack.points(oracle, x, y, random)
         rows, ours = oracle.alive.nonzero().squeeze(1), oracle.runner
         if not len(rows):
             return x

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from buttress.float64 import above_zero
 from buttress.threat import Threat
 
 
@@ -33,7 +34,7 @@ def project_l1(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
         size = (size - _shrinkage(size, room, threat.eps * (1 - 1e-12))).clamp(min=0)
         size = size.minimum(room)
         # The little that rounding leaves above eps, which is much for a ball far smaller than the perturbation.
-        size = size * (threat.eps * (1 - 1e-12) / size.sum(1, keepdim=True).clamp(min=1e-300)).clamp(max=1)
+        size = size * (threat.eps * (1 - 1e-12) / above_zero(size.sum(1, keepdim=True))).clamp(max=1)
     else:
         size = size.minimum(room)
     moved_by = (size * delta.sign()).view_as(x)

@@ -64,5 +64,5 @@ class NFGSM(Perturbation):
     def _moved(self, oracle: Oracle, seed: int, ids: Tensor) -> Tensor:
         # The engine's own would project into the threat; what training shall see lies up to (k + alpha) eps away.
         x, random = oracle.x, Random(derive(seed, "attack"), ids)
-        x_adv = x if oracle.done else self.perturb(oracle, x, oracle.y, random).detach()
+        x_adv = x if oracle.done else self.points(oracle, x, oracle.y, random)
         return (self.threat if self.clip else self._within(self.k + self.alpha)).project(x_adv, x)

@@ -13,6 +13,7 @@ from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Sma
 from buttress.engine.ledger import Rows
 from buttress.engine.oracle import Oracle
 from buttress.engine.pass_count import PassCount
+from buttress.float64 import above_zero
 from buttress.losses import ranked
 from buttress.random import Random
 from buttress.registry import attack
@@ -109,7 +110,7 @@ class FAB(MinimumNorm):
         way = self.threat.shared(way)
         reach = smallest.distance.clamp(max=self.threat.eps)
         reach = reach.where(reach.isfinite(), self.threat.across(x))
-        way = way * per_row(reach / 2 / self.threat.size(way).clamp(min=1e-300), x)
+        way = way * per_row(reach / 2 / above_zero(self.threat.size(way)), x)
         return self.threat.clip((x.double() + way).to(x.dtype), x)
 
     def _run(self, oracle: Oracle, smallest: Smallest, start: Tensor, classes: Tensor | None) -> None:

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from buttress.float64 import above_zero
 from buttress.threat import Norm
 from buttress.threat.box import Ends
 
-_FAR = 1e300  # farther than any box
 _DUAL: dict[Norm, float] = {"linf": 1, "l2": 2, "l1": math.inf}
 
 
@@ -59,16 +59,17 @@ def _together(rate: Tensor, room: Tensor, gain: Tensor, norm: Norm, pace: Tensor
     """
     pace = torch.where(rate > 0, 1.0 if pace is None else pace, 0.0).to(rate.dtype) if norm == "linf" else rate
     offer, speed = torch.where(rate > 0, rate * room, 0), torch.where(room > 0, rate * pace, 0)
-    t = gain / speed.sum(1, keepdim=True).clamp(min=1e-300)
+    far = 1e300 if room.dtype == torch.float64 else 1e30  # farther than any box
+    t = gain / above_zero(speed.sum(1, keepdim=True))
     for step in range(rate.shape[1] + 1):
-        closed = room <= pace * t.clamp(max=_FAR)
+        closed = room <= pace * t.clamp(max=far)
         left = gain - torch.where(closed, offer, 0).sum(1, keepdim=True)
         open_ = torch.where(closed, 0, speed).sum(1, keepdim=True)
-        following = torch.where(open_ > 0, left / open_.clamp(min=1e-300), math.inf).maximum(t)
+        following = torch.where(open_ > 0, left / above_zero(open_), math.inf).maximum(t)
         if step % 4 == 3 and bool((following <= t * (1 + 1e-15)).all()):
             break
         t = following
-    t = t.clamp(max=_FAR)
+    t = t.clamp(max=far)
     return torch.where(room <= pace * t, room, pace * t)
 
 

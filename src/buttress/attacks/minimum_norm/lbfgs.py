@@ -11,6 +11,7 @@ from torch import Tensor
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm, Smallest
 from buttress.engine.oracle import Oracle
 from buttress.engine.pass_count import PassCount
+from buttress.float64 import above_zero
 from buttress.losses import Loss
 from buttress.random import Random
 from buttress.registry import attack
@@ -124,7 +125,7 @@ class _Descent:
             scale = self._learn(trial - point, new_grad - grad, accepted, scale)
             point, grad = (_chosen(accepted, new, old) for new, old in ((trial, point), (new_grad, grad)))
             # After a refusal, the minimum of the parabola through what is known of the line.
-            share = -promised / (2 * (new_value - value - promised).clamp(min=1e-300))
+            share = -promised / (2 * above_zero(new_value - value - promised))
             length = torch.where(accepted, 1.0, length * share.nan_to_num(0.1).clamp(0.1, 0.5))
             value, won = torch.where(accepted, new_value, value), torch.where(accepted, new_won, won)
             stuck = length < _SHORTEST
@@ -152,7 +153,7 @@ class _Descent:
         along, size = _dot(moved, bent), _dot(bent, bent)
         useful = accepted & (along > 1e-10 * self.unit**2 * size) & (size > 0)
         self.pairs = [*self.pairs[1 - _MEMORY :], (moved, bent, useful)]
-        return torch.where(useful, along / size.clamp(min=1e-300), scale)
+        return torch.where(useful, along / above_zero(size), scale)
 
     def _forget(self, rows: Tensor) -> None:
         self.pairs = [(moved, bent, useful & ~rows) for moved, bent, useful in self.pairs]
@@ -164,7 +165,7 @@ class _Descent:
         for moved, bent, useful in reversed(self.pairs):
             moved, bent = moved * free, bent * free
             along = _dot(moved, bent)
-            share = torch.where(useful & (along > 0), 1 / along.clamp(min=1e-300), 0)
+            share = torch.where(useful & (along > 0), 1 / above_zero(along), 0)
             weight = share * _dot(moved, result)
             result = result - per_row(weight, point).to(point.dtype) * bent
             pairs.append((moved, bent, share, weight))

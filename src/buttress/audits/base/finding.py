@@ -44,6 +44,30 @@ def most_serious(*severities: Severity) -> Severity:
     return worst
 
 
+def checked_finding(finding: object, audit: str) -> Finding:
+    """What an audit answered, when it is a finding that can be reported.
+
+    Args:
+        finding: the answer.
+        audit: its name, for the error.
+
+    Raises:
+        UserError: for anything else, naming what is wrong.
+    """
+    if not isinstance(finding, Finding):
+        raise UserError(f"{audit} answered with a {type(finding).__name__}: ask must return an audits.Finding")
+    for name in ("kind", "title", "verdict"):
+        if not isinstance(getattr(finding, name), str):
+            raise UserError(f"{audit}: the finding's {name} must be a text; got {getattr(finding, name)!r}")
+    if finding.severity not in get_args(Severity):
+        choices = ", ".join(get_args(Severity))
+        raise UserError(f"{audit}: the finding's severity must be one of {choices}; got {finding.severity!r}")
+    if not isinstance(finding.data, Mapping):
+        raise UserError(f"{audit}: the finding's data must map names to figures; got a {type(finding.data).__name__}")
+    _json_value(finding.data, f"{audit}, data")
+    return finding
+
+
 def to_json(networks: Mapping[str, Iterable[Finding]], facts: Mapping[str, Any]) -> str:
     """Findings by network, and facts about the run, as the text of ``findings.json``."""
     plain = {name: [_plain(finding) for finding in findings] for name, findings in networks.items()}

@@ -37,18 +37,18 @@ def rate(clean: Figure, robust: Figure, guess: float | None) -> Severity:
         inputs are enough to tell that from chance; "warning" else.
     """
     if at_chance(clean, guess):
-        return "bad" if _above(clean["high"], guess) < _GOOD else "warning"
+        return "bad" if above(clean["high"], guess) < _GOOD else "warning"
     share = kept(clean, robust, guess)
     if share < _BAD:
         return "bad"
     shown = guess is None or robust["low"] > guess
-    return "good" if shown and min(share, _above(robust["accuracy"], guess)) >= _GOOD else "warning"
+    return "good" if shown and min(share, above(robust["accuracy"], guess)) >= _GOOD else "warning"
 
 
 def kept(clean: Figure, perturbed: Figure, guess: float | None) -> float:
     """What is left, under a perturbation, of what an accuracy is above chance: a share of 1; 0 where nothing is."""
-    before = _above(clean["accuracy"], guess)
-    return _above(perturbed["accuracy"], guess) / before if before else 0.0
+    before = above(clean["accuracy"], guess)
+    return above(perturbed["accuracy"], guess) / before if before else 0.0
 
 
 def chance_sentence(clean: Figure, guess: float | None, right: str = "classified correctly") -> str:
@@ -61,7 +61,7 @@ def chance_sentence(clean: Figure, guess: float | None, right: str = "classified
     """
     if guess is None or not at_chance(clean, guess):
         return ""
-    if _above(clean["high"], guess) < _GOOD:
+    if above(clean["high"], guess) < _GOOD:
         reason = "The network is at chance"
     else:
         reason = "The inputs are too few" if guess < 1 else "The task is too easy on these inputs"
@@ -87,7 +87,7 @@ def beside_chance(finding: Finding, told: Callable[[], str]) -> Finding:
     return replace(finding, verdict=f"{finding.verdict} {sentence}", severity=severity)
 
 
-def _above(accuracy: float, guess: float | None) -> float:
+def above(accuracy: float, guess: float | None) -> float:
     """How far an accuracy is above chance, from 0 to 1; where a guess gets 1, all that reaches it counts as 1."""
     lowest = guess or 0.0
     if lowest >= 1:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, checked_finding
 from buttress.engine.passes import led_back
 from buttress.engine.preserved_model import Model, preserved
 from buttress.errors import NoGradientError
@@ -70,7 +70,7 @@ def _answer(question: Question, subject: object) -> Finding:
     left_out = list[str]()
     while True:
         try:
-            finding = question.ask(subject)
+            finding = checked_finding(question.ask(subject), registered_audits.name_of(question))
             break
         except NoGradientError as reason:
             smaller = _without(question, reason.attack)

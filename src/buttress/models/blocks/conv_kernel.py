@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from buttress.errors import UserError
+from buttress.float64 import above_zero
 
 _AT_ONCE = 1 << 17  # pairs of pixels computed together: a MB for each intermediate value, which caches still hold
 
@@ -79,7 +80,7 @@ def _block(a: Tensor, b: Tensor, depth: int, weight: float, bias: float) -> Tens
         covariance = weight * _patches(covariance) + bias
         tangent = covariance + weight * _patches(tangent) if layer else covariance
         row_variance, column_variance = (weight * _patches(v) + bias for v in (row_variance, column_variance))
-        size = (row_variance[:, None] * column_variance).clamp(min=1e-300).sqrt()
+        size = above_zero(row_variance[:, None] * column_variance).sqrt()
         angle = angle_of(covariance / size)
         slope = (math.pi - angle) / (2 * math.pi)  # the kernel of order 0
         # size * cos(angle) is written as the covariance, so that its slope does not pass through the angle.

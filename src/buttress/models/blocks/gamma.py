@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from buttress.float64 import above_zero
+
 _NEWTON = 100  # iterations at most; about 6 are made
 _ENOUGH = 1e-13  # change of log x at which they end
 _NEAR = 1e-4  # step of differences, in units of the distribution's scale
@@ -50,7 +52,7 @@ class Gamma:
         """(count, ...) draws from torch's global random state."""
         # Not validated: where the shape is no number the draw is none either, which is told where losses are checked.
         sample = torch.distributions.Gamma(self.shape.detach(), 1.0, validate_args=False).sample((count,))
-        return attached(self.shape.expand_as(sample), sample.clamp(min=1e-300)) / self.rate
+        return attached(self.shape.expand_as(sample), above_zero(sample)) / self.rate
 
     def quantiles(self, count: int) -> Tensor:
         """(count, ...) the quantiles at (k - 1/2) / count for k = 1 .. count: nodes of equal weight."""

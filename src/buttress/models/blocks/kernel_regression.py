@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.float64 import above_zero
 from buttress.models.blocks.conv_kernel import angle_of, conv_ntk
 from buttress.validation import not_negative, one_of, positive, whole
 
@@ -46,7 +47,7 @@ def ntk(a: Tensor, b: Tensor, depth: int = 2, weight_variance: float = 2.0, bias
     column_variance = scale * columns.square().sum(1) + bias_variance
     tangent = covariance
     for _ in range(depth):
-        size = (row_variance[:, None] * column_variance).clamp(min=1e-300).sqrt()
+        size = above_zero(row_variance[:, None] * column_variance).sqrt()
         angle = angle_of(covariance / size)
         slope = weight_variance / (2 * math.pi) * (math.pi - angle)  # the kernel of order 0
         # size * cos(angle) is written as the covariance, so that its slope does not pass through the angle.

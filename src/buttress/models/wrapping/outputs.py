@@ -9,51 +9,55 @@ import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
+from buttress.model_call import output_parts
 
 
 class Output(nn.Module):
-    """Picks the logits out of a model that returns a tuple, a list or a dict.
+    """Picks the logits out of a model that returns a tuple, a list, a dict, a named tuple or a dataclass.
 
     Args:
         model: the network; kept as ``.model``.
-        key: the position in the tuple or list, or the key of the dict; a position may come as text (``"0"``).
+        key: the position in the tuple or list, or the key or name; a position may come as text (``"0"``).
+        training_only: a tensor is returned as it is: the network returns more in training mode only, such as the
+            logits of auxiliary heads.
 
     Raises:
         UserError: when called, if the output holds nothing of that key, or what it holds is no tensor.
     """
 
-    def __init__(self, model: nn.Module, key: int | str) -> None:
+    def __init__(self, model: nn.Module, key: int | str, training_only: bool = False) -> None:
         super().__init__()
         self.model = model
         self.key = key
+        self.training_only = training_only
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The chosen part of the model's output."""
         output = self.model(*args, **kwargs)
-        if isinstance(output, Mapping):
-            part = self._of_mapping(output)
-        elif isinstance(output, tuple | list):
-            part = self._of_sequence(output)
-        else:
+        if self.training_only and isinstance(output, Tensor):
+            return output
+        parts = output_parts(output)
+        if parts is None:
             name = type(output).__name__
             raise UserError(f"output {self.key!r} cannot be picked, for the model returns a {name}: leave the key out")
+        part = self._of(output, parts)
         if not isinstance(part, Tensor):
             raise UserError(f"output {self.key!r} of the model is a {type(part).__name__}, not a tensor of logits")
         return part
 
-    def _of_mapping(self, output: Mapping[Any, Any]) -> Any:
-        for key in (self.key, _position(self.key)):
-            if key is not None and key in output:
-                return output[key]
-        keys = ", ".join(repr(key) for key in output)
-        raise UserError(f"the model returns a dict without {self.key!r}: its keys are {keys}")
-
-    def _of_sequence(self, output: tuple[Any, ...] | list[Any]) -> Any:
+    def _of(self, output: object, parts: dict[Any, Any]) -> Any:
         position = _position(self.key)
-        if position is None or not -len(output) <= position < len(output):
+        for key in (self.key, position):
+            if key is not None and key in parts:
+                return parts[key]
+        if isinstance(output, tuple | list):
+            if position is not None and -len(output) <= position < len(output):
+                return output[position]
             what = f"a {type(output).__name__} of {len(output)}"
             raise UserError(f"the model returns {what}: give a position from 0 to {len(output) - 1}; got {self.key!r}")
-        return output[position]
+        kind = "dict" if isinstance(output, Mapping) else type(output).__name__
+        keys = ", ".join(repr(key) for key in parts)
+        raise UserError(f"the model returns a {kind} without {self.key!r}: its keys are {keys}")
 
 
 class FromProbabilities(nn.Module):

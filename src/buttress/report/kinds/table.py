@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any
 
 from buttress.audits.base.finding import Finding
@@ -43,7 +43,7 @@ def _rows(names: list[str], rows: list[list[str]]) -> str:
 def _text(value: Any) -> str:
     from markupsafe import escape
 
-    if value is None or value in ([], (), "", {}):
+    if value is None or (isinstance(value, Sized) and not len(value)):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
+from buttress.output_place import entries
 from buttress.safe_files import write_text
 
 MARK = "manifest.json"
@@ -42,7 +44,7 @@ def open_folder(
         check_same(recorded, settings(), folder)
         return cast(Precision, precision)
     # The half-written mark of an evaluation that was killed as it began is ours.
-    if folder.exists() and (not folder.is_dir() or any(p.name != f".{MARK}.tmp" for p in folder.iterdir())):
+    if entries(folder) - {f".{MARK}.tmp"} or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} exists and holds no evaluation of ours: choose an empty or new output folder")
     precision = choose()
     write_text(mark, json.dumps({"settings": settings(), "search precision": precision}, indent=1))
@@ -75,6 +77,7 @@ def _short(value: Any) -> str:
 
 def leave_folder(folder: Path) -> None:
     """Take the claim back where no group was finished, so that the folder can be used again."""
-    if folder.is_dir() and [path.name for path in folder.iterdir()] == [MARK]:
+    if entries(folder) == {MARK}:
         (folder / MARK).unlink()
-        folder.rmdir()
+        with suppress(OSError):  # the evaluation itself holds the folder, and removes it then
+            folder.rmdir()

@@ -35,6 +35,7 @@ from buttress.engine.oracle import Oracle, Search, Stage
 from buttress.engine.preserved_model import Model, preserved
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import UserError
+from buttress.output_place import claims
 from buttress.tasks import Task
 from buttress.validation import whole
 
@@ -99,6 +100,7 @@ class Evaluation:
         return replace(self, **sums, wrong=wrong, stages=tuple(stages.values()))
 
 
+@claims("out")
 @in_usual_state
 def evaluate(
     model: Model,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from buttress.audits.base.subject import Subject
 from buttress.engine.preserved_model import preserved
+from buttress.float64 import above_zero
 from buttress.losses import margin
 from buttress.models import forward_checked
 from buttress.random import Random, derive
@@ -88,4 +89,4 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
     """(N,) cosine of the angle between rows; 0 where one of them is zero or not finite."""
     a, b = (torch.nan_to_num(t.flatten(1).double(), nan=0.0, posinf=0.0, neginf=0.0) for t in (a, b))
     size = norms(a, "l2") * norms(b, "l2")
-    return torch.where(size > 0, (a * b).sum(1) / size.clamp(min=1e-300), 0.0)
+    return torch.where(size > 0, (a * b).sum(1) / above_zero(size), 0.0)

@@ -1,0 +1,204 @@
+"""Which tensors of a file are a network's: whatever they lie under, and with whatever all their names begin."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from buttress.errors import UserError
+from buttress.models.weight_files import Contents
+from buttress.models.wrapping.wrappers import nested
+from buttress.tensor_forms import parts
+
+# Names that torch's own wrappers put into the middle of others, and the one that may be somebody's own as well.
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+_PARALLEL = "module"
+_NORMALISATION = re.compile(r"(^|[._])(mean|std|mu|sigma|norm\w*)$", re.IGNORECASE)
+_TRIED = 6  # prefixes that most names have; the right one is the first but for files of several networks
+_SHOWN = 2  # pairs of names in an error line
+
+
+class Fit:
+    """How far the tensors of a file under one prefix fit a module.
+
+    Args:
+        contents: of the file.
+        target: the module.
+        prefix: what the names begin with there; empty, or with a dot at its end.
+        left_out: parts of names that do not count.
+
+    Attributes:
+        state: by the module's own names, the file's tensors that fit.
+        missing: the module's names that the file lacks.
+        unexpected: names in the file that the module has not, those of a normalisation before it among them, which
+            would change every output.
+        reshaped: the module's names of which the file has another shape.
+        aside: other tensors beside those that are used: metrics, weights of a loss, another network.
+    """
+
+    def __init__(self, contents: Contents, target: nn.Module, prefix: str, left_out: frozenset[str]) -> None:
+        self.target, self.prefix = target, prefix
+        self.own = own_tensors(target)
+        names = {_bare(name, left_out): name for name in contents.tensors}
+        where = {name: names[key] for name in self.own if (key := prefix + _bare(name, left_out)) in names}
+        self.used = {name: contents.tensors[path] for name, path in where.items()}
+        self.state = {name: v for name, v in self.used.items() if self.own[name] in (None, v.shape)}
+        self.reshaped = [name for name in self.used if name not in self.state]
+        # Old checkpoints have no such counters and need none.
+        self.missing = [n for n in self.own if n not in where and not n.endswith("num_batches_tracked")]
+        taken, places = set(where.values()), {contents.places[path] for path in where.values()}
+        others = [p for p in names.values() if p not in taken and (not places or contents.places[p] in places)]
+        self.unexpected = [
+            path for path in others if _bare(path, left_out).startswith(prefix) or _NORMALISATION.search(path)
+        ]
+        self.aside = [path for path in others if path not in self.unexpected and contents.tensors[path].dim()]
+        self.wrong = len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+    @property
+    def key(self) -> str:
+        """Where the tensors lie, in words."""
+        return self.prefix.rstrip(".") or "the file itself"
+
+    @property
+    def count(self) -> str:
+        """How many of the module's tensors are there."""
+        return f"{len(self.state)} of {len(self.own)}"
+
+    def same_numbers(self, other: Fit) -> bool:
+        """Whether another fit would put the same numbers into the network."""
+        mine, theirs = list(self.state.values()), list(other.state.values())
+        return len(mine) == len(theirs) and all(a is b or torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+    def other_head(self) -> tuple[int, int] | None:
+        """(the file's, the network's) number of outputs, where all that does not fit is that layers have others."""
+        pairs = [(self.used[name].shape, self.own[name]) for name in self.reshaped]
+        sizes = {
+            (theirs[0], own[0])
+            for theirs, own in pairs
+            if own is not None and len(theirs) == len(own) > 0 and theirs[1:] == own[1:]
+        }
+        only = len(pairs) == sum(own is not None and theirs[1:] == own[1:] for theirs, own in pairs)
+        return sizes.pop() if only and len(sizes) == 1 and not (self.missing or self.unexpected) else None
+
+    def __str__(self) -> str:
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self._shapes()}
+        return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
+
+    def _shapes(self) -> list[str]:
+        return [f"{name} is {_shape(self.used[name].shape)}, not {_shape(self.own[name])}" for name in self.reshaped]
+
+    @property
+    def alike(self) -> str:
+        """The names on both sides that are most alike; or empty."""
+        pairs = [
+            f"{name} may be the file's {close[0]}"
+            for name in self.missing[:20]
+            if (close := difflib.get_close_matches(self.prefix + name, self.unexpected, n=1, cutoff=0.6))
+        ]
+        return f"the network's {', '.join(pairs[:_SHOWN])}; " if pairs else ""
+
+
+def fits(model: nn.Module, contents: Contents) -> list[Fit]:
+    """The fits of a file's tensors to a model, best first.
+
+    The names may lie under any keys and begin with anything that they have in common (``module.``, ``state_dict.net.``,
+    ``ema.shadow.``), which is found, not known. They are held against the model and against what is alone in it to
+    have parameters, so that weights of the network alone fit into wrappers around it.
+    """
+    found = [
+        Fit(contents, target, prefix, left_out)
+        for target in _targets(model)
+        for left_out in (frozenset[str](), _WRAPPERS, _WRAPPERS | {_PARALLEL})
+        for prefix in _prefixes(contents, target, left_out)
+    ]
+    return sorted(found, key=lambda fit: (fit.wrong, -len(fit.state)))
+
+
+def chosen(model: nn.Module, contents: Contents, asked: bool) -> Fit:
+    """The best fit.
+
+    Args:
+        model: the network.
+        contents: of the file.
+        asked: whether the user has said where in the file they lie.
+
+    Raises:
+        UserError: where other tensors fit as well as those, and where they are the lesser part of what they lie in.
+    """
+    ranked = fits(model, contents)
+    best = ranked[0]
+    equal = [fit for fit in ranked if (fit.wrong, len(fit.state)) == (best.wrong, len(best.state))]
+    different = [best]
+    for fit in equal:
+        if not any(fit.same_numbers(other) for other in different):
+            different.append(fit)
+    if len(different) > 1 and best.state and not (best.missing or best.unexpected):
+        keys = [f"{fit.key} ({fit.count})" for fit in different]
+        raise UserError(
+            f"{contents.path} holds weights that fit under several keys: {', '.join(keys[:6])}; choose by "
+            f"--weights-key {different[1].key} (key in Python)"
+        )
+    if len(best.aside) > len(best.used) and not best.wrong and not asked:
+        network = type(best.target).__name__
+        raise UserError(
+            f"{contents.path}: only {len(best.used)} of its tensors are {network}'s, under {best.key}, beside "
+            f"{len(best.aside)} others ({_first(best.aside)}); if that is meant, --weights-key {best.key}"
+        )
+    return best
+
+
+def own_tensors(module: nn.Module) -> dict[str, torch.Size | None]:
+    """The shapes of a module's tensors by name, as `parts` gives them; None of a lazy one."""
+    shapes: dict[str, torch.Size | None] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if not isinstance(value, Tensor):
+            continue
+        if is_lazy(value):
+            shapes[name] = None
+            continue
+        shapes |= {f"{name}.{part}" if part else name: t.shape for part, t in parts(value.detach()).items()}
+    return shapes
+
+
+def _targets(model: nn.Module) -> Iterator[nn.Module]:
+    """The model, what is inside its wrappers, and inside that whatever alone has parameters."""
+    yield from (modules := nested(model))
+    target = modules[-1]
+    while not list(target.parameters(recurse=False)):
+        parts_ = [child for child in target.children() if any(True for _ in child.parameters())]
+        if len(parts_) != 1:
+            return
+        target = parts_[0]
+        yield target
+
+
+def _prefixes(contents: Contents, target: nn.Module, left_out: frozenset[str]) -> list[str]:
+    """What most of the module's names are found behind in the file, the most frequent first."""
+    names = [_bare(name, left_out) for name in contents.tensors]
+    if len(set(names)) < len(names):  # two become one without these parts
+        return []
+    behind: dict[str, list[str]] = {}
+    for name in names:
+        pieces = name.split(".")
+        for k in range(len(pieces)):
+            behind.setdefault(".".join(pieces[k:]), []).append("".join(f"{piece}." for piece in pieces[:k]))
+    counts = Counter(prefix for name in own_tensors(target) for prefix in behind.get(_bare(name, left_out), ()))
+    return [prefix for prefix, _ in counts.most_common(_TRIED)] or [""]
+
+
+def _bare(name: str, left_out: frozenset[str]) -> str:
+    return ".".join(piece for piece in name.split(".") if piece not in left_out)
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "x".join(map(str, shape or ())) or "one number"

@@ -1,0 +1,52 @@
+"""An option that would do nothing is refused by its name."""
+
+import inspect
+
+import pytest
+
+from buttress.attacks import FGSM, PGD, Gaussian
+from buttress.audits import Audit, Finding
+from buttress.audits.layers import Layers
+from buttress.audits.robustness import Robustness
+from buttress.claims.reproduce import reproduce
+from buttress.errors import UserError
+from buttress.jobs.attack import attack
+from buttress.jobs.audit import audit
+from buttress.threat import Threat
+
+OWN = Threat(eps=0.1)
+
+
+class Count(Audit):
+    def ask(self, subject):
+        return Finding("count", "Count", "Some.", "info", {})
+
+
+@pytest.mark.parametrize("audits", [[Count()], [Robustness(attacks=[PGD()])], [Count(), Robustness(attacks=[PGD()])]])
+def test_attacks_that_no_audit_takes(audits, tmp_path):
+    with pytest.raises(UserError, match=r"--attacks has no effect on the audits .*: leave it out, or name an audit"):
+        audit("nowhere", out=tmp_path / "out", audits=audits, attacks=[FGSM()])
+    for taking in ([Robustness()], [Count(), Layers()]):
+        with pytest.raises(UserError, match="'nowhere' is no run's folder"):
+            audit("nowhere", out=tmp_path / "out", audits=taking, attacks=[FGSM()])
+
+
+@pytest.mark.parametrize("audits", [[Count()], [Robustness(attacks=[PGD(threat=OWN)], noises=[])]])
+def test_a_threat_that_nothing_takes(audits, tmp_path):
+    with pytest.raises(UserError, match=r"--threat has no effect on .*, with a threat of its own or none: leave"):
+        audit("nowhere", out=tmp_path / "out", audits=audits, threat=Threat(eps=0.3))
+    for by in (PGD(threat=OWN), Gaussian(std=0.1)):
+        with pytest.raises(UserError, match="--threat has no effect on"):
+            attack("nowhere", out=tmp_path / "out", by=by, threat=Threat(eps=0.3))
+    with pytest.raises(UserError, match="'nowhere' is no run's folder"):
+        attack("nowhere", out=tmp_path / "out", by=PGD(), threat=Threat(eps=0.3))
+
+
+def test_options_of_a_reproduction_that_only_judges(tmp_path):
+    values = {"scale": "full", "seeds": 2, "workers": 0, "data_dir": tmp_path, "work": tmp_path, "resume": True}
+    unread = set(inspect.signature(reproduce).parameters) - {"name", "out", "document", "judge", "reporter"}
+    assert set(values) == unread
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        with pytest.raises(UserError, match=f"--{option} has no effect with --judge, which measures nothing"):
+            reproduce("lsa-table2-moon", judge=True, out=tmp_path, **{name: value})
