@@ -129,7 +129,8 @@ def test_dry_runs_and_other_processes_of_a_job_hold_nothing(tmp_path, monkeypatc
     assert work(tmp_path / "out")
     assert not work(out=tmp_path / "out", dry_run=True)
     assert not work()
-    monkeypatch.setenv("RANK", "1")
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "1" if "RANK" in name else "2")
     assert not work(tmp_path / "out")
 
 
