@@ -88,7 +88,10 @@ def users_modules() -> list[ModuleType]:
 
 def remember_installed(module: ModuleType) -> None:
     """What an installed module of the user's raises is theirs, too."""
-    file = getattr(sys.modules.get(module.__name__.partition(".")[0]), "__file__", None)
+    root = module.__name__.partition(".")[0]
+    file = getattr(sys.modules.get(root), "__file__", None)
+    if root in sys.stdlib_module_names:
+        return
     if file is not None and not Path(file).resolve().is_relative_to(_PACKAGE):
         path = Path(file).resolve()
         _installed.add(path.parent if path.stem == "__init__" else path)

@@ -34,7 +34,7 @@ def test_no_words_or_help_name_the_commands(done):
 
 def test_train_says_what_it_did_and_leaves_a_run(here, done):
     text = done(f"train run {MOONS} --epochs 2 --defence at --defence.attack pgd --defence.attack.steps 2")
-    assert text.startswith("mlp on moons (200 inputs), at, 2 epochs\nbest epoch, ")
+    assert text.startswith("on cpu, 1 thread\nmlp on moons (200 inputs), at, 2 epochs\nbest epoch, ")
     assert "robust " in text
     settings = json.loads((here / "run" / "run.json").read_text())["settings"]
     assert settings["epochs"] == 2
@@ -46,7 +46,7 @@ def test_train_says_what_it_did_and_leaves_a_run(here, done):
 def test_a_run_names_its_defence_with_all_that_it_goes_around(here, done):
     nested = "--defence awp --defence.base eps-warmup --defence.base.base at --defence.base.base.attack fgsm"
     text = done(f"train run {MOONS} --epochs 1 {nested}")
-    assert text.startswith("mlp on moons (200 inputs), awp(eps-warmup(at)), 1 epochs\n")
+    assert "\nmlp on moons (200 inputs), awp(eps-warmup(at)), 1 epochs\n" in text
     assert json.loads((here / "run" / "model.json").read_text())["defence"] == "awp(eps-warmup(at))"
     done("audit run --out seen --audits robustness --attacks fgsm --inputs 20")
     assert findings(here / "seen")[1]["settings"]["defence"] == "awp(eps-warmup(at))"

@@ -25,7 +25,7 @@ def trained(here, done):
     """A run on the user's data with the user's network and defence."""
     words = "--defence mine.py:Mine --defence.x 3 --defence.nudge mine.py:Nudge --defence.nudge.share 0.25"
     text = done(f"train run {DATA} --model-args.hidden 6 --data-args.inputs 60 --epochs 2 --threat.eps 0.3 {words}")
-    assert text.startswith("mine.py:net on mine.py:data (54 inputs), Mine, 2 epochs\n")
+    assert "\nmine.py:net on mine.py:data (54 inputs), Mine, 2 epochs\n" in text
     return here / "run"
 
 

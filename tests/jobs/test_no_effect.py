@@ -9,6 +9,7 @@ from buttress.audits import Audit, Finding
 from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
 from buttress.claims.reproduce import reproduce
+from buttress.engine.machine import Machine
 from buttress.errors import UserError
 from buttress.jobs.attack import attack
 from buttress.jobs.audit import audit
@@ -44,9 +45,12 @@ def test_a_threat_that_nothing_takes(audits, tmp_path):
 
 def test_options_of_a_reproduction_that_only_judges(tmp_path):
     values = {"scale": "full", "seeds": 2, "workers": 0, "data_dir": tmp_path, "work": tmp_path, "resume": True}
-    unread = set(inspect.signature(reproduce).parameters) - {"name", "out", "document", "judge", "reporter"}
+    values["dry_run"] = True
+    unread = set(inspect.signature(reproduce).parameters) - {"name", "out", "document", "judge", "reporter", "machine"}
     assert set(values) == unread
     for name, value in values.items():
         option = name.replace("_", "-")
         with pytest.raises(UserError, match=f"--{option} has no effect with --judge, which measures nothing"):
             reproduce("lsa-table2-moon", judge=True, out=tmp_path, **{name: value})
+    with pytest.raises(UserError, match="--devices has no effect on --judge, which measures nothing: leave it out"):
+        reproduce("lsa-table2-moon", judge=True, out=tmp_path, machine=Machine(devices=2))

@@ -22,7 +22,7 @@ from buttress.claims.table import Table
 from buttress.claims.worker_pool import Work, open_work
 from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
-from buttress.jobs.no_effect import refuse_given
+from buttress.jobs.no_effect import refuse_given, refuse_without_effect
 from buttress.jobs.settings import Reporter
 from buttress.output_place import claimed, claimed_file, taken
 from buttress.safe_files import write_text
@@ -82,7 +82,10 @@ def reproduce(
         raise UserError("claim: checks: at least one is needed")
     if judge:
         unread = {"scale": scale, "seeds": seeds, "data_dir": data_dir, "workers": workers, "work": work}
-        refuse_given(reproduce, {**unread, "resume": resume}, "with --judge, which measures nothing")
+        unread |= {"resume": resume, "dry_run": dry_run}
+        measures_nothing = "with --judge, which measures nothing"
+        refuse_given(reproduce, unread, measures_nothing)
+        refuse_without_effect(machine, (), measures_nothing.removeprefix("with "))
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
     reporter.line(told(machine.device))
@@ -93,8 +96,8 @@ def reproduce(
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
     refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
+    whole("workers", workers, 0)
     if dry_run:
-        whole("workers", workers, 0)
         reporter.line(f"{recipe.name} at scale {scale}, {seeds} seeds" + f": {note}" * bool(note))
         tell_first_jobs(lambda planned: _run(claim, settings, seeds, planned, out), folder, reporter)
         tell_earlier_cost(out / f"{recipe.name}.json", scale, seeds, workers, reporter)

@@ -96,7 +96,7 @@ def fit(
             "data.from_arrays(name, (x, y), (x_test, y_test), classes=..., box=..., provenance=...)"
         )
     for part in ("train", "val"):
-        if not len(data.splits[part]):
+        if not len(getattr(data, part)):  # the test split is not looked at
             raise UserError(f"training needs {part} inputs; {data.name} has none: load it without test_only")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
