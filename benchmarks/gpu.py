@@ -294,7 +294,7 @@ def scratch(work):
     with torch.no_grad():
         clean = float((torch.cat([model(part) for part in x.split(250)]).argmax(1) == y).float().mean())
     robust = 1 - float(outcome.success.float().mean())
-    figures = {"epochs": work.size.epochs, "seconds": round(spent, 1), "clean": clean, "robust": robust}
+    figures = {"epochs": work.size.epochs, "seconds": round(spent, 3), "clean": clean, "robust": robust}
     tell(dataset.name, images=len(dataset.train), **figures)
     return True
 

@@ -140,7 +140,7 @@ def test_weights_are_written_and_read(form, tmp_path):
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in NO_STATE])
 def test_checkpoints_hold_them(form, tmp_path):
     state = network(form).state_dict()
-    checkpoint.save(tmp_path, 1, state, {}, {})
+    checkpoint.save(tmp_path, 1, state, {}, {}, "")
     weights, _, _ = checkpoint.load(checkpoint.latest(tmp_path))
     assert all(same(value, state[name]) for name, value in formed_state(weights, state).items())
     assert formed_state(plain_state(state), state).keys() == state.keys()

@@ -40,7 +40,7 @@ def test_a_terminal_shows_accuracies_and_time_left(tmp_path):
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert re.search(r"training by at .* \d+% \d:\d\d:\d\d clean \d+\.\d%  robust \d+\.\d%", text)
-    assert out.startswith("mlp on moons (400 inputs)")
+    assert out.splitlines()[1].startswith("mlp on moons (400 inputs)")
     assert "best epoch" in out
     assert "%|" not in out
 

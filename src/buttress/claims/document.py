@@ -76,7 +76,7 @@ def readable(out: Path, document: Path) -> list[dict[str, Any]]:
     """
     try:
         foreign = MARK not in document.read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # there is none, and whether one can be written is told elsewhere
         foreign = False
     except (OSError, UnicodeDecodeError):
         foreign = True
