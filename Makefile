@@ -42,6 +42,7 @@ bench: install
 	$(BIN)/python benchmarks/attacks.py
 	$(BIN)/python benchmarks/autoattack.py
 	$(BIN)/python benchmarks/peers.py
+	$(BIN)/python benchmarks/foreign_attacks.py
 	$(BIN)/python benchmarks/temperature.py --quick
 	$(BIN)/python benchmarks/saturated.py
 	$(BIN)/python benchmarks/layers.py

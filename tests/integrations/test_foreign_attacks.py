@@ -1,9 +1,7 @@
-"""Attacks of other libraries, by small fakes of how each is called, and the real ones where they are installed."""
+"""Attacks of other libraries, by small fakes of how they are called; the real ones: benchmarks/foreign_attacks.py."""
 
 import random
 import sys
-import warnings
-from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -186,35 +184,3 @@ def test_what_it_cannot_do_is_said(problem, monkeypatch):
         ATTACKS["foolbox"](model, x, y)
     with pytest.raises(UserError, match="ART step needs adversarial-robustness-toolbox: pip install"):
         ATTACKS["ART"](model, x, y)
-
-
-def real_torchattacks():
-    import torchattacks
-
-    return TorchAttack(make=lambda net, threat: torchattacks.FGSM(net, eps=threat.eps), threat=THREAT)
-
-
-def real_foolbox():
-    import foolbox
-
-    return FoolboxAttack(make=lambda net, threat: foolbox.attacks.LinfFastGradientAttack(), threat=THREAT)
-
-
-def real_art():
-    from art.attacks.evasion import FastGradientMethod
-
-    return ARTAttack(make=lambda net, threat: FastGradientMethod(net, eps=threat.eps), threat=THREAT)
-
-
-REAL = {"torchattacks": real_torchattacks, "foolbox": real_foolbox, "art": real_art}
-
-
-def test_the_libraries_themselves_where_they_are_installed(problem):
-    model, x, y = problem
-    own = FGSM(threat=THREAT)(model, x, y).x_adv
-    for package, real in REAL.items():
-        if find_spec(package) is not None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of old names of SciPy and NumPy, which are not ours to mend
-                found = real()(model, x, y)
-            assert found.x_adv.allclose(own, atol=1e-6), package
