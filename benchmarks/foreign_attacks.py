@@ -50,6 +50,8 @@ def main() -> int:
         if find_spec(package) is not None:
             gaps[package] = float((make()(model, x, y).x_adv - own).abs().max())
             print(f"{package:13} largest difference {gaps[package]:.1e}")
+    if not gaps:
+        print("none of torchattacks, foolbox and adversarial-robustness-toolbox is installed")
     return int(not gaps or max(gaps.values()) > 1e-6)
 
 
