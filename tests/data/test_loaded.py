@@ -56,7 +56,7 @@ class Columns:
         self.features = {"image": None, "label": Label()}
 
     def with_format(self, kind):
-        raise NotImplementedError  # what buttress has no need of
+        raise AssertionError("buttress has no need of it")
 
     def __len__(self):
         return len(Y)
