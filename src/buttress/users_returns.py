@@ -60,7 +60,7 @@ def _checked(function: Any, like: Callable[..., Any]) -> Any:
             )
         return value
 
-    call._returns_checked = True  # type: ignore[attr-defined]  # a mark on the function
+    vars(call)["_returns_checked"] = True
     return call
 
 

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buttress.data.dataset import Dataset, Split, check_labels, default_val_size, from_arrays
+from buttress.data.checks import check_labels
+from buttress.data.dataset import Dataset, Split, default_val_size, from_arrays
 from buttress.errors import UserError
 
 

@@ -11,7 +11,6 @@ from buttress import data
 from buttress.attacks import FGSM, FMN
 from buttress.errors import UserError
 from buttress.integrations import assert_robust
-from buttress.integrations.pytest_plugin import _assert_robust  # noqa: F401  (a fixture, found by its name)
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,64 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from buttress.data.augment import Augment
+from buttress.data.checks import as_float, check_box, check_columns, check_truth, description
 from buttress.data.stratified import divided_index, stratified_index
 from buttress.errors import UserError
-from buttress.tasks.task import length_hint
 from buttress.threat.box import Box
 from buttress.validation import whole
 
 BATCH = 256
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
-_OTHER_FLOATS = (torch.float64, torch.float16, torch.bfloat16)
-
-
-def check_labels(y: Tensor | NDArray[Any], classes: int, where: str) -> None:
-    """Refuse labels outside 0 .. classes - 1.
-
-    Args:
-        y: integer labels, any shape.
-        classes: how many classes there are.
-        where: the file or split that the labels are from, for the error line.
-
-    Raises:
-        UserError: naming ``where`` and the first label that is out of range.
-    """
-    labels = np.asarray(y).ravel()
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise UserError(f"{where}: expected labels from 0 to {classes - 1}, got {labels[wrong[0]]} at input {wrong[0]}")
-
-
-def check_truth(y: Tensor, count: int) -> None:
-    """Refuse what is neither ``count`` class labels, nor rows of labels of 0 and 1, nor values.
-
-    Raises:
-        UserError: saying what came, and what to type where that is known.
-    """
-    values = y.dtype == torch.float32
-    labels = y.dtype == torch.int64 and (y.ndim == 1 or (y.ndim == 2 and bool(((y == 0) | (y == 1)).all())))
-    if y.shape[:1] != (count,) or not (values or labels):
-        column = y.ndim == 2 and y.shape[1:] == (1,)
-        hint = ": use y.squeeze(1)" if column else ": use y.float()" if y.dtype in _OTHER_FLOATS else ""
-        hint = hint or (": use y.long()" if y.dtype not in (torch.int64, torch.float32) else "")
-        raise UserError(
-            f"expected labels of type int64 and shape ({count},), labels of 0 and 1 of shape ({count}, L), or values "
-            f"of type float32, got {_description(y)}{hint if y.shape[:1] == (count,) else length_hint(y, count)}"
-        )
-    if values and not bool(y.isfinite().all()):
-        raise UserError("expected finite values y, got NaN or infinity; clean the data first")
-
-
-def check_columns(y: Tensor, names: int, where: str) -> None:
-    """Refuse class labels outside 0 .. names - 1, and rows of labels or values that are not one for each name.
-
-    Raises:
-        UserError: naming ``where`` and what came.
-    """
-    if y.ndim == 1 and not y.is_floating_point():
-        check_labels(y, names, where)
-    elif y.ndim <= 2 and (width := 1 if y.ndim == 1 else y.shape[1]) != names:
-        raise UserError(f"{where}: expected as many names as labels or values per input, {width}, got {names}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,16 +47,16 @@ class Split:
             tokens = "; for tokens train models.FromEmbedding(network) on x.float(), and audit it on its embed(x)"
             hint = tokens if self.x.dtype in _INTEGERS else ""
             raise UserError(
-                f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {_description(self.x)}{hint}"
+                f"expected uint8 images (N, C, H, W) or float32 inputs (N, features), got {description(self.x)}{hint}"
             )
         if self.ids.dtype != torch.int64 or self.ids.shape != self.x.shape[:1]:
-            raise UserError(f"expected ids of type int64 and shape ({len(self.x)},), got {_description(self.ids)}")
+            raise UserError(f"expected ids of type int64 and shape ({len(self.x)},), got {description(self.ids)}")
         check_truth(self.y, len(self.x))
         if self.x.is_floating_point() and not self.x.isfinite().all():
             raise UserError("expected finite inputs, got NaN or infinity; clean the data first")
 
     def __repr__(self) -> str:
-        return f"Split({_description(self.x)})"
+        return f"Split({description(self.x)})"
 
     def __len__(self) -> int:
         return len(self.y)
@@ -126,7 +76,7 @@ class Split:
 
     def read(self, stored: Tensor) -> Tensor:
         """Some rows of ``x`` as a network takes them: float32 in the data's units."""
-        return _as_float(stored)
+        return as_float(stored)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rows at ``index``: x as float32 in the data's units, y, ids."""
@@ -147,7 +97,7 @@ class Split:
 
     def pooled(self, side: int) -> Split:
         """The same images with the mean of each square of ``side`` pixels as a pixel; see `Dataset.pooled`."""
-        return Split(torch.nn.functional.avg_pool2d(_as_float(self.x), side), self.y, self.ids)
+        return Split(torch.nn.functional.avg_pool2d(as_float(self.x), side), self.y, self.ids)
 
     def divide(self, count: int, seed: int) -> tuple[Split, Split]:
         """Split off ``count`` inputs, stratified by class: ``(the rest, those split off)``, order kept in both.
@@ -201,10 +151,10 @@ class Dataset:
                 raise UserError(f"{where}: expected at least 1 input, got none")
             if split.x.shape[1:] != self.train.x.shape[1:]:
                 raise UserError(
-                    f"{where}: expected inputs of shape {self.shape} as in train, got {_description(split.x)}"
+                    f"{where}: expected inputs of shape {self.shape} as in train, got {description(split.x)}"
                 )
             check_columns(split.y, len(self.classes), where)
-            _check_box(split.x, self.box, where)
+            check_box(split.x, self.box, where)
         object.__setattr__(self, "box", Box.read(self.box))
         ids = torch.cat([split.ids for split in self.splits.values()])
         if (ids.sort().values.diff() == 0).any():
@@ -326,26 +276,3 @@ def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
     images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
     kind = np.float32 if y.dtype.kind == "f" else np.int64
     return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
-
-
-def _description(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
-
-
-def _check_box(x: Tensor, box: tuple[float, float] | None, where: str) -> None:
-    limits = Box.read(box)
-    if box is None or limits is None or not len(x):
-        return
-    if not limits.uniform:
-        try:
-            limits.check(_as_float(x))
-        except UserError as reason:
-            raise UserError(f"{where}: {reason}") from None
-        return
-    low, high = (0.0, 1.0) if x.dtype == torch.uint8 else (float(x.min()), float(x.max()))
-    if low < box[0] or high > box[1]:
-        raise UserError(f"{where}: expected values from {box[0]:g} to {box[1]:g}, got {low:g} to {high:g}")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
 from buttress.data.batches import read_batch, read_batches
+from buttress.data.checks import as_float
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
 
@@ -93,7 +94,7 @@ def load_all(where: str, data: Any) -> Loaded:
                 "them in the data set"
             )
         if xs and x.dtype != xs[-1].dtype:  # some of the values of a part are no bytes: then none are kept as such
-            xs, x = [_as_float(part) for part in xs], _as_float(x)
+            xs, x = [as_float(part) for part in xs], as_float(x)
         xs.append(x)
         ys.append(y)
         used += x.nbytes + y.nbytes
@@ -176,10 +177,6 @@ def _in_bytes(x: Tensor) -> Tensor:
     levels = (x * 255).round()
     exact = bool(((levels >= 0) & (levels <= 255)).all()) and torch.equal(levels / 255, x)
     return levels.to(torch.uint8) if exact else x
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
 def _class_names(data: Any) -> tuple[str, ...] | None:

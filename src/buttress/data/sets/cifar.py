@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from buttress.data.augment import Augment
-from buttress.data.dataset import Dataset, check_labels, from_arrays
+from buttress.data.checks import check_labels
+from buttress.data.dataset import Dataset, from_arrays
 from buttress.data.formats.download import cache_folder, fetch
 from buttress.data.formats.find_files import candidate_folders, missing_files, read_archive, read_folder
 from buttress.data.formats.unpickle import read_pickle

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from buttress.data.dataset import Dataset, check_labels, from_arrays
+from buttress.data.checks import check_labels
+from buttress.data.dataset import Dataset, from_arrays
 from buttress.data.formats.download import cache_folder, fetch
 from buttress.data.formats.find_files import candidate_folders, missing_files
 from buttress.data.formats.idx import read_idx
