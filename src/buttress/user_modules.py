@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -35,8 +36,15 @@ def import_thing(reference: str) -> Any:
         UserError: when the module or the thing in it cannot be found, and for a file that ends the program.
     """
     where, _, what = reference.partition(":")
+    if not where or not what or where.startswith("."):
+        raise UserError(f"{reference!r}: package.module:name or file.py:name was expected")
     try:
-        module = _from_file(where, reference) if where.endswith(".py") else _from_path(where, reference)
+        with same_working_directory():
+            module = _from_file(where, reference) if where.endswith(".py") else _from_path(where, reference)
+    except SyntaxError as error:
+        if error.filename is not None:
+            raise
+        raise UserError(f"{reference!r}: {where} is no Python: {error.msg}") from None  # binary, with NUL in it
     except SystemExit:
         raise UserError(
             f"{reference!r} ends the program as it is imported: put what it runs under if __name__ == '__main__':"
@@ -175,6 +183,16 @@ def _place_in_package(file: Path) -> tuple[Path, str | None]:
         names.insert(0, folder.name)
         folder = folder.parent
     return (folder, ".".join(names)) if len(names) > 1 else (folder, None)
+
+
+@contextmanager
+def same_working_directory() -> Iterator[None]:
+    """Code of the user's may go elsewhere; relative paths of the job, that of its output above all, stay true."""
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _search(folder: Path) -> None:

@@ -33,6 +33,7 @@ from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.jobs.tokens import tokens_remark
 from buttress.output_place import claims, entries
+from buttress.plain_data import read_json
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
@@ -164,7 +165,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
     if not facts.exists():
         return False
     try:
-        before = json.loads(facts.read_text(encoding="utf-8"))["run"]
+        before = read_json(facts.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{facts} cannot be read: choose another output folder, or remove this one") from None
     check_same(before, settings, out)

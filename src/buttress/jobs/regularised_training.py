@@ -23,6 +23,7 @@ _WARMUP = 1.0  # epochs
 _LONGER_WARMUPS = (1 / 4, 1 / 2)  # of the training
 _SHARE = 4  # a trial has this part of the training's epochs
 
+TRIAL = "gamma-"  # how the folders of short trainings begin
 Run = Callable[[str, LayerRegularised, str, Training], Trained]  # of a folder, a defence, a title and how it trains
 Judge = Callable[[Trained], tuple[Tensor, Tensor | None]]  # which validation inputs are right: clean, and attacked
 
@@ -181,7 +182,7 @@ class WeightChoice:
     def _try(self, defence: LayerRegularised, run: Run, judge: Judge) -> Trial:
         gamma, warmup, short = defence.gamma[0], defence.warmup, trial_training(self.training)
         shorter = _weighted(defence, gamma, warmup * short.epochs / self.training.epochs)
-        trained = run(f"gamma-{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
+        trained = run(f"{TRIAL}{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
         clean, robust = judge(trained)
         epochs = len(trained.history)
         return Trial(

@@ -87,10 +87,10 @@ def cases() -> Iterator[Case]:
     yield Case("unusual image", words, partial(images, name="{}\udce9.png"), (0, 2))
     yield Case("unusual image", words, partial(images, classes=["a\nb", "c\udce9"]), (0, 2))
     yield from (Case("folder", words, prepare) for prepare in FOLDERS)
-    for given in ("--data-args.size 0", "--data-args.size x", "--data-args.size 3,4,5", "--data-args.crop", "--limit 1",
+    for given in ("--data-args.size 0", "--data-args.size x", "--data-args.size 3,4,5", "--data-args.crop",
                   "--data-args.val -1", "--data-args.val 100", "--data-args.test 0", "--data-args.nothing 3",
                   "--data-args.test_only 3", "--data-dir nowhere", "--data-args.val 1.5", "--pool 3", "--pool 100",
-                  "--data-args.size 999999999", "--data-args.skip-broken", "--data-args.classes a", "--data-args.seed 3"):
+                  "--data-args.size 999999999", "--data-args.classes a", "--data-args.seed 3"):
         yield Case("options of a folder", (*words, *_valued(given)), images)
     for data in ("folder:", "folder:images/a", "folder:mine.py", "folder:nowhere", "folder:/dev/null", "folder:\udce9",
                  "folder:moons", "folder:images/a/0.png", "folder:/proc/self/fd", "images", "images/"):
@@ -128,12 +128,6 @@ def _other_classes(folder: Path) -> None:
         (folder / place).mkdir(parents=True)
         for row in range(4):
             (folder / place / f"{row}.png").write_bytes(encoded())
-
-
-def _one_split_empty(folder: Path) -> None:
-    _other_classes(folder)
-    for path in (folder / "test").rglob("*.png"):
-        path.unlink()
 
 
 def _flat(folder: Path) -> None:
@@ -183,7 +177,6 @@ FOLDERS: list[Callable[[Path], object]] = [
     _folder(lambda folder: (folder / "a").mkdir()),
     _folder(_empty_classes),
     _folder(_other_classes),
-    _folder(_one_split_empty),
     _folder(_flat),
     _folder(_both),
     _folder(_loop),

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from buttress.attacks import Attack
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 Severity = Literal["good", "info", "warning", "bad"]
 _BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key
@@ -116,7 +117,7 @@ def read(path: str | Path) -> tuple[dict[str, list[Finding]], dict[str, Any]]:
         UserError: when the file is missing or is something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_with_infinite_budgets)
+        content = read_json(Path(path).read_text(encoding="utf-8"), object_hook=_with_infinite_budgets)
         networks = {name: [Finding(**f) for f in findings] for name, findings in content["networks"].items()}
         facts = dict(content["facts"])
     except FileNotFoundError:
