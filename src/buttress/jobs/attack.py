@@ -38,6 +38,7 @@ from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
 from buttress.training import versions
+from buttress.validation import whole
 
 _KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is successful
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
@@ -85,7 +86,9 @@ def attack(
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    device = machine.device if dry_run else start_processes(machine)
+    device = start_processes(machine, dry_run=dry_run)
+    for name, value in (("batch_size", batch_size), ("group", group), ("inputs", 1 if inputs is None else inputs)):
+        whole(name, value)
     rank, count = processes.rank_and_count()
     first = rank == 0
     reporter = reporter if first else Reporter()

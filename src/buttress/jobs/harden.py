@@ -124,7 +124,7 @@ def harden(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    device = training.device if dry_run else start_processes(training)
+    device = start_processes(training, dry_run=dry_run)
     on_first_process(partial(_check_folder, out, resume))
     whole("audit_batch", audit_batch)
     if inputs is not None:

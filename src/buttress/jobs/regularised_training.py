@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from buttress.audits.base.statistics import paired
-from buttress.defences.layer_regularised import LayerRegularised, check_warmup
+from buttress.defences.base.length import check_rise, for_share
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.errors import UserError
 from buttress.jobs.robust_change import LEVEL
 from buttress.jobs.settings import Reporter, Training
 from buttress.training import Trained
@@ -125,7 +127,9 @@ class WeightChoice:
         if self.gamma is not None:
             not_negative("gamma", self.gamma)
         if self.warmup is not None:
-            check_warmup(not_negative("warmup", self.warmup), self.training.epochs)
+            check_rise("warmup", not_negative("warmup", self.warmup), self.training.epochs)
+            if self.gamma == 0 and self.warmup:
+                raise UserError("--warmup has no effect with --gamma 0, which regularises nothing: leave it out")
 
     @property
     def remark(self) -> str:
@@ -181,7 +185,7 @@ class WeightChoice:
 
     def _try(self, defence: LayerRegularised, run: Run, judge: Judge) -> Trial:
         gamma, warmup, short = defence.gamma[0], defence.warmup, trial_training(self.training)
-        shorter = _weighted(defence, gamma, warmup * short.epochs / self.training.epochs)
+        shorter = for_share(defence, short.epochs / self.training.epochs)
         trained = run(f"{TRIAL}{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
         clean, robust = judge(trained)
         epochs = len(trained.history)

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
-
 from tests.cli.wrong_inputs.case import Case
+from torch import Tensor, nn
 
 WORDS = "audit mine.py:net --out new --data mine.py:data --audits robustness --attacks fgsm --inputs 8 --weights"
 State = dict[str, Tensor]
@@ -145,8 +144,23 @@ def cases() -> Iterator[Case]:
     """All of these."""
     words = tuple(WORDS.split())
     for name, content in FILES.items():
-        yield Case("weights", (*words, name), partial(_write, name, content), (0, 2) if name in GOOD else (2,), late=name in GOOD)
-    for place in ("nowhere.pt", "moons", "moons/checkpoints", "mine.py", "digits/model.safetensors", "/dev/null", "", "."):
+        yield Case(
+            "weights",
+            (*words, name),
+            partial(_write, name, content),
+            (0, 2) if name in GOOD else (2,),
+            late=name in GOOD,
+        )
+    for place in (
+        "nowhere.pt",
+        "moons",
+        "moons/checkpoints",
+        "mine.py",
+        "digits/model.safetensors",
+        "/dev/null",
+        "",
+        ".",
+    ):
         yield Case("weights", (*words, place))
     yield Case("weights", (*words, "loop.pt"), lambda here: (here / "loop.pt").symlink_to("loop.pt"))
     yield Case("weights", (*words, "w.pt"), _closed, user=True)
@@ -163,7 +177,9 @@ def cases() -> Iterator[Case]:
         ("--normalise imagenet", good),
         ("--output 7", good),
     ):
-        yield Case("options of weights", (*words, "w.pt", *("" if word == "''" else word for word in given.split())), prepare)
+        yield Case(
+            "options of weights", (*words, "w.pt", *("" if word == "''" else word for word in given.split())), prepare
+        )
     for reference in ("w.pt", "model.onnx", "./w.pt", "mine.py", "moons/model.safetensors", "w.pt:net"):
         yield Case("networks", ("audit", reference, *words[2:-1]), good)
     yield Case("networks", ("audit", "model.onnx", *words[2:-1]), partial(_write, "model.onnx", FILES["model.onnx"]))

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, get_origin
 
+from tests.cli.wrong_inputs.case import Case
+
 from buttress.cli.commands import JOBS, job
 from buttress.config.annotations import alternatives, is_group, is_mapping, item_of
 from buttress.config.job_spec import job_spec
 from buttress.config.roles import role_of
-from tests.cli.wrong_inputs.case import Case
 
 COMMANDS = {
     "train": "train new --data moons --model mlp --epochs 1 --dry-run",
@@ -35,7 +36,21 @@ WRONG = {
 ODD = {
     int: ("-1", "0", "99999999999999999999999999", "-99999999999999999999", "2147483648"),
     float: ("nan", "inf", "-inf", "-1", "1e308", "1e-320", "0"),
-    "text": ("", " ", "nowhere/é", "/dev/null", "a\nb", "x" * 5000, SURROGATE, "[", "{}", "none", "3", "~/\0"[:2], ".."),
+    "text": (
+        "",
+        " ",
+        "nowhere/é",
+        "/dev/null",
+        "a\nb",
+        "x" * 5000,
+        SURROGATE,
+        "[",
+        "{}",
+        "none",
+        "3",
+        "~/\0"[:2],
+        "..",
+    ),
 }
 SET_BY_BASE = ("dry_run",)
 

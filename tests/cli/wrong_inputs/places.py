@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.cli.wrong_inputs.case import Case
+from tests.cli.wrong_inputs.case import OTHER, Case
 
 AUDIT = "audit moons --audits robustness --attacks fgsm --inputs 8 --out"
 COMMANDS = {
@@ -18,7 +18,8 @@ COMMANDS = {
     "export": "export moons --onnx {}/net.onnx",
     "reproduce": "reproduce lsa-table2-moon --seeds 1 --workers 0 --out claims --work {}",
 }
-PLACES = ("file", "full", "file/inside", "moons", "loop", "/proc/new", "/dev/null", "link", "x" * 300, "audit", "\udce9/\udce8")
+OTHER_BYTES = f"{OTHER}/\udce8"
+PLACES = ("file", "full", "file/inside", "moons", "loop", "/proc/new", "/dev/null", "link", "x" * 300, "audit")
 
 
 def _lay_out(here: Path) -> None:
@@ -41,10 +42,10 @@ def cases() -> Iterator[Case]:
         for place in PLACES:
             if command == "export" and place in ("full", "link", "audit", "moons"):
                 continue  # one file, beside what is there
-            statuses = (0, 2) if place.startswith("\udce9") else (2,)
-            late = place.startswith("\udce9")
-            if not (late and command in ("harden", "reproduce")):
-                yield Case("places", tuple(word.format(place) for word in words.split()), _lay_out, statuses)
+            yield Case("places", tuple(word.format(place) for word in words.split()), _lay_out)
+        if command not in ("harden", "reproduce"):
+            given = tuple(word.format(OTHER_BYTES) for word in words.split())
+            yield Case("places of other bytes", given, statuses=(0, 2), late=True)
         yield Case("closed places", tuple(word.format("closed/new") for word in words.split()), _read_only, user=True)
         if command not in ("harden", "reproduce"):
             given = tuple(word.format("new") for word in words.split())
@@ -56,11 +57,17 @@ def cases() -> Iterator[Case]:
         if command in ("train", "audit", "attack", "harden"):
             yield Case("resuming", (*given, "--resume"))
             yield Case("resuming", (*given, "--resume"), partial(_other_version, {"settings": 3}))
-            yield Case("resuming", (*given, "--resume"), partial(_other_version, {"settings": {}, "versions": {"buttress": "99.0"}}))
+            yield Case(
+                "resuming",
+                (*given, "--resume"),
+                partial(_other_version, {"settings": {}, "versions": {"buttress": "99.0"}}),
+            )
             yield Case("resuming", (*given, "--resume"), partial(_other_version, []))
     yield Case("resuming", ("attack", "moons", "--out", "audit", "--resume"))
     yield Case("resuming", ("audit", "moons", "--out", "digits", "--resume"))
-    yield Case("resuming", ("reproduce", "lsa-table2-moon", "--out", "claims", "--work", "moons", "--resume", "--workers", "0"))
+    yield Case(
+        "resuming", ("reproduce", "lsa-table2-moon", "--out", "claims", "--work", "moons", "--resume", "--workers", "0")
+    )
     yield Case("resuming", ("reproduce", "lsa-table2-moon", "--out", "claims", "--judge"))
     yield Case("documents", ("reproduce", "lsa-table2-moon", "--out", "claims", "--document", "mine.py", "--dry-run"))
     yield Case("documents", ("reproduce", "lsa-table2-moon", "--out", "claims", "--document", "moons", "--dry-run"))

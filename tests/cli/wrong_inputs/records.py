@@ -16,7 +16,18 @@ FILES = {
     "audit/findings.json": ("compare", "audit", "audit", "--out", "new"),
     "moons/model.json": AUDIT,
 }
-TEXTS = ("", "{", "[]", "3", "null", "{}", "\ud83d"[:0] + "é", "NaN", '{"facts": {}, "networks": {}}', '{"model": null}')
+TEXTS = (
+    "",
+    "{",
+    "[]",
+    "3",
+    "null",
+    "{}",
+    "\ud83d"[:0] + "é",
+    "NaN",
+    '{"facts": {}, "networks": {}}',
+    '{"model": null}',
+)
 
 
 def cases() -> Iterator[Case]:

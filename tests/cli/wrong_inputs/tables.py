@@ -60,7 +60,22 @@ LISTS: dict[str, bytes] = {
     "nothing.json": b"[]",
     "nan.json": b"[NaN, 3]",
 }
-WORDS_OF_CLASSES = ["a", "a,a", "a,b,a", "c,d", "0", "1", "-3", "1000000000", "1e9", ",", "a,", "nowhere.txt", "images", "/"]
+WORDS_OF_CLASSES = [
+    "a",
+    "a,a",
+    "a,b,a",
+    "c,d",
+    "0",
+    "1",
+    "-3",
+    "1000000000",
+    "1e9",
+    ",",
+    "a,",
+    "nowhere.txt",
+    "images",
+    "/",
+]
 
 
 def cases() -> Iterator[Case]:

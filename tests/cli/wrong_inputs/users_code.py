@@ -109,15 +109,38 @@ DATA = {
     "a loader that fails": "return (b / 0 for b in [1]), [(x, y)]",
     "a loader of texts": "return ['ab', 'cd'], ['ab']",
     "a loader that ends early": "return iter([]), [(x, y)]",
-    "an infinite loader": "import itertools; return itertools.repeat((torch.zeros(1 << 22, 2), torch.zeros(1 << 22).long())), 3",
+    "an infinite loader": "import itertools; return itertools.repeat((x.repeat(1 << 16, 1), y.repeat(1 << 16))), 3",
     "a generator": "yield (x, y)",
     "a class of data": "return torch.utils.data.Dataset(), torch.utils.data.Dataset()",
 }
+NETWORK = """class net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+
+    def forward(self, {argument}):
+        {body}
+"""
+HEAD_OF_METHODS = """from dataclasses import dataclass
+
+from buttress.attacks import Attack
+from buttress.audits import Audit
+from buttress.defences import Defence
+from buttress.threat import Threat
+
+
+"""
+_PERTURB = "    def perturb(self, oracle, x, y, random):\n"
 METHODS = {
-    "attacks": ("class Own(Attack):\n    def perturb(self, oracle, x, y, random):\n        {}\n", "--attacks own.py:Own"),
-    "audits": ("class Own(Audit):\n    def ask(self, subject):\n        {}\n", "--audits own.py:Own"),
-    "defences": ("class Own(Defence):\n    def loss(self, model, batch, at):\n        {}\n", "--defence own.py:Own"),
+    "attacks": f"@dataclass(frozen=True)\nclass Own(Attack):\n    threat: Threat = Threat()\n\n{_PERTURB}",
+    "attacks without threats": f"class Own(Attack):\n{_PERTURB}",
+    "audits": "class Own(Audit):\n    def ask(self, subject):\n",
+    "defences": "class Own(Defence):\n    def loss(self, model, batch, at):\n",
 }
+REFERENCES = [
+    *("own.py", "own.py:", "own.py:net:x", "own.py:3", "own.py:net.x", "nowhere.py:net", "no.such:net", "own:"),
+    *("/own.py:net", "moons:net", "\udce9.py:net", "own.py :net", "os:getcwd", "torch.nn:Linear", "builtins:print"),
+]
 ANSWERS = {
     "None": "return None",
     "a text": "return 'x'",
@@ -125,7 +148,7 @@ ANSWERS = {
     "an error": "raise ValueError('out of luck')",
     "an exit": "raise SystemExit(0)",
     "another number": "return torch.zeros(3)",
-    "recursion": "return self.{}(*[None] * 9)",
+    "recursion": "return self.loss(1, 2, 3) if hasattr(self, 'loss') else self.perturb(1, 2, 3, 4)",
 }
 
 
@@ -134,7 +157,7 @@ def cases() -> Iterator[Case]:
     audit, train = tuple(AUDIT.split()), tuple(TRAIN.split())
     for what, body in FORWARDS.items():
         argument = "x, *, mask" if what == "want a keyword" else "x"
-        text = f"class net(nn.Module):\n    def __init__(self):\n        super().__init__()\n        self.fc = nn.Linear(2, 2)\n\n    def forward(self, {argument}):\n        {body}\n"
+        text = NETWORK.format(argument=argument, body=body)
         yield Case("networks' answers", audit, partial(_own, text))
         yield Case("networks' answers in training", (*_training(), "--dry-run"), partial(_own, text))
     for text in FILES.values():
@@ -142,13 +165,14 @@ def cases() -> Iterator[Case]:
     for body in DATA.values():
         text = f"def data():\n    x, y = np.random.rand(40, 2).astype(np.float32), np.arange(40) % 2\n    {body}\n"
         yield Case("users' data", train, partial(_own, text))
-    for role, (template, option) in METHODS.items():
-        head = f"from buttress.{role} import {role.capitalize()[:-1].replace('Defenc', 'Defence')}\n\n\n"
-        for body in ANSWERS.values():
-            base = (*_training("mine.py:net"),) if role == "defences" else ("audit", "moons", "--out", "new", "--inputs", "8")
-            yield Case(f"users' {role}", (*base, *option.split()), partial(_own, head + template.format(body)), late=True)
-        yield Case(f"users' {role}", (*base, *option.split()), partial(_own, head + template.format("pass").replace("self, ", "")), late=True)
-    for name in ("own.py", "own.py:", "own.py:net:x", "own.py:3", "own.py:net.x", "nowhere.py:net", "no.such:net", "own:", "/own.py:net", "moons:net", "\udce9.py:net", "own.py :net", "os:getcwd", "torch.nn:Linear", "builtins:print"):
+    for role, text in METHODS.items():
+        option = {"audits": "--audits", "defences": "--defence"}.get(role, "--attacks")
+        audit_of_run = ("audit", "moons", "--out", "new", "--inputs", "8")
+        words = (*(_training("mine.py:net") if role == "defences" else audit_of_run), option, "own.py:Own")
+        bodies = [text + f"        {body}\n" for body in ANSWERS.values()]
+        for own in (*bodies, text.replace("(self, ", "(") + "        pass\n"):
+            yield Case(f"users' {role}", words, partial(_own, HEAD_OF_METHODS + own), late=True)
+    for name in REFERENCES:
         yield Case("references", ("audit", name, *audit[2:]), partial(_own, FILES["a number"]))
     yield Case("references", audit, lambda here: (here / "own.py").mkdir())
     yield Case("references", audit, lambda here: (here / "own.py").symlink_to("own.py"))
