@@ -6,6 +6,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _files: dict[Path, ModuleType] = {}  # that were named by their paths
+_told: set[str] = set()  # places that are gone, of which a line was logged
 _folders: set[Path] = set()  # which these were imported from
 _installed: set[Path] = set()  # installed modules and packages that were named
 
@@ -50,10 +52,13 @@ def import_thing(reference: str) -> Any:
             f"{reference!r} ends the program as it is imported: put what it runs under if __name__ == '__main__':"
         ) from None
     try:
-        return getattr(module, what)
+        thing = getattr(module, what)
     except AttributeError:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise UserError(f"{reference!r}: {where} has no {what!r}; {nearest(what, names)}") from None
+    if inspect.iscoroutinefunction(thing):
+        raise UserError(f"{reference!r} is an async function: a plain one was expected")
+    return thing
 
 
 def absolute(reference: str) -> str:
@@ -161,7 +166,8 @@ def _found(where: str) -> Path | None:
         return path.resolve()
     tails = [Path(*path.parts[k:]) for k in range(1, len(path.parts))] if path.is_absolute() else []
     instead = next((tail.resolve() for tail in tails if tail.is_file()), None)
-    if instead is not None:
+    if instead is not None and where not in _told:
+        _told.add(where)
         log.warning("%s is gone; %s is used", where, instead)
     return instead
 

@@ -112,10 +112,12 @@ def run_case(case: Case, base: Path, here: Path) -> Answer:
 
 def _heed_permissions() -> None:
     """Have this process of root's ask permission for its own files, as every other user's does: by capset(2)."""
-    header = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
-    all_but_two = 0xFFFFFFFF & ~(1 << 1 | 1 << 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-    sets = struct.pack("6I", all_but_two, all_but_two, 0, 0xFFFFFFFF, 0xFFFFFFFF, 0)
-    assert ctypes.CDLL(None, use_errno=True).capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+    system, header = ctypes.CDLL(None), struct.pack("Ii", 0x20080522, 0)  # version 3, this process
+    sets = (ctypes.c_uint32 * 6)()
+    assert system.capget(header, sets) == 0
+    for index in (0, 1):  # effective and permitted: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        sets[index] &= ~(1 << 1 | 1 << 2)
+    assert system.capset(header, sets) == 0
 
 
 class _Pipe:

@@ -161,7 +161,7 @@ def cases() -> Iterator[Case]:
         yield Case("networks' answers", audit, partial(_own, text))
         yield Case("networks' answers in training", (*_training(), "--dry-run"), partial(_own, text))
     for text in FILES.values():
-        yield Case("users' files", audit, partial(_own, text), chatty="argparse" in text or "async" in text)
+        yield Case("users' files", audit, partial(_own, text), chatty="argparse" in text)
     for body in DATA.values():
         text = f"def data():\n    x, y = np.random.rand(40, 2).astype(np.float32), np.arange(40) % 2\n    {body}\n"
         yield Case("users' data", train, partial(_own, text))
@@ -173,7 +173,8 @@ def cases() -> Iterator[Case]:
         for own in (*bodies, text.replace("(self, ", "(") + "        pass\n"):
             yield Case(f"users' {role}", words, partial(_own, HEAD_OF_METHODS + own), late=True)
     for name in REFERENCES:
-        yield Case("references", ("audit", name, *audit[2:]), partial(_own, FILES["a number"]))
+        words = ("audit", name, *audit[2:])  # what is gone from a place and is here is used, and a line says so
+        yield Case("references", words, partial(_own, FILES["a number"]), chatty=name.startswith("/"))
     yield Case("references", audit, lambda here: (here / "own.py").mkdir())
     yield Case("references", audit, lambda here: (here / "own.py").symlink_to("own.py"))
     yield Case("references", audit, lambda here: (here / "own.py").write_bytes(b"\xff\xfe\0"))

@@ -79,10 +79,11 @@ def read_class_file(path: Path) -> list[list[str]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.casefold() == ".json":
-            return _of_json(read_json(text), path)
+        tree = read_json(text) if path.suffix.casefold() == ".json" else None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected a list of classes, but it cannot be read: {error}") from None
+    if path.suffix.casefold() == ".json":
+        return _of_json(tree, path)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     synsets = [_SYNSET.fullmatch(line) for line in lines]
     if lines and all(synsets):

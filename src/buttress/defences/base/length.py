@@ -45,11 +45,13 @@ def check_rise(name: str, over: float, epochs: int) -> None:
 
 
 def for_share(defence: D, share: float) -> D:
-    """A fresh copy for a training of a share of the length: what it waits for comes after that share of its epochs."""
-    settings: dict[str, Any] = {
-        name: for_share(value, share) if isinstance(value, Defence) else value
-        for name, value in defence.settings().items()
-    }
-    for name in (*defence.rises, *defence.begins):
-        settings[name] *= share
-    return type(defence)(**settings)
+    """The method for a training of a share of the length: what it waits for comes after that share of its epochs.
+
+    A fresh copy; itself where neither it nor a method inside waits for anything.
+    """
+    settings = defence.settings()
+    changes: dict[str, Any] = {name: settings[name] * share for name in (*defence.rises, *defence.begins)}
+    for name, value in settings.items():
+        if isinstance(value, Defence) and (inside := for_share(value, share)) is not value:
+            changes[name] = inside
+    return type(defence)(**settings | changes) if changes else defence
