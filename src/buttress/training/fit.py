@@ -103,7 +103,7 @@ def fit(
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()
     defence.for_task(config.task)
-    check_length(defence, config.epochs)
+    check_length(defence, config.epochs, defaults=False)
     check_task(config.validate_with, config.task)
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)

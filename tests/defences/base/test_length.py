@@ -28,9 +28,14 @@ def test_every_setting_that_waits_is_told():
 def test_what_never_comes_is_refused_by_its_name(name):
     kind = WAITING[name]
     for setting in (*kind.rises, *kind.begins):
-        with pytest.raises(UserError, match=rf"{setting} 7 (is longer than the training|leaves it no epoch of 6)"):
-            check_length(kind(**{setting: 7.0}), 6)
+        for defaults in (True, False):
+            with pytest.raises(UserError, match=f"{setting} 7 is longer than the training, which ends after 6"):
+                check_length(kind(**{setting: 7.0}), 6, defaults=defaults)
+        if setting in kind.begins:
+            with pytest.raises(UserError, match=f"{setting} 7 leaves it no epoch of 7: give less, or more epochs"):
+                check_length(kind(**{setting: 7.0}), 7)
         check_length(kind(**{setting: 7.0}), 8)
+        check_length(kind(), 1, defaults=False)
         assert getattr(for_share(kind(**{setting: 8.0}), 0.25), setting) == 2
 
 

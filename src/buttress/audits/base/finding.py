@@ -124,6 +124,8 @@ def read(path: str | Path) -> tuple[dict[str, list[Finding]], dict[str, Any]]:
         raise UserError(f"there is no {path}: audit the network first") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no findings.json of buttress ({type(error).__name__}: {error})") from None
+    if not any(networks.values()):
+        raise UserError(f"{path} holds no finding: audit the network again")
     if any(f.severity not in get_args(Severity) for findings in networks.values() for f in findings):
         raise UserError(
             f"{path} is no findings.json of buttress: a severity is none of {', '.join(get_args(Severity))}"

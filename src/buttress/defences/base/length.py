@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, TypeVar
 
 from buttress.defences.base.defence import Defence
@@ -10,25 +11,26 @@ from buttress.errors import UserError
 D = TypeVar("D", bound=Defence)
 
 
-def check_length(defence: Defence, epochs: int) -> None:
+def check_length(defence: Defence, epochs: int, *, defaults: bool = True) -> None:
     """Refuse a training that ends before a method, or one inside it, is what its settings say.
 
     Args:
         defence: the method.
         epochs: of the training.
+        defaults: whether settings count that were left at their defaults, as they need not in a trial.
 
     Raises:
         UserError: naming the setting, and what to give instead.
     """
     for method in defence.modules():
-        if isinstance(method, Defence):
-            for name in method.rises:
-                check_rise(f"{method.label()}: {name}", getattr(method, name), epochs)
-            for name in method.begins:
-                if (first := getattr(method, name)) >= epochs:
-                    raise UserError(
-                        f"{method.label()}: {name} {first:g} leaves it no epoch of {epochs}: give less, or more epochs"
-                    )
+        for name in (*method.rises, *method.begins) if isinstance(method, Defence) else ():
+            value = getattr(method, name)
+            if not defaults and value == inspect.signature(type(method)).parameters[name].default:
+                continue
+            what = f"{method.label()}: {name}"
+            check_rise(what, value, epochs)
+            if name in method.begins and value == epochs:
+                raise UserError(f"{what} {value:g} leaves it no epoch of {epochs}: give less, or more epochs")
 
 
 def check_rise(name: str, over: float, epochs: int) -> None:
