@@ -57,7 +57,7 @@ class Attack(Perturbation):
             UserError: for an attack of a user's own that has no threat to fill in.
         """
         values, defaults = self.settings(), self.defaults()
-        if "threat" not in defaults and self.threat is NOT_GIVEN:
+        if "threat" not in defaults and self.inner is None and self.threat is NOT_GIVEN:
             raise UserError(
                 f"{self._name()} is an attack and has no threat: make it a dataclass with the field threat: Threat = "
                 "Threat(), or a Perturbation"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -110,11 +111,10 @@ def refuse_twice(option: str, things: Iterable[Any]) -> None:
 
 
 def _takes_threat(thing: Any, threat: Threat) -> bool:
-    """Whether this threat and its absence make a difference."""
-    if isinstance(thing, Defence):  # whose copies are never itself
-        before, after = (list(threats_in(thing.within(given))) for given in (threat, None))
-        return before != after
-    return resolve_threats([thing], threat)[0] is not thing
+    """Whether this threat or another make a difference."""
+    other = Threat(norm=threat.norm, eps=threat.eps / 2 if 0 < threat.eps < math.inf else 1.0, box=threat.box)
+    first, second = (list(threats_in(resolve_threats(thing, one))) for one in (threat, other))
+    return first != second
 
 
 def _name(thing: Any) -> str:
