@@ -33,6 +33,16 @@ def full_disk_reported(path: Path) -> Iterator[None]:
         raise
 
 
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse the name of a file to write that is taken.
+
+    Raises:
+        UserError: naming it.
+    """
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UserError(f"{path} exists: choose another name, or ask for it to be replaced (overwrite)")
+
+
 def sync(path: Path) -> None:
     """Have the disk hold what was written to a file, or to a folder's list of names."""
     handle = os.open(path, os.O_RDONLY)

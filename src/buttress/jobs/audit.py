@@ -64,14 +64,19 @@ def ask(
     task: Task = tasks.classification,
     folder: Path | None = None,
 ) -> list[Finding]:
-    """Put the questions on the test split, with progress told."""
+    """Put the questions on the test split; progress is told, and each answer as soon as it is there."""
     progress = reporter.watch(title)
 
     def watch(what: str, done: float) -> None:
         if progress is not None:
             progress(done, {what: done})
 
-    findings = audit_room.run(
+    def answered(finding: Finding) -> None:
+        nonlocal progress
+        reporter.line(f"{finding.title}: {finding.verdict}")
+        progress = reporter.watch(title)  # a line has ended the bar
+
+    return audit_room.run(
         model,
         dataset.test,
         questions,
@@ -84,10 +89,8 @@ def ask(
         watch=watch,
         folder=folder,
         together=True,
+        answered=answered,
     )
-    for finding in findings:
-        reporter.line(f"{finding.title}: {finding.verdict}")
-    return findings
 
 
 def new_folder(out: Path) -> None:
