@@ -7,12 +7,27 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from buttress.errors import UserError
 from buttress.user_modules import is_users
 
+T = TypeVar("T", bound=Callable[..., Any])
 _UNIONS = (typing.Union, types.UnionType)
+
+
+def returning(check: Callable[..., str]) -> Callable[[T], T]:
+    """Say of a method what its annotation cannot, such as a shape.
+
+    Args:
+        check: takes what it returned and what it was given; returns what was expected, or an empty text.
+    """
+
+    def mark(method: T) -> T:
+        vars(method)["_returning"] = check
+        return method
+
+    return mark
 
 
 def check_returns(thing: Any) -> Any:
@@ -23,9 +38,11 @@ def check_returns(thing: Any) -> Any:
     for kind in thing.__mro__ if inspect.isclass(thing) else ():
         for name, member, like in _overriding(kind) if _is_theirs(kind) else ():
             if isinstance(member, property):
-                setattr(kind, name, property(_checked(member.fget, like), member.fset, member.fdel, member.__doc__))
+                getter = _checked(member.fget, like, None)
+                setattr(kind, name, property(getter, member.fset, member.fdel, member.__doc__))
             else:
-                setattr(kind, name, _checked(member, like))
+                above = (getattr(vars(base).get(name), "_returning", None) for base in kind.__mro__[1:])
+                setattr(kind, name, _checked(member, like, next(filter(None, above), None)))
     return thing
 
 
@@ -44,20 +61,21 @@ def _overriding(kind: type) -> Iterator[tuple[str, Any, Callable[..., Any]]]:
             yield name, member, like
 
 
-def _checked(function: Any, like: Callable[..., Any]) -> Any:
+def _checked(function: Any, like: Callable[..., Any], check: Callable[..., str] | None) -> Any:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         value = function(*args, **kwargs)
         hint = _hint(like)
         if hint is typing.Self:
             hint = next(base for base in type(args[0]).__mro__ if base.__module__.startswith("buttress."))
+        code = function.__code__
+        where = f"{code.co_filename}, line {code.co_firstlineno}: {function.__qualname__} returned"
         if hint is not type(None) and not _fits(value, hint):
-            code = function.__code__
             expected = getattr(hint, "__name__", str(hint))
-            raise UserError(
-                f"{code.co_filename}, line {code.co_firstlineno}: {function.__qualname__} returned a "
-                f"{type(value).__name__}; expected {expected}"
-            )
+            raise UserError(f"{where} a {type(value).__name__}; expected {expected}")
+        if check is not None and (expected := check(value, *args, **kwargs)):
+            form = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+            raise UserError(f"{where} {form}; expected {expected}")
         return value
 
     vars(call)["_returns_checked"] = True

@@ -1,7 +1,6 @@
 """Whatever a user gives: one line, status 2, nothing of the user's changed, no waiting. All cases with --full."""
 
 import json
-import os
 
 import pytest
 from tests import forked
@@ -32,16 +31,12 @@ def base(runs):
 @pytest.mark.representatives(name=first_of_each_kind())
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_input_is_told_in_one_line(name, base, tmp_path):
-    tmp_path.chmod(0o777)
     process = forked.start(answer_to, name, base, tmp_path)
     process.join(SECONDS)
     if process.is_alive():
         process.kill()
         process.join()
         pytest.fail(f"no end after {SECONDS} seconds")
-    told = (tmp_path / "err").read_text(errors="replace") if (tmp_path / "err").exists() else ""
-    assert process.exitcode == 0, f"the process ended with {process.exitcode}: {told}"
+    assert process.exitcode == 0, (tmp_path / "crash").read_text()
     answer = Answer(**json.loads((tmp_path / "answer.json").read_text()))
     assert not judge(CASES[name], answer), answer.err
-    if answer.changed:
-        os.sync()

@@ -13,6 +13,8 @@ from buttress.errors import UserError
 from buttress.losses import Loss, LossLike
 from buttress.model_call import output_parts
 from buttress.tasks.chance import best_class
+from buttress.tasks.returned import one_number, one_number_each, one_verdict_each, rows
+from buttress.users_returns import returning
 
 
 class Task(ABC):
@@ -60,6 +62,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
+    @returning(rows)
     def read(self, output: object) -> Tensor:
         """The model's raw output in this task's standard form, float32 or float64; refuses what is no such output."""
 
@@ -72,9 +75,11 @@ class Task(ABC):
         return torch.stack(tuple(outputs)).mean(0)
 
     @abstractmethod
+    @returning(one_verdict_each)
     def is_adversarial(self, output: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
         """(N,) bool: whether the attacker has what it wants: a wrong output, or the target."""
 
+    @returning(one_number_each)
     def score(self, output: Tensor, y: Tensor) -> Tensor:
         """(N,) how good each output is, higher is better: 1 for a right one, else 0."""
         return (~self.is_adversarial(output, y)).to(output.dtype)
@@ -88,6 +93,7 @@ class Task(ABC):
         """
         return best_class(y, outputs) if self.classes else None
 
+    @returning(one_number)
     def objective(self, output: Tensor, y: Tensor) -> Tensor:
         """() what training minimises: the mean of ``objective_loss``, unless a task says otherwise."""
         return self.resolve(self.objective_loss).value(output, y).mean()

@@ -1,6 +1,7 @@
 """All wrong inputs there are, by name."""
 
 import json
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -39,5 +40,9 @@ def _all() -> Iterator[Case]:
 
 def answer_to(name: str, base: Path, folder: Path) -> None:
     """Run a case in this process, and write its answer to ``folder``."""
-    answer = run_case(named()[name], base, folder / "here")
+    try:
+        answer = run_case(named()[name], base, folder / "here")
+    except BaseException:  # standard error is the command's
+        (folder / "crash").write_text(traceback.format_exc())
+        raise
     (folder / "answer.json").write_text(json.dumps(asdict(answer)))

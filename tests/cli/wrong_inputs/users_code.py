@@ -8,6 +8,7 @@ from tests.cli.wrong_inputs.case import Case
 
 AUDIT = "audit own.py:net --out new --data mine.py:data --audits robustness --attacks fgsm --inputs 8"
 TRAIN = "train new --data own.py:data --model mlp --epochs 1"
+AUDIT_OF_RUN = ("audit", "moons", "--out", "new", "--inputs", "8")
 HEAD = "import numpy as np\nimport torch\nfrom torch import nn\n\n\n"
 # A network's forward.
 FORWARDS = {
@@ -137,6 +138,18 @@ METHODS = {
     "audits": "class Own(Audit):\n    def ask(self, subject):\n",
     "defences": "class Own(Defence):\n    def loss(self, model, batch, at):\n",
 }
+TASK = """from buttress.tasks import Classification
+
+
+class Own(Classification):
+    def {method}:
+        {body}
+"""
+OF_TASKS = {
+    "is_adversarial(self, output, y, target=None)": ("None", "torch.zeros(3)", "output[:, 0]", "output > 0", "1 / 0"),
+    "read(self, output)": ("None", "'x'", "output[:1]", "output.argmax(1)", "output.sum()"),
+    "objective(self, output, y)": ("None", "output", "output.sum().item()", "torch.zeros(3)", "output.sum().detach()"),
+}
 REFERENCES = [
     *("own.py", "own.py:", "own.py:net:x", "own.py:3", "own.py:net.x", "nowhere.py:net", "no.such:net", "own:"),
     *("/own.py:net", "moons:net", "\udce9.py:net", "own.py :net", "os:getcwd", "torch.nn:Linear", "builtins:print"),
@@ -167,11 +180,15 @@ def cases() -> Iterator[Case]:
         yield Case("users' data", train, partial(_own, text))
     for role, text in METHODS.items():
         option = {"audits": "--audits", "defences": "--defence"}.get(role, "--attacks")
-        audit_of_run = ("audit", "moons", "--out", "new", "--inputs", "8")
-        words = (*(_training("mine.py:net") if role == "defences" else audit_of_run), option, "own.py:Own")
+        words = (*(_training("mine.py:net") if role == "defences" else AUDIT_OF_RUN), option, "own.py:Own")
         bodies = [text + f"        {body}\n" for body in ANSWERS.values()]
         for own in (*bodies, text.replace("(self, ", "(") + "        pass\n"):
             yield Case(f"users' {role}", words, partial(_own, HEAD_OF_METHODS + own), late=True)
+    for method, values in OF_TASKS.items():
+        job = _training("mine.py:net") if "objective" in method else (*AUDIT_OF_RUN, "--audits", "robustness")
+        for value in values:
+            own = partial(_own, TASK.format(method=method, body=f"return {value}"))
+            yield Case("users' tasks", (*job, "--task", "own.py:Own"), own, late=True)
     for name in REFERENCES:
         words = ("audit", name, *audit[2:])  # what is gone from a place and is here is used, and a line says so
         yield Case("references", words, partial(_own, FILES["a number"]), chatty=name.startswith("/"))
