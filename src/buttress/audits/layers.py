@@ -24,7 +24,8 @@ from buttress.errors import UserError
 from buttress.layers import measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
-from buttress.layers.select import check_given, chooses_steps, user_module
+from buttress.layers.rows import layouts
+from buttress.layers.select import GROUPS, check_given, chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -88,6 +89,15 @@ class Layers(Audit):
         whole("bisections", self.bisections)
         whole("patching_inputs", self.patching_inputs, 0)
         whole("most_layers", self.most_layers)
+
+    def check(self, subject: Subject) -> None:
+        """Refuse names of layers that the network has not, before anything is asked.
+
+        Raises:
+            UserError: with the nearest names.
+        """
+        if not (isinstance(self.layers, str) and self.layers in GROUPS):
+            layouts(subject.model, subject.x[:2], self.layers)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""

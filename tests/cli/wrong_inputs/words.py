@@ -169,7 +169,6 @@ OF_ATTACKS = [
     "--by transfer",
     "--by transfer --by.surrogate nowhere",
     "--by transfer --by.surrogate digits",
-    "--by bpda --by.layers nothing",
     "--by gaussian --threat.eps 0.1",
     "--group 0",
     "--by pgd --by.steps 0",

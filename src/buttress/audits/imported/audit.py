@@ -42,6 +42,14 @@ class Imported(Audit):
     file: Path
     threat: Threat = NOT_GIVEN
 
+    def check(self, subject: Subject) -> None:
+        """Refuse a file that cannot be read, or whose examples do not belong to these inputs, before anything is asked.
+
+        Raises:
+            UserError: for such a file.
+        """
+        _aligned(read(self.file), subject, self.file)
+
     def ask(self, subject: Subject) -> Finding:
         """Read the file, find each input's example, reject those outside the threat, evaluate the rest.
 
