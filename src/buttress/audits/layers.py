@@ -21,10 +21,10 @@ from buttress.audits.layer_ranks import aligned, layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, missed_text, verdict
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
-from buttress.layers import measures, patching, sustainability, tolerance
+from buttress.layers import layer_names, measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
 from buttress.layers.profile import QUANTILES, LayerProfile, to_lists
-from buttress.layers.rows import layouts
+from buttress.layers.regularisable import names_in
 from buttress.layers.select import GROUPS, check_given, chooses_steps, user_module
 from buttress.layers.tolerance import LayerTolerance
 from buttress.registry import attack as registered_attacks
@@ -96,8 +96,13 @@ class Layers(Audit):
         Raises:
             UserError: with the nearest names.
         """
-        if not (isinstance(self.layers, str) and self.layers in GROUPS):
-            layouts(subject.model, subject.x[:2], self.layers)
+        if callable(self.layers) or self.layers in GROUPS:
+            return
+        names = [self.layers] if isinstance(self.layers, str) else [*self.layers]
+        try:
+            layer_names(subject.model, subject.x[:2], names)
+        except UserError:  # other inputs may call others
+            names_in(subject.model, subject.x.split(subject.batch_size), names)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""

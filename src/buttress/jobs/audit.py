@@ -213,9 +213,9 @@ def audit(
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
-        about = audit_room.subject(model, split, classes=dataset.classes, task=task, seed=seed)
+        seen = audit_room.subject(model, split, classes=dataset.classes, task=task, seed=seed)
         for question in questions:
-            question.check(about)
+            question.check(seen)
         reporter.line(estimate_audits(model, split, questions, batch_size, task))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
