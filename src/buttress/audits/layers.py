@@ -102,7 +102,7 @@ class Layers(Audit):
         try:
             layer_names(subject.model, subject.x[:2], names)
         except UserError:  # other inputs may call others
-            names_in(subject.model, subject.x.split(subject.batch_size), names)
+            names_in(subject.model, torch.split(subject.x, subject.batch_size), names)
 
     def profile(self, subject: Subject, measure: str | None = None) -> LayerProfile:
         """The layer profile of this network on the examples in the store."""
