@@ -14,7 +14,7 @@ _BY_NAME = {  # names that are only in the file, and what they are of
     r"(^|[._])lora_\w+": "they are of adapters (LoRA): merge them before saving, as PEFT does by merge_and_unload()",
     r"(^|\.)parametrizations\.|weight_(g|v|orig|mask|u)$": "they are of a layer with a parametrisation (weight norm, "
     "pruning): create the network with it, or remove it before saving (torch.nn.utils)",
-    r"(^|[._])(kernel|moving_mean)(:0)?$": f"Keras and Flax name them so, and have the axes in another order: {_IN_CODE}",
+    r"(^|[._])(kernel|moving_mean)(:0)?$": f"Keras and Flax name them so, with axes in another order: {_IN_CODE}",
     r"_packed_params|\.(integers|SCB|qweight|weight_scale\w*|absmax)$": f"they are of a quantised network: {_IN_CODE}",
 }
 
