@@ -151,7 +151,8 @@ def check_fit(model: nn.Module, dataset: Dataset, task: Task = tasks.classificat
         )
     if isinstance(task, Classification) and output.shape[1] < len(dataset.classes):
         from_one = min(int(split.y.min()) for split in dataset.splits.values() if len(split)) == 1
-        counted = output.shape[1] == len(dataset.classes) - 1 and from_one
+        nameless = tuple(dataset.classes) == tuple(map(str, range(len(dataset.classes))))
+        counted = nameless and output.shape[1] == len(dataset.classes) - 1 and from_one
         raise UserError(
             f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "
             + ("its labels count from 1, give y - 1" if counted else "give a network made for these data")
