@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's and timm's usual
@@ -92,6 +92,9 @@ def beside(weights: Path) -> Statistics | None:
     Read are Hugging Face's ``preprocessor_config.json`` (or the image processor in a ``processor_config.json``), timm's
     ``config.json`` and OpenCLIP's ``open_clip_config.json``.
 
+    Args:
+        weights: a file, or a folder with one.
+
     Raises:
         UserError: for one that cannot be read, or that asks for what a mean and a standard deviation cannot do.
     """
@@ -150,7 +153,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; give --normalise MEAN/STD, or none") from None
     return content if isinstance(content, dict) else None

@@ -53,8 +53,7 @@ class Own:
 
     def is_unlike(self, value: Tensor) -> bool:
         """Whether a file's tensor holds other than numbers of this kind, as the integers of quantised weights."""
-        floating = isinstance(self.tensor, nn.Parameter) and self.tensor.is_floating_point()
-        return floating and not value.is_floating_point()
+        return self.tensor.is_floating_point() and not value.is_floating_point()
 
 
 class Fit:
