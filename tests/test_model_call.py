@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 import buttress
+from buttress import attacks
 from buttress.model_call import call_model, half_precision
+from buttress.threat import Threat
 
 SOURCE = Path(buttress.__file__).parent
 NETWORKS = {"model", "network", "surrogate", "teacher"}
@@ -59,3 +61,18 @@ def test_half_precision_is_that_of_all_weights():
     assert half_precision(nn.Sequential(nn.Linear(2, 2).half(), nn.Linear(2, 2))) is None  # it casts by itself
     assert half_precision(nn.ReLU()) is None
     assert half_precision(len) is None
+
+
+def test_a_network_of_float64_gets_such_inputs():
+    for model in (nn.Linear(2, 2).double(), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double().eval()):
+        assert call_model(model, torch.ones(3, 2)).dtype == torch.float64
+    assert call_model(nn.Linear(2, 2), torch.ones(3, 2)).dtype == torch.float32
+    assert call_model(nn.Flatten(), torch.ones(3, 2)).dtype == torch.float32
+
+
+def test_float64_is_attacked_from_inputs_of_float32(nets):
+    x, y = torch.rand(6, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    pgd = attacks.PGD(threat=Threat(eps=0.1), steps=3)
+    exact, usual = pgd(nets.conv().double(), x, y), pgd(nets.conv(), x, y)
+    assert exact.x_adv.dtype == torch.float32
+    torch.testing.assert_close(exact.x_adv, usual.x_adv)

@@ -289,12 +289,14 @@ def resolve(loss: LossLike) -> Loss:
     """A named loss, a `Loss`, or any callable (output, y) -> (N,) as a `Loss`.
 
     Raises:
-        UserError: for an unknown name, with the nearest known one.
+        UserError: for an unknown name, with the nearest known one, and for what is neither.
     """
     if isinstance(loss, Loss):
         return loss
     if callable(loss):
         return Loss(loss)
+    if not isinstance(loss, str):
+        raise UserError(f"a loss is a name or a function of outputs and labels; got a {type(loss).__name__}")
     if loss not in LOSSES:
         raise UserError(f"there is no loss {loss!r}; {nearest(loss, sorted(LOSSES))}")
     return LOSSES[loss]

@@ -21,7 +21,8 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
 
     It gets a copy of the inputs, no leaf of a graph, so it may write there. Its output is copied too, since a network
     may fill the same buffer at each call. A network whose matrices and kernels are of half precision gets inputs of
-    that precision. To a single input's output the axis of inputs is given back where the network has squeezed it away.
+    that precision, and one of float64 alone such inputs. To a single input's output the axis of inputs is given back
+    where the network has squeezed it away.
 
     Args:
         model: the network, or any callable.
@@ -31,8 +32,7 @@ def call_model(model: Callable[[Tensor], Any], x: Tensor) -> Any:
         What the network returns; a tensor as a copy, anything else as it is.
     """
     _remember(model)
-    half = half_precision(model) if x.is_floating_point() else None
-    output = model(x.to(x.dtype if half is None else half, copy=True))
+    output = model(x.to(_dtype_taken(model, x), copy=True))
     if not isinstance(output, Tensor):
         return output
     if len(x) == 1 and (output.dim() == 0 or len(output) != 1):
@@ -63,6 +63,16 @@ def _remember(model: object) -> None:
     global _last
     with suppress(TypeError):  # a callable that nothing can refer to weakly
         _last = weakref.ref(model)
+
+
+def _dtype_taken(model: object, x: Tensor) -> torch.dtype:
+    """The data type in which a network gets inputs."""
+    if not x.is_floating_point() or not isinstance(model, nn.Module):
+        return x.dtype
+    first = next(model.parameters(), None)
+    if first is not None and first.dtype == torch.float64 and parameter_dtype(model) == torch.float64:
+        return torch.float64
+    return half_precision(model) or x.dtype
 
 
 def half_precision(model: object) -> torch.dtype | None:

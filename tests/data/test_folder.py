@@ -134,3 +134,13 @@ def test_arguments_that_contradict_are_refused(tmp_path):
     with pytest.raises(UserError, match="at least 1 pixel, got 0"):
         load(tmp_path, size=0)
     assert len(data.load("folder", data_dir=tmp_path).test) == 10
+
+
+def test_folders_that_hold_the_same_folders_are_asked_about(tmp_path):
+    """Splits with names of their own would be two classes: another figure without a word."""
+    for split, first in (("entrenamiento", 0), ("prueba", 5000)):
+        write(tmp_path / split, ("cat", "dog"), 4, first=first)
+    with pytest.raises(UserError, match=r"with the same folders in each \(cat, dog\): if they are splits call them"):
+        load(tmp_path, test_only=True)
+    asked = load(tmp_path, test_only=True, classes=["entrenamiento", "prueba"])
+    assert asked.test.y.tolist() == [0] * 8 + [1] * 8

@@ -168,7 +168,7 @@ class Wrapped(nn.Module):
             "the model must return logits (inputs, classes); it returned a dict of logits (4, 4): wrap it as "
             "models.Output(model, 'logits'), or --output logits, to pick the logits out",
         ),
-        (lambda z: z[:, :, None], "the model must return logits (inputs, classes); it returned shape (4, 4, 1)"),
+        (lambda z: z[:, None], "the model must return logits (inputs, classes); it returned shape (4, 1, 4)"),
         (lambda z: z[:3], "3 outputs need as many labels; got 4"),
         (
             lambda z: z * torch.nan,

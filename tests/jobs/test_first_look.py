@@ -1,5 +1,6 @@
 """A network that is no better than a guess, or than its record says, is told with what it usually is."""
 
+import dataclasses
 import json
 import types
 
@@ -96,6 +97,51 @@ def test_another_order_of_the_classes_is_found(made):
         "Before anything else: 0.0% of 200 inputs are classified correctly, which one answer for all would be, too "
         "(25.0%). With its classes in another order it would be 100.0%."
     )
+
+
+def test_the_order_of_the_classes_is_found_in_whatever_order_the_images_are(made):
+    """Alternate images may be of alternate classes: of each class a half must be seen."""
+    dataset, templates = made
+    for count in (COUNT, 160):
+        part = dataset.test.take(torch.arange(count))
+        few = dataclasses.replace(dataset, test=Split(*part))
+        for shift in (1, 2, 3):
+            told = first_look(right(templates.roll(shift, 0)), few, tasks.classification)
+            assert told.endswith("With its classes in another order it would be 100.0%.")
+
+
+def test_of_readings_that_are_alike_the_simplest_is_named(made):
+    """Channels in another order is all that this needs; with a normalisation it is as good."""
+    dataset, templates = made
+
+    class Lenient(Expects):
+        def forward(self, x):
+            return super().forward(x) if x.min() >= 0 and x.max() <= 1 else super().forward((x + 1) / 2)
+
+    told = first_look(Lenient(templates, lambda x: x.flip(1)), dataset, tasks.classification, ("x.pt (acc)", 0.99))
+    assert told.endswith("With channels in the order BGR, x.flip(1), and --normalise none it would be 100.0%.")
+
+
+def test_a_probability_that_is_read_as_a_logit_is_found(made):
+    dataset, templates = made
+    parts = {name: Split(*part.take(torch.arange(len(part))[part.y < 2])) for name, part in dataset.splits.items()}
+    two = dataclasses.replace(dataset, **parts, classes=("a", "b"))
+
+    class Sigmoid(nn.Module):
+        def forward(self, x):
+            distances = (x[:, None] - templates[:2]).square().flatten(2).sum(2)
+            return (distances[:, 0] - distances[:, 1]).sigmoid()
+
+    with pytest.warns(UserWarning, match="as a probability would"):
+        told = first_look(Sigmoid(), two, tasks.classification)
+    assert "With its single output read as a probability (models.FromProbabilities, or take" in told
+    assert told.endswith("it would be 100.0%.")
+
+
+def test_a_network_without_one_answer_is_told_as_that(made):
+    dataset, templates = made
+    told = first_look(Expects(templates, lambda x: torch.rand_like(x)), dataset, tasks.classification)
+    assert "which one answer for all would be, too (25.0%). The network answers differently when" in told
 
 
 def test_where_nothing_helps_the_usual_reasons_are_listed(made):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,22 @@ def test_the_divergence_of_lt_node_is_divided_by_the_number_of_training_inputs()
     assert [model.end_times.kl_weight for model in (filled, chosen)] == [3.0 / len(dataset.train), 3.0 / 10]
 
 
+class Turned(nn.Linear):
+    def __init__(self):
+        super().__init__(2, 3)
+
+    def forward(self, x):
+        return super().forward(x).T
+
+
+def test_labels_that_count_from_one_are_told():
+    dataset = moons(samples=40)
+    parts = {name: dataclasses.replace(part, y=part.y + 1) for name, part in dataset.splits.items()}
+    counted = dataclasses.replace(dataset, **parts, classes=("0", "1", "2"))
+    with pytest.raises(UserError, match="tells 2 classes apart, moons has 3: its labels count from 1, give y - 1"):
+        check_fit(nn.Linear(2, 2), counted)
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [
@@ -68,6 +86,7 @@ def test_the_divergence_of_lt_node_is_divided_by_the_number_of_training_inputs()
         (nn.Sequential(nn.Linear(2, 2), nn.Softmax(1)), "returns probabilities"),
         (nn.Sequential(nn.Linear(2, 2), nn.Unflatten(1, (1, 2))), "logits"),
         (nn.Linear(2, 2, dtype=torch.float64), None),
+        (Turned(), "the network returns shape 3x2 for 2 inputs: the first axis must be that of the inputs"),
     ],
 )
 def test_a_network_is_tried_on_two_inputs_before_any_work(model, told):

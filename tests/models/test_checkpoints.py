@@ -308,3 +308,151 @@ def test_a_lazy_network_takes_weights(tmp_path):
     assert models.load_weights(lazy, tmp_path / "w.pt") == ([], [])
     x = torch.ones(3, 2)
     assert torch.equal(lazy.eval()(x), whole(x))
+
+
+Pair = collections.namedtuple("Pair", "weights epoch")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda: list(state().items()),
+        lambda: {"weights": tuple(state().items()), "epoch": 1},
+        lambda: Pair(state(), 3),
+        lambda: {name: value.reshape(1) if value.dim() == 0 else value for name, value in state().items()},
+    ],
+)
+def test_items_named_tuples_and_single_numbers_of_any_shape(content, tmp_path):
+    torch.save(content(), tmp_path / "w.pt")
+    model = Net(2)
+    assert models.load_weights(model, tmp_path / "w.pt") == ([], [])
+    assert same(model, Net(1))
+
+
+def test_arrays_whose_names_have_slashes(tmp_path):
+    np.savez(tmp_path / "w.npz", **{name.replace(".", "/"): value.numpy() for name, value in state().items()})
+    model = Net(2)
+    models.load_weights(model, tmp_path / "w.npz")
+    assert same(model, Net(1))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.complex64])
+def test_weights_of_another_kind_are_no_floating_point_ones(kind, tmp_path):
+    """The scale of quantised weights may be anywhere else: as they are they would give other outputs, silently."""
+    torch.save({**state(), "head.weight": (20 * state()["head.weight"]).to(kind)}, tmp_path / "w.pt")
+    for strict in (True, False):
+        with pytest.raises(UserError, match=rf"1 of another kind \(head.weight is {kind}\)"):
+            models.load_weights(Net(2), tmp_path / "w.pt", strict=strict)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_other_precisions_are_converted(kind, tmp_path):
+    torch.save({name: v.to(kind) if v.is_floating_point() else v for name, v in state().items()}, tmp_path / "w.pt")
+    model = Net(2)
+    models.load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(model.head.weight, Net(1).head.weight.to(kind).float())
+
+
+class Tied(nn.Module):
+    def __init__(self, seed):
+        super().__init__()
+        self.embedding, self.head = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        nn.init.constant_(self.embedding.weight, seed)
+        self.head.weight = self.embedding.weight
+
+
+def test_of_tied_weights_one_is_enough_and_two_that_differ_are_refused(tmp_path):
+    path = tmp_path / "w.pt"
+    for name in Tied(1).state_dict():
+        torch.save({name: Tied(1).state_dict()[name]}, path)
+        model = Tied(2)
+        assert models.load_weights(model, path) == ([], [])
+        assert torch.equal(model.head.weight, Tied(1).head.weight)
+    torch.save({"embedding.weight": torch.ones(3, 3), "head.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(UserError, match=r"1 tied in the network and not in the file \(head.weight\)"):
+        models.load_weights(Tied(2), path)
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale, persistent):
+        super().__init__()
+        self.inside = nn.Linear(2, 3)
+        self.register_buffer("scale", torch.tensor([scale]), persistent=persistent)
+
+
+def test_a_buffer_that_is_not_saved_is_taken_where_the_file_has_it(tmp_path):
+    torch.save(Scaled(5.0, persistent=True).state_dict(), tmp_path / "with.pt")
+    torch.save(Scaled(5.0, persistent=False).state_dict(), tmp_path / "without.pt")
+    for name, scale in (("with", 5.0), ("without", 2.0)):
+        model = Scaled(2.0, persistent=False)
+        assert models.load_weights(model, tmp_path / f"{name}.pt") == ([], [])
+        assert model.scale.item() == scale
+
+
+class Remembers(nn.Linear):
+    def get_extra_state(self):
+        return {"scale": 2}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def test_a_state_that_no_file_of_tensors_holds_is_not_left_at_its_start(tmp_path):
+    torch.save(Remembers(2, 2).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match="'_extra_state' in the state of Remembers is a dict, no tensor: load the weig"):
+        models.load_weights(Remembers(2, 2), tmp_path / "w.pt")
+
+
+def test_other_weights_of_the_network_in_the_file_are_named(tmp_path, caplog):
+    """An average of the parameters alone, beside the weights with BatchNorm's statistics."""
+    average = {name: value + 1 for name, value in Net(1).named_parameters()}
+    torch.save({"state_dict": state(), "ema": average}, tmp_path / "w.pt")
+    model = Net(2)
+    models.load_weights(model, tmp_path / "w.pt")
+    assert same(model, Net(1))
+    assert caplog.records[-1].getMessage().endswith("loaded from state_dict; under ema are others, not used (6 of 9)")
+
+
+def test_two_networks_with_batch_norm_are_a_choice(tmp_path):
+    torch.save({**state(1, "ema_model."), **state(2, "online_model."), "step": torch.tensor(3)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"under several keys: ema_model \(9 of 9\), online_model \(9 of 9\)"):
+        models.load_weights(Net(), tmp_path / "w.pt")
+
+
+def test_layers_in_a_plain_list_are_told(tmp_path, caplog):
+    model = Net(2)
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    model.all_layers = [model.stem, model.head]
+    models.load_weights(model, tmp_path / "w.pt")
+    assert not caplog.records
+    model.branches = [nn.Linear(2, 2)]
+    models.load_weights(model, tmp_path / "w.pt")
+    assert "no weights for branches, which torch does not know of: make it an nn.ModuleList" in caplog.text
+
+
+def test_weights_that_are_not_a_number_are_told(tmp_path):
+    torch.save({**state(), "stem.bias": torch.full((4,), torch.nan)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"holds NaN in stem.bias: its training diverged, or the file is damaged"):
+        models.load_weights(Net(), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (lambda: dict(Net(1).named_parameters()), "parameters alone were saved: save network.state_dict()"),
+        (lambda: list(Net(1).parameters()), "they have no names: save network.state_dict()"),
+        (lambda: nn.utils.parameters_to_vector(Net(1).parameters()), "they have no names: save network.state_dict()"),
+        (lambda: {**state(), "head.lora_A": torch.ones(2)}, "they are of adapters (LoRA): merge them before saving"),
+        (lambda: {"head.kernel": torch.ones(2)}, "Keras and Flax name them so"),
+        (lambda: {**state(), "head.weight_mask": torch.ones(2)}, "they are of a layer with a parametrisation"),
+        (
+            lambda: {**state(prefix="net."), "pre.mean": torch.ones(2)},
+            "leave them out by --weights-key net and give --normalise MEAN/STD",
+        ),
+    ],
+)
+def test_what_to_do_is_said_where_names_tell_how_weights_were_saved(content, line, tmp_path):
+    torch.save(content(), tmp_path / "w.pt")
+    with pytest.raises(UserError) as error:
+        models.load_weights(Net(), tmp_path / "w.pt")
+    assert line in str(error.value)

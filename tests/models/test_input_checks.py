@@ -19,8 +19,9 @@ def test_a_fitting_input_passes():
 
 def test_wrong_channels_name_the_channels():
     assert told(models.create("resnet18", width=4), torch.rand(2, 1, 16, 16)) == (
-        "ResNet cannot take inputs of shape 2x1x16x16: its first layer, conv1, takes 3 channels; "
-        "give such inputs, or a model made for these"
+        "ResNet cannot take inputs of shape 2x1x16x16: its first layer, conv1, takes 3 channels; it takes them with "
+        "three equal channels: write a module around it with def forward(self, x): return self.network("
+        "x.expand(-1, 3, -1, -1))"
     )
 
 

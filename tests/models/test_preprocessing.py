@@ -92,6 +92,24 @@ def test_timms_configuration_is_read_and_nothing_is_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.4], "image_std": [0.2]}),
+        ("processor_config.json", {"image_processor": {"image_mean": [0.4], "image_std": [0.2]}}),
+        ("config.json", {"pretrained_cfg": {"mean": [0.4], "std": [0.2]}}),
+        ("config.json", {"architecture": "resnet18", "mean": [0.4], "std": [0.2]}),
+        ("open_clip_config.json", {"preprocess_cfg": {"mean": [0.4], "std": [0.2]}}),
+    ],
+)
+def test_configurations_are_found_beside_a_file_and_in_a_folder_of_weights(name, content, tmp_path):
+    (tmp_path / name).write_text(json.dumps(content))
+    for weights in (tmp_path / "model.safetensors", tmp_path):
+        found = beside(weights)
+        assert (found.mean, found.std) == ((0.4,), (0.2,))
+        assert found.origin == f"from {tmp_path / name}"
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("{", "preprocessor_config.json cannot be read"),
@@ -99,6 +117,8 @@ def test_timms_configuration_is_read_and_nothing_is_nothing(tmp_path):
         ('{"image_mean": ["a"], "image_std": [1]}', "expected numbers for mean and std"),
         ('{"image_mean": [0.5], "image_std": [0]}', "expected numbers for mean and std"),
         ('{"image_mean": [0.5], "image_std": [0.5], "do_flip_channel_order": true}', "in the order BGR"),
+        ('{"image_mean": [0.5], "image_std": [0.5], "rescale_offset": true}', r"asks for 1 less .* \(rescale_offset\)"),
+        ('{"image_mean": [0.5], "image_std": [0.5], "include_top": true}', "asks for another division by std"),
     ],
 )
 def test_a_configuration_that_does_not_say_it_is_told(text, told, tmp_path):

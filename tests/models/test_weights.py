@@ -147,7 +147,8 @@ def test_weights_of_the_network_alone_fit_into_the_wrappers(tmp_path):
 def test_a_normalisation_is_never_dropped_silently(tmp_path):
     models.save_weights(models.Normalized(Net(1), 0.5, 0.5), tmp_path / "w.safetensors")
     assert told(Net(2), tmp_path / "w.safetensors") == (
-        "FILE does not fit Net: 2 unexpected (mean, std); create the model as it was trained"
+        "FILE does not fit Net: 2 unexpected (mean, std); inputs were normalised by these in training: make that part "
+        "of the network, or leave them out by --weights-key model and give --normalise MEAN/STD"
     )
 
 
@@ -193,7 +194,7 @@ def test_not_strict_takes_what_fits_and_says_what_did_not(tmp_path):
     assert torch.equal(model.fc.bias, Net(2).fc.bias)
 
 
-@pytest.mark.parametrize("kept", [0, 1, 7, 100, 0.5, 0.99])
+@pytest.mark.parametrize("kept", [1, 7, 100, 0.5, 0.99])
 def test_truncated_files_are_told(kept, tmp_path):
     models.save_weights(Net(1), tmp_path / "w.safetensors")
     torch.save(Net(1).state_dict(), tmp_path / "w.pt")
@@ -237,7 +238,10 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     line = told(Net(), tmp_path / "w.pt")
     assert line == f"FILE is a pickle that wants to run code ({mkdir}), which is refused: save the state dict alone"
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(Code(ran)))
-    assert told(Net(), tmp_path / "w.pkl").endswith("or a plain pickle, which is never run")
+    assert told(Net(), tmp_path / "w.pkl") == (
+        "FILE is a plain pickle, which may run code when it is read: if you trust it, type in Python "
+        "torch.save(pickle.load(open('w.pkl', 'rb')), 'weights.pt') and give that file"
+    )
     assert not ran.exists()
     pickle.loads((tmp_path / "w.pkl").read_bytes())
     assert ran.exists()  # the file was a loaded one

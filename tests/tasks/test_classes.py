@@ -42,6 +42,25 @@ def test_logits_that_happen_to_lie_in_0_to_1_are_no_probabilities():
         classification.check(torch.tensor([[0.2, 0.8], [0.1, 0.9]]), torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_in_half_precision_are_probabilities(dtype):
+    """Their sums are off by more than those of float32."""
+    z = 3 * torch.randn(50, 100, generator=torch.Generator().manual_seed(0))
+    p = z.to(dtype).softmax(1)
+    assert (p.float().sum(1) - 1).abs().max() > 1e-4
+    with pytest.raises(UserError, match="returns probabilities"):
+        classification.check(classification.read(p), torch.zeros(50, dtype=torch.int64))
+    near = p.float() + 1e-4 * torch.rand(50, 100, generator=torch.Generator().manual_seed(1))
+    classification.check(near.clamp(max=1), torch.zeros(50, dtype=torch.int64))
+
+
+def test_a_map_of_one_pixel_is_read_as_logits():
+    z = torch.arange(6.0).view(2, 3)
+    assert torch.equal(classification.read(z[:, :, None, None]), z)
+    with pytest.raises(UserError, match=r"it returned shape \(2, 3, 2, 2\)"):
+        classification.read(torch.zeros(2, 3, 2, 2))
+
+
 def test_denoising_by_peak_signal_to_noise_ratio():
     task = Denoising(floor=20.0)
     clean = torch.zeros(3, 1, 2, 2)

@@ -64,7 +64,7 @@ def folder(
         if not isinstance(value, bool):
             raise UserError(f"{option}: expected true or false, got {value!r}")
     root = Path(data_dir)
-    layout = read_layout(root, None if labels is None else Path(labels))
+    layout = read_layout(root, None if labels is None else Path(labels), classes or ())
     layout = layout.without_broken() if skip_broken else layout
     known = class_list(_names(layout.parts, classes, root), classes, str(root))
     splits = Splits.of_layout(layout, root, test_only=test_only, val=val, test=test, seed=seed)

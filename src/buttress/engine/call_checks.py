@@ -66,8 +66,8 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if weights is not None and weights.device != x.device:
         raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")
-    if (dtype := parameter_dtype(model)) not in (None, x.dtype):
-        raise UserError(f"the model's weights are {dtype}, the inputs {x.dtype}: convert one of them")
+    if x.dtype == torch.float64 and parameter_dtype(model) == torch.float32:
+        raise UserError(f"the model's weights are torch.float32, the inputs {x.dtype}: convert one of them")
 
 
 def check_tensor(x: object) -> None:

@@ -44,6 +44,8 @@ def checked_points(attack: Any, points: Any, x: Tensor, box: tuple[float, float]
             f"{name} returned points of shape {tuple(points.shape)} for inputs of shape {tuple(x.shape)}: perturb must "
             "return one for each input, in their order"
         )
+    if points.layout != torch.strided:
+        raise UserError(f"{name} returned a tensor of layout {points.layout}: return points.to_dense()")
     if points.dtype != x.dtype or points.device != x.device:
         raise UserError(
             f"{name} returned {points.dtype} on {points.device} for inputs of {x.dtype} on {x.device}: "

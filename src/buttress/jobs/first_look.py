@@ -16,6 +16,7 @@ from buttress.audits import Subject
 from buttress.audits.base.rating import above, at_chance
 from buttress.audits.base.statistics import accuracy
 from buttress.data.dataset import Dataset
+from buttress.jobs.steadiness import unsteadiness
 from buttress.models.preprocessing import NAMED, Statistics
 from buttress.models.recorded_accuracy import recorded_accuracy
 from buttress.models.wrapping.wrappers import nested, rewrap
@@ -39,8 +40,10 @@ def first_look(
     """A warning about a network that is no better than a guess, or than is recorded of it, or misread; else empty.
 
     Of a network that is weak on at most 200 test inputs the usual readings of images are tried: no or another
-    normalisation, channels in the order BGR, dark and light or height and width exchanged. Of classes another order is
-    looked for, matched on one half of the inputs and counted on the other.
+    normalisation, channels in the order BGR, dark and light or height and width exchanged; and a single output is read
+    as a probability. Of classes another order is looked for, matched on one half of the inputs and counted on the
+    other. Of readings that cannot be told apart the simplest is named. A network whose answers change from call to call
+    or with the batch (`unsteadiness`) is told as that.
 
     Args:
         model: the network.
@@ -51,20 +54,25 @@ def first_look(
     """
     about = audits.subject(model, dataset.test, limit=_INPUTS, classes=dataset.classes, task=task, seed=seed)
     clean, guess = _right(about, about.logits), about.chance
+    unsteady = unsteadiness(about)
     below = known is not None and clean["high"] < known[1] - _BELOW
     if not below and above(clean["accuracy"], guess) >= _WEAK:
-        return ""
+        return unsteady
     beside = ""
     if at_chance(clean, guess):
         beside = f", which one answer for all would be, too ({guess:.1%})"
     elif known is not None and below:
         beside = f", and {known[0]} says {known[1]:.1%}"
     told = f"Before anything else: {clean['accuracy']:.1%} of {len(about.y)} inputs are {task.right}{beside}"
-    tried = [(words, _right(about, logits)) for words, logits in _read_otherwise(about)]
-    tried += [("its classes in another order", figure) for figure in _reordered(about)]
-    words, best = max(tried, key=lambda one: one[1]["accuracy"], default=("", clean))
+    if unsteady:
+        return f"{told}. {unsteady}"
+    tried = [(words, steps, _right(about, logits)) for words, steps, logits in _read_otherwise(about)]
+    tried += [("its classes in another order", 1, figure) for figure in _reordered(about)]
+    best = max((figure for *_, figure in tried), key=lambda figure: figure["accuracy"], default=clean)
     if best["low"] > clean["high"] and best["accuracy"] > clean["accuracy"] + _GAIN and not at_chance(best, guess):
-        return f"{told}. With {words} it would be {best['accuracy']:.1%}."
+        alike = [one for one in tried if one[2]["accuracy"] >= best["low"]]
+        words, _, figure = min(alike, key=lambda one: (one[1], -one[2]["accuracy"]))
+        return f"{told}. With {words} it would be {figure['accuracy']:.1%}."
     reasons = _OF_IMAGES if about.x.dim() == 4 else _OF_OTHERS
     usual = f"the usual reasons are {reasons}, the order of the classes, and weights that are not loaded (--weights)"
     return f"{told}; {usual}." if beside else ""
@@ -98,8 +106,9 @@ def _right(about: Subject, logits: Tensor) -> Figure:
     return accuracy(~about.task.is_adversarial(logits, about.y))
 
 
-def _read_otherwise(about: Subject) -> Iterator[tuple[str, Tensor]]:
-    """Other readings of images, in words, and the outputs for them."""
+def _read_otherwise(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
+    """Other readings of a single output or of images: in words, how many things they change, and the outputs."""
+    yield from _as_probability(about)
     if about.x.dim() != 4:
         return
     inside = next((module for module in nested(about.model) if isinstance(module, models.Normalized)), None)
@@ -117,7 +126,17 @@ def _read_otherwise(about: Subject) -> Iterator[tuple[str, Tensor]]:
     for words, order in orders:
         for name, values in statistics.items():
             mean, std = (x.new_tensor(part).view(-1, 1, 1) for part in (values.mean, values.std))
-            yield f"{words}--normalise {name}", about.output((order(x) - mean) / std)
+            steps = (words != "") + (name != "none")
+            yield f"{words}--normalise {name}", steps, about.output((order(x) - mean) / std)
+
+
+def _as_probability(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
+    """A single output for two classes that lies in [0, 1], with 0.5 as what is between them."""
+    single = about.task.classes and about.logits.shape[1] == 2 and not bool(about.logits[:, 0].any())
+    p = about.logits[:, 1:]
+    if single and bool(((p >= 0) & (p <= 1)).all()):
+        words = "its single output read as a probability (models.FromProbabilities, or take the sigmoid off)"
+        yield words, 0, torch.cat([torch.full_like(p, 0.5), p], 1)
 
 
 def _reordered(about: Subject) -> Iterator[Figure]:
@@ -127,7 +146,8 @@ def _reordered(about: Subject) -> Iterator[Figure]:
     if not about.task.classes:
         return
     chosen, y, count = about.logits.argmax(1).cpu(), about.y.cpu(), about.logits.shape[1]
-    first = torch.arange(len(y)) % 2 == 0
+    first = torch.zeros(len(y), dtype=torch.bool)
+    first[y.argsort(stable=True)[::2]] = True  # of every class a half, in whatever order the data are
     together = np.zeros((count, count))
     np.add.at(together, (chosen[first].numpy(), y[first].numpy()), 1)
     meant = torch.as_tensor(linear_sum_assignment(together, maximize=True)[1])

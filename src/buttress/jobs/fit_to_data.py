@@ -145,10 +145,18 @@ def check_fit(model: nn.Module, dataset: Dataset, task: Task = tasks.classificat
     x, y, _ = dataset.test.take(torch.arange(min(2, len(dataset.test))))
     with preserved(model, "eval", 0, x.device), torch.no_grad():
         output = task.read(models.forward_checked(model, x.to(input_dtype(model, x))))
+    if len(output) != len(x):
+        raise UserError(
+            f"the network returns shape {'x'.join(map(str, output.shape))} for {len(x)} inputs: the first axis must be "
+            "that of the inputs"
+        )
     if isinstance(task, Classification) and output.shape[1] < len(dataset.classes):
+        from_one = min(int(split.y.min()) for split in dataset.splits.values() if len(split)) == 1
+        nameless = tuple(dataset.classes) == tuple(map(str, range(len(dataset.classes))))
+        counted = nameless and output.shape[1] == len(dataset.classes) - 1 and from_one
         raise UserError(
             f"the network tells {output.shape[1]} classes apart, {dataset.name} has {len(dataset.classes)}: "
-            "give a network made for these data"
+            + ("its labels count from 1, give y - 1" if counted else "give a network made for these data")
         )
     if isinstance(task, Classification) and not dataset.ordered and output.shape[1] > len(dataset.classes):
         raise UserError(

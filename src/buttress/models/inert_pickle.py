@@ -20,18 +20,26 @@ Kind = Literal["object", "mapping", "list"]
 
 
 class Inert:
-    """Stands for an object of a class that is not looked up: it keeps the state that was saved, and does nothing."""
+    """Stands for an object of a class that is not looked up: it keeps the state that was saved, and does nothing.
+
+    The state is what it was made of, as the values of a named tuple, until another is set.
+    """
 
     kind: Kind = "object"
+    state: Any
 
-    def __new__(cls, *_: Any) -> Any:
-        """An empty object; of a class that the file fills like a mapping or a list, a plain one of these."""
+    def __new__(cls, *made_of: Any) -> Any:
+        """An object that holds this alone; of a class that the file fills like a mapping or a list, a plain one."""
         if cls.kind == "mapping":
             return OrderedDict()
-        return [] if cls.kind == "list" else super().__new__(cls)
+        if cls.kind == "list":
+            return []
+        made = super().__new__(cls)
+        made.state = made_of
+        return made
 
     def __init__(self, *_: Any) -> None:
-        self.state: Any = None
+        """Nothing is left to do."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

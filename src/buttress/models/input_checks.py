@@ -6,10 +6,12 @@ import inspect
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from buttress.errors import UserError
 from buttress.model_call import call_model
+from buttress.models.input_forms import adapter, other_form
 from buttress.models.wrapping.wrappers import inner
 
 # The words PyTorch's layers use when a shape does not fit; errors of dtype, device or memory are none of these.
@@ -36,15 +38,24 @@ def forward_checked(model: nn.Module, x: Tensor) -> Any:
         return call_model(model, x)
     except UserError:
         raise
-    except TypeError as error:
-        if (line := _other_arguments(inner(model))) is None:
-            raise
-        raise UserError(line) from error
-    except (RuntimeError, ValueError, IndexError) as error:
-        mismatch = describe_mismatch(error, model, x)
+    except Exception as error:  # whatever a network of a user's raises for inputs that it is not made for
+        mismatch = _unlike(error, model, x)
         if mismatch is None:
             raise
         raise mismatch from error
+
+
+def _unlike(error: Exception, model: nn.Module, x: Tensor) -> UserError | None:
+    """The line for an error raised by ``model(x)``, or None where it is not about what the network takes."""
+    network = inner(model)
+    if isinstance(error, TypeError) and (line := _other_arguments(network)) is not None:
+        return UserError(line)
+    if (mismatch := describe_mismatch(error, model, x)) is not None:
+        return mismatch
+    if isinstance(error, torch.OutOfMemoryError) or (other := other_form(network, x)) is None:
+        return None
+    shape = "x".join(map(str, x.shape))
+    return UserError(f"{type(network).__name__} cannot take inputs of shape {shape}; {other}")
 
 
 def _other_arguments(network: nn.Module) -> str | None:
@@ -56,10 +67,8 @@ def _other_arguments(network: nn.Module) -> str | None:
         needed = [p for p in signature.parameters.values() if p.default is p.empty and p.kind not in _OPEN]
         given = ["x" if p.kind is not p.KEYWORD_ONLY else f"{p.name}=x" for p in needed[:1]]
         given += [p.name if p.kind is not p.KEYWORD_ONLY else f"{p.name}={p.name}" for p in needed[1:]]
-        return (
-            f"{type(network).__name__}.forward{signature} cannot be called with the inputs alone ({reason}): write a "
-            f"module around it with def forward(self, x): return self.network({', '.join(given)})"
-        )
+        what = f"{type(network).__name__}.forward{signature} cannot be called with the inputs alone ({reason})"
+        return f"{what}: {adapter(', '.join(given))}"
     return None
 
 
@@ -87,4 +96,4 @@ def describe_mismatch(error: Exception, model: nn.Module, x: Tensor) -> UserErro
     size = getattr(network, "image_size", None)
     if isinstance(size, int):
         line += f", and it was made for images of {size}x{size} pixels"
-    return UserError(f"{line}; give such inputs, or a model made for these")
+    return UserError(f"{line}; {other_form(network, x) or 'give such inputs, or a model made for these'}")

@@ -19,6 +19,17 @@ NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "mnist": ((0.1307,), (0.3081,)),
     "0..255": ((0.0,), (1 / 255,)),  # for a network of levels of 8 bits
 }
+_IMAGE_PROCESSORS = {"preprocessor_config.json": "", "processor_config.json": "image_processor"}
+_TRAINED = {"config.json": "pretrained_cfg", "open_clip_config.json": "preprocess_cfg"}
+_NOT_STATISTICS = {  # what an image processor of Hugging Face's may do that no mean and standard deviation can
+    "do_flip_channel_order": "channels in the order BGR, x.flip(1)",
+    "rescale_offset": "1 less after scaling",
+    "offset": "1 less after scaling",
+    "include_top": "another division by std after the normalisation",
+    "do_color_quantize": "colours in groups",
+    "do_grayscale": "grey images",
+    "do_convert_grayscale": "grey images",
+}
 EXPECTED = f"none, data, MEAN/STD such as 0.5,0.4,0.4/0.2,0.2,0.2, or one of {', '.join(NAMED)}"
 
 
@@ -76,9 +87,10 @@ def stated(text: str, channels: int) -> Statistics:
 
 
 def beside(weights: Path) -> Statistics | None:
-    """The statistics of Hugging Face's ``preprocessor_config.json`` or timm's ``config.json`` beside the weights.
+    """The statistics of a configuration beside a file of weights, or in a folder of them; None where there is none.
 
-    None where there is neither.
+    Read are Hugging Face's ``preprocessor_config.json`` (or the image processor in a ``processor_config.json``), timm's
+    ``config.json`` and OpenCLIP's ``open_clip_config.json``.
 
     Args:
         weights: a file, or a folder with one.
@@ -87,12 +99,16 @@ def beside(weights: Path) -> Statistics | None:
         UserError: for one that cannot be read, or that asks for what a mean and a standard deviation cannot do.
     """
     folder = weights if weights.is_dir() else weights.parent
-    theirs, timms = _json(folder / "preprocessor_config.json"), _json(folder / "config.json")
-    if theirs is not None:
-        return _of_image_processor(theirs, folder / "preprocessor_config.json")
-    trained = timms.get("pretrained_cfg") if timms is not None else None
-    if isinstance(trained, dict) and "mean" in trained and "std" in trained:
-        return _given(trained["mean"], trained["std"], folder / "config.json")
+    for name, inside in _IMAGE_PROCESSORS.items():
+        theirs = _json(folder / name)
+        theirs = theirs.get(inside) if theirs is not None and inside else theirs
+        if isinstance(theirs, dict):
+            return _of_image_processor(theirs, folder / name)
+    for name, inside in _TRAINED.items():
+        facts = _json(folder / name) or {}
+        for trained in (facts.get(inside), facts):  # at the outermost level in timm's oldest
+            if isinstance(trained, dict) and "mean" in trained and "std" in trained:
+                return _given(trained["mean"], trained["std"], folder / name)
     return None
 
 
@@ -108,11 +124,12 @@ def of_timm(name: str) -> Statistics | None:
 
 def _of_image_processor(facts: dict[str, Any], path: Path) -> Statistics:
     """Of inputs in [0, 1]: the processor scales levels of 8 bits by its own factor first."""
-    if facts.get("do_flip_channel_order"):
-        raise UserError(
-            f"{path} asks for channels in the order BGR: let the function that makes the network flip them "
-            "(x.flip(1)), and give --normalise MEAN/STD or none"
-        )
+    for name, what in _NOT_STATISTICS.items():
+        if facts.get(name):
+            raise UserError(
+                f"{path} asks for {what} ({name}): let the function that makes the network do that, and give "
+                "--normalise MEAN/STD or none"
+            )
     factor = facts.get("rescale_factor", 1 / 255) if facts.get("do_rescale", True) else 1.0
     mean, std = (facts.get("image_mean"), facts.get("image_std")) if facts.get("do_normalize", True) else (0.0, 1.0)
     if not isinstance(factor, int | float) or not 0 < factor < math.inf or mean is None or std is None:

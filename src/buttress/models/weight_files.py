@@ -18,6 +18,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.models.inert_pickle import Inert, read_inert
+from buttress.models.weight_formats import format_of, refuse_folder
 from buttress.plain_data import read_json
 from buttress.tensor_forms import parts
 
@@ -69,7 +70,7 @@ def read_weights(path: Path) -> Contents:
     if path.is_dir():
         inside = [path / name for name in _IN_FOLDERS if (path / name).is_file()]
         if not inside:
-            raise UserError(f"there is no file of weights in the folder {path}, such as {_IN_FOLDERS[0]}")
+            refuse_folder(path)
         path = inside[0]
     if not path.is_file():
         raise UserError(f"there is no file of weights at {path}")
@@ -87,11 +88,12 @@ def _read(path: Path) -> Any:
     try:
         if path.name.endswith(".index.json"):
             return _shards(path)
-        if path.suffix == ".safetensors":
+        kind = format_of(path)
+        if kind == "safetensors":
             return load_file(path)
-        if path.suffix == ".npz":
+        if kind == "npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
+                return {name.replace("/", "."): array for name, array in arrays.items()}
         return read_inert(path)
     except UserError:
         raise
@@ -175,7 +177,14 @@ def _held(thing: Any) -> list[tuple[Any, Any]]:
         thing = thing.state
     if isinstance(thing, Mapping):
         return list(thing.items())
-    return list(enumerate(thing)) if isinstance(thing, list | tuple) else []
+    if not isinstance(thing, list | tuple):
+        return []
+    return list(thing) if all(map(_is_named, thing)) else list(enumerate(thing))
+
+
+def _is_named(thing: Any) -> bool:
+    """Whether a thing is a pair of a name and what bears it, as a mapping's items are."""
+    return isinstance(thing, list | tuple) and len(thing) == 2 and isinstance(thing[0], str)
 
 
 def _first(names: list[str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,40 @@ from buttress.tensor_forms import parts
 # Names that torch's own wrappers put into the middle of others, and the one that may be somebody's own as well.
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _PARALLEL = "module"
-_NORMALISATION = re.compile(r"(^|[._])(mean|std|mu|sigma|norm\w*)$", re.IGNORECASE)
+# Not BatchNorm's running_mean.
+NORMALISATION = re.compile(r"(^|\.|(?<!running)_)(mean|std|mu|sigma|norm\w*)$", re.IGNORECASE)
 _TRIED = 6  # prefixes that most names have; the right one is the first but for files of several networks
 _SHOWN = 2  # pairs of names in an error line
+
+
+@dataclass(frozen=True)
+class Own:
+    """A tensor of a module's state.
+
+    Attributes:
+        shape: its shape; None of a lazy one.
+        tensor: the one that it is a part of, which names that are tied have in common.
+        part: what it is called there; see `parts`.
+        saved: whether it is in the state dict; else a buffer that is not (``persistent=False``), which a file may hold.
+    """
+
+    shape: torch.Size | None
+    tensor: Tensor
+    part: str = ""
+    saved: bool = True
+
+    @property
+    def identity(self) -> tuple[int, str]:
+        """What names that are tied have in common."""
+        return id(self.tensor), self.part
+
+    def takes(self, value: Tensor) -> bool:
+        """Whether a file's tensor has this shape; a single number may have any."""
+        return self.shape is None or self.shape == value.shape or value.numel() == self.shape.numel() == 1
+
+    def is_unlike(self, value: Tensor) -> bool:
+        """Whether a file's tensor holds other than numbers of this kind, as the integers of quantised weights."""
+        return self.tensor.is_floating_point() and not value.is_floating_point()
 
 
 class Fit:
@@ -39,6 +71,8 @@ class Fit:
         unexpected: names in the file that the module has not, those of a normalisation before it among them, which
             would change every output.
         reshaped: the module's names of which the file has another shape.
+        mistyped: those of which the file has no floating-point numbers, such as the integers of quantised weights.
+        untied: those that are one tensor in the module, and several in the file.
         aside: other tensors beside those that are used: metrics, weights of a loss, another network.
     """
 
@@ -48,17 +82,30 @@ class Fit:
         names = {_bare(name, left_out): name for name in contents.tensors}
         where = {name: names[key] for name in self.own if (key := prefix + _bare(name, left_out)) in names}
         self.used = {name: contents.tensors[path] for name, path in where.items()}
-        self.state = {name: v for name, v in self.used.items() if self.own[name] in (None, v.shape)}
-        self.reshaped = [name for name in self.used if name not in self.state]
-        # Old checkpoints have no such counters and need none.
-        self.missing = [n for n in self.own if n not in where and not n.endswith("num_batches_tracked")]
+        taking = {name: value for name, value in self.used.items() if self.own[name].takes(value)}
+        self.mistyped = [name for name, value in taking.items() if self.own[name].is_unlike(value)]
+        self.untied = _untied(self.own, taking)
+        self.state = {name: self._shaped(name) for name in taking if name not in self.mistyped + self.untied}
+        self.reshaped = [name for name in self.used if name not in taking and self.own[name].saved]
+        there = {self.own[name].identity for name in where}
+        # Old checkpoints have no such counters and need none; and of tied weights one is enough.
+        self.missing = [
+            name
+            for name, own in self.own.items()
+            if own.saved and own.identity not in there and not name.endswith("num_batches_tracked")
+        ]
         taken, places = set(where.values()), {contents.places[path] for path in where.values()}
         others = [p for p in names.values() if p not in taken and (not places or contents.places[p] in places)]
         self.unexpected = [
-            path for path in others if _bare(path, left_out).startswith(prefix) or _NORMALISATION.search(path)
+            path for path in others if _bare(path, left_out).startswith(prefix) or NORMALISATION.search(path)
         ]
         self.aside = [path for path in others if path not in self.unexpected and contents.tensors[path].dim()]
-        self.wrong = len(self.missing) + len(self.unexpected) + len(self.reshaped)
+        self.unusable = [*self.reshaped, *self.mistyped, *self.untied]
+        self.wrong = len(self.missing) + len(self.unexpected) + len(self.unusable)
+
+    def _shaped(self, name: str) -> Tensor:
+        shape, value = self.own[name].shape, self.used[name]
+        return value if shape in (None, value.shape) else value.reshape(shape)
 
     @property
     def key(self) -> str:
@@ -68,7 +115,7 @@ class Fit:
     @property
     def count(self) -> str:
         """How many of the module's tensors are there."""
-        return f"{len(self.state)} of {len(self.own)}"
+        return f"{len(self.state)} of {sum(own.saved or name in self.state for name, own in self.own.items())}"
 
     def same_numbers(self, other: Fit) -> bool:
         """Whether another fit would put the same numbers into the network."""
@@ -77,21 +124,25 @@ class Fit:
 
     def other_head(self) -> tuple[int, int] | None:
         """(the file's, the network's) number of outputs, where all that does not fit is that layers have others."""
-        pairs = [(self.used[name].shape, self.own[name]) for name in self.reshaped]
+        pairs = [(self.used[name].shape, self.own[name].shape) for name in self.reshaped]
         sizes = {
             (theirs[0], own[0])
             for theirs, own in pairs
             if own is not None and len(theirs) == len(own) > 0 and theirs[1:] == own[1:]
         }
         only = len(pairs) == sum(own is not None and theirs[1:] == own[1:] for theirs, own in pairs)
-        return sizes.pop() if only and len(sizes) == 1 and not (self.missing or self.unexpected) else None
+        return sizes.pop() if only and len(sizes) == 1 and self.wrong == len(self.reshaped) else None
 
     def __str__(self) -> str:
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self._shapes()}
+        kinds["of another kind"] = [f"{name} is {self.used[name].dtype}" for name in self.mistyped]
+        kinds["tied in the network and not in the file"] = self.untied
         return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds.items() if names)
 
     def _shapes(self) -> list[str]:
-        return [f"{name} is {_shape(self.used[name].shape)}, not {_shape(self.own[name])}" for name in self.reshaped]
+        return [
+            f"{name} is {_shape(self.used[name].shape)}, not {_shape(self.own[name].shape)}" for name in self.reshaped
+        ]
 
     @property
     def alike(self) -> str:
@@ -120,8 +171,8 @@ def fits(model: nn.Module, contents: Contents) -> list[Fit]:
     return sorted(found, key=lambda fit: (fit.wrong, -len(fit.state)))
 
 
-def chosen(model: nn.Module, contents: Contents, asked: bool) -> Fit:
-    """The best fit.
+def chosen(model: nn.Module, contents: Contents, asked: bool) -> tuple[Fit, list[Fit]]:
+    """The best fit, and what else in the file has most of the network's weights with other numbers.
 
     Args:
         model: the network.
@@ -150,20 +201,33 @@ def chosen(model: nn.Module, contents: Contents, asked: bool) -> Fit:
             f"{contents.path}: only {len(best.used)} of its tensors are {network}'s, under {best.key}, beside "
             f"{len(best.aside)} others ({_first(best.aside)}); if that is meant, --weights-key {best.key}"
         )
-    return best
+    most = {fit.key: fit for fit in reversed(ranked) if 2 * len(fit.state) > len(best.state) and not fit.unusable}
+    taken = set(best.used.values())
+    return best, [fit for fit in most.values() if not taken & set(fit.used.values()) and not fit.same_numbers(best)]
 
 
-def own_tensors(module: nn.Module) -> dict[str, torch.Size | None]:
-    """The shapes of a module's tensors by name, as `parts` gives them; None of a lazy one."""
-    shapes: dict[str, torch.Size | None] = {}
-    for name, value in module.state_dict(keep_vars=True).items():
+def own_tensors(module: nn.Module) -> dict[str, Own]:
+    """A module's tensors by name, as `parts` gives them, those that its state dict leaves out among them."""
+    found: dict[str, Own] = {}
+    state = module.state_dict(keep_vars=True)
+    left_out = {name: buffer for name, buffer in module.named_buffers(remove_duplicate=False) if name not in state}
+    for name, value in (*state.items(), *left_out.items()):
         if not isinstance(value, Tensor):
             continue
         if is_lazy(value):
-            shapes[name] = None
+            found[name] = Own(None, value)
             continue
-        shapes |= {f"{name}.{part}" if part else name: t.shape for part, t in parts(value.detach()).items()}
-    return shapes
+        for part, tensor in parts(value.detach()).items():
+            found[f"{name}.{part}" if part else name] = Own(tensor.shape, value, part, name in state)
+    return found
+
+
+def _untied(own: Mapping[str, Own], found: Mapping[str, Tensor]) -> list[str]:
+    """The names of one tensor for which the file has several numbers."""
+    names: dict[tuple[int, str], list[str]] = {}
+    for name in found:
+        names.setdefault(own[name].identity, []).append(name)
+    return [n for same in names.values() for n in same[1:] if not torch.equal(found[n], found[same[0]])]
 
 
 def _targets(model: nn.Module) -> Iterator[nn.Module]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save
@@ -15,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from buttress.errors import UserError
+from buttress.models.weight_advice import advice, layers_out_of_sight
 from buttress.models.weight_files import read_weights
-from buttress.models.weight_matching import Fit, chosen, own_tensors
+from buttress.models.weight_matching import chosen, own_tensors
 from buttress.tensor_forms import formed_state, plain_state
 from buttress.validation import one_of
 
@@ -115,40 +115,39 @@ def load_weights(
         return [], []
     contents = read_weights(path)
     contents = contents if key is None else contents.under(key)
-    best = chosen(model, contents, asked=key is not None)
+    best, others = chosen(model, contents, asked=key is not None)
+    _refuse_other_state(best.target)
     new_head = head == "new" and best.other_head() is not None
     if head == "new" and not new_head and not best.wrong:
         raise UserError(f"{path} fits as it is, its last layer too: leave --head new out (head in Python)")
-    if not new_head and best.wrong and (strict or best.reshaped or not best.state):
-        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; {_advice(best)}")
+    if not new_head and best.wrong and (strict or best.unusable or not best.state):
+        raise UserError(f"{path} does not fit {type(best.target).__name__}: {best}; {advice(best)}")
+    if diverged := [n for n, value in best.state.items() if value.is_floating_point() and value.float().isnan().any()]:
+        raise UserError(f"{path} holds NaN in {diverged[0]}: its training diverged, or the file is damaged")
     for what, names in (("not loaded", best.missing + best.reshaped), ("not used", best.unexpected + best.aside)):
         if names:
             log.warning("%s: %s: %s", path, what, ", ".join(names[:6]) + ", ..." * (len(names) > 6))
+    for other in others:
+        log.warning("%s: loaded from %s; under %s are others, not used (%s)", path, best.key, other.key, other.count)
+    if unseen := layers_out_of_sight(model):
+        log.warning("%s: no weights for %s, which torch does not know of: make it an nn.ModuleList", path, unseen)
     like = {name: value for name, value in best.target.state_dict(keep_vars=True).items() if not is_lazy(value)}
-    _check_kinds(path, best.state, like)
     best.target.load_state_dict(formed_state(best.state, like), strict=False)
+    for name in best.state.keys() - like.keys():
+        if not best.own[name].saved:
+            best.target.get_buffer(name).data.copy_(best.state[name])
     return best.missing, best.unexpected
 
 
-def _check_kinds(path: Path, state: Mapping[str, Tensor], like: Mapping[str, Any]) -> None:
-    """Refuse numbers of another kind than the network's, which torch would turn into others without a word.
+def _refuse_other_state(network: nn.Module) -> None:
+    """Refuse a network with a state that no file of tensors holds: it would keep its initial one.
 
     Raises:
-        UserError: for complex or whole numbers in the place of real ones, such as quantised weights without a scale.
+        UserError: naming the first.
     """
-    for name, value in state.items():
-        own = like.get(name)
-        real = isinstance(own, Tensor) and own.is_floating_point()
-        if real and not value.is_floating_point():
-            kinds = [str(one.dtype).removeprefix("torch.") for one in (value, like[name])]
-            raise UserError(f"{path}: {name} is {kinds[0]}, the network's is {kinds[1]}: save weights of its kind")
-
-
-def _advice(fit: Fit) -> str:
-    """What to do about weights that do not fit."""
-    if sizes := fit.other_head():
-        return (
-            f"they are of a network with {sizes[0]} outputs: create it with as many, or have its last layer trained "
-            'anew by --head new (head="new")'
-        )
-    return f"{fit.alike}create the model as it was trained"
+    for name, value in network.state_dict().items():
+        if value is not None and not isinstance(value, Tensor):
+            raise UserError(
+                f"{name!r} in the state of {type(network).__name__} is a {type(value).__name__}, no tensor: load the "
+                "weights in the function that makes the network, and leave --weights out"
+            )

@@ -27,7 +27,7 @@ _KINDS = (torch.int64, torch.int32, torch.uint8, torch.int16)
 @task("classification")
 @dataclass(frozen=True)
 class Classification(Task):
-    """One class per input; output: logits (N, C). One logit z, as (N,) or (N, 1), is read as the two (0, z)."""
+    """One class per input; output: logits (N, C), or (N, C, 1, 1). One logit z per input is read as the two (0, z)."""
 
     @property
     def loss(self) -> str:
@@ -49,6 +49,8 @@ class Classification(Task):
         logits = as_tensor(output, "logits", "(inputs, classes)")
         if logits.dim() == 1:
             logits = logits[:, None]
+        if logits.dim() > 2 and logits[0, 0].numel() == 1:  # a 1x1 map, as a fully convolutional network's
+            logits = logits.flatten(1)
         if logits.dim() != 2:
             raise UserError(f"the model must return logits (inputs, classes); it returned shape {tuple(logits.shape)}")
         return torch.cat([torch.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else logits
@@ -82,7 +84,7 @@ class Classification(Task):
                 stacklevel=2,
             )
         inside = bool((output >= -1e-6).all() and (output <= 1 + 1e-6).all())
-        if inside and bool((output.sum(1) - 1).abs().max() < 1e-5):
+        if inside and bool((output.sum(1) - 1).abs().max() < _rounding(output)):
             raise UserError(
                 "the model returns probabilities, attacks need logits: take the softmax off, "
                 "or wrap it as models.FromProbabilities(model)"
@@ -229,6 +231,12 @@ def _cross_entropy_targeted(output: Tensor, target: Tensor) -> Tensor:
 
 def _margin_targeted(output: Tensor, target: Tensor) -> Tensor:
     return -losses.margin(output, target)
+
+
+def _rounding(output: Tensor) -> float:
+    """How far a sum of probabilities may be from 1: more where they were computed in half precision."""
+    half = any(torch.equal(output.to(kind).to(output), output) for kind in (torch.float16, torch.bfloat16))
+    return 1e-2 if half else 1e-5
 
 
 def _hint(y: Tensor) -> str:

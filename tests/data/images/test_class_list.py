@@ -78,6 +78,27 @@ def test_every_form_of_a_file_gives_the_same_classes(tmp_path, file, text):
     assert made.labels == {"crane": 2, "tench": 0}
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("c.txt", "cat 0\ndog 2\ncow 1\n"),
+        ("c.txt", "cat,cow,dog\n"),
+        ("c.csv", "id,name\n0,cat\n2,dog\n1,cow\n"),
+        ("c.yaml", "names:\n  0: cat\n  1: cow\n  2: dog\n"),
+        ("c.json", '{"model_type": "vit", "id2label": {"0": "cat", "1": "cow", "2": "dog"}}'),
+    ],
+)
+def test_forms_of_other_tools_give_the_same_classes(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    assert read_class_file(tmp_path / file) == [["cat"], ["cow"], ["dog"]]
+
+
+def test_names_that_end_in_numbers_are_names(tmp_path):
+    for text in ("Boeing 707\nBoeing 717\n", "type 1\ntype 2\n", "type 0\ntype 1\n"):
+        (tmp_path / "c.txt").write_text(text)
+        assert read_class_file(tmp_path / "c.txt") == [[line] for line in text.splitlines()]
+
+
 def test_synsets_are_known_by_their_identities_and_names_that_occur_twice_are_not_mixed_up(tmp_path):
     path = tmp_path / "synsets.txt"
     path.write_text("n02012849 crane\nn03126707 crane\nn01440764 tench, Tinca tinca\n")

@@ -62,6 +62,22 @@ def test_what_is_wrong_in_a_table_is_said_with_its_line(root, text, message):
         rows(root, "t.csv", text)
 
 
+@pytest.mark.parametrize(
+    ("column", "yes", "no"),
+    [("is_train", "train", "test"), ("is_valid", "val", "train"), ("isTest", "test", "train")],
+)
+def test_columns_of_yes_and_no_are_splits(root, column, yes, no):
+    assert rows(root, "t.csv", f"file,label,{column}\na,0,1\nb,1,0\nc,1,False\n") == [
+        ("a.png", "0", yes),
+        ("b.png", "1", no),
+        ("c.png", "1", no),
+    ]
+    records = [{"file": "a", "label": 1, column: True}, {"file": "b", "label": 0, column: False}]
+    assert [row[2] for row in rows(root, "t.json", json.dumps(records))] == [yes, no]
+    with pytest.raises(UserError, match=f"line 2: expected 1 or 0 in column '{column}', got '7'"):
+        rows(root, "t.csv", f"file,label,{column}\na,0,7\n")
+
+
 def test_a_name_that_occurs_twice_needs_its_folder(root):
     (root / "other").mkdir()
     (root / "other" / "a.png").write_bytes(b"x")

@@ -8,7 +8,7 @@ from buttress.errors import UserError
 NAMES = {
     "train": ("train", "training", "train_set", "training-set", "trainset", "train2017", "train_images"),
     "val": ("val", "valid", "validation", "dev", "val_set", "val2017"),
-    "test": ("test", "testing", "test_set", "testset", "test1", "holdout"),
+    "test": ("test", "testing", "test_set", "testset", "test1", "tests", "tst", "holdout"),
 }
 PAIRS = [(role, name) for role, names in NAMES.items() for name in names]
 
@@ -34,3 +34,11 @@ def test_eval_is_the_test_unless_there_is_one():
 def test_two_folders_for_one_split_are_refused(names):
     with pytest.raises(UserError, match="which both stand for val; rename one"):
         splits_of(names, "here")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [("seg_train", "seg_test"), ("train.v2", "test.v2"), ("birds-train", "birds-test")]
+)
+def test_words_that_all_names_have_do_not_count(train, test):
+    assert splits_of([test, train], "x") == {train: "train", test: "test"}
+    assert splits_of([train, "cat"], "x") == {}

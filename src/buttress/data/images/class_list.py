@@ -16,6 +16,7 @@ from buttress.registry import nearest
 _MOST = 1_000_000
 TEXT_ORDER = "text-order"
 _SYNSET = re.compile(r"(n\d{8})[\s:,]+(.+)")
+_ENDS_IN_NUMBER = re.compile(r"(.*\D)[\s,:]+(\d+)")
 _NUMBERED = re.compile(r"(\d+)\s*[:\t,]\s*(.+)|(\d+)\s+(\S.*)")
 
 
@@ -71,8 +72,9 @@ def class_list(found: Iterable[str], given: Sequence[str] | None, where: str) ->
 def read_class_file(path: Path) -> list[list[str]]:
     """The names of each class in a file, in the order of the labels.
 
-    It may be text, one class a line (``cat``, ``0 cat``, or ImageNet's ``n01440764 tench, Tinca tinca``); or JSON, a
-    list, ``{"0": "cat"}``, ``{"0": ["n01440764", "tench"]}`` or ``{"cat": 0}``.
+    It may be text, one class a line (``cat``, ``0 cat``, ``cat 0``, or ImageNet's ``n01440764 tench, Tinca tinca``),
+    or all in one line with commas; numbered lines may have a heading. Or JSON, a list, ``{"0": "cat"}``,
+    ``{"0": ["n01440764", "tench"]}``, ``{"cat": 0}`` or Hugging Face's ``{"id2label": ...}``.
 
     Raises:
         UserError: for a file that cannot be read, or holds something else.
@@ -82,17 +84,23 @@ def read_class_file(path: Path) -> list[list[str]]:
         tree = read_json(text) if path.suffix.casefold() == ".json" else None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected a list of classes, but it cannot be read: {error}") from None
-    if path.suffix.casefold() == ".json":
-        return _of_json(tree, path)
+    if tree is not None:
+        return _of_json(tree.get("id2label", tree) if isinstance(tree, dict) else tree, path)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     synsets = [_SYNSET.fullmatch(line) for line in lines]
     if lines and all(synsets):
         return [_synset(*match.groups()) for match in synsets if match]
-    numbered = [_NUMBERED.fullmatch(line) for line in lines]
-    if lines and all(numbered):
+    for some in (lines, lines[1:]):  # there may be a heading
+        numbered = [_NUMBERED.fullmatch(line) for line in some]
         pairs = {int(m[1] or m[3]): (m[2] or m[4]).strip() for m in numbered if m}
-        if len(pairs) == len(lines):
+        if len(some) > 1 and len(pairs) == len(some):
             return _by_index(pairs, path)
+        ended = [_ENDS_IN_NUMBER.fullmatch(line) for line in some]
+        names = {match[1].strip(): int(match[2]) for match in ended if match}
+        if len(some) > 1 and len(names) == len(some) and sorted(names.values()) == list(range(len(some))):
+            return _by_index({number: name for name, number in names.items()}, path)
+    if len(lines) == 1 and "," in lines[0]:
+        lines = [name.strip() for name in lines[0].split(",")]
     return [[line] for line in lines]
 
 

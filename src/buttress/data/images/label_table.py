@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.data.images.files import files_under
-from buttress.data.images.split_names import split_of, splits_of
+from buttress.data.images.split_names import splits_of
 from buttress.errors import UserError
 from buttress.plain_data import read_json
 
@@ -23,13 +23,21 @@ _FILES = (
     "imagefile",
     "imagename",
     "path",
+    "imgpath",
     "image",
     "img",
     "imageid",
     "id",
 )
-_LABELS = ("label", "labels", "class", "target", "classname", "labelname", "category", "classid", "labelid", "y")
+_LABELS = ("label", "labels", "class", "target", "classname", "labelname", "category", "classid", "labelid", "cls", "y")
 _SPLITS = ("split", "subset", "partition", "set", "phase")
+_FLAGS = {
+    "istrain": ("train", "test"),
+    "isvalid": ("val", "train"),
+    "isval": ("val", "train"),
+    "istest": ("test", "train"),
+}
+_YES, _NO = {"1", "true", "yes", "1.0"}, {"0", "false", "no", "0.0"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def read_label_table(path: Path, root: Path) -> LabelTable:
     lines = _records(path)
     columns = list(dict.fromkeys(name for _, record in lines for name in record))
     file, label = (_column(columns, names, what, path) for names, what in ((_FILES, "images"), (_LABELS, "labels")))
-    split = next((name for wanted in _SPLITS for name in columns if _plain(name) == wanted), None)
+    split = next((name for wanted in (*_SPLITS, *_FLAGS) for name in columns if _plain(name) == wanted), None)
     places = _Places(root, path.parent)
     rows: list[tuple[Path, str, str | None]] = []
     seen: dict[Path, int] = {}
@@ -72,7 +80,7 @@ def read_label_table(path: Path, root: Path) -> LabelTable:
         if image in seen:
             raise UserError(f"{where}: expected each image once, got {image} as in line {seen[image]}")
         seen[image] = number
-        rows.append((image, name, None if split is None else _cell(record, split, where)))
+        rows.append((image, name, None if split is None else _split(record, split, where)))
     if all(re.fullmatch(r"\d+\.0+", name) for _, name, _ in rows):  # whole numbers as pandas writes them
         rows = [(image, name.split(".")[0], part) for image, name, part in rows]
     _check_splits(rows, path)
@@ -82,8 +90,7 @@ def read_label_table(path: Path, root: Path) -> LabelTable:
 
 def _check_splits(rows: Sequence[tuple[Path, str, str | None]], path: Path) -> None:
     words = {word for _, _, word in rows if word is not None}
-    splits_of(words, str(path))
-    if unknown := sorted(word for word in words if split_of(word) is None):
+    if unknown := sorted(words - splits_of(words, str(path)).keys()):
         raise UserError(f"{path}: expected splits such as train, val and test, got {unknown[0]!r}")
 
 
@@ -122,6 +129,16 @@ def _cell(record: dict[str, Any], column: str, where: str) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool) or not str(value).strip():
         raise UserError(f"{where}: expected one name or number in column {column!r}, got {value!r}")
     return str(value).strip()
+
+
+def _split(record: dict[str, Any], column: str, where: str) -> str:
+    """The word for a row's split; of a column of yes and no, such as is_train, what that says."""
+    if (words := _FLAGS.get(_plain(column))) is None:
+        return _cell(record, column, where)
+    value = str(record.get(column)).strip().casefold()
+    if value not in _YES | _NO:
+        raise UserError(f"{where}: expected 1 or 0 in column {column!r}, got {record.get(column)!r}")
+    return words[value in _NO]
 
 
 class _Places:

@@ -40,12 +40,13 @@ class Layout:
         return Layout(parts, self.places, [*self.notes, note])
 
 
-def read_layout(root: Path, labels: Path | None = None) -> Layout:
+def read_layout(root: Path, labels: Path | None = None, classes: Sequence[str] = ()) -> Layout:
     """The images of ``PATH/train/<class>/*`` and other splits, or of ``PATH/<class>/*``, or those of a table.
 
     Args:
         root: the folder.
         labels: a table of labels; see `read_label_table`.
+        classes: those that were given, of which the folders' names may be some.
 
     Raises:
         UserError: naming the folder, where it cannot be told what is what.
@@ -60,7 +61,7 @@ def read_layout(root: Path, labels: Path | None = None) -> Layout:
         return _of_splits(root, folders, splits, nested)
     if splits and not any(_has_images(folder) for folder in others):
         raise UserError(f"{root / next(iter(splits))}: expected one folder for each class, got none{_or_table(root)}")
-    _check_classes(root, folders)
+    _check_classes(root, folders, classes)
     parts, notes = class_folders(root)
     if splits:
         notes.append(f"{', '.join(splits)} in {root} is a class beside the others, no split")
@@ -143,7 +144,7 @@ def _of_table(root: Path, labels: Path) -> Layout:
     return layout
 
 
-def _check_classes(root: Path, folders: Sequence[Path]) -> None:
+def _check_classes(root: Path, folders: Sequence[Path], classes: Sequence[str]) -> None:
     """Refuse what is no folder of classes, saying what it looks like."""
     if len(folders) == 1 and _roles(folders[0]):
         raise UserError(
@@ -158,6 +159,20 @@ def _check_classes(root: Path, folders: Sequence[Path]) -> None:
                 f"{folder}: expected images of one class, got the splits {' and '.join(roles)}; the splits come first, "
                 f"as in {root}/{roles[0]}/{folder.name}"
             )
+    _check_alike(root, folders, classes)
+
+
+def _check_alike(root: Path, folders: Sequence[Path], classes: Sequence[str]) -> None:
+    """Refuse folders with the same folders in each, as splits with names of their own have the same classes."""
+    names = [folder.name for folder in folders]
+    inside = [{inner.name for inner in folders_in(folder) if _has_images(inner)} for folder in folders]
+    alike = len(folders) > 1 and len(inside[0]) > 1 and all(found == inside[0] for found in inside)
+    if alike and not set(names) <= set(classes):
+        raise UserError(
+            f"{root}: expected splits or classes, got {', '.join(names[:3])} with the same folders in each "
+            f"({', '.join(sorted(inside[0])[:3])}): if they are splits call them train, val and test, if they are "
+            f"classes type --classes {','.join(names)}"
+        )
 
 
 def _roles(folder: Path) -> list[str]:
