@@ -1,6 +1,6 @@
 import importlib.util
 
-from buttress.cli.user_code_errors import users_mistake
+from buttress.jobs.user_code_errors import users_mistake
 from buttress.random import derive
 
 
