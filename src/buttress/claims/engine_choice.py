@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 from buttress.claims.engine import Engine
-from buttress.claims.ray_engine import AUTO, ray_engine
+from buttress.claims.ray_driver import AUTO
+from buttress.claims.ray_engine import ray_engine
 from buttress.claims.worker_pool import local_engine
 from buttress.engine.machine import Machine
 from buttress.errors import UserError

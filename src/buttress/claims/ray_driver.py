@@ -22,6 +22,7 @@ from buttress.claims.worker_pool import end_with_parent
 from buttress.engine.machine import Accelerator
 from buttress.errors import UserError, one_line
 
+AUTO = "auto"
 TRIES = 4  # of a job whose worker, or its host, goes
 _HEAD_SILENT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # seconds until Ray gives up a head that does not answer
 
@@ -99,6 +100,8 @@ class _Cluster:
         self.gone: type[Exception] = ray.exceptions.LocalRayletDiedError
         try:
             ray.init(address=settings.address, log_to_driver=False, logging_level="CRITICAL")
+        except ConnectionError:
+            raise UserError(f"no Ray cluster is found at {settings.address}: {how_to_start(settings.address)}") from None
         except Exception as error:  # Ray refuses in many ways
             raise UserError(f"the Ray cluster at {settings.address} cannot be joined: {one_line(error)}") from None
         task, self._environment = make_task()
@@ -160,3 +163,13 @@ class _Cluster:
 
 def _counted(number: int, name: str) -> str:
     return f"{number} {name}{'s' * (number != 1)}"
+
+
+def how_to_start(address: str) -> str:
+    """What to type for a cluster at an address."""
+    head = "HOST:6379" if address == AUTO else address
+    port = head.rpartition(":")[2]
+    return (
+        f"start one with ray start --head --port {port}, and on each other host, this one included, with ray start "
+        f"--address {head}"
+    )

@@ -12,14 +12,13 @@ from multiprocessing.connection import Connection
 from buttress.claims.answers import Answer
 from buttress.claims.engine import Engine
 from buttress.claims.jobs import Job, Result
-from buttress.claims.ray_driver import Joined, Message, Settings, drive
+from buttress.claims.ray_driver import AUTO, Joined, Message, Settings, drive, how_to_start
 from buttress.engine.machine import Machine
 from buttress.errors import ProcessLostError, UserError
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.settings import Reporter
 from buttress.validation import whole
 
-AUTO = "auto"
 _KNOCK = 5.0  # seconds to reach a head
 
 
@@ -125,13 +124,3 @@ def _knock(address: str) -> None:
     except OSError as error:
         reason = error.strerror or "no answer"
         raise UserError(f"no Ray cluster answers at {address} ({reason}): {how_to_start(address)}") from None
-
-
-def _start(address: str) -> str:
-    """What to type for a cluster at an address."""
-    head = "HOST:6379" if address == AUTO else address
-    port = head.rpartition(":")[2]
-    return (
-        f"start one with ray start --head --port {port}, and on each other host, this one included, with ray start "
-        f"--address {head}"
-    )
