@@ -101,7 +101,9 @@ class _Cluster:
         try:
             ray.init(address=settings.address, log_to_driver=False, logging_level="CRITICAL")
         except ConnectionError:
-            raise UserError(f"no Ray cluster is found at {settings.address}: {how_to_start(settings.address)}") from None
+            raise UserError(
+                f"no Ray cluster is found at {settings.address}: {how_to_start(settings.address)}"
+            ) from None
         except Exception as error:  # Ray refuses in many ways
             raise UserError(f"the Ray cluster at {settings.address} cannot be joined: {one_line(error)}") from None
         task, self._environment = make_task()
