@@ -152,7 +152,7 @@ class _Cluster:
                         f"the worker of a job went {TRIES} times ({reason}): see to memory and hosts of the "
                         "cluster, and go on with --resume"
                     ) from None
-                left.insert(0, key)
+                left.append(key)  # the others first: it may be the job that kills its worker
                 yield f"the worker of a job has gone, which is put again ({reason})"
                 continue
             yield key, Answer(mistake=answer) if isinstance(answer, str) else answer
