@@ -1,7 +1,7 @@
 """Hosts to run commands on: two network namespaces of this machine, joined by a cable, or the machine itself.
 
-As root on Linux, with `ip`, each host is a namespace of its own, so that processes on different hosts reach each other by
-the cable alone; they share the disk. Elsewhere two processes of the machine stand for two hosts.
+As root on Linux, with `ip`, each host is a namespace of its own, so that processes on different hosts reach each other
+by the cable alone; they share the disk. Elsewhere two processes of the machine stand for two hosts.
 """
 
 import contextlib

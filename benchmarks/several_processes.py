@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 import yaml
 from hosts import two_hosts
-from launched import Clusters, Launched, alone, on_hosts, together
+from launched import Clusters, alone, on_hosts, together
 from safetensors.torch import load_file
 
-DATA = ["--data", "moons", "--data-args", json.dumps({"samples": 800, "val": 100, "test": 3000})]
+DATA = ["--data", "moons", "--data-args", json.dumps({"samples": 640, "val": 64, "test": 3000})]
 ATTACKED = ["--threat.eps", "0.1"]
-LOOP = ["--batch-size", "8", "--checkpoint-seconds", "0.2", "--seed", "1"]
-TRAIN = ["--model", "mlp", "--defence", "at", *LOOP, *ATTACKED, *DATA]
+LOOP = ["--batch-size", "16", "--checkpoint-seconds", "0.2", "--seed", "1"]
+TRAIN = ["--model", "mlp", "--defence", "at", "--defence.attack.steps", "2", *LOOP, *ATTACKED, *DATA]
 AUDIT = ["--audits", "robustness", "--attacks", "pgd,apgd", "--precision", "fp32", *ATTACKED]
 HARDEN = ["--model", "mlp", "--epochs", "1", "--gamma", "0.5", "--layers", "act1", "--attacks", "fgsm", *LOOP, *DATA]
 WEIGHTS = 1e-4  # how far weights of two processes may be from those of one
@@ -98,7 +98,7 @@ def same_results(one, other):
 
 
 class Checks:
-    """The checks, each a method that returns rows: what, where, seconds, compared with one process, whether as hoped."""
+    """The checks, each a method that returns rows: what, where, seconds, compared with what, whether as hoped."""
 
     def __init__(self, out, hosts, kills, limit):
         self.out, self.hosts, self.kills, self.limit = out, hosts, kills, limit
@@ -123,11 +123,11 @@ class Checks:
 
     def _ways(self, name, words, compare):
         """A command in one process, in two, and on two hosts; ``words`` of the folder that it writes to."""
-        rows = []
+        rows, first = [], None
         for where, start in (("1 process", alone), ("2 processes", together), ("2 hosts", on_hosts(self.hosts))):
             folder = self._folder(f"{name}-{where[0]}-{where[2:]}")
             seconds = self._run(start, *words(folder))
-            first = folder if not rows else first
+            first = first or folder
             compared, well = compare(first, folder) if rows else ("", True)
             rows.append([name, where, f"{seconds:.1f}", compared, well])
         return rows
@@ -166,11 +166,11 @@ class Checks:
 
     def reproduce(self):
         """Twelve networks in this process, in two, on a cluster of one host, and on one of two."""
-        rows = []
+        rows, first = [], None
         for where, words in (("1 process", ("--workers", "0")), ("2 processes", ("--workers", "2"))):
             folder = self._folder(f"reproduce-{where[0]}")
             seconds = self._run(alone, *self._reproduce(folder, *words))
-            first = folder if not rows else first
+            first = first or folder
             rows.append(["reproduce", where, f"{seconds:.1f}", *same_results(first / "work", folder / "work")])
         for count, where in ((1, "Ray, 1 host"), (2, "Ray, 2 hosts")):
             folder = self._folder(f"reproduce-ray-{count}")

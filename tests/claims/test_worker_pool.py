@@ -7,21 +7,22 @@ import sys
 import time
 
 from buttress.claims import worker_pool
-from buttress.claims.worker_pool import device_of, open_work
+from buttress.claims.jobs import run_job
+from buttress.claims.work import Work
+from buttress.claims.worker_pool import device_of, local_engine
+from buttress.errors import ProcessLostError, UserError
 from buttress.jobs.settings import Reporter
 
 # A pool whose worker says who it is and then has long work; the pool's process waits for it.
 PARENT = """
 import os, sys, time
 from concurrent.futures import wait
-from pathlib import Path
-from buttress.claims.worker_pool import open_work
-from buttress.jobs.settings import Reporter
+from buttress.claims.worker_pool import processes
 
 if __name__ == "__main__":
-    with open_work(Path(sys.argv[1]), None, 1, Reporter()) as work:
-        print(work.pool.submit(os.getpid).result(), flush=True)
-        wait([work.pool.submit(time.sleep, 600)])
+    with processes(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        wait([pool.submit(time.sleep, 600)])
 """
 
 
@@ -57,10 +58,11 @@ def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monke
     results = [{"device": "GPU", "seconds": {}}, {"device": "CPU", "seconds": {}}, {"seconds": {}}]
     monkeypatch.setattr(worker_pool, "run_job", lambda job, *where: results[job["number"]])
     jobs = [{"number": number} for number in range(3)]
-    with open_work(tmp_path, None, 0, Reporter()) as work:
+    with local_engine(None, 0) as engine:
+        work = Work(tmp_path, engine, Reporter())
         work.run(jobs[:2], "first")
         assert work.devices == {"GPU", "CPU"}
-    with open_work(tmp_path, None, 0, Reporter()) as work:
+        work = Work(tmp_path, engine, Reporter())
         work.run(jobs, "again")
         assert work.devices == {"GPU", "CPU", "not recorded"}
 
