@@ -86,9 +86,14 @@ def on_hosts(hosts):
     """One process on each of the hosts, by torchrun: what starts that."""
 
     def start(words, out):
-        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{hosts[0].address}:{_free_port()}"]
-        run = ["torch.distributed.run", "--nnodes", len(hosts), "--nproc-per-node", "1", *rendezvous]
-        return _launched([(host, [*run, "--local-addr", host.address, "-m", *words]) for host in hosts], out)
+        meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{hosts[0].address}:{_free_port()}"]
+        parts = []
+        for number, host in enumerate(hosts):
+            # By its name torchrun would not know which of two hosts of one name holds the store.
+            here = ["--local-addr", host.address, "--rdzv-conf", f"is_host={number == 0}"]
+            run = ["torch.distributed.run", "--nnodes", len(hosts), "--nproc-per-node", "1", *meet, *here]
+            parts.append((host, [*run, "-m", *words]))
+        return _launched(parts, out)
 
     return start
 

@@ -24,6 +24,8 @@ from hosts import two_hosts
 from launched import Clusters, alone, on_hosts, together
 from safetensors.torch import load_file
 
+from buttress.output_place import CLAIM
+
 DATA = ["--data", "moons", "--data-args", json.dumps({"samples": 640, "val": 64, "test": 3000})]
 ATTACKED = ["--threat.eps", "0.1"]
 LOOP = ["--batch-size", "16", "--checkpoint-seconds", "0.2", "--seed", "1"]
@@ -184,7 +186,7 @@ class Checks:
         whole, folder = self._folder("kill-train-whole"), self._folder("kill-train")
         words = ["--epochs", "16", *TRAIN]
         seconds = self._run(together, "train", whole, *words)
-        told = self._kill_ranks(["train", folder, *words, "--resume"], folder, "checkpoints/*", seconds)
+        told = self._kill_ranks(["train", folder, *words], folder, "checkpoints/*", seconds)
         compared, well = same_weights(whole, folder)
         same = (whole / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
         well = well and same and compared == "bit for bit"
@@ -195,7 +197,7 @@ class Checks:
         whole, folder = self._folder("kill-audit-whole"), self._folder("kill-audit")
         words = [*AUDIT, "--attacks", "pgd,apgd,fab,square"]
         seconds = self._run(together, "audit", self._network(), "--out", whole, *words)
-        command = ["audit", self._network(), "--out", folder, *words, "--resume"]
+        command = ["audit", self._network(), "--out", folder, *words]
         told = self._kill_ranks(command, folder, "**/*.safetensors", seconds)
         return [["audit, a rank killed", "2 processes", told, *same_findings(whole, folder)]]
 
@@ -204,14 +206,14 @@ class Checks:
         start, whole, folder = on_hosts(self.hosts), self._folder("kill-hosts-whole"), self._folder("kill-hosts")
         words = ["--epochs", "16", *TRAIN]
         seconds = self._run(start, "train", whole, *words)
-        told = self._kill_ranks(["train", folder, *words, "--resume"], folder, "checkpoints/*", seconds, start)
+        told = self._kill_ranks(["train", folder, *words], folder, "checkpoints/*", seconds, start)
         return [["train, a rank killed", "2 hosts", told, *same_weights(whole, folder)]]
 
     def _kill_ranks(self, words, folder, pattern, seconds, start=together):
         """Run it until it is done, and kill one of its ranks so many times before: what came of that, as words."""
         hit, told, status = 0, 0, None
         for moment in [self.draw.random() for _ in range(self.kills)]:
-            launched = start(["buttress", *words], self.out)
+            launched = start(["buttress", *words, *self._going_on(folder)], self.out)
             if launched.wait_for_new(folder, pattern, seconds * moment):  # else while it starts
                 time.sleep(self.draw.random())
             hit += launched.kill_one(self.draw)
@@ -219,8 +221,13 @@ class Checks:
             told += sum("go on with --resume" in line for line in launched.said().splitlines()) == 1
             if status == 0:
                 break
-        last = self._run(start, *words) if status != 0 else 0.0
+        last = self._run(start, *words, *self._going_on(folder)) if status != 0 else 0.0
         return f"{hit} kills, {told} with one line; the last command {last:.1f} s, {seconds:.1f} s without a kill"
+
+    @staticmethod
+    def _going_on(folder):
+        """What a second command says, once the first has left something."""
+        return ["--resume"] if folder.is_dir() and {path.name for path in folder.iterdir()} - {CLAIM} else []
 
     def kill_worker(self):
         """A reproduction on a cluster, whose workers are killed, again and again."""

@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from buttress.claims import worker_pool
-from buttress.claims.jobs import run_job
 from buttress.claims.work import Work
 from buttress.claims.worker_pool import device_of, local_engine
 from buttress.errors import ProcessLostError, UserError
@@ -52,6 +53,37 @@ def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
         parent.kill()
         parent.stdout.close()
         parent.wait()
+
+
+MINE = """
+import os, signal
+from buttress.defences.standard import Standard
+
+class Wrong(Standard):
+    def loss(self, model, batch, context):
+        raise LookupError("nothing is known of this")
+
+class Deadly(Standard):
+    def loss(self, model, batch, context):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_mistake_in_a_worker_is_told_by_its_line_and_a_worker_that_is_killed_in_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    source = {"data": "moons", "data_args": {"samples": 16, "val": 4, "test": 4}}
+    setup = {"source": source, "architecture": {"model": "mlp"}, "training": {"epochs": 1}}
+
+    def job(name):
+        return {"setup": setup, "defence": f"{tmp_path}/mine.py:{name}", "seed": 0, "split": "test"}
+
+    with local_engine(None, 1) as engine:
+        with pytest.raises(UserError, match=r"mine.py, line 7, in loss: LookupError: nothing is known of this"):
+            list(engine.results({"wrong": job("Wrong")}))
+        with pytest.raises(
+            ProcessLostError, match=r"a worker process died, .*: go on with --resume and fewer --workers"
+        ):
+            list(engine.results({"deadly": job("Deadly")}))
 
 
 def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monkeypatch):
