@@ -26,7 +26,7 @@ class EngineChoice:
 
     Args:
         engine: local, for processes of this machine; or ray, for a cluster of Ray's that is running (buttress[ray]).
-        address: of the cluster, HOST:PORT of its head; auto, the default, finds that which this host is part of.
+        address: where the cluster is, HOST:PORT of its head; auto, the default, for that which this host is part of.
 
     Raises:
         UserError: for an engine that there is not, and an address without a cluster.
