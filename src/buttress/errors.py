@@ -17,6 +17,13 @@ class GateNotMet(UserError):  # noqa: N818  # a result, and no mistake
     """Robust accuracy is below the bound that the user set, a result that a build is to fail by."""
 
 
+class ProcessLostError(UserError):
+    """A process that took part in the work has gone, with what it was at; what was done before is kept.
+
+    The command line ends with status 128 + SIGTERM then: nothing that was typed is wrong.
+    """
+
+
 class NoGradientError(UserError):
     """A gradient was asked for, and the network gives none.
 

@@ -11,7 +11,8 @@ from buttress.audits.layers import Layers
 from buttress.claims.layer_effects import run_layer_effects
 from buttress.claims.layer_effects_text import effects_summary, effects_tables
 from buttress.claims.recipe import Claim
-from buttress.claims.worker_pool import open_work
+from buttress.claims.work import Work
+from buttress.claims.worker_pool import local_engine
 from buttress.errors import UserError
 from buttress.jobs.settings import Network, Reporter
 from buttress.threat import Threat
@@ -131,8 +132,8 @@ def test_the_texts_say_which_measure_foretells_what():
 
 
 def test_a_real_network_has_the_ranks_of_its_audit(tmp_path):
-    with open_work(tmp_path, None, 0, Reporter()) as work:
-        result = run_layer_effects(claim(), SETTINGS, 1, work)
+    with local_engine(None, 0) as engine:
+        result = run_layer_effects(claim(), SETTINGS, 1, Work(tmp_path, engine, Reporter()))
     moons = data.load("moons", samples=64, val=16, test=40, seed=0)
     model = Network(model="lsa-a", model_args={"width": 8}).create(moons, 0)
     fit(model, moons, epochs=2, keep="last", validate_with="none", seed=0)

@@ -15,7 +15,7 @@ from buttress.claims.pictures import Pictures, place, slug
 from buttress.claims.recipe import Claim
 from buttress.claims.reproduce import reproduce
 from buttress.claims.table import Table
-from buttress.claims.worker_pool import key_of
+from buttress.claims.work import key_of
 from buttress.errors import UserError
 
 ROWS = ["plain", "AT (eps 1)"]

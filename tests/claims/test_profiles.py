@@ -6,7 +6,8 @@ import torch
 from buttress import Threat, attacks, data, fit, layers
 from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim
-from buttress.claims.worker_pool import open_work
+from buttress.claims.work import Work
+from buttress.claims.worker_pool import local_engine
 from buttress.errors import UserError
 from buttress.jobs.settings import Network, Reporter
 
@@ -62,8 +63,8 @@ def test_what_was_not_published_is_none():
 
 
 def test_a_real_profile_is_that_of_sustainability(tmp_path):
-    with open_work(tmp_path, None, 0, Reporter()) as work:
-        result = run_profiles(claim(), SETTINGS, 1, work)
+    with local_engine(None, 0) as engine:
+        result = run_profiles(claim(), SETTINGS, 1, Work(tmp_path, engine, Reporter()))
     moons = data.load("moons", samples=64, val=16, test=40, seed=0)
     model = Network(model="lsa-a", model_args={"width": 8}).create(moons, 0)
     fit(model, moons, epochs=2, keep="last", validate_with="none", seed=0)

@@ -15,7 +15,7 @@ from buttress.claims.jobs import run_job
 from buttress.claims.recipe import Claim
 from buttress.claims.setup_training import train
 from buttress.claims.table import Table
-from buttress.claims.worker_pool import key_of
+from buttress.claims.work import key_of
 from buttress.errors import UserError
 from buttress.threat import Threat
 

@@ -6,22 +6,24 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from buttress.claims import worker_pool
-from buttress.claims.worker_pool import device_of, open_work
+from buttress.claims.work import Work
+from buttress.claims.worker_pool import device_of, local_engine
+from buttress.errors import ProcessLostError, UserError
 from buttress.jobs.settings import Reporter
 
 # A pool whose worker says who it is and then has long work; the pool's process waits for it.
 PARENT = """
 import os, sys, time
 from concurrent.futures import wait
-from pathlib import Path
-from buttress.claims.worker_pool import open_work
-from buttress.jobs.settings import Reporter
+from buttress.claims.worker_pool import processes
 
 if __name__ == "__main__":
-    with open_work(Path(sys.argv[1]), None, 1, Reporter()) as work:
-        print(work.pool.submit(os.getpid).result(), flush=True)
-        wait([work.pool.submit(time.sleep, 600)])
+    with processes(1) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        wait([pool.submit(time.sleep, 600)])
 """
 
 
@@ -53,14 +55,46 @@ def test_workers_end_when_the_process_that_has_them_is_killed(tmp_path):
         parent.wait()
 
 
+MINE = """
+import os, signal
+from buttress.defences.standard import Standard
+
+class Wrong(Standard):
+    def loss(self, model, batch, context):
+        raise LookupError("nothing is known of this")
+
+class Deadly(Standard):
+    def loss(self, model, batch, context):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_mistake_in_a_worker_is_told_by_its_line_and_a_worker_that_is_killed_in_one_line(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    source = {"data": "moons", "data_args": {"samples": 16, "val": 4, "test": 4}}
+    setup = {"source": source, "architecture": {"model": "mlp"}, "training": {"epochs": 1}}
+
+    def job(name):
+        return {"setup": setup, "defence": f"{tmp_path}/mine.py:{name}", "seed": 0, "split": "test"}
+
+    with local_engine(None, 1) as engine:
+        with pytest.raises(UserError, match=r"mine.py, line 7, in loss: LookupError: nothing is known of this"):
+            list(engine.results({"wrong": job("Wrong")}))
+        with pytest.raises(
+            ProcessLostError, match=r"a worker process died, .*: go on with --resume and fewer --workers"
+        ):
+            list(engine.results({"deadly": job("Deadly")}))
+
+
 def test_the_devices_that_ran_are_known_also_of_jobs_done_before(tmp_path, monkeypatch):
     results = [{"device": "GPU", "seconds": {}}, {"device": "CPU", "seconds": {}}, {"seconds": {}}]
     monkeypatch.setattr(worker_pool, "run_job", lambda job, *where: results[job["number"]])
     jobs = [{"number": number} for number in range(3)]
-    with open_work(tmp_path, None, 0, Reporter()) as work:
+    with local_engine(None, 0) as engine:
+        work = Work(tmp_path, engine, Reporter())
         work.run(jobs[:2], "first")
         assert work.devices == {"GPU", "CPU"}
-    with open_work(tmp_path, None, 0, Reporter()) as work:
+        work = Work(tmp_path, engine, Reporter())
         work.run(jobs, "again")
         assert work.devices == {"GPU", "CPU", "not recorded"}
 

@@ -5,12 +5,11 @@ import sys
 import pytest
 import torch
 
-from buttress.claims.worker_pool import open_work
+from buttress.claims.worker_pool import local_engine
 from buttress.cli import main
 from buttress.engine.fabric import start_fabric, start_processes
 from buttress.engine.machine import Machine, accelerators, device_name, told
 from buttress.errors import UserError
-from buttress.jobs.settings import Reporter
 from buttress.training import TrainingConfig
 
 
@@ -134,12 +133,12 @@ def test_a_strategy_without_processes_is_refused():
         start_processes(TrainingConfig(strategy="ddp"))
 
 
-def test_workers_of_a_reproduction_are_as_many_as_devices(tmp_path):
+def test_workers_of_a_reproduction_are_as_many_as_devices():
     line = "3 devices need as many workers; got 2: give --workers 3"
-    with pytest.raises(UserError, match=line), open_work(tmp_path, None, 2, Reporter(), Machine(devices=3)):
+    with pytest.raises(UserError, match=line), local_engine(None, 2, Machine(devices=3)):
         pass
-    line = "workers run on one host; got num_nodes 2: leave --num-nodes out"
-    with pytest.raises(UserError, match=line), open_work(tmp_path, None, 2, Reporter(), Machine(num_nodes=2)):
+    line = "workers run on one host; got num_nodes 2: leave --num-nodes out, or use --engine ray"
+    with pytest.raises(UserError, match=line), local_engine(None, 2, Machine(num_nodes=2)):
         pass
 
 

@@ -8,6 +8,7 @@ from buttress.attacks import FGSM, PGD, Gaussian
 from buttress.audits import Audit, Finding
 from buttress.audits.layers import Layers
 from buttress.audits.robustness import Robustness
+from buttress.claims.engine_choice import EngineChoice
 from buttress.claims.reproduce import reproduce
 from buttress.engine.machine import Machine
 from buttress.errors import UserError
@@ -46,7 +47,15 @@ def test_a_threat_that_nothing_takes(audits, tmp_path):
 def test_options_of_a_reproduction_that_only_judges(tmp_path):
     values = {"scale": "full", "seeds": 2, "workers": 0, "data_dir": tmp_path, "work": tmp_path, "resume": True}
     values["dry_run"] = True
-    unread = set(inspect.signature(reproduce).parameters) - {"name", "out", "document", "judge", "reporter", "machine"}
+    unread = set(inspect.signature(reproduce).parameters) - {
+        "name",
+        "out",
+        "document",
+        "judge",
+        "reporter",
+        "machine",
+        "engine",
+    }
     assert set(values) == unread
     for name, value in values.items():
         option = name.replace("_", "-")
@@ -54,3 +63,7 @@ def test_options_of_a_reproduction_that_only_judges(tmp_path):
             reproduce("lsa-table2-moon", judge=True, out=tmp_path, **{name: value})
     with pytest.raises(UserError, match="--devices has no effect on --judge, which measures nothing: leave it out"):
         reproduce("lsa-table2-moon", judge=True, out=tmp_path, machine=Machine(devices=2))
+    with pytest.raises(UserError, match="--engine has no effect on --judge"):
+        reproduce("lsa-table2-moon", judge=True, out=tmp_path, engine=EngineChoice(engine="ray"))
+    with pytest.raises(UserError, match="--engine has no effect on a claim that reads results of others"):
+        reproduce("lsa-abstract-gains", out=tmp_path, engine=EngineChoice(engine="ray"))

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.engine import NO_ENGINE
+from buttress.claims.jobs import Job, Result
 from buttress.claims.result_files import read_result
-from buttress.claims.worker_pool import Job, Result, Work, key_of
+from buttress.claims.work import Work, key_of
 from buttress.jobs.duration import duration
 from buttress.jobs.settings import Reporter
 
@@ -34,7 +36,7 @@ def tell_first_jobs(experiment: Callable[[Work], Any], folder: Path, reporter: R
         UserError: for settings that it refuses.
     """
     try:
-        experiment(_FirstJobs(folder, None, None, reporter))
+        experiment(_FirstJobs(folder, NO_ENGINE, reporter))
     except _PlannedError:
         return
     reporter.line("nothing is to be run: it reads results of other claims")

@@ -24,6 +24,9 @@ from buttress.engine.threat_resolution import resolve_threats
 from buttress.threat import Threat
 from buttress.training import versions
 
+Job = dict[str, Any]  # plain data, of which JSON can be made
+Result = dict[str, Any]  # likewise
+
 _BATCH = 512  # inputs attacked at once
 
 

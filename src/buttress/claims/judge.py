@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from buttress.claims.engine import NO_ENGINE
 from buttress.claims.recipe import Claim
 from buttress.claims.seed_statistics import overall
 from buttress.claims.table import Table
 from buttress.claims.training_cost import cost
-from buttress.claims.worker_pool import Work
+from buttress.claims.work import Work
 from buttress.errors import UserError
 from buttress.jobs.settings import Reporter
 
@@ -32,7 +33,7 @@ def judge_again(result: Mapping[str, Any], claim: Claim) -> dict[str, Any]:
         raise UserError(f"{name}: the result does not tell how it was measured: run it again")
     settings, note = claim.at_scale(result["scale"])
     refuse_another(result["experiment"], settings, name)
-    table = Table(claim, settings, result["seeds"], Work(Path(), None, None, Reporter()))  # which runs nothing
+    table = Table(claim, settings, result["seeds"], Work(Path(), NO_ENGINE, Reporter()))  # which runs nothing
     setups = {row.name: result["setups"][row.setup or next(iter(result["setups"]))] for row in table.rows}
     rows = []
     for row in result["rows"]:

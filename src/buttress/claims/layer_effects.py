@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from buttress.audits.layer_ranks import RANKS
+from buttress.claims.jobs import Job
 from buttress.claims.recipe import Claim, fill_blanks, from_mapping
 from buttress.claims.seed_statistics import paired_difference, spread, verdict
-from buttress.claims.worker_pool import Job, Work
+from buttress.claims.work import Work
 from buttress.errors import UserError
 from buttress.layers.correlation import spearman
 from buttress.registry import nearest

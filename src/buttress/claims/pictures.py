@@ -22,7 +22,7 @@ from buttress.safe_files import write_text
 from buttress.validation import whole
 
 if TYPE_CHECKING:
-    from buttress.claims.worker_pool import Work
+    from buttress.claims.work import Work
 
 _WHERE = "claim: experiment: pictures"
 

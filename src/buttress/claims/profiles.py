@@ -8,7 +8,7 @@ from typing import Any
 
 from buttress.claims.recipe import Claim, from_mapping
 from buttress.claims.seed_statistics import paired_difference, spread, verdict
-from buttress.claims.worker_pool import Work
+from buttress.claims.work import Work
 from buttress.errors import UserError
 from buttress.registry import nearest
 

@@ -7,12 +7,17 @@ import os
 import re
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from buttress.claims.announced_gains import run_gains
 from buttress.claims.document import readable, write_document
 from buttress.claims.dry_run import tell_earlier_cost, tell_first_jobs
+from buttress.claims.engine import Engine
+from buttress.claims.engine_choice import USUAL_WORKERS, EngineChoice
 from buttress.claims.judge import judge_again, verdicts
 from buttress.claims.layer_effects import run_layer_effects
 from buttress.claims.pictures import refuse_foreign, write_pictures
@@ -20,7 +25,7 @@ from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim, find
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
-from buttress.claims.worker_pool import Work, open_work
+from buttress.claims.work import Work
 from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
 from buttress.jobs.no_effect import refuse_given, refuse_without_effect
@@ -40,7 +45,8 @@ def reproduce(
     scale: str = "small",
     seeds: int = 5,
     data_dir: Path | None = None,
-    workers: int = 2,
+    workers: int | None = None,
+    engine: EngineChoice = EngineChoice(),
     machine: Machine = Machine(),
     out: Path = _CLAIMS,
     work: Path | None = None,
@@ -57,7 +63,9 @@ def reproduce(
         scale: small (for two cores: minutes a claim, hours for all of them) or full (as published).
         seeds: networks trained for each row; differences are paired by seed.
         data_dir: folder with the original files of data sets.
-        workers: processes that train, of one thread each; 0 trains in this one.
+        workers: networks trained at a time, in a process of one thread each, 2 by default; 0 trains in this process. On
+            a cluster the most at a time, as many as it has CPUs (or GPUs) by default.
+        engine: what runs the trainings; results are written here, wherever they ran.
         machine: on what; workers take turns on several devices.
         out: folder for NAME.json with the numbers and the verdict; an earlier result of the claim is replaced.
         work: folder for the results of single networks, so that an interrupted reproduction can go on.
@@ -72,6 +80,7 @@ def reproduce(
     Raises:
         UserError: for a recipe without a claim, for settings that its experiment refuses, and for a result that is of
             another experiment than the recipe has now.
+        ProcessLostError: when a worker, or a cluster's head, was killed; what is done is kept.
     """
     recipe = find(name)
     if recipe.claim is None:
@@ -86,10 +95,14 @@ def reproduce(
         unread |= {"resume": resume, "dry_run": dry_run}
         measures_nothing = "with --judge, which measures nothing"
         refuse_given(reproduce, unread, measures_nothing)
-        refuse_without_effect(machine, (), measures_nothing.removeprefix("with "))
+        for group in (engine, machine):
+            refuse_without_effect(group, (), measures_nothing.removeprefix("with "))
         readable(out, document)
         return _finish(_judge_stored(recipe.name, claim, out), out, document, reporter)
-    reporter.line(told(machine.device))
+    if claim.kind == "gains":
+        refuse_without_effect(engine, (), "a claim that reads results of others")
+    if engine.engine == "local":  # a cluster says itself where it computes
+        reporter.line(told(machine.device))
     settings, note = claim.at_scale(scale)
     folder = work or Path("runs") / "reproduce" / recipe.name
     if taken(folder) and not resume:
@@ -101,14 +114,17 @@ def reproduce(
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
     refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
-    whole("workers", workers, 0)
+    if workers is not None:
+        whole("workers", workers, 0)
     if dry_run:
         reporter.line(f"{recipe.name} at scale {scale}, {seeds} seeds" + f": {note}" * bool(note))
         tell_first_jobs(lambda planned: _run(claim, settings, seeds, planned, out), folder, reporter)
-        tell_earlier_cost(out / f"{recipe.name}.json", scale, seeds, workers, reporter)
+        tell_earlier_cost(out / f"{recipe.name}.json", scale, seeds, workers or USUAL_WORKERS, reporter)
         return None
     with claimed_file(out / f"{recipe.name}.json"):
-        measurements, devices = _measure(claim, settings, seeds, folder, data_dir, workers, machine, out, reporter)
+        open_engine = partial(engine.open, workers, data_dir, machine, reporter)
+        measurements = _measure(claim, settings, seeds, folder, open_engine, out, reporter)
+    devices = measurements.pop("devices")
     if "pictures" in measurements:
         measurements["pictures"] = write_pictures(measurements["pictures"], out, recipe.name)
     result = {
@@ -127,7 +143,6 @@ def reproduce(
         "commit": commit(),
         "versions": versions() | ({"device": ", ".join(devices)} if devices else {}),
         "cpus": os.cpu_count(),
-        "workers": workers,
         "date": _today(),
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -169,18 +184,18 @@ def _measure(
     settings: dict[str, Any],
     seeds: int,
     folder: Path,
-    data_dir: Path | None,
-    workers: int,
-    machine: Machine,
+    open_engine: Callable[[], AbstractContextManager[Engine]],
     out: Path,
     reporter: Reporter,
-) -> tuple[dict[str, Any], list[str]]:
-    """What the experiment found, and the names of the devices that it ran on: none where nothing was run."""
+) -> dict[str, Any]:
+    """What the experiment found, how many workers it had, and the devices that it ran on: none where nothing ran."""
     if claim.kind == "gains":  # without processes, which it does not need
-        return {**run_gains(claim, out), "job_seconds": 0.0}, []
-    with claimed(folder), open_work(folder, data_dir, workers, reporter, machine) as work:
+        return {**run_gains(claim, out), "job_seconds": 0.0, "workers": 0, "devices": []}
+    with claimed(folder), open_engine() as engine:
+        work = Work(folder, engine, reporter)
         result = _run(claim, settings, seeds, work, out)
-    return {**result, "job_seconds": round(work.seconds, 1)}, sorted(work.devices)
+    spent = {"job_seconds": round(work.seconds, 1), "workers": engine.at_once, "devices": sorted(work.devices)}
+    return {**result, **spent}
 
 
 def _run(claim: Claim, settings: dict[str, Any], seeds: int, work: Work, out: Path) -> dict[str, Any]:

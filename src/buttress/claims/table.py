@@ -11,12 +11,13 @@ from buttress.claims import error_split as errors
 from buttress.claims import training_cost, transfer_sources
 from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.claims.figures import FIRED, HISTORY_PATHS
+from buttress.claims.jobs import Job
 from buttress.claims.pictures import Pictures
 from buttress.claims.recipe import Claim, blanks, fill_blanks, from_mapping
 from buttress.claims.seed_statistics import R_AND_G, row_differences, spread, summarise
 from buttress.claims.table_checks import TableChecks
 from buttress.claims.training_cost import PASSES
-from buttress.claims.worker_pool import Job, Work
+from buttress.claims.work import Work
 from buttress.config.reading import build
 from buttress.defences.base.defence import Defence
 from buttress.errors import UserError

@@ -17,9 +17,9 @@ from buttress.cli.commands import DONE, FAULT, GATE, JSON_JOBS, SHARED, STOPPED,
 from buttress.cli.last_words import LOST, tell
 from buttress.cli.system_errors import system_mistake
 from buttress.cli.terminal import Terminal
-from buttress.cli.user_code_errors import users_mistake
 from buttress.config.parsing import configuration, member_of, parse
-from buttress.errors import GateNotMet, UserError
+from buttress.errors import GateNotMet, ProcessLostError, UserError
+from buttress.jobs.user_code_errors import users_mistake
 from buttress.processes import is_loss
 from buttress.started import forget, started
 from buttress.training import Interrupted
@@ -59,6 +59,9 @@ def _run_here(name: str, words: Sequence[str], *, first: bool) -> int:
     except GateNotMet as error:
         terminal.close()
         return tell(f"buttress: {error}\n", GATE)
+    except ProcessLostError as error:
+        terminal.close()
+        return tell(f"buttress: {error}\n", STOPPED + signal.SIGTERM)
     except (UserError, BrokenPipeError, KeyboardInterrupt):
         terminal.close()
         raise
