@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from buttress.data.dataset import Dataset, Split
 from buttress.data.images.class_list import ClassList, class_list
-from buttress.data.images.decode import Format, common_format, load_images
+from buttress.data.images.decode import common_format
+from buttress.data.images.image_inputs import Inputs, Paths, image_inputs
 from buttress.data.images.layout import Labelled, read_layout
 from buttress.data.images.split_names import split_of
 from buttress.data.images.splits import Splits
@@ -42,6 +42,9 @@ def folder(
     Whatever Pillow reads of 8 bits, upright as EXIF says, the first frame, without transparency; grey if all are grey,
     else RGB. Hidden files and what is no image are passed over. Images of any depth below a class's folder are its own.
 
+    They are decoded once where all of them take no more than half of the free memory; else whenever they are needed, by
+    several processes where a network is trained. No figure depends on that.
+
     Args:
         data_dir: the folder, PATH above.
         classes: the network's classes in its order: names, a file of them, their number, or ``text-order``; by default
@@ -69,7 +72,9 @@ def folder(
     known = class_list(_names(layout.parts, classes, root), classes, str(root))
     splits = Splits.of_layout(layout, root, test_only=test_only, val=val, test=test, seed=seed)
     form = common_format([path for path, _ in _all_of(splits)], size, crop=crop)
-    train, validation, held_out = _loaded(splits, known, form)
+    found = [splits.train, [] if splits.val is splits.test else splits.val, splits.test]
+    inputs, decoding = image_inputs([Paths([path for path, _ in rows]) for rows in found], form)
+    train, validation, held_out = _labelled(splits, known, inputs)
     sizes = {"train": len(train), "val": len(validation), "test": len(held_out)}
     used = ", ".join(f"{part} {size} from {splits.places[part]}" for part, size in sizes.items() if size)
     return Dataset(
@@ -81,7 +86,7 @@ def folder(
         (0, 1),
         f"images of the folder {root}: {used}.",
         ordered=known.given,
-        notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, known.note))),
+        notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, decoding, known.note))),
     )
 
 
@@ -113,18 +118,15 @@ def _all_of(splits: Splits) -> Labelled:
     return [*splits.train, *(splits.val if splits.val is not splits.test else []), *splits.test]
 
 
-def _loaded(splits: Splits, known: ClassList, form: Format) -> tuple[Split, Split, Split]:
-    """The splits in memory; ids are positions: train and val as they were found together, then the test."""
+def _labelled(splits: Splits, known: ClassList, inputs: Sequence[Inputs]) -> tuple[Split, Split, Split]:
+    """The splits with labels; ids are positions: train and val as they were found together, then the test."""
     train, val, test = splits.train, splits.val, splits.test
     order = {path: row for row, (path, _) in enumerate(sorted([*train, *val]))}
     parts: list[Split] = []
-    for part, rows, first in (("train", train, 0), ("val", val, 0), ("test", test, len(order))):
-        x = parts[1].x if part == "test" and splits.val is splits.test else _images(rows, form)
-        ids = [first + row if part == "test" else order[path] for row, (path, _) in enumerate(rows)]
+    for part, rows, x in zip(("train", "val", "test"), (train, val, test), inputs, strict=True):
+        ids = [len(order) + row if part == "test" else order[path] for row, (path, _) in enumerate(rows)]
         y = [known.labels[name] for _, name in rows]
+        if part == "val" and val is test:
+            x = inputs[2]
         parts.append(Split(x, torch.tensor(y, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64)))
     return parts[0], parts[1], parts[2]
-
-
-def _images(rows: Labelled, form: Format) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(load_images([path for path, _ in rows], form)))

@@ -71,7 +71,7 @@ class Loop:
         self.twins: Twins = {}
         self.code = NetworkCode()
         self.fabric, self.config, self.attack, self.data, self.seed = fabric, config, attack, data, seed
-        self.val = data.val.stratified(config.validate_on, seed)
+        self.val = data.val.stratified(config.validate_on, seed).held()
         self.step_loss = StepLoss(model, defence)
         self.device = fabric.device
         parameters = [p for p in self.step_loss.parameters() if p.requires_grad]
@@ -80,7 +80,8 @@ class Loop:
         optimizer = config.optimiser.build(parameters)
         self.module, self.optimizer = fabric.setup(self.step_loss, optimizer)
         dtype = input_dtype(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
-        self.batches = Batches(data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, dtype)
+        place = (self.device, fabric.global_rank, fabric.world_size)
+        self.batches = Batches(data, config.batch_size, seed, *place, dtype, config.workers)
         check_outputs(model, data.train, self.device, config.task)
         epochs, per_epoch = config.epochs, self.batches.per_epoch
         self.steps = epochs * per_epoch

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,18 @@ _DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
 _TURNED = {5, 6, 7, 8}  # EXIF orientations in which height and width change places
 _ORIENTATION = 0x0112
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")  # chunks that may say how an image is turned
+
+
+class ImageFile(Protocol):
+    """A file, or a member of an archive; its text names it in error lines."""
+
+    def read_bytes(self) -> bytes:
+        """All of it.
+
+        Raises:
+            OSError: where it is not there any more.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,7 @@ def broken_files(files: Iterable[Path]) -> list[Path]:
     return broken
 
 
-def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, crop: bool = False) -> Format:
+def common_format(files: Sequence[ImageFile], size: int | tuple[int, int] | None, *, crop: bool = False) -> Format:
     """The format that all files are converted to, from their headers.
 
     Args:
@@ -82,7 +95,7 @@ def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, 
     return Format(height, width, mode, crop, _notes(kinds, shapes, (height, width), crop))
 
 
-def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
+def load_images(files: Sequence[ImageFile], form: Format) -> NDArray[np.uint8]:
     """Images (N, C, H, W) of that format.
 
     Raises:
@@ -111,7 +124,7 @@ class _BrokenError(UserError):
     """A file that is no image, or a damaged one."""
 
 
-def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
+def _header(path: ImageFile) -> tuple[list[str], tuple[int, int]]:
     """What is particular about an image, and its (height, width) when it is upright."""
     with _open(path) as image:
         if image.mode.startswith(_DEEP_MODES):
@@ -129,7 +142,7 @@ def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
     return kind, shape
 
 
-def _orientation(image: Any, path: Path) -> int:
+def _orientation(image: Any, path: ImageFile) -> int:
     """The EXIF orientation, 1 for upright."""
     if image.format == "PNG" and not any(tag in path.read_bytes() for tag in _PNG_METADATA):
         return 1  # Pillow would decode the whole image to find that out, since metadata may come after it
@@ -139,7 +152,7 @@ def _orientation(image: Any, path: Path) -> int:
         return 1
 
 
-def _converted(path: Path, mode: str) -> Any:
+def _converted(path: ImageFile, mode: str) -> Any:
     """The first frame of an image, upright."""
     from PIL import Image, ImageOps
 
@@ -163,11 +176,13 @@ def _resized(image: Any, form: Format) -> Any:
     return ImageOps.fit(image, size, Image.Resampling.BICUBIC) if form.crop else image.resize(size)
 
 
-def _open(path: Path) -> Any:
+def _open(path: ImageFile) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        return Image.open(path if isinstance(path, Path) else io.BytesIO(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there was an image, and it is gone: put it back") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
         raise _BrokenError(
