@@ -1,27 +1,15 @@
 import pytest
 import torch
+from tests.lazy import lazy_split
 
 from buttress.data.dataset import Dataset, Split
-from buttress.data.lazy_inputs import LazyInputs
 from buttress.errors import UserError
-
-
-class Kept:
-    """A source that holds its inputs, and counts how many it was asked for."""
-
-    def __init__(self, x):
-        self.x, self.asked = x, 0
-        self.shape, self.dtype = tuple(x.shape[1:]), x.dtype
-
-    def read(self, rows):
-        self.asked += len(rows)
-        return self.x[rows]
 
 
 def both(x):
     """The same inputs in memory and lazily."""
-    y, ids = torch.arange(len(x)) % 3, torch.arange(len(x)) + 5
-    return Split(x, y, ids), Split(LazyInputs(Kept(x), torch.arange(len(x))), y, ids)
+    split = Split(x, torch.arange(len(x)) % 3, torch.arange(len(x)) + 5)
+    return split, lazy_split(split)
 
 
 @pytest.fixture(params=["bytes", "floats"])

@@ -19,6 +19,7 @@ from buttress.cli.last_words import LOST, tell
 from buttress.cli.terminal import Terminal
 from buttress.cli.user_code_errors import users_mistake
 from buttress.config.parsing import configuration, member_of, parse
+from buttress.engine.twin import out_of_memory
 from buttress.errors import GateNotMet, UserError
 from buttress.processes import is_loss
 from buttress.started import forget, started
@@ -76,6 +77,10 @@ def _run_here(name: str, words: Sequence[str], *, first: bool) -> int:
             return tell(LOST, STOPPED + signal.SIGTERM)
         if isinstance(error, OSError) and error.errno in _USERS_TO_MEND:
             raise UserError(f"{error.filename or 'the disk'}: {error.strerror}") from None
+        if isinstance(error, Exception) and out_of_memory(error):
+            raise UserError(
+                "memory ran out: take fewer inputs (--limit N), fewer at once (--batch-size N), or a smaller network"
+            ) from None
         message = users_mistake(error)
         if message is not None:
             raise UserError(message) from None
