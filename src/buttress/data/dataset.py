@@ -269,8 +269,8 @@ class Dataset:
 
 def from_arrays(
     name: str,
-    train: tuple[NDArray[Any], NDArray[Any]],
-    test: tuple[NDArray[Any], NDArray[Any]],
+    train: tuple[NDArray[Any] | LazyInputs, NDArray[Any]],
+    test: tuple[NDArray[Any] | LazyInputs, NDArray[Any]],
     *,
     classes: Sequence[str],
     box: tuple[float, float] | None,
@@ -286,7 +286,7 @@ def from_arrays(
     Args:
         name: its name.
         train: inputs uint8 (N, C, H, W), float32 (N, features) or integer tokens (N, T), which are kept as float32; and
-            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D).
+            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D). Inputs may be `LazyInputs`.
         test: the same for the test split, which no seed changes.
         classes: names of the classes, of the labels, or of the values.
         box: as in ``Dataset``.
@@ -306,10 +306,12 @@ def default_val_size(count: int, cap: int = 5000) -> int:
     return max(1, min(cap, round(count / 10)))
 
 
-def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
+def as_split(x: NDArray[Any] | LazyInputs, y: NDArray[Any], first_id: int = 0) -> Split:
     """A split from arrays; ids count from ``first_id``."""
+    kind = np.float32 if y.dtype.kind == "f" else np.int64
+    labels, ids = torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y))
+    if isinstance(x, LazyInputs):
+        return Split(x, labels, ids)
     if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2:
         x = x.astype(np.float32)  # exact for any vocabulary, which has fewer than 2**24 tokens
-    images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-    kind = np.float32 if y.dtype.kind == "f" else np.int64
-    return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))
+    return Split(torch.from_numpy(np.require(x, requirements=["C", "W"])), labels, ids)

@@ -16,7 +16,12 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def fits(size: int) -> bool:
     """Whether ``size`` bytes may be held: half of what is free, which the processes of this host share."""
-    return size <= _SHARE * free_memory()
+    return size <= room()
+
+
+def room() -> float:
+    """Bytes that may be held."""
+    return _SHARE * free_memory()
 
 
 def require_memory(size: int, what: str) -> None:
