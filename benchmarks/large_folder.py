@@ -32,7 +32,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from buttress.data import Dataset, Split
 from buttress.data.images.decode import common_format
-from buttress.data.images.image_inputs import DecodedImages, Paths
+from buttress.data.images.image_file import FileTable
+from buttress.data.images.image_inputs import DecodedImages
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.training.batches import Batches
 
@@ -96,7 +97,7 @@ def seconds(batches: Iterator[Tensor], count: int) -> float:
 def compare_speed(folder: Path, rounds: int, most: int, workers: int) -> None:
     """Images per second of both, in turns."""
     files = sorted((folder / "train").glob("*/*.jpg"))
-    inputs = LazyInputs(DecodedImages(Paths(files), common_format(files, None)), torch.arange(len(files)))
+    inputs = LazyInputs(DecodedImages(FileTable(files), common_format(files, None)), torch.arange(len(files)))
     split = Split(inputs, torch.zeros(len(files), dtype=torch.int64), torch.arange(len(files)))
     train, rest = split.divide(2, 0)
     val, test = rest.divide(1, 0)

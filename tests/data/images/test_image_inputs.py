@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from buttress import data
-from buttress.data.images.image_inputs import Paths
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.errors import UserError
 
@@ -65,10 +62,3 @@ def test_a_file_that_vanishes_is_named(folder, unfitting):
     gone.unlink()
     with pytest.raises(UserError, match=rf"^{gone}: there was an image, and it is gone: put it back$"):
         list(found.test)
-
-
-def test_paths_of_any_name_come_back():
-    files = [Path("a/b.png"), Path("dir/später \udce9.jpg"), Path("x" * 50)]
-    kept = Paths(files)
-    assert [kept[row] for row in range(len(kept))] == files
-    assert len(Paths([])) == 0

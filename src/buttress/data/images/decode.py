@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from buttress.data.images.image_file import ImageFile
 from buttress.errors import UserError
 
 _GREY_MODES = {"1", "L", "LA", "La"}
@@ -19,18 +20,6 @@ _DEEP_MODES = ("I", "F")  # modes of more than 8 bits a channel begin with these
 _TURNED = {5, 6, 7, 8}  # EXIF orientations in which height and width change places
 _ORIENTATION = 0x0112
 _PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"com.adobe.xmp")  # chunks that may say how an image is turned
-
-
-class ImageFile(Protocol):
-    """A file, or a member of an archive; its text names it in error lines."""
-
-    def read_bytes(self) -> bytes:
-        """All of it.
-
-        Raises:
-            OSError: where it is not there any more.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +41,7 @@ class Format:
     notes: tuple[str, ...]
 
 
-def broken_files(files: Iterable[Path]) -> list[Path]:
+def broken_files(files: Iterable[ImageFile]) -> list[ImageFile]:
     """Those that cannot be decoded, found by decoding all."""
     broken = []
     for path in files:
@@ -212,7 +201,7 @@ def _notes(
     return tuple(notes)
 
 
-def named(paths: Sequence[Path], most: int = 3) -> str:
+def named(paths: Sequence[ImageFile], most: int = 3) -> str:
     """The first few of some files by name, and how many more there are."""
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(str(path) for path in paths[:most]) + more

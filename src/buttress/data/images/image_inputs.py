@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from buttress.data.images.decode import Format, ImageFile, load_images
+from buttress.data.images.decode import Format, load_images
+from buttress.data.images.image_file import FileTable
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.data.memory import fits
 
 Inputs = Tensor | LazyInputs
-
-
-class ImageCollection(Protocol):
-    """Images by number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, number: int) -> ImageFile: ...
-
-
-class Paths:
-    """Files by number, in a tenth of the memory of a list, which each worker process would copy page by page."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._names = np.array([os.fsencode(path) for path in files], dtype=np.bytes_)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __getitem__(self, number: int) -> Path:
-        return Path(os.fsdecode(self._names[number]))
 
 
 class DecodedImages:
@@ -49,7 +25,7 @@ class DecodedImages:
 
     dtype = torch.uint8
 
-    def __init__(self, files: ImageCollection, form: Format) -> None:
+    def __init__(self, files: FileTable, form: Format) -> None:
         self._files, self._form = files, form
         self.shape: tuple[int, ...] = (len(form.mode), form.height, form.width)
 
@@ -62,7 +38,7 @@ class DecodedImages:
         return torch.from_numpy(load_images([self._files[row] for row in rows], self._form))
 
 
-def image_inputs(parts: Sequence[ImageCollection], form: Format) -> tuple[list[Inputs], str]:
+def image_inputs(parts: Sequence[FileTable], form: Format) -> tuple[list[Inputs], str]:
     """The images of each part of a data set: all in memory where they fit there, else none.
 
     Args:
