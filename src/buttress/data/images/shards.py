@@ -21,8 +21,8 @@ def read_shards(root: Path, label: str) -> Layout:
     """The images of ``PATH/*.tar``, or of ``PATH/train/*.tar`` and other splits, with their labels.
 
     Members of one name but for what follows its first dot are one example (000017.jpg, 000017.cls). Shards are of the
-    split that their folder, or the letters of their name, stand for (val/000000.tar, train-000000.tar), else all
-    are one collection.
+    split that their folder, or the letters of their name, stand for (val/000000.tar, train-000000.tar), else all are
+    one collection.
 
     Args:
         root: the folder, or one archive.
