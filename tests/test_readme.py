@@ -19,6 +19,9 @@ COMMANDS = [
 ]
 
 
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in ("architecture", "attacks", "data"))]
+
+
 def test_there_are_commands_to_try():
     assert {line.split()[1] for line in COMMANDS} == {*JOBS, "list"}
 
@@ -55,7 +58,7 @@ def test_the_method_of_the_readme_attacks(tmp_path, monkeypatch):
     assert result.distance.max() > nudge.threat.eps / 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/attacks.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_every_relative_link_leads_somewhere(page):
     file = Path(__file__).parent.parent / page
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text())
