@@ -1,4 +1,4 @@
-"""The benchmark of a large folder runs in a tiny form: images are made once, both loops see them, memory is measured."""
+"""The benchmark of a large folder in a tiny form: images are made once, both loops see them, memory is measured."""
 
 import importlib
 import os
@@ -22,7 +22,8 @@ def test_images_are_made_once_and_both_loops_read_them(benchmark, tmp_path, monk
     benchmark.write_images(tmp_path, 30)
     assert len(list(tmp_path.rglob("*.jpg"))) == 30
     assert {file: file.stat().st_mtime_ns for file in files} == made
-    assert Image.open(files[0]).size == (224, 224)
+    with Image.open(files[0]) as image:
+        assert image.size == (224, 224)
     benchmark.compare_speed(tmp_path, 2, 2, 1)
     told = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in told[:2]] == ["turn 1", "turn 2"]
