@@ -58,9 +58,9 @@ def test_statistics_of_channels_are_those_of_the_inputs_in_memory(splits):
 
 
 def test_large_splits_are_known_by_a_sample_wherever_they_are(splits, monkeypatch):
-    monkeypatch.setattr("buttress.data.dataset._LARGE", 100)
-    monkeypatch.setattr("buttress.data.dataset._SAMPLE", 4)
     split, lazy = splits
+    monkeypatch.setattr("buttress.data.dataset._LARGE", 100)
+    monkeypatch.setattr("buttress.data.dataset._SAMPLE", 4 * split.x[0].nbytes)
     assert split.sample.x.equal(split.x[[0, 13, 26, 39]])
     assert split.sample.x.equal(lazy.sample.x)
     assert lazy.x.source.asked == 4

@@ -81,13 +81,24 @@ def test_what_keeps_inputs_says_that_they_do_not_fit(images, network, monkeypatc
                 defence.prepare(network(), images, 0)
 
 
-def test_a_file_that_vanishes_ends_a_training_with_its_line(images, network, monkeypatch):
-    def read(self, rows):
-        raise UserError("a.png: there was an image, and it is gone: put it back")
+def test_a_file_that_vanishes_ends_a_training_which_goes_on_when_it_is_back(
+    images, network, train, state_of, same, tmp_path, monkeypatch
+):
+    train(network(), images, out=tmp_path / "whole")
+    steps = []
 
-    data = lazily(images)
-    data = replace(data, val=images.val)
-    model, batches = network(), []
-    monkeypatch.setattr(Kept, "read", lambda self, rows: self.x[rows] if len(batches) < 1 else read(self, rows))
-    with pytest.raises(UserError, match=r"^a.png: there was an image, and it is gone: put it back$"):
-        fit(model, data, epochs=1, batch_size=12, workers=0, progress=lambda done, figures: batches.append(done))
+    def read(self, rows):
+        if len(steps) == 5:  # in the middle of the second epoch
+            raise UserError("a.png: there was an image, and it is gone: put it back")
+        return self.x[rows]
+
+    data = replace(lazily(images), val=images.val)
+    settings = {"out": tmp_path / "run", "workers": 0, "progress": lambda done, figures: steps.append(done)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Kept, "read", read)
+        with pytest.raises(UserError, match=r"^a.png: .*: put it back; what was trained is saved: --resume goes on$"):
+            train(network(), data, **settings)
+    train(network(), data, **settings, resume=True)
+    assert len(steps) == 9 + 3  # steps and ends of epochs, none of them twice
+    for one, other in zip(state_of(tmp_path / "run"), state_of(tmp_path / "whole"), strict=True):
+        same(one, other)

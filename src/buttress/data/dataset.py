@@ -23,7 +23,7 @@ from buttress.validation import whole
 
 BATCH = 256
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
-_LARGE, _SAMPLE = 2**30, 2048  # bytes of a split that is known by a sample, and the inputs of that
+_LARGE, _SAMPLE = 2**28, 2**26  # bytes of a split that is known by a sample, and of that sample
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,12 +76,14 @@ class Split:
 
     @property
     def sample(self) -> Split:
-        """What inputs are like, in memory: all of them, or of more than 1 GiB 2,048 that are spread evenly.
+        """What inputs are like, in memory: all of them, or of more than 256 MiB as many, spread evenly, as take 64 MiB.
 
         These are the same wherever the inputs are, in memory or not.
         """
-        large = self.x.nbytes > _LARGE and len(self) > _SAMPLE
-        return (self.subset(torch.linspace(0, len(self) - 1, _SAMPLE).long()) if large else self)._loaded()
+        if self.x.nbytes <= _LARGE:
+            return self._loaded()
+        count = max(1, _SAMPLE * len(self) // self.x.nbytes)
+        return self.subset(torch.linspace(0, len(self) - 1, count).long())._loaded()
 
     def _loaded(self) -> Split:
         return replace(self, x=self.x[:]) if isinstance(self.x, LazyInputs) else self
@@ -109,7 +111,13 @@ class Split:
         return as_float(stored)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows at ``index``: x as float32 in the data's units, y, ids."""
+        """The rows at ``index``: x as float32 in the data's units, y, ids.
+
+        Raises:
+            UserError: for more rows than fit into memory, where inputs are not there already.
+        """
+        if isinstance(self.x, LazyInputs):
+            self.x.require_room(len(index), torch.float32.itemsize)
         return self.read(self.x[index]), self.y[index], self.ids[index]
 
     def subset(self, index: Tensor) -> Split:

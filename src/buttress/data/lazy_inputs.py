@@ -94,14 +94,23 @@ class LazyInputs:
         """The same images, in which the mean of each square of ``side`` pixels is a pixel."""
         return replace(self, source=_Pooled(self.source, side))
 
+    def require_room(self, count: int, itemsize: int) -> None:
+        """Refuse so many at once, of so many bytes a number, where they do not fit into memory.
+
+        Raises:
+            UserError: saying what to type.
+        """
+        shape = tuple(self.shape[1:])
+        require_memory(itemsize * math.prod(shape) * count, f"{count} inputs {shape} at once")
+
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         """Those at ``index``, read.
 
         Raises:
-            UserError: for more than fit into memory as float32, and as `InputSource.read`.
+            UserError: for more than fit into memory, and as `InputSource.read`.
         """
         rows = self.rows[index].tolist()
-        require_memory(4 * math.prod(self.shape[1:]) * len(rows), f"{len(rows)} inputs {tuple(self.shape[1:])} at once")
+        self.require_room(len(rows), self.dtype.itemsize)
         x = self.source.read(rows)
         if x.dtype != self.dtype or x.shape != (len(rows), *self.source.shape):
             expected = f"{str(self.dtype).removeprefix('torch.')} {(len(rows), *self.source.shape)}"

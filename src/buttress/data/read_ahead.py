@@ -101,8 +101,8 @@ def _told_when_lost(batches: Iterator[Tensor | UserError]) -> Iterator[Tensor | 
             if str(error).startswith("Caught "):  # as torch hands on what was raised in a worker
                 raise
             raise UserError(
-                "a process that reads inputs was killed, perhaps for lack of memory: go on with fewer of them "
-                "(--workers 1, or 0 to read without)"
+                "a process that reads inputs was killed, perhaps for lack of memory: take fewer of them (--workers 1, "
+                "or 0 to read without)"
             ) from None
         yield batch
 

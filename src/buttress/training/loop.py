@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -115,7 +115,7 @@ class Loop:
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
         while self.index < self.steps and not self.watch.stopped:
             epoch, start = divmod(self.index, self.batches.per_epoch)
-            for batch in self.batches.epoch(epoch, start):
+            for batch in self._batches(epoch, start, checkpoints):
                 self._step(batch, epoch)
                 action = self._ask(self.watch.after_step, batch, self.watch.figures)
                 if progress is not None:
@@ -140,6 +140,16 @@ class Loop:
                 progress(self.index / self.steps, figures)
             if stop := self._stop(signals):
                 self._leave(stop)
+
+    def _batches(self, epoch: int, start: int, checkpoints: Path | None) -> Iterator[Batch]:
+        """Those of an epoch; what was trained is saved where inputs can no longer be read."""
+        try:
+            yield from self.batches.epoch(epoch, start)
+        except UserError as error:
+            if checkpoints is None:
+                raise
+            self._save(checkpoints)
+            raise UserError(f"{error}; what was trained is saved: --resume goes on") from None
 
     def _stop(self, signals: list[int]) -> int:
         """The signal at which to stop, the same in all processes, though it may have reached one of them only; or 0."""
