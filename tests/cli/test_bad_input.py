@@ -374,23 +374,6 @@ def test_a_folder_that_cannot_be_written(number, here, runs, run, monkeypatch):
     assert (told.status, told.err) == (2, line)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried to allocate 9 bytes")])
-def test_memory_that_runs_out_is_told_in_one_line(runs, run, here, monkeypatch, error):
-    monkeypatch.setattr("buttress.audits.robustness._accuracy", raising(error))
-    told = run(f"audit {runs}/moons --out new --inputs 8 --audits robustness")
-    line = "memory ran out: take fewer inputs (--limit N), fewer at once (--batch-size N), or a smaller network"
-    assert (told.status, told.err) == (2, f"buttress: {line}\n")
-
-
-def raising(error):
-    """A function that raises it."""
-
-    def function(*args, **kwargs):
-        raise error
-
-    return function
-
-
 def test_our_own_faults_come_with_a_traceback_and_status_1(runs, run, here, monkeypatch):
     monkeypatch.setattr("buttress.audits.robustness._accuracy", lambda found: None)
     told = run(f"audit {runs}/moons --out new --inputs 8 --audits robustness")

@@ -14,10 +14,10 @@ from torch import Tensor
 from buttress.data.dataset import Dataset, Split, as_split, from_arrays
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.data.loaded import load_all, parts_of
-from buttress.errors import UserError
+from buttress.errors import UserError, one_line
 from buttress.registry import nearest
 from buttress.tasks import Regression, Task, classification
-from buttress.user_modules import short
+from buttress.user_modules import same_working_directory, short
 
 
 def dataset_from(
@@ -63,7 +63,8 @@ def dataset_from(
         call_arguments["val"] = val
     if test_only and "test_only" in parameters:
         call_arguments["test_only"] = True
-    result = function(**call_arguments)
+    with same_working_directory():
+        result = function(**call_arguments)
     if isinstance(result, Dataset):
         if val is not None and "val" not in parameters:
             raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
@@ -94,7 +95,7 @@ def _of_parts(name: str, parts: dict[str, Any], seed: int, val: int | None, task
         raise UserError(f"data set {name!r} brings its own splits, so expected no val, got {val}")
     loaded = {part: load_all(f"{name!r}, {part}", data) for part, data in parts.items()}
     arrays = {
-        part: (found.x if isinstance(found.x, LazyInputs) else _inputs(found.x), found.y)
+        part: (found.x if isinstance(found.x, LazyInputs) else _inputs(found.x, name), found.y)
         for part, found in loaded.items()
     }
     if isinstance(task, Regression):
@@ -129,7 +130,7 @@ def _train_and_test(
         (x, y), (x_test, y_test) = result
     except (TypeError, ValueError):
         raise UserError(f"{expected}, got {type(result).__name__}") from None
-    train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
+    train, test = ((_inputs(a, name), _array(b, f"{name!r}: labels")) for a, b in ((x, y), (x_test, y_test)))
     for part, (inputs, labels) in (("train", train), ("test", test)):
         kind = labels.dtype.kind
         known = (labels.ndim == 1 and kind in "iuf") or (labels.ndim == 2 and kind in "biuf")
@@ -154,6 +155,16 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray | Tensor)
 
 
-def _inputs(x: Any) -> NDArray[Any]:
-    array = np.asarray(x)
+def _inputs(x: Any, name: str) -> NDArray[Any]:
+    array = _array(x, f"{name!r}: inputs")
+    if array.dtype.kind not in "biuf":
+        kind = "complex" if array.dtype.kind == "c" else "text or other objects"
+        raise UserError(f"{name!r}: expected inputs as numbers, got {kind} of shape {array.shape}")
     return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what} are no array of numbers, all rows of one length: {one_line(error)}") from None

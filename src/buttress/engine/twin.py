@@ -152,8 +152,8 @@ class Compiled:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether memory ran out, which says nothing of the network."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
