@@ -49,6 +49,7 @@ bench: install
 	$(BIN)/python benchmarks/defences.py
 	$(BIN)/python benchmarks/defence_times.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/large_folder.py
 	$(BIN)/python benchmarks/architectures.py
 	$(BIN)/python benchmarks/convergence.py
 

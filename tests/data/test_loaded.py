@@ -1,6 +1,7 @@
 """Torch data sets, loaders, iterables and columns, as a user's function returns them."""
 
-import numpy as np
+from functools import partial
+
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from buttress import tasks
 from buttress.data import loaded
 from buttress.data.from_function import dataset_from
+from buttress.data.lazy_inputs import LazyInputs
 from buttress.errors import UserError
 
 BYTES = torch.randint(0, 256, (30, 3, 4, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -103,7 +105,7 @@ def test_a_val_of_its_own_is_taken(returned):
     data = dataset_from("mine", lambda: returned(TensorDataset(X, Y)), 0, None, {})
     assert [len(split) for split in data.splits.values()] == [30, 30, 30]
     assert torch.equal(torch.cat([split.ids for split in data.splits.values()]), torch.arange(90))
-    with pytest.raises(UserError, match="'mine' brings its own val split, so expected no val, got 5"):
+    with pytest.raises(UserError, match="'mine' brings its own splits, so expected no val, got 5"):
         dataset_from("mine", lambda: returned(TensorDataset(X, Y)), 0, 5, {})
 
 
@@ -134,7 +136,10 @@ class Sizes(Pictures):
 @pytest.mark.parametrize(
     ("returned", "told"),
     [
-        (lambda: TensorDataset(X, Y), r"expected train and test, got one TensorDataset: return \(train, test\)"),
+        (
+            lambda: TensorDataset(X, Y),
+            r"expected train and test, got one TensorDataset, which would do .*: return \(train, test\)",
+        ),
         (lambda: {"train": TensorDataset(X, Y)}, "expected train and test, got only 'train'"),
         (lambda: {"a": TensorDataset(X, Y)}, "expected a dict of train, val and test, got 'a'"),
         (lambda: (Sizes(), Sizes()), r"expected inputs of one shape, got \(3, 4, 4\) and \(3, 4, 5\): resize them"),
@@ -151,7 +156,7 @@ def test_what_is_no_data_is_told(returned, told):
 
 
 def test_more_than_fits_is_told_before_the_memory_is_full(monkeypatch):
-    monkeypatch.setattr(loaded, "_free_memory", lambda: 3000.0)
+    monkeypatch.setattr("buttress.data.memory.free_memory", lambda: 4400.0)
     seen = []
 
     def batches():
@@ -159,11 +164,91 @@ def test_more_than_fits_is_told_before_the_memory_is_full(monkeypatch):
             seen.append(k)
             yield X[:10], Y[:10]
 
-    with pytest.raises(UserError, match="which do not fit into memory: give fewer of them, or smaller ones"):
+    with pytest.raises(UserError, match="which do not fit into memory: give fewer of them, smaller ones, or a torch"):
         loaded.load_all("mine, train", batches())
     assert len(seen) == 4  # of 600 bytes and 80 of labels each
 
 
-def test_the_free_memory_is_what_the_system_says():
-    assert 1e8 < loaded._free_memory() < 1e14
-    assert np.isfinite(loaded._free_memory())
+class Counted(Pictures):
+    """Counts what is read of it in this process."""
+
+    def __init__(self):
+        self.read = []
+
+    def __getitem__(self, k):
+        self.read.append(k)
+        return super().__getitem__(k)
+
+
+class WithTargets(Counted):
+    def __init__(self, targets):
+        super().__init__()
+        self.targets = targets
+
+
+LAZY = {
+    **{form: FORMS[form] for form in ("tensors", "pictures", "dicts", "a part of a data set", "a loader", "columns")},
+    "targets": lambda: WithTargets(Y.tolist()),
+    "a loader that shuffles": lambda: DataLoader(TensorDataset(X, Y), batch_size=7, shuffle=True),
+}
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """Room for a few inputs at once, not for all of them."""
+    monkeypatch.setattr(loaded.memory, "room", lambda: 1000.0)
+
+
+@pytest.mark.parametrize("form", LAZY)
+def test_what_does_not_fit_is_read_as_it_is_needed(form, monkeypatch):
+    known = dataset_from("mine", lambda: (Pictures(), Pictures()), 0, 6, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded.memory, "room", lambda: 1000.0)
+        patch.setattr("buttress.data.examples.usual_workers", lambda: 0)
+        patch.setattr("buttress.data.lazy_inputs.require_memory", lambda size, what: None)
+        read = dataset_from("mine", lambda: (LAZY[form](), LAZY[form]()), 0, 6, {})
+    assert isinstance(read.train.x, LazyInputs)
+    assert "inputs of train, test would take more than half of the memory" in read.notes[0]
+    for part, split in known.splits.items():
+        for one, other in zip(split.take(torch.arange(6)), read.splits[part].take(torch.arange(6)), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_labels_that_a_data_set_tells_spare_a_pass_and_are_held_against_its_examples(scarce, monkeypatch):
+    monkeypatch.setattr("buttress.data.lazy_inputs.require_memory", lambda size, what: None)
+    told = WithTargets(Y.tolist())
+    part = loaded.load_all("mine, test", told)
+    assert torch.equal(torch.from_numpy(part.y), Y)
+    assert len(told.read) < 2 * len(Y)  # the first batch, by which its size is known, and one example
+    wrong = WithTargets((Y.roll(1)).tolist())
+    part = loaded.load_all("mine, test", wrong)
+    with pytest.raises(UserError, match="mine, test: expected the same label for an example each time, got another"):
+        part.x[torch.arange(3)]
+
+
+def test_a_data_set_that_fails_later_is_named(scarce, monkeypatch):
+    monkeypatch.setattr("buttress.data.lazy_inputs.require_memory", lambda size, what: None)
+    fragile = WithTargets(Y.tolist())
+    part = loaded.load_all("mine, test", fragile)
+    monkeypatch.setattr(Pictures, "__getitem__", lambda self, k: ARRAYS[k + 1000])
+    with pytest.raises(UserError, match="mine, test: an example among 0, 1, 2 cannot be read: IndexError: index 1000"):
+        part.x[torch.arange(3)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_one_thing_alone_is_the_test_of_a_network_that_is_trained(form):
+    data = dataset_from("mine", FORMS[form], 0, None, {}, test_only=True)
+    assert [len(split) for split in data.splits.values()] == [0, 0, 30]
+    assert torch.equal(data.test.take(torch.arange(30))[0], X)
+    assert data.shape == (3, 4, 5)
+
+
+def test_a_pair_of_arrays_is_the_test_too():
+    for x, y in ((X, Y), (X.numpy(), Y.numpy())):
+        data = dataset_from("mine", partial(tuple, (x, y)), 0, None, {}, test_only=True)
+        assert torch.equal(data.test.y, Y)
+        assert len(data.train) == 0
+    data = dataset_from("mine", lambda: {"test": TensorDataset(X, Y)}, 0, None, {}, test_only=True)
+    assert len(data.test) == 30
+    with pytest.raises(UserError, match="expected test, got only 'train'"):
+        dataset_from("mine", lambda: {"train": TensorDataset(X, Y)}, 0, None, {}, test_only=True)

@@ -23,6 +23,7 @@ def load(
     seed: int = 0,
     limit: int | None = None,
     task: Task = classification,
+    test_only: bool = False,
     **options: Any,
 ) -> Dataset:
     """A data set by name, always with train, val and test.
@@ -32,12 +33,15 @@ def load(
     Args:
         name: a registered name (see `names`), ``folder:PATH`` for images by class, or ``package.module:function`` or
             ``file.py:function`` for a function that returns a `Dataset`, ``((x, y), (x_test, y_test))`` arrays, or
-            torch data sets, loaders and the like as ``(train, test)``, ``(train, val, test)`` or a dict of them.
+            torch data sets, loaders and the like as ``(train, test)``, ``(train, val, test)`` or a dict of them; with
+            ``test_only`` also one of these alone, or ``(x, y)``.
         data_dir: a folder that has the original files already; they are used as they are.
         val: inputs split off train for validation; the data set's own default without it.
         seed: decides that split, the sample of ``limit``, and what a synthetic data set draws.
         limit: at most so many inputs in each split, classes in proportion.
         task: what the data are for, which decides whether a function's integers are classes or values.
+        test_only: whether a network is trained already, so that nothing is set aside for training, and a folder, or
+            what a function returns, may be a test alone.
         options: what else the data set takes, such as ``noise`` for moons.
 
     Raises:
@@ -48,7 +52,7 @@ def load(
             raise UserError(f"{name!r} names its folder, so expected no data_dir, got {str(data_dir)!r}")
         name, data_dir = "folder", name.removeprefix("folder:")
     arguments = options if data_dir is None else {"data_dir": data_dir, **options}
-    data = dataset_from(name, registry.dataset.get(name), seed, val, arguments, task)
+    data = dataset_from(name, registry.dataset.get(name), seed, val, arguments, task, test_only=test_only)
     return data if limit is None else data.limited(limit, seed)
 
 

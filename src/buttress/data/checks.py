@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,17 @@ from torch import Tensor
 from buttress.errors import UserError
 from buttress.tasks.task import length_hint
 from buttress.threat.box import Box
+
+
+class Described(Protocol):
+    """A tensor, or what stands for one."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...  # noqa: D102  (as a tensor's)
+
+    @property
+    def shape(self) -> torch.Size: ...  # noqa: D102  (as a tensor's)
+
 
 _OTHER_FLOATS = (torch.float64, torch.float16, torch.bfloat16)
 
@@ -70,7 +81,7 @@ def as_float(x: Tensor) -> Tensor:
     return x.float().div_(255) if x.dtype == torch.uint8 else x
 
 
-def description(x: Tensor) -> str:
+def description(x: Described) -> str:
     """Type and shape, for an error line."""
     return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
 

@@ -1,4 +1,4 @@
-"""Split and Dataset: a small data set in memory, always as train, val and test."""
+"""Split and Dataset: inputs in memory, or read when they are asked for; always as train, val and test."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from buttress.data.augment import Augment
 from buttress.data.checks import as_float, check_box, check_columns, check_truth, description
+from buttress.data.lazy_inputs import LazyInputs
+from buttress.data.memory import fits, require_memory
 from buttress.data.stratified import divided_index, stratified_index
 from buttress.errors import UserError
 from buttress.threat.box import Box
@@ -21,14 +23,16 @@ from buttress.validation import whole
 
 BATCH = 256
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
+_LARGE, _SAMPLE = 2**28, 2**26  # bytes of a split that is known by a sample, and of that sample
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Inputs with their labels, held in memory; iterating gives ``(x, y)`` batches of 256 in order, x as float32.
+    """Inputs with their labels; iterating gives ``(x, y)`` batches of 256 in order, x as float32.
 
     Args:
-        x: uint8 images, shape (N, C, H, W), read as x / 255; or float32, shape (N, features) or (N, C, H, W).
+        x: uint8 images, shape (N, C, H, W), read as x / 255; or float32, shape (N, features) or (N, C, H, W). A tensor,
+            or `LazyInputs`, which are read when they are asked for.
         y: class labels, int64, shape (N,); several labels of 0 and 1, int64, shape (N, L); or values, float32, shape
             (N,) or (N, D), or that of images.
         ids: identity of each input, int64, shape (N,): stays with it in every subset and seeds an attack's draws.
@@ -38,7 +42,7 @@ class Split:
             not finite.
     """
 
-    x: Tensor
+    x: Tensor | LazyInputs
     y: Tensor
     ids: Tensor
 
@@ -52,7 +56,7 @@ class Split:
         if self.ids.dtype != torch.int64 or self.ids.shape != self.x.shape[:1]:
             raise UserError(f"expected ids of type int64 and shape ({len(self.x)},), got {description(self.ids)}")
         check_truth(self.y, len(self.x))
-        if self.x.is_floating_point() and not self.x.isfinite().all():
+        if isinstance(self.x, Tensor) and self.x.is_floating_point() and not self.x.isfinite().all():
             raise UserError("expected finite inputs, got NaN or infinity; clean the data first")
 
     def __repr__(self) -> str:
@@ -70,21 +74,56 @@ class Split:
         """The shape of one input as a network takes it."""
         return tuple(self.x.shape[1:])
 
+    @property
+    def sample(self) -> Split:
+        """What inputs are like, in memory: all of them, or of more than 256 MiB as many, spread evenly, as take 64 MiB.
+
+        These are the same wherever the inputs are, in memory or not.
+        """
+        if self.x.nbytes <= _LARGE:
+            return self._loaded()
+        count = max(1, _SAMPLE * len(self) // self.x.nbytes)
+        return self.subset(torch.linspace(0, len(self) - 1, count).long())._loaded()
+
+    def _loaded(self) -> Split:
+        return replace(self, x=self.x[:]) if isinstance(self.x, LazyInputs) else self
+
     def channel(self, index: int) -> Tensor:
-        """All values of a channel of images, or of a feature of rows, as stored."""
-        return self.x[:, index].flatten()
+        """All values of a channel of images, or of a feature of rows, as stored; of inputs in memory."""
+        return self.in_memory("a channel of all")[:, index].flatten()
+
+    def in_memory(self, what: str) -> Tensor:
+        """All inputs as stored, for what cannot do with some at a time.
+
+        Raises:
+            UserError: where they do not fit, with ``what``, the subject of a sentence.
+        """
+        if isinstance(self.x, LazyInputs):
+            require_memory(self.x.nbytes, f"{what}: all {len(self)} inputs at once")
+        return self.x[:]
+
+    def held(self) -> Split:
+        """The same split, in memory where that is small enough; for what reads it again and again."""
+        return self._loaded() if fits(4 * self.x.nbytes) else self
 
     def read(self, stored: Tensor) -> Tensor:
         """Some rows of ``x`` as a network takes them: float32 in the data's units."""
         return as_float(stored)
 
     def take(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The rows at ``index``: x as float32 in the data's units, y, ids."""
+        """The rows at ``index``: x as float32 in the data's units, y, ids.
+
+        Raises:
+            UserError: for more rows than fit into memory, where inputs are not there already.
+        """
+        if isinstance(self.x, LazyInputs):
+            self.x.require_room(len(index), torch.float32.itemsize)
         return self.read(self.x[index]), self.y[index], self.ids[index]
 
     def subset(self, index: Tensor) -> Split:
         """The rows at ``index`` as a split of their own, still as stored."""
-        return replace(self, x=self.x[index], y=self.y[index], ids=self.ids[index])
+        x = self.x.subset(index) if isinstance(self.x, LazyInputs) else self.x[index]
+        return replace(self, x=x, y=self.y[index], ids=self.ids[index])
 
     def stratified(self, limit: int, seed: int = 0) -> Split:
         """At most ``limit`` inputs, class proportions and order kept, each class at least once where limit allows.
@@ -97,6 +136,8 @@ class Split:
 
     def pooled(self, side: int) -> Split:
         """The same images with the mean of each square of ``side`` pixels as a pixel; see `Dataset.pooled`."""
+        if isinstance(self.x, LazyInputs):
+            return replace(self, x=self.x.pooled(side))
         return Split(torch.nn.functional.avg_pool2d(as_float(self.x), side), self.y, self.ids)
 
     def divide(self, count: int, seed: int) -> tuple[Split, Split]:
@@ -154,7 +195,10 @@ class Dataset:
                     f"{where}: expected inputs of shape {self.shape} as in train, got {description(split.x)}"
                 )
             check_columns(split.y, len(self.classes), where)
-            check_box(split.x, self.box, where)
+            if isinstance(split.x, Tensor):
+                check_box(split.x, self.box, where)
+            else:  # what is not read yet is checked when it is
+                object.__setattr__(self, part, replace(split, x=replace(split.x, box=self.box)))
         if len(self.classes) < 2 and self.test.y.ndim == 1 and not self.test.y.is_floating_point():
             raise UserError(f"data set {self.name!r}: expected at least 2 classes, got {len(self.classes)}")
         object.__setattr__(self, "box", Box.read(self.box))
@@ -186,7 +230,7 @@ class Dataset:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel (or feature) over train, or over the test where there is no other."""
+        """Mean of each channel (or feature) over `Split.sample` of train, or of the test where there is no other."""
         return self._statistics[0]
 
     @property
@@ -197,8 +241,9 @@ class Dataset:
     @cached_property
     def _statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         means, stds = [], []
+        sample = self.usual.sample
         for channel in range(self.channels):
-            values = self.usual.channel(channel)
+            values = sample.channel(channel)
             if values.dtype == torch.uint8:  # by the histogram: exact, and no float copy of the images
                 counts = torch.bincount(values, minlength=256).double()
                 levels = torch.arange(256, dtype=torch.float64) / 255
@@ -234,8 +279,8 @@ class Dataset:
 
 def from_arrays(
     name: str,
-    train: tuple[NDArray[Any], NDArray[Any]],
-    test: tuple[NDArray[Any], NDArray[Any]],
+    train: tuple[NDArray[Any] | LazyInputs, NDArray[Any]],
+    test: tuple[NDArray[Any] | LazyInputs, NDArray[Any]],
     *,
     classes: Sequence[str],
     box: tuple[float, float] | None,
@@ -251,7 +296,7 @@ def from_arrays(
     Args:
         name: its name.
         train: inputs uint8 (N, C, H, W), float32 (N, features) or integer tokens (N, T), which are kept as float32; and
-            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D).
+            integer labels (N,), labels of 0 and 1 (N, L), or values, floats (N,) or (N, D). Inputs may be `LazyInputs`.
         test: the same for the test split, which no seed changes.
         classes: names of the classes, of the labels, or of the values.
         box: as in ``Dataset``.
@@ -271,10 +316,12 @@ def default_val_size(count: int, cap: int = 5000) -> int:
     return max(1, min(cap, round(count / 10)))
 
 
-def as_split(x: NDArray[Any], y: NDArray[Any], first_id: int = 0) -> Split:
+def as_split(x: NDArray[Any] | LazyInputs, y: NDArray[Any], first_id: int = 0) -> Split:
     """A split from arrays; ids count from ``first_id``."""
+    kind = np.float32 if y.dtype.kind == "f" else np.int64
+    labels, ids = torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y))
+    if isinstance(x, LazyInputs):
+        return Split(x, labels, ids)
     if x.dtype.kind in "iu" and x.dtype != np.uint8 and x.ndim == 2:
         x = x.astype(np.float32)  # exact for any vocabulary, which has fewer than 2**24 tokens
-    images = torch.from_numpy(np.require(x, requirements=["C", "W"]))
-    kind = np.float32 if y.dtype.kind == "f" else np.int64
-    return Split(images, torch.from_numpy(y.astype(kind)), torch.arange(first_id, first_id + len(y)))
+    return Split(torch.from_numpy(np.require(x, requirements=["C", "W"])), labels, ids)

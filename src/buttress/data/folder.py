@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from buttress.data.dataset import Dataset, Split
-from buttress.data.images.class_list import ClassList, class_list
-from buttress.data.images.decode import Format, common_format, load_images
-from buttress.data.images.layout import Labelled, read_layout
-from buttress.data.images.split_names import split_of
-from buttress.data.images.splits import Splits
+from buttress.data.dataset import Dataset
+from buttress.data.images.labelled_images import labelled_images
+from buttress.data.images.layout import read_layout
 from buttress.errors import UserError
 from buttress.registry import dataset
 
@@ -42,6 +36,9 @@ def folder(
     Whatever Pillow reads of 8 bits, upright as EXIF says, the first frame, without transparency; grey if all are grey,
     else RGB. Hidden files and what is no image are passed over. Images of any depth below a class's folder are its own.
 
+    They are decoded once where all of them take no more than half of the free memory; else whenever they are needed, by
+    several processes where a network is trained. No figure depends on that.
+
     Args:
         data_dir: the folder, PATH above.
         classes: the network's classes in its order: names, a file of them, their number, or ``text-order``; by default
@@ -60,71 +57,17 @@ def folder(
     """
     if data_dir is None:
         raise UserError("folder: expected a folder of images, got none; ask for folder:PATH or give data_dir")
-    for option, value in (("test_only", test_only), ("crop", crop), ("skip_broken", skip_broken)):
-        if not isinstance(value, bool):
-            raise UserError(f"{option}: expected true or false, got {value!r}")
     root = Path(data_dir)
     layout = read_layout(root, None if labels is None else Path(labels), classes or ())
-    layout = layout.without_broken() if skip_broken else layout
-    known = class_list(_names(layout.parts, classes, root), classes, str(root))
-    splits = Splits.of_layout(layout, root, test_only=test_only, val=val, test=test, seed=seed)
-    form = common_format([path for path, _ in _all_of(splits)], size, crop=crop)
-    train, validation, held_out = _loaded(splits, known, form)
-    sizes = {"train": len(train), "val": len(validation), "test": len(held_out)}
-    used = ", ".join(f"{part} {size} from {splits.places[part]}" for part, size in sizes.items() if size)
-    return Dataset(
-        _name(root.resolve()),
-        train,
-        validation,
-        held_out,
-        known.names,
-        (0, 1),
-        f"images of the folder {root}: {used}.",
-        ordered=known.given,
-        notes=tuple(filter(None, (*layout.notes, *splits.notes, *form.notes, known.note))),
+    return labelled_images(
+        layout,
+        root,
+        classes=classes,
+        val=val,
+        test=test,
+        test_only=test_only,
+        size=size,
+        crop=crop,
+        skip_broken=skip_broken,
+        seed=seed,
     )
-
-
-def _name(root: Path) -> str:
-    """The folder's name; with the one above where it only says which split this is."""
-    return root.name if split_of(root.name) is None else f"{root.parent.name}/{root.name}"
-
-
-def _names(parts: dict[str, Labelled], given: Sequence[str] | None, root: Path) -> list[str]:
-    """The names of classes that images are found under.
-
-    Raises:
-        UserError: where there are fewer than two, or the test has others than train, and no list is given.
-    """
-    names = {part: {name for _, name in files} for part, files in parts.items()}
-    together = set().union(*names.values())
-    if given is not None:
-        return sorted(together)
-    if len(together) < 2:
-        raise UserError(f"{root}: expected at least 2 folders, one for each class, got {len(together)}; see --classes")
-    for part, others in names.items():
-        if "train" in names and (new := sorted(others - names["train"])):
-            expected = ", ".join(sorted(names["train"])[:10])
-            raise UserError(f"{root}, {part}: expected the classes of train ({expected}), got {', '.join(new[:5])}")
-    return sorted(together)
-
-
-def _all_of(splits: Splits) -> Labelled:
-    return [*splits.train, *(splits.val if splits.val is not splits.test else []), *splits.test]
-
-
-def _loaded(splits: Splits, known: ClassList, form: Format) -> tuple[Split, Split, Split]:
-    """The splits in memory; ids are positions: train and val as they were found together, then the test."""
-    train, val, test = splits.train, splits.val, splits.test
-    order = {path: row for row, (path, _) in enumerate(sorted([*train, *val]))}
-    parts: list[Split] = []
-    for part, rows, first in (("train", train, 0), ("val", val, 0), ("test", test, len(order))):
-        x = parts[1].x if part == "test" and splits.val is splits.test else _images(rows, form)
-        ids = [first + row if part == "test" else order[path] for row, (path, _) in enumerate(rows)]
-        y = [known.labels[name] for _, name in rows]
-        parts.append(Split(x, torch.tensor(y, dtype=torch.int64), torch.tensor(ids, dtype=torch.int64)))
-    return parts[0], parts[1], parts[2]
-
-
-def _images(rows: Labelled, form: Format) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(load_images([path for path, _ in rows], form)))

@@ -22,6 +22,7 @@ class TokenSplit(Split):
         values: (N, T) int64 tokens to their (N, T, D) values at present.
     """
 
+    x: Tensor
     values: Callable[[Tensor], Tensor]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.data.augment import Augment, Geometry, draws
 from buttress.data.dataset import Dataset
+from buttress.data.memory import require_memory
 from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.memory import Rows
@@ -133,14 +135,16 @@ class JSIGR(Defence):
         """
         self._classes, self._augment, self._seed = len(data.classes), data.augment, seed
         if self.selective:
-            check_images(data.train.x)
+            check_images(data.train.x.shape)
             height, width = data.shape[1:]
             self._windows = windows(height, width, self.stride)
             if self.every > 1:
                 _refuse_processes()
                 self.rows = Rows(data.train)
                 pad = 0 if data.augment is None else 2 * data.augment.pad
-                maps = torch.ones(len(data.train), 1, height + pad, width + pad, dtype=torch.float16)
+                shape = (len(data.train), 1, height + pad, width + pad)
+                require_memory(2 * math.prod(shape), f"{self.label()} keeps a map of each of {shape[0]} inputs, which")
+                maps = torch.ones(shape, dtype=torch.float16)
                 self.register_buffer("maps", maps)
         return data
 

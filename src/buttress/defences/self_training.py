@@ -94,8 +94,8 @@ class SelfTraining(TRADES):
         guesses = predicted(teacher, rest)
         self.guessed = rest.ids.to(self.guessed.device)
         if isinstance(self.unlabelled, str):
-            parts = (labelled, Split(rest.x, guesses, rest.ids))
-            train = Split(*(torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y", "ids")))
+            x = torch.cat([part.in_memory(f"{self.label()} with inputs of a file") for part in (labelled, rest)])
+            train = Split(x, torch.cat([labelled.y, guesses]), torch.cat([labelled.ids, rest.ids]))
         else:
             y = data.train.y.clone()
             y[torch.isin(data.train.ids, rest.ids)] = guesses  # both in the order of the split

@@ -190,7 +190,7 @@ def _settings(model: nn.Module, split: Split, chosen: Perturbation, seed: int, p
         "fingerprint": chosen.fingerprint(),
         "model": digest(model),
         "inputs": len(split),
-        "data": digest_of(split.x, split.y, split.ids),
+        "data": digest_of(split.sample.x, split.y, split.ids),
         "seed": seed,
         "precision": precision,
     }

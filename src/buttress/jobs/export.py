@@ -96,7 +96,7 @@ def _write_onnx(
     """All that was audited, preprocessing included."""
     few = dataset.test.subset(torch.arange(min(_INPUTS, len(dataset.test))))
     if isinstance(model, FromEmbedding):
-        model, x = model.model, few.x.long()  # the user's network, which takes the tokens themselves
+        model, x = model.model, few.in_memory("tokens").long()  # the user's network, which takes the tokens themselves
     else:
         x = few.take(torch.arange(len(few)))[0]
         x = x.to(input_dtype(model, x))

@@ -30,8 +30,8 @@ def folder_options(source: Source, known: Mapping[str, Any] | None = None) -> di
 
 
 def is_folder(data: str | None) -> bool:
-    """Whether a data set is a folder of images, by its name."""
-    return (data or "").partition(":")[0] == "folder"
+    """Whether a data set is a folder of images, or of archives of them, by its name."""
+    return (data or "").partition(":")[0] in ("folder", "webdataset")
 
 
 def is_own_data(source: Source, known: Mapping[str, Any]) -> bool:

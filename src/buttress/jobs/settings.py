@@ -16,7 +16,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for, with_training_output
-from buttress.jobs.folder_options import folder_options, is_folder, is_own_data
+from buttress.jobs.folder_options import folder_options, is_own_data
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
@@ -95,8 +95,8 @@ class Source:
             seed: of data that are drawn.
             known: facts of an earlier run.
             task: what the data are for.
-            trained: whether a network that is trained already is looked at, so that a folder's images are the test, but
-                for the folder that the run was trained on.
+            trained: whether a network that is trained already is looked at, so that what is no split, such as a folder
+                of classes, is the test; but for the data that the run was trained on.
         """
         own = known is not None and is_own_data(self, known)
         if known is not None and own:
@@ -114,10 +114,8 @@ class Source:
         for name, instead in (("seed", "--seed"), ("task", "--task"), ("data_dir", "--data-dir")):
             if name in facts["data_args"]:
                 raise UserError(f"--data-args.{name} is an option of its own: type {instead}")
-        unsplit = trained and not own and is_folder(facts["data"])
-        options = {**facts["data_args"], **({"test_only": True} if unsplit else {})}
-        read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, **options)
-        dataset = processes.first_of_host(read)
+        read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, test_only=trained and not own)
+        dataset = processes.first_of_host(partial(read, **facts["data_args"]))
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool

@@ -18,7 +18,7 @@ def from_embedding(model: nn.Module, dataset: Dataset) -> nn.Module:
     Tokens are inputs (N, T) of whole numbers from 0 on, which the network hands to a ``torch.nn.Embedding`` just as
     they are. A run remembers how the network inside is made.
     """
-    tokens = whole_tokens(dataset.test.x)
+    tokens = whole_tokens(dataset.test.sample.in_memory("tokens")) if dataset.test.x.dim() == 2 else None
     names = [] if tokens is None else entered_embeddings(model, tokens[:1])
     if not names:
         return model
@@ -41,7 +41,7 @@ def tokens_remark(model: nn.Module, dataset: Dataset, threat: Threat | None) -> 
     """
     if not isinstance(model, FromEmbedding):
         return ""
-    spread = spread_of(model, dataset.test.x.long())
+    spread = spread_of(model, dataset.test.in_memory("tokens").long())
     known = threat is not None and threat.norm == "linf" and spread > 0
     share = f", of which eps {budget_text(threat.eps)} is {threat.eps / spread:.2g}" if threat and known else ""
     return (

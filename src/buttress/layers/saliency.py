@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -39,14 +39,14 @@ def check_window(window: int | None, stride: int, fill: str) -> None:
     one_of("fill", fill, get_args(Fill))
 
 
-def check_images(x: Tensor) -> None:
+def check_images(shape: Sequence[int]) -> None:
     """Refuse what has no places to cover.
 
     Raises:
         UserError: for inputs that are not (N, C, H, W).
     """
-    if x.dim() != 4:
-        raise UserError(f"saliency is of images (N, C, H, W); got inputs of shape {tuple(x.shape)}")
+    if len(shape) != 4:
+        raise UserError(f"saliency is of images (N, C, H, W); got inputs of shape {tuple(shape)}")
 
 
 def windows(height: int, width: int, stride: int = 1) -> int:
@@ -97,7 +97,7 @@ def occlusion(
     Raises:
         UserError: for inputs that are no images of float32 or float64, and settings that cover nothing.
     """
-    check_images(x)
+    check_images(x.shape)
     check_numbers(x)
     check_window(window, stride, fill)
     height, width = x.shape[2:]
@@ -233,7 +233,7 @@ def deletion(
     Raises:
         UserError: for inputs that are no images of float32 or float64, settings that cover nothing, and no step.
     """
-    check_images(x)
+    check_images(x.shape)
     check_numbers(x)
     check_window(window, 1, fill)
     if steps < 1:

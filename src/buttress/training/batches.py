@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from buttress.data.augment import draws
 from buttress.data.dataset import Dataset
+from buttress.data.read_ahead import read_ahead, usual_workers
 from buttress.data.tokens import TokenSplit
 from buttress.defences.base.defence import Batch
 from buttress.errors import UserError
@@ -16,7 +18,9 @@ from buttress.validation import whole
 
 
 class Batches:
-    """The training split in shuffled, augmented batches; moved to ``device`` whole, once.
+    """The training split in shuffled, augmented batches, bit for bit the same wherever its inputs are.
+
+    Inputs in memory are moved to ``device`` whole, once; others are read by worker processes as they are needed.
 
     Args:
         data: its ``train`` split and its augmentation are used; tokens are read as their values at present.
@@ -25,6 +29,7 @@ class Batches:
         device: where the batches are wanted.
         rank: this process, of ``world`` processes that share each batch.
         dtype: of the inputs.
+        workers: processes that read inputs which are not in memory, see `read_ahead`; `usual_workers` by default.
     """
 
     def __init__(
@@ -36,28 +41,41 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         dtype: torch.dtype = torch.float32,
+        workers: int | None = None,
     ) -> None:
         split = data.train
         whole("batch_size", size)
         if len(split) < 1:
             raise UserError("training needs one input at least; the training split is empty")
-        self.split = split
-        self.x, self.y, self.ids = split.x.to(device), split.y.to(device), split.ids.to(device)
+        self.split, self.device = split, device
+        self.x = split.x.to(device) if isinstance(split.x, Tensor) else split.x
+        self.y, self.ids = split.y.to(device), split.ids.to(device)
         self.augment, self.size, self.seed, self.rank, self.world = data.augment, size, seed, rank, world
-        self.dtype = dtype
+        self.dtype, self.workers = dtype, usual_workers() if workers is None else workers
         full, rest = divmod(len(split), size)
         # A lone input cannot pass through BatchNorm: a rest of less than two per process is left to the next epoch.
         self.per_epoch = full + (rest >= 2 * world or full == 0)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, from the one with index ``start``."""
-        order = torch.randperm(len(self.y), generator=generator(self.seed, "order", number)).to(self.y.device)
-        for index in range(start, self.per_epoch):
-            rows = order[index * self.size : (index + 1) * self.size][self.rank :: self.world]
-            stored, tokens = self.x[rows], None
+        """The batches of one epoch, from the one with index ``start``.
+
+        Raises:
+            UserError: for inputs that can no longer be read.
+        """
+        order = torch.randperm(len(self.y), generator=generator(self.seed, "order", number))
+        parts = [part[self.rank :: self.world] for part in torch.split(order, self.size)[start : self.per_epoch]]
+        for rows, stored in zip(parts, self._stored(parts), strict=True):
+            tokens, rows = None, rows.to(self.y.device)
             if isinstance(self.split, TokenSplit):
                 stored, tokens = self.split.read(stored), self.split.tokens(stored)
             x = stored.to(self.dtype) / 255 if stored.dtype == torch.uint8 else stored.to(self.dtype)
             if self.augment is not None:
                 x = self.augment(x, draws(self.seed, number, self.ids[rows]))
             yield Batch(x, self.y[rows], self.ids[rows], tokens)
+
+    def _stored(self, parts: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The inputs of each batch as stored, on the device."""
+        if isinstance(self.x, Tensor):
+            return (self.x[rows.to(self.device)] for rows in parts)
+        read = read_ahead(self.x, parts, self.workers, pinned=self.device.type == "cuda")
+        return (stored.to(self.device, non_blocking=True) for stored in read)

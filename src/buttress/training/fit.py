@@ -98,7 +98,7 @@ def fit(
         )
     for part in ("train", "val"):
         if not len(getattr(data, part)):  # the test split is not looked at
-            raise UserError(f"training needs {part} inputs; {data.name} has none: load it without test_only")
+            raise UserError(f"training needs {part} inputs; {data.name} has none: give train and test")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -71,7 +71,7 @@ class Loop:
         self.twins: Twins = {}
         self.code = NetworkCode()
         self.fabric, self.config, self.attack, self.data, self.seed = fabric, config, attack, data, seed
-        self.val = data.val.stratified(config.validate_on, seed)
+        self.val = data.val.stratified(config.validate_on, seed).held()
         self.step_loss = StepLoss(model, defence)
         self.device = fabric.device
         parameters = [p for p in self.step_loss.parameters() if p.requires_grad]
@@ -80,7 +80,8 @@ class Loop:
         optimizer = config.optimiser.build(parameters)
         self.module, self.optimizer = fabric.setup(self.step_loss, optimizer)
         dtype = input_dtype(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
-        self.batches = Batches(data, config.batch_size, seed, self.device, fabric.global_rank, fabric.world_size, dtype)
+        place = (self.device, fabric.global_rank, fabric.world_size)
+        self.batches = Batches(data, config.batch_size, seed, *place, dtype, config.workers)
         check_outputs(model, data.train, self.device, config.task)
         epochs, per_epoch = config.epochs, self.batches.per_epoch
         self.steps = epochs * per_epoch
@@ -114,7 +115,7 @@ class Loop:
         figures: dict[str, float] = dict(self.history[-1]) if self.history else {}
         while self.index < self.steps and not self.watch.stopped:
             epoch, start = divmod(self.index, self.batches.per_epoch)
-            for batch in self.batches.epoch(epoch, start):
+            for batch in self._batches(epoch, start, checkpoints):
                 self._step(batch, epoch)
                 action = self._ask(self.watch.after_step, batch, self.watch.figures)
                 if progress is not None:
@@ -139,6 +140,16 @@ class Loop:
                 progress(self.index / self.steps, figures)
             if stop := self._stop(signals):
                 self._leave(stop)
+
+    def _batches(self, epoch: int, start: int, checkpoints: Path | None) -> Iterator[Batch]:
+        """Those of an epoch; what was trained is saved where inputs can no longer be read."""
+        try:
+            yield from self.batches.epoch(epoch, start)
+        except UserError as error:
+            if checkpoints is None:
+                raise
+            self._save(checkpoints)
+            raise UserError(f"{error}; what was trained is saved: --resume goes on") from None
 
     def _stop(self, signals: list[int]) -> int:
         """The signal at which to stop, the same in all processes, though it may have reached one of them only; or 0."""

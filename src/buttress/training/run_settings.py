@@ -36,7 +36,7 @@ def run_settings(
         "model": type(model).__qualname__ if spec is None else {**spec, "name": short(spec["name"])},
         "data": data.name,
         "inputs": len(data.train),
-        "content": hashlib.sha256(repr(plain([data.train.x, data.train.y])).encode()).hexdigest()[:16],
+        "content": hashlib.sha256(repr(plain([data.train.sample.x, data.train.y])).encode()).hexdigest()[:16],
         "defence": describe(defence),
         "epochs": config.epochs,
         "batch_size": config.batch_size,

@@ -38,11 +38,12 @@ def embedded_data(model: nn.Module, data: Dataset) -> Dataset:
         raise UserError(f"augmentation is of images, and the inputs of {data.name} are tokens: give data without it")
 
     def split(part: Split) -> TokenSplit:
-        tokens = whole_tokens(part.x)
+        stored = part.in_memory("tokens")
+        tokens = whole_tokens(stored)
         if tokens is None:
             raise UserError(f"tokens are whole numbers from 0 on, which some inputs of {data.name} are not")
         model.check(tokens)
-        return TokenSplit(part.x, part.y, part.ids, model.values)
+        return TokenSplit(stored, part.y, part.ids, model.values)
 
     train, val, test = (split(part) for part in data.splits.values())
     return replace(data, train=train, val=val, test=test, box=None)

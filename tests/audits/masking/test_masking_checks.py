@@ -30,7 +30,7 @@ from buttress.audits.masking.checks.one_step import OneStep
 from buttress.audits.masking.checks.other_networks import TrainMode
 from buttress.audits.masking.checks.proposal import averaged, black_box
 from buttress.audits.masking.checks.randomness import Randomness
-from buttress.audits.masking.checks.raw_gradients import cosines, neighbours
+from buttress.audits.masking.checks.raw_gradients import Neighbours, cosines
 from buttress.losses import margin
 from buttress.threat import Threat
 
@@ -197,10 +197,11 @@ def test_neighbours_are_inside_the_box_and_a_quarter_of_the_budget_away():
     x = torch.tensor([[0.0, 1.0, 0.5]])
     about = subject(nn.Linear(3, 2), [(x, torch.zeros(1, dtype=torch.int64))])
     for norm, order in (("linf", math.inf), ("l2", 2), ("l1", 1)):
-        near = neighbours(about, Threat(norm=norm, eps=0.2), 8)
-        sizes = torch.linalg.vector_norm(near.steps.flatten(1), order, dim=1)
+        near = Neighbours(about, Threat(norm=norm, eps=0.2), 8)
+        steps = torch.stack(list(near.steps()))
+        sizes = torch.linalg.vector_norm(steps.flatten(1), order, dim=1)
         assert sizes.tolist() == pytest.approx([0.05] * 8)
-        for points in (near.centre + near.steps, near.centre - near.steps):
+        for points in (near.centre + steps, near.centre - steps):
             assert float(points.min()) >= -1e-7
             assert float(points.max()) <= 1 + 1e-7
 

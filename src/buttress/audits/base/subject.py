@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -34,6 +35,7 @@ from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
+from buttress.data.memory import require_memory
 from buttress.data.stratified import stratified_index
 from buttress.data.tokens import TokenSplit
 from buttress.engine.attack_result import concatenated
@@ -53,6 +55,7 @@ from buttress.threat import Threat
 from buttress.validation import whole
 
 _GROUP = GROUP
+_KEPT = 8  # the inputs, and of each attack at each budget what it has found: usual audits keep about so many
 Watch = Callable[[str, float], None]
 
 
@@ -272,13 +275,16 @@ def subject(
     """A network and its inputs, on the network's device; settings as in `Subject`.
 
     Raises:
-        UserError: when there are no inputs, and for what is no task.
+        UserError: when there are no inputs, for what is no task, and for more inputs than fit into memory with what
+            audits keep of them, here reckoned as eight times the inputs.
     """
     require_task(task)
     whole("batch_size", batch_size)
     tokens = None
     if isinstance(data, Split):
         split = data.stratified(limit, seed) if limit is not None else data
+        each = math.prod(split.shape)
+        require_memory(_KEPT * 4 * each * len(split), f"an audit of {len(split)} inputs, with what attacks find,")
         tokens = split.tokens(split.x) if isinstance(split, TokenSplit) else None
         x, y, ids = split.take(torch.arange(len(split)))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from buttress.data.images.image_file import ImageFile
 from buttress.errors import UserError
 
 _GREY_MODES = {"1", "L", "LA", "La"}
@@ -39,7 +41,7 @@ class Format:
     notes: tuple[str, ...]
 
 
-def broken_files(files: Iterable[Path]) -> list[Path]:
+def broken_files(files: Iterable[ImageFile]) -> list[ImageFile]:
     """Those that cannot be decoded, found by decoding all."""
     broken = []
     for path in files:
@@ -51,7 +53,7 @@ def broken_files(files: Iterable[Path]) -> list[Path]:
     return broken
 
 
-def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, crop: bool = False) -> Format:
+def common_format(files: Sequence[ImageFile], size: int | tuple[int, int] | None, *, crop: bool = False) -> Format:
     """The format that all files are converted to, from their headers.
 
     Args:
@@ -82,7 +84,7 @@ def common_format(files: Sequence[Path], size: int | tuple[int, int] | None, *, 
     return Format(height, width, mode, crop, _notes(kinds, shapes, (height, width), crop))
 
 
-def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
+def load_images(files: Sequence[ImageFile], form: Format) -> NDArray[np.uint8]:
     """Images (N, C, H, W) of that format.
 
     Raises:
@@ -116,7 +118,7 @@ class _BrokenError(UserError):
     """A file that is no image, or a damaged one."""
 
 
-def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
+def _header(path: ImageFile) -> tuple[list[str], tuple[int, int]]:
     """What is particular about an image, and its (height, width) when it is upright."""
     with _open(path) as image:
         if image.mode.startswith(_DEEP_MODES):
@@ -134,7 +136,7 @@ def _header(path: Path) -> tuple[list[str], tuple[int, int]]:
     return kind, shape
 
 
-def _orientation(image: Any, path: Path) -> int:
+def _orientation(image: Any, path: ImageFile) -> int:
     """The EXIF orientation, 1 for upright."""
     if image.format == "PNG" and not any(tag in path.read_bytes() for tag in _PNG_METADATA):
         return 1  # Pillow would decode the whole image to find that out, since metadata may come after it
@@ -144,7 +146,7 @@ def _orientation(image: Any, path: Path) -> int:
         return 1
 
 
-def _converted(path: Path, mode: str) -> Any:
+def _converted(path: ImageFile, mode: str) -> Any:
     """The first frame of an image, upright."""
     from PIL import Image, ImageOps
 
@@ -168,11 +170,13 @@ def _resized(image: Any, form: Format) -> Any:
     return ImageOps.fit(image, size, Image.Resampling.BICUBIC) if form.crop else image.resize(size)
 
 
-def _open(path: Path) -> Any:
+def _open(path: ImageFile) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path)
+        return Image.open(path if isinstance(path, Path) else io.BytesIO(path.read_bytes()))
+    except FileNotFoundError:
+        raise UserError(f"{path}: there was an image, and it is gone: put it back") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
         raise _BrokenError(
@@ -202,7 +206,7 @@ def _notes(
     return tuple(notes)
 
 
-def named(paths: Sequence[Path], most: int = 3) -> str:
+def named(paths: Sequence[ImageFile], most: int = 3) -> str:
     """The first few of some files by name, and how many more there are."""
     more = f" and {len(paths) - most} more" if len(paths) > most else ""
     return ", ".join(str(path) for path in paths[:most]) + more

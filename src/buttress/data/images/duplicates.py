@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+
+from buttress.data.images.image_file import ImageFile, size_of
 
 
-def repeated(files: Sequence[Path], among: Iterable[Path]) -> list[Path]:
+def repeated(files: Sequence[ImageFile], among: Iterable[ImageFile]) -> list[ImageFile]:
     """Those of ``files`` whose bytes are those of a file of ``among``, in order.
 
     Only files whose sizes agree are read. The same picture in another encoding is not found.
     """
-    by_size: dict[int, list[Path]] = defaultdict(list)
+    by_size: dict[int, list[ImageFile]] = defaultdict(list)
     for path in among:
-        by_size[path.stat().st_size].append(path)
+        by_size[size_of(path)].append(path)
     known: dict[int, set[bytes]] = {}
     found = []
     for path in files:
-        size = path.stat().st_size
+        size = size_of(path)
         if size not in by_size:
             continue
         if size not in known:
@@ -29,6 +30,5 @@ def repeated(files: Sequence[Path], among: Iterable[Path]) -> list[Path]:
     return found
 
 
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").digest()
+def _digest(path: ImageFile) -> bytes:
+    return hashlib.blake2b(path.read_bytes()).digest()

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from buttress.data.images.decode import broken_files, named
 from buttress.data.images.files import files_under, folders_in, images_under, is_image, loose_images
+from buttress.data.images.image_file import ImageFile
 from buttress.data.images.label_table import read_label_table
 from buttress.data.images.split_names import split_of, splits_of
 from buttress.errors import UserError
 
-Labelled = list[tuple[Path, str]]
+Labelled = list[tuple[ImageFile, str]]
 WHOLE = "whole"  # in place of splits: one collection of images
 
 

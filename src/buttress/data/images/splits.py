@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +138,7 @@ def _for_training(layout: Layout, root: Path, val: int | None, test: int | None,
     return Splits(train, val_images, test_images, places, notes)
 
 
-def _divided(files: Sequence[tuple[Path, str]], count: int, seed: int) -> tuple[Labelled, Labelled]:
+def _divided(files: Labelled, count: int, seed: int) -> tuple[Labelled, Labelled]:
     names = sorted({name for _, name in files})
     labels = torch.tensor([names.index(name) for _, name in files])
     rest, chosen = divided_index(labels, count, seed)

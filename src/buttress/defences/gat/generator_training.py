@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -59,7 +61,7 @@ def style_vae(
     if beta is not None:
         not_negative("beta", beta)
     low, high = box or (0.0, 1.0)
-    weight = min(1.0, split.x[0].numel() / 784) if beta is None else beta
+    weight = min(1.0, math.prod(split.shape) / 784) if beta is None else beta
     batch_size = usual_batch(len(split)) if batch_size is None else batch_size
     random = generator(seed, "draws of the generator")
     steps, step = max(1, -(-len(split) // batch_size)), 0

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from buttress.attacks.unrestricted.latent_step import Ladder, LatentSpace
 from buttress.data.dataset import Dataset, Split
+from buttress.data.memory import require_memory
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, StepContext
 from buttress.defences.base.memory import Rows
 from buttress.defences.base.pretraining import pretrain
@@ -127,6 +128,9 @@ class LADDER(Defence):
     def prepare(self, model: nn.Module, data: Dataset, seed: int) -> Dataset:
         """Stages 1 to 4; returns the data with the inputs that were moved as its training split."""
         classes = len(data.classes)
+        rows = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
+        train = data.train.subset(rows)
+        require_memory(train.x.nbytes, f"{self.label()} keeps what it makes of {len(train)} inputs, which")
         pretrain(model, data.train, epochs=self.pretrain_epochs, seed=derive(seed, "pretraining"), task=self.task)
         model.zero_grad()
         result = fit_space(
@@ -144,8 +148,6 @@ class LADDER(Defence):
             box=data.box,
         )
         object.__setattr__(self, "space", result.space)
-        rows = some_of_each(data.train.y, classes, self.per_class, derive(seed, "chosen"))
-        train = data.train.subset(rows)
         self._make(model, train, self.perturbation(data.box), derive(seed, "making"))
         self.accuracy.fill_(result.accuracy or 0.0)
         self.rows = Rows(train).to(self.made.device)

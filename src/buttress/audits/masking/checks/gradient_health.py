@@ -9,7 +9,7 @@ import torch
 from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Result
 from buttress.audits.masking.checks.paired_attacks import at_least
 from buttress.audits.masking.checks.proposal import black_box
-from buttress.audits.masking.checks.raw_gradients import cosines, neighbours, span
+from buttress.audits.masking.checks.raw_gradients import Neighbours, cosines, span
 from buttress.losses import margin
 
 _FAINT = 0.01  # predicted change of the margin, as a share of it, when every value moves across its whole range
@@ -69,12 +69,12 @@ class Agreement(Check):
 
     def ask(self, context: CheckContext) -> Result:
         """Warn where the gradient is shown to predict nothing on most inputs."""
-        near = neighbours(context.subject, context.attack.threat, _DIRECTIONS)
+        near = Neighbours(context.subject, context.attack.threat, _DIRECTIONS)
         local = context.gradients_at(near.centre)
         assert local is not None
         grad = torch.nan_to_num(local.grad).flatten(1).double()
         actual, predicted = [], []
-        for step in near.steps:
+        for step in near.steps():
             ahead, back = (context.subject.output(near.centre + sign * step).double() for sign in (1, -1))
             actual.append(margin(ahead, context.subject.y) - margin(back, context.subject.y))
             predicted.append(2 * (grad * step.flatten(1).double()).sum(1))
@@ -107,11 +107,11 @@ class Roughness(Check):
 
     def ask(self, context: CheckContext) -> Result:
         """Warn where neighbours' gradients are shown to have nothing in common on most inputs."""
-        near = neighbours(context.subject, context.attack.threat, _NEIGHBOURS)
+        near = Neighbours(context.subject, context.attack.threat, _NEIGHBOURS)
         local = context.gradients_at(near.centre)
         assert local is not None
         cosines_by_step = []
-        for step in near.steps:
+        for step in near.steps():
             neighbour = context.gradients_at(near.centre + step)
             cosines_by_step.append(
                 torch.zeros_like(local.value) if neighbour is None else cosines(local.grad, neighbour.grad)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,32 +54,38 @@ def margin_gradients(subject: Subject, x: Tensor) -> MarginGradients | None:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Points around each input, a quarter of the budget away, on both sides of it.
+    """Points around each input, a quarter of the budget away in random directions, on both sides of it.
 
-    Attributes:
-        centre: (N, ...) the inputs, moved off the faces of the box by that much.
-        steps: (K, N, ...) of that length in random directions; ``centre`` plus or minus one is inside the box.
+    Args:
+        subject: of which the inputs are.
+        threat: the budget.
+        count: directions.
     """
 
-    centre: Tensor
-    steps: Tensor
+    subject: Subject
+    threat: Threat
+    count: int
 
+    @cached_property
+    def centre(self) -> Tensor:
+        """(N, ...) the inputs, moved off the faces of the box: ``centre`` plus or minus a step is inside it."""
+        x, room = self.subject.x, torch.zeros(())
+        for step in self.steps():
+            room = torch.maximum(room.to(x), step.abs().amax(0))
+        low, high = self.threat.limits(x)
+        return x.clamp(low + room, high - room)
 
-def neighbours(subject: Subject, threat: Threat, count: int) -> Neighbours:
-    """So many random directions around each input."""
-    x, width = subject.x, span(subject, threat)
-    draws = Random(derive(subject.seed, "masking", "neighbours"), subject.ids)
-    steps = []
-    for _ in range(count):
-        direction = threat.shared(2 * draws.uniform(x.shape[1:], x.dtype) - 1)
-        unit = direction / per_row(threat.size(direction).clamp(min=1e-30), x)
-        length = min(threat.eps / 4, width / 8 * float(norms(torch.ones_like(x[:1]), threat.norm)))
-        steps.append(length * unit)
-    low, high = threat.limits(x)
-    # In a box by feature the narrow ones have no room for the whole step.
-    moves = torch.minimum(torch.stack(steps).abs(), (high - low) / 4) * torch.stack(steps).sign()
-    room = moves.abs().amax((0, 1))
-    return Neighbours(x.clamp(low + room, high - room), moves)
+    def steps(self) -> Iterator[Tensor]:
+        """One (N, ...) for each direction; drawn again in each call, as together they are many times the inputs."""
+        x, threat = self.subject.x, self.threat
+        draws = Random(derive(self.subject.seed, "masking", "neighbours"), self.subject.ids)
+        low, high = threat.limits(x)
+        length = min(threat.eps / 4, span(self.subject, threat) / 8 * float(norms(torch.ones_like(x[:1]), threat.norm)))
+        for _ in range(self.count):
+            direction = threat.shared(2 * draws.uniform(x.shape[1:], x.dtype) - 1)
+            step = length * (direction / per_row(threat.size(direction).clamp(min=1e-30), x))
+            # In a box by feature the narrow ones have no room for the whole step.
+            yield torch.minimum(step.abs(), (high - low) / 4) * step.sign()
 
 
 def span(subject: Subject, threat: Threat) -> float:
