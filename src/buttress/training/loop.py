@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -106,7 +105,7 @@ class Loop:
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if held is not None:
             self._restore(*held)
-        with closing(Logs(folder if self.fabric.is_global_zero else None, self.index)) as logs:
+        with Logs(folder if self.fabric.is_global_zero else None, self.index, self.config.loggers) as logs:
             self._train(checkpoints, logs, progress, signals)
 
     def _train(self, checkpoints: Path | None, logs: Logs, progress: Progress | None, signals: list[int]) -> None:
