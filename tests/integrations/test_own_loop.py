@@ -85,3 +85,14 @@ def test_the_figures_of_the_method_are_kept():
     assert objective(x, y).ndim == 0
     assert objective.figures is objective.whole.logs
     assert objective(x, y, ids).isfinite()
+
+
+def test_a_loop_that_goes_on_goes_on_at_its_step():
+    x, y, ids = DATA.train.take(torch.arange(10))
+    how = {"epochs": 2, "steps_per_epoch": 2}
+    objective = DefenceLoss(defences.TRADES(threat=FREE), models.create("mlp", seed=0), **how)
+    objective(x, y, ids)
+    other = DefenceLoss(defences.TRADES(threat=FREE), models.create("mlp", seed=1), **how)
+    other.load_state_dict(objective.state_dict())
+    assert other.step == 1
+    assert other(x, y, ids).equal(objective(x, y, ids))
