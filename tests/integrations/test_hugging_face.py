@@ -147,5 +147,7 @@ def test_accuracies_are_logged_and_among_the_metrics(hugging_face, small, batche
 
 
 def test_without_transformers_the_line_says_what_to_install(with_package):
-    with pytest.raises(UserError, match=r"Hugging Face's Trainer cannot be imported \(.*\): pip install 'transformers"):
+    with pytest.raises(
+        UserError, match=r"Hugging Face's Trainer cannot be imported \(.*\): pip install 'buttress\[hugging-face\]'"
+    ):
         with_package(MODULE, "transformers", None)

@@ -148,7 +148,7 @@ def test_accuracies_are_logged_once_an_epoch(validates, lightning, small, batche
 
 
 def test_without_lightning_the_line_says_what_to_install(with_package):
-    with pytest.raises(UserError, match=r"Lightning cannot be imported \(.*\): pip install lightning"):
+    with pytest.raises(UserError, match=r"Lightning cannot be imported \(.*\): pip install 'buttress\[lightning\]'"):
         with_package(MODULE, "lightning.pytorch", None)
 
 

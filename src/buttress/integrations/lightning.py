@@ -25,7 +25,7 @@ try:
     else:
         from lightning.pytorch import Callback
 except ImportError as error:
-    raise UserError(f"Lightning cannot be imported ({error}): pip install lightning") from None
+    raise UserError(f"Lightning cannot be imported ({error}): pip install 'buttress[lightning]'") from None
 
 
 class LightningDefence(Callback):
