@@ -20,7 +20,9 @@ from buttress.tasks import Task
 try:
     from transformers import Trainer, TrainerCallback
 except ImportError as error:
-    raise UserError(f"Hugging Face's Trainer cannot be imported ({error}): pip install 'buttress[hugging-face]'") from None
+    raise UserError(
+        f"Hugging Face's Trainer cannot be imported ({error}): pip install 'buttress[hugging-face]'"
+    ) from None
 
 
 class DefenceTrainer(Trainer):
