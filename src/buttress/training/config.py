@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -69,7 +69,7 @@ class TrainingConfig(Machine):
     clip: float | None = None
     average: float | Average | None = None
     monitors: list[Monitor] = field(default_factory=list)
-    loggers: list[LoggerName] = field(default_factory=lambda: ["tensorboard"])
+    loggers: Sequence[LoggerName] = ("tensorboard",)
     strategy: Strategy = "auto"
     train_precision: Precision = "32-true"
     search_precision: CraftPrecision | None = None
