@@ -86,7 +86,7 @@ def test_fewer_inputs_and_colours(nets):
     assert finding.data["inputs"] == len(finding.data["items"]) == 4
     assert (finding.data["window"], finding.data["stride"]) == (3, 1)
     assert pixels(finding.data["items"][0]["images"]["input"]).shape == (40, 6, 3)
-    assert told == [("saliency", 1.0)]
+    assert told == [("saliency", 0.0), ("saliency", 1.0), ("saliency", 0.0)]
 
 
 def test_a_network_that_looks_at_nothing(nets):

@@ -1,13 +1,16 @@
 """Help is whole, readable, and read off the signatures."""
 
 import re
+import shlex
 
 import pytest
 
 from buttress import registry
 from buttress.attacks import Attack
-from buttress.cli.commands import JOBS
+from buttress.cli.commands import JOBS, job
+from buttress.cli.examples import EXAMPLES
 from buttress.cli.static.options import job_options
+from buttress.config.parsing import parse
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -68,3 +71,14 @@ def test_options_come_from_the_source():
 def test_the_help_of_one_member(done):
     text = done("train --defence.help at")
     assert "--defence.mode" in text
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_help_shows_lines_that_can_be_typed(name, done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = done(f"{name} --help").replace(" \\\n    ", " ")
+    for line in EXAMPLES[name]:
+        assert f"  {line}\n" in shown
+        first, command, *words = shlex.split(line)
+        assert (first, command) == ("buttress", name)
+        parse(job(name), words)

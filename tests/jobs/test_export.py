@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from buttress.cli import main
 from buttress.training import load
@@ -35,6 +37,66 @@ def test_a_run_is_written_and_answers_as_the_network(run, tmp_path, capsys):
     with torch.no_grad():
         logits = load(run)(x)
     torch.testing.assert_close(torch.from_numpy(session.run(["logits"], {"x": x.numpy()})[0]), logits)
+
+
+@pytest.fixture
+def own_network(tmp_path, monkeypatch):
+    """A network of a user's own whose names begin as wrappers' do, and its weights in a folder without buttress."""
+    code = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        self.mean = nn.Parameter(nn.init.zeros_(self.model[1].bias.clone()))
+
+    def forward(self, x):
+        return self.model(x) - self.mean
+"""
+    (tmp_path / "net.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(code, scope)  # as the user's own code makes it
+    torch.manual_seed(0)
+    network = scope["Net"]()
+    torch.save({"epoch": 3, "state_dict": nn.DataParallel(network).state_dict()}, "checkpoint.pt")
+    return network
+
+
+@pytest.mark.parametrize("file", ["back.pt", "back.pth", "back.safetensors"])
+@pytest.mark.parametrize("normalise", ["none", "0.25/0.5"])
+def test_weights_go_back_into_the_users_own_code(own_network, file, normalise, capsys):
+    words = ["net.py:Net", "--weights", "checkpoint.pt", "--data", "digits", "--normalise", normalise]
+    assert main(["export", *words, "--state-dict", file]) == 0
+    said = capsys.readouterr().out
+    state = load_file(file) if file.endswith(".safetensors") else torch.load(file)
+    expected = own_network.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(state[name].equal(value) for name, value in expected.items())
+    assert f'net.load_state_dict({"safetensors.torch.load_file" if "safe" in file else "torch.load"}("{file}"))' in said
+    assert ("mean 0.25, std 0.5" in said) == (normalise != "none")
+
+
+def test_both_files_at_once(run, tmp_path):
+    assert export(run, tmp_path / "net.onnx", "--state-dict", str(tmp_path / "net.pt")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "net.pt"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "export writes a file: give --state-dict net.pt (weights), --onnx net.onnx, or both"),
+        (["--state-dict", "net.bin"], "weights are written to a name ending in .safetensors, .pt or .pth; got net.bin"),
+        (["--state-dict", "mine.pt"], "mine.pt exists: choose another name, or ask for it to be replaced (overwrite)"),
+    ],
+)
+def test_weights_that_cannot_be_written(run, words, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pt").write_text("mine")
+    assert main(["export", str(run), *words]) == 2
+    assert capsys.readouterr().err == f"buttress: {told}\n"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine.pt": "mine"}
 
 
 def test_a_file_that_is_there_is_replaced_only_when_asked(run, tmp_path, capsys):

@@ -103,8 +103,8 @@ def test_the_file_is_on_the_disk_before_it_is_moved(tmp_path, monkeypatch):
 
 
 def test_names_and_places_that_cannot_be_written_are_told(tmp_path):
-    with pytest.raises(UserError, match=r"give a name ending in \.safetensors; got .*w\.pt"):
-        models.save_weights(Net(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"a name ending in .safetensors, .pt or .pth; got .*w.bin"):
+        models.save_weights(Net(), tmp_path / "w.bin")
     with pytest.raises(UserError, match=r"cannot write .*: No such file or directory"):
         models.save_weights(Net(), tmp_path / "nowhere" / "w.safetensors")
 

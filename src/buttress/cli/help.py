@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 
 from buttress.cli.commands import JOBS, JSON_JOBS
-from buttress.cli.help_text import filled, row
+from buttress.cli.examples import EXAMPLES
+from buttress.cli.help_text import filled, indented, row
 from buttress.cli.list_command import USAGE
 from buttress.cli.static.members import names, roles
 from buttress.cli.static.options import Option, job_options, job_place, summary
@@ -60,6 +61,7 @@ def command_help(name: str) -> str:
     text = f"usage: buttress {' '.join(synopsis)} [options]\n\n"
     for paragraph in (ast.get_docstring(job_place(name)[1]) or "").split("\n\nArgs:")[0].split("\n\n"):
         text += filled(" ".join(paragraph.split())) + "\n"
+    text += "For example:\n" + "".join(indented(line) for line in EXAMPLES[name]) + "\n"
     for group in dict.fromkeys(option.group for option in options):
         text += filled(f"{group or 'Options'}:")
         text += "".join(row(_head(option), _meaning(option)) for option in options if option.group == group) + "\n"

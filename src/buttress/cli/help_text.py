@@ -13,6 +13,12 @@ def filled(text: str) -> str:
     return textwrap.fill(text, _width(), break_on_hyphens=False) + "\n"
 
 
+def indented(line: str) -> str:
+    """A command to type, in lines that a shell reads as one where they are several."""
+    parts = textwrap.wrap(line, _width() - 8, break_on_hyphens=False, break_long_words=False)
+    return "  " + " \\\n    ".join(parts) + "\n"
+
+
 def row(head: str, text: str, column: int = _COLUMN) -> str:
     """A name and its meaning; a long name has a line of its own."""
     lines = textwrap.wrap(text, _width() - column - 2, break_on_hyphens=False) or [""]

@@ -20,12 +20,18 @@ def figures_text(figures: Mapping[str, float]) -> str:
     )
 
 
+def percentage(done: float) -> str:
+    """The share that is done; empty where there is none yet, or it is not known."""
+    return f"{done:.0%}" if done > 0 else ""
+
+
 class ProgressLines:
     """Writes a line such as "training by at: 34%, about 2 min left, clean 81.2%  robust 40.1%".
 
     The first comes after half a minute, the next ones each after a tenth of the time since the start, half a minute at
-    least and 5 minutes at most. The time left is what the pace since the first call amounts to, since work that is
-    resumed begins far from 0. Where the share falls, a further piece of the work has begun, such as the next attack.
+    least and 5 minutes at most. A share of 0 is one that is not known, and is not written. The time left is what the
+    pace since the first call amounts to, since work that is resumed begins far from 0. Where the share falls, a further
+    piece of the work has begun, such as the next attack.
 
     Args:
         title: of the work.
@@ -53,4 +59,5 @@ class ProgressLines:
         self._told = now
         start, share = self._began
         left = f"about {duration((now - start) * (1 - done) / (done - share))} left" if share < done < 1 else ""
-        self._write(f"{self._title}: " + ", ".join(filter(None, (f"{done:.0%}", left, figures_text(figures)))))
+        parts = (percentage(done), left, figures_text(figures))
+        self._write(f"{self._title}: " + ", ".join(filter(None, parts)))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from buttress.cli.progress_lines import ProgressLines, figures_text
+from buttress.cli.progress_lines import ProgressLines, figures_text, percentage
 from buttress.jobs.settings import Reporter
 from buttress.training.loop import Progress
 
@@ -54,23 +54,25 @@ class Terminal(Reporter):
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[share]:>4}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[figures]}"),
             console=Console(stderr=True),
             transient=True,
         )
         self._bar.start()
-        self._task = self._bar.add_task(title, total=1.0, figures="")
-        last = 0.0
+        self._task = self._bar.add_task(title, total=1.0, figures="", share="")
+        last, before = 0.0, 0.0
 
         def progress(done: float, figures: Mapping[str, float]) -> None:
-            nonlocal last
+            nonlocal last, before
             now = time.monotonic()
-            if self._bar is None or (now - last < _REFRESH and done < 1):
+            if self._bar is None or (now - last < _REFRESH and 0 < done < 1):
                 return
-            last = now
-            self._bar.update(self._task, completed=done, figures=figures_text(figures))
+            if done < before:  # a further piece of the work, with a pace of its own
+                self._bar.reset(self._task)
+            last, before = now, done
+            self._bar.update(self._task, completed=done, figures=figures_text(figures), share=percentage(done))
 
         return progress
 

@@ -147,7 +147,7 @@ class Oracle(Passes):
                 own, seen = self._joint_output([output.detach() for output, _ in opened], rows)
                 pulls, far = [pull for _, pull in opened], partial(distance, rows)
                 value, grad = nearest(points, seen, pulls, self.y[rows], classes[rows], share, far)
-                self.ledger.count(rows, len(opened), len(opened) * classes.shape[1])
+                self._count(rows, len(opened), len(opened) * classes.shape[1], own)
                 return own, value, grad
 
             return self._tried(compared)

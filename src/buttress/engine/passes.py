@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from buttress.engine.ledger import Ledger, Rows
+from buttress.engine.pass_watch import passed
 from buttress.engine.runner import Precision, Runner
 from buttress.errors import NoGradientError, UserError
 from buttress.model_call import call_model
@@ -97,8 +98,14 @@ class Passes:
             return (output,) if ends is None else (output.detach(), *ends(output, rows, pull))
 
         draws = [self._tried(partial(once, draw), precision) for draw in self._draws(precision)]
-        self.ledger.count(rows, len(draws), len(draws) * slopes)
+        self._count(rows, len(draws), len(draws) * slopes, draws[0][0])
         return draws[0] if len(draws) == 1 else self.runner.mean(draws)
+
+    def _count(self, rows: Rows, forwards: int, backwards: int, output: Tensor) -> None:
+        """Passes of these inputs, whose output (M, C) is that."""
+        self.ledger.count(rows, forwards, backwards)
+        standing = len(self.x) if self.ledger.rows is None else len(self.ledger.rows)
+        passed(forwards, len(output), standing, output[0].numel() if len(output) else 0)
 
     def _tried(
         self, attempt: Callable[[Precision], tuple[Tensor, ...]], precision: Precision | None = None

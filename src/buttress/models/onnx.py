@@ -24,7 +24,7 @@ from buttress.model_call import call_model
 from buttress.models.blocks.ode import ODEBlock
 from buttress.models.input_checks import forward_checked
 from buttress.models.wrapping.wrappers import inner
-from buttress.safe_files import full_disk_reported, sync
+from buttress.safe_files import check_free, full_disk_reported, sync
 from buttress.tensor_forms import copied_network
 from buttress.validation import positive
 
@@ -107,8 +107,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     """
     if path.suffix != ".onnx":
         raise UserError(f"a network is exported to a name ending in .onnx; got {path}")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise UserError(f"{path} exists: choose another name, or ask for it to be replaced (overwrite)")
+    check_free(path, overwrite)
 
 
 def check_packages() -> None:

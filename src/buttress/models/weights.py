@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -20,20 +22,21 @@ from buttress.validation import one_of
 
 log = logging.getLogger(__name__)
 Head = Literal["kept", "new"]
+_TORCH = (".pt", ".pth")  # as torch.save writes
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the model's state dict as safetensors.
+    """Write the model's state dict as safetensors, or as ``torch.save`` does.
 
     The file appears whole or not at all: written beside its place, flushed to the disk, then moved there. A file
     that lies there is replaced.
 
     Raises:
-        UserError: when the name does not end in .safetensors, the state holds more than tensors, or the disk refuses.
+        UserError: when the name does not end in .safetensors, .pt or .pth, the state holds more than tensors, or the
+            disk refuses.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise UserError(f"weights are written as safetensors: give a name ending in .safetensors; got {path}")
+    check_weights_name(path)
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise UserError(f"{name!r} in the model's state is a {type(value).__name__}: only tensors can be written")
@@ -43,7 +46,10 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     written = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with written.open("wb") as file:
-            file.write(save(tensors))
+            if path.suffix in _TORCH:
+                torch.save(tensors, file)
+            else:
+                file.write(save(tensors))
             file.flush()
             os.fsync(file.fileno())
         written.replace(path)
@@ -59,6 +65,16 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     finally:
         with contextlib.suppress(OSError):
             written.unlink(missing_ok=True)
+
+
+def check_weights_name(path: Path) -> None:
+    """Refuse a file's name that does not say how weights are to be written.
+
+    Raises:
+        UserError: naming it.
+    """
+    if path.suffix not in (".safetensors", *_TORCH):
+        raise UserError(f"weights are written to a name ending in .safetensors, .pt or .pth; got {path}")
 
 
 def load_weights(
@@ -109,8 +125,23 @@ def load_weights(
         if names:
             log.warning("%s: %s: %s", path, what, ", ".join(names[:6]) + ", ..." * (len(names) > 6))
     like = {name: value for name, value in best.target.state_dict(keep_vars=True).items() if not is_lazy(value)}
+    _check_kinds(path, best.state, like)
     best.target.load_state_dict(formed_state(best.state, like), strict=False)
     return best.missing, best.unexpected
+
+
+def _check_kinds(path: Path, state: Mapping[str, Tensor], like: Mapping[str, Any]) -> None:
+    """Refuse numbers of another kind than the network's, which torch would turn into others without a word.
+
+    Raises:
+        UserError: for complex or whole numbers in the place of real ones, such as quantised weights without a scale.
+    """
+    for name, value in state.items():
+        own = like.get(name)
+        real = isinstance(own, Tensor) and own.is_floating_point()
+        if real and not value.is_floating_point():
+            kinds = [str(one.dtype).removeprefix("torch.") for one in (value, like[name])]
+            raise UserError(f"{path}: {name} is {kinds[0]}, the network's is {kinds[1]}: save weights of its kind")
 
 
 def _advice(fit: Fit) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.length import check_length
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import first_answers, start_fabric
 from buttress.errors import UserError
@@ -105,6 +106,7 @@ def fit(
         raise UserError(f"the logger {elsewhere[0]} records a run, which has a folder: give out=, or leave it out")
     defence = defence or Standard()
     defence.for_task(config.task)
+    check_length(defence, config.epochs, defaults=False)
     check_task(config.validate_with, config.task)
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)

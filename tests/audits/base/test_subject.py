@@ -93,7 +93,27 @@ def test_large_data_are_attacked_in_groups(line, monkeypatch):
     parts = subject(model, [(x, y)], watch=lambda what, done: seen.append((what, done))).attacked(attack).outcome
     torch.testing.assert_close(parts.x_adv, whole.x_adv)
     assert parts.success.equal(whole.success)
-    assert seen == [("PGD-3", done) for done in (0.32, 0.64, 0.96, 1.0)]
+    assert {what for what, _ in seen} == {"PGD-3"}
+    shares = [done for _, done in seen]
+    assert shares == sorted(shares)
+    assert {0.32, 0.64, 0.96, 1.0} <= set(shares)
+    assert len(shares) > 4  # and within each group
+
+
+def test_which_audit_is_at_work_is_told_before_between_and_within_its_attacks(line):
+    model, x, y, _ = line
+    pgd = PGD(threat=Threat(eps=0.2, box=None), steps=8)
+    seen, answers = [], []
+    questions = [Robustness(attacks=[pgd]), Robustness(attacks=[dataclasses.replace(pgd, steps=9)])]
+    audits.run(model, [(x, y)], questions, watch=lambda *told: seen.append(told), answered=answers.append)
+    places = [what for what, _ in seen]
+    assert places[0] == "robustness (1 of 2)"
+    assert set(places) == {f"robustness ({k} of 2){rest}" for k in (1, 2) for rest in ("", f": PGD-{k + 7}")}
+    assert all(done == 0 for what, done in seen if what.endswith("of 2)"))
+    assert [seen[k + 1] for k, (what, done) in enumerate(seen) if done == 1] == [
+        (what.partition(":")[0], 0.0) for what, done in seen if done == 1
+    ]
+    assert len(answers) == 2
 
 
 @pytest.mark.parametrize("kind", [list, lambda data: DataLoader(TensorDataset(*data[0]), batch_size=7)])

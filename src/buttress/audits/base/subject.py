@@ -53,6 +53,7 @@ from buttress.threat import Threat
 from buttress.validation import whole
 
 _GROUP = GROUP
+Watch = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Subject:
         batch_size: inputs computed at once.
         folder: where crafted examples are stored group by group, so that an audit that was stopped can go on; nowhere
             unless given.
+        watch: called with what is being done, and the share of it that is; 0 also where that is not known.
         together: whether other processes put the same questions, so that each attacks its share of the groups.
         tokens: (N, T) tokens that ``x`` are this network's values of, where they are.
     """
@@ -93,7 +95,7 @@ class Subject:
     precision: Precision = "fp32"
     batch_size: int = 256
     store: dict[tuple[str, ...], Timed] = field(default_factory=dict)
-    watch: Callable[[str, float], None] | None = None
+    watch: Watch | None = None
     folder: Path | None = None
     tokens: Tensor | None = None
     together: bool = False
@@ -163,11 +165,17 @@ class Subject:
 
     def _told(self, attack: Perturbation, attack_group: GroupAttack, count: int) -> Callable[[InputGroup], Group]:
         """Attacks a group, and tells ``watch`` so."""
+        if self.watch is None:
+            return attack_group
+        watch = self.watch
+
+        def tell(index: int, share: float) -> None:
+            before = index * _GROUP
+            watch(attack.label(), (before + share * min(_GROUP, count - before)) / count)
 
         def attack_and_tell(inputs: InputGroup) -> Group:
-            group = attack_group(inputs)
-            if self.watch is not None:
-                self.watch(attack.label(), min(1.0, (inputs.index + 1) * _GROUP / count))
+            group = replace(attack_group, tell=tell)(inputs)
+            tell(inputs.index, 1.0)
             return group
 
         return attack_and_tell
@@ -257,7 +265,7 @@ def subject(
     seed: int = 0,
     precision: Precision = "fp32",
     batch_size: int = 256,
-    watch: Callable[[str, float], None] | None = None,
+    watch: Watch | None = None,
     folder: Path | None = None,
     together: bool = False,
 ) -> Subject:
@@ -300,6 +308,8 @@ def run(
     model: nn.Module,
     data: Data,
     audits: Sequence[Audit],
+    *,
+    answered: Callable[[Finding], None] = lambda finding: None,
     **settings: Any,
 ) -> list[Finding]:
     """Run each audit on ``model``; examples crafted for one serve the others.
@@ -308,6 +318,7 @@ def run(
         model: the network; it comes back as it was.
         data: a split of a data set, or any iterable of batches (x, y), see `read_batches`.
         audits: what to run.
+        answered: called with each finding as soon as it is there.
         **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder,
             together.
 
@@ -319,6 +330,27 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    return [
-        beside_chance(finding, shared_subject.chance_sentence) for finding in ask_what_can_run(audits, shared_subject)
-    ]
+    watch = shared_subject.watch
+
+    def begin(index: int) -> None:
+        if watch is not None:
+            shared_subject.watch = _told_of(audits[index].label(), index, len(audits), watch)
+
+    findings = list[Finding]()
+    for finding in ask_what_can_run(audits, shared_subject, begin):
+        findings.append(beside_chance(finding, shared_subject.chance_sentence))
+        answered(findings[-1])
+    return findings
+
+
+def _told_of(name: str, index: int, count: int, watch: Watch) -> Watch:
+    """Tells ``watch`` which of the audits is at work, also between its attacks, where no share is known: 0."""
+    place = f"{name} ({index + 1} of {count})" if count > 1 else name
+
+    def told(what: str, done: float) -> None:
+        watch(place if what == name else f"{place}: {what}", done)
+        if done >= 1:
+            watch(place, 0.0)
+
+    watch(place, 0.0)
+    return told

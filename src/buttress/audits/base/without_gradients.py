@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -46,24 +46,37 @@ def has_gradient(model: Model, x: Tensor, task: Task) -> bool:
         return True
 
 
-def ask_what_can_run(questions: Sequence[Question], subject: object) -> list[Finding]:
+def ask_what_can_run(
+    questions: Sequence[Question], subject: object, begin: Callable[[int], None] = lambda index: None
+) -> Iterator[Finding]:
     """Put each question, without the attacks that need gradients where the network gives none.
 
     The verdict names what was left out. A question of which nothing is left is answered with a finding that says so.
 
+    Args:
+        questions: what to ask.
+        subject: of whom.
+        begin: called with the index of each question before it is put.
+
+    Yields:
+        A finding for each question, in their order; where the first are left out, theirs once another is answered.
+
     Raises:
         NoGradientError: when nothing is left of any.
     """
-    findings, reasons = list[Finding](), list[NoGradientError]()
-    for question in questions:
+    waiting, first, answered = list[Finding](), None, False
+    for index, question in enumerate(questions):
+        begin(index)
         try:
-            findings.append(_answer(question, subject))
+            finding, answered = _answer(question, subject), True
         except NoGradientError as reason:
-            reasons.append(reason)
-            findings.append(_left_out(question, reason))
-    if reasons and len(reasons) == len(findings):
-        raise reasons[0]
-    return findings
+            finding, first = _left_out(question, reason), first or reason
+        waiting.append(finding)
+        if answered:
+            yield from waiting
+            waiting = []
+    if first is not None and not answered:
+        raise first
 
 
 def _answer(question: Question, subject: object) -> Finding:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search, Stage
+from buttress.engine.pass_watch import passes_watched
 from buttress.engine.preserved_model import Model
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
@@ -70,7 +71,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupAttack:
-    """How every group is attacked: the attack, the network, and the settings of the call."""
+    """How every group is attacked: the attack, the network, the settings of the call, and who is told of progress."""
 
     model: Model
     attack: Perturbation
@@ -80,6 +81,7 @@ class GroupAttack:
     precision: Precision
     batch_size: int
     device: torch.device
+    tell: Callable[[int, float], None] | None = None  # the index of the group, and the share of it that is done
 
     def __call__(self, inputs: InputGroup) -> Group:
         """Attack one group."""
@@ -87,7 +89,9 @@ class GroupAttack:
         named = ("task", "seed", "search", "precision", "batch_size")
         settings: dict[str, Any] = {name: getattr(self, name) for name in named}
         start = time.perf_counter()
-        outcome = self.attack(self.model, x, y, ids=ids, **settings)
+        tell = None if self.tell is None else partial(self.tell, inputs.index)
+        with passes_watched(self.attack.most_passes, tell):
+            outcome = self.attack(self.model, x, y, ids=ids, **settings)
         return Group(inputs.index, y, ids, outcome, time.perf_counter() - start, inputs.digest)
 
 

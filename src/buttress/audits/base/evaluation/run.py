@@ -174,7 +174,10 @@ def evaluate(
     chosen_precision, finished = processes.on_first_process(begin)
     try:
         result, last_index = _attack_share(
-            groups, replace(attack_group, precision=chosen_precision), folder, each, _progress(watch, attack, data)
+            groups,
+            replace(attack_group, precision=chosen_precision, tell=_progress(watch, attack, data, group)),
+            folder,
+            each,
         )
     except BaseException:
         if folder is not None and processes.rank_and_count() == (0, 1):
@@ -200,12 +203,19 @@ def _device(model: Model, x: Tensor) -> torch.device:
     return x.device if weights is None else weights.device
 
 
-def _progress(watch: Callable[[str, float], None] | None, attack: Perturbation, data: Data) -> Callable[[int], None]:
-    """Calls ``watch`` with the share of inputs done, where the number of inputs is known."""
+def _progress(
+    watch: Callable[[str, float], None] | None, attack: Perturbation, data: Data, group: int
+) -> Callable[[int, float], None] | None:
+    """Calls ``watch`` with the share that is done, of a group's index and its share, where the number is known."""
     if watch is None or not isinstance(data, Split):
-        return lambda done: None
+        return None
     call, name, count = watch, attack.label(), len(data)
-    return lambda done: call(name, min(1.0, done / count))
+
+    def tell(index: int, share: float) -> None:
+        before = index * group
+        call(name, (before + share * min(group, count - before)) / count)
+
+    return tell
 
 
 def _attack_share(
@@ -213,16 +223,15 @@ def _attack_share(
     attack_group: GroupAttack,
     folder: Path | None,
     each: Callable[[Group], None] | None,
-    progress: Callable[[int], None],
 ) -> tuple[Evaluation, int]:
     """This process's share of the groups, added up, and the number of the last group of all."""
     rank, count = processes.rank_and_count()
-    result, last_index, done = Evaluation(precision=attack_group.precision, folder=folder), -1, 0
+    result, last_index = Evaluation(precision=attack_group.precision, folder=folder), -1
 
     def own_groups() -> Iterator[InputGroup]:
-        nonlocal last_index, done
+        nonlocal last_index
         for part in groups:
-            last_index, done = part.index, done + len(part.y)
+            last_index = part.index
             if part.index % count == rank:
                 yield part
 
@@ -232,7 +241,8 @@ def _attack_share(
         result = result + _sums(group)
         if each is not None:
             each(group)
-        progress(done)
+        if attack_group.tell is not None:
+            attack_group.tell(group.index, 1.0)
     return result, last_index
 
 
