@@ -123,11 +123,11 @@ def test_steps_are_read_as_epochs(lightning):
 def test_what_cannot_be_served_is_refused(lightning, small):
     module = Module(small())
     with pytest.raises(UserError, match=r"awp\(at\) is more than a loss"):
-        lightning.LightningDefence(defences.AWP()).setup(None, module, "fit")
+        Trainer([lightning.LightningDefence(defences.AWP())]).fit(module, [1])
     points = moons(samples=20, val=4, test=4)
     flat = Module(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2)))
     with pytest.raises(UserError, match="dial has weights of its own, which the module's optimiser does not train"):
-        lightning.LightningDefence(defences.DIAL(), data=points).setup(None, flat, "fit")
+        Trainer([lightning.LightningDefence(defences.DIAL(), data=points)]).fit(flat, [1])
     module.automatic_optimization = False
     with pytest.raises(UserError, match="needs automatic optimisation"):
         lightning.LightningDefence(defences.TRADES()).setup(None, module, "fit")

@@ -64,15 +64,14 @@ class LightningDefence(Callback):
                 "LightningDefence needs automatic optimisation; with optimiser steps of your own, call DefenceLoss in "
                 "your training_step"
             )
-        # Its length is known when training starts.
-        self._objective = DefenceLoss(self.defence, pl_module, epochs=1, steps_per_epoch=1, **self._settings)
-        self._objective.require_no_weights("the module's optimiser")
         pl_module.training_step = self._training_step
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the defence how long it trains, and where it goes on."""
-        objective = self._started()
-        objective.epochs, objective.steps_per_epoch = _length(trainer)
+        """Begin with the defence, or go on with it, now that it is known for how long."""
+        epochs, batches = _length(trainer)
+        objective = DefenceLoss(self.defence, pl_module, epochs=epochs, steps_per_epoch=batches, **self._settings)
+        objective.require_no_weights("the module's optimiser")
+        self._objective = objective
         if self._state:
             objective.step = self._state["step"]
             objective.whole.defence.load_state_dict(self._state["defence"])
@@ -89,7 +88,7 @@ class LightningDefence(Callback):
         return loss
 
     def _started(self) -> DefenceLoss:
-        assert self._objective is not None  # made by setup
+        assert self._objective is not None  # made by on_train_start
         return self._objective
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, StepContext
+from buttress.defences.base.length import check_length
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.runner import Twins
 from buttress.errors import UserError
@@ -52,8 +53,6 @@ class DefenceLoss(nn.Module):
 
     Attributes:
         step: batches so far; set it where a loop goes on.
-        epochs: as given.
-        steps_per_epoch: as given.
         figures: of the last batch, named by the method.
 
     Raises:
@@ -80,6 +79,7 @@ class DefenceLoss(nn.Module):
         if defence.preparation:
             raise UserError(f"{defence.label()} first {defence.preparation}: train with buttress.fit")
         defence.for_task(task)
+        check_length(defence, epochs, defaults=False)
         if method := _overriding(defence, "prepare"):
             if data is None:
                 raise UserError(f"{method.label()} looks at the data before training: give data=, a Dataset")
@@ -87,8 +87,8 @@ class DefenceLoss(nn.Module):
                 raise UserError(f"{method.label()} makes its own data to train on: train with buttress.fit")
         self.whole = StepLoss(model, defence)
         self.figures: Mapping[str, Tensor] = {}
-        self.step, self.epochs, self.steps_per_epoch = 0, epochs, steps_per_epoch
-        self._seed, self._task = seed, task
+        self.step = 0
+        self._epochs, self._per_epoch, self._seed, self._task = epochs, steps_per_epoch, seed, task
         self._twins: Twins = {}
         self._code = NetworkCode()
 
@@ -106,9 +106,9 @@ class DefenceLoss(nn.Module):
             self.whole.model,
             Batch(x, y, ids),
             index=self.step,
-            progress=self.step / (self.epochs * self.steps_per_epoch),
-            epoch=self.step / self.steps_per_epoch,
-            epochs=self.epochs,
+            progress=self.step / (self._epochs * self._per_epoch),
+            epoch=self.step / self._per_epoch,
+            epochs=self._epochs,
             seed=self._seed,
             twins=self._twins,
             code=self._code,
