@@ -12,7 +12,7 @@ from buttress import registry
 from buttress.cli.commands import JOBS, job
 from buttress.cli.static.members import BASES, names, names_of, roles
 from buttress.cli.static.options import entries, job_options
-from buttress.config.annotations import REQUIRED, alternatives, is_group, parameters, takes_several
+from buttress.config.annotations import REQUIRED, alternatives, is_group, item_of, parameters, takes_several
 from buttress.config.job_spec import job_spec
 from buttress.config.roles import role_of
 from buttress.config.typed_parser import parsed_text
@@ -49,7 +49,8 @@ def test_the_options_are_those_of_the_live_job(name):
             simple = {int: "N", float: "X", str: "TEXT", Path: "PATH", bool: "true|false"}
             assert option.kind.value == simple.get(kinds[0], option.kind.value), key
         if option.default and option.kind.several:
-            assert [float(part) for part in option.default.split(",")] == list(parameter.default), key
+            item = item_of(kinds[0])
+            assert [parsed_text(item, part) for part in option.default.split(",")] == list(parameter.default), key
         elif option.default and "," in option.default:
             assert tuple(float(part) for part in option.default.split(",")) == parameter.default, key
         elif option.default and "/" in option.default and kinds == [float]:

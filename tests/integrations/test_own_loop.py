@@ -85,3 +85,20 @@ def test_the_figures_of_the_method_are_kept():
     assert objective(x, y).ndim == 0
     assert objective.figures is objective.whole.logs
     assert objective(x, y, ids).isfinite()
+
+
+def test_a_loop_that_goes_on_goes_on_at_its_step():
+    x, y, ids = DATA.train.take(torch.arange(10))
+    how = {"epochs": 2, "steps_per_epoch": 2}
+    objective = DefenceLoss(defences.TRADES(threat=FREE), models.create("mlp", seed=0), **how)
+    objective(x, y, ids)
+    other = DefenceLoss(defences.TRADES(threat=FREE), models.create("mlp", seed=1), **how)
+    other.load_state_dict(objective.state_dict())
+    assert other.step == 1
+    assert other(x, y, ids).equal(objective(x, y, ids))
+
+
+def test_a_training_that_ends_before_the_method_has_risen_is_refused():
+    slow = defences.EpsWarmup(base=defences.AdversarialTraining(), epochs=4)
+    with pytest.raises(UserError, match=r"eps-warmup\(at\): epochs 4 is longer than the training, which ends after 2"):
+        DefenceLoss(slow, models.create("mlp", seed=0), epochs=2, steps_per_epoch=2, data=DATA)

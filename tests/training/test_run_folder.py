@@ -12,7 +12,7 @@ from buttress.defences.standard import Standard
 from buttress.defences.trades import TRADES
 from buttress.errors import UserError
 from buttress.threat import Threat
-from buttress.training import Interrupted, Optimiser, read_facts, versions
+from buttress.training import Interrupted, Optimiser, read_facts, run_folder, versions
 from buttress.training.cost import read_cost
 
 
@@ -219,3 +219,15 @@ def test_versions_name_the_device_that_ran_and_not_the_one_that_exists(points, t
     assert versions("meta")["device"] == "META"
     train(mlp(), points, out=tmp_path / "run", epochs=1, accelerator="cpu")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["versions"]["device"] == "CPU"
+
+
+def test_what_loggers_left_of_a_run_that_came_to_nothing_is_cleared_away(tmp_path):
+    (tmp_path / "wandb").mkdir()
+    for name in (run_folder.MARK, run_folder.LOGGED, "wandb/debug.log"):
+        (tmp_path / name).write_text("{}")
+    run_folder.release_run(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    for name in (run_folder.MARK, run_folder.LOGGED, "metrics.csv"):
+        (tmp_path / name).write_text("{}")
+    run_folder.release_run(tmp_path)  # figures are there
+    assert len(list(tmp_path.iterdir())) == 3

@@ -114,6 +114,6 @@ def _print_findings(path: Path) -> None:
 def _settle_logging(quiet: bool) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("buttress").setLevel(logging.ERROR if quiet else logging.WARNING)
-    for name in ("lightning.fabric", "lightning_fabric"):
+    for name in ("lightning.fabric", "lightning_fabric", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning_fabric|torch.utils.tensorboard|jsonargparse")

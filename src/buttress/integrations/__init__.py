@@ -9,17 +9,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from buttress.integrations.assertion import assert_robust
     from buttress.integrations.foreign_attacks import ARTAttack, FoolboxAttack, TorchAttack
+    from buttress.integrations.hugging_face import DefenceTrainer, TrainerRobustness
+    from buttress.integrations.lightning import LightningDefence, LightningRobustness
     from buttress.integrations.own_loop import DefenceLoss
 
 _PLACES = {
     "ARTAttack": "foreign_attacks",
     "DefenceLoss": "own_loop",
+    "DefenceTrainer": "hugging_face",
     "FoolboxAttack": "foreign_attacks",
+    "LightningDefence": "lightning",
+    "LightningRobustness": "lightning",
     "TorchAttack": "foreign_attacks",
+    "TrainerRobustness": "hugging_face",
     "assert_robust": "assertion",
 }
 
-__all__ = ["ARTAttack", "DefenceLoss", "FoolboxAttack", "TorchAttack", "assert_robust"]
+__all__ = [
+    "ARTAttack",
+    "DefenceLoss",
+    "DefenceTrainer",
+    "FoolboxAttack",
+    "LightningDefence",
+    "LightningRobustness",
+    "TorchAttack",
+    "TrainerRobustness",
+    "assert_robust",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from buttress import tasks
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, StepContext
+from buttress.defences.base.length import check_length
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.engine.runner import Twins
 from buttress.errors import UserError
@@ -39,7 +40,7 @@ class DefenceLoss(nn.Module):
 
     On the same batches it is what `buttress.fit` minimises, bit for bit where the loop's draws (dropout) are. Of what
     `fit` does beside that, validation, choice of weights and averaging are the loop's own affair, and the model's mode:
-    call ``model.train()`` as usual.
+    call ``model.train()`` as usual. Its ``state_dict`` holds the step too, for loops that go on.
 
     Args:
         defence: the method; one whose steps, epochs or end are more than an objective is refused.
@@ -51,6 +52,7 @@ class DefenceLoss(nn.Module):
         task: what the model's output is for.
 
     Attributes:
+        step: batches so far; set it where a loop goes on.
         figures: of the last batch, named by the method.
 
     Raises:
@@ -77,6 +79,7 @@ class DefenceLoss(nn.Module):
         if defence.preparation:
             raise UserError(f"{defence.label()} first {defence.preparation}: train with buttress.fit")
         defence.for_task(task)
+        check_length(defence, epochs, defaults=False)
         if method := _overriding(defence, "prepare"):
             if data is None:
                 raise UserError(f"{method.label()} looks at the data before training: give data=, a Dataset")
@@ -84,8 +87,8 @@ class DefenceLoss(nn.Module):
                 raise UserError(f"{method.label()} makes its own data to train on: train with buttress.fit")
         self.whole = StepLoss(model, defence)
         self.figures: Mapping[str, Tensor] = {}
+        self.step = 0
         self._epochs, self._per_epoch, self._seed, self._task = epochs, steps_per_epoch, seed, task
-        self._index = 0
         self._twins: Twins = {}
         self._code = NetworkCode()
 
@@ -102,9 +105,9 @@ class DefenceLoss(nn.Module):
         self.whole.context = StepContext(
             self.whole.model,
             Batch(x, y, ids),
-            index=self._index,
-            progress=self._index / (self._epochs * self._per_epoch),
-            epoch=self._index / self._per_epoch,
+            index=self.step,
+            progress=self.step / (self._epochs * self._per_epoch),
+            epoch=self.step / self._per_epoch,
             epochs=self._epochs,
             seed=self._seed,
             twins=self._twins,
@@ -113,8 +116,32 @@ class DefenceLoss(nn.Module):
         )
         loss: Tensor = self.whole(x, y, ids)
         self.figures = self.whole.logs
-        self._index += 1
+        self.step += 1
         return loss
+
+    def get_extra_state(self) -> int:
+        """The step, for ``state_dict``."""
+        return self.step
+
+    def set_extra_state(self, state: int) -> None:
+        """Go on at this step."""
+        self.step = state
+
+    def require_no_weights(self, optimizer: str) -> None:
+        """Refuse a method with weights of its own, which an optimiser of the network's alone leaves as they are.
+
+        Args:
+            optimizer: whose it is, for the error line.
+
+        Raises:
+            UserError: naming the method.
+        """
+        defence = self.whole.defence
+        if any(weight.requires_grad for weight in defence.parameters()):
+            raise UserError(
+                f"{defence.label()} has weights of its own, which {optimizer} does not train: take DefenceLoss, in a "
+                "loop of your own, with an optimiser of objective.parameters()"
+            )
 
 
 def _overriding(defence: Defence, name: str) -> Defence | None:

@@ -19,6 +19,7 @@ from buttress.engine.input_dtype import input_dtype
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.model_call import call_model, output_parts
+from buttress.models.libraries import library_options
 from buttress.models.preprocessing import Statistics
 from buttress.random import own_draws
 from buttress.tasks import Classification, Task
@@ -68,8 +69,8 @@ def create_for(
         statistics: by which its inputs are normalised inside it; None for inputs as they are.
         seed: of the initial weights.
     """
-    if name.startswith("timm:"):
-        takes = {"classes": inspect.Parameter.empty, "channels": inspect.Parameter.empty}
+    if (library := library_options(name)) is not None:
+        takes = dict.fromkeys(library, inspect.Parameter.empty)
     else:
         factory = registry.model.get(name)
         check_options(f"the model {name!r}", factory, options)

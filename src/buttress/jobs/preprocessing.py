@@ -9,6 +9,7 @@ from torch import nn
 from buttress import models
 from buttress.data.dataset import Dataset
 from buttress.errors import UserError
+from buttress.models.libraries import ROBUSTBENCH
 from buttress.models.preprocessing import Statistics, beside, of_timm, stated
 from buttress.models.wrapping.wrappers import nested
 
@@ -30,6 +31,10 @@ def chosen_statistics(
         UserError: for an option that means nothing, or that does not fit the data.
     """
     images = len(dataset.shape) == 3
+    if model.startswith(ROBUSTBENCH):
+        if normalise not in ("auto", False, "false", "none"):
+            raise UserError(f"{model} takes inputs in [0, 1] and normalises them inside: leave --normalise out")
+        return None
     if normalise == "auto":
         found = None if weights is None else beside(weights)
         if found is None and images and model.startswith("timm:"):
@@ -89,6 +94,8 @@ def told(model: nn.Module, name: str, dataset: Dataset, normalise: Normalise, st
     if len(dataset.shape) != 3:
         return ""
     limits = f", from {dataset.box[0]:g} to {dataset.box[1]:g}" if dataset.box == (0, 1) else ""
+    if name.startswith(ROBUSTBENCH):
+        return f"inputs are given to {name} as they are{limits}, which is what RobustBench's networks expect"
     advice = "; if it expects normalised ones type --normalise MEAN/STD, or imagenet" if normalise == "auto" else ""
     return f"inputs are given to {name} as they are{limits}{advice}"
 

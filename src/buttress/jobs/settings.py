@@ -20,6 +20,7 @@ from buttress.jobs.folder_options import folder_options, is_own_data
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
+from buttress.models.libraries import check_trained
 from buttress.models.preprocessing import Statistics
 from buttress.models.weights import Head
 from buttress.tasks import Task, task_facts, task_of
@@ -133,7 +134,7 @@ class Network:
     """Which network.
 
     Args:
-        model: a registered name, timm:NAME, package.module:function or file.py:function.
+        model: a registered name, timm:NAME, robustbench:NAME, package.module:function or file.py:function.
         model_args: options of the model; classes, channels and image size are taken from the data.
         normalise: what is done to inputs inside the model: MEAN/STD, as in 0.5,0.4,0.4/0.2,0.2,0.2, or imagenet, half,
             clip, cifar10, cifar100, mnist, 0..255; data, by the training inputs; none. By default what a configuration
@@ -308,6 +309,8 @@ def open_network(
         raise UserError(f"{reference!r} is no run's folder and no model{looked}; {registry.nearest(reference, own)}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
+    if network.weights is None:
+        check_trained(reference, network.model_args)
     source.require(reference)
     task = network.task or tasks.classification
     network = replace(network, model=reference)

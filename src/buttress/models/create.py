@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from buttress import registry
 from buttress.errors import UserError
+from buttress.models.libraries import library_maker, library_options
 from buttress.models.surgery import replace_activation, set_stem_stride
 from buttress.models.wrapping.normalized import Normalized
 from buttress.random import own_draws
@@ -41,7 +42,8 @@ def create(
     """A model with fresh weights.
 
     Args:
-        name: a registered name (``names()``), ``timm:NAME``, or a function of the user's that returns a module, as
+        name: a registered name (``names()``), ``timm:NAME``, ``robustbench:NAME`` (or
+            ``robustbench:cifar10/Linf/NAME``), or a function of the user's that returns a module, as
             ``package.module:function`` or ``path/to/file.py:function``.
         mean: given this or ``std``, the model comes inside ``Normalized``; one number, or one per channel (default 0).
         std: likewise (default 1).
@@ -51,7 +53,7 @@ def create(
             option of this name, such as mlp, gets it instead.
         stem_stride: stride of the first convolution; poolings are adapted where the network needs it. Likewise.
         **options: the architecture's own, such as ``classes``; those of ``timm.create_model`` for ``timm:NAME``,
-            where ``classes`` and ``channels`` are understood too.
+            where ``classes`` and ``channels`` are understood too; none for ``robustbench:NAME``.
 
     Raises:
         UserError: for an unknown name or option, or an option's value that makes no sense.
@@ -72,7 +74,7 @@ def _created(
     surgery: dict[str, Any],
 ) -> nn.Module:
     # Found before the seed is set: importing a module may draw numbers, and does so once only.
-    maker = _timm(name, options) if name.startswith("timm:") else _maker(name, options)
+    maker = _maker(name, options) if library_options(name) is None else library_maker(name, options)
     with _seeded(seed), same_working_directory():
         model: object = maker()
     if not isinstance(model, nn.Module):
@@ -127,7 +129,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 def _named_options(name: str) -> set[str]:
     """The options that an architecture's factory names itself."""
-    factory = None if name.startswith("timm:") else registry.model.get(name)
+    factory = registry.model.get(name) if library_options(name) is None else None
     if isinstance(factory, nn.Module) or not callable(factory):
         return set()
     return set(inspect.signature(factory).parameters)
@@ -151,28 +153,6 @@ def _maker(name: str, options: dict[str, Any]) -> Callable[[], Any]:
     except TypeError as error:
         raise UserError(f"the model {name!r} cannot be made: {error}") from None
     return functools.partial(maker, **options)
-
-
-def _timm(name: str, options: dict[str, Any]) -> Callable[[], Any]:
-    try:
-        import timm
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
-        reason = str(error).partition("\n")[0]
-        raise UserError(
-            f"{name!r} needs timm, which cannot be imported ({reason}): pip install 'buttress[timm]'"
-        ) from error
-    theirs = name.removeprefix("timm:")
-    if not timm.is_model(theirs):
-        raise UserError(f"timm has no model {theirs!r}: timm.list_models() names those it has")
-    words = {"classes": "num_classes", "channels": "in_chans"}
-
-    def make() -> Any:
-        try:
-            return timm.create_model(theirs, **{words.get(key, key): value for key, value in options.items()})
-        except TypeError as error:
-            raise UserError(f"{name!r} cannot be made: {error}") from error
-
-    return make
 
 
 def _plain(value: Statistic) -> Any:

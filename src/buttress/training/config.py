@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,7 @@ from buttress.registry import nearest
 from buttress.started import started
 from buttress.tasks import Task, check_task
 from buttress.training.averaging import Average, average_of
+from buttress.training.loggers import LoggerName, check_installed
 from buttress.training.monitors.base import Monitor
 from buttress.training.optimiser import Optimiser
 from buttress.training.schedule import Schedule
@@ -51,6 +52,8 @@ class TrainingConfig(Machine):
         num_nodes: hosts; as many as there are processes on by default.
         strategy: how several processes train one network: ddp, which auto is as well; or, where some weights take no
             part in a step, ddp_find_unused_parameters_true.
+        loggers: where each epoch's figures go beside metrics.csv: tensorboard (in the run's folder), wandb, mlflow, or
+            several; [] for none. A run that goes on is the same run there; one that fails does not stop the training.
         keep: best (by robust accuracy on the validation split) or last.
         validate_with: the attack for the robust accuracy, or none; auto is PGD-10 in the defence's threat.
         validate_on: inputs of the validation split that are used, at most, stratified.
@@ -69,6 +72,7 @@ class TrainingConfig(Machine):
     clip: float | None = None
     average: float | Average | None = None
     monitors: list[Monitor] = field(default_factory=list)
+    loggers: Sequence[LoggerName] = ("tensorboard",)
     strategy: Strategy = "auto"
     train_precision: Precision = "32-true"
     search_precision: CraftPrecision | None = None
@@ -89,6 +93,11 @@ class TrainingConfig(Machine):
         number("checkpoint_seconds", self.checkpoint_seconds, "[0, inf]")
         if self.clip is not None:
             number("clip", self.clip, "(0, inf]")
+        if not isinstance(self.loggers, list | tuple):
+            raise UserError(f"loggers must be a list of names, as in ['tensorboard', 'mlflow']; got {self.loggers!r}")
+        for logger in self.loggers:
+            one_of("loggers", logger, get_args(LoggerName))
+            check_installed(logger)
         one_of("keep", self.keep, get_args(Keep))
         one_of("strategy", self.strategy, get_args(Strategy))
         if self.search_precision not in (None, *get_args(CraftPrecision)):

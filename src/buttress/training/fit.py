@@ -24,6 +24,7 @@ from buttress.random import derive, own_draws
 from buttress.tasks import check_task, task_facts
 from buttress.training.config import TrainingConfig, training_config
 from buttress.training.cost import passes, read_cost
+from buttress.training.loggers import LOGGERS
 from buttress.training.loop import Loop, Progress
 from buttress.training.monitoring import check_monitors
 from buttress.training.run_folder import open_run, release_run, write_run
@@ -101,6 +102,8 @@ def fit(
             raise UserError(f"training needs {part} inputs; {data.name} has none: give train and test")
     if resume and out is None:
         raise UserError("resuming needs the run's output folder; got none")
+    if out is None and (elsewhere := [name for name in config.loggers if LOGGERS[name].at_once]):
+        raise UserError(f"the logger {elsewhere[0]} records a run, which has a folder: give out=, or leave it out")
     defence = defence or Standard()
     defence.for_task(config.task)
     check_length(defence, config.epochs, defaults=False)

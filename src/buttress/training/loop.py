@@ -107,7 +107,7 @@ class Loop:
         self.clock = Clock(folder if self.fabric.is_global_zero else None)
         if held is not None:
             self._restore(*held)
-        with closing(Logs(folder if self.fabric.is_global_zero else None, self.index)) as logs:
+        with Logs(folder if self.fabric.is_global_zero else None, self.index, self.config.loggers) as logs:
             self._train(checkpoints, logs, progress, signals)
 
     def _train(self, checkpoints: Path | None, logs: Logs, progress: Progress | None, signals: list[int]) -> None:

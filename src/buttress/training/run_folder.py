@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,8 @@ from buttress.tensor_forms import plain_state
 from buttress.user_modules import short
 
 MARK = "run.json"
+LOGGED = "loggers.json"  # what loggers call this run
+_LOGS = {LOGGED, "wandb"}  # what loggers write before there are figures
 
 
 def versions(device: torch.device | str | None = None) -> dict[str, str]:
@@ -102,7 +105,10 @@ def _difference(before: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
 
 def release_run(folder: Path) -> None:
     """Take the claim back where nothing came of the run, so that the folder can be used again."""
-    if entries(folder) == {MARK}:
+    if MARK in (there := entries(folder)) and there <= {MARK, *_LOGS}:
+        for name in there - {MARK}:
+            place = folder / name
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
         (folder / MARK).unlink()
 
 

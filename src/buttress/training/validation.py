@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -77,12 +78,26 @@ def right_inputs(
     model: nn.Module, split: Split, attack: Perturbation | None, seed: int, device: torch.device, task: Task
 ) -> tuple[Tensor, Tensor | None]:
     """(N,) bool which inputs are right, clean; and under ``attack``, None where nothing attacks."""
-    dtype = input_dtype(model, split.take(torch.arange(min(2, len(split))))[0])
+    starts = range(0, len(split), _BATCH)
+    batches = (split.take(torch.arange(start, min(start + _BATCH, len(split)))) for start in starts)
+    return right_in_batches(model, batches, attack, seed, device, task)
+
+
+def right_in_batches(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    attack: Perturbation | None,
+    seed: int,
+    device: torch.device,
+    task: Task,
+) -> tuple[Tensor, Tensor | None]:
+    """As `right_inputs`, of batches (inputs, labels, ids)."""
+    dtype: torch.dtype | None = None
     clean_parts: list[Tensor] = []
     robust_parts: list[Tensor] = []
-    for start in range(0, len(split), _BATCH):
-        index = torch.arange(start, min(start + _BATCH, len(split)))
-        x, y, ids = (part.to(device) for part in split.take(index))
+    for batch in batches:
+        dtype = dtype or input_dtype(model, batch[0][:2])
+        x, y, ids = (part.to(device) for part in batch)
         x = x.to(dtype)
         with preserved(model, "eval", seed, device), torch.no_grad():
             clean_parts.append(~task.is_adversarial(task.read(call_model(model, x)), y).cpu())

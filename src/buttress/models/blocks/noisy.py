@@ -13,6 +13,7 @@ from buttress import registry
 from buttress.errors import UserError
 from buttress.model_call import call_model
 from buttress.models.create import create, spec_of
+from buttress.models.libraries import library_options
 from buttress.validation import not_negative, whole
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -103,8 +104,9 @@ def noisy(
         **options: the architecture's own.
     """
     data = {"classes": classes, "channels": channels, "image_size": image_size, "features": features}
-    timm = network.startswith("timm:")
-    accepted = {"classes", "channels"} if timm else set(inspect.signature(registry.model.get(network)).parameters)
+    accepted = library_options(network)
+    if accepted is None:
+        accepted = frozenset(inspect.signature(registry.model.get(network)).parameters)
     shape: dict[str, Any] = {name: value for name, value in data.items() if value is not None and name in accepted}
     return add_noise(create(network, **shape, **options), first, inner)
 
