@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from buttress.tasks import Task
 
 _INPUTS = 200  # that are looked at
 _BELOW = 0.1  # what an accuracy may be below the recorded one; the inputs are others
+_LISTED = 20  # classes whose order is told
 _GAIN = 0.1  # what another reading of the inputs must gain to be named
 _WEAK = 0.5  # the share of what lies between chance and 1 below which other readings are tried
 _OF_IMAGES = "its mean and std (--normalise), levels of 0..255, the order of the channels (RGB or BGR)"
@@ -61,7 +63,7 @@ def first_look(
         beside = f", and {known[0]} says {known[1]:.1%}"
     told = f"Before anything else: {clean['accuracy']:.1%} of {len(about.y)} inputs are {task.right}{beside}"
     tried = [(words, _right(about, logits)) for words, logits in _read_otherwise(about)]
-    tried += [("its classes in another order", figure) for figure in _reordered(about)]
+    tried += _reordered(about)
     words, best = max(tried, key=lambda one: one[1]["accuracy"], default=("", clean))
     if best["low"] > clean["high"] and best["accuracy"] > clean["accuracy"] + _GAIN and not at_chance(best, guess):
         return f"{told}. With {words} it would be {best['accuracy']:.1%}."
@@ -120,15 +122,24 @@ def _read_otherwise(about: Subject) -> Iterator[tuple[str, Tensor]]:
             yield f"{words}--normalise {name}", about.output((order(x) - mean) / std)
 
 
-def _reordered(about: Subject) -> Iterator[Figure]:
-    """The accuracy if the classes were those that half of the inputs say; nothing for another task than classes."""
-    from scipy.optimize import linear_sum_assignment
-
+def _reordered(about: Subject) -> list[tuple[str, Figure]]:
+    """The accuracy if the classes were those that half of the inputs say, with their order; of tasks with classes."""
     if not about.task.classes:
-        return
+        return []
     chosen, y, count = about.logits.argmax(1).cpu(), about.y.cpu(), about.logits.shape[1]
     first = torch.arange(len(y)) % 2 == 0
+    meant = _meant(chosen[first], y[first], count)
+    words = "its classes in another order (--classes)"
+    if count <= _LISTED and count == len(about.classes):
+        names = ",".join(about.classes[k] for k in _meant(chosen, y, count).tolist())
+        words = f"--classes {shlex.quote(names)}, the order of its outputs,"
+    return [(words, accuracy(meant[chosen[~first]] == y[~first]))]
+
+
+def _meant(chosen: Tensor, y: Tensor, count: int) -> Tensor:
+    """(C,) the class that each output stands for, one for one, so that most inputs are right."""
+    from scipy.optimize import linear_sum_assignment
+
     together = np.zeros((count, count))
-    np.add.at(together, (chosen[first].numpy(), y[first].numpy()), 1)
-    meant = torch.as_tensor(linear_sum_assignment(together, maximize=True)[1])
-    yield accuracy(meant[chosen[~first]] == y[~first])
+    np.add.at(together, (chosen.numpy(), y.numpy()), 1)
+    return torch.as_tensor(linear_sum_assignment(together, maximize=True)[1])

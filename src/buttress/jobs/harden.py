@@ -148,16 +148,17 @@ def harden(
     remarks = (begin.words, begin.preprocessing, *begin.dataset.notes, plan.remark, plan.choice.remark, idle)
     for remark in filter(None, remarks):
         reporter.line(remark)
+    original, warning = begin.original.to(device), ""
+    if begin.given:
+        warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed)
+    if warning:
+        reporter.line(warning)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
         return None
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = begin.original.to(device)
-    warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
-    if warning:
-        reporter.line(warning)
     if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
