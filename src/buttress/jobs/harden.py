@@ -237,7 +237,7 @@ class _Work:
     def train(self, folder: str, defence: Defence, title: str, training: Training) -> Trained:
         """Train a fresh network, all from the same initial weights, in a folder of the job's."""
         start = self.plan.start
-        self.reporter.line(f"training: {title}")
+        self.reporter.line(f"training {folder}" + (f": {title}" if title != folder else ""))
         return training.run(
             start.fresh(),
             start.dataset,
@@ -252,7 +252,7 @@ class _Work:
                 "threat": threat_facts(self.plan.threat),
             },
             reporter=self.reporter,
-            title=title,
+            title=f"training {folder}",
         )
 
     def audit(self, model: nn.Module, title: str) -> list[Finding]:
