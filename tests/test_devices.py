@@ -166,6 +166,7 @@ def test_tasks(nets, place, task):
 
 
 @pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN")
+@pytest.mark.representatives(place=["cuda"])
 @pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
 def test_recurrent_layers(nets, place, kind):
     """In eval mode, in which cuDNN has no backward pass for them; also where a wrapper holds them."""
@@ -186,7 +187,7 @@ def test_recurrent_layers(nets, place, kind):
     data, model = split(), nets.seeded(Last).to(place.device).eval()
     x, y = data.x.to(place.device), data.y.to(place.device)
     assert PGD_2(model, x, y).x_adv.device == place.device
-    for question in ("layers", "saliency", "roughness", "masking"):
+    for question in ("layers", "saliency", "roughness"):
         verdict(model, data, next(param.values[0] for param in questions() if param.id == question))
     layers.patching(model, [(x, y)], PGD_2, ["inside"])
     trained(place, nets.seeded(Last), defence_of("trades"), validate_with=PGD_2)

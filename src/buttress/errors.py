@@ -27,6 +27,15 @@ class NoGradientError(UserError):
     attack: object | None = None
 
 
+def shortened(text: str, most: int = _LONGEST) -> str:
+    """A text with the middle of its longest words left out, so that what was typed does not fill the screen."""
+    return re.sub(r"\S+", lambda word: _cut(word[0], most), text)
+
+
+def _cut(word: str, most: int) -> str:
+    return word if len(word) <= most else f"{word[: most // 2]}...{word[-most // 4 :]}"
+
+
 def one_line(error: BaseException) -> str:
     """An error of another library in one short line, without colours of the terminal."""
     text = " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split()) or type(error).__name__

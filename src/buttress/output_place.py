@@ -55,8 +55,10 @@ def claimed_file(path: Path) -> Iterator[None]:
     """As `claimed`, a file and not all of its folder.
 
     Raises:
-        UserError: likewise.
+        UserError: likewise, and for what can be no file's name.
     """
+    if not path.name:
+        raise UserError(f"{path} is no name of a file: give one")
     with _locked(path, path.with_name(f".{path.name}{CLAIM}")):
         yield
 
@@ -99,8 +101,8 @@ def _is_first() -> bool:
 
 @contextmanager
 def _locked(place: Path, mark: Path) -> Iterator[None]:
-    key = mark.absolute()
-    if key in _held:
+    mark = mark.absolute()  # also where a user's code changes the working directory meanwhile
+    if mark in _held:
         yield
         return
     made: list[Path] = []
@@ -111,11 +113,11 @@ def _locked(place: Path, mark: Path) -> Iterator[None]:
         _remove(made)
         reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"nothing can be written to {place}: {reason}; choose another output place") from None
-    _held.add(key)
+    _held.add(mark)
     try:
         yield
     finally:
-        _held.discard(key)
+        _held.discard(mark)
         with suppress(OSError):
             mark.unlink()
         os.close(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from buttress.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, of what a user may have, of what a file may have
 
 
 @contextmanager
@@ -23,8 +26,9 @@ def full_disk_reported(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space" in str(error) or "os error 28" in str(error):
+        told = re.search(r"os error (\d+)", str(error))  # of a library that is not Python's
+        number = error.errno if isinstance(error, OSError) and error.errno else int(told[1]) if told else 0
+        if number in _FULL or "No space" in str(error):
             raise UserError(f"no space left to write {path}; what was there before is intact") from None
         raise
 

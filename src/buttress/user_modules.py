@@ -6,7 +6,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 _files: dict[Path, ModuleType] = {}  # that were named by their paths
+_told: set[str] = set()  # places that are gone, of which a line was logged
 _folders: set[Path] = set()  # which these were imported from
 _installed: set[Path] = set()  # installed modules and packages that were named
 
@@ -35,17 +38,27 @@ def import_thing(reference: str) -> Any:
         UserError: when the module or the thing in it cannot be found, and for a file that ends the program.
     """
     where, _, what = reference.partition(":")
+    if not where or not what or where.startswith("."):
+        raise UserError(f"{reference!r}: package.module:name or file.py:name was expected")
     try:
-        module = _from_file(where, reference) if where.endswith(".py") else _from_path(where, reference)
+        with same_working_directory():
+            module = _from_file(where, reference) if where.endswith(".py") else _from_path(where, reference)
+    except SyntaxError as error:
+        if error.filename is not None:
+            raise
+        raise UserError(f"{reference!r}: {where} is no Python: {error.msg}") from None  # binary, with NUL in it
     except SystemExit:
         raise UserError(
             f"{reference!r} ends the program as it is imported: put what it runs under if __name__ == '__main__':"
         ) from None
     try:
-        return getattr(module, what)
+        thing = getattr(module, what)
     except AttributeError:
         names = [n for n in vars(module) if not n.startswith("_")]
         raise UserError(f"{reference!r}: {where} has no {what!r}; {nearest(what, names)}") from None
+    if inspect.iscoroutinefunction(thing):
+        raise UserError(f"{reference!r} is an async function: a plain one was expected")
+    return thing
 
 
 def absolute(reference: str) -> str:
@@ -153,7 +166,8 @@ def _found(where: str) -> Path | None:
         return path.resolve()
     tails = [Path(*path.parts[k:]) for k in range(1, len(path.parts))] if path.is_absolute() else []
     instead = next((tail.resolve() for tail in tails if tail.is_file()), None)
-    if instead is not None:
+    if instead is not None and where not in _told:
+        _told.add(where)
         log.warning("%s is gone; %s is used", where, instead)
     return instead
 
@@ -175,6 +189,16 @@ def _place_in_package(file: Path) -> tuple[Path, str | None]:
         names.insert(0, folder.name)
         folder = folder.parent
     return (folder, ".".join(names)) if len(names) > 1 else (folder, None)
+
+
+@contextmanager
+def same_working_directory() -> Iterator[None]:
+    """Code of the user's may go elsewhere; relative paths of the job, that of its output above all, stay true."""
+    before = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _search(folder: Path) -> None:

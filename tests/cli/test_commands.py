@@ -45,6 +45,7 @@ def test_train_says_what_it_did_and_leaves_a_run(here, done):
 
 def test_a_run_names_its_defence_with_all_that_it_goes_around(here, done):
     nested = "--defence awp --defence.base eps-warmup --defence.base.base at --defence.base.base.attack fgsm"
+    nested += " --defence.base.epochs 0.5"
     text = done(f"train run {MOONS} --epochs 1 {nested}")
     assert "\nmlp on moons (200 inputs), awp(eps-warmup(at)), 1 epochs\n" in text
     assert json.loads((here / "run" / "model.json").read_text())["defence"] == "awp(eps-warmup(at))"

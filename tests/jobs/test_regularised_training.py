@@ -143,7 +143,7 @@ def test_what_is_given_is_not_tried():
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"warmup": 100.0}, "a warm-up of 100 epochs, but training ends after 3: give a warm-up of 3 or less, or more"),
+        ({"warmup": 100.0}, "warmup 100 is longer than the training, which ends after 3: give 3 or less, or more"),
         ({"warmup": -1.0}, "warmup must be a finite number of 0 or more; got -1.0"),
         ({"gamma": float("nan")}, "gamma must be a finite number of 0 or more; got nan"),
     ],

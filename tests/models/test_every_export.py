@@ -25,7 +25,7 @@ NOT_EXPORTED = {
     "self-gradient": "its forward pass takes a gradient (torch.autograd.grad), which could not be traced",
 }
 NAMES = models.names()
-REPRESENTATIVES = ["cnn", "lt-node", "resnet18"]
+REPRESENTATIVES = ["cnn", "lt-node"]
 
 
 def make(name):

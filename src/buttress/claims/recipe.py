@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from buttress.errors import UserError
-from buttress.registry import nearest
+from buttress.plain_data import read_yaml
+from buttress.registry import close_names, nearest
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 KINDS = ("table", "profiles", "layer effects", "gains")
@@ -85,15 +84,17 @@ def find(name: str) -> Recipe:
     path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
     if not path.is_file():
         names = [file.stem for file in sorted(FOLDER.glob("*.yaml"))]
-        raise UserError(f"there is no recipe {name!r}; {nearest(name, names)}")
+        close = close_names(name, names)
+        hint = f"did you mean {close[0]!r}?" if close else "buttress list recipes names them"
+        raise UserError(f"there is no recipe {name!r}; {hint}")
     return _read(path)
 
 
 def _read(path: Path) -> Recipe:
     try:
-        tree = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"the recipe {path} cannot be read: {' '.join(str(error).split())}") from None
+        tree = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"the recipe {path} cannot be read: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"the recipe {path} must map options to values; got a {type(tree).__name__}")
     claim = None if "claim" not in tree else from_mapping(Claim, tree["claim"], f"{path.name}: claim")

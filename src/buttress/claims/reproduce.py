@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from buttress.claims.judge import judge_again, verdicts
 from buttress.claims.layer_effects import run_layer_effects
 from buttress.claims.pictures import refuse_foreign, write_pictures
 from buttress.claims.profiles import run_profiles
-from buttress.claims.recipe import Claim, find, recipes
+from buttress.claims.recipe import Claim, find
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
 from buttress.claims.worker_pool import Work, open_work
@@ -24,12 +25,13 @@ from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
 from buttress.jobs.no_effect import refuse_given, refuse_without_effect
 from buttress.jobs.settings import Reporter
-from buttress.output_place import claimed, claimed_file, taken
+from buttress.output_place import claimed, claimed_file, entries, taken
 from buttress.safe_files import write_text
 from buttress.training import versions
 from buttress.validation import whole
 
 _CLAIMS = Path("claims")
+_RESULT = re.compile(r"[0-9a-f]{24}\.json")  # of one network, in the folder work
 
 
 def reproduce(
@@ -73,8 +75,7 @@ def reproduce(
     """
     recipe = find(name)
     if recipe.claim is None:
-        names = ", ".join(other.name for other in recipes() if other.claim is not None)
-        raise UserError(f"the recipe {name!r} holds no claim; these do: {names}")
+        raise UserError(f"the recipe {name!r} holds no claim: buttress list recipes names those that do")
     whole("seeds", seeds)
     claim, start = recipe.claim, time.perf_counter()
     document = document or (Path("docs/claims.md") if out == _CLAIMS else out / "claims.md")
@@ -93,6 +94,10 @@ def reproduce(
     folder = work or Path("runs") / "reproduce" / recipe.name
     if taken(folder) and not resume:
         raise UserError(f"{folder} is not empty: go on with what is in it (--resume), or choose another --work")
+    if taken(folder) and not _holds_results(folder):
+        raise UserError(f"{folder} holds no results of single networks: choose another --work")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, and no folder for results: choose another --out")
     readable(out, document)  # now, not after an hour
     pictures = settings.get("pictures")
     refuse_foreign(pictures if isinstance(pictures, dict) else (), out, recipe.name)  # a table refuses all else
@@ -127,6 +132,12 @@ def reproduce(
         "seconds": round(time.perf_counter() - start, 1),
     }
     return _finish(result, out, document, reporter)
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether what is in a folder may be of an earlier reproduction: results by their keys, or hidden files alone."""
+    names = entries(folder)
+    return any(_RESULT.fullmatch(name) for name in names) or all(name.startswith(".") for name in names)
 
 
 def _judge_stored(name: str, claim: Claim, out: Path) -> dict[str, Any]:

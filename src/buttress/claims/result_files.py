@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 _NAMED = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
@@ -27,7 +28,7 @@ def from_text(text: str) -> Any:
     Raises:
         ValueError: when it is no JSON.
     """
-    return _numbers(json.loads(text))
+    return _numbers(read_json(text))
 
 
 def read_result(path: Path) -> dict[str, Any]:

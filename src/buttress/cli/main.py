@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from buttress.cli.commands import DONE, JOBS, MISTAKE, STOPPED
 from buttress.cli.help import command_help, list_help, usage
 from buttress.cli.last_words import tell
-from buttress.errors import UserError
+from buttress.errors import UserError, shortened
 from buttress.registry import nearest
 from buttress.started import started
 
@@ -28,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except UserError as error:
-        return tell(f"buttress: {' '.join(str(error).split())}\n", MISTAKE)
+        return tell(f"buttress: {shortened(' '.join(str(error).split()))}\n", MISTAKE)
     except BrokenPipeError:  # who reads has seen enough, as in: buttress list attacks | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return tell("", STOPPED + signal.SIGPIPE)

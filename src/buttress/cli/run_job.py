@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shlex
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 from buttress.cli.commands import DONE, FAULT, GATE, JSON_JOBS, SHARED, STOPPED, job
 from buttress.cli.last_words import LOST, tell
+from buttress.cli.system_errors import system_mistake
 from buttress.cli.terminal import Terminal
 from buttress.cli.user_code_errors import users_mistake
 from buttress.config.parsing import configuration, member_of, parse
@@ -25,10 +25,6 @@ from buttress.started import forget, started
 from buttress.training import Interrupted
 
 _PRINT = ("--print-config", "--print_config")
-_USERS_TO_MEND = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM),
-    *(errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENOENT),
-)
 
 
 def run_job(name: str, words: Sequence[str]) -> int:
@@ -70,13 +66,12 @@ def _run_here(name: str, words: Sequence[str], *, first: bool) -> int:
         terminal.close()
         text = f"{stop}; everything is saved, go on with --resume\n"
         return tell("" if quiet and first else text, STOPPED + stop.signal, terminal.lines if first else None)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a user's code may raise anything
         terminal.close()
         if is_loss(error):
             return tell(LOST, STOPPED + signal.SIGTERM)
-        if isinstance(error, OSError) and error.errno in _USERS_TO_MEND:
-            raise UserError(f"{error.filename or 'the disk'}: {error.strerror}") from None
-        message = users_mistake(error)
+        refused = system_mistake(error)
+        message = refused if isinstance(error, OSError) and refused else users_mistake(error) or refused
         if message is not None:
             raise UserError(message) from None
         ours = "buttress: this is our fault; please report it with the lines above\n"

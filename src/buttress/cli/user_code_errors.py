@@ -38,9 +38,16 @@ def users_mistake(error: BaseException) -> str | None:
         frames = list(traceback.extract_tb(cause.__traceback__))
         place = _users_frame(frames) or _misfit(cause) or _network(frames)
         if place is not None:
-            text = " ".join(str(cause).split())
+            text = _words(cause)
             return f"{place}: {type(cause).__name__}" + (f": {text}" if text else "")
     return None
+
+
+def _words(cause: BaseException) -> str:
+    try:
+        return " ".join(str(cause).split())
+    except Exception as error:  # a user's own kind of error may fail to say what it is
+        return f"which fails to say what it is ({type(error).__name__})"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from buttress.config.annotations import alternatives, is_group, is_mapping, item_of, takes_several
 from buttress.config.option_errors import MissingValueError, OptionPath, UnnamedMemberError
 from buttress.config.reading import numbers, read
 from buttress.config.roles import role_of
 from buttress.config.spec import Spec, is_built, new_spec, spec_of
 from buttress.errors import UserError
+from buttress.plain_data import read_yaml
 
 _YES_NO = ("true", "false", "yes", "no")
 
@@ -143,11 +142,11 @@ def set_by_file(spec: Spec, path: Path) -> None:
         UserError: when it cannot be read or is no mapping, and for what it sets.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the configuration {path} is no YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"the configuration {path} is no YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"the configuration {path} must map options to values; got a {type(tree).__name__}")
     for key in ("summary", "claim"):  # what a recipe says about itself

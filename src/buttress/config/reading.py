@@ -10,9 +10,8 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
-
-import yaml
 
 from buttress import registry
 from buttress.config.annotations import (
@@ -29,6 +28,7 @@ from buttress.config.roles import role_of
 from buttress.config.spec import Spec, built, is_built, new_spec
 from buttress.config.typed_parser import RefusedError, parsed_data, parsed_text
 from buttress.errors import UserError
+from buttress.plain_data import read_yaml
 from buttress.threat import Threat
 
 T = TypeVar("T")
@@ -96,8 +96,8 @@ def read(annotation: Any, value: Any, path: OptionPath, owner: Spec | None = Non
 
 def _tree(text: str, annotation: Any, path: OptionPath) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return read_yaml(text)
+    except ValueError:
         raise WrongValueError(path, in_words(annotation), text) from None
 
 
@@ -125,6 +125,8 @@ def _one(kind: Any, value: Any, path: OptionPath, owner: Spec | None) -> Any:
 
 
 def _leaf(kind: Any, value: Any, path: OptionPath, original: Any) -> Any:
+    if isinstance(value, str) and ("\0" in value or (kind is Path and not value.strip())):
+        raise WrongValueError(path, in_words(kind), original)
     try:
         if not isinstance(value, str):
             return parsed_data(kind, value)
@@ -182,9 +184,16 @@ def _member(base: Any, value: Any, path: OptionPath) -> Spec:
 
 
 def _name_and_options(tree: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
-    """``{name: pgd, steps: 3}``, or as it is printed, ``{class_path: ..., init_args: {...}}``."""
+    """``{name: pgd, steps: 3}``, or as it is printed, ``{class_path: ..., init_args: {...}}``.
+
+    Raises:
+        UserError: for ``init_args`` that are no mapping.
+    """
     if "class_path" in tree:
-        return str(tree["class_path"]), tree.get("init_args") or {}
+        options = tree.get("init_args") or {}
+        if not isinstance(options, Mapping):
+            raise UserError(f"init_args must map the options of {tree['class_path']} to values; got {options!r}")
+        return str(tree["class_path"]), options
     return str(tree["name"]) if "name" in tree else None, {key: part for key, part in tree.items() if key != "name"}
 
 

@@ -27,8 +27,10 @@ def parsed_text(kind: Any, text: str) -> Any:
     """A typed word as a value of ``kind``.
 
     Raises:
-        RefusedError: when it is none.
+        RefusedError: when it is none; ``1:30`` is no number, though YAML takes it for 90.
     """
+    if kind in (int, float) and ":" in text:
+        raise RefusedError
     return _value(kind, lambda parser: parser.parse_args([f"--value={text}"]))
 
 

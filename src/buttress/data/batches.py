@@ -38,6 +38,7 @@ def read_batches(data: Any, size: int = BATCH) -> Iterator[tuple[Tensor, Tensor]
     if isinstance(data, Dataset):
         raise UserError(f"data is the whole data set {data.name!r}: give one of its splits, such as data.test")
     if isinstance(data, TorchDataset) and not isinstance(data, IterableDataset):
+        check_by_index(data)
         data = DataLoader(data, batch_size=size)
     if isinstance(data, Mapping) or (
         isinstance(data, tuple | list) and len(data) > 1 and all(isinstance(part, Tensor | np.ndarray) for part in data)
@@ -69,6 +70,19 @@ def read_batch(item: Any) -> tuple[Tensor, Tensor]:
             hint = ": make batches of single examples, torch.utils.data.DataLoader(data, batch_size=128)"
         raise UserError(f"a batch holds as many inputs as labels; got {tuple(x.shape)} and {tuple(y.shape)}{hint}")
     return x, (y if y.is_floating_point() else y.long())
+
+
+def check_by_index(data: TorchDataset[Any]) -> None:
+    """Refuse a torch data set that can neither be read by index nor be iterated over.
+
+    Raises:
+        UserError: saying what it lacks.
+    """
+    if lacking := [name for name in ("__len__", "__getitem__") if not hasattr(data, name)]:
+        raise UserError(
+            f"the data set {type(data).__name__} has no {' and no '.join(lacking)}: give it both, or make it a torch "
+            "IterableDataset"
+        )
 
 
 def _of_sequence(item: Any) -> tuple[Any, Any]:

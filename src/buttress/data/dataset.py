@@ -155,6 +155,8 @@ class Dataset:
                 )
             check_columns(split.y, len(self.classes), where)
             check_box(split.x, self.box, where)
+        if len(self.classes) < 2 and self.test.y.ndim == 1 and not self.test.y.is_floating_point():
+            raise UserError(f"data set {self.name!r}: expected at least 2 classes, got {len(self.classes)}")
         object.__setattr__(self, "box", Box.read(self.box))
         ids = torch.cat([split.ids for split in self.splits.values()])
         if (ids.sort().values.diff() == 0).any():

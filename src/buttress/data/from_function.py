@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from buttress.data.dataset import Dataset, as_split, from_arrays
 from buttress.data.loaded import load_all, parts_of
-from buttress.errors import UserError
+from buttress.errors import UserError, one_line
 from buttress.registry import nearest
 from buttress.tasks import Regression, Task, classification
-from buttress.user_modules import short
+from buttress.user_modules import same_working_directory, short
 
 
 def dataset_from(
@@ -49,7 +49,8 @@ def dataset_from(
         call_arguments["seed"] = seed
     if "val" in parameters and val is not None:
         call_arguments["val"] = val
-    result = function(**call_arguments)
+    with same_working_directory():
+        result = function(**call_arguments)
     if isinstance(result, Dataset):
         if val is not None and "val" not in parameters:
             raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
@@ -77,7 +78,7 @@ def _of_parts(name: str, parts: dict[str, Any], seed: int, val: int | None, task
     if val is not None and "val" in parts:
         raise UserError(f"data set {name!r} brings its own val split, so expected no val, got {val}")
     loaded = {part: load_all(f"{name!r}, {part}", data) for part, data in parts.items()}
-    arrays = {part: (_inputs(found.x), found.y) for part, found in loaded.items()}
+    arrays = {part: (_inputs(found.x, name), found.y) for part, found in loaded.items()}
     if isinstance(task, Regression):
         arrays = {part: (x, y.astype(np.float32)) for part, (x, y) in arrays.items()}
     names = next((found.classes for found in loaded.values() if found.classes), None)
@@ -105,7 +106,7 @@ def _train_and_test(
         (x, y), (x_test, y_test) = result
     except (TypeError, ValueError):
         raise UserError(f"{expected}, got {type(result).__name__}") from None
-    train, test = ((_inputs(a), np.asarray(b)) for a, b in ((x, y), (x_test, y_test)))
+    train, test = ((_inputs(a, name), _array(b, f"{name!r}: labels")) for a, b in ((x, y), (x_test, y_test)))
     for part, (inputs, labels) in (("train", train), ("test", test)):
         kind = labels.dtype.kind
         known = (labels.ndim == 1 and kind in "iuf") or (labels.ndim == 2 and kind in "biuf")
@@ -126,6 +127,16 @@ def _names(y: NDArray[Any]) -> int:
     return 1 if y.dtype.kind == "f" else int(y.max()) + 1
 
 
-def _inputs(x: Any) -> NDArray[Any]:
-    array = np.asarray(x)
+def _inputs(x: Any, name: str) -> NDArray[Any]:
+    array = _array(x, f"{name!r}: inputs")
+    if array.dtype.kind not in "biuf":
+        kind = "complex" if array.dtype.kind == "c" else "text or other objects"
+        raise UserError(f"{name!r}: expected inputs as numbers, got {kind} of shape {array.shape}")
     return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _array(values: Any, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what} are no array of numbers, all rows of one length: {one_line(error)}") from None

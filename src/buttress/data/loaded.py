@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from buttress.data.batches import read_batch, read_batches
+from buttress.data.batches import check_by_index, read_batch, read_batches
 from buttress.data.checks import as_float
 from buttress.data.dataset import BATCH
 from buttress.errors import UserError
@@ -127,6 +127,7 @@ def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
             yield read_batch({key: _stacked(column) for key, column in data[start : start + BATCH].items()})
         return
     if isinstance(data, TorchDataset) and not isinstance(data, IterableDataset):
+        check_by_index(data)
         data = DataLoader(data, batch_size=BATCH, collate_fn=_collated)
     yield from read_batches(data)
 

@@ -24,6 +24,7 @@ class AuxiliaryFrom(WrapperDefence):
     """
 
     paper = "Yan et al., ICLR 2020"
+    begins = ("epochs",)
 
     def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
         super().__init__(base)

@@ -34,6 +34,7 @@ class AWP(WrapperDefence):
     """
 
     paper = "Wu et al., NeurIPS 2020"
+    begins = ("warmup",)
 
     def __init__(self, base: Defence | None = None, gamma: float = 0.005, warmup: float = 0.0) -> None:
         super().__init__(base)

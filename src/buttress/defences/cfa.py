@@ -57,6 +57,7 @@ class CFA(CraftingDefence):
     """
 
     paper = "Wei et al., CVPR 2023"
+    begins = ("start",)
     robust: Tensor
     seen: Tensor
 

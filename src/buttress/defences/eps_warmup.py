@@ -25,6 +25,7 @@ class EpsWarmup(WrapperDefence):
     """
 
     paper = "Andriushchenko and Flammarion, NeurIPS 2020"
+    rises = ("epochs",)
 
     def __init__(self, base: Defence | None = None, epochs: float = 5.0) -> None:
         super().__init__(base)

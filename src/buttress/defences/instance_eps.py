@@ -46,6 +46,7 @@ class InstanceEps(CraftingDefence):
 
     needs_classes = False
     paper = "Balaji et al., arXiv 1910.08051"
+    begins = ("warmup",)
     reconstruction = "when a budget is judged, its limits, and the constants"
     shares: Tensor
 

@@ -53,6 +53,7 @@ class LayerRegularised(WrapperDefence):
     """
 
     paper = "Khalooei et al., arXiv 2202.02626"
+    rises = ("warmup",)
     without_classes = "the measure centred or tolerance"
 
     def __init__(
@@ -113,7 +114,6 @@ class LayerRegularised(WrapperDefence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The base's loss plus the weighted mean displacement of each layer."""
-        check_warmup(self.warmup, context.epochs)
         rise = 1.0 if self.warmup == 0 else min(1.0, context.epoch / self.warmup)
         weights = {layer: rise * gamma for layer, gamma in zip(self.layers, self.gamma, strict=True) if rise * gamma}
         if not weights:
@@ -226,19 +226,6 @@ class LayerRegularised(WrapperDefence):
         for layer, reason in found.reasons.items():
             raise UserError(_refusal(layer, reason))
         self._layouts, self._places, self._skipped = found.layouts, found.places, found.skipped
-
-
-def check_warmup(warmup: float, epochs: int | None) -> None:
-    """Refuse a warm-up that a training would end in, far from the gamma that was asked for.
-
-    Raises:
-        UserError: with both.
-    """
-    if epochs is not None and warmup > epochs:
-        raise UserError(
-            f"gamma rises over a warm-up of {warmup:g} epochs, but training ends after {epochs}: give a warm-up of "
-            f"{epochs} or less, or more epochs"
-        )
 
 
 def _refusal(layer: str, reason: str) -> str:

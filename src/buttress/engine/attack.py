@@ -52,8 +52,16 @@ class Attack(Perturbation):
 
         A threat in the usual norm, of which perhaps the eps alone was given, is not for methods that are not defined in
         that norm: they keep their own, and a line is logged.
+
+        Raises:
+            UserError: for an attack of a user's own that has no threat to fill in.
         """
         values, defaults = self.settings(), self.defaults()
+        if "threat" not in defaults and self.threat is NOT_GIVEN:
+            raise UserError(
+                f"{self._name()} is an attack and has no threat: make it a dataclass with the field threat: Threat = "
+                "Threat(), or a Perturbation"
+            )
         own = values.pop("threat", None)
         changes = resolved_settings(values, defaults, threat, usual)
         if "threat" in defaults:

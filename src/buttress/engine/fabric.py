@@ -56,14 +56,18 @@ def start_fabric(machine: Machine, strategy: str = "auto", **options: Any) -> Fa
     return fabric
 
 
-def start_processes(machine: Machine = Machine()) -> torch.device:
+def start_processes(machine: Machine = Machine(), *, dry_run: bool = False) -> torch.device:
     """Join the processes that a command is shared by; the device of this one.
+
+    Args:
+        machine: what the command is given.
+        dry_run: whether they only have to be there.
 
     Raises:
         UserError: when they cannot be had, or are not as many as the machine says.
     """
     machine.check_processes()
-    return machine.device if started() is None else start_fabric(machine).device
+    return machine.device if dry_run or started() is None else start_fabric(machine).device
 
 
 def first_answers(fabric: Fabric, work: Callable[[], Result]) -> Result:

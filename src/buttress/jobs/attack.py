@@ -33,10 +33,12 @@ from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat
 from buttress.jobs.tokens import tokens_remark
 from buttress.output_place import claims, entries
+from buttress.plain_data import read_json
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tasks import check_task, task_facts, task_of
 from buttress.threat import Threat
 from buttress.training import versions
+from buttress.validation import whole
 
 _KEPT = ("x_adv", "y", "ids", "beaten", "distance")  # beaten: where it is successful
 _OURS = {"groups", *(dot for name in ("examples.safetensors", "examples.json") for dot in (name, f".{name}.tmp"))}
@@ -84,7 +86,9 @@ def attack(
     Raises:
         UserError: for a folder that holds something else, and for other settings than those it was begun with.
     """
-    device = machine.device if dry_run else start_processes(machine)
+    device = start_processes(machine, dry_run=dry_run)
+    for name, value in (("batch_size", batch_size), ("group", group), ("inputs", 1 if inputs is None else inputs)):
+        whole(name, value)
     rank, count = processes.rank_and_count()
     first = rank == 0
     reporter = reporter if first else Reporter()
@@ -164,7 +168,7 @@ def _finished(out: Path, settings: dict[str, Any]) -> bool:
     if not facts.exists():
         return False
     try:
-        before = json.loads(facts.read_text(encoding="utf-8"))["run"]
+        before = read_json(facts.read_text(encoding="utf-8"))["run"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{facts} cannot be read: choose another output folder, or remove this one") from None
     check_same(before, settings, out)

@@ -25,7 +25,7 @@ from buttress.jobs.analysed_layers import analysed_layers, fitting
 from buttress.jobs.estimate import estimate_audits
 from buttress.jobs.first_look import first_look, recorded
 from buttress.jobs.gate import check_gate, gate
-from buttress.jobs.no_effect import refuse_unused_attacks, refuse_unused_threat
+from buttress.jobs.no_effect import refuse_twice, refuse_unused_attacks, refuse_unused_threat
 from buttress.jobs.questions import (
     given_audits,
     gradient_free_attacks,
@@ -174,12 +174,15 @@ def audit(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    device = machine.device if dry_run else start_processes(machine)
+    device = start_processes(machine, dry_run=dry_run)
     crafted_folder = out / "crafted" if resume else None
     on_first_process(partial(_claim, out, crafted_folder))
+    refuse_twice("attacks", attacks or ())
+    refuse_twice("audits", audits or ())
     if audits:
         refuse_unused_attacks(audits, attacks)
         refuse_unused_threat(given_audits(audits, attacks), threat)
+    whole("batch_size", batch_size)
     reporter.line(told(device))
     model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
     model.to(device)

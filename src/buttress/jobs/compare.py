@@ -11,7 +11,7 @@ from buttress.audits import Finding
 from buttress.audits.base.finding import read
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.rating import chance_sentence
-from buttress.errors import UserError
+from buttress.errors import UserError, one_line
 from buttress.jobs.audit import new_folder
 from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
@@ -80,8 +80,12 @@ def compare(
             reporter.line(text)
             return None
         page = report.write(out, networks, facts, title="Comparison", headline=text, severity="info" if many else None)
-    except (KeyError, TypeError, AttributeError) as error:  # plain data of the right outer form, but not ours
-        raise UserError(f"a finding lacks what a comparison needs ({error}): audit the networks again") from None
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        # Plain data of the right outer form, but not ours.
+        lacking = f"a finding lacks what a comparison needs ({one_line(error)})"
+        raise UserError(f"{lacking}: audit the networks again") from None
     reporter.line(text)
     reporter.line(f"report: {page}")
     return page

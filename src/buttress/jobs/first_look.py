@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -21,6 +20,7 @@ from buttress.data.dataset import Dataset
 from buttress.models.preprocessing import NAMED, Statistics
 from buttress.models.recorded_accuracy import recorded_accuracy
 from buttress.models.wrapping.wrappers import nested, rewrap
+from buttress.plain_data import read_json
 from buttress.tasks import Task
 
 _INPUTS = 200  # that are looked at
@@ -90,7 +90,7 @@ def recorded(
         return None
     history = Path(reference) / "history.json"
     try:
-        rows = json.loads(history.read_text(encoding="utf-8"))
+        rows = read_json(history.read_text(encoding="utf-8"))
         return f"the run, of validation data ({history})", float(rows[facts["best_epoch"] - 1]["clean"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None

@@ -73,7 +73,8 @@ def create_for(
     else:
         factory = registry.model.get(name)
         check_options(f"the model {name!r}", factory, options)
-        takes = {key: parameter.default for key, parameter in inspect.signature(factory).parameters.items()}
+        known = inspect.signature(factory).parameters if callable(factory) else {}  # what is none is refused below
+        takes = {key: parameter.default for key, parameter in known.items()}
     mean, std = (None, None) if statistics is None else statistics.by_channel(dataset.channels)
     model = models.create(name, mean=mean, std=std, seed=seed, **{**_facts(dataset, takes), **options})
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):

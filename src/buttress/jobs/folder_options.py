@@ -39,9 +39,8 @@ def is_own_data(source: Source, known: Mapping[str, Any]) -> bool:
     own = known.get("source") or {}
     if source.data is None:
         return bool(own)
-    return is_folder(source.data) and _place(source.data, source.data_dir) == _place(
-        own.get("data"), own.get("data_dir")
-    )
+    place = _place(source.data, source.data_dir)
+    return place is not None and place == _place(own.get("data"), own.get("data_dir"))
 
 
 def _place(data: str | None, data_dir: str | Path | None) -> Path | None:

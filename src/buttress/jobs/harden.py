@@ -29,12 +29,12 @@ from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.hardening_plan import HardeningPlan
 from buttress.jobs.hardening_start import Start, Weights
-from buttress.jobs.regularised_training import Chosen, usual_figures, watched
+from buttress.jobs.regularised_training import TRIAL, Chosen, usual_figures, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
 from buttress.jobs.tokens import tokens_remark
 from buttress.jobs.vulnerable_layers import vulnerable_layers
-from buttress.output_place import claims, taken
+from buttress.output_place import claims, entries, taken
 from buttress.processes import on_first_process
 from buttress.threat import Threat
 from buttress.training import Trained
@@ -46,6 +46,7 @@ from buttress.training.validation import right_inputs
 from buttress.validation import not_negative, whole
 
 REPORT = "report"
+_OURS = {"original", "base", "hardened", REPORT}  # beside short trainings, what may be in a folder that is resumed
 _PUBLISHED = (
     "displaced most on validation data of what can be regularised, the published choice; no measure is shown to "
     "foretell which layer is worth strengthening (claim layer-effects), and --layers names others"
@@ -123,7 +124,7 @@ def harden(
         UserError: for settings that do not fit the network or the data, and a folder that holds something else.
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
-    device = training.device if dry_run else start_processes(training)
+    device = start_processes(training, dry_run=dry_run)
     on_first_process(partial(_check_folder, out, resume))
     whole("audit_batch", audit_batch)
     if inputs is not None:
@@ -208,8 +209,10 @@ def _check_folder(out: Path, resume: bool) -> None:
     started = taken(out)
     if started and not resume:
         raise UserError(f"{out} is not empty: resume the job in it (--resume), or choose another output folder")
-    if resume and not started:
+    if resume and (not started or not out.is_dir()):
         raise UserError(f"there is no job in {out} to resume: leave --resume out to start one")
+    if foreign := sorted(name for name in entries(out) if name not in _OURS and not name.startswith(TRIAL)):
+        raise UserError(f"{out} holds no job of harden's, but {foreign[0]}: choose another output folder")
 
 
 def _check_cut_off(eta: float | None, layers: Sequence[str] | None) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from buttress.attacks import Attack
+from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit
 from buttress.audits.layers import Layers
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.length import check_length
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
@@ -17,6 +19,7 @@ from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.duration import duration
 from buttress.jobs.estimate import count_steps, estimate_audits, estimate_training, step_time
 from buttress.jobs.hardening_start import Start
+from buttress.jobs.no_effect import refuse_twice, refuse_unused_search, refuse_unused_threat
 from buttress.jobs.questions import usual_audits
 from buttress.jobs.regularised_training import WeightChoice, trial_training
 from buttress.jobs.settings import Reporter, Training
@@ -72,7 +75,12 @@ class HardeningPlan:
             UserError: for settings that do not fit the network or the data.
         """
         dataset, task, against = start.dataset, start.task, job_threat(threat, start.dataset)
-        base = against.resolve(base if base is not None else AdversarialTraining())
+        base = base if base is not None else AdversarialTraining()
+        refuse_twice("attacks", attacks or ())
+        refuse_twice("monitors", training.monitors)
+        refuse_unused_threat([base, *(attacks or [PGD()])], threat, training.monitors)
+        refuse_unused_search(training, base)
+        base = against.resolve(base)
         if measure is None:
             measure = "between_classes" if task.classes and base.own_classes else "centred"
         regularised = LayerRegularised(base, measure=measure)
@@ -87,6 +95,7 @@ class HardeningPlan:
             for question in usual_audits(dataset, against.threat, against.resolve(attacks), analysed.layers, task)
         ]
         check_task([regularised, *questions], task)
+        check_length(base, training.epochs)
         if isinstance(base, Standard):
             raise UserError("standard training attacks nothing, and regularisation needs the attack: give another base")
         if layers is None and analysed.layers is None:

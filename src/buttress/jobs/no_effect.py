@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
 from buttress.attacks import Attack, Perturbation
 from buttress.audits import Audit
-from buttress.engine.threat_resolution import resolve_threats
+from buttress.defences import Defence
+from buttress.engine.threat_resolution import resolve_threats, threats_in
 from buttress.errors import UserError
 from buttress.jobs.questions import given_audits
 from buttress.threat import Threat
+from buttress.training import TrainingConfig
 
 
 def refuse_without_effect(settings: Any, used: Collection[str], where: str) -> None:
@@ -44,13 +46,20 @@ def refuse_unused_attacks(questions: Sequence[Audit], attacks: Sequence[Attack] 
         )
 
 
-def refuse_unused_threat(things: Sequence[Audit | Perturbation], threat: Threat | None) -> None:
-    """Refuse a threat for audits or attacks of which each has its own, or that know none.
+def refuse_unused_threat(
+    things: Sequence[Audit | Perturbation | Defence], threat: Threat | None, others: Sequence[Any] = ()
+) -> None:
+    """Refuse a threat for audits, attacks or defences of which each has its own, or that know none.
+
+    Args:
+        things: what it would be for, and what the error names.
+        threat: the job's.
+        others: that may take it, too, such as a training's monitors.
 
     Raises:
         UserError: naming them.
     """
-    if threat is not None and resolve_threats(things, threat) is things:
+    if threat is not None and not any(_takes_threat(thing, threat) for thing in (*things, *others)):
         raise UserError(f"--threat has no effect on {_names(things)}, with a threat of its own or none: leave it out")
 
 
@@ -70,8 +79,50 @@ def refuse_given(function: Callable[..., Any], values: Mapping[str, Any], where:
             raise UserError(f"--{name.replace('_', '-')} has no effect {where}: leave it out")
 
 
-def _names(things: Sequence[Audit | Perturbation]) -> str:
-    return ", ".join(thing.label() for thing in things)
+def refuse_unused_search(training: TrainingConfig, defence: Defence) -> None:
+    """Refuse a precision of crafting for a method that crafts nothing.
+
+    Raises:
+        UserError: naming it.
+    """
+    if training.search_precision is not None and not defence.attacks_in_steps:
+        raise UserError(
+            f"--search-precision has no effect on {defence.label()}, which crafts nothing: leave it out, or give a "
+            "defence that attacks, such as at"
+        )
+
+
+def refuse_twice(option: str, things: Iterable[Any]) -> None:
+    """Refuse a list in which two are the same: the second would do again what the first has done.
+
+    Args:
+        option: as typed, without the dashes.
+        things: attacks, audits, monitors; with other settings each is another.
+
+    Raises:
+        UserError: naming it.
+    """
+    seen: list[Any] = []
+    for thing in things:
+        if any(type(thing) is type(other) and thing == other for other in seen):
+            raise UserError(f"--{option} has {_name(thing)} twice: leave one out, or give it other settings")
+        seen.append(thing)
+
+
+def _takes_threat(thing: Any, threat: Threat) -> bool:
+    """Whether this threat and its absence make a difference."""
+    if isinstance(thing, Defence):  # whose copies are never itself
+        before, after = (list(threats_in(thing.within(given))) for given in (threat, None))
+        return before != after
+    return resolve_threats([thing], threat)[0] is not thing
+
+
+def _name(thing: Any) -> str:
+    return str(thing.label()) if hasattr(thing, "label") else type(thing).__name__
+
+
+def _names(things: Sequence[Any]) -> str:
+    return ", ".join(map(_name, things))
 
 
 def _default(field: Field[Any]) -> Any:

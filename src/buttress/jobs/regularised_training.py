@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from buttress.audits.base.statistics import paired
-from buttress.defences.layer_regularised import LayerRegularised, check_warmup
+from buttress.defences.base.length import check_rise, for_share
+from buttress.defences.layer_regularised import LayerRegularised
+from buttress.errors import UserError
 from buttress.jobs.robust_change import LEVEL
 from buttress.jobs.settings import Reporter, Training
 from buttress.training import Trained
@@ -23,6 +25,7 @@ _WARMUP = 1.0  # epochs
 _LONGER_WARMUPS = (1 / 4, 1 / 2)  # of the training
 _SHARE = 4  # a trial has this part of the training's epochs
 
+TRIAL = "gamma-"  # how the folders of short trainings begin
 Run = Callable[[str, LayerRegularised, str, Training], Trained]  # of a folder, a defence, a title and how it trains
 Judge = Callable[[Trained], tuple[Tensor, Tensor | None]]  # which validation inputs are right: clean, and attacked
 
@@ -124,7 +127,9 @@ class WeightChoice:
         if self.gamma is not None:
             not_negative("gamma", self.gamma)
         if self.warmup is not None:
-            check_warmup(not_negative("warmup", self.warmup), self.training.epochs)
+            check_rise("warmup", not_negative("warmup", self.warmup), self.training.epochs)
+            if self.gamma == 0 and self.warmup:
+                raise UserError("--warmup has no effect with --gamma 0, which regularises nothing: leave it out")
 
     @property
     def remark(self) -> str:
@@ -180,8 +185,8 @@ class WeightChoice:
 
     def _try(self, defence: LayerRegularised, run: Run, judge: Judge) -> Trial:
         gamma, warmup, short = defence.gamma[0], defence.warmup, trial_training(self.training)
-        shorter = _weighted(defence, gamma, warmup * short.epochs / self.training.epochs)
-        trained = run(f"gamma-{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
+        shorter = for_share(defence, short.epochs / self.training.epochs)
+        trained = run(f"{TRIAL}{gamma:g}-warmup-{warmup:g}", shorter, _title(gamma, warmup), short)
         clean, robust = judge(trained)
         epochs = len(trained.history)
         return Trial(

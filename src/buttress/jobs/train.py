@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.length import check_length
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import start_processes
 from buttress.engine.machine import told
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
+from buttress.jobs.no_effect import refuse_twice, refuse_unused_search, refuse_unused_threat
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.output_place import claims
@@ -54,7 +56,7 @@ def train(
     Raises:
         UserError: also when there is no run to resume, or one that would be overwritten.
     """
-    device = training.device if dry_run else start_processes(training)
+    device = start_processes(training, dry_run=dry_run)
     if resume and not on_first_process((out / MARK).exists):
         raise UserError(f"there is no run in {out} to resume: leave --resume out to start one")
     reporter.line(told(device))
@@ -62,8 +64,13 @@ def train(
     dataset, where = architecture.load_data(source, seed, task)
     model = replace(architecture, task=task).create(dataset, seed)
     dataset = embedded_data(model, dataset)
+    method = defence or Standard()
+    refuse_unused_threat([method], threat, training.monitors)
+    refuse_unused_search(training, method)
+    refuse_twice("monitors", training.monitors)
     resolve = job_threat(threat, dataset).resolve
-    chosen = resolve(defence or Standard())
+    chosen = resolve(method)
+    check_length(chosen, training.epochs)
     training = resolve(replace(training, task=task))
     name = chosen.label()
     reporter.line(

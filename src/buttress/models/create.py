@@ -18,7 +18,7 @@ from buttress.errors import UserError
 from buttress.models.surgery import replace_activation, set_stem_stride
 from buttress.models.wrapping.normalized import Normalized
 from buttress.random import own_draws
-from buttress.user_modules import absolute
+from buttress.user_modules import absolute, same_working_directory
 
 Statistic = float | Sequence[float] | Tensor | None
 
@@ -73,7 +73,7 @@ def _created(
 ) -> nn.Module:
     # Found before the seed is set: importing a module may draw numbers, and does so once only.
     maker = _timm(name, options) if name.startswith("timm:") else _maker(name, options)
-    with _seeded(seed):
+    with _seeded(seed), same_working_directory():
         model: object = maker()
     if not isinstance(model, nn.Module):
         raise UserError(f"{name!r} returned a {type(model).__name__}: a torch.nn.Module was expected")

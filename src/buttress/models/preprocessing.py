@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 NAMED: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # torchvision's and timm's usual
@@ -76,19 +76,23 @@ def stated(text: str, channels: int) -> Statistics:
 
 
 def beside(weights: Path) -> Statistics | None:
-    """The statistics of Hugging Face's ``preprocessor_config.json`` or timm's ``config.json`` beside a file of weights.
+    """The statistics of Hugging Face's ``preprocessor_config.json`` or timm's ``config.json`` beside the weights.
 
     None where there is neither.
+
+    Args:
+        weights: a file, or a folder with one.
 
     Raises:
         UserError: for one that cannot be read, or that asks for what a mean and a standard deviation cannot do.
     """
-    theirs, timms = _json(weights.with_name("preprocessor_config.json")), _json(weights.with_name("config.json"))
+    folder = weights if weights.is_dir() else weights.parent
+    theirs, timms = _json(folder / "preprocessor_config.json"), _json(folder / "config.json")
     if theirs is not None:
-        return _of_image_processor(theirs, weights.with_name("preprocessor_config.json"))
+        return _of_image_processor(theirs, folder / "preprocessor_config.json")
     trained = timms.get("pretrained_cfg") if timms is not None else None
     if isinstance(trained, dict) and "mean" in trained and "std" in trained:
-        return _given(trained["mean"], trained["std"], weights.with_name("config.json"))
+        return _given(trained["mean"], trained["std"], folder / "config.json")
     return None
 
 
@@ -132,7 +136,7 @@ def _json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; give --normalise MEAN/STD, or none") from None
     return content if isinstance(content, dict) else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from buttress.errors import UserError
 from buttress.models.inert_pickle import Inert, read_inert
+from buttress.plain_data import read_json
 from buttress.tensor_forms import parts
 
 _IN_FOLDERS = (
@@ -122,7 +122,7 @@ def _told(path: Path, error: Exception) -> str:
 def _shards(path: Path) -> dict[str, Tensor]:
     """The tensors that an index spreads over files beside it."""
     try:
-        where = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        where = read_json(path.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(where.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no index of weights: a JSON file with a weight_map was expected") from error

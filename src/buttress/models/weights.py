@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors.torch import save
@@ -124,8 +125,23 @@ def load_weights(
         if names:
             log.warning("%s: %s: %s", path, what, ", ".join(names[:6]) + ", ..." * (len(names) > 6))
     like = {name: value for name, value in best.target.state_dict(keep_vars=True).items() if not is_lazy(value)}
+    _check_kinds(path, best.state, like)
     best.target.load_state_dict(formed_state(best.state, like), strict=False)
     return best.missing, best.unexpected
+
+
+def _check_kinds(path: Path, state: Mapping[str, Tensor], like: Mapping[str, Any]) -> None:
+    """Refuse numbers of another kind than the network's, which torch would turn into others without a word.
+
+    Raises:
+        UserError: for complex or whole numbers in the place of real ones, such as quantised weights without a scale.
+    """
+    for name, value in state.items():
+        own = like.get(name)
+        real = isinstance(own, Tensor) and own.is_floating_point()
+        if real and not value.is_floating_point():
+            kinds = [str(one.dtype).removeprefix("torch.") for one in (value, like[name])]
+            raise UserError(f"{path}: {name} is {kinds[0]}, the network's is {kinds[1]}: save weights of its kind")
 
 
 def _advice(fit: Fit) -> str:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 from buttress.safe_files import full_disk_reported, sync
 from buttress.tensor_forms import plain_state
 
@@ -97,7 +98,7 @@ def load(path: Path) -> Content:
     try:
         weights = load_file(path / "weights.safetensors")
         state = torch.load(path / "state.pt", weights_only=True, map_location="cpu")
-        progress = json.loads((path / "progress.json").read_text())
+        progress = read_json((path / "progress.json").read_text())
         if not isinstance(state, dict) or not isinstance(progress, dict):
             raise ValueError("it lacks what a checkpoint holds")
     except Exception as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from buttress.defences.base.defence import Defence
+from buttress.plain_data import read_json
 from buttress.safe_files import write_text
 
 FILE = "cost.json"
@@ -39,7 +40,7 @@ class Clock:
 def read_cost(folder: Path) -> dict[str, Any]:
     """What the run in ``folder`` took; empty where there is no such file or it is damaged."""
     try:
-        cost = json.loads((folder / FILE).read_text())
+        cost = read_json((folder / FILE).read_text())
     except (OSError, ValueError):
         return {}
     valid = isinstance(cost, dict) and isinstance(cost.get("seconds"), int | float)

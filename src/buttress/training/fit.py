@@ -15,6 +15,7 @@ from torch import nn
 from buttress.ambient_state import in_usual_state
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Defence
+from buttress.defences.base.length import check_length
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import first_answers, start_fabric
 from buttress.errors import UserError
@@ -102,6 +103,7 @@ def fit(
         raise UserError("resuming needs the run's output folder; got none")
     defence = defence or Standard()
     defence.for_task(config.task)
+    check_length(defence, config.epochs, defaults=False)
     check_task(config.validate_with, config.task)
     check_monitors(config.monitors, defence)
     folder = None if out is None else Path(out)

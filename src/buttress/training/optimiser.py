@@ -82,10 +82,7 @@ class Optimiser:
         positive("lr", self.lr)
         not_negative("weight_decay", self.weight_decay)
         number("momentum", self.momentum, "[0, 1)")
-        usual = key in ("sgd", "adam", "adamw")
-        if usual and not self.args:
-            return
-        if not usual and (self.momentum, self.nesterov) != (Optimiser.momentum, Optimiser.nesterov):
+        if key != "sgd" and (self.momentum, self.nesterov) != (Optimiser.momentum, Optimiser.nesterov):
             raise UserError(f"momentum and nesterov are settings of sgd; {self.name} takes its own arguments in args")
         names = self._parameters()
         if self.weight_decay and "weight_decay" not in names:

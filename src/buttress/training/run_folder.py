@@ -17,6 +17,7 @@ from buttress import models
 from buttress.engine.machine import device_name
 from buttress.errors import UserError
 from buttress.output_place import entries
+from buttress.plain_data import read_json
 from buttress.safe_files import full_disk_reported, write_text
 from buttress.tensor_forms import plain_state
 from buttress.user_modules import short
@@ -53,7 +54,7 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool, device: to
     settings = json.loads(json.dumps(settings))
     if mark.exists():
         try:
-            before = _current_names(json.loads(mark.read_text())["settings"])
+            before = _current_names(read_json(mark.read_text())["settings"])
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
         if not resume:
@@ -134,7 +135,7 @@ def read_facts(folder: str | Path) -> dict[str, Any]:
     """
     file = Path(folder) / "model.json"
     try:
-        facts: Any = json.loads(file.read_text())
+        facts: Any = read_json(file.read_text())
     except FileNotFoundError:
         there = "its run is not finished: resume it" if (Path(folder) / MARK).exists() else "no run is there"
         raise UserError(f"{folder} holds no trained model ({there})") from None

@@ -62,12 +62,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        object.__setattr__(self, "milestones", tuple(self.milestones))
         if any(not 0 < m < 1 for m in self.milestones) or list(self.milestones) != sorted(self.milestones):
             raise UserError(f"milestones must be shares of the training in (0, 1), rising; got {self.milestones}")
         if not 0 < self.peak < 1 or not self.factor > 0:
             raise UserError(f"peak must be in (0, 1) and factor positive; got {self.peak} and {self.factor}")
         if self.per not in (None, "step", "epoch"):
             raise UserError(f"per must be step or epoch; got {self.per!r}")
+        self._refuse_others()
         if self.name in OWN:
             if self.args or self.per:
                 raise UserError(f"args and per are for schedulers of torch; {self.name} takes neither")
@@ -79,6 +81,12 @@ class Schedule:
             known = [*OWN, *(name for name, key in names.items() if key not in _REFUSED)]
             raise UserError(f"there is no schedule {self.name!r}; {nearest(self.name, known)}")
         self._try()
+
+    def _refuse_others(self) -> None:
+        """Refuse settings that only other schedules read."""
+        for name, reader in (("milestones", "piecewise"), ("factor", "piecewise"), ("peak", "cyclic")):
+            if self.name != reader and getattr(self, name) != getattr(Schedule, name):
+                raise UserError(f"{name} is a setting of the schedule {reader}; {self.name} does not read it")
 
     def at(self, progress: float) -> float:
         """The factor when a share ``progress`` of the training is done; of a schedule that is no class of torch."""

@@ -221,6 +221,7 @@ def test_weight_perturbation_around_it_equals_its_loop(nets, images, train):
     torch.testing.assert_close(defence.domain_head.state_dict(), head.state_dict(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.full  # what the reversal does to gradients is computed by hand above
 def test_reversed_features_tell_the_domains_apart_less(network, train):
     """Means over seeds: one short training differs from machine to machine by as much as the reversal does."""
     accuracies = []

@@ -240,8 +240,8 @@ def test_weak_and_strong_attacks_stand_side_by_side_in_one_audit(judged):
     attacks = [
         FGSM(threat=THREAT),
         PGD(threat=THREAT, steps=10),
-        PGD(threat=THREAT, steps=100, restarts=2),
-        PGD(threat=THREAT, steps=100, loss="margin"),
+        PGD(threat=THREAT, steps=30, restarts=2),
+        PGD(threat=THREAT, steps=30, loss="margin"),
         Square(threat=THREAT, queries=200),
         AutoAttack(threat=THREAT, steps=10, queries=100),
     ]
@@ -255,7 +255,8 @@ def test_weak_and_strong_attacks_stand_side_by_side_in_one_audit(judged):
 
 def test_the_masking_audit_runs_and_finds_gradients(judged):
     model, split = judged
-    (found,) = audits.run(model, split, [Masking(attack=PGD(threat=THREAT, steps=10), threat=THREAT)])
+    quick = Masking(attack=PGD(threat=THREAT, steps=10), threat=THREAT, queries=50, draws=5)
+    (found,) = audits.run(model, split, [quick])
     assert found.kind == "masking"
     assert found.data["robust"] is not None
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from buttress.attacks import Attack
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 Severity = Literal["good", "info", "warning", "bad"]
 _BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key
@@ -116,13 +117,15 @@ def read(path: str | Path) -> tuple[dict[str, list[Finding]], dict[str, Any]]:
         UserError: when the file is missing or is something else.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_with_infinite_budgets)
+        content = read_json(Path(path).read_text(encoding="utf-8"), object_hook=_with_infinite_budgets)
         networks = {name: [Finding(**f) for f in findings] for name, findings in content["networks"].items()}
         facts = dict(content["facts"])
     except FileNotFoundError:
         raise UserError(f"there is no {path}: audit the network first") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no findings.json of buttress ({type(error).__name__}: {error})") from None
+    if not any(networks.values()):
+        raise UserError(f"{path} holds no finding: audit the network again")
     if any(f.severity not in get_args(Severity) for findings in networks.values() for f in findings):
         raise UserError(
             f"{path} is no findings.json of buttress: a severity is none of {', '.join(get_args(Severity))}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 from buttress.registry import nearest
 
+_MOST = 1_000_000
 TEXT_ORDER = "text-order"
 _SYNSET = re.compile(r"(n\d{8})[\s:,]+(.+)")
 _NUMBERED = re.compile(r"(\d+)\s*[:\t,]\s*(.+)|(\d+)\s+(\S.*)")
@@ -53,7 +55,8 @@ def class_list(found: Iterable[str], given: Sequence[str] | None, where: str) ->
         return _by_name(names, as_text=given is not None)
     aliases = _aliases(given)
     labels = {name: _label(name, names, aliases, where) for name in names}
-    twice = [name for name in names if list(labels.values()).count(labels[name]) > 1]
+    counts = Counter(labels.values())
+    twice = [name for name in names if counts[labels[name]] > 1]
     if twice:
         raise UserError(f"{where}: expected one name for each class, got {' and '.join(twice)} for the same one")
     shown = tuple(one[-1] for one in aliases)
@@ -76,10 +79,11 @@ def read_class_file(path: Path) -> list[list[str]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.casefold() == ".json":
-            return _of_json(json.loads(text), path)
+        tree = read_json(text) if path.suffix.casefold() == ".json" else None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected a list of classes, but it cannot be read: {error}") from None
+    if path.suffix.casefold() == ".json":
+        return _of_json(tree, path)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     synsets = [_SYNSET.fullmatch(line) for line in lines]
     if lines and all(synsets):
@@ -114,6 +118,8 @@ def _aliases(given: Sequence[str]) -> list[list[str]]:
     if len(words) == 1 and Path(words[0]).is_file():
         aliases = read_class_file(Path(words[0]))
     elif len(words) == 1 and words[0].isdecimal():
+        if len(words[0]) > len(str(_MOST)) or int(words[0]) > _MOST:
+            raise UserError(f"--classes: expected at most {_MOST:,} classes; got {words[0]}")
         aliases = [[str(label)] for label in range(int(words[0]))]
     elif len(words) == 1 and ("/" in words[0] or Path(words[0]).suffix in (".txt", ".json", ".csv")):
         raise UserError(f"--classes {words[0]}: expected a file of classes, but there is none")
@@ -127,7 +133,7 @@ def _aliases(given: Sequence[str]) -> list[list[str]]:
     if len(set(shown)) < len(shown):  # ImageNet calls two classes crane, and two maillot
         shown = [one[0] for one in aliases]
         aliases = [[*one, one[0]] for one in aliases]
-    if twice := [name for name in dict.fromkeys(shown) if shown.count(name) > 1]:
+    if twice := [name for name, count in Counter(shown).items() if count > 1]:
         raise UserError(f"--classes: expected each class once, got {twice[0]} twice")
     return aliases
 

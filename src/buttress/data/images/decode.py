@@ -86,9 +86,14 @@ def load_images(files: Sequence[Path], form: Format) -> NDArray[np.uint8]:
     """Images (N, C, H, W) of that format.
 
     Raises:
-        UserError: naming the file that is no image.
+        UserError: naming the file that is no image, and for more than fits into memory.
     """
-    x = np.empty((len(files), len(form.mode), form.height, form.width), dtype=np.uint8)
+    shape = (len(files), len(form.mode), form.height, form.width)
+    try:
+        x = np.empty(shape, dtype=np.uint8)
+    except (MemoryError, ValueError):
+        size = f"{form.height}x{form.width}"
+        raise UserError(f"{len(files)} images of {size} do not fit into memory: give a smaller size") from None
     for row, path in enumerate(files):
         ready = _converted(path, form.mode)
         if ready.size != (form.width, form.height):

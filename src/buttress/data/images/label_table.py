@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from buttress.data.images.files import files_under
 from buttress.data.images.split_names import split_of, splits_of
 from buttress.errors import UserError
+from buttress.plain_data import read_json
 
 # In the order in which they are preferred, without blanks, underscores and case.
 _FILES = (
@@ -93,9 +93,9 @@ def _records(path: Path) -> list[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8-sig")
         kind = path.suffix.casefold()
         if kind in (".jsonl", ".ndjson"):
-            records = [(n, json.loads(line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+            records = [(n, read_json(line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
         elif kind == ".json":
-            records = list(enumerate(json.loads(text), 1))
+            records = list(enumerate(read_json(text), 1))
         else:
             header = text.partition("\n")[0]
             sign = max("\t;,", key=header.count)

@@ -126,11 +126,15 @@ class Defence(nn.Module, ABC):
             property; see `buttress.tasks.check_task`.
         without_classes: what to use for a task that has none.
         task: what the model's output is for; set by the trainer before anything else.
+        rises: its settings that are epochs over which something rises to what was asked for, such as a warm-up.
+        begins: its settings that are epochs before it, or what they are about, has any effect.
         reconstruction: what of it is our own design because the source leaves it open or could not be read; empty where
             it is the published method.
     """
 
     paper: ClassVar[str] = ""
+    rises: ClassVar[tuple[str, ...]] = ()
+    begins: ClassVar[tuple[str, ...]] = ()
     reconstruction: ClassVar[str] = ""
     without_classes: ClassVar[str] = "at, trades, free, gaussian or standard"
 

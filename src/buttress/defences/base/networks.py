@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from buttress.errors import UserError
 from buttress.models import create, from_spec, load_weights, spec_of
+from buttress.plain_data import read_json
 from buttress.random import own_draws
 from buttress.tensor_forms import copied_network
 
@@ -46,7 +46,7 @@ def load_network(network: str | Path | nn.Module) -> nn.Module:
     if isinstance(network, nn.Module):
         return copied_network(network)
     try:
-        spec = json.loads((Path(network) / "model.json").read_text())["model"]
+        spec = read_json((Path(network) / "model.json").read_text())["model"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{network} is no folder of a finished run: give one, or the module itself") from None
     if spec is None:

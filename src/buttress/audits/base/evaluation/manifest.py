@@ -11,6 +11,7 @@ from typing import Any, cast
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.output_place import entries
+from buttress.plain_data import read_json
 from buttress.safe_files import write_text
 
 MARK = "manifest.json"
@@ -37,7 +38,7 @@ def open_folder(
         if not resume:
             raise UserError(f"{folder} holds an evaluation already: resume it, or choose another output folder")
         try:
-            content = json.loads(mark.read_text(encoding="utf-8"))
+            content = read_json(mark.read_text(encoding="utf-8"))
             recorded, precision = dict(content["settings"]), content["search precision"]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{mark} cannot be read: choose another output folder, or remove this one") from None
