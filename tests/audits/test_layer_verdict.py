@@ -40,7 +40,7 @@ def test_the_layers_that_come_first_by_margin_and_by_patching_are_named_before_t
 @pytest.mark.parametrize(
     ("by", "margin", "expected"),
     [
-        (places([1, 2, 2], [1, 1, 1]), [0.5, 0.6, 0.6], "By margin no layer can be told from the others."),
+        (places([1, 2, 2], [1, 1, 1]), [0.5, 0.6, 0.6], "By margin no layer stands out."),
         (places([2, 1, None]), [None, 0.5, None], "By margin b matters most (0.5)."),
         (
             places([1, 1, 3]),

@@ -167,11 +167,16 @@ def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
     text = done(words.replace("{runs}", str(runs)) + " --dry-run")
     assert "about " in text
     assert sorted(here.rglob("*")) == before
+    if words.startswith("audit"):  # one epoch taught it nothing, which is told before the hours
+        assert "\nBefore anything else: 50.0% of 60 inputs are classified correctly, which one answer for" in text
     if words.startswith("train"):
         assert "160 steps of " in text or "40 steps of " in text
     if words.startswith("harden --"):
         assert sum(line.startswith("training ") for line in text.splitlines()) == 3
-        assert re.search(r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks on ", text)
+        assert re.search(
+            r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks \(PGD-20 5 times, FGSM 5", text
+        )
+        assert "from base on all trainings together: about " in text
 
 
 @pytest.mark.parametrize(

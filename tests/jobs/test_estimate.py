@@ -99,7 +99,8 @@ def test_a_few_passes_are_timed_and_multiplied_by_those_that_each_attack_states(
     split = moons(samples=60, test=40).test
     text = estimate_attacks(nets.linear(torch.eye(2)), split, [FGSM(threat=FREE)] * 3, batch_size=10)
     assert text.startswith(
-        "at most about 72 s of passes for 3 attacks on 40 inputs, if all are robust: 9 forward and 3 backward"
+        "at most about 72 s of passes for 3 attacks (FGSM 3 times) on 40 inputs, if all are robust: "
+        "9 forward and 3 backward"
     )
 
 

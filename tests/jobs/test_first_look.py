@@ -95,7 +95,7 @@ def test_another_order_of_the_classes_is_found(made):
     told = first_look(right(templates.roll(1, 0)), dataset, tasks.classification)
     assert told == (
         "Before anything else: 0.0% of 200 inputs are classified correctly, which one answer for all would be, too "
-        "(25.0%). With its classes in another order it would be 100.0%."
+        "(25.0%). With --classes d,a,b,c, the order of its outputs, it would be 100.0%."
     )
 
 
@@ -107,7 +107,8 @@ def test_the_order_of_the_classes_is_found_in_whatever_order_the_images_are(made
         few = dataclasses.replace(dataset, test=Split(*part))
         for shift in (1, 2, 3):
             told = first_look(right(templates.roll(shift, 0)), few, tasks.classification)
-            assert told.endswith("With its classes in another order it would be 100.0%.")
+            names = ",".join("abcd"[(k - shift) % 4] for k in range(4))
+            assert told.endswith(f"With --classes {names}, the order of its outputs, it would be 100.0%.")
 
 
 def test_of_readings_that_are_alike_the_simplest_is_named(made):
@@ -142,6 +143,17 @@ def test_a_network_without_one_answer_is_told_as_that(made):
     dataset, templates = made
     told = first_look(Expects(templates, lambda x: torch.rand_like(x)), dataset, tasks.classification)
     assert "which one answer for all would be, too (25.0%). The network answers differently when" in told
+
+
+def test_the_order_of_many_classes_is_not_listed():
+    y = torch.arange(240) % 24
+    parts = [Split(torch.eye(24)[y], y, torch.arange(240) + 240 * i) for i in range(3)]
+    dataset = Dataset("many", *parts, tuple(map(str, range(24))), (0, 1), "made in this test.")
+    network = nn.Linear(24, 24, bias=False)
+    with torch.no_grad():
+        network.weight.copy_(9 * torch.eye(24).roll(1, 0))
+    told = first_look(network, dataset, tasks.classification)
+    assert told.endswith("With its classes in another order (--classes) it would be 100.0%.")
 
 
 def test_where_nothing_helps_the_usual_reasons_are_listed(made):

@@ -232,6 +232,8 @@ def test_the_dry_run_tells_what_the_choice_costs(tmp_path, given, costs):
     assert [line.partition("; give --gamma and --warmup to spare it; each about")[0] for line in lines] == (
         [] if costs is None else [f"choosing gamma and its warm-up: {costs}"]
     )
+    assert heard.lines[-1].startswith("from base on all trainings together: about ")
+    assert heard.lines[-1].endswith("; --epochs (now 8) shortens them")
 
 
 def test_an_unknown_measure_is_told_before_anything_is_trained(tmp_path):

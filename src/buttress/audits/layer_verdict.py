@@ -205,7 +205,7 @@ def _leading_text(
         return ""
     first = may_be_first(places)
     if len(first) == ranked:
-        return f"By {by} no layer can be told from the others."
+        return f"By {by} no layer stands out."
     names, values = joined([layers[k] for k in first]), joined([figures[k] for k in first]) + meaning
     if len(first) == 1:
         return f"By {by} {names} matters most ({values})."

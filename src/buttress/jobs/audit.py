@@ -203,7 +203,7 @@ def audit(
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     known = recorded(network, architecture.weights, facts, source.data is None)
-    warning = "" if dry_run else first_look(model, dataset, task, known, seed)
+    warning = first_look(model, dataset, task, known, seed)
     if warning:
         reporter.line(warning)
     reporter.line(f"audit of {network} on {count} test inputs of {dataset.name}")

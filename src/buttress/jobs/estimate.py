@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -129,7 +130,10 @@ def estimate_attacks(
     passes = sum((each for _, each in stated if each is not None), start=PassCount())
     silent = dict.fromkeys(attack.label() for attack, each in stated if each is None)
     total = pace.seconds(passes) * len(split) / len(x)
+    times = Counter(attack.label() for attack in attacks)
     count = f"{len(attacks)} attack{'s' * (len(attacks) != 1)}"
+    if len(attacks) > len(times):  # as where each budget is one
+        count += f" ({', '.join(f'{label} {n} times' for label, n in times.items())})"
     text = (
         f"at most about {duration(total)} of passes for {count} on {len(split)} inputs, if all are robust: "
         f"{passes.forwards:,} forward and {passes.backwards:,} backward passes an input, and what attacks compute "

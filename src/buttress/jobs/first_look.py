@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from buttress.tasks import Task
 
 _INPUTS = 200  # that are looked at
 _BELOW = 0.1  # what an accuracy may be below the recorded one; the inputs are others
+_LISTED = 20  # classes whose order is told
 _GAIN = 0.1  # what another reading of the inputs must gain to be named
 _WEAK = 0.5  # the share of what lies between chance and 1 below which other readings are tried
 _OF_IMAGES = "its mean and std (--normalise), levels of 0..255, the order of the channels (RGB or BGR)"
@@ -67,7 +69,7 @@ def first_look(
     if unsteady:
         return f"{told}. {unsteady}"
     tried = [(words, steps, _right(about, logits)) for words, steps, logits in _read_otherwise(about)]
-    tried += [("its classes in another order", 1, figure) for figure in _reordered(about)]
+    tried += [(words, 1, figure) for words, figure in _reordered(about)]
     best = max((figure for *_, figure in tried), key=lambda figure: figure["accuracy"], default=clean)
     if best["low"] > clean["high"] and best["accuracy"] > clean["accuracy"] + _GAIN and not at_chance(best, guess):
         alike = [one for one in tried if one[2]["accuracy"] >= best["low"]]
@@ -139,16 +141,25 @@ def _as_probability(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
         yield words, 0, torch.cat([torch.full_like(p, 0.5), p], 1)
 
 
-def _reordered(about: Subject) -> Iterator[Figure]:
-    """The accuracy if the classes were those that half of the inputs say; nothing for another task than classes."""
-    from scipy.optimize import linear_sum_assignment
-
+def _reordered(about: Subject) -> list[tuple[str, Figure]]:
+    """The accuracy if the classes were those that half of the inputs say, with their order; of tasks with classes."""
     if not about.task.classes:
-        return
+        return []
     chosen, y, count = about.logits.argmax(1).cpu(), about.y.cpu(), about.logits.shape[1]
     first = torch.zeros(len(y), dtype=torch.bool)
     first[y.argsort(stable=True)[::2]] = True  # of every class a half, in whatever order the data are
+    meant = _meant(chosen[first], y[first], count)
+    words = "its classes in another order (--classes)"
+    if count <= _LISTED and count == len(about.classes):
+        names = ",".join(about.classes[k] for k in _meant(chosen, y, count).tolist())
+        words = f"--classes {shlex.quote(names)}, the order of its outputs,"
+    return [(words, accuracy(meant[chosen[~first]] == y[~first]))]
+
+
+def _meant(chosen: Tensor, y: Tensor, count: int) -> Tensor:
+    """(C,) the class that each output stands for, one for one, so that most inputs are right."""
+    from scipy.optimize import linear_sum_assignment
+
     together = np.zeros((count, count))
-    np.add.at(together, (chosen[first].numpy(), y[first].numpy()), 1)
-    meant = torch.as_tensor(linear_sum_assignment(together, maximize=True)[1])
-    yield accuracy(meant[chosen[~first]] == y[~first])
+    np.add.at(together, (chosen.numpy(), y.numpy()), 1)
+    return torch.as_tensor(linear_sum_assignment(together, maximize=True)[1])

@@ -149,16 +149,17 @@ def harden(
     remarks = (begin.words, begin.preprocessing, *begin.dataset.notes, plan.remark, plan.choice.remark, idle)
     for remark in filter(None, remarks):
         reporter.line(remark)
+    original, warning = begin.original.to(device), ""
+    if begin.given:
+        warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed)
+    if warning:
+        reporter.line(warning)
     if dry_run:
         plan.estimate(inputs, audit_batch, reporter)
         return None
     work = _Work(plan, out, seed, inputs, precision, audit_batch, resume, reporter)
     training = plan.choice.training
 
-    original = begin.original.to(device)
-    warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed) if begin.given else ""
-    if warning:
-        reporter.line(warning)
     if not begin.given:
         original = work.train("original", Standard(), "original", replace(training, monitors=[])).model
     findings = {"original": work.audit(original, "the original")}
@@ -239,7 +240,7 @@ class _Work:
     def train(self, folder: str, defence: Defence, title: str, training: Training) -> Trained:
         """Train a fresh network, all from the same initial weights, in a folder of the job's."""
         start = self.plan.start
-        self.reporter.line(f"training: {title}")
+        self.reporter.line(f"training {folder}" + (f": {title}" if title != folder else ""))
         return training.run(
             start.fresh(),
             start.dataset,
@@ -254,7 +255,7 @@ class _Work:
                 "threat": threat_facts(self.plan.threat),
             },
             reporter=self.reporter,
-            title=title,
+            title=f"training {folder}",
         )
 
     def audit(self, model: nn.Module, title: str) -> list[Finding]:

@@ -16,6 +16,7 @@ from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers
+from buttress.jobs.duration import duration
 from buttress.jobs.estimate import count_steps, estimate_audits, estimate_training, step_time
 from buttress.jobs.hardening_start import Start
 from buttress.jobs.no_effect import refuse_twice, refuse_unused_search, refuse_unused_threat
@@ -135,3 +136,9 @@ class HardeningPlan:
         split = dataset.test if inputs is None else dataset.test.stratified(inputs)
         audits = estimate_audits(original, split, self.questions, batch_size, training.task)
         reporter.line(f"each of three audits: {audits}")
+        if step.seconds is not None:
+            steps = 2 * steps + (count + more) * count_steps(dataset, trial_training(training))
+            reporter.line(
+                f"from base on all trainings together: about {duration(steps * step.seconds)}; --epochs (now "
+                f"{training.epochs}) shortens them"
+            )

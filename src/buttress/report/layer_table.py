@@ -128,7 +128,7 @@ def first_layers(data: Data, by: str) -> str | None:
         return None
     first = [data["layers"][k] for k in may_be_first(places)]
     if len(first) == ranked > 1:
-        return "none can be told from the others"
+        return "no layer stands out"
     return some(first) + (" (not told apart)" if len(first) > 1 else "")
 
 

@@ -213,7 +213,7 @@ def test_the_layers_that_come_first_by_margin_and_by_patching_are_the_first_card
     alike = {"rank": [1, 2, None, *[None] * 4], "low": [1, 1, *[None] * 5], "high": [2, 2, *[None] * 5]}
     one = {name: [1, *[None] * 6] for name in alike}
     none = {name: [None] * 7 for name in alike}
-    for places, text in ((alike, "none can be told from the others"), (one, "conv1")):
+    for places, text in ((alike, "no layer stands out"), (one, "conv1")):
         margin, *_ = draw({"network": changed(patched, ranks={"by": {"margin": places}})}).keys
         assert margin.values == {"network": text}
     assert len(draw({"network": changed(patched, ranks={"by": {"margin": none}})}).keys) == 1

@@ -21,6 +21,10 @@ from buttress.report.layer_table import (
 )
 from buttress.report.text import escape_label, number, some
 
+_PLACES = (
+    ("Smallest margin", "margin", "the layer that tolerates least of what it suffers"),
+    ("Patching needs least", "recovery", "the layer of which least has to be put right"),
+)
 _MEASURES = {"relative_error": "relative error", "centred": "centred relative error"}
 
 
@@ -56,10 +60,10 @@ def layers(findings: Mapping[str, Finding]) -> Section:
 
 def _keys(data: Mapping[str, Data], main: str | None) -> Iterator[Key]:
     """Which layers come first by margin, by patching and, as published, by displacement."""
-    for label, by in (("Smallest margin", "margin"), ("Patching needs least", "recovery")):
+    for label, by, meaning in _PLACES:
         texts = {name: text for name, entry in data.items() if (text := first_layers(entry, by)) is not None}
         if texts:
-            yield Key(label, texts, {}, f"under {main}")
+            yield Key(label, texts, {}, f"{meaning}, under {main}")
     mvl = {name: _named(entry) for name, entry in data.items() if "mvl" in entry}
     if mvl:
         yield Key("Most displaced layers (published MVL)", mvl, {}, f"under {main}, largest first")
