@@ -101,7 +101,7 @@ def compare_speed(folder: Path, rounds: int, most: int, workers: int) -> None:
     split = Split(inputs, torch.zeros(len(files), dtype=torch.int64), torch.arange(len(files)))
     train, rest = split.divide(2, 0)
     val, test = rest.divide(1, 0)
-    dataset = Dataset("JPEGs", train, val, test, ("any",), (0, 1), "made here")
+    dataset = Dataset("JPEGs", train, val, test, ("one", "other"), (0, 1), "made here")
     batches = Batches(dataset, BATCH, 0, torch.device("cpu"), workers=workers)
     count = min(most, len(train) // BATCH)
 
