@@ -22,8 +22,8 @@ def check_length(defence: Defence, epochs: int, *, defaults: bool = True) -> Non
     Raises:
         UserError: naming the setting, and what to give instead.
     """
-    for method in defence.modules():
-        for name in (*method.rises, *method.begins) if isinstance(method, Defence) else ():
+    for method in (module for module in defence.modules() if isinstance(module, Defence)):
+        for name in (*method.rises, *method.begins):
             value = getattr(method, name)
             if not defaults and value == inspect.signature(type(method)).parameters[name].default:
                 continue
