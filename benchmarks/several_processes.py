@@ -199,7 +199,7 @@ class Checks:
     def kill_rank_audit(self):
         """An audit in two processes, of which one is killed, again and again."""
         whole, folder = self._folder("kill-audit-whole"), self._folder("kill-audit")
-        words = [*AUDIT, "--attacks", "pgd,apgd,fab,square"]
+        words = [*AUDIT, "--attacks", "pgd,apgd"]
         seconds = self._run(together, "audit", self._network(), "--out", whole, *words)
         command = ["audit", self._network(), "--out", folder, *words]
         told = self._kill_ranks(command, folder, "**/*.safetensors", seconds)
