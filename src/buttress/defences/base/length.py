@@ -23,7 +23,9 @@ def check_length(defence: Defence, epochs: int, *, defaults: bool = True) -> Non
         UserError: naming the setting, and what to give instead.
     """
     for method in defence.modules():
-        for name in (*method.rises, *method.begins) if isinstance(method, Defence) else ():
+        if not isinstance(method, Defence):
+            continue
+        for name in (*method.rises, *method.begins):
             value = getattr(method, name)
             if not defaults and value == inspect.signature(type(method)).parameters[name].default:
                 continue
