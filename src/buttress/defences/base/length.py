@@ -22,7 +22,9 @@ def check_length(defence: Defence, epochs: int, *, defaults: bool = True) -> Non
     Raises:
         UserError: naming the setting, and what to give instead.
     """
-    for method in (module for module in defence.modules() if isinstance(module, Defence)):
+    for method in defence.modules():
+        if not isinstance(method, Defence):
+            continue
         for name in (*method.rises, *method.begins):
             value = getattr(method, name)
             if not defaults and value == inspect.signature(type(method)).parameters[name].default:
