@@ -23,8 +23,6 @@ from hosts import two_hosts
 from launched import Clusters, alone, on_hosts, together
 from safetensors.torch import load_file
 
-from buttress.output_place import CLAIM
-
 DATA = ["--data", "moons", "--data-args", json.dumps({"samples": 640, "val": 64, "test": 3000})]
 ATTACKED = ["--threat.eps", "0.1"]
 LOOP = ["--batch-size", "16", "--checkpoint-seconds", "0.2", "--seed", "1"]
@@ -199,7 +197,7 @@ class Checks:
     def kill_rank_audit(self):
         """An audit in two processes, of which one is killed, again and again."""
         whole, folder = self._folder("kill-audit-whole"), self._folder("kill-audit")
-        words = [*AUDIT, "--attacks", "pgd,apgd"]
+        words = [*AUDIT, "--attacks", "pgd,apgd", "--resume"]  # without which it keeps nothing to go on from
         seconds = self._run(together, "audit", self._network(), "--out", whole, *words)
         command = ["audit", self._network(), "--out", folder, *words]
         told = self._kill_ranks(command, folder, "**/*.safetensors", seconds)
@@ -230,8 +228,8 @@ class Checks:
 
     @staticmethod
     def _going_on(folder):
-        """What a second command says, once the first has left something."""
-        return ["--resume"] if folder.is_dir() and {path.name for path in folder.iterdir()} - {CLAIM} else []
+        """What a second training says, once the first has left something."""
+        return ["--resume"] if (folder / "checkpoints").is_dir() else []
 
     def kill_worker(self):
         """A reproduction on a cluster, whose workers are killed, again and again."""
