@@ -267,5 +267,5 @@ def test_a_wrong_claim_is_answered_before_anything_runs(tmp_path, path, value, m
 
 
 def test_a_recipe_without_a_claim_names_those_that_have_one(tmp_path):
-    with pytest.raises(UserError, match=r"'demo' holds no claim; buttress list recipes"):
+    with pytest.raises(UserError, match=r"'demo' holds no claim: buttress list recipes"):
         reproduce("demo", **options(tmp_path))

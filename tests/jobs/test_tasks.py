@@ -32,7 +32,7 @@ def column(seed=0):
     (x, y), (x_test, y_test) = labels(seed)
     return (x, 3 * y[:, :1].astype(int)), (x_test, 3 * y_test[:, :1].astype(int))
 """
-SMALL = ["--epochs", "1", "--model-args", "{width: 2}", "--threat.eps", "0.05"]
+SMALL = ["--epochs", "1", "--model-args", "{width: 2}"]
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,24 @@ def tags(tmp_path, monkeypatch):
     [("multi-label", "labels", "exact match"), ("regression", "values", "share within tolerance")],
 )
 def test_train_audit_attack_and_compare(task, data, score, tags):
-    assert main(["train", "run", "--data", f"tags.py:{data}", "--task", task, "--defence", "trades", *SMALL]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "run",
+                "--data",
+                f"tags.py:{data}",
+                "--task",
+                task,
+                "--defence",
+                "trades",
+                "--threat.eps",
+                "0.05",
+                *SMALL,
+            ]
+        )
+        == 0
+    )
     assert json.loads((tags / "run/model.json").read_text())["task"]["name"] == task
     audit = ["audit", "run", "--attacks", "pgd", "--attacks.steps", "2", "--precision", "fp32", "--out", "audit"]
     assert main(audit) == 0  # the run's own task
