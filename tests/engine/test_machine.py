@@ -8,7 +8,7 @@ import torch
 from buttress.claims.worker_pool import local_engine
 from buttress.cli import main
 from buttress.engine.fabric import start_fabric, start_processes
-from buttress.engine.machine import Machine, accelerators, device_name, told
+from buttress.engine.machine import Machine, accelerators, device_name, placed, told
 from buttress.errors import UserError
 from buttress.training import TrainingConfig
 
@@ -159,3 +159,17 @@ def test_every_command_that_computes_takes_an_accelerator(has, command, capsys, 
     assert "--accelerator takes one of auto, cpu, cuda, mps; got 'warp'" in capsys.readouterr().err
     assert main([*command.split(), "--devices", "0"]) == 2
     assert "devices must be a whole number of 1 or more; got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("buffer", [False, True])
+def test_a_float64_network_is_refused_where_there_is_no_float64(buffer):
+    model = torch.nn.Linear(2, 2)
+    if buffer:
+        model.register_buffer("weight_mean", torch.zeros(2, dtype=torch.float64))
+    else:
+        model.double()
+    with pytest.raises(
+        UserError, match=r"mps has no float64, which the network's weight\w* is: give --accelerator cpu"
+    ):
+        placed(model, torch.device("mps"))
+    assert placed(model, torch.device("cpu")) is model

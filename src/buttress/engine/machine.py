@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
 import torch
+from torch import nn
 
 from buttress.errors import UserError
+from buttress.float64 import lacks_float64
 from buttress.processes import rank_and_count
 from buttress.started import started
 from buttress.validation import one_of, whole
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 _COUNTS = ("devices", "num_nodes")
+_DOUBLE = (torch.float64, torch.complex128)
 
 
 def accelerators() -> list[str]:
@@ -37,6 +40,23 @@ def told(device: torch.device) -> str:
     kinds = {"cuda": f": {device_name(device)}", "cpu": f", {threads} thread{'s' * (threads != 1)}"}
     shared = f", shared by {count} processes" if count > 1 else ""
     return f"on {device.type}{kinds.get(device.type, '')}{shared}"
+
+
+def placed(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network, moved to the device.
+
+    Raises:
+        UserError: for a float64 network on a device that computes in float32 at most.
+    """
+    if lacks_float64(device):
+        values = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        found = next((name for name, value in values.items() if value.dtype in _DOUBLE), None)
+        if found is not None:
+            raise UserError(
+                f"{device.type} has no float64, which the network's {found} is: give --accelerator cpu, or make the "
+                "network float32 (model.float())"
+            )
+    return model.to(device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from buttress.audits.base.evaluation.manifest import check_same
 from buttress.data.dataset import Split
 from buttress.engine.fabric import start_processes
 from buttress.engine.fingerprint import digest, digest_of, plain
-from buttress.engine.machine import Machine, told
+from buttress.engine.machine import Machine, placed, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import new_folder
@@ -101,7 +101,7 @@ def attack(
     chosen = with_surrogates(job_threat(threat, dataset).resolve(by or PGD(steps=20)), dataset, device, task_of(facts))
     check_task(chosen, task_of(facts))
     split = dataset.test if inputs is None else dataset.test.stratified(inputs, seed)
-    model.to(device)
+    placed(model, device)
     for remark in filter(None, (*dataset.notes, facts["preprocessing"], tokens_remark(model, dataset, chosen.threat))):
         reporter.line(remark)
     if dry_run:

@@ -18,7 +18,7 @@ from buttress.audits import Audit, Finding
 from buttress.audits.base.evaluation.sharing import idle_remark
 from buttress.data.dataset import Dataset
 from buttress.engine.fabric import start_processes
-from buttress.engine.machine import Machine, told
+from buttress.engine.machine import Machine, placed, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.analysed_layers import analysed_layers, fitting
@@ -185,7 +185,7 @@ def audit(
     whole("batch_size", batch_size)
     reporter.line(told(device))
     model, dataset, facts = open_network(network, architecture, source, seed, trained=True)
-    model.to(device)
+    placed(model, device)
     task, against = task_of(facts), job_threat(threat, dataset, facts.get("threat"))
     if not attacks and lacks_gradient(model, dataset, task):
         attacks = gradient_free_attacks(against.threat)

@@ -20,7 +20,7 @@ from buttress.defences.base.defence import Defence
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import start_processes
-from buttress.engine.machine import told
+from buttress.engine.machine import placed, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
 from buttress.jobs.audit import ask, report_facts
@@ -149,7 +149,7 @@ def harden(
     remarks = (begin.words, begin.preprocessing, *begin.dataset.notes, plan.remark, plan.choice.remark, idle)
     for remark in filter(None, remarks):
         reporter.line(remark)
-    original, warning = begin.original.to(device), ""
+    original, warning = placed(begin.original, device), ""
     if begin.given:
         warning = first_look(original, begin.dataset, begin.task, begin.recorded, seed)
     if warning:

@@ -18,6 +18,7 @@ from buttress.defences.base.defence import Defence
 from buttress.defences.base.length import check_length
 from buttress.defences.standard import Standard
 from buttress.engine.fabric import first_answers, start_fabric
+from buttress.engine.machine import placed
 from buttress.errors import UserError
 from buttress.output_place import claims
 from buttress.random import derive, own_draws
@@ -116,7 +117,7 @@ def fit(
     fabric = start_fabric(config, precision=config.train_precision, strategy=config.strategy)
     own = folder if fabric.is_global_zero else None  # for the process that writes
     claimed = folder is not None and first_answers(fabric, partial(open_run, folder, recorded, resume, fabric.device))
-    model.to(fabric.device)  # what the method prepares is made where the network is
+    placed(model, fabric.device)  # what the method prepares is made where the network is
     attack = config.validation_attack(defence)  # in the threat as it is before the method prepares
     try:
         with own_draws(derive(seed, "prepare"), {fabric.device}), record_signals() as signals:
