@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 
 import pytest
@@ -236,3 +237,23 @@ def test_the_audit_says_it_first(made, tmp_path, monkeypatch):
     _, facts = read(tmp_path / "out" / "findings.json")
     assert facts["headline"].startswith(lines[1])
     assert facts["settings"]["first look"] == lines[1]
+
+
+def test_a_slow_network_is_read_otherwise_for_half_a_minute_and_no_longer(made, monkeypatch):
+    """The most usual readings come first; how many were left out is told."""
+    dataset, templates = made
+    passed = iter(range(0, 1000, 10))  # seconds: a reading takes ten
+    monkeypatch.setattr("time.monotonic", lambda: next(passed))
+    asked = []
+
+    class Slow(Expects):
+        def forward(self, x):
+            asked.append(len(x))
+            return super().forward(x)
+
+    swapped = Slow(templates, lambda x: 0 * x)
+    told = first_look(swapped, dataset, tasks.classification, ("x.pt (acc)", 0.99))
+    count = int(re.search(r"of (\d+) other readings", told)[1])
+    assert count > 10
+    assert told.endswith(f" The network is slow: {count - 3} of {count} other readings of the inputs were not tried.")
+    assert asked.count(200) < 3 + 5  # three readings, and those before them

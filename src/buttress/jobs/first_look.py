@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ _BELOW = 0.1  # what an accuracy may be below the recorded one; the inputs are o
 _LISTED = 20  # classes whose order is told
 _GAIN = 0.1  # what another reading of the inputs must gain to be named
 _WEAK = 0.5  # the share of what lies between chance and 1 below which other readings are tried
+_SECONDS = 30.0  # after which no other reading is begun
 _OF_IMAGES = "its mean and std (--normalise), levels of 0..255, the order of the channels (RGB or BGR)"
 _OF_OTHERS = "inputs that were scaled otherwise in its training"
 
@@ -44,8 +47,9 @@ def first_look(
     Of a network that is weak on at most 200 test inputs the usual readings of images are tried: no or another
     normalisation, channels in the order BGR, dark and light or height and width exchanged; and a single output is read
     as a probability. Of classes another order is looked for, matched on one half of the inputs and counted on the
-    other. Of readings that cannot be told apart the simplest is named. A network whose answers change from call to call
-    or with the batch (`unsteadiness`) is told as that.
+    other. After half a minute no further reading is tried, which is told. Of readings that cannot be told apart the
+    simplest is named. A network whose answers change from call to call or with the batch (`unsteadiness`) is told as
+    that.
 
     Args:
         model: the network.
@@ -68,16 +72,26 @@ def first_look(
     told = f"Before anything else: {clean['accuracy']:.1%} of {len(about.y)} inputs are {task.right}{beside}"
     if unsteady:
         return f"{told}. {unsteady}"
-    tried = [(words, steps, _right(about, logits)) for words, steps, logits in _read_otherwise(about)]
+    readings, tried, until = list(_read_otherwise(about)), [], time.monotonic() + _SECONDS
+    for words, steps, outputs in readings:
+        if time.monotonic() > until:
+            break
+        tried.append((words, steps, _right(about, outputs())))
+    left = len(readings) - len(tried)
+    untried = (
+        f" The network is slow: {left} of {len(readings)} other readings of the inputs were not tried." if left else ""
+    )
     tried += [(words, 1, figure) for words, figure in _reordered(about)]
     best = max((figure for *_, figure in tried), key=lambda figure: figure["accuracy"], default=clean)
     if best["low"] > clean["high"] and best["accuracy"] > clean["accuracy"] + _GAIN and not at_chance(best, guess):
         alike = [one for one in tried if one[2]["accuracy"] >= best["low"]]
         words, _, figure = min(alike, key=lambda one: (one[1], -one[2]["accuracy"]))
-        return f"{told}. With {words} it would be {figure['accuracy']:.1%}."
+        return f"{told}. With {words} it would be {figure['accuracy']:.1%}.{untried}"
     reasons = _OF_IMAGES if about.x.dim() == 4 else _OF_OTHERS
     usual = f"the usual reasons are {reasons}, the order of the classes, and weights that are not loaded (--weights)"
-    return f"{told}; {usual}." if beside else ""
+    if beside:
+        return f"{told}; {usual}.{untried}"
+    return f"{told}.{untried}" if untried else ""
 
 
 def recorded(
@@ -108,8 +122,8 @@ def _right(about: Subject, logits: Tensor) -> Figure:
     return accuracy(~about.task.is_adversarial(logits, about.y))
 
 
-def _read_otherwise(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
-    """Other readings of a single output or of images: in words, how many things they change, and the outputs."""
+def _read_otherwise(about: Subject) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
+    """Other readings of a single output or of images: in words, how many things they change, and their outputs."""
     yield from _as_probability(about)
     if about.x.dim() != 4:
         return
@@ -129,16 +143,20 @@ def _read_otherwise(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
         for name, values in statistics.items():
             mean, std = (x.new_tensor(part).view(-1, 1, 1) for part in (values.mean, values.std))
             steps = (words != "") + (name != "none")
-            yield f"{words}--normalise {name}", steps, about.output((order(x) - mean) / std)
+            yield f"{words}--normalise {name}", steps, partial(_output, about, order, mean, std)
 
 
-def _as_probability(about: Subject) -> Iterator[tuple[str, int, Tensor]]:
+def _output(about: Subject, order: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> Tensor:
+    return about.output((order(about.x) - mean) / std)
+
+
+def _as_probability(about: Subject) -> Iterator[tuple[str, int, Callable[[], Tensor]]]:
     """A single output for two classes that lies in [0, 1], with 0.5 as what is between them."""
     single = about.task.classes and about.logits.shape[1] == 2 and not bool(about.logits[:, 0].any())
     p = about.logits[:, 1:]
     if single and bool(((p >= 0) & (p <= 1)).all()):
         words = "its single output read as a probability (models.FromProbabilities, or take the sigmoid off)"
-        yield words, 0, torch.cat([torch.full_like(p, 0.5), p], 1)
+        yield words, 0, partial(torch.cat, [torch.full_like(p, 0.5), p], 1)
 
 
 def _reordered(about: Subject) -> list[tuple[str, Figure]]:
