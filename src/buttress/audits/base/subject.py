@@ -55,6 +55,7 @@ from buttress.threat import Threat
 from buttress.validation import whole
 
 _GROUP = GROUP
+_NEEDED = 2  # the inputs and what one attack finds: with less than that no audit ends
 _KEPT = 8  # the inputs, and of each attack at each budget what it has found: usual audits keep about so many
 Watch = Callable[[str, float], None]
 
@@ -275,8 +276,9 @@ def subject(
     """A network and its inputs, on the network's device; settings as in `Subject`.
 
     Raises:
-        UserError: when there are no inputs, for what is no task, and for more inputs than fit into memory with what
-            audits keep of them, here reckoned as eight times the inputs.
+        UserError: when there are no inputs, for what is no task, for more inputs than fit into memory with what
+            audits keep of them, here reckoned as eight times the inputs, and for more than fit into the memory of the
+            network's device with what one attack finds.
     """
     require_task(task)
     whole("batch_size", batch_size)
@@ -305,6 +307,8 @@ def subject(
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder, "task": task, "together": together}
+    if x.device != device:
+        require_memory(_NEEDED * x.nbytes, f"an audit of {len(x)} inputs, with what an attack finds,", device)
     settings |= {} if tokens is None else {"tokens": tokens.to(device)}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
 
