@@ -47,9 +47,7 @@ def test_an_accelerator_has_memory_of_its_own(system, monkeypatch):
     for device in (gpu, mps):
         assert memory.fits(GB, device)
         assert not memory.fits(GB + 1, device)
-        with pytest.raises(
-            UserError, match=rf"2.0 GB of the memory of {device}, more than half of the 2.0 GB"
-        ):
+        with pytest.raises(UserError, match=rf"2.0 GB of the memory of {device}, more than half of the 2.0 GB"):
             memory.require_memory(2 * GB, "this", device)
 
 
