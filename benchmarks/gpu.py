@@ -29,7 +29,7 @@ import training as loops
 from buttress import data, models
 from buttress.attacks.composed.autoattack import AutoAttack
 from buttress.attacks.gradient.pgd import PGD
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.fgsm_training import NFGSMTraining
 from buttress.engine.machine import Machine, device_name

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from buttress import data, models
 from buttress.attacks.gradient.pgd import PGD
 from buttress.claims.seed_statistics import paired_difference
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat
 from buttress.training import Optimiser, fit

@@ -296,7 +296,7 @@ def resolve(loss: LossLike) -> Loss:
     if callable(loss):
         return Loss(loss)
     if not isinstance(loss, str):
-        raise UserError(f"a loss is a name or a function of outputs and labels; got a {type(loss).__name__}")
+        raise UserError(f"a loss is a name or a function of outputs and labels; got {type(loss).__name__}")
     if loss not in LOSSES:
         raise UserError(f"there is no loss {loss!r}; {nearest(loss, sorted(LOSSES))}")
     return LOSSES[loss]

@@ -8,7 +8,7 @@ from torch import nn
 from buttress import registry
 from buttress.claims import find
 from buttress.cli.listing import documentation, listing
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.errors import UserError
 
 

@@ -58,8 +58,8 @@ def test_an_audit_and_its_options(trained, here, done):
 def test_harden_takes_all_of_them(here, done):
     words = f"{DATA} --base mine.py:Mine --base.x 2 --attacks mine.py:Nudge --epochs 1 --layers 2,4"
     text = done(f"harden --out job {words}")
-    assert "training: MINE\n" in text
-    assert "training: MINE-LR\n" in text
+    assert "training base: MINE\n" in text
+    assert "training hardened: MINE-LR\n" in text
     networks, _ = read(here / "job" / "report" / "findings.json")
     assert list(networks) == ["original", "MINE", "MINE-LR"]
     assert all(found[0].data["attacks"][0]["label"] == "Nudge" for found in networks.values())

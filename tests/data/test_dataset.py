@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from buttress.data.arrays import default_val_size, from_arrays
 from buttress.data.checks import check_labels
-from buttress.data.dataset import Dataset, Split, default_val_size, from_arrays
+from buttress.data.dataset import Dataset, Split
 from buttress.errors import UserError
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.defences import Batch, StepContext
 from buttress.training import Optimiser, fit
 

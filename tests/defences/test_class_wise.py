@@ -347,7 +347,7 @@ def test_budgets_rise_stay_and_fall(images):
 
 
 def test_budgets_rest_during_the_warmup(network, images, train):
-    defence = InstanceEps(Threat(eps=0.1), steps=1, warmup=1.0)
+    defence = InstanceEps(Threat(eps=0.1), steps=1, warmup=0.9)
     train(network(), defence, epochs=1)
     assert torch.equal(defence.shares, torch.ones(36))
     train(network(), defence, epochs=2)

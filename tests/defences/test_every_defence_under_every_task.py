@@ -50,7 +50,8 @@ def relabelled(images, task):
 def test_it_trains_or_names_itself_and_what_to_use(name, which, images, network, nets, tmp_path):
     task, defence, model = TASKS[which], make(name), network(dropout=0.0)
     data, weights = relabelled(images, task), nets.state(model)
-    settings = {"epochs": 1, "batch_size": 24, "task": task, "out": tmp_path / "run"}
+    length = max([1, *(int(getattr(defence, name)) + 1 for name in defence.begins)])
+    settings = {"epochs": length, "batch_size": 24, "task": task, "out": tmp_path / "run"}
     if defence.needs_classes:
         said = rf"^{re.escape(defence.label())} needs classes, which {which} has not: use .+$"
         with pytest.raises(UserError, match=said):

@@ -96,8 +96,8 @@ def test_it_trains_in_bf16_with_a_float32_perturbation(network, train):
 
 def test_its_budget_can_grow(network, train):
     defence = Free(**FREE)
-    train(network(), EpsWarmup(defence, epochs=8), epochs=2)
-    assert 0 < defence.delta.abs().max() < 0.1 * 2 / 8
+    train(network(), EpsWarmup(defence, epochs=2), epochs=2)
+    assert 0 < defence.delta.abs().max() < 0.1
 
 
 def test_weights_may_be_perturbed_around_it(network, train, same):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from buttress.attacks.gradient.pgd import PGD
+from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment, draws
-from buttress.data.dataset import from_arrays
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.base.defence import Batch
 from buttress.defences.j_sigr import JSIGR, jacobian_norm

@@ -42,9 +42,9 @@ def test_inputs_and_labels(x, y, line):
 
 
 def test_a_model_that_does_not_fit_the_inputs():
-    for model, line in (
-        (torch.nn.Linear(3, 2, device="meta"), "the model is on meta, the inputs are on cpu"),
-        (torch.nn.Linear(3, 2).double(), "the model's weights are torch.float64, the inputs torch.float32"),
+    for model, x, line in (
+        (torch.nn.Linear(3, 2, device="meta"), X, "the model is on meta, the inputs are on cpu"),
+        (torch.nn.Linear(3, 2), X.double(), "the model's weights are torch.float32, the inputs torch.float64"),
     ):
         with pytest.raises(UserError, match=line):
-            check_inputs(model, X, Y, None)
+            check_inputs(model, x, Y, None)

@@ -8,7 +8,6 @@ from buttress import audits
 from buttress.attacks import PGD
 from buttress.engine.input_dtype import input_dtype, suited
 from buttress.engine.preserved_model import preserved
-from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 
 
@@ -71,8 +70,3 @@ def test_the_default_data_type_is_the_weights_where_they_agree():
         assert torch.zeros(1).dtype == torch.float64
     with preserved(Mixed(torch.float64, torch.float32), "eval", 0, torch.device("cpu")):
         assert torch.zeros(1).dtype == torch.float32
-
-
-def test_inputs_that_weights_of_one_kind_do_not_take_are_refused():
-    with pytest.raises(UserError, match=r"weights are torch\.float64, the inputs torch\.float32"):
-        PGD(steps=1)(nn.Linear(4, 3).double(), X, Y)

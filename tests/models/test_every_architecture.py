@@ -12,7 +12,7 @@ import torch
 
 from buttress import audits, models, registry
 from buttress.attacks import PGD, Gaussian
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.defences import AdversarialTraining, Standard
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.fit_to_data import create_for

@@ -11,8 +11,8 @@ from torch import nn
 
 from buttress import models
 from buttress.attacks.gradient.pgd import PGD
+from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment
-from buttress.data.dataset import from_arrays
 from buttress.data.sets.moons import moons
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.threat import Threat

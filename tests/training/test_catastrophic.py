@@ -7,7 +7,7 @@ from torch import nn
 
 from buttress import load
 from buttress.attacks.gradient.pgd import PGD
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.defences import Defence, Loss
 from buttress.defences.standard import Standard
 from buttress.errors import UserError

@@ -7,7 +7,7 @@ import torch
 
 from buttress import registry
 from buttress.attacks.gradient.fgsm import FGSM
-from buttress.data.dataset import from_arrays
+from buttress.data.arrays import from_arrays
 from buttress.data.sets.moons import moons
 from buttress.defences import AWP, TRADES, AdversarialTraining, LayerRegularised, Standard
 from buttress.errors import UserError

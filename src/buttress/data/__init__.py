@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from buttress import registry
+from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment
-from buttress.data.dataset import Dataset, Split, from_arrays
+from buttress.data.dataset import Dataset, Split
 from buttress.data.from_function import dataset_from
 from buttress.errors import UserError
 from buttress.tasks import Task, classification

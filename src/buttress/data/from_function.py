@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from buttress.data.dataset import Dataset, Split, as_split, from_arrays
+from buttress.data.arrays import as_split, from_arrays
+from buttress.data.dataset import Dataset, Split
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.data.loaded import load_all, parts_of
 from buttress.errors import UserError, one_line

@@ -33,12 +33,14 @@ class Own:
     Attributes:
         shape: its shape; None of a lazy one.
         tensor: the one that it is a part of, which names that are tied have in common.
+        dtype: of its numbers: of a part, its own.
         part: what it is called there; see `parts`.
         saved: whether it is in the state dict; else a buffer that is not (``persistent=False``), which a file may hold.
     """
 
     shape: torch.Size | None
     tensor: Tensor
+    dtype: torch.dtype
     part: str = ""
     saved: bool = True
 
@@ -53,7 +55,7 @@ class Own:
 
     def is_unlike(self, value: Tensor) -> bool:
         """Whether a file's tensor holds other than numbers of this kind, as the integers of quantised weights."""
-        return self.tensor.is_floating_point() and not value.is_floating_point()
+        return self.dtype.is_floating_point and not value.is_floating_point()
 
 
 class Fit:
@@ -215,10 +217,10 @@ def own_tensors(module: nn.Module) -> dict[str, Own]:
         if not isinstance(value, Tensor):
             continue
         if is_lazy(value):
-            found[name] = Own(None, value)
+            found[name] = Own(None, value, value.dtype)
             continue
         for part, tensor in parts(value.detach()).items():
-            found[f"{name}.{part}" if part else name] = Own(tensor.shape, value, part, name in state)
+            found[f"{name}.{part}" if part else name] = Own(tensor.shape, value, tensor.dtype, part, name in state)
     return found
 
 

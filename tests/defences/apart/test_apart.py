@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment, draws
-from buttress.data.dataset import from_arrays
 from buttress.defences.apart.defence import APART, _layer_names
 from buttress.defences.apart.start_memory import Memory, Sizes
 from buttress.defences.awp import AWP

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from buttress.data.dataset import default_val_size
+from buttress.data.arrays import default_val_size
 from buttress.data.images.duplicates import repeated
 from buttress.data.images.layout import WHOLE, Labelled, Layout
 from buttress.data.images.split_names import split_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.arrays import from_arrays
+from buttress.data.dataset import Dataset
 from buttress.data.stratified import stratified_index
 from buttress.errors import UserError
 from buttress.registry import dataset

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.arrays import from_arrays
+from buttress.data.dataset import Dataset
 from buttress.data.sets.mnist import FASHION_CLASSES
 from buttress.errors import UserError
 from buttress.registry import dataset

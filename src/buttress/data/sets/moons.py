@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from buttress.data.dataset import Dataset, Split, as_split
+from buttress.data.arrays import as_split
+from buttress.data.dataset import Dataset, Split
 from buttress.random import derive
 from buttress.registry import dataset
 from buttress.validation import not_negative, whole

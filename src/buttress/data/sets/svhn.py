@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment
 from buttress.data.checks import check_labels
-from buttress.data.dataset import Dataset, from_arrays
+from buttress.data.dataset import Dataset
 from buttress.data.formats.download import cache_folder, fetch
 from buttress.data.formats.find_files import candidate_folders, missing_files
 from buttress.errors import UserError
