@@ -26,12 +26,14 @@ def has_columns(data: Any) -> bool:
 def by_index(data: Any) -> Any:
     """What gives the same examples by their index, in any order: a data set, or the one inside a plain loader; or None.
 
-    A loader is plain where it shuffles or not, and makes batches as torch does; else its batches are what counts.
+    A loader is plain where it gives each example once, shuffled or not, and makes batches as torch does; else its batches
+    are what counts.
     """
     if isinstance(data, DataLoader):
         plain = isinstance(data.sampler, SequentialSampler) or (
             isinstance(data.sampler, RandomSampler) and not data.sampler.replacement
         )
+        plain = plain and len(data.sampler) == len(data.dataset)
         whole = plain and data.batch_size is not None and not data.drop_last and data.collate_fn is default_collate
         return by_index(data.dataset) if whole else None
     known = isinstance(data, TorchDataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__")
