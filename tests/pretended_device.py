@@ -21,6 +21,7 @@ _ALIASING = {torch.as_tensor, torch.asarray}
 _COPIES = {"aten::copy_", "aten::_to_copy"}
 _INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index", "aten::_index_put_impl_"}
 _JOINED = {"aten::cat", "aten::stack"}  # of which not even a tensor without axes may lie elsewhere
+_FREE = 10**12  # bytes that it says are free
 _QUESTIONS = {"is_cuda": "cuda", "is_mps": "mps", "is_cpu": "cpu"}
 
 
@@ -64,6 +65,9 @@ class PretendedDevice:
         self._replace(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device(kind))
         self._replace(torch.accelerator, "current_stream", lambda *_: SimpleNamespace(is_capturing=lambda: False))
         self._replace(torch.cuda, "get_device_name", lambda device=None: "a pretended GPU")
+        self._replace(torch.cuda, "mem_get_info", lambda device=None: (_FREE, _FREE))
+        self._replace(torch.mps, "recommended_max_memory", lambda: _FREE)
+        self._replace(torch.mps, "driver_allocated_memory", lambda: 0)
         self._stack.enter_context(_Dispatch(self))
         self._stack.enter_context(_Function(self))
         return self
@@ -144,6 +148,10 @@ class _Function(TorchFunctionMode):
             if place.of(args[0]) != CPU and not kwargs.get("force"):
                 raise TypeError(f"can't convert {place.device} device type tensor to numpy")
             return func(*args, **kwargs)
+        if func is torch.Tensor.pin_memory:
+            if place.of(args[0]) != CPU:
+                raise RuntimeError("cannot pin what is not on the CPU")
+            return args[0].clone()
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
             return self._moved(func, args, kwargs)
         if func is torch.Tensor.__deepcopy__:

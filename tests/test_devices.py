@@ -33,6 +33,7 @@ from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.threat import Threat
 from buttress.threat.row_threat import RowThreat
 from buttress.training.averaging import Average
+from buttress.training.batches import Batches
 
 THREAT = Threat(eps=0.1)
 PGD_2 = PGD(threat=THREAT, steps=2)
@@ -119,6 +120,36 @@ def verdict(model, data, question):
 def trained(place, model, defence, **settings):
     settings = {"epochs": 1, "batch_size": 12, "optimiser": training.Optimiser(lr=0.01), **settings}
     return training.fit(model, build_images(), defence, accelerator=place.device.type, **settings)
+
+
+def leave(free, monkeypatch):
+    monkeypatch.setattr("buttress.data.memory.free_memory_of", lambda device: float(free))
+
+
+@pytest.mark.representatives(place=["cuda"])
+def test_training_inputs_that_leave_no_room_on_the_device_stay_on_the_host(nets, place, monkeypatch):
+    """They are moved batch by batch, and come to the same bits."""
+    data, known = build_images(), trained(place, nets.seeded(network), defence_of("at"))
+    for free, where in ((2 * data.train.x.nbytes, place.device), (2 * data.train.x.nbytes - 1, torch.device("cpu"))):
+        leave(free, monkeypatch)
+        batches = Batches(data, 12, 0, place.device)
+        assert batches.x.device == where
+        assert {part.device for batch in batches.epoch(1) for part in (batch.x, batch.y, batch.ids)} == {place.device}
+    leave(0, monkeypatch)
+    assert Batches(data, 12, 0, place.device).y.device == torch.device("cpu")
+    moved = trained(place, nets.seeded(network), defence_of("at"))
+    for name, value in known.model.state_dict().items():
+        assert value.equal(moved.model.state_dict()[name]) or not place.exact
+
+
+@pytest.mark.representatives(place=["cuda"])
+def test_an_audit_that_leaves_no_room_on_the_device_is_refused(nets, place, monkeypatch):
+    data, model = split(), nets.conv().to(place.device)
+    leave(2 * 2 * data.x.nbytes, monkeypatch)
+    assert audits.subject(model, data).x.device == place.device
+    leave(2 * 2 * data.x.nbytes - 1, monkeypatch)
+    with pytest.raises(UserError, match=rf"^an audit of 8 inputs, .* of the memory of {place.device}, .*--limit N"):
+        audits.subject(model, data)
 
 
 def network():

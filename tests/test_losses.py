@@ -98,5 +98,5 @@ def test_resolve_takes_names_functions_and_losses():
     assert losses.resolve(own) is own
     with pytest.raises(UserError, match=r"^there is no loss 'cross_entorpy'; did you mean 'cross_entropy'\?$"):
         losses.resolve("cross_entorpy")
-    with pytest.raises(UserError, match=r"^a loss is a name or a function of outputs and labels; got a Tensor$"):
+    with pytest.raises(UserError, match=r"^a loss is a name or a function of outputs and labels; got Tensor$"):
         losses.resolve(torch.zeros(3))

@@ -5,10 +5,12 @@ from functools import partial
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, Subset, TensorDataset
 
 from buttress import tasks
 from buttress.data import loaded
+from buttress.data.checks import as_float
+from buttress.data.examples import by_index
 from buttress.data.from_function import dataset_from
 from buttress.data.lazy_inputs import LazyInputs
 from buttress.errors import UserError
@@ -212,6 +214,19 @@ def test_what_does_not_fit_is_read_as_it_is_needed(form, monkeypatch):
     for part, split in known.splits.items():
         for one, other in zip(split.take(torch.arange(6)), read.splits[part].take(torch.arange(6)), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_loader_that_shuffles_is_read_in_the_order_of_its_data_set():
+    part = loaded.load_all("mine, test", LAZY["a loader that shuffles"]())
+    assert torch.equal(torch.from_numpy(part.y), Y)
+    assert torch.equal(as_float(torch.from_numpy(part.x)), X)
+
+
+@pytest.mark.parametrize("count", [10, 50])
+def test_a_loader_that_gives_another_number_of_examples_is_what_it_gives(count):
+    data = TensorDataset(X, Y)
+    drawn = DataLoader(data, batch_size=7, sampler=RandomSampler(data, num_samples=count))
+    assert by_index(drawn) is None
 
 
 def test_labels_that_a_data_set_tells_spare_a_pass_and_are_held_against_its_examples(scarce, monkeypatch):

@@ -1,6 +1,7 @@
 import resource
 
 import pytest
+import torch
 
 from buttress.data import memory
 from buttress.errors import UserError
@@ -34,6 +35,20 @@ def test_half_of_what_is_free_is_for_inputs(system):
     memory.require_memory(4 * GB, "this")
     with pytest.raises(UserError, match=r"^this would take 5.0 GB of memory, more than half of the 8.0 GB that"):
         memory.require_memory(5 * GB, "this")
+
+
+def test_an_accelerator_has_memory_of_its_own(system, monkeypatch):
+    gpu, mps = torch.device("cuda", 0), torch.device("mps", 0)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GB, 9 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 3 * GB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 2 * GB)  # the rest of what is reserved is free
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 3 * GB)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: GB)
+    for device in (gpu, mps):
+        assert memory.fits(GB, device)
+        assert not memory.fits(GB + 1, device)
+        with pytest.raises(UserError, match=rf"2.0 GB of the memory of {device}, more than half of the 2.0 GB"):
+            memory.require_memory(2 * GB, "this", device)
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -17,7 +17,7 @@ ATTACKS = [
     Square(threat=THREAT, queries=30),
     CW(steps=10),
     DeepFool(),
-    AutoAttack(threat=THREAT),
+    AutoAttack(threat=THREAT, steps=10, queries=50),
 ]
 
 

@@ -55,7 +55,10 @@ def test_two_spellings_of_one_command_mean_one_thing(weights):
 
 def test_trainings_start_from_the_given_weights_when_asked_and_leave_the_original_alone(weights):
     start = Start.of(HERE, Network(weights=weights), SOURCE, 0, "given")
-    assert start.words == f"original is {HERE} as it is; base and hardened start from its weights (--start given)"
+    assert start.words == (
+        f"original is {HERE} as it is; base and hardened start from its weights (--start given); figures of validation "
+        "images that it was trained on are too good"
+    )
     fresh = start.fresh()
     assert equal(fresh, start.original)
     with torch.no_grad():

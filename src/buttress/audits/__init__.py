@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from buttress.audits.base.audit import Audit, run
 from buttress.audits.base.evaluation import Evaluation, evaluate
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject, run, subject
+from buttress.audits.base.subject import Subject, subject
 from buttress.registry import audit as _registry
 
 __all__ = ["Audit", "Evaluation", "Finding", "Subject", "evaluate", "names", "run", "subject"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.registry import audit
 from buttress.validation import not_negative, whole
 

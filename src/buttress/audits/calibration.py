@@ -14,9 +14,10 @@ from buttress.attacks import Attack, Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.defences.base.step_context import rescaled
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError

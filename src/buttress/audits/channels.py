@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.ranking import joined
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.audits.classes import tied_with_worst
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices

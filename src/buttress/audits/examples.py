@@ -10,9 +10,10 @@ from torch import Tensor
 
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import difference, pixels, png
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.registry import audit
 from buttress.validation import positive, whole
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from buttress.attacks.unrestricted.latent_step import LatentSpace
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import pixels, png
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.data.dataset import Split
 from buttress.defences.ladder.directions import BoundaryDirections
 from buttress.defences.ladder.latent_space import Encoder, fit_space

@@ -13,10 +13,11 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.ranking import joined
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
+from buttress.audits.base.subject import Stored, Subject
 from buttress.audits.layer_ranks import aligned, layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, missed_text, verdict
 from buttress.data.dataset import BATCH

@@ -11,9 +11,10 @@ from torch import Tensor
 from buttress.attacks import Attack
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.registry import audit
 from buttress.validation import share
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost, Sweep, cost, distances, runs, sweep
 from buttress.audits.base.budget_sweep import at_budget as at_budget
 from buttress.audits.base.finding import Finding
@@ -20,7 +21,7 @@ from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
-from buttress.audits.base.subject import Audit, Subject, same_inputs
+from buttress.audits.base.subject import Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit

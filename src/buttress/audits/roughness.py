@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.models.architectures.snode import SNODE
 from buttress.registry import audit
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.png import png
 from buttress.audits.base.statistics import bootstrap
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.layers import saliency
 from buttress.layers.correlation import pearson_by_row
 from buttress.layers.saliency import Fill, check_window

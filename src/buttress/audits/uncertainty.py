@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.correlation import spearman

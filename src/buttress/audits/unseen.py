@@ -16,11 +16,12 @@ from buttress.attacks.corruptions.geometric import Elastic, Rotation, Translatio
 from buttress.attacks.corruptions.photometric import Brightness, Contrast, Invert, Posterise, Solarise
 from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import kept, rate
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Subject, same_inputs
+from buttress.audits.base.subject import Subject, same_inputs
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit

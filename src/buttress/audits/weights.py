@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.defences.cost_sensitive.cse import SMALL, min_max_figures
 from buttress.registry import audit
 

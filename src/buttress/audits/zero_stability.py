@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from buttress.attacks import Attack, Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module

@@ -26,14 +26,17 @@ def has_columns(data: Any) -> bool:
 def by_index(data: Any) -> Any:
     """What gives the same examples by their index, in any order: a data set, or the one inside a plain loader; or None.
 
-    A loader is plain where it shuffles or not, and makes batches as torch does; else its batches are what counts.
+    A loader is plain where it gives each example once, shuffled or not, and makes batches as torch does; else its
+    batches are what counts.
     """
     if isinstance(data, DataLoader):
-        plain = isinstance(data.sampler, SequentialSampler) or (
-            isinstance(data.sampler, RandomSampler) and not data.sampler.replacement
+        sampler: Any = data.sampler
+        plain = isinstance(sampler, SequentialSampler) or (
+            isinstance(sampler, RandomSampler) and not sampler.replacement
         )
         whole = plain and data.batch_size is not None and not data.drop_last and data.collate_fn is default_collate
-        return by_index(data.dataset) if whole else None
+        inner = by_index(data.dataset) if whole else None
+        return inner if inner is not None and len(sampler) == len(inner) else None
     known = isinstance(data, TorchDataset) and not isinstance(data, IterableDataset) and hasattr(data, "__len__")
     return data if known or has_columns(data) else None
 

@@ -77,7 +77,8 @@ def load_all(where: str, data: Any) -> Loaded:
     """Read everything into memory; or the labels alone, where there is not room and examples can be read by index.
 
     Images of float numbers that are all whole multiples of 1/255, as torchvision's ToTensor makes them, are kept in a
-    quarter of the memory; the network gets the same numbers.
+    quarter of the memory; the network gets the same numbers. What has examples by index is read in their order, also
+    where a loader shuffles them: figures and runs would depend on its draws else.
 
     Args:
         where: what it is, for error messages.
@@ -142,6 +143,9 @@ def _batches(data: Any) -> Iterator[tuple[Tensor, Tensor]]:
     if isinstance(data, TorchDataset) and not isinstance(data, IterableDataset):
         check_by_index(data)
         data = DataLoader(data, batch_size=BATCH, collate_fn=collated)
+    elif isinstance(data, DataLoader) and by_index(data) is not None:
+        in_order = {name: getattr(data, name) for name in ("batch_size", "num_workers", "worker_init_fn")}
+        data = DataLoader(data.dataset, **in_order)
     yield from read_batches(data)
 
 

@@ -1,10 +1,12 @@
-"""How much memory is free for inputs, under every limit that this process has."""
+"""How much memory is free for inputs: the host's under every limit that this process has, and a device's."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from buttress.errors import UserError
 from buttress.started import started
@@ -14,31 +16,35 @@ _NO_LIMIT = float("inf")
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def fits(size: int) -> bool:
-    """Whether ``size`` bytes may be held: half of what is free, which the processes of this host share."""
-    return size <= room()
+_HOST = torch.device("cpu")
 
 
-def room() -> float:
-    """Bytes that may be held."""
-    return _SHARE * free_memory()
+def fits(size: int, device: torch.device = _HOST) -> bool:
+    """Whether ``size`` bytes may be held there: half of what is free, which the processes of a host share."""
+    return size <= room(device)
 
 
-def require_memory(size: int, what: str) -> None:
+def room(device: torch.device = _HOST) -> float:
+    """Bytes that may be held there."""
+    return _SHARE * (free_memory() if device.type == "cpu" else free_memory_of(device))
+
+
+def require_memory(size: int, what: str, device: torch.device = _HOST) -> None:
     """Refuse what does not fit.
 
     Args:
         size: in bytes.
         what: what takes them, as the subject of a sentence.
+        device: where they would be.
 
     Raises:
         UserError: with the sizes, and what to type.
     """
-    if not fits(size):
-        free = free_memory() / 1e9
+    if size > (most := room(device)):
+        where = "memory" if device.type == "cpu" else f"the memory of {device}"
         raise UserError(
-            f"{what} would take {size / 1e9:.1f} GB of memory, more than half of the {free:.1f} GB that are free: "
-            "take fewer (--limit N) or smaller ones (--data-args.size N of a folder)"
+            f"{what} would take {size / 1e9:.1f} GB of {where}, more than half of the {most / _SHARE / 1e9:.1f} GB "
+            "that are free: take fewer (--limit N) or smaller ones (--data-args.size N of a folder)"
         )
 
 
@@ -51,6 +57,16 @@ def free_memory() -> float:
     together = started()
     of_host = min(_of_system(), *_of_cgroups(), _NO_LIMIT)
     return max(0.0, min(of_host / (1 if together is None else together.here), _of_limits()))
+
+
+def free_memory_of(device: torch.device) -> float:
+    """Bytes that tensors may still take on an accelerator; infinite where torch does not say."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return max(0.0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return _NO_LIMIT
 
 
 def _of_system() -> float:

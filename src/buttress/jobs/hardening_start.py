@@ -144,7 +144,9 @@ class Start:
             return f"{self.name} is trained first, as original; base and hardened start from the same new weights as it"
         told = f"original is {self.name} as it is; base and hardened start from "
         if self.weights == "given":
-            return told + "its weights (--start given)"
+            return told + (
+                "its weights (--start given); figures of validation images that it was trained on are too good"
+            )
         if self._same_weights(self.fresh()):
             return told + f"the weights that {self.architecture.model} gives its network, which are those of original"
         return told + "new weights (--start given: from its own)"

@@ -18,7 +18,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits import Audit, Finding
-from buttress.audits.base.subject import TAKES_ATTACKS
+from buttress.audits.base.audit import TAKES_ATTACKS
 from buttress.audits.base.without_gradients import has_gradient
 from buttress.audits.boundary import Boundary
 from buttress.audits.examples import Examples

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from buttress import audits, registry, tasks
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.rating import at_chance, chance_sentence, kept, rate
 from buttress.audits.base.statistics import accuracy
-from buttress.audits.base.subject import Audit
 from buttress.audits.robustness import Robustness
 from buttress.audits.unseen import Unseen
 from buttress.data.dataset import Split

@@ -16,12 +16,13 @@ from buttress.attacks.composed.variant import variants_of
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.adaptive.attack_list import Effort, attacks_on
 from buttress.audits.adaptive.measurements import AttackRun, ablation_rows, accuracy_curve, run_all
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost
 from buttress.audits.base.finding import Finding, Severity, most_serious
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
-from buttress.audits.base.subject import Audit, Subject, same_inputs
+from buttress.audits.base.subject import Subject, same_inputs
 from buttress.audits.masking.checks.check import CheckContext
 from buttress.audits.masking.checks.paired_attacks import compare
 from buttress.errors import UserError

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from buttress import processes, tasks
-from buttress.ambient_state import in_usual_state
 from buttress.attacks import AttackResult, Perturbation
 from buttress.audits.base.evaluation import search_precision, settings_of
 from buttress.audits.base.evaluation.groups import (
@@ -29,10 +27,8 @@ from buttress.audits.base.evaluation.groups import (
 )
 from buttress.audits.base.evaluation.manifest import open_folder
 from buttress.audits.base.evaluation.sharing import attack_shared
-from buttress.audits.base.finding import Finding
-from buttress.audits.base.rating import beside_chance, chance_sentence
+from buttress.audits.base.rating import chance_sentence
 from buttress.audits.base.statistics import accuracy
-from buttress.audits.base.without_gradients import ask_what_can_run
 from buttress.data.batches import read_batches
 from buttress.data.dataset import Split
 from buttress.data.memory import require_memory
@@ -45,16 +41,14 @@ from buttress.engine.fingerprint import digest_of
 from buttress.engine.oracle import Search
 from buttress.engine.preserved_model import preserved
 from buttress.engine.runner import Precision
-from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random
-from buttress.registry import audit as registered_audits
-from buttress.tasks import Task, check_task, require_task
-from buttress.threat import Threat
+from buttress.tasks import Task, require_task
 from buttress.validation import whole
 
 _GROUP = GROUP
+_NEEDED = 2  # the inputs and what one attack finds: with less than that no audit ends
 _KEPT = 8  # the inputs, and of each attack at each budget what it has found: usual audits keep about so many
 Watch = Callable[[str, float], None]
 
@@ -202,54 +196,6 @@ class Stored(Perturbation):
         return self.x_adv[order[torch.searchsorted(self.ids[order], random.ids)]]
 
 
-# Marks a parameter for perturbations that takes the job's own attacks where it is left at its default; one for attacks
-# alone, as in ``Sequence[Attack]``, needs no mark.
-TAKES_ATTACKS = "takes the job's attacks"
-
-
-class Audit(ABC):
-    """A question about a trained network: a frozen dataclass of plain fields that returns a `Finding`.
-
-    Attributes:
-        needs_classes: whether it is for classes only, as an audit is unless it says otherwise by a plain attribute or a
-            property; see `buttress.tasks.check_task`.
-        without_classes: what to use for a task that has none.
-    """
-
-    without_classes: ClassVar[str] = "robustness, layers or examples"
-
-    @property
-    def needs_classes(self) -> bool:
-        """See `Audit`."""
-        return True
-
-    def label(self) -> str:
-        """The audit's registered name; a user's own: the class's."""
-        return registered_audits.name_of(self).rpartition(":")[2]
-
-    def check(self, subject: Subject) -> None:  # noqa: B027  # most audits are for any network
-        """Refuse a network that this audit does not apply to; all audits of a run do so before the first begins.
-
-        Raises:
-            UserError: saying what network it needs.
-        """
-
-    def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
-        """A copy with every threat filled in that was not given; see `resolve_threats`."""
-        members: Any = fields(self) if is_dataclass(self) else ()
-        values = {f.name: getattr(self, f.name) for f in members}
-        changes = resolved_settings(values, {f.name: f.default for f in members}, threat, usual)
-        return cast(Self, replace(cast(Any, self), **changes)) if changes else self
-
-    @abstractmethod
-    def ask(self, subject: Subject) -> Finding:
-        """Audit this network; crafted examples come from ``subject.attacked``."""
-
-    def __call__(self, model: nn.Module, data: Data, **settings: Any) -> Finding:
-        """Audit one network; settings as for `subject`."""
-        return run(model, data, [self], **settings)[0]
-
-
 def same_inputs(subject: Subject) -> str:
     """What is equal for audits of the same inputs in the same order: a short digest of ids, labels and values.
 
@@ -275,8 +221,9 @@ def subject(
     """A network and its inputs, on the network's device; settings as in `Subject`.
 
     Raises:
-        UserError: when there are no inputs, for what is no task, and for more inputs than fit into memory with what
-            audits keep of them, here reckoned as eight times the inputs.
+        UserError: when there are no inputs, for what is no task, for more inputs than fit into memory with what
+            audits keep of them, here reckoned as eight times the inputs, and for more than fit into the memory of the
+            network's device with what one attack finds.
     """
     require_task(task)
     whole("batch_size", batch_size)
@@ -305,58 +252,7 @@ def subject(
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
     settings |= {"watch": watch, "folder": folder, "task": task, "together": together}
+    if x.device != device:
+        require_memory(_NEEDED * x.nbytes, f"an audit of {len(x)} inputs, with what an attack finds,", device)
     settings |= {} if tokens is None else {"tokens": tokens.to(device)}
     return Subject(model, x.to(device), y.to(device), ids.to(device), names, **settings)
-
-
-@in_usual_state
-def run(
-    model: nn.Module,
-    data: Data,
-    audits: Sequence[Audit],
-    *,
-    answered: Callable[[Finding], None] = lambda finding: None,
-    **settings: Any,
-) -> list[Finding]:
-    """Run each audit on ``model``; examples crafted for one serve the others.
-
-    Args:
-        model: the network; it comes back as it was.
-        data: a split of a data set, or any iterable of batches (x, y), see `read_batches`.
-        audits: what to run.
-        answered: called with each finding as soon as it is there.
-        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder,
-            together.
-
-    Returns:
-        A finding for each audit; of a network that gives no gradients those that can be had without (see
-        `ask_what_can_run`).
-    """
-    shared_subject, audits = subject(model, data, **settings), resolve_threats(list(audits))
-    check_task(audits, shared_subject.task)
-    for audit in audits:
-        audit.check(shared_subject)
-    watch = shared_subject.watch
-
-    def begin(index: int) -> None:
-        if watch is not None:
-            shared_subject.watch = _told_of(audits[index].label(), index, len(audits), watch)
-
-    findings = list[Finding]()
-    for finding in ask_what_can_run(audits, shared_subject, begin):
-        findings.append(beside_chance(finding, shared_subject.chance_sentence))
-        answered(findings[-1])
-    return findings
-
-
-def _told_of(name: str, index: int, count: int, watch: Watch) -> Watch:
-    """Tells ``watch`` which of the audits is at work, also between its attacks, where no share is known: 0."""
-    place = f"{name} ({index + 1} of {count})" if count > 1 else name
-
-    def told(what: str, done: float) -> None:
-        watch(place if what == name else f"{place}: {what}", done)
-        if done >= 1:
-            watch(place, 0.0)
-
-    watch(place, 0.0)
-    return told

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
-from buttress.audits.base.subject import Audit, Subject, same_inputs
+from buttress.audits.base.subject import Subject, same_inputs
 from buttress.audits.imported.tensor_file import Examples, read
 from buttress.errors import UserError
 from buttress.registry import audit

@@ -13,9 +13,10 @@ from torch import Tensor
 from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
+from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.ranking import joined
-from buttress.audits.base.subject import TAKES_ATTACKS, Audit, Stored, Subject
+from buttress.audits.base.subject import Stored, Subject
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance

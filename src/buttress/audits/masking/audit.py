@@ -12,8 +12,9 @@ from buttress.attacks import Attack
 from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
+from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
-from buttress.audits.base.subject import Audit, Subject
+from buttress.audits.base.subject import Subject
 from buttress.audits.masking.checks import CHECKS, Check, CheckContext, Result
 from buttress.audits.masking.checks.check import Kind
 from buttress.audits.masking.checks.paired_attacks import least_gap
