@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from buttress.errors import UserError
 from buttress.tasks import Classification, task_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,21 @@ def folder_options(source: Source, known: Mapping[str, Any] | None = None) -> di
 def is_folder(data: str | None) -> bool:
     """Whether a data set is a folder of images, or of archives of them, by its name."""
     return (data or "").partition(":")[0] in ("folder", "webdataset")
+
+
+def recorded_source(known: Mapping[str, Any]) -> dict[str, Any]:
+    """What it takes to load a run's own data again, a copy.
+
+    Raises:
+        UserError: where what is recorded of it is damaged.
+    """
+    facts = dict(known["source"])
+    kinds: dict[str, type | tuple[type, ...]] = {"data": str, "data_dir": (str, type(None)), "data_args": dict}
+    kinds |= {"seed": int, "pool": (int, type(None))}
+    for name, kind in kinds.items():
+        if not isinstance(facts.get(name, None if name == "pool" else ...), kind):
+            raise UserError(f"model.json does not say which data the run was trained on ({name}): give --data")
+    return facts
 
 
 def is_own_data(source: Source, known: Mapping[str, Any]) -> bool:

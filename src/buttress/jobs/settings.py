@@ -16,7 +16,7 @@ from buttress.defences.base.defence import Defence
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit, check_options, create_for, with_training_output
-from buttress.jobs.folder_options import folder_options, is_own_data
+from buttress.jobs.folder_options import folder_options, is_own_data, recorded_source
 from buttress.jobs.no_effect import refuse_without_effect
 from buttress.jobs.preprocessing import check_statistics, chosen_statistics, told
 from buttress.jobs.tokens import from_embedding
@@ -101,7 +101,7 @@ class Source:
         """
         own = known is not None and is_own_data(self, known)
         if known is not None and own:
-            facts = dict(known["source"])
+            facts = recorded_source(known)
             facts |= {"data_dir": str(self.data_dir.resolve())} if self.data_dir and self.data is None else {}
             facts["data_args"] = {**facts["data_args"], **folder_options(self)}
         else:
@@ -115,6 +115,8 @@ class Source:
         for name, instead in (("seed", "--seed"), ("task", "--task"), ("data_dir", "--data-dir")):
             if name in facts["data_args"]:
                 raise UserError(f"--data-args.{name} is an option of its own: type {instead}")
+        if "test_only" in facts["data_args"]:
+            raise UserError("--data-args.test_only has no effect, since the command decides it: leave it out")
         read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, test_only=trained and not own)
         dataset = processes.first_of_host(partial(read, **facts["data_args"]))
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
