@@ -21,6 +21,7 @@ from tests.defences.test_every_defence import NAMES as DEFENCES
 from tests.defences.test_every_defence import make as defence_of
 from tests.models.test_every_model import inputs, make
 from tests.pretended_device import PretendedDevice
+from tests.reporters import Heard
 from torch import nn
 
 from buttress import audits, jobs, layers, models, registry, training
@@ -29,7 +30,7 @@ from buttress.audits.base.evaluation import evaluate
 from buttress.data.dataset import Split
 from buttress.engine.machine import Machine
 from buttress.errors import UserError
-from buttress.jobs.settings import Network, Reporter, Source, Training
+from buttress.jobs.settings import Network, Source, Training
 from buttress.threat import Threat
 from buttress.threat.row_threat import RowThreat
 from buttress.training.averaging import Average
@@ -242,18 +243,10 @@ def test_projections_are_exact(place, norm):
         assert rows.contains(rows.project(far.to(place.device), x.to(place.device)), x.to(place.device)).all()
 
 
-class Told(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
-
-
 @pytest.mark.representatives(place=["cuda"])
 def test_jobs(place, tmp_path):
     """Train, audit, attack and harden: told first, recorded, and on the device throughout."""
-    machine, said = Machine(accelerator=place.device.type), Told()
+    machine, said = Machine(accelerator=place.device.type), Heard()
     source, short = Source(data="digits", limit=40), Training(epochs=1, batch_size=20)
     settings = {"source": source, "architecture": Network(model="mlp", model_args={"hidden": [8]}), "training": short}
     result = jobs.train(tmp_path / "run", **settings, defence=defence_of("at"), reporter=said)

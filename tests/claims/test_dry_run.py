@@ -5,21 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.reporters import Heard
 
 from buttress.claims.dry_run import tell_earlier_cost
 from buttress.claims.recipe import recipes
 from buttress.claims.reproduce import reproduce
-from buttress.jobs.settings import Reporter
 
 RESULTS = Path(__file__).parents[2] / "claims"
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize("name", [recipe.name for recipe in recipes() if recipe.claim is not None])

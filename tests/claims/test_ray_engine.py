@@ -13,6 +13,7 @@ from threading import Thread
 import pytest
 import yaml
 from tests.claims.test_table import RECIPE
+from tests.reporters import Heard
 
 from buttress.claims import answers
 from buttress.claims.engine_choice import EngineChoice
@@ -27,14 +28,6 @@ from buttress.jobs.settings import Reporter
 FAKE = Path(__file__).parent / "fake_ray"
 JOBS = {"a": {"number": 1}, "b": {"number": 2}, "c": {"number": 3}}
 RESULTS = {key: {"ran": job} for key, job in JOBS.items()}
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture

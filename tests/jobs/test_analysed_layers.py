@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from tests.reporters import Heard
 from torch import nn
 
 from buttress.attacks.gradient.fgsm import FGSM
@@ -15,7 +16,6 @@ from buttress.errors import UserError
 from buttress.jobs import Source, Training, audit, harden
 from buttress.jobs.analysed_layers import analysed_layers
 from buttress.jobs.questions import usual_audits
-from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
 pytestmark = pytest.mark.usefixtures("_short_searches")
@@ -63,14 +63,6 @@ LINES = {
     "shift": "layers are left out of the audit: the network has no activations that buttress knows, and no layers with",
 }
 SOURCE = Source(data="moons", data_args={"samples": 60, "test": 24})
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tests.reporters import Heard
 
 from buttress import fit, models
 from buttress.attacks.corruptions.noises import Gaussian
@@ -17,7 +18,7 @@ from buttress.audits.base.evaluation.groups import grouped
 from buttress.audits.base.evaluation.joining import save_file
 from buttress.data.sets.moons import moons
 from buttress.errors import UserError
-from buttress.jobs import Reporter, attack
+from buttress.jobs import attack
 from buttress.threat import Threat
 from buttress.training import load
 
@@ -30,14 +31,6 @@ SEEN = []  # the first id of every group that `Stops` was given; a field would b
 @pytest.fixture(autouse=True)
 def _nothing_seen():
     SEEN.clear()
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from tests.reporters import Heard
 
 from buttress import tasks
 from buttress.attacks.gradient.fgsm import FGSM
@@ -13,7 +14,6 @@ from buttress.defences.iat import IAT
 from buttress.jobs import Network, Source, Training, harden
 from buttress.jobs.hardening_plan import HardeningPlan
 from buttress.jobs.hardening_start import Start
-from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 
 pytestmark = pytest.mark.usefixtures("_short_searches")
@@ -49,14 +49,6 @@ def test_the_usual_measure_is_the_best_one_that_the_task_and_the_base_have(task,
     asked = {"layers": ["act1"], "gamma": 0.5, "warmup": None, "training": Training(), "attacks": None}
     plan = HardeningPlan.of(start, threat=Threat(eps=0.2, box=None), base=base, measure=None, **asked)
     assert plan.regularised.measure == measure
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 def facts_start(job):

@@ -6,6 +6,7 @@ from PIL import Image
 from tests.audits.test_networks_as_they_come import network as small
 from tests.audits.test_networks_as_they_come import questions
 from tests.lazy import lazy_split
+from tests.reporters import Heard
 
 from buttress import audits
 from buttress.attacks.gradient.pgd import PGD
@@ -14,19 +15,11 @@ from buttress.audits.robustness import Robustness
 from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.jobs import attack, audit, train
-from buttress.jobs.settings import Network, Reporter, Source, Training
+from buttress.jobs.settings import Network, Source, Training
 from buttress.threat import Threat
 
 PGD_2 = PGD(threat=Threat(eps=0.05), steps=2)
 QUESTIONS = {question.id: question.values[0] for question in questions()}
-
-
-class Lines(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 @pytest.fixture
@@ -57,7 +50,7 @@ def pictures(tmp_path):
 
 def test_train_audit_and_attack(both_ways, pictures, tmp_path):
     def work(way):
-        run, lines = tmp_path / way, Lines()
+        run, lines = tmp_path / way, Heard()
         source, training = Source(data=pictures), Training(epochs=2, batch_size=8, workers=1)
         train(run, source=source, training=training, architecture=Network(model="mlp"), reporter=lines)
         told = any("would take" in line and "decoded as they are needed" in line for line in lines.lines)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tests.reporters import Heard
 from torch import nn
 
 from buttress.attacks.gradient.fgsm import FGSM
@@ -20,20 +21,11 @@ from buttress.jobs.regularised_training import (
     trial_training,
     usual_figures,
 )
-from buttress.jobs.settings import Reporter
 from buttress.threat import Threat
 from buttress.training import Trained
 from buttress.training.monitors import LayerCollapse
 
 pytestmark = pytest.mark.usefixtures("_short_searches")
-
-
-class Heard(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def line(self, text):
-        self.lines.append(text)
 
 
 def trial(gamma, right, warmup=1.0, n=100):

@@ -18,10 +18,12 @@ class Described(Protocol):
     """A tensor, or what stands for one."""
 
     @property
-    def dtype(self) -> torch.dtype: ...  # noqa: D102  (as a tensor's)
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
 
     @property
-    def shape(self) -> torch.Size: ...  # noqa: D102  (as a tensor's)
+    def shape(self) -> torch.Size:
+        """Its axes."""
 
 
 _OTHER_FLOATS = (torch.float64, torch.float16, torch.bfloat16)

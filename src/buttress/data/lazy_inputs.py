@@ -17,18 +17,15 @@ from buttress.errors import UserError
 
 
 class InputSource(Protocol):
-    """Where inputs are kept: files, members of archives, a data set of the user's.
-
-    Attributes:
-        shape: of one input.
-        dtype: uint8 for images, read as shares of 255; else float32.
-    """
+    """Where inputs are kept: files, members of archives, a data set of the user's."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...  # noqa: D102  (see above)
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
 
     @property
-    def dtype(self) -> torch.dtype: ...  # noqa: D102  (see above)
+    def dtype(self) -> torch.dtype:
+        """What they are read as: uint8 for images, as shares of 255; else float32."""
 
     def read(self, rows: Sequence[int]) -> Tensor:
         """The inputs with these numbers, (M, *shape).
