@@ -18,7 +18,9 @@ from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.defences.base.step_context import rescaled
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.model_call import call_model
@@ -75,6 +77,13 @@ class Calibration(Audit):
             number("shares", budget, "(0, 1]")
         name_list("outside", self.outside)
         share("tolerated", self.tolerated)
+
+    def work(self, subject: Subject) -> Work:
+        """Each condition, and a pass, or two of a network that tells its uncertainty, of each kind of inputs."""
+        count, conditions = len(subject.y), [condition for condition, _, _ in self._conditions()]
+        passes = 2 if optional_method(subject.model, "uncertainty") is not None else 1
+        kinds = 1 + len(conditions) + len(self.outside)
+        return Work(asked(conditions, count), PassCount(passes * kinds * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the probabilities under each condition, and for out-of-distribution inputs.

@@ -17,9 +17,11 @@ from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.classes import tied_with_worst
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -88,6 +90,12 @@ class Channels(Audit):
         _Features(subject, self.layer)
         if self.classes is not None:
             class_indices(self.classes, subject.classes)
+
+    def work(self, subject: Subject) -> Work:
+        """The attack, the features before and after, and the gradients where a layer is named."""
+        count = len(subject.y)
+        own = PassCount(3 * count) if self.layer is None else PassCount(4 * count, count)
+        return Work(asked([self.attack], count), own)
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once, and read the features of both."""

@@ -17,8 +17,10 @@ from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.ranking import joined, tied_shares
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.defences.class_corrected import last_linear
 from buttress.defences.cost_sensitive.cost_matrix import class_indices
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
@@ -43,6 +45,11 @@ class Classes(Audit):
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     groups: Mapping[str, Sequence[int | str]] | None = None
+
+    def work(self, subject: Subject) -> Work:
+        """The attack, and the outputs before and after."""
+        count = len(subject.y)
+        return Work(asked([self.attack], count, "first"), PassCount(2 * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once and count."""

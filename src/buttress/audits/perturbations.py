@@ -15,6 +15,8 @@ from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.registry import audit
 from buttress.validation import share
 
@@ -45,9 +47,18 @@ class Perturbations(Audit):
         """Refuse a gap that is none."""
         share("gap", self.gap)
 
+    @property
+    def _single(self) -> Attack:
+        return FGSM(threat=self.attack.threat)
+
+    def work(self, subject: Subject) -> Work:
+        """Both attacks."""
+        count = len(subject.y)
+        return Work(asked([self._single, self.attack], count), PassCount(count))
+
     def ask(self, subject: Subject) -> Finding:
         """Run both attacks on every input."""
-        single = FGSM(threat=self.attack.threat)
+        single = self._single
         step, many = (subject.attacked(attack).outcome for attack in (single, self.attack))
         cosines = _cosines(step.x_adv - subject.x, many.x_adv - subject.x).cpu()
         correct = ~subject.task.is_adversarial(subject.logits, subject.y)

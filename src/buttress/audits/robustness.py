@@ -22,6 +22,8 @@ from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -87,6 +89,11 @@ class Robustness(Audit):
     def runs(self) -> list[Attack]:
         """The attacks as they will be run, over all budgets; with ``reuse`` most of them on part of the inputs."""
         return [run for attack in self._resolved for run in runs(attack, self.budgets)]
+
+    def work(self, subject: Subject) -> Work:
+        """Each attack at each budget, as if every input were robust so far; and the noises."""
+        count = len(subject.y)
+        return Work(asked([*self.runs, *self.noises], count, "first"), PassCount(count))
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input at every budget.

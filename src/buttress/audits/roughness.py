@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
 from buttress.models.architectures.snode import SNODE
 from buttress.registry import audit
 
@@ -28,6 +29,10 @@ class Roughness(Audit):
     """
 
     needs_classes = False
+
+    def work(self, subject: Subject) -> Work:
+        """No pass: the weights alone are read."""
+        return Work()
 
     def ask(self, subject: Subject) -> Finding:
         """Add up the changes; 0 where no two neighbours have one shape."""

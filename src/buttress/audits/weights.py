@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
 from buttress.defences.cost_sensitive.cse import SMALL, min_max_figures
 from buttress.registry import audit
 
@@ -35,6 +36,10 @@ class Weights(Audit):
     """
 
     needs_classes = False
+
+    def work(self, subject: Subject) -> Work:
+        """No pass: the weights alone are read."""
+        return Work()
 
     def ask(self, subject: Subject) -> Finding:
         """Figures of every layer that has a kernel, in the network's order."""

@@ -16,6 +16,8 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
@@ -62,6 +64,11 @@ class ZeroStability(Audit):
     def check(self, subject: Subject) -> None:
         """Refuse a network without multistep blocks."""
         _blocks(subject.model)
+
+    def work(self, subject: Subject) -> Work:
+        """The noise, the attack, and the inputs with each."""
+        count = len(subject.y)
+        return Work(asked([self.noise, self.attack], count), PassCount(4 * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the coefficients, then run the inputs and their perturbed copies."""

@@ -15,6 +15,7 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.rating import beside_chance
 from buttress.audits.base.subject import Subject, Watch, subject
 from buttress.audits.base.without_gradients import ask_what_can_run
+from buttress.audits.base.work import Work
 from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.registry import audit as registered_audits
 from buttress.tasks import check_task
@@ -51,6 +52,17 @@ class Audit(ABC):
         Raises:
             UserError: saying what network it needs.
         """
+
+    def not_for(self, subject: Subject) -> str:
+        """Why there is nothing to ask about these inputs, as a sentence, which is the verdict then; or empty."""
+        return ""
+
+    def work(self, subject: Subject) -> Work | None:
+        """The most that `ask` does to this network, from which follows how long it takes; see `Work`.
+
+        None, as here, for an audit that does not say: its time is not known before.
+        """
+        return None
 
     def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
         """A copy with every threat filled in that was not given; see `resolve_threats`."""
