@@ -107,16 +107,39 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    watch = shared_subject.watch
+    return put(shared_subject, audits, answered)
+
+
+@in_usual_state
+def put(
+    shared_subject: Subject,
+    audits: Sequence[Audit],
+    answered: Callable[[Finding], None] = lambda finding: None,
+    before: int = 0,
+    after: int = 0,
+) -> list[Finding]:
+    """Put audits to a network that is at hand, with what was crafted for others already; see `run`.
+
+    Args:
+        shared_subject: the network, its inputs and the store of examples.
+        audits: with their threats filled in, and fit for the network.
+        answered: called with each finding as soon as it is there.
+        before: how many other audits were put before these; for what the subject's watch is told.
+        after: how many there are from the first of these on; these alone unless more.
+    """
+    watch, total = shared_subject.watch, before + max(after, len(audits))
 
     def begin(index: int) -> None:
         if watch is not None:
-            shared_subject.watch = _told_of(audits[index].label(), index, len(audits), watch)
+            shared_subject.watch = _told_of(audits[index].label(), before + index, total, watch)
 
     findings = list[Finding]()
-    for finding in ask_what_can_run(audits, shared_subject, begin):
-        findings.append(beside_chance(finding, shared_subject.chance_sentence))
-        answered(findings[-1])
+    try:
+        for finding in ask_what_can_run(audits, shared_subject, begin):
+            findings.append(beside_chance(finding, shared_subject.chance_sentence))
+            answered(findings[-1])
+    finally:
+        shared_subject.watch = watch
     return findings
 
 
