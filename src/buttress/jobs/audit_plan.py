@@ -63,6 +63,15 @@ def choose(
     return Choice(tuple(chosen), tuple(over))
 
 
+def tiers(questions: Sequence[Audit], named: Sequence[Audit], usual: Sequence[Audit]) -> list[list[int]]:
+    """The places of audits by their worth: those that the user named, the usual ones, and others."""
+    worth = [
+        0 if any(question is one for one in named) else 1 if any(question is one for one in usual) else 2
+        for question in questions
+    ]
+    return [[index for index, each in enumerate(worth) if each == tier] for tier in range(3)]
+
+
 @dataclass
 class AuditPlan:
     """Audits of one network, in the order in which they are asked, within a time if there is a limit.
@@ -74,6 +83,8 @@ class AuditPlan:
         left_out: audits that cannot be asked.
         budget: seconds for all of them; no limit without.
         line: receives a sentence for the user.
+        answered: the audits that were answered so far.
+        findings: their answers.
     """
 
     questions: Sequence[Audit]
@@ -82,6 +93,8 @@ class AuditPlan:
     left_out: Sequence[LeftOut] = ()
     budget: float | None = None
     line: Callable[[str], None] = lambda text: None
+    answered: list[Audit] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _asked: list[int] = field(default_factory=list)
     _spent: float = 0.0
@@ -101,25 +114,25 @@ class AuditPlan:
         for one in self.left_out:
             self.line(f"does not apply: {one.name}: {one.reason}")
 
-    def ask(self, subject: Subject, answered: Callable[[Finding], None]) -> tuple[list[Audit], list[Finding]]:
+    def ask(self, subject: Subject, answered: Callable[[Finding], None]) -> list[Finding]:
         """Ask one after the other; after each the rest is planned anew against the time that is left.
 
         An audit that finds it has no answer here is left out with its reason, the others go on.
 
         Returns:
-            The audits that were answered, and their findings.
+            The findings, of the audits in ``answered``.
 
         Raises:
             UserError: when none was answered: that of the first.
         """
-        asked, findings, first, before = list[Audit](), list[Finding](), None, self._choice()
+        first, before = None, self._choice()
         while before.chosen:
             index, estimate = before.chosen[0]
             question, start = self.questions[index], time.monotonic()
             try:
                 (finding,) = put(subject, [question], answered, len(self._asked), len(before.chosen))
-                asked.append(question)
-                findings.append(finding)
+                self.answered.append(question)
+                self.findings.append(finding)
                 row = {"state": "answered"}
             except UserError as reason:
                 first = first or reason
@@ -127,13 +140,24 @@ class AuditPlan:
                 row = {"state": "no answer", "reason": str(reason)}
             self._note(index, estimate, time.monotonic() - start, row)
             before = self._again(before)
-        if first is not None and not findings:
+        if first is not None and not self.findings:
             raise first
+        if not self.findings:
+            raise UserError(f"no audit fits into {duration(self.budget or 0.0)}: give more --budget, or fewer --inputs")
         self._rows += [
             {"audit": self.questions[k].label(), "state": "left out", "reason": _over_reason(s), "estimate": s}
             for k, s in before.over
         ]
-        return asked, findings
+        return self.findings
+
+    def has_time_for(self, questions: Sequence[Audit]) -> bool:
+        """Whether further audits fit into what is left of the budget."""
+        if self.budget is None:
+            return True
+        done = {key for question in self.answered for key in self.times.keys(question)}
+        each = on_first_process(lambda: [self.times.seconds(question, done) for question in questions])
+        known = [seconds for seconds in each if seconds is not None]
+        return len(known) == len(each) and sum(known) <= self.budget - self._spent
 
     def finding(self) -> Finding:
         """What was asked, how long it took beside its estimate, and what was left out for which reason."""
