@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work
 from buttress.engine.pass_count import PassCount
@@ -25,6 +26,8 @@ class Boundary(Audit):
         margin: how far beyond the inputs the plane reaches, as a share of their range.
         points: inputs shown, at most.
     """
+
+    topic: ClassVar[Topic] = "Where it fails"
 
     grid: int = 101
     margin: float = 0.25

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
@@ -62,6 +62,8 @@ class Calibration(Audit):
             as many are taken as there are inputs.
         tolerated: calibration error from which on the verdict is a warning.
     """
+
+    topic: ClassVar[Topic] = "How sure it is of itself"
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (Gaussian(std=0.1), Gaussian(std=0.3))
     attack: Attack | None = PGD(steps=20)

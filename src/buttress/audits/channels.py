@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
@@ -73,6 +73,8 @@ class Channels(Audit):
         unit: activations are divided by the largest of "each" kind, clean or attacked, or by the "clean" one in both.
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
+
+    topic: ClassVar[Topic] = "What happens inside"
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     layer: str | None = None

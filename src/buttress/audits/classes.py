@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.ranking import joined, tied_shares
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
@@ -42,6 +42,8 @@ class Classes(Audit):
         groups: names of superclasses and the classes in them, by name or index: attacked mistakes are then counted as
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
+
+    topic: ClassVar[Topic] = "Where it fails"
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     groups: Mapping[str, Sequence[int | str]] | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work
@@ -43,6 +43,8 @@ class EndTime(Audit):
     Args:
         times: end times above 0, in the equation's unit.
     """
+
+    topic: ClassVar[Topic] = "What happens inside"
 
     times: Sequence[float] = _GRID
 

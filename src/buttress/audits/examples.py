@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.png import difference, is_image, pixels, png
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
@@ -31,6 +31,7 @@ class Examples(Audit):
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
     needs_classes = False
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)

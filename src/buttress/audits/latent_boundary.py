@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.unrestricted.latent_step import LatentSpace
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.png import pixels, png
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work
@@ -52,6 +52,8 @@ class LatentBoundary(Audit):
     Raises:
         UserError: for settings that draw nothing.
     """
+
+    topic: ClassVar[Topic] = "Where it fails"
 
     pair: tuple[int, int] = (0, 1)
     layer: str | None = None

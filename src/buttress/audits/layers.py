@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Stored, Subject
@@ -64,6 +64,7 @@ class Layers(Audit):
             network: the most displaced ones, and as many others spread evenly.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (

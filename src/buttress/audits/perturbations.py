@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from buttress.attacks import Attack
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
@@ -38,6 +38,7 @@ class Perturbations(Audit):
         gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
     """
 
+    topic: ClassVar[Topic] = "Whether the figures can be trusted"
     needs_classes = False
 
     attack: Attack = PGD(steps=20)

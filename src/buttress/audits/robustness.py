@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost, Sweep, cost, distances, runs, sweep
 from buttress.audits.base.budget_sweep import at_budget as at_budget
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
@@ -50,6 +50,7 @@ class Robustness(Audit):
             still robust; otherwise every input is attacked anew.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     attacks: Sequence[Attack] = (PGD(steps=20),)

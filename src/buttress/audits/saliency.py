@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.png import is_image, png
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Subject
@@ -45,6 +45,8 @@ class Saliency(Audit):
         threshold: share of the map's maximum from which a location is salient, above 0 and at most 1.
         steps: equal shares in which the deletion curve covers the image.
     """
+
+    topic: ClassVar[Topic] = "Where it fails"
 
     count: int = 8
     inputs: int = 200

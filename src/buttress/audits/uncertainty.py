@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work
 from buttress.engine.pass_count import PassCount
@@ -54,6 +54,8 @@ class UncertaintyPropagation(Audit):
         inputs: inputs measured, spread evenly over the data.
         draws: samples of the noise for each input.
     """
+
+    topic: ClassVar[Topic] = "How sure it is of itself"
 
     std: float | Sequence[float] = 0.1
     box: tuple[float, float] | None = (0.0, 1.0)

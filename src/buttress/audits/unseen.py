@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from buttress.attacks.corruptions.photometric import Brightness, Contrast, Inver
 from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import kept, rate
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
@@ -67,6 +67,7 @@ class Unseen(Audit):
         unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     corruptions: Sequence[Perturbation] = _CORRUPTIONS

@@ -21,6 +21,7 @@ _FAR, _LONG = (
     2.0,
     10.0,
 )  # times its estimate, and seconds beyond it, from which on an audit is said to have taken longer
+_MOMENTS = 10.0  # seconds of estimates, from which on what was seen corrects those of the rest
 Place = tuple[int, float | None]  # an audit's place in the list, and its estimate
 
 
@@ -38,6 +39,7 @@ def choose(
     tiers: Sequence[Collection[int]],
     done: Collection[Key] = (),
     left: float | None = None,
+    pace: float = 1.0,
 ) -> Choice:
     """Choose audits by their worth, and among those of one worth the cheapest first, so that most are answered.
 
@@ -47,17 +49,19 @@ def choose(
         tiers: their places in that list, those of the most worth first.
         done: attacks that were run before.
         left: seconds that there are; without a limit all are chosen, the cheapest first.
+        pace: how many times their estimate audits have been seen to take.
     """
     chosen, over, run, spent = list[Place](), list[Place](), set(done), 0.0
     for places in tiers if left is not None else [[index for tier in tiers for index in tier]]:
         waiting = {id(questions[index]): index for index in places}
         while waiting:
             one = times.cheapest([questions[index] for index in waiting.values()], run)
-            place = waiting.pop(id(one.question)), one.seconds
-            if left is None or (one.seconds is not None and spent + one.seconds <= left):
+            seconds = None if one.seconds is None else pace * one.seconds
+            place = waiting.pop(id(one.question)), seconds
+            if left is None or (seconds is not None and spent + seconds <= left):
                 chosen.append(place)
                 run |= times.keys(one.question)
-                spent += one.seconds or 0.0
+                spent += seconds or 0.0
             else:
                 over.append(place)
     return Choice(tuple(chosen), tuple(over))
@@ -98,6 +102,7 @@ class AuditPlan:
     _rows: list[dict[str, Any]] = field(default_factory=list)
     _asked: list[int] = field(default_factory=list)
     _spent: float = 0.0
+    _foreseen: float = 0.0  # of what was asked, by the timed passes alone
 
     def announce(self) -> None:
         """Say what will be asked, how long it takes, and what is left out and why."""
@@ -112,7 +117,7 @@ class AuditPlan:
         for place in choice.over:
             self.line(f"left out for time: {self._over_text(place)}")
         for one in self.left_out:
-            self.line(f"does not apply: {one.name}: {one.reason}")
+            self.line(f"not asked: {one.name}: {one.reason}")
 
     def ask(self, subject: Subject, answered: Callable[[Finding], None]) -> list[Finding]:
         """Ask one after the other; after each the rest is planned anew against the time that is left.
@@ -161,7 +166,7 @@ class AuditPlan:
 
     def finding(self) -> Finding:
         """What was asked, how long it took beside its estimate, and what was left out for which reason."""
-        rows = [*self._rows, *({"audit": o.name, "state": "does not apply", "reason": o.reason} for o in self.left_out)]
+        rows = [*self._rows, *({"audit": o.name, "state": "not asked", "reason": o.reason} for o in self.left_out)]
         counts = {
             state: sum(row["state"] == state for row in rows) for state in dict.fromkeys(r["state"] for r in rows)
         }
@@ -170,11 +175,11 @@ class AuditPlan:
             f"{counts['answered']} of {len(rows)} audits were answered in {duration(self._spent)}, which were "
             f"estimated at {duration(estimate)}"
         )
-        words = {"does not apply": "not for this network", "left out": "left out for time", "no answer": "no answer"}
+        words = {"not asked": "not asked", "left out": "left out for time", "no answer": "no answer"}
         others = [
             f"{text}: {', '.join(row['audit'] for row in rows if row['state'] == state)}"
             for state, text in words.items()
-            if counts[state]
+            if state in counts
         ]
         data = {"budget": self.budget, "seconds": self._spent, "estimate": estimate, "rows": rows}
         return Finding(KIND, _TITLE, "; ".join([verdict, *others]) + ".", "info", data)
@@ -184,10 +189,16 @@ class AuditPlan:
         left = None if self.budget is None else self.budget - self._spent
         tiers = [[index for index in tier if index not in self._asked] for tier in self.tiers]
         done = {key for index in self._asked for key in self.times.keys(self.questions[index])}
-        return on_first_process(partial(choose, self.times, self.questions, tiers, done, left))
+        return on_first_process(partial(choose, self.times, self.questions, tiers, done, left, self._pace))
+
+    @property
+    def _pace(self) -> float:
+        """How many times their estimate the audits took that were asked, 1 at least; once that is more than moments."""
+        return max(1.0, self._spent / self._foreseen) if self._foreseen > _MOMENTS else 1.0
 
     def _note(self, index: int, estimate: float | None, seconds: float, row: dict[str, Any]) -> None:
         label = self.questions[index].label()
+        self._foreseen += 0.0 if estimate is None else estimate / self._pace
         self._asked.append(index)
         self._spent += seconds
         self._rows.append({"audit": label, **row, "estimate": estimate, "seconds": seconds})

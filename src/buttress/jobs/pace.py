@@ -15,7 +15,7 @@ from buttress.engine.runner import Runner
 from buttress.errors import UserError
 from buttress.tasks import Task
 
-_LEAST, _TIMED, _LONG = 2, 3, 1.0  # passes timed at least, as a first one sets up; at most; seconds that end it
+_LEAST, _TIMED, _LONG = 2, 5, 1.0  # passes timed at least, as a first one sets up; at most; seconds that end it
 _FEW, _SLOW = 16, 0.1  # inputs timed first; where they take as many seconds there and back, the whole batch is not
 
 

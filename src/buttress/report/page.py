@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.finding import Finding, Severity, Topic, most_serious
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, draw
 from buttress.report.kinds.table import nested
@@ -15,6 +15,7 @@ from buttress.report.kinds.table import nested
 MARK = '<meta name="generator" content="buttress">'
 _WORDS = {"good": "Good", "info": "Note", "warning": "Warning", "bad": "Bad"}
 _MANY = 6  # networks; of more, key figures are a table and not cards
+_SECTIONS = 6  # of more, a table of contents leads to them, and those about one thing stand together
 _PLACED = ("title", "headline", "severity", "command", "versions")
 
 
@@ -30,6 +31,14 @@ def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]
             seen[key] += 1
             grouped.setdefault((*key, seen[key]), {})[name] = finding
     return list(grouped.values())
+
+
+def _contents(grouped: Sequence[dict[str, Finding]]) -> dict[str, list[dict[str, Finding]]]:
+    """The groups of findings by what they are about, in reading order; topics that are not known come last."""
+    order = {topic: place for place, topic in enumerate(get_args(Topic))}
+    topics = [next(iter(group.values())).topic for group in grouped]
+    reading = sorted(dict.fromkeys(topics), key=lambda topic: order.get(topic, len(order)))
+    return {t: [group for group, topic in zip(grouped, topics, strict=True) if topic == t] for t in reading}
 
 
 def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
@@ -65,6 +74,8 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         facts: as for `buttress.report.write`, with "title", "headline" and perhaps "severity".
     """
     grouped = groups(networks)
+    contents = _contents(grouped) if len(grouped) > _SECTIONS else {}
+    grouped = [group for groups in contents.values() for group in groups] or grouped
     sections = [draw(group) for group in grouped]
     keys = without_duplicates([key for section in sections for key in section.keys])
     plain = {k: v for k, v in facts.items() if k not in _PLACED and not isinstance(v, Mapping | list | tuple)}
@@ -79,6 +90,7 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         words=_WORDS,
         networks=list(networks),
         sections=list(zip(grouped, sections, strict=True)),
+        contents=contents,
         keys=keys,
         many=_MANY,
         command=facts.get("command"),

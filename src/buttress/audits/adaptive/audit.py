@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -26,7 +26,7 @@ from buttress.audits.adaptive.measurements import (
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost
 from buttress.audits.base.budget_sweep import runs as at_budgets
-from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.finding import Finding, Severity, Topic, most_serious
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
@@ -86,6 +86,8 @@ class Adaptive(Audit):
         inputs: at most so many, spread evenly over those of the audit.
         tolerated: share of the inputs that the reference may miss.
     """
+
+    topic: ClassVar[Topic] = "How robust it is"
 
     threat: Threat = NOT_GIVEN
     attack: Attack | None = None

@@ -11,7 +11,7 @@ from torch import nn
 
 from buttress.ambient_state import in_usual_state
 from buttress.audits.base.evaluation.groups import Data
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.rating import beside_chance
 from buttress.audits.base.subject import Subject, Watch, subject
 from buttress.audits.base.without_gradients import ask_what_can_run
@@ -32,9 +32,11 @@ class Audit(ABC):
     Attributes:
         needs_classes: whether it is for classes only, as an audit is unless it says otherwise by a plain attribute or a
             property; see `buttress.tasks.check_task`.
+        topic: what it is about, under which a report of many findings lists it.
         without_classes: what to use for a task that has none.
     """
 
+    topic: ClassVar[Topic] = "Further questions"
     without_classes: ClassVar[str] = "robustness, layers or examples"
 
     @property

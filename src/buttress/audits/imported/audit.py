@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject, same_inputs
@@ -40,6 +40,7 @@ class Imported(Audit):
         threat: what an example may be, within 1e-6.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     file: Path

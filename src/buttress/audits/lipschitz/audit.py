@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Stored, Subject
 from buttress.audits.base.work import Work, asked
@@ -67,6 +67,7 @@ class Lipschitz(Audit):
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (PGD(steps=20), Gaussian(std=0.1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.work import Work, asked
 from buttress.audits.masking.checks import CHECKS, Check, CheckContext, Result
@@ -67,6 +67,8 @@ class Masking(Audit):
         queries: of the black-box attack, per input.
         draws: random points tried, per input.
     """
+
+    topic: ClassVar[Topic] = "Whether the figures can be trusted"
 
     threat: Threat = NOT_GIVEN
     attack: Attack | None = None
