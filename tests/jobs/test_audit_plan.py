@@ -79,7 +79,7 @@ def test_within_a_time_worth_comes_first_and_then_the_cheapest(subject):
     assert lines[0].endswith(
         "about 30 s of the 30 s given, most wanted first: named 10 s, usual 15 s, other 1 1 s, other 4 4 s"
     )
-    assert lines[2] == "left out for time: other 6: it would take about 6 s more"
+    assert lines[2] == "left out for time: other 6 6 s"
     assert answered(plan, subject) == ["named", "usual", "other 1", "other 4"]
     rows = {row["audit"]: row for row in plan.finding().data["rows"]}
     assert (rows["other 6"]["state"], rows["other 6"]["estimate"]) == ("left out", 6)
@@ -92,8 +92,7 @@ def test_what_takes_longer_is_said_and_the_rest_planned_anew(subject):
     assert answered(plan, subject) == ["slow"]
     assert lines == [
         "slow took 25 s, not 5 s as estimated",
-        "now left out for time: next: it would take about 10 s more (about 5 s are left)",
-        "now left out for time: last: it would take about 14 s more (about 5 s are left)",
+        "now left out for time (about 5 s are left): next 10 s, last 14 s",
     ]
     assert "left out for time: next, last" in plan.finding().verdict
 
@@ -103,21 +102,21 @@ def test_what_was_seen_corrects_the_rest(subject):
     questions = [Takes("first", 12, 24.0), Takes("second", 13, 26.0), Takes("third", 14, 28.0)]
     plan, lines = planned(subject, questions, budget=60)
     assert answered(plan, subject) == ["first", "second"]
-    assert "now left out for time: third: it would take about 28 s more (about 36 s are left)" in lines
+    assert "now left out for time (about 36 s are left): third 28 s" in lines
 
 
 def test_what_takes_less_makes_room(subject):
     questions = [Takes("quick", 20, 1.0), Takes("large", 25)]
     plan, lines = planned(subject, questions, budget=30)
     assert answered(plan, subject) == ["quick", "large"]
-    assert lines == ["now asked as well: large 25 s (about 29 s are left)"]
+    assert lines == ["now asked as well (about 29 s are left): large 25 s"]
 
 
 def test_an_unknown_time_does_not_begin_within_a_limit(subject):
     questions = [Takes("known", 1), Takes("unknown", None)]
     plan, lines = planned(subject, questions, named=questions[1:], budget=600)
     plan.announce()
-    assert lines[-1].startswith("left out for time: unknown: it does not say how many passes it makes")
+    assert lines[-1] == "left out for time: unknown (time not known)"
     assert answered(plan, subject) == ["known"]
 
 

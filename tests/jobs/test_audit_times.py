@@ -97,6 +97,7 @@ def test_inputs_that_resist_are_counted_as_such(nets, subject, scale, share):
 def test_inputs_that_fall_are_taken_to_leave_early(nets, monkeypatch):
     """Two classes told apart by the sign of one feature, which the budget turns round; a fifth of the passes each."""
     monkeypatch.setattr(Pace, "of", classmethod(lambda cls, *batch: cls(1e-3, 2e-3, 2)))
+    monkeypatch.setattr(AuditTimes, "between", 0.0)
     model = nets.linear(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     x = torch.tensor([[0.1, 0.0], [0.5, 0.0]]).repeat(4, 1)
     fallen = audits.subject(model, [(x, torch.zeros(8, dtype=torch.int64))], batch_size=8)
@@ -114,3 +115,15 @@ def test_a_network_without_gradients_is_taken_to_resist():
 
     subject = audits.subject(Steps(), [(torch.rand(4, 2), torch.zeros(4, dtype=torch.int64))])
     assert AuditTimes(subject, FREE).resisting == 1
+
+
+def test_what_attacks_compute_between_passes_is_timed_by_one(subject, monkeypatch):
+    """A clock that advances 26 s: PGD-10's 12 forward and 10 backward passes take none of them, so each has 26 / 12."""
+    looks = iter([100.0, 126.0])
+    monkeypatch.setattr(Pace, "of", classmethod(lambda cls, *batch: cls(0.0, 0.0, 2)))
+    times = AuditTimes(subject, FREE)
+    assert times.pace.outputs == 2
+    monkeypatch.setattr("buttress.jobs.audit_times.time.perf_counter", lambda: next(looks))
+    assert times.between == pytest.approx(26 / 12)
+    assert times.seconds(Says((FGSM_1,))) == pytest.approx(3 * 26 / 12 * 10 / 5)
+    assert AuditTimes(subject).between == 0

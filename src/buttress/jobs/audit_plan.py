@@ -114,8 +114,8 @@ class AuditPlan:
         self.line(f"{len(choice.chosen)} audits, about {total}{limit}, {order}: {texts(choice.chosen)}")
         if told:
             self.line(f"estimated from {told}")
-        for place in choice.over:
-            self.line(f"left out for time: {self._over_text(place)}")
+        if choice.over:
+            self.line(f"left out for time: {texts(choice.over)}")
         for one in self.left_out:
             self.line(f"not asked: {one.name}: {one.reason}")
 
@@ -209,23 +209,19 @@ class AuditPlan:
         """The rest, planned anew; what that changes is said."""
         now = self._choice()
         left = "" if self.budget is None else f" (about {duration(max(0.0, self.budget - self._spent))} are left)"
-        was, fits = {index for index, _ in before.chosen}, {index for index, _ in now.chosen}
-        for place in now.over:
-            if place[0] in was:
-                self.line(f"now left out for time: {self._over_text(place)}{left}")
-        for place in now.chosen:
-            if place[0] not in was and place[0] in fits:
-                self.line(f"now asked as well: {self._texts([place])}{left}")
+        was = {index for index, _ in before.chosen}
+        lost = [place for place in now.over if place[0] in was]
+        won = [place for place in now.chosen if place[0] not in was]
+        if lost:
+            self.line(f"now left out for time{left}: {self._texts(lost)}")
+        if won:
+            self.line(f"now asked as well{left}: {self._texts(won)}")
         return now
 
     def _texts(self, places: Sequence[Place]) -> str:
         return ", ".join(
             f"{self.questions[k].label()} {'(time not known)' if s is None else duration(s)}" for k, s in places
         )
-
-    def _over_text(self, place: Place) -> str:
-        index, seconds = place
-        return f"{self.questions[index].label()}: {_over_reason(seconds)}"
 
 
 def _over_reason(seconds: float | None) -> str:

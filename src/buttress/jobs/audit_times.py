@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ from buttress.threat import Threat
 Key = tuple[str, str, int]  # of an attack that has been run, see `Asked.key`
 _EARLY = 0.2  # share of a search that ends at its first success which an input takes that does not resist
 _TRIED, _STEPS = 64, 10  # inputs that are attacked for a first look at how many resist; steps of that attack
+_SLOW = 0.5  # seconds of a batch there and back, beside which what is between passes is nothing
 _TRIAL = 5.0  # seconds that it may take; of a slower network every input counts as if it resisted
 
 
@@ -41,7 +43,8 @@ class _Parts:
 class AuditTimes:
     """Estimates for the audits of one network.
 
-    What an audit computes between passes is not counted. Attacks over another network, such as a surrogate, count as if
+    What an attack computes between passes is taken to be what PGD does; what else an audit computes is not counted.
+    Attacks over another network, such as a surrogate, count as if
     over this one.
 
     Args:
@@ -56,9 +59,8 @@ class AuditTimes:
     @cached_property
     def pace(self) -> Pace:
         """Of a batch of the inputs."""
-        subject = self._subject
-        count = min(subject.batch_size, len(subject.y))
-        return Pace.of(subject.model, subject.x[:count], subject.y[:count], subject.task)
+        subject, rows = self._subject, slice(self._batch)
+        return Pace.of(subject.model, subject.x[rows], subject.y[rows], subject.task)
 
     @cached_property
     def resisting(self) -> float:
@@ -73,6 +75,22 @@ class AuditTimes:
         except UserError:  # no gradient, or a threat that needs another attack
             return 1.0
         return float((~outcome.success).double().mean())
+
+    @cached_property
+    def between(self) -> float:
+        """Seconds that an attack computes between two passes of a batch, by a short PGD; 0 where that was not timed."""
+        pace, subject = self.pace, self._subject
+        if self._threat is None or pace.forward + pace.backward > _SLOW:
+            return 0.0
+        attack = PGD(threat=self._threat, steps=_STEPS)
+        rows = slice(subject.batch_size)
+        start = time.perf_counter()
+        try:
+            attack(subject.model, subject.x[rows], subject.y[rows], task=subject.task, ids=subject.ids[rows])
+        except UserError:  # no gradient, or a threat that needs another attack
+            return 0.0
+        seconds, passes = time.perf_counter() - start, attack.most_passes(pace.outputs) or PassCount(1)
+        return max(0.0, seconds - pace.seconds(passes)) / passes.forwards
 
     def seconds(self, question: Audit, done: Collection[Key] = ()) -> float | None:
         """Of one audit, without attacks that were run for others; None where it or an attack does not say."""
@@ -124,7 +142,7 @@ class AuditTimes:
         held = "every input taken to resist" if share == 1 else f"{share:.0%} of the inputs taken to resist"
         return (
             f"timed passes of {forward:.2g} ms an input forward and {backward:.2g} ms backward, {held}, an attack for "
-            "several audits counted once, what is computed between passes not counted"
+            "several audits counted once, statistics and drawing not counted"
         )
 
     def _of(self, question: Audit) -> _Parts | None:
@@ -144,9 +162,13 @@ class AuditTimes:
         if most is None:
             return None
         share = self.resisting + (1 - self.resisting) * _EARLY if asked.search == "first" else 1.0
-        return self._of_passes(most * asked.inputs) * share
+        batches = asked.inputs / self._batch
+        return (self._of_passes(most * asked.inputs) + self.between * most.forwards * batches) * share
 
     def _of_passes(self, passes: PassCount) -> float:
         """Seconds of so many passes of one input each, in batches."""
-        batch = min(self._subject.batch_size, len(self._subject.y))
-        return self.pace.seconds(passes) / batch
+        return self.pace.seconds(passes) / self._batch
+
+    @property
+    def _batch(self) -> int:
+        return min(self._subject.batch_size, len(self._subject.y))
