@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from buttress.certificates.bounds.ball import Ball
 from buttress.certificates.bounds.linear import Functions, Intervals, before_affine, identity, linear_bound
 from buttress.certificates.bounds.network import BoundedNetwork
 from buttress.certificates.bounds.region import Region
@@ -34,14 +35,18 @@ def propagated(
         By reference; the first output's of operations with several, but of those that only split.
     """
     found: dict[Ref, Interval] = {Ref(INPUT): region.interval}
+    ball = Ball(network, region)
     for index, operation in enumerate(network.operations):
         if operation is None:
             continue
         place = network.place(index)
         inputs = {ref: found[ref] for ref in place.inputs}
         outputs = range(len(place.node.shapes)) if operation.affine else range(1)
+        within = ball.interval(index)
         for ref in (Ref(index, output) for output in outputs):
             interval = operation.interval(place.of(ref), inputs)
+            if within is not None:
+                interval = _both(interval, within)
             if known is not None and ref in known:
                 interval = _both(interval, known[ref])
             if tighten is not None and ref in network.decided_by:
