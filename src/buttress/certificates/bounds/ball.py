@@ -23,7 +23,9 @@ class Ball:
         self.network, self.budgets = network, region.budgets
         free = (region.high > region.low).to(region.x)
         # The centre of each value, and what each of its features is times one of the input's.
-        self.held: dict[Ref, Interval] = {} if region.threat.norm == "linf" else {Ref(INPUT): (region.x, free)}
+        self.held = dict[Ref, Interval]()
+        if region.threat.norm != "linf":
+            self.held[Ref(INPUT)] = region.x[:, None], free[:, None]
 
     def interval(self, index: int) -> Interval | None:
         """The interval of a node's output; None where it is no weighted sum of what is held."""

@@ -34,7 +34,7 @@ def propagated(
     Returns:
         By reference; the first output's of operations with several, but of those that only split.
     """
-    found: dict[Ref, Interval] = {Ref(INPUT): region.interval}
+    found: dict[Ref, Interval] = {Ref(INPUT): (region.low[:, None], region.high[:, None])}
     ball = Ball(network, region)
     for index, operation in enumerate(network.operations):
         if operation is None:
@@ -89,11 +89,10 @@ def by_lines(
     features = undecided.flatten(1).any(0).nonzero().squeeze(1)
     if not len(features):
         return interval
-    shape = network.graph.shape_of(ref)
     lows, highs = low.flatten(1).clone(), high.flatten(1).clone()
     largest = max(network.graph.shape_of(known).numel() for known in (ref, *found) if known.index <= ref.index)
-    for part in torch.split(features, max(1, _AT_ONCE // largest)):
-        one = before_affine(network, Functions.of(ref, identity(part, shape, low)))
+    for part in torch.split(features, max(1, _AT_ONCE // (len(low) * largest))):
+        one = before_affine(network, Functions.of(ref, identity(part, low)))
         least = linear_bound(network, one, found, lines).least(region)
         most = -linear_bound(network, -one, found, lines).least(region)
         lows[:, part] = torch.maximum(lows[:, part], least.T)
