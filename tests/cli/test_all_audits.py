@@ -8,7 +8,7 @@ from buttress import models, registry
 from buttress.audits import Finding
 from buttress.cli.main import main
 
-TINY = ["--limit", "30", "--inputs", "12", "--precision", "fp32", "--threat.eps", "0.1", "--attacks", "fgsm"]
+TINY = ["--limit", "30", "--inputs", "6", "--precision", "fp32", "--threat.eps", "0.1", "--attacks", "fgsm"]
 
 
 def test_all_audits_within_a_time(tmp_path, capsys):

@@ -159,10 +159,15 @@ class AuditPlan:
         """Whether further audits fit into what is left of the budget."""
         if self.budget is None:
             return True
+        left = self.budget - self._spent
         done = {key for question in self.answered for key in self.times.keys(question)}
-        each = on_first_process(lambda: [self.times.seconds(question, done) for question in questions])
-        known = [seconds for seconds in each if seconds is not None]
-        return len(known) == len(each) and sum(known) <= self.budget - self._spent
+
+        def fits() -> bool:
+            each = [self.times.seconds(question, done) for question in questions]
+            known = [self._pace * seconds for seconds in each if seconds is not None]
+            return len(known) == len(each) and sum(known) <= left
+
+        return on_first_process(fits)
 
     def finding(self) -> Finding:
         """What was asked, how long it took beside its estimate, and what was left out for which reason."""
