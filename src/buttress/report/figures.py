@@ -14,6 +14,7 @@ COLOURS = ("#2f7ed8", "#e07b1a", "#1a9e82", "#b457c9", "#d9486e", "#8a7f2d", "#5
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star")
 GREY = "#868d98"
+SHADES = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]  # of shares from 0 to 1
 
 Trace = dict[str, Any]
 

@@ -1,0 +1,92 @@
+"""compare --transfer: audits and runs are opened again, what was kept is not crafted again, the rest is refused."""
+
+import json
+import shlex
+
+import pytest
+
+from buttress.audits.base.finding import read
+
+
+@pytest.fixture(scope="module")
+def pair(run, tmp_path_factory):
+    """Two runs on the same points, and an audit of each, the first with its examples kept."""
+    folder = tmp_path_factory.mktemp("pair")
+    for name in ("a", "b"):
+        data = "--data moons --data-args.samples 200 --data-args.test 60 --model mlp --epochs 2"
+        told = run(f"train {folder}/{name} {data} --seed 3 --model-args.hidden {[8] if name == 'a' else [16, 16]}")
+        assert told.status == 0, told.err
+        kept = "--keep-examples true" if name == "a" else ""
+        words = f"audit {folder}/{name} --out {folder}/audit-{name} --audits examples,layers --attacks fgsm --inputs 40"
+        told = run(f"{words} --threat.eps 0.3 {kept}")
+        assert told.status == 0, told.err
+    return folder
+
+
+def matrix(folder):
+    networks, facts = read(folder / "findings.json")
+    found = {name: next(f for f in findings if f.kind == "transfer") for name, findings in networks.items()}
+    return {name: finding.data["attacks"] for name, finding in found.items()}, facts
+
+
+def test_audits_of_runs_side_by_side(pair, here, done):
+    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer fgsm")
+    rows, facts = matrix(here / "both")
+    assert {name: row[0]["kept"] for name, row in rows.items()} == {"a": True, "b": False}
+    assert {target: cell["inputs"] <= 40 for target, cell in rows["a"][0]["cells"].items()} == {"a": True, "b": True}
+    assert rows["a"][0]["threat"] == "linf eps 0.3"
+    assert "Of FGSM's examples those crafted on " in text
+    assert facts["headline"] in text
+    page = (here / "both" / "report.html").read_text()
+    assert "Transfer between networks" in page
+    assert "FGSM (linf eps 0.3)" in page
+    assert sorted(path.name for path in (pair / "audit-b").iterdir()) == ["findings.json", "report.html"]
+
+
+def test_kept_examples_and_new_ones_are_the_same(pair, here, done):
+    done(f"compare {pair}/audit-a {pair}/audit-b --out kept --transfer fgsm")
+    done(f"compare {pair}/a {pair}/b --out new --transfer fgsm --inputs 40 --threat.eps 0.3")
+    kept, new = matrix(here / "kept")[0], matrix(here / "new")[0]
+    assert [row["kept"] for rows in new.values() for row in rows] == [False, False]
+    for name in kept:
+        assert kept[name][0]["cells"] == new[name][0]["cells"]
+
+
+def test_a_dry_run_says_what_is_left_to_craft(pair, here, done):
+    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer fgsm --dry-run")
+    assert "\na: all examples were kept\nb: at most about " in text
+    assert not (here / "both").exists()
+
+
+def test_a_network_of_a_users_own_is_opened_as_it_was_audited(here, done, run):
+    (here / "weights.py").write_text("import torch, mine\ntorch.save(mine.net().state_dict(), 'w.pt')\n")
+    exec((here / "weights.py").read_text())
+    words = "--weights w.pt --data mine.py:data --audits examples --attacks fgsm --threat.eps 0.5 --threat.box none"
+    for name in ("one", "two"):
+        done(f"audit mine.py:net --out {name} {words}")
+    done("compare one two --out both --transfer fgsm")
+    rows, _ = matrix(here / "both")
+    cells = [cell for row in rows.values() for cell in row[0]["cells"].values()]
+    assert all(cell == cells[0] for cell in cells)
+    assert cells[0]["inputs"] == 24 or cells[0]["inputs"] > 0
+    opened = json.loads((here / "one" / "findings.json").read_text())["facts"]["settings"]["opened as"]
+    assert opened["architecture"] == {"weights": str(here / "w.pt")}
+    assert opened["source"] == {"data": f"{here / 'mine.py'}:data"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("{pair}/audit-a {pair}/audit-b --inputs 3", "--inputs has no effect without --transfer: leave it out"),
+        ("{pair}/audit-a {pair}/audit-b --threat.eps 0.1", "--threat has no effect without --transfer: leave it out"),
+        ("{pair}/audit-a {pair}/b", "findings.json: audit the network first"),
+        ("{pair}/audit-a {runs}/audit-digits --transfer fgsm", "compare like data"),
+        ("{pair}/audit-a {runs}/moons --transfer fgsm", "are on other inputs: transfer needs the same data"),
+        ("{pair}/audit-a nowhere --transfer fgsm", "there is no nowhere: audit the network first"),
+        ("{pair}/audit-a {pair} --transfer fgsm", "holds no trained model (no run is there)"),
+        ("{pair}/audit-a {pair}/audit-b --transfer fgsm,fgsm", "--transfer has FGSM twice"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused_in_one_line(words, told, pair, runs, refused):
+    line = refused(f"compare {words.format(pair=shlex.quote(str(pair)), runs=runs)} --out new")
+    assert told in line
