@@ -82,7 +82,9 @@ def test_of_identical_networks_every_cell_is_the_diagonal(inputs, attack):
 
 def test_nothing_fools_a_constant_network(inputs):
     """It is right on one class, by far; what is crafted on it, along no gradient, moves nothing else either."""
-    found = transfer_matrix(candidates(inputs, line=linear(FIRST), constant=linear(0 * FIRST, 9.0)), [FGSM(threat=FREE)])
+    found = transfer_matrix(
+        candidates(inputs, line=linear(FIRST), constant=linear(0 * FIRST, 9.0)), [FGSM(threat=FREE)]
+    )
     x, y = inputs
     right = (2 * y - 1) * (x @ FIRST) > 0
     cell = found["line"].data["attacks"][0]["cells"]["constant"]

@@ -15,6 +15,7 @@ from buttress.audits.base.rating import chance_sentence
 from buttress.engine.machine import Accelerator
 from buttress.errors import UserError, one_line
 from buttress.jobs.audit import new_folder
+from buttress.jobs.layer_comparison import with_layers_compared
 from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
@@ -109,8 +110,10 @@ def compare(
         trade_offs = trade_off(networks, training)
         many = len(trade_offs) > _FEW
         text = field_of(trade_offs) if many else headline(networks)
-        text = f"{text} {summary(tried)}" if tried else text
+        if tried:
+            text = " ".join([*([text] if any(map(_robustness, networks.values())) else []), summary(tried)])
         facts["robust accuracy against the last"] = changes(networks)
+        networks = with_layers_compared(networks)
         for added in (tried, trade_offs):
             for label, finding in added.items():
                 networks[label] = [finding, *networks[label]]

@@ -52,6 +52,30 @@ def figure(traces: Sequence[Trace], layout: Mapping[str, Any], label: str, heigh
     return fill("figure.html", content=content, label=label)
 
 
+def buttons(names: Sequence[str], groups: Sequence[int | None], titles: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a layout that lets the reader choose one group of the traces; the first is shown until then.
+
+    The traces of the other groups must have ``visible`` False.
+
+    Args:
+        names: of the groups, on the buttons.
+        groups: of each trace, the number of its group; None for one that is always shown.
+        titles: of the vertical axis, one for each group, where it changes with them.
+    """
+    entries = []
+    for k, name in enumerate(names):
+        shown = {"visible": [group is None or group == k for group in groups]}
+        entries.append(
+            {
+                "label": escape_label(name),
+                "method": "update",
+                "args": [shown, {"yaxis.title.text": escape_label(titles[k])} if titles else {}],
+            }
+        )
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0, "b": 6}}
+    return {"updatemenus": [{"type": "buttons", "direction": "right", "buttons": entries, **place}]}
+
+
 def pick(choices: Sequence[str], index: int) -> str:
     """One of a few colours, dashes or symbols, starting over when they run out."""
     return choices[index % len(choices)]

@@ -20,6 +20,10 @@
     legend: { orientation: "h", x: 0, y: -0.2, yref: "container", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", ...own.legend },
     xaxis: axis(own.xaxis),
     yaxis: axis(own.yaxis),
+    // Behind the word on a button a colour that suits both schemes: plotly paints the chosen one in its own grey.
+    updatemenus: (own.updatemenus ?? []).map((menu) => ({
+      bgcolor: "rgba(134,141,152,0.14)", bordercolor: colour("--line"), font: { color: colour("--text") }, ...menu,
+    })),
   });
   const figures = [...document.querySelectorAll(".plot")].map((box) => ({
     place: box.querySelector(".canvas"),
