@@ -43,7 +43,9 @@ def test_a_layer_that_moved():
 
 def test_layers_that_cannot_be_told_apart_have_not_moved():
     last = compared(before=profile(["a", "b"]), after=profile(["b"]))["after"]
-    assert "is not shown to have moved from before on: it may be a (at 0% of the depth) and b (at 33% of" in last.verdict
+    assert (
+        "is not shown to have moved from before on: it may be a (at 0% of the depth) and b (at 33% of" in last.verdict
+    )
     assert last.data["moves"]["margin"]["change"] == "not shown"
     same = compared(before=profile(["c"]), after=profile(["c"]))["after"]
     assert same.verdict.endswith("it may be c (at 67% of the depth) in both.")
@@ -69,7 +71,9 @@ def test_other_layers_are_set_side_by_side_by_depth(first, change):
 
 def test_other_inputs_and_other_perturbations_are_told():
     last = compared(before=profile(["a"]), after=profile(["a"], inputs="others", attack="pgd at another eps"))["after"]
-    assert "They were looked at by another perturbation than those of before, which may be what differs." in last.verdict
+    assert (
+        "They were looked at by another perturbation than those of before, which may be what differs." in last.verdict
+    )
     assert "They were looked at on other inputs than those of before" in last.verdict
 
 
