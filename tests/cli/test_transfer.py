@@ -32,7 +32,7 @@ def matrix(folder):
 
 
 def test_audits_of_runs_side_by_side(pair, here, done):
-    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer fgsm")
+    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer --attacks fgsm")
     rows, facts = matrix(here / "both")
     assert {name: row[0]["kept"] for name, row in rows.items()} == {"a": True, "b": False}
     assert {target: cell["inputs"] <= 40 for target, cell in rows["a"][0]["cells"].items()} == {"a": True, "b": True}
@@ -46,8 +46,8 @@ def test_audits_of_runs_side_by_side(pair, here, done):
 
 
 def test_kept_examples_and_new_ones_are_the_same(pair, here, done):
-    done(f"compare {pair}/audit-a {pair}/audit-b --out kept --transfer fgsm")
-    done(f"compare {pair}/a {pair}/b --out new --transfer fgsm --inputs 40 --threat.eps 0.3")
+    done(f"compare {pair}/audit-a {pair}/audit-b --out kept --transfer --attacks fgsm")
+    done(f"compare {pair}/a {pair}/b --out new --transfer --attacks fgsm --inputs 40 --threat.eps 0.3")
     kept, new = matrix(here / "kept")[0], matrix(here / "new")[0]
     assert [row["kept"] for rows in new.values() for row in rows] == [False, False]
     for name in kept:
@@ -55,7 +55,7 @@ def test_kept_examples_and_new_ones_are_the_same(pair, here, done):
 
 
 def test_a_dry_run_says_what_is_left_to_craft(pair, here, done):
-    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer fgsm --dry-run")
+    text = done(f"compare {pair}/audit-a {pair}/audit-b --out both --transfer --attacks fgsm --dry-run")
     assert "\na: all examples were kept\nb: at most about " in text
     assert not (here / "both").exists()
 
@@ -66,7 +66,7 @@ def test_a_network_of_a_users_own_is_opened_as_it_was_audited(here, done):
     words = "--weights w.pt --data mine.py:data --audits examples --attacks fgsm --threat.eps 0.5 --threat.box none"
     for name in ("one", "two"):
         done(f"audit mine.py:net --out {name} {words}")
-    done("compare one two --out both --transfer fgsm")
+    done("compare one two --out both --transfer --attacks fgsm")
     rows, _ = matrix(here / "both")
     cells = [cell for row in rows.values() for cell in row[0]["cells"].values()]
     assert all(cell == cells[0] for cell in cells)
@@ -78,14 +78,18 @@ def test_a_network_of_a_users_own_is_opened_as_it_was_audited(here, done):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
+        ("{pair}/audit-a {pair}/audit-b --attacks pgd", "--attacks has no effect without --transfer: leave it out"),
         ("{pair}/audit-a {pair}/audit-b --inputs 3", "--inputs has no effect without --transfer: leave it out"),
         ("{pair}/audit-a {pair}/audit-b --threat.eps 0.1", "--threat has no effect without --transfer: leave it out"),
         ("{pair}/audit-a {pair}/b", "findings.json: audit the network first"),
-        ("{pair}/audit-a {runs}/audit-digits --transfer fgsm", "compare like data"),
-        ("{pair}/audit-a {runs}/audit --transfer fgsm", "a linf eps 0.3, moons linf eps 8/255): give one for all"),
-        ("{pair}/audit-a nowhere --transfer fgsm", "there is no nowhere: audit the network first"),
-        ("{pair}/audit-a {pair} --transfer fgsm", "holds no trained model (no run is there)"),
-        ("{pair}/audit-a {pair}/audit-b --transfer fgsm,fgsm", "--transfer has FGSM twice"),
+        ("{pair}/audit-a {runs}/audit-digits --transfer --attacks fgsm", "compare like data"),
+        (
+            "{pair}/audit-a {runs}/audit --transfer --attacks fgsm",
+            "a linf eps 0.3, moons linf eps 8/255): give one for all",
+        ),
+        ("{pair}/audit-a nowhere --transfer --attacks fgsm", "there is no nowhere: audit the network first"),
+        ("{pair}/audit-a {pair} --transfer --attacks fgsm", "holds no trained model (no run is there)"),
+        ("{pair}/audit-a {pair}/audit-b --transfer --attacks fgsm,fgsm", "--attacks has FGSM twice"),
     ],
 )
 def test_what_cannot_be_tried_is_refused_in_one_line(words, told, pair, runs, refused):

@@ -35,7 +35,8 @@ def compare(
     folders: list[Path],
     *,
     out: Path,
-    transfer: list[Attack] | None = None,
+    transfer: bool = False,
+    attacks: list[Attack] | None = None,
     threat: Threat | None = None,
     inputs: int | None = None,
     accelerator: Accelerator = "auto",
@@ -48,10 +49,11 @@ def compare(
     Args:
         folders: of audits (or their findings.json), in the order of comparison; with --transfer also of runs.
         out: a new folder for report.html and findings.json.
-        transfer: attacks, such as pgd; what each crafts on each network is tried on every other one. What an audit
-            has kept (--keep-examples) is not crafted again.
-        threat: of these attacks; that of the audits by default.
-        inputs: for these attacks, the largest number of test inputs; as many as in the audits by default.
+        transfer: whether adversarial examples of each network are tried on every other one.
+        attacks: that craft these; PGD-20 and FGSM by default, as in audits. What an audit by the same attacks has kept
+            (--keep-examples) is not crafted again.
+        threat: of these attacks; that of the audits, or of the runs' training, by default.
+        inputs: for these attacks, the largest number of test inputs; as many as in the audits by default, else 1000.
         accelerator: for these attacks, cpu, cuda or mps; auto takes the best that this machine has.
         dry_run: only print what would be the headline, and about how long attacks take.
         command: the command, for the report.
@@ -64,7 +66,7 @@ def compare(
     if len(folders) < 2:
         raise UserError(f"a comparison needs at least two audits; got {len(folders)}")
     if not transfer:
-        unread = {"threat": threat, "inputs": inputs, "accelerator": accelerator}
+        unread = {"attacks": attacks, "threat": threat, "inputs": inputs, "accelerator": accelerator}
         refuse_given(compare, unread, "without --transfer")
     if inputs is not None:
         whole("inputs", inputs)
@@ -74,7 +76,7 @@ def compare(
     settings: dict[str, object] = {}
     first: dict[str, object] = {}
     for path in folders:
-        run = bool(transfer) and path.is_dir() and not (path / "findings.json").exists()
+        run = transfer and path.is_dir() and not (path / "findings.json").exists()
         if run:
             by_network, about = {path.resolve().name: list[Finding]()}, {"data": read_facts(path).get("data")}
         else:
@@ -100,11 +102,11 @@ def compare(
     tried = dict[str, Finding]()
     if transfer:
         how: dict[str, Any] = {"threat": threat, "inputs": inputs, "accelerator": accelerator, "reporter": reporter}
-        opened, attacks = open_candidates(places, transfer, **how)
+        opened, chosen = open_candidates(places, attacks, **how)
         if dry_run:
-            estimate_transfer(opened, attacks, reporter)
+            estimate_transfer(opened, chosen, reporter)
         else:
-            tried = transfer_matrix(opened, attacks, reporter.watch("transfer"))
+            tried = transfer_matrix(opened, chosen, reporter.watch("transfer"))
     try:
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
         trade_offs = trade_off(networks, training)

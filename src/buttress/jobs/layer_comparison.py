@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from buttress.audits import Finding
 from buttress.audits.base.rank_intervals import may_be_first
-from buttress.audits.base.ranking import joined
 
 Change = Literal["moved", "not shown", "unknown"]
 
 _TITLE = "Layers side by side"
-# What the words speak of: whether a measure foretells where to strengthen a network is another question.
-_LEADING = ("margin", "recovery", "centred", "relative_error")
+_LEADING = ("margin", "recovery", "centred", "relative_error")  # the first of the measures
 _WORDS = {"recovery": "patching", "relative_error": "relative displacement", "centred": "centred displacement"}
 
 
@@ -49,64 +48,72 @@ def depths(layers: Sequence[str]) -> list[float]:
     return [k / max(1, len(layers) - 1) for k in range(len(layers))]
 
 
+@dataclass(frozen=True)
+class Profile:
+    """A network's finding on layers, which has places.
+
+    Attributes:
+        name: the network's.
+        data: of the finding.
+    """
+
+    name: str
+    data: Mapping[str, Any]
+
+    @cached_property
+    def measured(self) -> dict[str, Measured]:
+        """What the layers are ranked by, under the first perturbation, where its values are there, too."""
+        data = self.data
+        values: dict[str, Sequence[float | None]] = {data["measure"]: data["mean"][0]}
+        for name in _LEADING:
+            if isinstance(data.get(name), Mapping):  # a second measure of displacement
+                values[name] = data[name]["mean"][0]
+        values |= {name: data[name] for name in ("tolerance", "margin") if data.get(name)}
+        patched = data.get("patching") or {}
+        values |= {name: patched[name] for name in ("recovery", "few") if patched.get(name)}
+        by = data["ranks"]["by"]
+        order = dict.fromkeys([*(name for name in _LEADING if name in values), *values])
+        return {name: Measured(data["layers"], values[name], by[name]) for name in order if name in by}
+
+
 def with_layers_compared(networks: Mapping[str, Sequence[Finding]]) -> dict[str, list[Finding]]:
     """The findings by network, a comparison of the layers with the first network's behind each profile of layers.
 
     As they are where fewer than two networks have a profile. A network with several profiles is compared by its first.
     """
-    profiles = {name: own for name, findings in networks.items() if (own := _profile(findings)) is not None}
-    if len(profiles) < 2:
-        return {name: list(findings) for name, findings in networks.items()}
-    reference = next(iter(profiles))
+    profiles = {
+        name: next((f for f in own if f.kind == "layers" and f.data.get("layers") and f.data.get("ranks")), None)
+        for name, own in networks.items()
+    }
+    known = [Profile(name, finding.data) for name, finding in profiles.items() if finding is not None]
+    compared = {own.name: _compared(own, known[0]) for own in known} if len(known) > 1 else {}
     found = {name: list[Finding]() for name in networks}
     for name, findings in networks.items():
         for finding in findings:
             found[name].append(finding)
-            if finding is profiles.get(name):
-                found[name].append(_compared(name, finding.data, reference, profiles[reference].data))
+            if finding is profiles[name] and name in compared:
+                found[name].append(compared[name])
     return found
 
 
-def _profile(findings: Sequence[Finding]) -> Finding | None:
-    return next((f for f in findings if f.kind == "layers" and f.data.get("layers") and f.data.get("ranks")), None)
-
-
-def measured(data: Mapping[str, Any]) -> dict[str, Measured]:
-    """What a finding on layers ranks them by, under its first perturbation, with the values where it has them."""
-    values: dict[str, Sequence[float | None]] = {data["measure"]: data["mean"][0]}
-    for name in _LEADING:
-        if isinstance(data.get(name), Mapping):  # a second measure of displacement
-            values[name] = data[name]["mean"][0]
-    values |= {name: data[name] for name in ("tolerance", "margin") if data.get(name)}
-    patched = data.get("patching") or {}
-    values |= {name: patched[name] for name in ("recovery", "few") if patched.get(name)}
-    by = data["ranks"]["by"]
-    return {name: Measured(data["layers"], values[name], by[name]) for name in values if name in by}
-
-
-def _compared(name: str, data: Mapping[str, Any], reference: str, of_reference: Mapping[str, Any]) -> Finding:
-    own, others = measured(data), measured(of_reference)
-    alike = list(data["layers"]) == list(of_reference["layers"])
-    moves = {
-        measure: _move(own[measure], others[measure], alike)
-        for measure in own
-        if measure in others and name != reference
-    }
+def _compared(own: Profile, reference: Profile) -> Finding:
+    layers = own.data["layers"]
+    alike = list(layers) == list(reference.data["layers"])
+    common = [name for name in own.measured if name in reference.measured and own is not reference]
+    moves = {name: _move(own.measured[name], reference.measured[name], alike) for name in common}
     content = {
-        "reference": reference,
-        "layers": data["layers"],
-        "depth": depths(data["layers"]),
+        "reference": reference.name,
+        "layers": layers,
+        "depth": depths(layers),
         "same_layers": alike,
-        "perturbation": next(iter(data["perturbations"]), None),
+        "perturbation": next(iter(own.data["perturbations"]), None),
         "by": {
-            measure: {"values": list(one.values), **{part: list(one.places[part]) for part in ("rank", "low", "high")}}
-            for measure, one in own.items()
+            name: {"values": list(one.values), **{part: list(one.places[part]) for part in ("rank", "low", "high")}}
+            for name, one in own.measured.items()
         },
         "moves": moves,
     }
-    return Finding(
-        "layer-comparison", _TITLE, _verdict(name, own, reference, others, content, of_reference, data), "info", content
-    )
+    return Finding("layer-comparison", _TITLE, _verdict(own, reference, moves), "info", content)
 
 
 def _move(own: Measured, other: Measured, alike: bool) -> dict[str, Any]:
@@ -132,42 +139,36 @@ def _apart(own: Measured, other: Measured, k: int) -> bool:
     return low > other_high or high < other_low
 
 
-def _verdict(
-    name: str,
-    own: Mapping[str, Measured],
-    reference: str,
-    others: Mapping[str, Measured],
-    content: Mapping[str, Any],
-    of_reference: Mapping[str, Any],
-    data: Mapping[str, Any],
-) -> str:
-    if name == reference:
-        return f"The others are set against its {len(content['layers'])} layers."
-    sentences = [
-        _move_text(_WORDS.get(measure, measure), name, own[measure], reference, others[measure], move)
-        for measure in _LEADING
-        if (move := content["moves"].get(measure)) is not None
-    ]
-    if not sentences:
-        return f"Its layers and those of {reference} are ranked by no common measure."
-    sentences += [] if content["same_layers"] else ["The layers are not the same; they are set side by side by depth."]
+def _verdict(own: Profile, reference: Profile, moves: Mapping[str, Any]) -> str:
+    if own is reference:
+        return f"The others are set against its {len(own.data['layers'])} layers."
+    told = [name for name in dict.fromkeys(("margin", "recovery", own.data["measure"])) if name in moves]
+    if not told:
+        return f"Its layers and those of {reference.name} are ranked by no common measure."
+    sentences = [_move_text(name, own, reference, moves[name]) for name in told]
+    if list(own.data["layers"]) != list(reference.data["layers"]):
+        sentences.append("The layers are not the same; they are set side by side by depth.")
     for key, what in (("perturbed_by", "by another perturbation"), ("same_inputs", "on other inputs")):
-        if data.get(key) != of_reference.get(key):
-            sentences.append(f"They were looked at {what} than those of {reference}, which may be what differs.")
+        if own.data.get(key) != reference.data.get(key):
+            sentences.append(f"They were looked at {what} than those of {reference.name}, which may be what differs.")
     return " ".join(sentences)
 
 
-def _move_text(by: str, name: str, own: Measured, reference: str, other: Measured, move: Mapping[str, Any]) -> str:
+def _move_text(measure: str, own: Profile, reference: Profile, move: Mapping[str, Any]) -> str:
+    by = _WORDS.get(measure, measure)
     if move["change"] == "unknown":
-        quiet = [network for network, names in ((reference, move["from"]), (name, move["to"])) if not names]
-        return f"By {by} no layer of {' and none of '.join(quiet)} stands out."
-    before, after = _placed(other, move["from"]), _placed(own, move["to"])
-    if move["change"] == "not shown":
-        where = f"may be {after} in both" if move["from"] == move["to"] else f"may be {before} there and {after} here"
-        return f"By {by} the most vulnerable layer is not shown to have moved from {reference} on: it {where}."
-    return f"By {by} the most vulnerable layer moved from {before} in {reference} to {after}."
+        sides = ((reference.name, move["from"]), (own.name, move["to"]))
+        return f"By {by} no layer of {' and none of '.join(name for name, first in sides if not first)} stands out."
+    before, after = _listed(reference, move["from"], own), _listed(own, move["to"], reference)
+    if move["change"] == "moved":
+        return f"By {by} the most vulnerable layer moved from {before} in {reference.name} to {after}."
+    where = f"{before} in {reference.name}, {after} here" if before != after else f"{after} in both"
+    return f"By {by} the most vulnerable layer is not shown to have moved: {where}."
 
 
-def _placed(one: Measured, names: Sequence[str]) -> str:
-    """Names with their depth: "relu#1 (at 25% of the depth)"."""
-    return joined([f"{name} (at {one.depth(name):.0%} of the depth)" for name in names])
+def _listed(one: Profile, names: Sequence[str], other: Profile) -> str:
+    """The layers that may be meant; with their depth where the other network's are not the same: "relu#1 (depth 25%)"."""
+    layers = list(one.data["layers"])
+    depth = dict(zip(layers, depths(layers), strict=True))
+    alike = layers == list(other.data["layers"])
+    return " or ".join(name if alike else f"{name} (depth {depth[name]:.0%})" for name in names)

@@ -19,6 +19,7 @@ from buttress.errors import UserError
 from buttress.jobs.audit import CRAFTED
 from buttress.jobs.estimate import estimate_attacks
 from buttress.jobs.no_effect import refuse_twice, refuse_unused_threat
+from buttress.jobs.questions import usual_attacks
 from buttress.jobs.reopened import reopened
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
@@ -67,7 +68,7 @@ class Place:
 
 def open_candidates(
     places: Mapping[str, Place],
-    attacks: Sequence[Attack],
+    attacks: Sequence[Attack] | None,
     *,
     threat: Threat | None,
     inputs: int | None,
@@ -78,7 +79,7 @@ def open_candidates(
 
     Args:
         places: by name.
-        attacks: as they were given.
+        attacks: as they were given; those of a usual audit by default.
         threat: for attacks without one; by default that of the audits, and of the runs that were trained with one.
         inputs: of each; as many as in its audit by default, of a run as in the first audit.
         accelerator: on what to compute.
@@ -87,8 +88,9 @@ def open_candidates(
     Raises:
         UserError: for what cannot be opened, or tried on another.
     """
-    refuse_twice("transfer", attacks)
-    refuse_unused_threat(list(attacks), threat)
+    chosen = attacks or usual_attacks()
+    refuse_twice("attacks", chosen)
+    refuse_unused_threat(chosen, threat)
     device = Machine(accelerator=accelerator).device
     reporter.line(told(device))
     audited = next((place for place in places.values() if place.about is not None), None)
@@ -106,7 +108,7 @@ def open_candidates(
         folder = place.folder if place.folder.is_dir() else place.folder.parent
         found[name] = Candidate(seen, folder / CRAFTED)
     check_comparable({name: one.subject for name, one in found.items()})
-    return found, _resolved(attacks, threat, threats, dataset, task_of(facts), device)
+    return found, _resolved(chosen, threat, threats, dataset, task_of(facts), device)
 
 
 def estimate_transfer(networks: Mapping[str, Candidate], attacks: Sequence[Attack], reporter: Reporter) -> None:

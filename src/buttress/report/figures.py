@@ -17,6 +17,7 @@ GREY = "#868d98"
 SHADES = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]  # of shares from 0 to 1
 
 Trace = dict[str, Any]
+_BUTTONS = 3  # in a row; more are a list that opens
 
 
 @cache
@@ -53,7 +54,7 @@ def figure(traces: Sequence[Trace], layout: Mapping[str, Any], label: str, heigh
 
 
 def buttons(names: Sequence[str], groups: Sequence[int | None], titles: Sequence[str] = ()) -> dict[str, Any]:
-    """The part of a layout that lets the reader choose one group of the traces; the first is shown until then.
+    """The part of a layout by which the reader chooses one group of the traces; the first is shown until then.
 
     The traces of the other groups must have ``visible`` False.
 
@@ -73,7 +74,8 @@ def buttons(names: Sequence[str], groups: Sequence[int | None], titles: Sequence
             }
         )
     place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0, "b": 6}}
-    return {"updatemenus": [{"type": "buttons", "direction": "right", "buttons": entries, **place}]}
+    look = {"type": "buttons", "direction": "right"} if len(names) <= _BUTTONS else {"type": "dropdown"}
+    return {"updatemenus": [{**look, "buttons": entries, **place}]}
 
 
 def pick(choices: Sequence[str], index: int) -> str:

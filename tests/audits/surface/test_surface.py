@@ -70,11 +70,12 @@ def test_its_surface_is_a_plane(inputs):
     finding = ask(lambda lead: lead, inputs)
     for item in finding.data["items"]:
         start = item["surfaces"]["margin"][2][2]
-        along, side = item["tangents"]["margin"]
-        assert along == pytest.approx(EPS * 3.5, rel=1e-4)
+        rises = item["tangents"]["margin"]
+        assert rises == pytest.approx([EPS * 3.5 * place for place in finding.data["axis"]], rel=1e-4)
+        side = item["surfaces"]["margin"][3][2] - start
         for a, row in zip(finding.data["axis"], item["surfaces"]["margin"], strict=True):
-            for b, value in zip(finding.data["axis"], row, strict=True):
-                assert value == pytest.approx(start + b * along + a * side, abs=1e-4)
+            for rise, value in zip(rises, row, strict=True):
+                assert value == pytest.approx(start + rise + a * side, abs=1e-4)
 
 
 def test_a_quadratic_margin_in_closed_form(inputs):

@@ -18,7 +18,7 @@ from buttress.audits.base.loss_around import LossAround
 from buttress.audits.base.statistics import INTERVAL, interval, median
 from buttress.audits.base.subject import Subject
 from buttress.audits.surface.directions import across, budget_line, moved, steepest, towards
-from buttress.audits.surface.measures import Measured
+from buttress.audits.surface.measures import Measured, tangent
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random, derive, generator
@@ -48,7 +48,7 @@ class Surface(Audit):
 
     - linearity error: max |l(x + d) - l(x) - d g| (Qin et al., NeurIPS 2019, equation 5), as far as a search finds it:
       ``steps`` of projected ascent from a random start, as there, and besides the gradient's step and the attack's
-      example. Also as a share of the rise eps |g| (dual norm) that the gradient predicts.
+      example. Also as a share of the rise that the gradient predicts for its own step u.
     - curvature: l(x + u) + l(x - u) - 2 l(x), of the step u along the gradient, less what clipping adds.
     - roughness: of the loss's ups and downs on the way along u, the share that cancels out; 0 where it only rises.
     - steeper at random: whether the best of ``draws`` random steps and their opposites raises the loss that decides by
@@ -112,7 +112,7 @@ class Surface(Audit):
             measures[name] = _summary(measured, measured.linearity_error(self.steps, x_adv[rows]))
             if name == deciding:
                 shares = {where: self._steeper(measured, share) for where, share in (("near", _NEAR), ("budget", 1.0))}
-                steeper = {**shares, "flat": int((measured.slope == 0).sum()), "draws": self.draws}
+                steeper = {**shares, "flat": int((measured.rise == 0).sum()), "draws": self.draws}
             if subject.watch is not None:
                 subject.watch("surface", (k + 1) / (len(losses) + 1))
         lead = -losses[deciding].value(subject.x[right], subject.y[right])
@@ -164,10 +164,8 @@ class Surface(Audit):
             output = subject.output(moved(threat, x, steps)).double()
             for name, loss in losses.items():
                 values[name].append(loss.loss.value(output, y.expand(len(places), *y.shape[1:])))
-        tangents = {}
-        for name, loss in losses.items():
-            grad = loss.gradient(x, y)
-            tangents[name] = [float((grad * step).sum()) for step in (along, side)]
+        line = moved(threat, x, per_row(axis, x) * along)
+        tangents = {name: tangent(loss.gradient(x, y), line, x) for name, loss in losses.items()}
         decision = subject.task.decision(subject.logits[row : row + 1])[0]
         return {
             "margin": band,
@@ -179,7 +177,7 @@ class Surface(Audit):
                 name: [_rounded(line) for line in torch.cat(parts).view(self.grid, self.grid).tolist()]
                 for name, parts in values.items()
             },
-            "tangents": {name: _rounded(slopes) for name, slopes in tangents.items()},
+            "tangents": {name: _rounded(rises.tolist()) for name, rises in tangents.items()},
         }
 
 
@@ -203,7 +201,7 @@ def _chosen(lead: Tensor, seed: int) -> dict[str, int]:
 
 def _summary(measured: Measured, error: Tensor) -> dict[str, Any]:
     """Medians over the inputs, and the error beside the predicted rise where there is one."""
-    seed, rise = measured.seed, measured.slope
+    seed, rise = measured.seed, measured.rise
     sloping = rise > 0
     return {
         "linearity_error": median(error, seed),

@@ -51,14 +51,13 @@ class Measured:
         return steepest(self.threat, self.x, self.gradient)
 
     @cached_property
-    def slope(self) -> Tensor:
-        """(N,) the rise within the budget that the gradient predicts, the range of inputs left aside."""
-        return self.threat.eps * self.threat.dual(self.gradient)
+    def rise(self) -> Tensor:
+        """(N,) the rise that the gradient predicts for its step, as far as the range of inputs lets it go."""
+        return tangent(self.gradient, moved(self.threat, self.x, self.step), self.x)
 
     def departure(self, points: Tensor) -> Tensor:
         """(N,) the loss at ``points`` less its tangent there."""
-        rise = (self.gradient * (points.double() - self.x.double())).flatten(1).sum(1)
-        return self.loss.value(points, self.y) - self.start - rise
+        return self.loss.value(points, self.y) - self.start - tangent(self.gradient, points, self.x)
 
     def linearity_error(self, steps: int, *others: Tensor) -> Tensor:
         """(N,) the largest departure from the tangent within the budget, in either direction, that a search finds.
@@ -110,3 +109,8 @@ class Measured:
     @property
     def _rounding(self) -> Tensor:
         return _ROUNDING * self.start.abs().clamp(min=1)
+
+
+def tangent(grad: Tensor, points: Tensor, x: Tensor) -> Tensor:
+    """(N,) float64 what the gradient (N, ...) at ``x`` predicts of the change from there to ``points``."""
+    return (grad * (points.double() - x.double())).flatten(1).sum(1)

@@ -16,7 +16,7 @@ Data = Mapping[str, Any]
 _NAMES = {
     "relative_error": "relative displacement",
     "centred": "centred displacement",
-    "recovery": "patching, share right again",
+    "recovery": "patching",
     "few": "patching of few units",
 }
 
@@ -52,7 +52,10 @@ def _figure(data: Mapping[str, Data], measures: Sequence[str], places: bool) -> 
     titles = [f"place by {name}" if places else name for name in names]
     layout = {
         "xaxis": {"title": {"text": "relative depth, from the first layer to the last"}, "range": [-0.03, 1.03]},
-        "yaxis": {"title": {"text": escape_label(titles[0])}, **({"autorange": "reversed"} if places else {})},
+        "yaxis": {
+            "title": {"text": escape_label(titles[0])},
+            **({"autorange": "reversed", "dtick": 1} if places else {}),
+        },
         **buttons(names, groups, titles),
     }
     label = "Places of the layers" if places else "What each measure says of the layers"

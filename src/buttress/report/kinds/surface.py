@@ -118,12 +118,12 @@ def _cuts(data: Data) -> str:
     loss, axis, traces = data["deciding"], data["axis"], list[Trace]()
     groups, middle = list[int | None](), len(axis) // 2
     for k, item in enumerate(data["items"]):
-        values, (slope, _) = item["surfaces"][loss], item["tangents"][loss]
+        values, rises = item["surfaces"][loss], item["tangents"][loss]
         start = values[middle][middle]
         lines = {
             "along the first direction": (values[middle], "solid", 2.4),
             "across it": ([row[middle] for row in values], "dash", 1.8),
-            "tangent along the first": ([start + slope * place for place in axis], "dot", 1.6),
+            "tangent along the first": ([start + rise for rise in rises], "dot", 1.6),
         }
         for n, (name, (y, dash, width)) in enumerate(lines.items()):
             line = {"color": pick(COLOURS, n), "dash": dash, "width": width}
