@@ -167,7 +167,7 @@ def _move_text(measure: str, own: Profile, reference: Profile, move: Mapping[str
 
 
 def _listed(one: Profile, names: Sequence[str], other: Profile) -> str:
-    """The layers that may be meant; with their depth where the other network's are not the same: "relu#1 (depth 25%)"."""
+    """The layers that may be meant; where the other network has others, with their depth: "relu#1 (depth 25%)"."""
     layers = list(one.data["layers"])
     depth = dict(zip(layers, depths(layers), strict=True))
     alike = layers == list(other.data["layers"])
