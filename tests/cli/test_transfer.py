@@ -95,3 +95,28 @@ def test_a_network_of_a_users_own_is_opened_as_it_was_audited(here, done):
 def test_what_cannot_be_tried_is_refused_in_one_line(words, told, pair, runs, refused):
     line = refused(f"compare {words.format(pair=shlex.quote(str(pair)), runs=runs)} --out new")
     assert told in line
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "told"),
+    [
+        (["seed"], "x", "records the seed 'x', which is none: audit the network again"),
+        (["settings", "inputs"], 0, "records the inputs 0, which is none"),
+        (["settings", "threat"], {"norm": "linf", "size": 1}, "records the threat {'norm': 'linf', 'size': 1}, which"),
+        (["settings", "threat"], {"norm": "l7"}, "l7"),
+        (["settings", "opened as"], [], "does not say how its network is opened"),
+        (["settings", "opened as", "network"], 3, "does not say how its network is opened: audit it again"),
+        (["settings", "opened as", "network"], "nowhere/at/all", "'nowhere/at/all' is no run's folder and no model"),
+        (["settings", "opened as"], {"network": "cnn", "architecture": {"weights": 3}}, "weights"),
+        (["settings", "opened as"], {"network": "cnn", "source": {"limits": 3}}, "limits"),
+    ],
+)
+def test_a_record_that_was_changed_is_told_in_one_line(where, value, told, pair, here, refused):
+    record = json.loads((pair / "audit-b" / "findings.json").read_text())
+    inside = record["facts"]
+    for name in where[:-1]:
+        inside = inside[name]
+    inside[where[-1]] = value
+    (here / "changed").mkdir()
+    (here / "changed" / "findings.json").write_text(json.dumps(record))
+    assert told in refused(f"compare {pair}/audit-a changed --out new --transfer --attacks fgsm")

@@ -49,6 +49,32 @@ class Place:
         settings = (self.about or {}).get("settings")
         return settings if isinstance(settings, Mapping) else {}
 
+    @property
+    def seed(self) -> int:
+        """Of the audit's inputs and attacks; 0 for a run."""
+        return self._whole((self.about or {}).get("seed", 0), "seed", 0)
+
+    @property
+    def inputs(self) -> int:
+        """As many as the audit had; 1000 for a run."""
+        return self._whole(self.settings.get("inputs", _INPUTS), "inputs", 1)
+
+    def threat(self, facts: Mapping[str, Any]) -> Threat | None:
+        """That of the audit, or of the run with these facts; None for one that was trained without."""
+        own = self.settings.get("threat") or facts.get("threat")
+        try:
+            return Threat(**own) if own else None
+        except (TypeError, ValueError) as error:
+            raise self._damaged("threat", own) from error
+
+    def _whole(self, value: object, name: str, least: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._damaged(name, value)
+        return value
+
+    def _damaged(self, name: str, value: object) -> UserError:
+        return UserError(f"{self.folder} records the {name} {value!r}, which is none: audit the network again")
+
     def arguments(self) -> tuple[str, Network, Source]:
         """What its network is opened with.
 
@@ -97,14 +123,12 @@ def open_candidates(
     found, threats = dict[str, Candidate](), dict[str, Threat]()
     for name, place in places.items():
         known = (place if place.about is not None else audited) or place
-        seed = int((known.about or {}).get("seed", 0))
-        model, dataset, facts = open_network(*place.arguments(), seed, trained=True)
-        own = place.settings.get("threat") or facts.get("threat")
-        if own:
-            threats[name] = Threat(**own)
-        limit = inputs or int(known.settings.get("inputs", _INPUTS))
-        about: dict[str, Any] = {"classes": dataset.classes, "task": task_of(facts), "seed": seed}
-        seen = subject(placed(model, device), dataset.test, limit=limit, precision="auto", batch_size=_BATCH, **about)
+        model, dataset, facts = open_network(*place.arguments(), known.seed, trained=True)
+        if (own := place.threat(facts)) is not None:
+            threats[name] = own
+        about: dict[str, Any] = {"classes": dataset.classes, "task": task_of(facts), "seed": known.seed}
+        about |= {"limit": inputs or known.inputs, "precision": "auto", "batch_size": _BATCH}
+        seen = subject(placed(model, device), dataset.test, **about)
         folder = place.folder if place.folder.is_dir() else place.folder.parent
         found[name] = Candidate(seen, folder / CRAFTED)
     check_comparable({name: one.subject for name, one in found.items()})
