@@ -14,7 +14,7 @@ from buttress.threat import budget_text
 
 Data = Mapping[str, Any]
 
-_INK = "#20242b"  # the plane is light in light and dark pages alike
+_INK = "#20242b"  # with a white rim seen on the plane and on dark pages
 _ROWS = (
     ("linearity_error", "Linearity error"),
     ("share_of_rise", "As a share of the rise"),
@@ -86,7 +86,7 @@ def _shades(data: Data, item: Data, loss: str) -> list[Trace]:
         "x": item["budget"][0],
         "y": item["budget"][1],
         "name": "the budget",
-        "line": {"color": _INK, "width": 1.6, "dash": "dash"},
+        "line": {"color": COLOURS[3], "width": 2, "dash": "dash"},
         "hoverinfo": "name",
     }
     start: Trace = {
@@ -103,7 +103,7 @@ def _shades(data: Data, item: Data, loss: str) -> list[Trace]:
         border: Trace = {
             **plane,
             "contours": {"start": 0, "end": 0, "size": 1, "coloring": "none"},
-            "line": {"width": 2.2, "color": _INK},
+            "line": {"width": 2.4, "color": COLOURS[4]},
             "showscale": False,
             "showlegend": True,
             "name": "where the answer turns wrong",
