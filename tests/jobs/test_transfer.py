@@ -1,11 +1,13 @@
 """The transfer matrix by known answers: linear networks, whose examples are known by hand."""
 
 import itertools
+from dataclasses import dataclass, field
 
 import pytest
 import torch
 
 from buttress import audits, tasks
+from buttress.attacks import Attack
 from buttress.attacks.black_box.square import Square
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
@@ -26,6 +28,18 @@ def linear(w, bias=0.0):
         model.weight.copy_(torch.stack([-w / 2, w / 2]))
         model.bias.copy_(torch.tensor([-bias / 2, bias / 2]))
     return model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Attack):
+    """One sign step, which remembers how many inputs each of its runs had."""
+
+    threat: Threat = FREE
+    runs: list = field(default_factory=list, compare=False)
+
+    def perturb(self, oracle, x, y, random):
+        self.runs.append(len(x))
+        return x + self.threat.eps * oracle.loss_and_grad(x)[1].sign()
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +151,23 @@ def test_a_network_without_gradients_is_tried_on_but_crafts_nothing_by_them(inpu
     assert set(queries["cells"]) == {"line", "closed"}
     assert found["line"].data["attacks"][0]["cells"]["closed"]["beaten"] == int(by_hand(inputs, FIRST, SECOND)[1].sum())
     assert "No example of FGSM crafted on closed was tried on others: the network gives no" in found["closed"].verdict
+
+
+def test_what_an_audit_has_kept_is_not_crafted_again(inputs, tmp_path):
+    """Once for each network; a third network of which nothing was kept is attacked, and nothing is written for it."""
+    attack = Counted(threat=FREE)
+    for name, w in (("a", FIRST), ("b", SECOND)):
+        audits.subject(linear(w), [inputs], folder=tmp_path / name).attacked(attack)
+    models = {"a": linear(FIRST), "b": linear(SECOND), "c": linear(FIRST + SECOND)}
+    both = {name: Candidate(audits.subject(model, [inputs]), tmp_path / name) for name, model in models.items()}
+    attack.runs.clear()
+    found = transfer_matrix(both, [attack])
+    assert attack.runs == [len(inputs[0])]
+    assert [finding.data["attacks"][0]["kept"] for finding in found.values()] == [True, True, False]
+    assert not (tmp_path / "c").exists()
+    fresh = transfer_matrix(candidates(inputs, **models), [attack])
+    for name in models:
+        assert found[name].data["attacks"][0]["cells"] == fresh[name].data["attacks"][0]["cells"]
 
 
 def test_what_no_example_fits_all_of_is_refused(inputs):

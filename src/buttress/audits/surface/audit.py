@@ -159,7 +159,8 @@ class Surface(Audit):
         side = across(threat, along, Random(derive(subject.seed, "surface", "across"), ids))
         down, right = (part.flatten() for part in torch.meshgrid(axis, axis, indexing="ij"))
         values: dict[str, list[Tensor]] = {name: [] for name in losses}
-        for places in torch.split(torch.arange(len(down), device=x.device), subject.batch_size):
+        # Each point is a whole input, in float64 for a moment: of large ones few at once.
+        for places in torch.split(torch.arange(len(down), device=x.device), max(1, subject.batch_size // 8)):
             steps = per_row(right[places], x) * along + per_row(down[places], x) * side
             output = subject.output(moved(threat, x, steps)).double()
             for name, loss in losses.items():
