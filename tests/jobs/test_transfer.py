@@ -115,6 +115,24 @@ def test_the_order_of_networks_changes_nothing(inputs):
         assert forward[name].data["attacks"] == backward[name].data["attacks"]
 
 
+def test_of_several_networks_the_most_and_the_least_is_told(inputs):
+    models = {"a": linear(FIRST), "b": linear(SECOND), "c": linear(FIRST + SECOND)}
+    found = transfer_matrix(candidates(inputs, **models), [FGSM(threat=FREE)])
+    shares = {
+        (source, target): cell["share"]
+        for source, finding in found.items()
+        for target, cell in finding.data["attacks"][0]["cells"].items()
+        if source != target
+    }
+    first, on_first = max(shares, key=shares.get)
+    text = summary(found)
+    assert text == summary(dict(reversed(found.items())))
+    assert f"those crafted on {first} fool {on_first} on {max(shares.values()):.1%} (" in text
+    assert f"), the most of all pairs, and those crafted on b fool a on {min(shares.values()):.1%} (" in text
+    assert shares["a", "b"] == shares["b", "a"] == min(shares.values())  # of equals the last by name is told
+    assert text.endswith("), the least of all pairs, of the inputs that both get right.")
+
+
 def test_examples_of_another_that_do_better_are_told_as_masking(inputs):
     """A network that answers right and gives a gradient of its own making: examples of an honest twin beat it."""
 

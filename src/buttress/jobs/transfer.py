@@ -131,9 +131,12 @@ def summary(findings: Mapping[str, Finding]) -> str:
     }
     if not cells:
         return "No example could be tried on another network: none was crafted, or no two networks are right together."
-    order = sorted(cells, key=lambda pair: -cells[pair]["share"])
-    told = order if len(findings) == 2 else [order[0], *order[1:][-1:]]
+    order = sorted(cells, key=lambda pair: (-cells[pair]["share"], pair))  # the same in any order of the networks
+    two = len(findings) == 2
+    told = order if two else [order[0], *order[1:][-1:]]
     parts = [f"those crafted on {source} {_on(target, cells[source, target])}" for source, target in told]
+    if not two:
+        parts = [f"{part}, the {which} of all pairs," for part, which in zip(parts, ("most", "least"), strict=False)]
     attack = next(iter(findings.values())).data["attacks"][0]["attack"]
     beyond = [test["text"] for finding in findings.values() for test in finding.data["beyond_own"][:1]]
     return " ".join([f"Of {attack}'s examples {joined(parts)} of the inputs that both get right.", *beyond])
