@@ -73,7 +73,7 @@ def test_a_wrong_certificate_is_a_bug_by_name():
     finding = ask(Certificates(verifiers=[Wrong()], attack=attack, shares=(1.0,)), model, x, y)
     assert finding.severity == "bad"
     assert "Wrong certifies" in finding.verdict
-    assert "PGD-20" in finding.verdict
+    assert "PGD-10" in finding.verdict
     assert "report the bug" in finding.verdict
     broken = (x[:, 0] - x[:, 1]) < 0.4
     assert len(finding.data["crossings"]) == int((broken & (x[:, 0] > x[:, 1])).sum())

@@ -58,9 +58,7 @@ def _plot(data: Mapping[str, Mapping[str, Any]]) -> str:
         traces.append(band)
         for what, y, dash in ((f"under {entry['attack']}", high, "dash"), ("certified", low, "solid")):
             label = line_name(name, what, several)
-            hover = [
-                f"<b>{label}</b><br>ε = {budget_text(eps)}<br>{percent(share)}" for eps, share in zip(x, y, strict=True)
-            ]
+            told = [f"ε = {budget_text(eps)}<br>{percent(share)}" for eps, share in zip(x, y, strict=True)]
             line: Trace = {
                 "type": "scatter",
                 "mode": "lines+markers",
@@ -69,7 +67,7 @@ def _plot(data: Mapping[str, Mapping[str, Any]]) -> str:
                 "name": label,
                 "line": {"color": colour, "dash": dash, "width": 2},
                 "hoverinfo": "text",
-                "hovertext": hover,
+                "hovertext": [f"<b>{label}</b><br>{text}" for text in told],
             }
             traces.append(line)
     norm = next(iter(data.values()))["norm"]
