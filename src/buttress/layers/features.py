@@ -36,7 +36,9 @@ def penultimate(
     name = _last_layer(model, x, task, seed)
     if name is None:
         return _rows(x), INPUTS
-    return torch.cat([_rows(_values(model, part, [name], task, seed)[0][name]) for part in x.split(batch_size)]), name
+    return torch.cat(
+        [_rows(_values(model, part, [name], task, seed)[0][name]) for part in torch.split(x, batch_size)]
+    ), name
 
 
 def _last_layer(model: nn.Module, x: Tensor, task: Task, seed: int) -> str | None:

@@ -22,8 +22,8 @@ from buttress.errors import NoGradientError, UserError
 from buttress.tasks import Task
 from buttress.threat import Threat, per_row
 
-_ROUNDS = 4  # of bisection over the budgets below
-_BUDGETS = tuple(2.0 ** (step / 3) for step in range(-11, 4))  # shares of eps, 2^4 - 1 of them, that of 1 among them
+_BUDGETS = tuple(2.0 ** (step / 3) for step in range(-11, 4))  # shares of eps
+_EPS = 11  # which of them is eps itself
 _REACH = 32.0  # times eps, where there is no box that ends a search
 _HALVINGS = 10  # of the line from the input to a success
 _ROUNDING = 1e-4  # relative, of bounds and distances in single precision
@@ -34,8 +34,8 @@ class Brackets:
     """The smallest perturbation that makes each of M inputs wrong, from both sides.
 
     Attributes:
-        smallest: (M,) float64, the size of the smallest that was found; 0 where the input is wrong unperturbed, infinite
-            where none was found.
+        smallest: (M,) float64, the size of the smallest that was found; 0 where the input is wrong unperturbed,
+            infinite where none was found.
         found_by: M labels of the attacks that found them; empty texts where none did, or none is needed.
         attacks: the labels of all that searched.
         left_out: attack -> why it did not search.
@@ -74,8 +74,7 @@ def brackets(
         besides: whether to run those of FAB, FMN, DDN and DeepFool too that are defined for the norm and the task.
         certificate: the name of a verifier; None for none.
     """
-    x, y = subject.x[rows], subject.y[rows]
-    threat = attacks[0].threat
+    y, threat = subject.y[rows], attacks[0].threat
     wrong = subject.task.is_adversarial(subject.logits[rows], y)
     smallest = torch.where(wrong, 0.0, math.inf).double()
     found_by, ran, left_out = [""] * len(rows), list[str](), dict[str, str]()
@@ -125,21 +124,19 @@ def _points(subject: Subject, attack: Attack, rows: Tensor) -> tuple[Tensor, Ten
 
 
 def _bisected(subject: Subject, attack: Attack, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The same at the smallest of the budgets at which bisection saw the attack succeed."""
+    """The same at the smallest of the budgets at which bisection, which begins at eps, saw the attack succeed."""
     points, success = subject.x[rows].clone(), torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     low = torch.full((len(rows),), -1, device=rows.device)
-    high = torch.full_like(low, len(_BUDGETS))
-    for _ in range(_ROUNDS):
-        middle = (low + high) // 2
-        for index in middle.unique().tolist():
+    high, middle = torch.full_like(low, len(_BUDGETS)), torch.full_like(low, _EPS)
+    while bool((high - low > 1).any()):
+        for index in torch.unique(middle[high - low > 1]).tolist():
             asked = ((middle == index) & (high - low > 1)).nonzero().squeeze(1)
-            if not len(asked):
-                continue
             at = at_budget(attack, attack.threat.eps * _BUDGETS[index])
             outcome = subject.attacked(at, search="first", rows=_or_all(subject, rows[asked])).outcome
             beaten = asked[outcome.success]
             points[beaten], success[beaten] = outcome.x_adv[outcome.success], True
             high[beaten], low[asked[~outcome.success]] = index, index
+        middle = (low + high) // 2
     return points, success
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -55,9 +53,7 @@ def _best(rows: NDArray[np.float64], seed: int) -> tuple[NDArray[np.int64], floa
     most = min(_MOST, len(np.unique(some, axis=0)) - 1, len(some) // 3)
     best: tuple[NDArray[np.int64], float | None] = (np.zeros(len(rows), dtype=np.int64), None)
     for count in range(2, most + 1):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of OpenMP libraries that are loaded twice, which is not ours to mend
-            fitted = KMeans(count, n_init=4, random_state=seed).fit(some)
+        fitted = KMeans(count, n_init=4, random_state=seed).fit(some)
         if len(np.unique(fitted.labels_)) < 2:
             continue
         score = float(silhouette_score(some, fitted.labels_))
