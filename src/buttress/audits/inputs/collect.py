@@ -52,7 +52,8 @@ def what_to_collect(weakest: dict[str, Any] | None, clusters: Sequence[dict[str,
     if weakest is not None and weakest["significant"]:
         return (
             f"Collect more of class {weakest['class']} next: {weakest['accuracy']:.1%} of its {weakest['inputs']} "
-            f"inputs stand ({weakest['low']:.1%} to {weakest['high']:.1%}), against {weakest['others']:.1%} of the others."
+            f"inputs stand ({weakest['low']:.1%} to {weakest['high']:.1%}), against {weakest['others']:.1%} of the "
+            "others."
         )
     if len(clusters) > 1:
         return (

@@ -116,6 +116,7 @@ def _card(network: str, i: str, card: Data) -> dict[str, Any]:
         "anchor": anchor(network, "picture", i),
         "picture": picture,
         "values": values + more,
+        "suggested": None,
         "truth": card["truth"],
         "answer": card["answer"],
         "right": card["right"],
