@@ -20,7 +20,7 @@ def plane(nets):
     """(model, x, y, f, w): a plane through a wide box, f(x) = w x + b being what class 1 is ahead by."""
     w, b = torch.tensor([0.7, -1.1, 0.4]), -0.1
     model = nets.linear([[0.0, 0.0, 0.0], w.tolist()], [0.0, b])
-    x = torch.rand(30, 3, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
     f = x @ w + b
     y = (f > 0).long()
     y[:3] = 1 - y[:3]
@@ -52,15 +52,17 @@ def test_both_ends_are_the_distance_to_the_plane(plane, norm):
     assert all(found.found_by[3:])
 
 
-def test_a_budgeted_attack_alone_comes_near_by_bisection(plane):
-    """PGD is exact on a plane, so drawing back from the last budget leaves what ten halvings leave."""
+def test_a_budgeted_attack_alone_comes_within_a_step_of_its_budgets(plane):
+    """PGD succeeds at every budget above the distance: the smallest of those is at most a factor 2^(1/3) above it."""
     model, x, y, f, w = plane
-    exact = (f.abs() / w.abs().sum()).double()
-    reached = (exact[3:] < 0.1) & (exact[3:] > 0.05 * 2 ** (-11 / 3) / 2)
-    assert 5 < int(reached.sum()) < 27
+    exact = (f.abs() / w.abs().sum()).double()[3:]
     found = asked(model, x, y, PGD(threat=Threat(eps=0.05), steps=20), certificate=None)
-    torch.testing.assert_close(found.smallest[3:][reached], exact[3:][reached], rtol=0.003, atol=0)
-    assert bool(found.smallest[3:][exact[3:] > 0.101].isinf().all())
+    smallest = found.smallest[3:]
+    near = (exact < 0.1) & (exact > 0.05 * 2 ** (-11 / 3))
+    assert 5 < int(near.sum()) < 17
+    assert bool((smallest >= exact * (1 - 1e-5)).all())
+    assert bool((smallest <= exact * 2 ** (1 / 3))[near].all())
+    assert bool(smallest[exact > 0.101].isinf().all())
     assert (found.certified, found.unknown) == (None, "no certificate was asked for")
 
 
@@ -90,7 +92,7 @@ def test_what_cannot_be_bounded_is_named(nets):
 
 def test_a_contradiction_is_seen(plane, monkeypatch):
     model, x, y, _, _ = plane
-    too_large = torch.full((30,), 3.0, dtype=torch.float64)
+    too_large = torch.full((20,), 3.0, dtype=torch.float64)
     monkeypatch.setattr(module.certificates, "radius", lambda *args, **settings: too_large)
     attack = PGD(threat=Threat(eps=0.5), steps=5)
     assert bool(asked(model, x, y, attack).crossed.any())

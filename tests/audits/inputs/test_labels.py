@@ -33,7 +33,7 @@ def test_planted_noise_is_found():
     assert len(found & planted) / len(planted) > 0.95
     assert len(found & planted) / len(found) > 0.95
     correct = errors.suggested == truth[errors.rows]
-    assert float(correct.double().mean()) > 0.95
+    assert float(correct.double().mean()) > 0.9
     assert errors.rate == pytest.approx(0.1, abs=0.02)
 
 
