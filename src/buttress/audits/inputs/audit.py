@@ -57,7 +57,7 @@ class Inputs(Audit):
     needs_classes = False
 
     attacks: Sequence[Attack] = (PGD(steps=20),)
-    inputs: int = 200
+    inputs: int = 100
     minimum_norm: bool = True
     certificate: str | None = "crown"
     shown: int = 8
