@@ -87,7 +87,8 @@ class Inputs(Audit):
             facts = _within(facts, rows[found.smallest > budget])
         failing = facts.order((~facts.robust).nonzero().squeeze(1))
         grouped = failures(facts, failing, self.shown)
-        easy = facts.order(rows[found.smallest > 0]).flip(0)
+        hard = facts.order(rows[found.smallest > 0])
+        half = (len(hard) + 1) // 2  # so that no input is among both
         data: dict[str, Any] = {
             "attack": attack.label(),
             "threat": attack.threat.text(budget),
@@ -96,8 +97,8 @@ class Inputs(Audit):
             "failing": len(failing),
             "wrong": int((~facts.right).sum()),
             "measured": _measured(subject, rows, found, facts),
-            "hardest": facts.ids(facts.order(rows[found.smallest > 0]), self.shown),
-            "easiest": facts.ids(easy, self.shown),
+            "hardest": facts.ids(hard[:half], self.shown),
+            "easiest": facts.ids(hard[half:].flip(0), self.shown),
             **grouped,
             "by_layer": self._by_layer(facts, outcome.x_adv),
         }
