@@ -233,12 +233,12 @@ class Smoothed:
             for first in range(0, len(x), together):
                 rows = slice(first, first + together)
                 seeds = [derive(self.seed, "smoothing", purpose, name) for name in names[rows]]
-                votes = 0
+                counted = []
                 for start in range(0, n, self.batch_size):
                     draws = torch.arange(start, min(start + self.batch_size, n), device=x.device)
-                    votes = votes + self._batch(x[rows], seeds, draws)
+                    counted.append(self._batch(x[rows], seeds, draws))
                     tell(min(1.0, (first + len(seeds) * int(draws[-1] + 1) / n) / len(x)))
-                parts.append(votes.cpu())
+                parts.append(torch.stack(counted).sum(0).cpu())
         return torch.cat(parts)
 
     def _batch(self, x: Tensor, seeds: list[int], draws: Tensor) -> Tensor:
