@@ -1,0 +1,102 @@
+"""What a verifier is asked, and what it answers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from buttress.certificates.bounds.network import BoundedNetwork
+from buttress.certificates.bounds.region import Region
+from buttress.certificates.network.graph import Graph, Ref
+from buttress.registry import verifier as registered_verifiers
+from buttress.threat import Threat
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Some inputs of a network, and the threat that they are to be verified in.
+
+    Attributes:
+        model: the network, in eval mode.
+        x: (N, ...) inputs.
+        y: (N,) their classes.
+        threat: what is allowed.
+        logits: (N, K) at the inputs.
+        graph: the network's operations, as they run for these N inputs.
+        ids: (N,) what identifies each input, for draws.
+        seed: of draws.
+    """
+
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    logits: Tensor
+    graph: Graph
+    ids: Tensor
+    seed: int = 0
+
+    @cached_property
+    def network(self) -> BoundedNetwork:
+        """The graph with what bounds its operations.
+
+        Raises:
+            UserError: naming the first layer that cannot be bounded.
+        """
+        return BoundedNetwork(self.graph)
+
+    @cached_property
+    def region(self) -> Region:
+        """The inputs that the threat allows."""
+        return Region(self.threat, self.x)
+
+    @property
+    def result(self) -> Ref:
+        """The logits among the network's values."""
+        return self.graph.result
+
+    @cached_property
+    def margins(self) -> Tensor:
+        """(K - 1, N, K) coefficients of the margins: the true class's logit less each other one."""
+        count, classes = self.logits.shape
+        others = torch.arange(classes - 1, device=self.y.device)[:, None].expand(-1, count)
+        others = others + (others >= self.y)
+        rows = torch.zeros(classes - 1, count, classes, dtype=self.x.dtype, device=self.x.device)
+        rows.scatter_(2, self.y.long()[None, :, None].expand(classes - 1, -1, -1), 1.0)
+        return rows.scatter_add(2, others[:, :, None], rows.new_full((classes - 1, count, 1), -1.0))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Lower bounds of the margins.
+
+    Attributes:
+        margins: (K - 1, N) bounds of the margins in `Problem.margins`.
+        candidates: (S, N, ...) allowed inputs that may be adversarial; none where None.
+    """
+
+    margins: Tensor
+    candidates: Tensor | None = None
+
+
+class Verifier(ABC):
+    """Bounds a network's margins within a threat from below: a frozen dataclass of plain fields.
+
+    Attributes:
+        sound: whether its bounds hold with certainty.
+    """
+
+    sound: ClassVar[bool] = True
+
+    def label(self) -> str:
+        """The registered name; a user's own: the class's."""
+        return registered_verifiers.name_of(self).rpartition(":")[2]
+
+    @abstractmethod
+    def bound(self, problem: Problem) -> Answer:
+        """Lower bounds of the margins of all inputs."""
