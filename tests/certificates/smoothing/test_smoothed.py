@@ -96,7 +96,7 @@ def test_it_abstains_where_two_classes_are_equally_likely():
 def test_a_size_equal_to_the_radius_is_not_certified():
     smooth = Smoothed(Constant(1.0, 0.0), sigma=0.5, n=100)
     certificate = smooth.certify(torch.rand(1, 3))
-    assert float(certificate.radius) == pytest.approx(smooth.ceiling, rel=1e-12)
+    assert float(certificate.radius) == pytest.approx(smooth.ceiling(), rel=1e-12)
     y, radius = torch.tensor([0]), float(certificate.radius)
     assert not bool(certificate.certified(y, radius))
     assert bool(certificate.certified(y, math.nextafter(radius, 0.0)))

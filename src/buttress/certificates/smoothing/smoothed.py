@@ -159,10 +159,9 @@ class Smoothed:
         """The distribution."""
         return NOISES[self.norm]
 
-    @property
-    def ceiling(self) -> float:
-        """The largest radius that ``n`` votes can show for one input: that of ``n`` votes for one class."""
-        return self.noise.ceiling(self.n, self.alpha, self.sigma)
+    def ceiling(self, inputs: int = 1) -> float:
+        """The largest radius that ``n`` votes can show in a call of so many inputs: where all are for one class."""
+        return self.noise.ceiling(self.n, self._level(inputs), self.sigma)
 
     def predict(self, x: Tensor, *, ids: Tensor | None = None, progress: Progress | None = None) -> Prediction:
         """The majority of ``n`` votes, unless the second class may be as likely (PREDICT of Cohen et al.).
