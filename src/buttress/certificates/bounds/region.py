@@ -88,6 +88,6 @@ class Region:
         low = high * 1e-6
         for _ in range(_HALVINGS):
             middle = (low * high).sqrt()
-            long = self._at(slope.detach(), middle[:, :, None]).norm(dim=2) > self.budgets
+            long: Tensor = self._at(slope.detach(), middle[:, :, None]).norm(dim=2) > self.budgets
             low, high = torch.where(long, middle, low), torch.where(long, high, middle)
         return high

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from buttress.model_call import call_model
 _READ = {"_local_scalar_dense", "is_nonzero", "item", "nonzero", "equal", "masked_select", "unique", "_unique2"}
 
 
-def record(model: nn.Module, x: Tensor, read: Any = None) -> Graph:
+def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Graph:
     """The graph of ``read(model(x))``; its operations are independent of the values of ``x``, but not of its shape.
 
     Writing in place and into views is turned into operations without it (torch's functionalisation). Weights and
@@ -36,16 +36,12 @@ def record(model: nn.Module, x: Tensor, read: Any = None) -> Graph:
     recorder = _Recorder(leaves)
 
     def forward(x: Tensor) -> Tensor:
-        output = call_model(model, x)
-        return read(output) if read is not None else output
+        return read(call_model(model, x))
 
     inputs = x.detach().clone()
-    with torch.no_grad(), _layers_followed(model, recorder):
-        # What is called in here sees the tensors below; `recorder` refers to the input by identity.
-        with recorder:
-            recorder.known[id(inputs)] = Ref(INPUT)
-            recorder.kept.append(inputs)
-            output = torch.func.functionalize(forward, remove="mutations")(inputs)
+    recorder.known[id(inputs)] = Ref(INPUT)
+    with torch.no_grad(), _layers_followed(model, recorder), recorder:
+        output: Tensor = torch.func.functionalize(forward, remove="mutations")(inputs)
     result = recorder.known.get(id(output))
     if result is None or (result.index != INPUT and not recorder.nodes[result.index].depends):
         raise UserError("the network's output does not depend on its input as far as its operations tell")
@@ -55,11 +51,11 @@ def record(model: nn.Module, x: Tensor, read: Any = None) -> Graph:
     return graph
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has not annotated it
     """Writes down every operation that depends on the input or on weights."""
 
     def __init__(self, leaves: dict[int, Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has not annotated it
         self.leaves, self.nodes = leaves, list[Node]()
         self.known = dict[int, Ref]()
         self.kept = list[Any]()  # all results, so that no identity is used twice

@@ -75,19 +75,19 @@ class _Windows:
             torch.zeros_like(x[:1, :1]), (columns, columns + self.more[1], rows, rows + self.more[0]), value=1.0
         )
         count, channels = x.shape[:2]
-        flat = F.unfold(padded.flatten(0, 1)[:, None], self.size, self.dilation, 0, self.stride)
+        flat: Tensor = F.unfold(padded.flatten(0, 1)[:, None], self.size, self.dilation, 0, self.stride)
         outside = F.unfold(beyond, self.size, self.dilation, 0, self.stride) > 0
         places = int(self.places[0] * self.places[1])
-        return flat.masked_fill(outside, fill)[:, :, :places].unflatten(0, (count, channels))
+        return flat.masked_fill(outside, fill)[:, :, :places].view(count, channels, -1, places)
 
     def fold(self, windows: Tensor) -> Tensor:
         """(S, N, C, window, places) added up at (S, N, C, H, W)."""
         rows, columns = self.padding
         height, width = self.input[0] + 2 * rows + self.more[0], self.input[1] + 2 * columns + self.more[1]
         flat = windows.flatten(0, 2)
-        image = F.fold(flat, (height, width), self.size, self.dilation, 0, self.stride)
+        image: Tensor = F.fold(flat, (height, width), self.size, self.dilation, 0, self.stride)
         image = image[:, 0, rows : rows + self.input[0], columns : columns + self.input[1]]
-        return image.unflatten(0, windows.shape[:3])
+        return image.reshape(*windows.shape[:3], *self.input)
 
 
 def _pair(value: Any) -> tuple[int, int]:

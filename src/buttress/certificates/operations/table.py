@@ -9,19 +9,75 @@ from buttress.certificates.operations.max_pool import MaxPool2d
 from buttress.certificates.operations.operation import Operation
 from buttress.errors import UserError
 
-# Affine in all of their tensors jointly, with no negative coefficient: each feature of the output is one of an input's,
-# no two are of the same one.
-_MOVED = """
-    view _unsafe_view reshape _reshape_alias flatten permute transpose t unsqueeze squeeze select slice split
-    split_with_sizes unbind narrow diagonal cat stack roll flip constant_pad_nd pixel_shuffle pixel_unshuffle clone detach
-    alias _to_copy contiguous lift_fresh select_scatter slice_scatter tril triu copy where masked_fill
-""".split()
+# Affine in all of their tensors jointly, with no negative coefficient; each feature of the output is one of an input's,
+# and no two are of the same.
+_MOVED = [
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "flatten",
+    "permute",
+    "transpose",
+    "t",
+    "unsqueeze",
+    "squeeze",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "narrow",
+    "diagonal",
+    "cat",
+    "stack",
+    "roll",
+    "flip",
+    "constant_pad_nd",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "clone",
+    "detach",
+    "alias",
+    "_to_copy",
+    "contiguous",
+    "lift_fresh",
+    "select_scatter",
+    "slice_scatter",
+    "tril",
+    "triu",
+    "copy",
+    "where",
+    "masked_fill",
+]
 # The same, but for sums and repetitions.
-_MIXED = """
-    expand repeat index_select gather index mean sum cumsum avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d
-    _adaptive_avg_pool3d adaptive_avg_pool1d reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
-    upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_linear1d im2col col2im unfold
-""".split()
+_MIXED = [
+    "expand",
+    "repeat",
+    "index_select",
+    "gather",
+    "index",
+    "mean",
+    "sum",
+    "cumsum",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_avg_pool1d",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_linear1d",
+    "im2col",
+    "col2im",
+    "unfold",
+]
 _SIGNED = ("add", "sub", "rsub", "neg")
 _CHOOSE = {"index_select": 2, "gather": 2, "index": 1, "where": 0, "masked_fill": 1}  # the place of what chooses
 
