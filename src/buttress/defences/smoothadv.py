@@ -18,12 +18,11 @@ from buttress.registry import defence
 class SmoothAdvTraining(CraftingDefence):
     """Cross-entropy at points that beat the smoothed network, under the noise that they were found under.
 
-    Salman et al., NeurIPS 2019: the attack `SmoothAdv` with ``samples`` draws. The released code trains on all of
-    these, on so many times fewer inputs a step; here each input of a batch is trained on once, under its first draw.
-    Its budget rises over ten epochs, here where ``eps-warmup`` is put around. The authors' attacks are PGD of 2 to 10
-    steps, and DDN, in l2 with eps from 0.25 to 2 on CIFAR-10. Give the threat in l2 (``--norm l2 --eps 1``): radii of
-    smoothed networks are in that norm. Cost: the attack's passes for each of the ``samples``, and 1 gradient of the
-    weights per step.
+    Salman et al., NeurIPS 2019: the attack `SmoothAdv` with ``samples`` draws, crafted in eval mode; each input is then
+    trained on under its first draw, as by default in the released code (which can also train on all). Its budget can
+    rise over some epochs, here where ``eps-warmup`` is put around. The authors attack by PGD, of 10 steps by default, or
+    DDN, in l2. Radii of smoothed networks are in that norm: give the threat in it (``--threat.norm l2 --threat.eps 1``).
+    Cost: the attack's passes for each of the ``samples``, and 1 gradient of the weights per step.
 
     Args:
         attack: what perturbs each batch, on the smoothed network.

@@ -101,13 +101,16 @@ def _caption(radius: float) -> dict[str, Any]:
 
 
 def _summary(data: Data) -> dict[str, Any]:
-    names = ["σ", "Certified", "Interval", "Abstained", "Under noise", "Mean radius", "At most", "Votes", "Attack"]
+    names = ["σ", "Certified", "Interval", "Abstained", "Under noise", "Mean radius", "Ceiling", "Time of votes"]
+    timed = any("attack_seconds" in row for row in data["sigmas"])
+    names += ["Time of the attack"] if timed else []
     rows = []
     for row in data["sigmas"]:
         first = row["certified"][0]
         cells = [f"{row['sigma']:g}", percent(first["accuracy"]), interval(first.get("low"), first.get("high"))]
         cells += [percent(row.get("abstained")), percent(row.get("noisy_accuracy")), number(row.get("mean_radius"))]
-        cells += [number(row.get("ceiling")), seconds(row.get("seconds")), seconds(row.get("attack_seconds"))]
+        cells += [number(row.get("ceiling")), seconds(row.get("seconds"))]
+        cells += [seconds(row.get("attack_seconds"))] if timed else []
         rows.append({"marked": bool(row.get("contradicted")), "cells": cells})
     return {"names": names, "rows": rows, "note": ""}
 
