@@ -20,9 +20,9 @@ class SmoothAdvTraining(CraftingDefence):
 
     Salman et al., NeurIPS 2019: the attack `SmoothAdv` with ``samples`` draws, crafted in eval mode; each input is then
     trained on under its first draw, as by default in the released code (which can also train on all). Its budget can
-    rise over some epochs, here where ``eps-warmup`` is put around. The authors attack by PGD, of 10 steps by default, or
-    DDN, in l2. Radii of smoothed networks are in that norm: give the threat in it (``--threat.norm l2 --threat.eps 1``).
-    Cost: the attack's passes for each of the ``samples``, and 1 gradient of the weights per step.
+    rise over some epochs, here where ``eps-warmup`` is put around. The authors attack by PGD, of 10 steps by default,
+    or DDN, in l2. Radii of smoothed networks are in that norm: give the threat in it (``--threat.norm l2``). Cost: the
+    attack's passes for each of the ``samples``, and 1 gradient of the weights per step.
 
     Args:
         attack: what perturbs each batch, on the smoothed network.

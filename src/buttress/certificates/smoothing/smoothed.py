@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from buttress import tasks
+from buttress.ambient_state import in_usual_state
 from buttress.certificates.smoothing.binomial import lower_bound, majority_p_value
 from buttress.certificates.smoothing.noise import NOISES, Noise
 from buttress.engine.call_checks import check_numbers
@@ -163,6 +164,7 @@ class Smoothed:
         """The largest radius that ``n`` votes can show in a call of so many inputs: where all are for one class."""
         return self.noise.ceiling(self.n, self._level(inputs), self.sigma)
 
+    @in_usual_state
     def predict(self, x: Tensor, *, ids: Tensor | None = None, progress: Progress | None = None) -> Prediction:
         """The majority of ``n`` votes, unless the second class may be as likely (PREDICT of Cohen et al.).
 
