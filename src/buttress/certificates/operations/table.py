@@ -5,8 +5,9 @@ from __future__ import annotations
 from buttress.certificates.network.graph import Graph, Node, Ref
 from buttress.certificates.operations.affine import Affine, Matrix, Scaled, Signed
 from buttress.certificates.operations.functions import FUNCTIONS
-from buttress.certificates.operations.max_pool import MaxPool2d
+from buttress.certificates.operations.maxima import Dimensions, Maximum, Pair, Windows
 from buttress.certificates.operations.operation import Operation
+from buttress.certificates.operations.product import Product
 from buttress.errors import UserError
 
 # Affine in all of their tensors jointly, with no negative coefficient; each feature of the output is one of an input's,
@@ -106,7 +107,15 @@ _OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(_MIXED, Affine(mixes=True)),
     **dict.fromkeys(_SIGNED, Signed()),
     **FUNCTIONS,
-    "max_pool2d_with_indices": MaxPool2d(),
+    "max_pool2d_with_indices": Maximum(Windows),
+    "adaptive_max_pool2d": Maximum(Dimensions),
+    "amax": Maximum(Dimensions),
+    "amin": Maximum(Dimensions, -1),
+    "max": Maximum(Dimensions),
+    "min": Maximum(Dimensions, -1),
+    "maximum": Maximum(Pair),
+    "minimum": Maximum(Pair, -1),
+    "mul": Product(),
 }
 
 
@@ -127,12 +136,13 @@ def _operation(graph: Graph, node: Node) -> Operation:
             f"cannot bound {node}: it takes places of maxima, which are no continuous function of the input"
         )
     if name in _TRAINING and node.arguments[_TRAINING[name]]:
-        raise UserError(f"cannot bound {node}: it takes the statistics of the batch; use eval mode")
+        raise UserError(f"cannot bound {node}: it normalises with statistics of the batch, or of the input itself")
     if _CHOOSE.get(name) in places:
         raise UserError(f"cannot bound {node}: what it chooses depends on the input")
     found = _BY_ONE.get((name, places[0])) if len(places) == 1 else None
     found = found or _OPERATIONS.get(name)
-    if found is None or (len(places) > 1 and not found.affine):
+    joint = found is not None and (found.affine or isinstance(found, Maximum | Product))
+    if found is None or (len(places) > 1) > joint:
         why = "two of its arguments depend on the input" if len(places) > 1 else "no bounds are known of it"
         raise UserError(f"cannot bound {node}: {why}")
     return found

@@ -58,18 +58,16 @@ class AlphaCROWN(Verifier):
                 least = line.least(region)
                 better = least.detach() > best
                 best = torch.where(better, least.detach(), best)
-                best_slope = torch.where(
-                    better.view(*better.shape, *[1] * (best_slope.dim() - 2)), line.slope, best_slope
-                )
-                best_slope = best_slope.detach()
+                rows = better.view(*better.shape, *[1] * (best_slope.dim() - 2))
+                best_slope = torch.where(rows, line.slope.detach(), best_slope)
                 parameters = [*slopes.values.values(), *shared.values.values()]
                 if step == self.steps or not parameters:
                     break
                 optimiser = optimiser or torch.optim.Adam(parameters, lr=self.lr)
                 for group in optimiser.param_groups:
                     group["lr"] = self.lr * _DECAY**step
-                optimiser.zero_grad()
-                (-least.sum()).backward()
+                for parameter, grad in zip(parameters, torch.autograd.grad(-least.sum(), parameters), strict=True):
+                    parameter.grad = grad
                 optimiser.step()
                 for parameter in parameters:
                     parameter.data.clamp_(0, 1)
