@@ -164,13 +164,15 @@ def test_no_inputs_are_no_error():
         ({"n": 0}, "n must be a whole number of 1 or more; got 0"),
         ({"n0": 1.5}, "n0 must be a whole number of 1 or more; got 1.5"),
         ({"alpha": 1.0}, r"alpha must be a number in \(0, 1\); got 1.0"),
+        ({"seed": 0.5}, "seed must be a whole number; got 0.5"),
+        ({"model": "runs/at"}, "model must be a torch module; got str"),
         ({"joint": 1}, "joint must be True or False; got 1"),
         ({"task": tasks.Regression()}, "smoothing needs classes, which regression has not: use"),
     ],
 )
 def test_settings_that_make_no_sense_are_told(settings, line):
     with pytest.raises(UserError, match=line):
-        Smoothed(plane(), **{"sigma": 0.5, **settings})
+        Smoothed(**{"model": plane(), "sigma": 0.5, **settings})
 
 
 def test_inputs_that_do_not_fit_are_told():
@@ -179,5 +181,7 @@ def test_inputs_that_do_not_fit_are_told():
         smooth.predict(torch.zeros(2, 3), ids=torch.arange(3))
     with pytest.raises(UserError, match=r"inputs must be float32 or float64; got torch\.uint8"):
         smooth.predict(torch.zeros(2, 3, dtype=torch.uint8))
+    with pytest.raises(UserError, match=r"weights are torch\.float32, the inputs torch\.float64: convert one"):
+        smooth.predict(torch.zeros(2, 3, dtype=torch.float64))
     with pytest.raises(UserError, match="Linear cannot take inputs of shape"):
         smooth.predict(torch.zeros(2, 4))

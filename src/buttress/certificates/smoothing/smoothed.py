@@ -14,13 +14,13 @@ from buttress import tasks
 from buttress.ambient_state import in_usual_state
 from buttress.certificates.smoothing.binomial import lower_bound, majority_p_value
 from buttress.certificates.smoothing.noise import NOISES, Noise
-from buttress.engine.call_checks import check_numbers
+from buttress.engine.call_checks import check_fit, check_numbers
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.models import forward_checked
 from buttress.random import Random, derive
 from buttress.tasks import Task, check_task
-from buttress.validation import number, one_of, positive, switch, whole
+from buttress.validation import integer, number, one_of, positive, switch, whole
 
 ABSTAINED = -1  # in the place of a class
 Progress = Callable[[float], None]
@@ -143,12 +143,15 @@ class Smoothed:
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing."""
+        if not isinstance(self.model, nn.Module):
+            raise UserError(f"model must be a torch module; got {type(self.model).__name__}")
         positive("sigma", self.sigma)
         one_of("norm", self.norm, NOISES)
         for name in ("n0", "n", "batch_size"):
             whole(name, getattr(self, name))
         number("alpha", self.alpha, "(0, 1)")
         switch("joint", self.joint)
+        integer("seed", self.seed)
         check_task(self, self.task)
 
     def label(self) -> str:
@@ -224,6 +227,7 @@ class Smoothed:
     def _votes(self, x: Tensor, ids: Tensor | None, purpose: str, n: int, tell: Progress) -> Tensor:
         """(N, C) int64 how many of ``n`` draws each class gets; few draws of several inputs share a batch."""
         check_numbers(x)
+        check_fit(self.model, x)
         names = list(range(len(x))) if ids is None else ids.tolist()
         if len(names) != len(x):
             raise UserError(f"{len(x)} inputs need as many ids, (N,) integers; got {len(names)}")
