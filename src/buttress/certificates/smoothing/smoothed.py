@@ -102,9 +102,9 @@ class Smoothed:
     """The classifier that gives an input the class which a network is likeliest to answer under noise on it.
 
     Randomised smoothing (Cohen, Rosenfeld and Kolter, ICML 2019): for any network that tells classes apart, without a
-    look inside. Normal noise certifies in l2; uniform noise in l1 (Yang et al., ICML 2020). Noise is not clipped to the
-    inputs' range: a clipped one has no such theorem. A network that was not trained under noise is rarely right under
-    it: train by the defence ``smoothed`` with the same ``sigma``.
+    look inside. Normal noise certifies in l2; uniform noise in l1 (Yang et al., ICML 2020). Noisy
+    inputs are not clipped to the range of the inputs; a network that clips them itself is certified as it is. One that
+    was not trained under noise is often wrong under it: train by the defence ``smoothed`` with the same ``sigma``.
 
     A vote is drawn from the seed, the input's id and its own number alone, so results are the same for other batch
     sizes, orders and numbers of processes, up to ties that rounding decides; memory is that of one batch. Inputs that
@@ -128,7 +128,7 @@ class Smoothed:
     """
 
     needs_classes: ClassVar[bool] = True
-    without_classes: ClassVar[str] = "ibp, crown or an attack: smoothing takes votes for classes"
+    without_classes: ClassVar[str] = "an attack, since smoothing takes votes for classes"
 
     model: nn.Module
     sigma: float = field(kw_only=True)
@@ -187,6 +187,7 @@ class Smoothed:
         label = majority.where(p_value <= self._level(len(x)), ABSTAINED)
         return Prediction(label.to(x.device), majority.to(x.device), p_value.to(x.device), votes)
 
+    @in_usual_state
     def certify(self, x: Tensor, *, ids: Tensor | None = None, progress: Progress | None = None) -> SmoothedCertificate:
         """The class of ``n0`` votes, and the radius that ``n`` others show for it (CERTIFY of Cohen et al.).
 
