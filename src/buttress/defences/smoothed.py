@@ -12,7 +12,7 @@ class SmoothedTraining(GaussianTraining):
     """Cross-entropy on inputs that all have normal noise, not clipped to the box (Cohen et al., ICML 2019).
 
     For networks that are to be smoothed with the same ``sigma`` (``certificates.Smoothed``, the audit ``smoothing``):
-    one that has seen no noise is rarely right under it. The authors train ResNets by SGD with a learning rate of 0.1
+    one that has seen no noise is often wrong under it. The authors train ResNets by SGD with a learning rate of 0.1
     that falls to a tenth every 30 of 90 epochs, and on CIFAR-10 with flips and crops. Cost: 1 gradient of the weights
     per step.
 
