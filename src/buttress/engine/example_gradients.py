@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,14 @@ from buttress.engine.preserved_model import preserved
 from buttress.errors import NoGradientError, UserError
 from buttress.model_call import call_model, half_precision
 from buttress.tasks import Task
+
+Statistic = Callable[[Tensor], Tensor]  # from (..., N) norms to (...)
+
+STATISTICS: Mapping[str, Statistic] = {
+    "max": lambda norms: norms.amax(-1),
+    "p95": lambda norms: norms.quantile(0.95, dim=-1),
+    "mean": lambda norms: norms.mean(-1),
+}
 
 _AT_ONCE = 2**24  # numbers that the gradients of the examples computed together may have: 64 MiB
 _MOST = 128  # examples computed together
@@ -69,6 +77,17 @@ def batch_gradient(model: nn.Module, x: Tensor, y: Tensor, task: Task, seed: int
     parameters, x = list(_parameters(model).values()), _taken(model, x)
     with preserved(model, "eval", seed, x.device):
         return torch.cat([part.flatten().double() for part in _gradient(model, parameters, x, y, task)])
+
+
+def lengths(norms: Tensor) -> dict[str, float]:
+    """Largest, 95th percentile and mean of (N,) norms, as in `STATISTICS`."""
+    return {name: float(statistic(norms.double())) for name, statistic in STATISTICS.items()}
+
+
+def ratios(above: Tensor, below: Tensor) -> dict[str, float]:
+    """By statistic, that of (N,) norms over that of (M,) others; without those whose divisor is 0."""
+    divisors = lengths(below)
+    return {name: value / divisors[name] for name, value in lengths(above).items() if divisors[name]}
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:

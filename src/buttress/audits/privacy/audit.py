@@ -19,13 +19,13 @@ from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject
 from buttress.audits.privacy import composition, noise
 from buttress.audits.privacy.gaps import GAP_INTERVAL, difference
-from buttress.audits.privacy.intensity import intensity, lengths, one_ratio
+from buttress.audits.privacy.intensity import intensity
 from buttress.audits.privacy.likelihood_ratio import form_of, likelihood_ratio, log_odds
 from buttress.audits.privacy.membership import inferred
 from buttress.audits.privacy.references import Reference, answers
 from buttress.audits.privacy.words import verdict
 from buttress.data.stratified import stratified_index
-from buttress.engine.example_gradients import ExampleGradients, example_gradients
+from buttress.engine.example_gradients import ExampleGradients, example_gradients, lengths, ratios
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.tasks import Classification
@@ -167,7 +167,7 @@ class Privacy(Audit):
             raise UserError(f"baseline must be a network; got {self.baseline!r}: a run's folder is for buttress audit")
         if self.baseline is not None:
             other = _gradients(self.baseline, members, members.x).norms
-            found |= {"baseline": lengths(other), "cross_run": one_ratio(adversarial, other)}
+            found |= {"baseline": lengths(other), "cross_run": ratios(adversarial, other)}
         return found
 
     def _membership(self, sides: dict[str, Subject], attacked: dict[str, Tensor]) -> dict[str, Any]:
