@@ -293,7 +293,7 @@ class Table:
             build(Training, self._setup(row).get("training", {}))
             for name, figure in self._figures(row).items():
                 if loose := blanks(figure.get("audit")):
-                    raise UserError(f"claim: row {row.name!r}: the figure {name!r} has a blank ${min(loose)}: give values")
+                    raise UserError(f"claim: row {row.name!r}: the figure {name!r} has a blank ${min(loose)}")
                 if figure.get("audit") is not None:
                     build(Audit, figure["audit"])
 

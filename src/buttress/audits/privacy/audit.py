@@ -25,8 +25,8 @@ from buttress.audits.privacy.membership import inferred
 from buttress.audits.privacy.references import Reference, answers
 from buttress.audits.privacy.words import verdict
 from buttress.data.stratified import stratified_index
-from buttress.engine.example_gradients import ExampleGradients, example_gradients, lengths, ratios
-from buttress.errors import UserError
+from buttress.errors import NoGradientError, UserError
+from buttress.layers.example_gradients import ExampleGradients, example_gradients, lengths, ratios
 from buttress.registry import audit
 from buttress.tasks import Classification
 from buttress.validation import number, whole
@@ -115,7 +115,7 @@ class Privacy(Audit):
 
         Raises:
             UserError: for a baseline or references that do not fit.
-            NoGradientError: for a network without gradients over its parameters.
+            NoGradientError: where the attack needs gradients that the network does not give.
         """
         members, others = self._sides(subject)
         sides = {"members": members, "others": others}
@@ -156,8 +156,11 @@ class Privacy(Audit):
         return side.attacked(self.attack).outcome.x_adv
 
     def _intensity(self, members: Subject, moved: Tensor | None) -> dict[str, Any]:
-        """Gradient norms as they are and under attack, and their ratios."""
-        clean = _gradients(members.model, members, members.x)
+        """Gradient norms as they are and under attack, and their ratios; why there are none, where that is so."""
+        try:
+            clean = _gradients(members.model, members, members.x)
+        except NoGradientError as reason:
+            return {"left_out": str(reason)}
         found: dict[str, Any] = {"clean": lengths(clean.norms), "vectorised": clean.vectorised}
         if moved is None:
             return found
@@ -194,16 +197,17 @@ class Privacy(Audit):
 
     def _noise(self, members: Subject, moved: Tensor | None, data: dict[str, Any]) -> dict[str, Any]:
         """The noise of gradients, and what follows from it."""
-        if not self.batches:
+        norms = data["intensity"].get("adversarial", data["intensity"].get("clean"))
+        if not self.batches or norms is None:
             return {}
         x = members.x if moved is None else moved
         draws = {"batch": min(self.batch, max(1, len(x) // 2)), "batches": self.batches}
         values = noise.gradient_noise(
             members.model, x, members.y, members.task, coordinates=self.coordinates, seed=members.seed, **draws
         )
-        fit, longest = noise.laplace_fit(values), data["intensity"].get("adversarial", data["intensity"]["clean"])["max"]
-        inputs, steps = data["training_inputs"], self.steps or math.ceil(data["training_inputs"] / self.batch)
-        step = composition.step_epsilon(longest, inputs, fit["scale"])
+        fit, inputs = noise.laplace_fit(values), data["training_inputs"]
+        steps = self.steps or math.ceil(inputs / self.batch)
+        step = composition.step_epsilon(norms["max"], inputs, fit["scale"])
         eps = composition.composed_epsilon(step, steps, self.delta)
         return {
             "noise": {**fit, **draws, "values": len(values), "histogram": noise.histogram(values)},

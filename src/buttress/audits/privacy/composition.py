@@ -6,18 +6,18 @@ import math
 
 ASSUMPTIONS = (
     "the noise of each step's gradient is taken for Laplace noise, of one scale for every coordinate and step and "
-    "independent of the data, which nobody has shown and the fit below can only make doubtful: coordinates of different "
-    "scale look like Laplace noise when they are put together, whatever each is",
-    "the scale and the longest gradient are those at the end of training, at the inputs looked at; at other steps and "
-    "inputs they may be larger",
-    "sensitivity is taken in l2 as in the paper; a Laplace mechanism in the strict sense needs l1 sensitivity, which is "
-    "larger by up to the square root of the number of parameters",
+    "independent of the data, which nobody has shown: the fit can only make it doubtful, since coordinates of different "
+    "scales look like Laplace noise when they are put together, whatever each is",
+    "the scale and the longest gradient are those at the end of training, at the inputs looked at; elsewhere gradients "
+    "may be longer and noise smaller",
+    "sensitivity is taken in l2 as in the paper; a strict Laplace mechanism needs l1 sensitivity, which is larger by up "
+    "to the square root of the number of parameters",
     "steps are counted as releasing nothing but their noisy gradients",
 )
 
 
 def step_epsilon(longest: float, count: int, scale: float) -> float:
-    """eps of one step: 2 L / (N b), by the sensitivity 2 L / N of the mean gradient; infinite without noise.
+    """The eps of one step, 2 L / (N b), by the sensitivity 2 L / N of the mean gradient; infinite without noise.
 
     Args:
         longest: gradient norm of an example, L.
@@ -28,7 +28,7 @@ def step_epsilon(longest: float, count: int, scale: float) -> float:
 
 
 def composed_epsilon(eps: float, steps: int, delta: float) -> float:
-    """eps of so many steps of eps each, by the advanced composition of arXiv 2012.13573.
+    """The eps of so many steps of ``eps`` each, by the advanced composition of arXiv 2012.13573.
 
     T eps (e^eps - 1) / (e^eps + 1) + sqrt(2 log(1 / delta) T eps^2), whose delta is their delta' / N.
     """

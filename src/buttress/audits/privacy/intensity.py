@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from buttress.audits.base.statistics import bootstrap
-from buttress.engine.example_gradients import STATISTICS, Statistic, ratios
+from buttress.layers.example_gradients import STATISTICS, Statistic, ratios
+
 
 def intensity(above: Tensor, below: Tensor, seed: int) -> dict[str, Any]:
     """Robustified intensity, the ratio of gradient norms' maxima, and of their 95th percentiles and means.

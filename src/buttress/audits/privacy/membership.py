@@ -55,7 +55,8 @@ class Curve:
         """[false, true positives] at about 200 places, spread over both, for a picture."""
         way = self.true_positives + self.false_positives
         wanted = torch.linspace(0, 2, _POINTS, dtype=torch.float64)
-        index = torch.searchsorted(way, wanted).clamp(max=len(way) - 1).unique()
+        index = torch.searchsorted(way, wanted).clamp(max=len(way) - 1)
+        index = torch.unique_consecutive(index)
         pairs = torch.stack([self.false_positives[index], self.true_positives[index]], 1)
         corners = torch.tensor([[0.0, 0.0]], dtype=torch.float64)
         return [list(map(float, pair)) for pair in torch.cat([corners, pairs]).tolist()]

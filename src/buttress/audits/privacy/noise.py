@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from buttress.engine.example_gradients import batch_gradient
+from buttress.layers.example_gradients import batch_gradient
 from buttress.random import generator
 from buttress.tasks import Task
 
@@ -37,7 +37,7 @@ def gradient_noise(
     """
     count, draws = len(x), generator(seed, "gradient noise")
     full, inputs = torch.zeros(1, dtype=torch.float64, device=x.device), 0
-    for part, truth in zip(x.split(batch), y.split(batch), strict=True):
+    for part, truth in zip(torch.split(x, batch), torch.split(y, batch), strict=True):
         inputs += len(part)
         full = full + (batch_gradient(model, part, truth, task, seed) - full) * (len(part) / inputs)
     found = []

@@ -26,12 +26,14 @@ def verdict(data: Mapping[str, Any]) -> str:
             f"The longest gradient of an example is {paired['max']['ratio']:.3g} times as long under the attack"
             f"{mean} (robustified intensity)."
         )
-    if data["intensity"]["vectorised"] is False:
+    if data["intensity"].get("vectorised") is False:
         sentences.append("Gradients were taken one by one, since torch.func cannot follow this network.")
+    if reason := data["intensity"].get("left_out"):
+        sentences.append(f"Left out is what gradients over parameters tell: {reason}.")
     if composed := data.get("composed"):
         sentences.append(
-            f"A model of the noise in training, under the assumptions listed, comes to eps {composed['epsilon']:.3g} at "
-            f"delta {composed['delta']:.3g} over {composed['steps']} steps: no guarantee of privacy."
+            f"A model of the noise in training, under the assumptions listed, comes to eps {composed['epsilon']:.3g} "
+            f"at delta {composed['delta']:.3g} over {composed['steps']} steps: no guarantee of privacy."
         )
     return " ".join(sentences)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from buttress.engine.example_gradients import example_gradients, lengths, ratios
+from buttress.layers.example_gradients import example_gradients, lengths, ratios
 from buttress.registry import monitor
 from buttress.threat import Threat
 from buttress.training.monitors.base import Action, Moment, Monitor

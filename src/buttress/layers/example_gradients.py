@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from buttress.engine.input_dtype import suited
 from buttress.engine.preserved_model import preserved
 from buttress.errors import NoGradientError, UserError
+from buttress.layers.parameter_gradients import parameters_require_grad
 from buttress.model_call import call_model, half_precision
 from buttress.tasks import Task
 
@@ -56,10 +57,11 @@ def example_gradients(model: nn.Module, x: Tensor, y: Tensor, task: Task, seed: 
         seed: of what the network draws.
 
     Raises:
-        NoGradientError: for a network whose parameters have no gradient, or that has none.
+        NoGradientError: for a network without parameters, or whose output does not depend on them by differentiable
+            operations.
     """
     parameters, x = _parameters(model), _taken(model, x)
-    with preserved(model, "eval", seed, x.device):
+    with preserved(model, "eval", seed, x.device), parameters_require_grad(model, True):
         try:
             return ExampleGradients(_by_vmap(model, parameters, x, y, task), True)
         except (UserError, torch.OutOfMemoryError):
@@ -72,10 +74,11 @@ def batch_gradient(model: nn.Module, x: Tensor, y: Tensor, task: Task, seed: int
     """(P,) float64 gradient of the mean training loss over a batch, all parameters in one row, in eval mode.
 
     Raises:
-        NoGradientError: for a network whose parameters have no gradient, or that has none.
+        NoGradientError: for a network without parameters, or whose output does not depend on them by differentiable
+            operations.
     """
     parameters, x = list(_parameters(model).values()), _taken(model, x)
-    with preserved(model, "eval", seed, x.device):
+    with preserved(model, "eval", seed, x.device), parameters_require_grad(model, True):
         return torch.cat([part.flatten().double() for part in _gradient(model, parameters, x, y, task)])
 
 
@@ -91,11 +94,11 @@ def ratios(above: Tensor, below: Tensor) -> dict[str, float]:
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Those that a training moves: the same tensor once, under its first name."""
-    found = {name: p for name, p in model.named_parameters() if p.is_floating_point() and p.requires_grad}
-    if not found:
-        raise NoGradientError("the network has no parameters with a gradient, and the question is about their gradients")
-    return found
+    """Those that a training moves, by name; all of a network that is frozen as a whole, as for use."""
+    every: dict[str, Tensor] = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
+    if not every:
+        raise NoGradientError("the network has no parameters, whose gradients are asked for")
+    return {name: value for name, value in every.items() if value.requires_grad} or every
 
 
 def _taken(model: nn.Module, x: Tensor) -> Tensor:
@@ -120,12 +123,12 @@ def _by_vmap(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, y: Tens
 
     count = sum(value.numel() for value in free.values())
     at_once = max(1, min(_MOST, _AT_ONCE // count))
-    parts = zip(x.split(at_once), y.split(at_once), strict=True)
+    parts = zip(torch.split(x, at_once), torch.split(y, at_once), strict=True)
     return torch.cat([torch.func.vmap(norm)(*part) for part in parts]).detach()
 
 
 def _by_loop(model: nn.Module, parameters: list[Tensor], x: Tensor, y: Tensor, task: Task) -> Tensor:
-    rows = zip(x.split(1), y.split(1), strict=True)
+    rows = zip(torch.split(x, 1), torch.split(y, 1), strict=True)
     return torch.stack([_length(_gradient(model, parameters, *row, task)) for row in rows])
 
 
