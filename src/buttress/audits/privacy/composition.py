@@ -6,12 +6,12 @@ import math
 
 ASSUMPTIONS = (
     "the noise of each step's gradient is taken for Laplace noise, of one scale for every coordinate and step and "
-    "independent of the data, which nobody has shown: the fit can only make it doubtful, since coordinates of different "
+    "independent of the data, which nobody has shown; the fit can only make it doubtful, since coordinates of several "
     "scales look like Laplace noise when they are put together, whatever each is",
-    "the scale and the longest gradient are those at the end of training, at the inputs looked at; elsewhere gradients "
-    "may be longer and noise smaller",
-    "sensitivity is taken in l2 as in the paper; a strict Laplace mechanism needs l1 sensitivity, which is larger by up "
-    "to the square root of the number of parameters",
+    "the scale and the longest gradient are those at the end of training, at the inputs looked at; elsewhere "
+    "gradients may be longer and noise smaller",
+    "sensitivity is taken in l2 as in the paper; a strict Laplace mechanism needs l1 sensitivity, larger by up to the "
+    "square root of the number of parameters",
     "steps are counted as releasing nothing but their noisy gradients",
 )
 
