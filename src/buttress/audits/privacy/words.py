@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+ONE_BY_ONE = " Gradients were taken one by one, since torch.func cannot follow this network."
 _KNOWN = {
     "confidence": "the confidence in the true class",
     "adversarial loss": "the loss at an adversarial example",
@@ -27,7 +28,7 @@ def verdict(data: Mapping[str, Any]) -> str:
             f"{mean} (robustified intensity)."
         )
     if data["intensity"].get("vectorised") is False:
-        sentences.append("Gradients were taken one by one, since torch.func cannot follow this network.")
+        sentences.append(ONE_BY_ONE.lstrip())
     if reason := data["intensity"].get("left_out"):
         sentences.append(f"Left out is what gradients over parameters tell: {reason}.")
     if composed := data.get("composed"):
