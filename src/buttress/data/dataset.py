@@ -17,7 +17,7 @@ from buttress.data.stratified import divided_index, stratified_index
 from buttress.errors import UserError
 from buttress.random import Random, derive
 from buttress.threat.box import Box
-from buttress.validation import integer, whole
+from buttress.validation import whole
 
 BATCH = 256
 _INTEGERS = (torch.int16, torch.int32, torch.int64)
@@ -261,14 +261,18 @@ class Dataset:
     def halved(self, number: int) -> Dataset:
         """The same data set with each training input kept or left out at random, a half of them on average.
 
+        Halves 0 and 1 are each other's rest, so are 2 and 3, and so on: of networks trained on both of a pair one has
+        seen each input, and the other one has not.
+
         Args:
-            number: seed of the choice, which depends on nothing else but the input's id.
+            number: which half; the choice depends on nothing else but the input's id.
 
         Raises:
             UserError: when nothing would be left.
         """
-        draws = Random(derive(integer("half", number), "half"), self.train.ids).uniform((), torch.float64)
-        kept = (draws < 0.5).nonzero().squeeze(1)
+        pair, rest = divmod(whole("half", number, 0), 2)
+        first = Random(derive(pair, "half"), self.train.ids).uniform() < 0.5
+        kept = (first ^ bool(rest)).nonzero().squeeze(1)
         if not len(kept):
             raise UserError(f"half leaves none of the {len(self.train)} training inputs: choose another number")
         return replace(self, train=self.train.subset(kept))

@@ -49,8 +49,8 @@ def train(
         defence: the training method; standard by default.
         threat: what the network is trained against, for every attack and defence without a threat of its own.
         training: how long and how.
-        half: train on a random half of the training inputs, drawn by this number, input by input: what a reference
-            network of the audit privacy was trained on, and what it was not.
+        half: train on a random half of the training inputs, as a reference network of the audit privacy: halves 0 and
+            1 are each other's rest, so are 2 and 3, and so on.
         seed: seed of all random draws.
         resume: continue the run in the folder.
         dry_run: only print what would be done and about how long it takes.

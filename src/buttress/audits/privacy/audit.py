@@ -62,7 +62,7 @@ class Privacy(Audit):
         baseline: a network that was trained without an attack, for the intensity across runs. In a job, its run's
             folder.
         references: for the likelihood ratio, two or more networks with the inputs that they were trained on. In a job,
-            folders of runs; ``--half`` trains one on a random half.
+            folders of runs, best in pairs that ``train --half 0``, ``--half 1``, ... made.
         batch: inputs of a batch of training.
         batches: drawn for the noise; 0 leaves it out, and what follows from it.
         coordinates: of each batch's noise.
