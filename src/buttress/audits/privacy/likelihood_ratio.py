@@ -33,7 +33,7 @@ def form_of(seen: Tensor) -> Form:
     if bool((always := seen.all(0)).any()):
         raise UserError(
             f"{int(always.sum())} of {seen.shape[1]} inputs were seen by all {len(seen)} reference networks in their "
-            "training: give more of them, in pairs that are trained on each other's rest (train --half 0, --half 1, ...)"
+            "training: give more of them, in pairs trained on each other's rest (buttress train --half 0, --half 1)"
         )
     return "online" if bool(seen.any(0).all()) else "offline"
 
