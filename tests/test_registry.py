@@ -19,7 +19,7 @@ def test_members_are_discovered_by_file():
 
 def test_roles_have_their_registries():
     assert registry.ROLES["attacks"] is registry.attack
-    roles = ["attack", "defence", "model", "audit", "dataset", "monitor", "task"]
+    roles = ["attack", "defence", "model", "audit", "dataset", "monitor", "task", "verifier"]
     assert [role.role for role in registry.ROLES.values()] == roles
 
 

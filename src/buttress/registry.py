@@ -113,6 +113,7 @@ defence = Registry("defence", "buttress.defences")
 audit = Registry("audit", "buttress.audits")
 monitor = Registry("monitor", "buttress.training.monitors")
 task = Registry("task", "buttress.tasks")
+verifier = Registry("verifier", "buttress.certificates")
 
 ROLES = {
     "attacks": attack,
@@ -122,4 +123,5 @@ ROLES = {
     "datasets": dataset,
     "monitors": monitor,
     "tasks": task,
+    "verifiers": verifier,
 }

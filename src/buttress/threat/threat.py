@@ -104,6 +104,10 @@ class Threat(Region):
         """The largest size: one number, or (N,) float64 where rows differ."""
         return self.eps
 
+    def budgets(self, x: Tensor) -> Tensor:
+        """(N,) the largest size of each input's perturbation, in the dtype of ``x``."""
+        return torch.as_tensor(self._budget(), device=x.device).to(x.dtype).expand(len(x))
+
     def _sides(self, x: Tensor) -> Any:
         """How far each value may move in linf, in float64: a number or a tensor that meets ``x``."""
         budget = self._budget()

@@ -1,0 +1,1 @@
+"""Intervals of all values of a network, and linear bounds of its outputs."""

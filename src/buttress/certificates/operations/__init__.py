@@ -1,0 +1,1 @@
+"""What bounds need to know of each of torch's operations."""
