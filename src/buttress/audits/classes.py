@@ -17,8 +17,8 @@ from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.ranking import joined, tied_shares
 from buttress.audits.base.subject import Subject
+from buttress.data.class_names import class_indices
 from buttress.defences.class_corrected import last_linear
-from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
