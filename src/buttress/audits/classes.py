@@ -95,9 +95,8 @@ class Classes(Audit):
         for attack in {attack.fingerprint(): attack for attack in (self.attack, *self._others())}.values():
             outcome = subject.attacked(attack, search="first").outcome
             robust.append(~outcome.success)
-            shares = {
-                subject.classes[k]: float(robust[-1][subject.y == k].double().mean()) for k in torch.unique(subject.y)
-            }
+            stands = {k: robust[-1][subject.y == k] for k in torch.unique(subject.y).tolist()}
+            shares = {subject.classes[k]: float(part.double().mean()) for k, part in stands.items()}
             entry: dict[str, Any] = {
                 "attack": _attack_text(attack),
                 "fingerprint": attack.fingerprint(),

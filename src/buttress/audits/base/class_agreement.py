@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,21 @@ def agreement(y: Tensor, first: Tensor, second: Tensor, seed: int) -> dict[str, 
     result["worst"] = bool(_same_worst(*shares))
     result["worst_share"] = float(_same_worst(*resampled).double().mean())
     return result
+
+
+def between(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any] | None:
+    """`agreement` of two networks from what the audit classes found of each, under their first attack.
+
+    None where they were not attacked in the same way on the same inputs, or by a version that kept no table.
+    """
+    attacks = [data.get("attacks") for data in (first, other)]
+    if not all(attacks) or any(first.get(name) != other.get(name) for name in ("same_inputs", "seed", "labels")):
+        return None
+    one, two = (entries[0] for entries in attacks if entries)
+    if one["fingerprint"] != two["fingerprint"]:
+        return None
+    stands = [torch.tensor([bit == "1" for bit in entry["stands"]]) for entry in (one, two)]
+    return agreement(torch.tensor(first["labels"]), stands[0], stands[1], first["seed"])
 
 
 def gain(y: Tensor, weaker: Tensor, stronger: Tensor, seed: int) -> dict[str, Any] | None:
