@@ -77,16 +77,24 @@ def thirds(nets):
     without = {
         "low": nets.linear([[0.0], [20.0]], [0.0, -12.0]),  # from 0.6 on high
         "high": nets.linear([[0.0], [10.0]], [0.0, -3.0]),  # from 0.3 on middle
+        "middle": nets.linear([[0.0], [20.0]], [0.0, -9.0]),  # from 0.45 on high
     }
     return model, Split(x[:, None], y, torch.arange(7)), without
 
 
-def test_inputs_between_lines_come_home(thirds):
+@pytest.fixture(scope="module")
+def ends(thirds):
+    """Without the network that lacks middle."""
+    model, split, without = thirds
+    return model, split, {name: network for name, network in without.items() if name != "middle"}
+
+
+def test_inputs_between_lines_come_home(ends):
     """0.35 is taken for low and stands without it, 0.55 for high likewise; each falls where the other is removed.
 
     0.25 and 0.65 are taken for middle, of which there is no network.
     """
-    model, split, without = thirds
+    model, split, without = ends
     finding = Homing(without=without, attack=ATTACK)(model, split, classes=NAMES)
     rows = {(row["class"], row["confound"]): row for row in finding.data["rows"]}
     assert set(rows) == {("middle", "low"), ("middle", "high")}
@@ -100,8 +108,8 @@ def test_inputs_between_lines_come_home(thirds):
     assert finding.severity == "info"
 
 
-def test_one_network_has_no_control(thirds):
-    model, split, without = thirds
+def test_one_network_has_no_control(ends):
+    model, split, without = ends
     finding = Homing(without={0: without["low"]}, attack=ATTACK)(model, split, classes=NAMES)
     assert finding.verdict.endswith("there is no network without another class to compare with.")
     far = split.subset(torch.tensor([0, 6]))
@@ -111,8 +119,8 @@ def test_one_network_has_no_control(thirds):
     )
 
 
-def test_networks_that_do_not_fit_are_refused_before_any_attack(thirds, nets):
-    model, split, without = thirds
+def test_networks_that_do_not_fit_are_refused_before_any_attack(ends, nets):
+    model, split, without = ends
     for wrong, told in (
         ({}, "homing needs networks"),
         ({"lo": without["low"]}, "did you mean 'low'"),
@@ -121,3 +129,18 @@ def test_networks_that_do_not_fit_are_refused_before_any_attack(thirds, nets):
     ):
         with pytest.raises(UserError, match=told):
             Homing(without=wrong, attack=ATTACK)(model, split, classes=NAMES)
+
+
+def test_the_verdict_sets_the_same_inputs_side_by_side(thirds):
+    """0.25 has no control where middle and low are removed; of 0.35, taken for low, the control is high."""
+    model, split, without = thirds
+    middle = {"middle": without["middle"], **without}
+    finding = Homing(without=middle, attack=ATTACK)(model, split, classes=NAMES)
+    every, test = finding.data["all"], finding.data["difference"]
+    rows = [row for row in finding.data["rows"] if row["control"] is not None]
+    assert test["inputs"] == sum(row["inputs"] for row in rows)
+    assert test["home"] - every["control"]["accuracy"] == pytest.approx(test["difference"])
+    without_control = Homing(without={key: middle[key] for key in ("middle", "low")}, attack=ATTACK)
+    fewer = without_control(model, split, classes=NAMES)
+    assert fewer.data["difference"]["inputs"] < fewer.data["all"]["inputs"]
+    assert f"; of the {fewer.data['difference']['inputs']} with a control" in fewer.verdict

@@ -127,8 +127,9 @@ def homing_rates(
     Returns:
         ``rows``, for each class and confound that there are examples of: how many, the homing rate with its interval,
         and the rates of the same examples where the control or any other class is removed; ``all``, the same over all
-        rows; ``difference``, as of `statistics.paired`, from the control to the confound's removal; and
-        ``beyond_others``, from the mean of all others. None where no class is left to be the control.
+        rows; ``difference``, as of `statistics.paired`, from the control to the confound's removal, of the ``inputs``
+        that have a control, whose homing rate is ``home``; ``beyond_others``, from the mean of all others. None where
+        no class is left to be the control.
     """
     confounded = {
         (c, k): ((y == c) & (taken_for == k)).nonzero().flatten() for c in range(len(classes)) for k in home if c != k
@@ -149,7 +150,7 @@ def homing_rates(
     data |= {"difference": None, "beyond_others": None}
     if controlled:
         came, like, mean = (torch.cat(columns) for columns in zip(*controlled, strict=True))
-        data["difference"] = paired(like, came, seed)
+        data["difference"] = {"inputs": len(came), "home": float(came.double().mean()), **paired(like, came, seed)}
         beyond = came.double() - mean
         low, high = bootstrap(len(beyond), lambda index: beyond[index].mean(1), seed)
         data["beyond_others"] = {"difference": float(beyond.mean()), "low": low, "high": high}
@@ -181,8 +182,9 @@ def _verdict(data: Mapping[str, Any]) -> str:
     test = data["difference"]
     if test is None:
         return f"{text}; there is no network without another class to compare with."
+    some = f"; of the {test['inputs']} with a control {test['home']:.1%} do" if test["inputs"] < every["inputs"] else ""
     return (
-        f"{text}, {every['control']['accuracy']:.1%} on one without another class of like robustness: "
+        f"{text}{some}, {every['control']['accuracy']:.1%} on one without another class of like robustness: "
         f"{100 * test['difference']:+.0f} points ({100 * test['low']:+.0f} to {100 * test['high']:+.0f}, exact McNemar "
         f"p = {test['p']:.2g})."
     )
