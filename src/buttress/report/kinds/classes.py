@@ -7,14 +7,13 @@ from typing import Any
 
 from buttress.audits.base.class_agreement import between
 from buttress.audits.base.finding import Finding
-from buttress.report.figures import COLOURS, Trace, figure, fill, pick
+from buttress.report.figures import COLOURS, SHADES, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
 from buttress.report.text import escape_label, interval, number, percent, points_between
 
 Data = Mapping[str, Any]
 _COLUMNS = ("Class", "Inputs", "Clean", "Under attack", "Interval", "Most taken for", "Weight norm")
 _ATTACKS = ("Attack", "Robust", "Worst class", "In it", "Order as the first's", "Interval", "Same worst", "Gain")
-_SCALE = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]
 _SHOWN = 30  # classes whose confusion can be read as a picture
 
 
@@ -69,7 +68,7 @@ def _confusion(network: str, data: Data) -> str:
         "z": data["confusion"],
         "zmin": 0,
         "zmax": 1,
-        "colorscale": _SCALE,
+        "colorscale": SHADES,
         "colorbar": {"tickformat": ".0%", "thickness": 12},
     }
     layout = {
