@@ -132,6 +132,8 @@ class _Run:
         """Refuse what cannot be certified."""
         check_inputs(self.model, self.x, self.y, self.threat.box)
         self.threat.check(self.x)
+        if any(p.dtype in (torch.float16, torch.bfloat16) for p in self.model.parameters()):
+            raise UserError("bounds in half precision would hold nothing: certify a copy in float32, model.float()")
         if not self.task.classes:
             raise UserError("certificates are for networks that classify: use task=tasks.classification")
         if not self.threat.bounded:
