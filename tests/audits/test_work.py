@@ -9,6 +9,7 @@ from torch import nn
 from buttress import audits, models, registry, tasks
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.work import Asked
+from buttress.data.dataset import Split
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
 from buttress.threat import Threat
@@ -34,6 +35,12 @@ SMALL = {
     "decoder_epochs": 2,
     "svm_epochs": 2,
     "grid": 5,
+    "iterations": 5,
+    "n0": 5,
+    "n": 20,
+    "alpha": 0.4,
+    "batches": 2,
+    "batch": 4,
     "times": [0.5, 1.0],
 }
 TASKS = {name: registry.task.get(name)() for name in registry.task.names() if name != "denoising"}
@@ -57,11 +64,11 @@ class Counted(nn.Module):
         self.backwards += count
 
 
-def made(name, tmp_path, x):
+def made(name, nets, tmp_path, x):
     """The audit, small."""
     kind, file = registry.audit.get(name), tmp_path / "examples.pt"
     torch.save({"x_adv": x}, file)
-    settings = {**SMALL, "file": file}
+    settings = {**SMALL, "file": file, "without": {0: nets.conv(classes=3), 1: nets.conv(classes=3)}}
     known = {key: p.default for key, p in inspect.signature(kind).parameters.items() if key in settings}
     # A number of steps for an audit that has such, not a switch of the same name.
     audit = kind(**{key: settings[key] for key, default in known.items() if not isinstance(default, bool)})
@@ -102,12 +109,14 @@ def compare(audit, subject, name):
 def case(nets, name, tmp_path, task):
     """The audit with the first network that it is for; none where it is for none."""
     for model, x in networks(nets):
-        counted, audit = Counted(model), made(name, tmp_path, x)
+        counted, audit = Counted(model), made(name, nets, tmp_path, x)
         model.eval()
         y = task.decision(task.read(model(x))).detach()
-        if task.classes and name == "latent-boundary":
+        if task.classes and name in ("latent-boundary", "homing"):  # which need inputs of two classes
             y = torch.arange(len(x)) % 2
-        subject = audits.subject(counted, [(x, y)], task=task)
+        names = [str(k) for k in range(task.read(model(x)).shape[-1])] if task.classes else None
+        training = Split(x, y, torch.arange(len(x)) + 100)
+        subject = audits.subject(counted, [(x, y)], classes=names, task=task, training=training)
         try:
             tasks.check_task(audit, task)
             audit.check(subject)

@@ -12,6 +12,7 @@ from buttress.audits.robustness import Robustness
 from buttress.audits.weights import Weights
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
+from buttress.jobs.audit_times import AuditTimes
 from buttress.jobs.every_audit import ALL, applying, every_audit, named_audits
 from buttress.threat import Threat
 
@@ -37,7 +38,7 @@ def a_subject(nets, task, images=True):
 def test_every_registered_audit_is_asked_or_left_out_for_a_reason(nets, which, images):
     subject = a_subject(nets, TASKS[which], images)
     questions, left_out = every_audit([], [], None, prepare)
-    fitting, unfit = applying(questions, [], subject)
+    fitting, unfit = applying(questions, [], subject, AuditTimes(subject))
     names = [question.label() for question in fitting] + [one.name for one in (*left_out, *unfit)]
     assert sorted(names) == registry.audit.names()
     assert all(one.reason for one in (*left_out, *unfit))
@@ -68,11 +69,11 @@ def test_what_is_left_out_by_name_is_told():
 def test_a_named_audit_is_refused_as_it_is_without_the_others(nets):
     """One that is not for this task raises; its neighbour that nobody named is left out."""
     subject, named = a_subject(nets, tasks.Regression()), Masking(threat=THREAT)
-    fitting, left_out = applying([named, Weights()], [], subject)
+    fitting, left_out = applying([named, Weights()], [], subject, AuditTimes(subject))
     assert [question.label() for question in fitting] == ["weights"]
     assert left_out[0].reason.startswith("masking needs classes")
     with pytest.raises(UserError, match="masking needs classes"):
-        applying([named, Weights()], [named], subject)
+        applying([named, Weights()], [named], subject, AuditTimes(subject))
 
 
 @pytest.mark.parametrize(

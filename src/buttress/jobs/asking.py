@@ -10,7 +10,7 @@ from torch import nn
 from buttress import audits as audit_room
 from buttress import tasks
 from buttress.audits import Audit, Finding
-from buttress.data.dataset import Dataset
+from buttress.data.dataset import Dataset, Split
 from buttress.engine.runner import Precision
 from buttress.jobs.settings import Reporter
 from buttress.tasks import Task
@@ -29,6 +29,7 @@ def ask(
     title: str,
     task: Task = tasks.classification,
     folder: Path | None = None,
+    training: Split | None = None,
 ) -> list[Finding]:
     """Put the questions on the test split; progress is told, and each answer as soon as it is there."""
     told = Telling(reporter, title)
@@ -44,6 +45,7 @@ def ask(
         batch_size=batch_size,
         watch=told.watch,
         folder=folder,
+        training=training,
         together=True,
         answered=told.answered,
     )

@@ -44,6 +44,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.jobs.training_inputs import training_inputs
 from buttress.output_place import claims, entries, taken
 from buttress.processes import on_first_process, rank_and_count
 from buttress.tasks import check_task, task_of
@@ -186,6 +187,14 @@ def audit(
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     known = recorded(network, architecture.weights, facts, source.data is None)
+    about_training = [question for question in questions if question.needs_training]
+    try:
+        training = training_inputs(network, dataset) if about_training else None
+    except UserError as reason:
+        if not every or any(question.needs_training for question in named):
+            raise
+        training, questions = None, [question for question in questions if not question.needs_training]
+        left_out += [LeftOut(question.label(), str(reason)) for question in about_training]
     warning = first_look(model, dataset, task, known, seed)
     if warning:
         reporter.line(warning)
@@ -206,14 +215,15 @@ def audit(
         batch_size=batch_size,
         watch=None if dry_run else telling.watch,
         folder=None if dry_run else crafted_folder,
+        training=training,
         together=not dry_run,
     )
+    times = AuditTimes(subject, against.threat)
     if every:
-        questions, unfit = applying(questions, named, subject)
+        questions, unfit = applying(questions, named, subject, times)
         left_out = sorted([*left_out, *unfit], key=lambda one: one.name)
     for question in questions:
         question.check(subject)
-    times = AuditTimes(subject, against.threat)
     plan = None
     if every or seconds is not None:
         plan = AuditPlan(questions, tiers(questions, named, usual), times, left_out, seconds, reporter.line)

@@ -203,10 +203,11 @@ class AuditPlan:
 
     def _note(self, index: int, estimate: float | None, seconds: float, row: dict[str, Any]) -> None:
         label = self.questions[index].label()
-        self._foreseen += 0.0 if estimate is None else estimate / self._pace
+        plain = None if estimate is None else estimate / self._pace
         self._asked.append(index)
         self._spent += seconds
-        self._rows.append({"audit": label, **row, "estimate": estimate, "seconds": seconds})
+        self._foreseen += plain or 0.0
+        self._rows.append({"audit": label, **row, "estimate": plain, "seconds": seconds})
         if estimate is not None and seconds > _FAR * estimate and seconds - estimate > _LONG:
             self.line(f"{label} took {duration(seconds)}, not {duration(estimate)} as estimated")
 

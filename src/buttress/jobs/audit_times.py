@@ -155,7 +155,9 @@ class AuditTimes:
 
     def _parts(self, work: Work) -> _Parts:
         by_key = {asked.key: asked for asked in work.attacks}
-        return _Parts({key: self._of_attack(asked) for key, asked in by_key.items()}, self._of_passes(work.passes))
+        return _Parts(
+            {key: self._of_attack(asked) for key, asked in by_key.items()}, self._of_passes(work.passes) + work.seconds
+        )
 
     def _of_attack(self, asked: Asked) -> float | None:
         most = asked.attack.most_passes(self.pace.outputs)

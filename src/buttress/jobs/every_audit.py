@@ -10,6 +10,7 @@ from buttress import registry
 from buttress.audits import Audit, Subject
 from buttress.config.annotations import REQUIRED, parameters
 from buttress.errors import UserError
+from buttress.jobs.audit_times import AuditTimes
 from buttress.tasks import check_task
 
 ALL = "all"
@@ -75,7 +76,9 @@ def every_audit(
     return questions, left_out
 
 
-def applying(questions: Sequence[Audit], named: Sequence[Audit], subject: Subject) -> tuple[list[Audit], list[LeftOut]]:
+def applying(
+    questions: Sequence[Audit], named: Sequence[Audit], subject: Subject, times: AuditTimes
+) -> tuple[list[Audit], list[LeftOut]]:
     """The audits that can be put to this network, on these inputs; and why not the others.
 
     Raises:
@@ -88,7 +91,7 @@ def applying(questions: Sequence[Audit], named: Sequence[Audit], subject: Subjec
             question.check(subject)
             reason = question.not_for(subject)
             if not reason:
-                question.work(subject)  # which refuses what asking would refuse
+                times.seconds(question)  # which refuses what asking would refuse
         except UserError as error:
             if any(question is one for one in named):
                 raise

@@ -21,6 +21,7 @@ Topic = Literal[
     "Where it fails",
     "What happens inside",
     "How sure it is of itself",
+    "What it gives away",
     "Further questions",
 ]
 _BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key

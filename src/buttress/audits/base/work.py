@@ -37,10 +37,12 @@ class Work:
     Attributes:
         attacks: those that it asks for.
         passes: its own passes of the network, those of all inputs added up. A pass of some of the layers counts as one.
+        seconds: of what is no pass, such as bounds, by a trial on a few inputs.
     """
 
     attacks: tuple[Asked, ...] = ()
     passes: PassCount = field(default_factory=PassCount)
+    seconds: float = 0.0
 
 
 def asked(attacks: Sequence[Perturbation], inputs: int, search: Search = "full") -> tuple[Asked, ...]:

@@ -106,13 +106,13 @@ class Lipschitz(Audit):
         return list(calls), reasons | late
 
     def work(self, subject: Subject) -> Work:
-        """The perturbations of the measured inputs; products with J^T J of each block, which make a pass together."""
+        """The perturbations of the measured inputs; products with J and J^T of blocks, each a pass there and back."""
         count = min(self.inputs, len(subject.y))
         branching = self.branches and any(map(offers_branches, subject.model.modules()))
         products = 2 * 2 * self.starts * self.iterations * (4 if branching else 1)
         blocks = len(self._measurable(subject)[0]) if self.tolerance_inputs else 0
         searched = _STEPS * (_BISECTIONS + 6) * blocks * min(self.tolerance_inputs, count)
-        own = PassCount(8, products) * count + PassCount(searched, searched)
+        own = PassCount(8 + products, products) * count + PassCount(searched, searched)
         return Work(asked(self.perturbations, count), own)
 
     def ask(self, subject: Subject) -> Finding:
