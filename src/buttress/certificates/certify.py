@@ -177,7 +177,7 @@ class _Run:
         """The graph for this number of inputs, once it was seen to compute what the network does."""
         if len(x) not in self.graphs:
             graph = record(self.model, x, self.task.read)
-            _compare(graph, x, logits, self._logits)
+            compare(graph, x, logits, self._logits)
             self.graphs[len(x)] = graph
         return self.graphs[len(x)]
 
@@ -192,7 +192,7 @@ class _Run:
         return found, wrong
 
 
-def _compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Tensor]) -> None:
+def compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Tensor]) -> None:
     """Hold the graph against the network.
 
     Raises:
