@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -67,7 +67,7 @@ def certify(
     """
     verifier = _verifier(method, settings)
     run = _Run(model, x, y, threat, task, whole("batch_size", batch_size), seed, ids)
-    return run.certified(verifier, lambda part: threat)
+    return run.certified(verifier)
 
 
 def radius(
@@ -105,12 +105,12 @@ def radius(
     verifier = _verifier(method, settings)
     whole("steps", steps)
     run = _Run(model, x, y, threat, task, whole("batch_size", batch_size), seed, ids)
-    verified = run.certified(verifier, lambda part: threat).verified
+    verified = run.certified(verifier).verified
     low, high = torch.zeros(len(x), dtype=torch.float64, device=x.device), torch.ones(len(x), device=x.device).double()
     low = torch.where(verified, high, low)
     for _ in range(steps):
         middle = (low + high) / 2
-        within = run.certified(verifier, lambda part, share=middle: RowThreat.of(threat, share[part])).verified
+        within = run.certified(verifier, middle).verified
         low, high = torch.where(within, middle, low), torch.where(within, high, middle)
     return low * threat.eps
 
@@ -140,10 +140,10 @@ class _Run:
         if self.ids is None:
             self.ids = torch.arange(len(self.x), device=self.x.device)
 
-    def certified(self, verifier: Verifier, threat_of: Callable[[Tensor], Threat]) -> Certificate:
-        """The certificate within the threats of the inputs at some places."""
+    def certified(self, verifier: Verifier, shares: Tensor | None = None) -> Certificate:
+        """The certificate, perhaps for (N,) shares of the threat's eps."""
         started = time.perf_counter()
-        parts = [self._part(verifier, places, threat_of(places)) for places in self._places()]
+        parts = [self._part(verifier, places, shares) for places in self._places()]
         joined = [torch.cat(values) for values in zip(*parts, strict=True)] if parts else self._nothing()
         verified, falsified, margin, x_adv = joined
         seconds = time.perf_counter() - started
@@ -151,14 +151,15 @@ class _Run:
 
     def _places(self) -> list[Tensor]:
         places = torch.arange(len(self.x), device=self.x.device)
-        return list(places.split(self.batch_size)) if len(places) else []
+        return list(torch.split(places, self.batch_size)) if len(places) else []
 
     def _nothing(self) -> list[Tensor]:
         none = self.x.new_zeros(0, dtype=torch.bool)
         return [none, none, self.x.new_zeros(0), self.x]
 
-    def _part(self, verifier: Verifier, places: Tensor, threat: Threat) -> tuple[Tensor, ...]:
+    def _part(self, verifier: Verifier, places: Tensor, shares: Tensor | None) -> tuple[Tensor, ...]:
         x, y = self.x[places], self.y[places]
+        threat = self.threat if shares is None else RowThreat.of(self.threat, shares[places])
         assert self.ids is not None
         with preserved(self.model, "eval", self.seed, x.device), torch.no_grad():
             logits = self._logits(x)
@@ -176,7 +177,7 @@ class _Run:
     def _graph(self, x: Tensor, logits: Tensor) -> Graph:
         """The graph for this number of inputs, once it was seen to compute what the network does."""
         if len(x) not in self.graphs:
-            graph = record(self.model, x, self.task.read)
+            graph = record(self.model, x, self.task.read).detached()
             compare(graph, x, logits, self._logits)
             self.graphs[len(x)] = graph
         return self.graphs[len(x)]
@@ -199,12 +200,15 @@ def compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Ten
         UserError: where a recorded pass is not what the network computes, or an input's output depends on others.
     """
     tolerance = 1e-3 * logits.abs().amax().clamp(min=1e-3)
-    again = graph.run(x)[graph.result]
-    if not bool((again - logits).abs().amax() <= tolerance) or not bool((run(x) - logits).abs().amax() <= tolerance):
-        raise UserError(
-            "cannot certify a network that computes something else each time: take what is random out of it"
-        )
-    if not bool((run(x[:1]) - logits[:1]).abs().amax() <= tolerance):
+
+    def differs(other: Tensor) -> bool:
+        """Margins are compared: a log-softmax at the end is no part of the graph."""
+        margins, expected = other - other[:, :1], logits[: len(other)] - logits[: len(other), :1]
+        return not bool((margins - expected).abs().amax() <= tolerance)
+
+    if differs(graph.run(x)[graph.result]) or differs(run(x)):
+        raise UserError("cannot certify a network that computes something else each time: take out what is random")
+    if differs(run(x[:1])):
         raise UserError("cannot certify a network whose output for an input depends on the other inputs of the batch")
 
 
@@ -218,11 +222,10 @@ def _verifier(method: str | Verifier, settings: dict[str, Any]) -> Verifier:
         if settings:
             raise UserError(f"give settings where the verifier is made; got {', '.join(settings)} beside one")
         return method
-    made = registered_verifiers.get(method)
-    if not is_dataclass(made):
-        return made(**settings)  # type: ignore[no-any-return]  # a user's own class
-    known = [name for name in signature(made).parameters if name != "self"]
+    kind: Any = registered_verifiers.get(method)
+    known = list(signature(kind).parameters)
     for name in settings:
         if name not in known:
             raise UserError(f"{method} has no setting {name!r}; {nearest(name, known)}")
-    return made(**settings)  # type: ignore[return-value,no-any-return]  # of the registry
+    made: Verifier = kind(**settings)
+    return made

@@ -10,9 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from buttress.certificates.bounds.intervals import propagated, tightened
+from buttress.certificates.bounds.linear import Functions
 from buttress.certificates.bounds.network import BoundedNetwork
 from buttress.certificates.bounds.region import Region
 from buttress.certificates.network.graph import Graph, Ref
+from buttress.certificates.operations.operation import Interval
 from buttress.registry import verifier as registered_verifiers
 from buttress.threat import Threat
 
@@ -55,20 +58,26 @@ class Problem:
         """The inputs that the threat allows."""
         return Region(self.threat, self.x)
 
-    @property
-    def result(self) -> Ref:
-        """The logits among the network's values."""
-        return self.graph.result
+    @cached_property
+    def intervals(self) -> dict[Ref, Interval]:
+        """Of all values, by interval arithmetic."""
+        return propagated(self.network, self.region)
 
     @cached_property
-    def margins(self) -> Tensor:
-        """(K - 1, N, K) coefficients of the margins: the true class's logit less each other one."""
+    def tightened(self) -> dict[Ref, Interval]:
+        """Of all values, by CROWN where they decide."""
+        return tightened(self.network, self.region)
+
+    @cached_property
+    def margins(self) -> Functions:
+        """The true class's logit less each other one, in the order of the classes: K - 1 functions of the logits."""
         count, classes = self.logits.shape
         others = torch.arange(classes - 1, device=self.y.device)[:, None].expand(-1, count)
         others = others + (others >= self.y)
         rows = torch.zeros(classes - 1, count, classes, dtype=self.x.dtype, device=self.x.device)
         rows.scatter_(2, self.y.long()[None, :, None].expand(classes - 1, -1, -1), 1.0)
-        return rows.scatter_add(2, others[:, :, None], rows.new_full((classes - 1, count, 1), -1.0))
+        rows = rows.scatter_add(2, others[:, :, None], rows.new_full((classes - 1, count, 1), -1.0))
+        return Functions.of(self.graph.result, rows)
 
 
 @dataclass(frozen=True)

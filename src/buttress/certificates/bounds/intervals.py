@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from buttress.certificates.bounds.linear import Intervals, identity, linear_bound
+from buttress.certificates.bounds.linear import Functions, Intervals, before_affine, identity, linear_bound
 from buttress.certificates.bounds.network import BoundedNetwork
 from buttress.certificates.bounds.region import Region
 from buttress.certificates.network.graph import INPUT, Ref
@@ -87,12 +86,13 @@ def by_lines(
         return interval
     shape = network.graph.shape_of(ref)
     lows, highs = low.flatten(1).clone(), high.flatten(1).clone()
-    largest = max(size.numel() for size in (shape, *(network.graph.shape_of(r) for r in found if r.index <= ref.index)))
-    for part in features.split(max(1, _AT_ONCE // (2 * largest))):
-        one = identity(part, shape, low)
-        least = linear_bound(network, ref, torch.cat([one, -one]), found, lines).least(region)
-        lows[:, part] = torch.maximum(lows[:, part], least[: len(part)].T)
-        highs[:, part] = torch.minimum(highs[:, part], -least[len(part) :].T)
+    largest = max(network.graph.shape_of(known).numel() for known in (ref, *found) if known.index <= ref.index)
+    for part in torch.split(features, max(1, _AT_ONCE // largest)):
+        one = before_affine(network, Functions.of(ref, identity(part, shape, low)))
+        least = linear_bound(network, one, found, lines).least(region)
+        most = -linear_bound(network, -one, found, lines).least(region)
+        lows[:, part] = torch.maximum(lows[:, part], least.T)
+        highs[:, part] = torch.minimum(highs[:, part], most.T)
     return lows.view_as(low), highs.view_as(high)
 
 

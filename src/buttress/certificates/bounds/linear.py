@@ -33,61 +33,91 @@ class LinearBound:
         return region.least(self.slope) + self.offset
 
 
+@dataclass(frozen=True)
+class Functions:
+    """S linear functions of some of a network's values, added up, for each of N inputs.
+
+    Attributes:
+        slopes: (S, N, ...) coefficients by value.
+        offset: (S, N).
+    """
+
+    slopes: dict[Ref, Tensor]
+    offset: Tensor
+
+    @classmethod
+    def of(cls, ref: Ref, slope: Tensor) -> Functions:
+        """Functions of one value, without an offset."""
+        return cls({ref: slope}, slope.new_zeros(slope.shape[:2]))
+
+    def __neg__(self) -> Functions:
+        return Functions({ref: -slope for ref, slope in self.slopes.items()}, -self.offset)
+
+
 def linear_bound(
-    network: BoundedNetwork, of: Ref, output: Tensor, intervals: Intervals, lines: LowerLines = usual_lines
+    network: BoundedNetwork, functions: Functions, intervals: Intervals, lines: LowerLines = usual_lines
 ) -> LinearBound:
-    """A linear function of the input below linear functions of a value, from the value back to the input.
+    """Linear functions of the input below functions of later values, from these back to the input.
 
     Args:
         network: the network.
-        of: the value that is bounded.
-        output: (S, N, ...) coefficients of S linear functions of it.
+        functions: what is bounded.
         intervals: of what operations that are not affine take.
         lines: see `LowerLines`.
 
     Returns:
-        The bound of Zhang et al. (NeurIPS 2018), as of all operations in the order of their dependence.
+        The bounds of Zhang et al. (NeurIPS 2018), here of operations in any order of dependence.
     """
-    at_input, offset = _back_to(network, of, output, intervals, lines, nonlinear=True)
-    slope = at_input.get(Ref(INPUT))
-    shape = (*output.shape[:2], *network.graph.shape[1:])
-    return LinearBound(output.new_zeros(shape) if slope is None else slope, offset)
+    reached = _back(network, functions, intervals, lines)
+    slope = reached.slopes.get(Ref(INPUT))
+    if slope is None:
+        slope = reached.offset.new_zeros(*reached.offset.shape, *network.graph.shape[1:])
+    return LinearBound(slope, reached.offset)
 
 
-def least_by_intervals(network: BoundedNetwork, of: Ref, output: Tensor, intervals: Intervals) -> Tensor:
-    """(S, N) the least of linear functions of a value, where what its last affine operations take is in its interval.
+def before_affine(network: BoundedNetwork, functions: Functions) -> Functions:
+    """The same functions, of the input and of what the last operations return that are not affine."""
+    return _back(network, functions, {}, usual_lines, affine_alone=True)
+
+
+def least_by_intervals(network: BoundedNetwork, functions: Functions, intervals: Intervals) -> Tensor:
+    """(S, N) the least value of functions, where what their last affine operations take is in its interval.
 
     The functions are folded into these operations before, as in Gowal et al. (2018).
     """
-    ends, least = _back_to(network, of, output, intervals, usual_lines, nonlinear=False)
-    for ref, slope in ends.items():
+    reached = before_affine(network, functions)
+    least = reached.offset
+    for ref, slope in reached.slopes.items():
         low, high = intervals[ref]
         least = least + (slope.clamp(min=0) * low + slope.clamp(max=0) * high).flatten(2).sum(2)
     return least
 
 
-def _back_to(
-    network: BoundedNetwork, of: Ref, output: Tensor, intervals: Intervals, lines: LowerLines, *, nonlinear: bool
-) -> tuple[dict[Ref, Tensor], Tensor]:
-    """Coefficients of the input, or of the outputs of the last operations that are not affine, and what is added."""
-    found = {of: output}
+def _back(
+    network: BoundedNetwork,
+    functions: Functions,
+    intervals: Intervals,
+    lines: LowerLines,
+    *,
+    affine_alone: bool = False,
+) -> Functions:
+    """Functions of the input, or of the outputs of the last operations that are not affine."""
+    found, offset = dict(functions.slopes), functions.offset
     ends = dict[Ref, Tensor]()
-    offset = output.new_zeros(output.shape[:2])
-    for index in range(of.index, INPUT - 1, -1):
+    for index in range(max(ref.index for ref in found), INPUT - 1, -1):
         operation = None if index == INPUT else network.operations[index]
-        here = [ref for ref in found if ref.index == index]
-        for ref in here:
+        for ref in [ref for ref in found if ref.index == index]:
             slope = found.pop(ref)
-            if operation is None or not (nonlinear or operation.affine):
+            if operation is None or (affine_alone and not operation.affine):
                 ends[ref] = slope
                 continue
-            place = network.place(index)
-            inputs = {r: intervals[r] for r in place.inputs} if not operation.affine else {}
-            pulled, added = operation.pull(place.of(ref), slope, inputs, lines)
+            place = network.place(index).of(ref)
+            inputs = {} if operation.affine else {source: intervals[source] for source in place.inputs}
+            pulled, added = operation.pull(place, slope, inputs, lines)
             offset = offset + added
             for source, part in pulled.items():
                 found[source] = found[source] + part if source in found else part
-    return ends, offset
+    return Functions(ends, offset)
 
 
 def identity(features: Tensor, shape: torch.Size, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from buttress.certificates.network.graph import INPUT, Graph, Ref
 from buttress.certificates.operations.affine import Affine
-from buttress.certificates.operations.operation import Operation, Place
+from buttress.certificates.operations.operation import Place
 from buttress.certificates.operations.table import operations_of
 
 

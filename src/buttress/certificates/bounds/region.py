@@ -83,11 +83,11 @@ class Region:
     def _multiplier(self, slope: Tensor) -> Tensor:
         """(S, N) by bisection: where the step of `_at` has the length of the budget."""
         tiny = torch.finfo(slope.dtype).tiny
-        norm = slope.detach().norm(dim=2)
+        norm = slope.detach().square().sum(2).sqrt()
         high = (norm / self.budgets.clamp(min=1e-12)).clamp(min=tiny)  # without a box the step is as long as the budget
         low = high * 1e-6
         for _ in range(_HALVINGS):
             middle = (low * high).sqrt()
-            long = self._at(slope.detach(), middle[:, :, None]).norm(dim=2) > self.budgets
+            long = self._at(slope.detach(), middle[:, :, None]).square().sum(2) > self.budgets.square()
             low, high = torch.where(long, middle, low), torch.where(long, high, middle)
         return high

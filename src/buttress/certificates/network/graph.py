@@ -59,10 +59,10 @@ class Node:
         given, named = _replaced(self.arguments, name), _replaced(self.keywords, name)
         return replace(self, arguments=given, keywords=named)
 
-    def output(self, ref: Ref, value: Callable[[Ref], Any]) -> Any:
-        """That of its outputs which ``ref`` means, computed by `run`."""
-        result = self.run(value)
-        return result[ref.output] if isinstance(result, tuple | list) else result
+    def detached(self) -> Node:
+        """The same with weights that no gradient leads to."""
+        given, named = _detached(self.arguments), _detached(self.keywords)
+        return replace(self, arguments=given, keywords=named)
 
     def __str__(self) -> str:
         place = f"layer {self.layer}" if self.layer else "the network's own forward"
@@ -86,6 +86,12 @@ class Graph:
     shape: torch.Size
     result_shape: torch.Size
     constants: dict[Ref, Any] = field(default_factory=dict)
+
+    def detached(self) -> Graph:
+        """The same with weights that no gradient leads to."""
+        graph = replace(self, nodes=[node.detached() for node in self.nodes])
+        graph.renew()
+        return graph
 
     def depends(self, ref: Ref) -> bool:
         """Whether a value depends on the network's input."""
@@ -136,4 +142,14 @@ def _replaced(argument: Any, value: Callable[[Ref], Any]) -> Any:
         return type(argument)(_replaced(part, value) for part in argument)
     if isinstance(argument, dict):
         return {key: _replaced(part, value) for key, part in argument.items()}
+    return argument
+
+
+def _detached(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return argument.detach()
+    if isinstance(argument, tuple | list):
+        return type(argument)(_detached(part) for part in argument)
+    if isinstance(argument, dict):
+        return {key: _detached(part) for key, part in argument.items()}
     return argument

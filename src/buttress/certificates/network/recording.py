@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,9 +18,14 @@ from buttress.model_call import call_model
 _READ = {"_local_scalar_dense", "is_nonzero", "item", "nonzero", "equal", "masked_select", "unique", "_unique2"}
 
 
-def record(model: nn.Module, x: Tensor, read: Any = None) -> Graph:
+# Operations that take a tensor for its shape alone.
+_SHAPED = {"zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full"}
+
+
+def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Graph:
     """The graph of ``read(model(x))``; its operations are independent of the values of ``x``, but not of its shape.
 
+    A log-softmax at the end is left out, which changes no difference of logits.
     Writing in place and into views is turned into operations without it (torch's functionalisation). Weights and
     buffers are kept as the tensors that they are, so that `Graph.renew` follows them.
 
@@ -36,30 +41,26 @@ def record(model: nn.Module, x: Tensor, read: Any = None) -> Graph:
     recorder = _Recorder(leaves)
 
     def forward(x: Tensor) -> Tensor:
-        output = call_model(model, x)
-        return read(output) if read is not None else output
+        return read(call_model(model, x))
 
     inputs = x.detach().clone()
-    with torch.no_grad(), _layers_followed(model, recorder):
-        # What is called in here sees the tensors below; `recorder` refers to the input by identity.
-        with recorder:
-            recorder.known[id(inputs)] = Ref(INPUT)
-            recorder.kept.append(inputs)
-            output = torch.func.functionalize(forward, remove="mutations")(inputs)
+    recorder.known[id(inputs)] = Ref(INPUT)
+    with torch.no_grad(), _layers_followed(model, recorder), recorder:
+        output: Tensor = torch.func.functionalize(forward, remove="mutations")(inputs)
     result = recorder.known.get(id(output))
     if result is None or (result.index != INPUT and not recorder.nodes[result.index].depends):
         raise UserError("the network's output does not depend on its input as far as its operations tell")
-    nodes, result = _needed(recorder.nodes, result)
+    nodes, result = _needed(recorder.nodes, _before_log_softmax(recorder.nodes, result))
     graph = Graph(nodes, result, x.shape, output.shape)
     graph.renew()
     return graph
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has not annotated it
     """Writes down every operation that depends on the input or on weights."""
 
     def __init__(self, leaves: dict[int, Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch has not annotated it
         self.leaves, self.nodes = leaves, list[Node]()
         self.known = dict[int, Ref]()
         self.kept = list[Any]()  # all results, so that no identity is used twice
@@ -70,6 +71,9 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **keywords)
         given, named = self._given(args), {key: self._given(value) for key, value in keywords.items()}
         name = func.overloadpacket.__name__
+        if name in _SHAPED:
+            self.kept.append(result)
+            return result
         node = Node(func, given, named, _shapes(result), self._depends((given, list(named.values()))), self._layer)
         if node.depends and name in _READ:
             raise UserError(
@@ -128,6 +132,16 @@ def _layers_followed(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             stack.callback(module.register_forward_pre_hook(enter).remove)
             stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield
+
+
+def _before_log_softmax(nodes: list[Node], result: Ref) -> Ref:
+    """What a log-softmax at the end takes, which takes one number off all logits; the result where there is none."""
+    ref = result
+    while ref.index != INPUT and nodes[ref.index].name in ("clone", "detach", "alias"):
+        ref = nodes[ref.index].refs[0]
+    if ref.index != INPUT and nodes[ref.index].name == "_log_softmax" and nodes[ref.index].arguments[1] in (1, -1):
+        return nodes[ref.index].refs[0]
+    return result
 
 
 def _shapes(result: Any) -> tuple[torch.Size, ...]:

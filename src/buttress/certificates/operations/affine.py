@@ -36,7 +36,7 @@ class Affine(Operation):
         return place.run(radii) - self.offset(place, next(iter(radii.values())))
 
     def offset(self, place: Place, like: Tensor) -> Tensor:
-        """c (N, ...)."""
+        """(N, ...) the constant c."""
         return place.run(self._zeros(place, like))
 
     def pull(self, place: Place, output: Tensor, inputs: dict[Ref, Interval], lines: LowerLines) -> tuple[Pull, Tensor]:
@@ -52,7 +52,7 @@ class Affine(Operation):
         def values(*inputs: Tensor) -> Tensor:
             return place.run(dict(zip(refs, inputs, strict=True)))
 
-        _, vjp = torch.func.vjp(values, *(zeros[ref] for ref in refs))
+        vjp: Any = torch.func.vjp(values, *(zeros[ref] for ref in refs))[1]
         return dict(zip(refs, torch.func.vmap(vjp)(output), strict=True))
 
     def _zeros(self, place: Place, like: Tensor) -> dict[Ref, Tensor]:
@@ -97,4 +97,5 @@ class Matrix(Affine):
         if self.bias is not None and arguments[self.bias] is not None:
             arguments[self.bias] = torch.zeros_like(arguments[self.bias])
         arguments = [radii[a] if isinstance(a, Ref) and a in radii else a for a in arguments]
-        return place.node.function(*arguments, **place.node.keywords)
+        result: Tensor = place.node.function(*arguments, **place.node.keywords)
+        return result

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from buttress.certificates.network.graph import Ref
@@ -37,7 +36,7 @@ class Elementwise(Operation):
         """Lines that enclose the function for inputs from ``low`` to ``high``."""
 
     def pull(self, place: Place, output: Tensor, inputs: dict[Ref, Interval], lines: LowerLines) -> tuple[Pull, Tensor]:
-        """CROWN's step (Zhang et al., NeurIPS 2018): the line below for positive coefficients, that above for others."""
+        """Zhang et al. (NeurIPS 2018): the line below for positive coefficients, that above for negative ones."""
         ((ref, (low, high)),) = inputs.items()
         line = self.lines(place, low, high)
         slope, below = line.low_slope, output.relu()  # whose gradient costs less than that of clamp

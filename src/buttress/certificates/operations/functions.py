@@ -35,6 +35,11 @@ def _threshold(place: Place) -> tuple[float]:
     return (float(place.node.arguments[1]),)
 
 
+def _shrink(place: Place) -> tuple[float, float]:
+    width = float(_argument(place, 1, "lambd", 0.5))
+    return -width, width
+
+
 def _elu(place: Place, low: Tensor, high: Tensor) -> float:
     alpha, scale, inner = (float(_argument(place, at + 1, "", 1.0)) for at in range(3))
     return abs(alpha * scale * inner**2)
@@ -73,6 +78,8 @@ FUNCTIONS: dict[str, Elementwise] = {
     "softplus": Hull(_softplus, rising=True),
     "log_sigmoid_forward": Hull(0.25, rising=True),
     "elu": Hull(_elu, bends=(0.0,), rising=True),
+    "celu": Hull(lambda place, low, high: 1 / float(_argument(place, 1, "alpha", 1.0)), bends=(0.0,), rising=True),
+    "softshrink": Hull(bends=_shrink, rising=True),
     "gelu": Hull(0.85),
     "silu": Hull(0.5),
     "mish": Hull(0.65),

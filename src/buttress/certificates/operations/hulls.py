@@ -85,8 +85,8 @@ class Hull(Elementwise):
     def _check(self, place: Place, low: Tensor) -> None:
         if self.positive and not bool((low > 0).all()):
             raise UserError(
-                f"cannot bound {place.node}: its input may be as low as {float(low.min()):.3g} within the budget, where it "
-                "is not defined, or has no bound"
+                f"cannot bound {place.node}: its input may be as low as {float(low.min()):.3g} within the budget, "
+                "where it is not defined, or has no bound"
             )
 
 

@@ -47,7 +47,8 @@ class Place:
         """The output, where its inputs have these values."""
         known = self.graph.constants
         result = self.node.run(lambda ref: values[ref] if ref in values else known[ref])
-        return result[self.output] if isinstance(result, tuple | list) else result
+        output: Tensor = result[self.output] if isinstance(result, tuple | list) else result
+        return output
 
     def of(self, ref: Ref) -> Place:
         """The same, asked about this output."""
@@ -87,7 +88,7 @@ class Operation(ABC):
 
 
 # Chooses the slope of the line below a ReLU-like function where it is free: takes the node's index, the usual slope
-# (N, ...), where it may be chosen and the least slope (the largest is 1), and returns slopes to multiply (S, N, ...) with.
+# (N, ...), where it may be chosen and the least slope (the largest is 1); returns slopes to multiply (S, N, ...) with.
 LowerLines = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 

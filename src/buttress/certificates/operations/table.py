@@ -5,23 +5,80 @@ from __future__ import annotations
 from buttress.certificates.network.graph import Graph, Node, Ref
 from buttress.certificates.operations.affine import Affine, Matrix, Scaled, Signed
 from buttress.certificates.operations.functions import FUNCTIONS
-from buttress.certificates.operations.max_pool import MaxPool2d
+from buttress.certificates.operations.maxima import Dimensions, Maximum, Pair, Windows
 from buttress.certificates.operations.operation import Operation
+from buttress.certificates.operations.product import Product
 from buttress.errors import UserError
 
-# Affine in all of their tensors jointly, with no negative coefficient: each feature of the output is one of an input's,
-# no two are of the same one.
-_MOVED = """
-    view _unsafe_view reshape _reshape_alias flatten permute transpose t unsqueeze squeeze select slice split
-    split_with_sizes unbind narrow diagonal cat stack roll flip constant_pad_nd pixel_shuffle pixel_unshuffle clone detach
-    alias _to_copy contiguous lift_fresh select_scatter slice_scatter tril triu copy where masked_fill
-""".split()
+# Affine in all of their tensors jointly, with no negative coefficient; each feature of the output is one of an input's,
+# and no two are of the same.
+_MOVED = [
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "flatten",
+    "permute",
+    "transpose",
+    "t",
+    "unsqueeze",
+    "squeeze",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "unbind",
+    "narrow",
+    "diagonal",
+    "cat",
+    "stack",
+    "roll",
+    "flip",
+    "constant_pad_nd",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "clone",
+    "detach",
+    "alias",
+    "_to_copy",
+    "contiguous",
+    "lift_fresh",
+    "select_scatter",
+    "slice_scatter",
+    "tril",
+    "triu",
+    "copy",
+    "where",
+    "masked_fill",
+]
 # The same, but for sums and repetitions.
-_MIXED = """
-    expand repeat index_select gather index mean sum cumsum avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d
-    _adaptive_avg_pool3d adaptive_avg_pool1d reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
-    upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_linear1d im2col col2im unfold
-""".split()
+_MIXED = [
+    "expand",
+    "repeat",
+    "index_select",
+    "gather",
+    "index",
+    "mean",
+    "sum",
+    "cumsum",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "_adaptive_avg_pool2d",
+    "_adaptive_avg_pool3d",
+    "adaptive_avg_pool1d",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_linear1d",
+    "im2col",
+    "col2im",
+    "unfold",
+]
 _SIGNED = ("add", "sub", "rsub", "neg")
 _CHOOSE = {"index_select": 2, "gather": 2, "index": 1, "where": 0, "masked_fill": 1}  # the place of what chooses
 
@@ -52,7 +109,15 @@ _OPERATIONS: dict[str, Operation] = {
     **dict.fromkeys(_MIXED, Affine(mixes=True)),
     **dict.fromkeys(_SIGNED, Signed()),
     **FUNCTIONS,
-    "max_pool2d_with_indices": MaxPool2d(),
+    "max_pool2d_with_indices": Maximum(Windows),
+    "adaptive_max_pool2d": Maximum(Dimensions),
+    "amax": Maximum(Dimensions),
+    "amin": Maximum(Dimensions, -1),
+    "max": Maximum(Dimensions),
+    "min": Maximum(Dimensions, -1),
+    "maximum": Maximum(Pair),
+    "minimum": Maximum(Pair, -1),
+    "mul": Product(),
 }
 
 
@@ -73,12 +138,13 @@ def _operation(graph: Graph, node: Node) -> Operation:
             f"cannot bound {node}: it takes places of maxima, which are no continuous function of the input"
         )
     if name in _TRAINING and node.arguments[_TRAINING[name]]:
-        raise UserError(f"cannot bound {node}: it takes the statistics of the batch; use eval mode")
+        raise UserError(f"cannot bound {node}: it normalises with statistics of the batch, or of the input itself")
     if _CHOOSE.get(name) in places:
         raise UserError(f"cannot bound {node}: what it chooses depends on the input")
     found = _BY_ONE.get((name, places[0])) if len(places) == 1 else None
     found = found or _OPERATIONS.get(name)
-    if found is None or (len(places) > 1 and not found.affine):
+    joint = found is not None and (found.affine or isinstance(found, Maximum | Product))
+    if found is None or (len(places) > 1) > joint:
         why = "two of its arguments depend on the input" if len(places) > 1 else "no bounds are known of it"
         raise UserError(f"cannot bound {node}: {why}")
     return found

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from buttress.certificates.bounds.intervals import tightened
 from buttress.certificates.bounds.linear import linear_bound
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.certificates.verifiers.crown_ibp import CROWNIBP
@@ -25,8 +24,6 @@ class CROWN(Verifier):
 
     def bound(self, problem: Problem) -> Answer:
         """Bounds of all undecided units in their order, then of the margins."""
-        network, margins = problem.network, problem.margins
-        intervals = tightened(network, problem.region)
-        line = linear_bound(network, problem.result, margins, intervals)
+        line = linear_bound(problem.network, problem.margins, problem.tightened)
         before = CROWNIBP().bound(problem)
         return Answer(torch.maximum(line.least(problem.region), before.margins), problem.region.minimiser(line.slope))

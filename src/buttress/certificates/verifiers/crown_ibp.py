@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from buttress.certificates.bounds.intervals import propagated
 from buttress.certificates.bounds.linear import least_by_intervals, linear_bound
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.registry import verifier
@@ -23,9 +22,8 @@ class CROWNIBP(Verifier):
 
     def bound(self, problem: Problem) -> Answer:
         """One pass of intervals, and one backward of linear bounds."""
-        network, margins = problem.network, problem.margins
-        intervals = propagated(network, problem.region)
-        line = linear_bound(network, problem.result, margins, intervals)
-        by_intervals = least_by_intervals(network, problem.result, margins, intervals)
+        network, intervals = problem.network, problem.intervals
+        line = linear_bound(network, problem.margins, intervals)
+        by_intervals = least_by_intervals(network, problem.margins, intervals)
         least = torch.maximum(line.least(problem.region), by_intervals)
         return Answer(least, problem.region.minimiser(line.slope))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from buttress.certificates.bounds.intervals import propagated
 from buttress.certificates.bounds.linear import least_by_intervals
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.registry import verifier
@@ -20,5 +19,4 @@ class IBP(Verifier):
 
     def bound(self, problem: Problem) -> Answer:
         """One pass of intervals."""
-        intervals = propagated(problem.network, problem.region)
-        return Answer(least_by_intervals(problem.network, problem.result, problem.margins, intervals))
+        return Answer(least_by_intervals(problem.network, problem.margins, problem.intervals))
