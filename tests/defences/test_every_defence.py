@@ -131,7 +131,7 @@ def bounds_counted(monkeypatch):
 
     calls = []
     counted("propagated", lambda network, region: 2 * len(region.x), low)
-    counted("linear_bound", lambda network, of, rows, intervals: rows[:, :, 0].numel(), lambda line: line.slope)
+    counted("linear_bound", lambda network, rows, intervals: rows.offset.numel(), lambda line: line.slope)
     counted("with_batch_statistics", lambda graph, x: len(x), shift)
     return calls
 

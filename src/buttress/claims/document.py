@@ -13,6 +13,7 @@ from buttress.claims.layer_findings import gain_summary, profile_summary, regula
 from buttress.claims.outcome_summary import outcome_summary
 from buttress.claims.result_files import read_result
 from buttress.claims.seed_statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
+from buttress.claims.verified import described
 from buttress.errors import UserError
 from buttress.safe_files import write_text
 
@@ -104,12 +105,13 @@ def _counts(verdicts: list[str]) -> str:
 
 
 def _section(claim: Mapping[str, Any], folder: str) -> str:
-    others = [f"{label}: {verdict}" for label, verdict in claim["verdicts"].items() if label != claim["verdict_under"]]
+    main, verdicts = claim["verdict_under"], claim["verdicts"]
+    others = [f"{described(label)}: {verdict}" for label, verdict in verdicts.items() if label != main]
     parts = [
         f"## {claim['recipe']}",
         f"{claim['source']}. *{claim['statement']}*",
-        f"Verdict under {claim['verdict_under']}: **{claim['verdict']}**"
-        + (f" (under {'; under '.join(others)})" if others else "")
+        f"Verdict {described(main)}: **{claim['verdict']}**"
+        + (f" ({'; '.join(others)})" if others else "")
         + f". Scale {claim['scale']}, {claim['seeds']} seeds.",
         claim["note"],
         *([outcome_summary(claim)] if claim["kind"] == "table" else []),

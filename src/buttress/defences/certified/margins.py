@@ -86,13 +86,11 @@ class Margins:
 
     def by_intervals(self) -> Tensor:
         """(K - 1, N) by interval arithmetic, the last layer joined with the margins (Gowal et al., 2018)."""
-        problem = self._problem
-        return least_by_intervals(self.network, problem.result, problem.margins, self.intervals)
+        return least_by_intervals(self.network, self._problem.margins, self.intervals)
 
     def by_lines(self) -> Tensor:
         """(K - 1, N) by linear bounds back to the input over these intervals (Zhang et al., ICLR 2020)."""
-        problem = self._problem
-        return linear_bound(self.network, problem.result, problem.margins, self.intervals).least(self.region)
+        return linear_bound(self.network, self._problem.margins, self.intervals).least(self.region)
 
     def widths(self) -> list[Tensor]:
         """Mean width of the intervals of the input, and of what each activation takes."""
