@@ -17,7 +17,7 @@ from buttress.defences import Batch, Defence
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
 from buttress.defences.base.wrapper import WrapperDefence
-from buttress.defences.certified import margins
+from buttress.defences.certified import margins, training
 from buttress.defences.layer_regularised import LayerRegularised
 from buttress.errors import UserError
 from buttress.jobs.estimate import estimate_training
@@ -34,9 +34,9 @@ NAMES = [name for name in ALL if name != "snode-ncg"]  # trains one kind of netw
 QUICK = {
     "adv-kip": {"steps": 5},
     "class-corrected": {"rounds": 3},
-    "crown-ibp": {"begin": 0.0, "reach": 1.0, "beta": (1.0, 1.0)},
-    "ibp": {"begin": 0.0, "reach": 1.0},
-    "sabr": {"begin": 0.0, "reach": 1.0},
+    "crown-ibp": {"rise": (0.0, 0.5), "beta": (1.0, 1.0)},
+    "ibp": {"rise": (0.0, 0.5)},
+    "sabr": {"rise": (0.0, 0.5)},
     "csa": {"pretrain_epochs": 3},
     "gat": {"epochs": 3, "judge_epochs": 2},
     "ladder": {"pretrain_epochs": 3, "decoder_epochs": 10},
@@ -110,8 +110,8 @@ def test_it_says_whether_its_preparation_trains_something(name, network, images)
 def bounds_counted(monkeypatch):
     """Count the passes that bounds take: one for each end of intervals, one for each linear function of the output."""
 
-    def counted(name, inputs, output):
-        function = getattr(margins, name)
+    def counted(name, inputs, output, module=margins):
+        function = getattr(module, name)
 
         def called(*args):
             result = function(*args)
@@ -121,7 +121,7 @@ def bounds_counted(monkeypatch):
                 end.register_hook(lambda grad: calls.append(passes))
             return result
 
-        monkeypatch.setattr(margins, name, called)
+        monkeypatch.setattr(module, name, called)
 
     def low(found):
         return next(low for low, _ in found.values() if low.requires_grad)
@@ -132,7 +132,7 @@ def bounds_counted(monkeypatch):
     calls = []
     counted("propagated", lambda network, region: 2 * len(region.x), low)
     counted("linear_bound", lambda network, rows, intervals: rows.offset.numel(), lambda line: line.slope)
-    counted("with_batch_statistics", lambda graph, x: len(x), shift)
+    counted("with_batch_statistics", lambda graph, x: len(x), shift, training)
     return calls
 
 

@@ -1,4 +1,4 @@
-"""Training on bounds: the losses by closed forms and by intervals written out here, their gradients, what comes of it."""
+"""Training on bounds: the losses by closed forms and intervals written out here, their gradients, what comes of it."""
 
 import copy
 import re
@@ -10,7 +10,6 @@ from torch import nn
 
 from buttress import certificates
 from buttress.data.arrays import from_arrays
-from buttress.defences import Batch
 from buttress.defences.awp import AWP
 from buttress.defences.certified.crown_ibp import CROWNIBPTraining
 from buttress.defences.certified.ibp import IBPTraining
@@ -23,7 +22,7 @@ from buttress.threat import Threat
 from buttress.training import Optimiser, fit
 
 EPS = 0.07
-WHOLE = {"threat": Threat(eps=EPS), "begin": 0.0, "reach": 0.0}
+WHOLE = {"threat": Threat(eps=EPS), "rise": 0.0}
 EXACT = {"rtol": 0, "atol": 1e-10}
 METHODS = {
     "ibp": lambda **settings: IBPTraining(**WHOLE | settings),
@@ -156,9 +155,11 @@ def test_linear_bounds_are_tighter_than_intervals_while_eps_is_small(smooth, bat
     assert mixed < (lines + intervals) / 2  # the loss is convex in the bounds
 
 
-def test_eps_and_weights_follow_the_epoch(smooth, batch, context):
-    defence = CROWNIBPTraining(threat=Threat(eps=EPS), begin=1.0, reach=5.0)
-    logs = [defence.loss(smooth, batch, context(smooth, batch, epoch=epoch)).logs for epoch in (0.5, 2.0, 5.0)]
+def test_eps_and_weights_follow_progress(smooth, batch, context):
+    defence = CROWNIBPTraining(threat=Threat(eps=EPS), rise=(0.1, 0.5))
+    logs = [
+        defence.loss(smooth, batch, context(smooth, batch, progress=progress)).logs for progress in (0.05, 0.2, 0.5)
+    ]
     assert [float(log["eps"]) for log in logs] == pytest.approx([0.0, EPS * 0.25 / 3.25, EPS])
     assert ["bounds" in log for log in logs] == [False, True, True]  # kappa is 1 before eps rises
 
@@ -185,7 +186,7 @@ def blobs():
 def test_blobs_are_verified_everywhere_at_the_eps_trained_for(make, nets):
     data, threat = blobs(), Threat(eps=0.12)
     model = nets.seeded(lambda: nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2)), 0)
-    defence = make(threat=threat, reach=6.0, begin=1.0)
+    defence = make(threat=threat, rise=(0.1, 0.5))
     optimiser = Optimiser(name="adam", lr=0.05)
     trained = fit(model, data, defence, epochs=12, batch_size=16, optimiser=optimiser, validate_with="none")
     x, y, _ = data.test.take(torch.arange(len(data.test)))
@@ -196,7 +197,7 @@ def test_blobs_are_verified_everywhere_at_the_eps_trained_for(make, nets):
 
 def test_the_history_has_what_certifying_validation_inputs_gives(images, network, train):
     model = network(dropout=0.0)
-    defence = IBPTraining(threat=Threat(eps=0.01), begin=0.0, reach=1.0)
+    defence = IBPTraining(threat=Threat(eps=0.01), rise=(0.0, 0.5))
     row = train(model, defence).history[-1]
     x, y, _ = images.val.take(torch.arange(len(images.val)))
     certificate = certificates.certify(model, x, y, threat=Threat(eps=0.01), method="ibp")
@@ -224,7 +225,7 @@ def test_what_cannot_be_bounded_is_named_before_training(images, train):
 @pytest.mark.parametrize(
     ("make", "settings", "said"),
     [
-        ("ibp", {"begin": 3.0, "reach": 2.0}, "reach must be begin, which is 3, or later; got 2"),
+        ("ibp", {"rise": (0.5, 0.4)}, "rise must be two shares of the training, the earlier one first; got (0.5, 0.4)"),
         ("ibp", {"kappa": (1.0, 2.0)}, "kappa must be a number in [0, 1]; got 2.0"),
         ("ibp", {"steps": -1}, "steps must be a whole number of 0 or more; got -1"),
         ("sabr", {"steps": 0}, "steps must be a whole number of 1 or more; got 0"),

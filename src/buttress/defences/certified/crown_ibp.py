@@ -27,29 +27,27 @@ class CROWNIBPTraining(CertifiedTraining):
 
     Args:
         threat: what the network is to be verified in.
+        steps: of PGD, whose points the first term is of, as in `IBPTraining`; 0 leaves the inputs as they are.
         kappa: weights of the cross-entropy of the inputs at eps 0 and at the whole eps, in [0, 1].
         beta: weights of the linear bounds, likewise.
-        begin: the epoch, which may be a fraction, at which eps begins to rise.
-        reach: that at which it is whole.
+        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
         initialise: draw the weights anew before training; see `IBPTraining`.
         tightness: weight of a regulariser of the intervals' growth; see `IBPTraining`.
     """
 
     paper = "Zhang et al., ICLR 2020"
-    rises = ("reach",)
-    begins = ("begin",)
 
     def __init__(
         self,
         threat: Threat = NOT_GIVEN,
+        steps: int = 0,
         kappa: Sequence[float] = (1.0, 0.0),
         beta: Sequence[float] = (1.0, 0.0),
-        begin: float = 1.0,
-        reach: float = 20.0,
+        rise: Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:
-        super().__init__(threat, 0, kappa, begin, reach, initialise, tightness)
+        super().__init__(threat, steps, kappa, rise, initialise, tightness)
         self.beta = ends("beta", beta)
 
     @property

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from buttress.defences.base.defence import Batch, StepContext
 from buttress.defences.certified.margins import Margins
 from buttress.defences.certified.training import CertifiedTraining
 from buttress.registry import defence
@@ -23,7 +22,7 @@ class IBPTraining(CertifiedTraining):
     perturbed within the present eps: MTL-IBP (De Palma et al., ICLR 2024), which keeps more accuracy at small eps.
 
     The eps to train for may be somewhat above the one to be verified (0.4 for 0.3 on MNIST in the paper). Adam at
-    5e-4, and a learning rate that is halved several times after ``reach`` (``--schedule.name piecewise
+    5e-4, and a learning rate that is halved several times after eps is whole (``--schedule.name piecewise
     --schedule.factor 0.5``), are usual. Cost: 6 passes for each input, 8 with batch normalisation, and those of PGD.
 
     Args:
@@ -31,8 +30,7 @@ class IBPTraining(CertifiedTraining):
             eps that holds them.
         steps: of PGD; 0 leaves the inputs as they are.
         kappa: weights of the term of points at eps 0 and at the whole eps, in [0, 1].
-        begin: the epoch, which may be a fraction, at which eps begins to rise.
-        reach: that at which it is whole.
+        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
         initialise: draw the weights anew before training, so that intervals do not grow at first (Shi et al., NeurIPS
             2021). For short trainings, and not for a network that was trained before.
         tightness: weight of a regulariser of the intervals' growth while eps rises, of the same authors (0.5 there);
@@ -40,23 +38,17 @@ class IBPTraining(CertifiedTraining):
     """
 
     paper = "Gowal et al., arXiv 1810.12715"
-    rises = ("reach",)
-    begins = ("begin",)
 
     def __init__(
         self,
         threat: Threat = NOT_GIVEN,
         steps: int = 0,
         kappa: Sequence[float] = (1.0, 0.5),
-        begin: float = 1.0,
-        reach: float = 20.0,
+        rise: Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:
-        super().__init__(threat, steps, kappa, begin, reach, initialise, tightness)
-
-    def _points(self, batch: Batch, context: StepContext, risen: float) -> Tensor:
-        return self._crafted(batch, context, risen) if self.steps else batch.x
+        super().__init__(threat, steps, kappa, rise, initialise, tightness)
 
     def _margins(self, bounds: Margins, risen: float) -> Tensor:
         return bounds.by_intervals()

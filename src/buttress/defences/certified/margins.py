@@ -13,10 +13,9 @@ from buttress.certificates import Problem
 from buttress.certificates.bounds.intervals import propagated
 from buttress.certificates.bounds.linear import Intervals, least_by_intervals, linear_bound
 from buttress.certificates.certify import compare
-from buttress.certificates.network.batch_statistics import with_batch_statistics
 from buttress.certificates.network.graph import Graph, Ref
 from buttress.certificates.network.recording import record
-from buttress.defences.base.defence import Batch, StepContext
+from buttress.defences.base.defence import Batch
 from buttress.engine.preserved_model import preserved
 from buttress.model_call import call_model
 from buttress.tasks import Task
@@ -61,24 +60,19 @@ class Margins:
     """Lower bounds of the margins of a batch within a threat.
 
     Args:
-        graph: of the network, in eval mode.
-        model: the network; in train mode its batch normalisation is by the statistics of ``x``.
+        graph: the network's operations.
+        model: the network.
         x: (N, ...) what the threat is around.
         batch: the inputs that ``x`` comes from, and their classes.
         threat: the budget.
-        context: the step.
 
     Attributes:
         intervals: of all values in the network.
     """
 
-    def __init__(
-        self, graph: Graph, model: nn.Module, x: Tensor, batch: Batch, threat: Threat, context: StepContext
-    ) -> None:
-        if model.training:
-            graph = with_batch_statistics(graph, x)
+    def __init__(self, graph: Graph, model: nn.Module, x: Tensor, batch: Batch, threat: Threat) -> None:
         logits = x.new_zeros(graph.result_shape)
-        self._problem = Problem(model, x.detach(), batch.y, threat, logits, graph, batch.ids, context.seed)
+        self._problem = Problem(model, x.detach(), batch.y, threat, logits, graph, batch.ids)
         self.network, self.region = self._problem.network, self._problem.region
         for name in ("x", "low", "high"):  # for an embedding that is trained
             setattr(self.region, name, batch.attached(getattr(self.region, name)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from buttress.defences.base.defence import Batch, StepContext
+from buttress.defences.base.defence import Batch
 from buttress.defences.certified.margins import Margins
 from buttress.defences.certified.training import CertifiedTraining
 from buttress.registry import defence
@@ -32,15 +32,12 @@ class SABR(CertifiedTraining):
         steps: of PGD, 1 or more.
         small: half-width of the boxes as a share of eps, in (0, 1]; 1 is training on whole intervals.
         kappa: weights of the cross-entropy of the centres at eps 0 and at the whole eps, in [0, 1].
-        begin: the epoch, which may be a fraction, at which eps begins to rise.
-        reach: that at which it is whole.
+        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
         initialise: draw the weights anew before training; see `IBPTraining`.
         tightness: weight of a regulariser of the intervals' growth; see `IBPTraining`.
     """
 
     paper = "Mueller et al., ICLR 2023"
-    rises = ("reach",)
-    begins = ("begin",)
     verifier = "crown-ibp"
 
     def __init__(
@@ -49,18 +46,20 @@ class SABR(CertifiedTraining):
         steps: int = 8,
         small: float = 0.4,
         kappa: Sequence[float] = (0.0, 0.0),
-        begin: float = 1.0,
-        reach: float = 20.0,
+        rise: Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:
-        super().__init__(threat, whole("steps", steps), kappa, begin, reach, initialise, tightness)
+        super().__init__(threat, whole("steps", steps), kappa, rise, initialise, tightness)
         self.small = number("small", small, "(0, 1]")
 
-    def _points(self, batch: Batch, context: StepContext, risen: float) -> Tensor:
-        return self._crafted(batch, context, (1 - self.small) * risen)
+    def _share_searched(self, risen: float) -> float:
+        return (1 - self.small) * risen
 
-    def _size_of_box(self, risen: float) -> float:
+    def _centres(self, batch: Batch, points: Tensor) -> Tensor:
+        return points
+
+    def _share_bounded(self, risen: float) -> float:
         return self.small * risen
 
     def _margins(self, bounds: Margins, risen: float) -> Tensor:

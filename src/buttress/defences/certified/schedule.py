@@ -11,17 +11,18 @@ _MIDDLE = 0.25  # share of the rise at which it becomes a straight line
 _POWER = 4
 
 
-def share_of_eps(epoch: float, begin: float, reach: float) -> float:
-    """The share of eps at an epoch: 0 up to ``begin``, 1 from ``reach`` on.
+def share_of_eps(progress: float, rise: tuple[float, float]) -> float:
+    """The share of eps when a share ``progress`` of the training is done: 0 before the rise, 1 after it.
 
     Between them it rises as the fourth power of time during the first quarter, then along the straight line with the
     slope reached there: the smoothed schedule of auto_LiRPA (Xu et al., NeurIPS 2020).
     """
-    if epoch >= reach:
+    begin, end = rise
+    if progress >= end:
         return 1.0
-    if epoch <= begin:
+    if progress <= begin:
         return 0.0
-    time = (epoch - begin) / (reach - begin)
+    time = (progress - begin) / (end - begin)
     factor = 1 / (_MIDDLE ** (_POWER - 1) * (_MIDDLE + _POWER * (1 - _MIDDLE)))  # so that it ends at 1
     if time < _MIDDLE:
         return float(factor * time**_POWER)
@@ -34,13 +35,13 @@ def between(weights: tuple[float, float], risen: float) -> float:
     return first + (last - first) * risen
 
 
-def ends(name: str, values: Sequence[float]) -> tuple[float, float]:
-    """Two weights in [0, 1], of eps 0 and of the whole eps; one number stands for both.
+def ends(name: str, values: Sequence[float] | float) -> tuple[float, float]:
+    """Two numbers in [0, 1], at eps 0 and at the whole eps; one stands for both.
 
     Raises:
         UserError: for anything else.
     """
-    several = tuple(values) if isinstance(values, list | tuple) else (values, values)
+    several = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values, values)
     if len(several) != 2:
         raise UserError(f"{name} must be two numbers, for eps 0 and for the whole eps; got {values!r}")
     return share(name, several[0]), share(name, several[1])

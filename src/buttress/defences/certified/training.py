@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress import certificates
 from buttress.attacks.gradient.pgd import PGD
 from buttress.certificates.bounds.network import BoundedNetwork
-from buttress.certificates.network.batch_statistics import BATCH_NORMS
+from buttress.certificates.network.batch_statistics import BATCH_NORMS, with_batch_statistics
 from buttress.certificates.verifier import Verifier
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence, crafting_passes
@@ -32,9 +32,8 @@ _VALIDATED = 500  # inputs that are certified after each epoch
 class CertifiedTraining(CraftingDefence):
     """Training on bounds: kappa times a cross-entropy of points, 1 - kappa times one that no perturbation exceeds.
 
-    Eps rises from 0 at the epoch ``begin`` to the threat's at ``reach`` (see `share_of_eps`). Batch normalisation in
-    bounds is by the statistics of the pass whose inputs they are around (see `with_batch_statistics`), dropout is left
-    out of them. Each epoch's history has ``certified``, the share of up to 500 validation inputs that `verifier`
+    Eps rises from 0 to the threat's between two shares of the training (see `share_of_eps`). Batch normalisation in
+    bounds is by the statistics of the points of the first term (see `with_batch_statistics`), dropout is left out of them. Each epoch's history has ``certified``, the share of up to 500 validation inputs that `verifier`
     verifies at the whole eps; ``eps``, and the terms of the loss.
 
     Attributes:
@@ -48,17 +47,15 @@ class CertifiedTraining(CraftingDefence):
         threat: Threat,
         steps: int,
         kappa: Sequence[float],
-        begin: float,
-        reach: float,
+        rise: Sequence[float],
         initialise: bool,
         tightness: float,
     ) -> None:
         super().__init__()
         self.threat, self.steps = threat, whole("steps", steps, 0)
-        self.kappa = ends("kappa", kappa)
-        self.begin, self.reach = not_negative("begin", begin), not_negative("reach", reach)
-        if begin > reach:
-            raise UserError(f"reach must be begin, which is {begin:g}, or later; got {reach:g}")
+        self.kappa, self.rise = ends("kappa", kappa), ends("rise", rise)
+        if self.rise[0] > self.rise[1]:
+            raise UserError(f"rise must be two shares of the training, the earlier one first; got {rise!r}")
         self.initialise, self.tightness = switch("initialise", initialise), not_negative("tightness", tightness)
         self._attack = PGD(threat=threat, steps=steps or 10)  # without steps what is trained against, for validation
         self._graphs = Graphs()
@@ -107,7 +104,7 @@ class CertifiedTraining(CraftingDefence):
 
     def loss(self, model: nn.Module, batch: Batch, context: StepContext) -> Loss:
         """The mean of both cross-entropies, weighted, and the regulariser of the intervals' widths."""
-        risen = share_of_eps(context.epoch, self.begin, self.reach)
+        risen = share_of_eps(context.progress, self.rise)
         kappa = between(self.kappa, risen)
         points = self._points(batch, context, risen)
         logits = context.adversarial(points) if self.perturbed_pass else context.clean(points)
@@ -117,9 +114,11 @@ class CertifiedTraining(CraftingDefence):
             return Loss(natural, logs)
         with torch.autocast(points.device.type, enabled=False):  # bounds in half precision bound nothing
             graph = self._graphs.of(model, points, context.task)
-            size = context.scale * self._size_of_box(risen)
+            if model.training:
+                graph = with_batch_statistics(graph, points)
+            size = context.scale * self._share_bounded(risen)
             threat = RowThreat.of(self.threat, points.new_full((len(points),), size))
-            bounds = Margins(graph, model, points, batch, threat, context)
+            bounds = Margins(graph, model, self._centres(batch, points), batch, threat)
             robust = robust_loss(self._margins(bounds, risen))
             value = kappa * natural + (1 - kappa) * robust
             if self.tightness and risen < 1 and size:
@@ -127,22 +126,27 @@ class CertifiedTraining(CraftingDefence):
         return Loss(value, {**logs, "bounds": robust.detach()})
 
     def _points(self, batch: Batch, context: StepContext, risen: float) -> Tensor:
-        """(N, ...) what the pass of points is on, and bounds are around."""
+        """(N, ...) what the pass of points is on: the batch, perturbed where something is attacked."""
+        share = self._share_searched(risen)
+        if not self.steps or not share * context.scale:
+            return batch.x
+        return self._craft(context, scale=batch.x.new_full((len(batch.x),), share))
+
+    def _share_searched(self, risen: float) -> float:
+        """The budget of the attack, as a share of eps."""
+        return risen
+
+    def _centres(self, batch: Batch, points: Tensor) -> Tensor:
+        """(N, ...) what bounds are around."""
         return batch.x
 
-    def _size_of_box(self, risen: float) -> float:
-        """The budget that is bounded, as a share of eps."""
+    def _share_bounded(self, risen: float) -> float:
+        """The budget around these, as a share of eps."""
         return risen
 
     @abstractmethod
     def _margins(self, bounds: Margins, risen: float) -> Tensor:
         """(K - 1, N) lower bounds of the margins, when a share ``risen`` of eps is reached."""
-
-    def _crafted(self, batch: Batch, context: StepContext, share: float) -> Tensor:
-        """(N, ...) the batch perturbed with a share of the budget."""
-        if not share * context.scale:
-            return batch.x
-        return self._craft(context, scale=batch.x.new_full((len(batch.x),), share))
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Certify validation inputs."""
