@@ -144,6 +144,14 @@ def test_no_perturbed_input_has_a_larger_loss_than_the_bounds(make, batch, conte
             assert F.cross_entropy(model(batch.x + delta), batch.y) <= bound
 
 
+def test_bounds_are_around_the_inputs_where_the_other_term_is_of_perturbed_ones(smooth, batch, context):
+    model = smooth.eval()
+    plain, perturbed = (
+        IBPTraining(**WHOLE, steps=steps, kappa=0.0).loss(model, batch, context(model, batch)).value for steps in (0, 2)
+    )
+    torch.testing.assert_close(plain, perturbed, **EXACT)
+
+
 def test_linear_bounds_are_tighter_than_intervals_while_eps_is_small(smooth, batch, context):
     """And beta between them mixes the bounds, not the losses."""
     settings = {"kappa": 0.0, "threat": Threat(eps=0.02)}

@@ -33,8 +33,9 @@ class CertifiedTraining(CraftingDefence):
     """Training on bounds: kappa times a cross-entropy of points, 1 - kappa times one that no perturbation exceeds.
 
     Eps rises from 0 to the threat's between two shares of the training (see `share_of_eps`). Batch normalisation in
-    bounds is by the statistics of the points of the first term (see `with_batch_statistics`), dropout is left out of them. Each epoch's history has ``certified``, the share of up to 500 validation inputs that `verifier`
-    verifies at the whole eps; ``eps``, and the terms of the loss.
+    bounds is by the statistics of the points of the first term (see `with_batch_statistics`); dropout is left out of
+    them. Each epoch's history has ``certified``, the share of up to 500 validation inputs that `verifier` verifies at
+    the whole eps; ``eps``, and the terms of the loss.
 
     Attributes:
         verifier: what certifies validation inputs.
