@@ -28,9 +28,10 @@ class CROWNIBPTraining(CertifiedTraining):
     Args:
         threat: what the network is to be verified in.
         steps: of PGD, whose points the first term is of, as in `IBPTraining`; 0 leaves the inputs as they are.
-        kappa: weights of the cross-entropy of the inputs at eps 0 and at the whole eps, in [0, 1].
+        kappa: weights in [0, 1] of the cross-entropy of the inputs at eps 0 and at the whole eps; one stands for both.
         beta: weights of the linear bounds, likewise.
-        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
+        rise: shares of the training between which eps rises from 0 to the threat's, as in auto_LiRPA's example; one
+            number is when it becomes whole at once.
         initialise: draw the weights anew before training; see `IBPTraining`.
         tightness: weight of a regulariser of the intervals' growth; see `IBPTraining`.
     """
@@ -41,9 +42,9 @@ class CROWNIBPTraining(CertifiedTraining):
         self,
         threat: Threat = NOT_GIVEN,
         steps: int = 0,
-        kappa: Sequence[float] = (1.0, 0.0),
-        beta: Sequence[float] = (1.0, 0.0),
-        rise: Sequence[float] = (0.03, 0.63),
+        kappa: float | Sequence[float] = (1.0, 0.0),
+        beta: float | Sequence[float] = (1.0, 0.0),
+        rise: float | Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:

@@ -29,8 +29,9 @@ class IBPTraining(CertifiedTraining):
         threat: what the network is to be verified in. Of l2 and l1 intervals see no more than the box of half-width
             eps that holds them.
         steps: of PGD; 0 leaves the inputs as they are.
-        kappa: weights of the term of points at eps 0 and at the whole eps, in [0, 1].
-        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
+        kappa: weights in [0, 1] of the term of points at eps 0 and at the whole eps; one number stands for both.
+        rise: shares of the training between which eps rises from 0 to the threat's, as in auto_LiRPA's example; one
+            number is when it becomes whole at once.
         initialise: draw the weights anew before training, so that intervals do not grow at first (Shi et al., NeurIPS
             2021). For short trainings, and not for a network that was trained before.
         tightness: weight of a regulariser of the intervals' growth while eps rises, of the same authors (0.5 there);
@@ -43,8 +44,8 @@ class IBPTraining(CertifiedTraining):
         self,
         threat: Threat = NOT_GIVEN,
         steps: int = 0,
-        kappa: Sequence[float] = (1.0, 0.5),
-        rise: Sequence[float] = (0.03, 0.63),
+        kappa: float | Sequence[float] = (1.0, 0.5),
+        rise: float | Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:

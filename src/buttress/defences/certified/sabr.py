@@ -31,8 +31,9 @@ class SABR(CertifiedTraining):
         threat: what the network is to be verified in; in linf the boxes are inside of it.
         steps: of PGD, 1 or more.
         small: half-width of the boxes as a share of eps, in (0, 1]; 1 is training on whole intervals.
-        kappa: weights of the cross-entropy of the centres at eps 0 and at the whole eps, in [0, 1].
-        rise: shares of the training between which eps rises from 0 to the threat's; those of the example of auto_LiRPA.
+        kappa: weights in [0, 1] of the cross-entropy of the centres at eps 0 and at the whole eps; one stands for both.
+        rise: shares of the training between which eps rises from 0 to the threat's, as in auto_LiRPA's example; one
+            number is when it becomes whole at once.
         initialise: draw the weights anew before training; see `IBPTraining`.
         tightness: weight of a regulariser of the intervals' growth; see `IBPTraining`.
     """
@@ -45,8 +46,8 @@ class SABR(CertifiedTraining):
         threat: Threat = NOT_GIVEN,
         steps: int = 8,
         small: float = 0.4,
-        kappa: Sequence[float] = (0.0, 0.0),
-        rise: Sequence[float] = (0.03, 0.63),
+        kappa: float | Sequence[float] = (0.0, 0.0),
+        rise: float | Sequence[float] = (0.03, 0.63),
         initialise: bool = False,
         tightness: float = 0.0,
     ) -> None:

@@ -35,7 +35,7 @@ def between(weights: tuple[float, float], risen: float) -> float:
     return first + (last - first) * risen
 
 
-def ends(name: str, values: Sequence[float] | float) -> tuple[float, float]:
+def ends(name: str, values: float | Sequence[float]) -> tuple[float, float]:
     """Two numbers in [0, 1], at eps 0 and at the whole eps; one stands for both.
 
     Raises:

@@ -47,8 +47,8 @@ class CertifiedTraining(CraftingDefence):
         self,
         threat: Threat,
         steps: int,
-        kappa: Sequence[float],
-        rise: Sequence[float],
+        kappa: float | Sequence[float],
+        rise: float | Sequence[float],
         initialise: bool,
         tightness: float,
     ) -> None:
