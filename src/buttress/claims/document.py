@@ -49,8 +49,8 @@ inputs where a data set has few (the digits), and there is none where all seeds 
 corrected for the number of comparisons: of 20 differences that are really 0, the intervals of one or so will exclude
 it. A check marked † was written once its rows had been measured.
 
-**What "verified by" says.** The share of inputs that are right and of which a verifier has shown that no perturbation of
-that size makes them wrong: no more than robust accuracy is, while what an attack leaves is no less.
+**What "verified by" says.** The share of inputs that are right and of which a verifier has shown that no perturbation
+of that size makes them wrong: no more than robust accuracy is, while what an attack leaves is no less.
 
 **What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
 inputs that it was run on. It compares this attack with others at a level that few inputs make wide, so that a gap of
