@@ -23,7 +23,7 @@ from buttress.threat import Threat
 
 
 class Graphs:
-    """The operations of a network by the shape of its inputs, recorded once each."""
+    """The operations of a network by the shape of an input, recorded once each."""
 
     def __init__(self) -> None:
         self._model: weakref.ref[nn.Module] | None = None
@@ -41,10 +41,10 @@ class Graphs:
         weights = [id(weight) for weight in model.parameters()]
         if self._model is None or self._model() is not model or self._weights != weights:
             self._model, self._weights, self._by_shape = weakref.ref(model), weights, {}
-        kind = (x.shape, x.dtype, x.device)
+        kind = (x.shape[1:], x.dtype, x.device)
         if kind not in self._by_shape:
             with preserved(model, "eval", 0, x.device), torch.no_grad():
-                graph = record(model, x, task.read)
+                graph = record(model, x[:1], task.read)
                 compare(graph, x, task.read(call_model(model, x)), lambda part: task.read(call_model(model, part)))
             self._by_shape[kind] = graph
         graph = replace(self._by_shape[kind])  # what is computed below is this step's
@@ -71,7 +71,7 @@ class Margins:
     """
 
     def __init__(self, graph: Graph, model: nn.Module, x: Tensor, batch: Batch, threat: Threat) -> None:
-        logits = x.new_zeros(graph.result_shape)
+        logits = x.new_zeros(len(x), graph.shape_of(graph.result)[1])
         self._problem = Problem(model, x.detach(), batch.y, threat, logits, graph, batch.ids)
         self.network, self.region = self._problem.network, self._problem.region
         for name in ("x", "low", "high"):  # for an embedding that is trained
@@ -89,7 +89,7 @@ class Margins:
     def widths(self) -> list[Tensor]:
         """Mean width of the intervals of the input, and of what each activation takes."""
         taken: list[Ref] = list(self.network.decided_by)
-        pairs = [self.region.interval, *(self.intervals[ref] for ref in taken)]
+        pairs = [(self.region.low, self.region.high), *(self.intervals[ref] for ref in taken)]
         return [(high - low).mean() for low, high in pairs]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress import certificates
 from buttress.attacks.gradient.pgd import PGD
 from buttress.certificates.bounds.network import BoundedNetwork
-from buttress.certificates.network.batch_statistics import BATCH_NORMS, with_batch_statistics
+from buttress.certificates.operations.batch_statistics import BATCH_NORMS, with_batch_statistics
 from buttress.certificates.verifier import Verifier
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import CraftingDefence, crafting_passes
@@ -97,7 +97,7 @@ class CertifiedTraining(CraftingDefence):
         x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
         graph = self._graphs.of(model, x, self.task)
         BoundedNetwork(graph)
-        self._classes = graph.result_shape[1]
+        self._classes = graph.shape_of(graph.result)[1]
         self._normalised = any(node.depends and node.name in BATCH_NORMS for node in graph.nodes)
         if self.initialise:
             initialise_for_intervals(model)
