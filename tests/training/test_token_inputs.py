@@ -136,8 +136,8 @@ def objective(name, network, shifted=False):
         return None
 
 
-# These mix or mask the values themselves, of which a network of a shift knows nothing, or read what the network does with
-# one input alone.
+# These mix or mask the values themselves, of which a network of a shift knows nothing, or read what the network does
+# with one input alone.
 CHANGING = ("iat", "masked-fgsm", "crown-ibp", "ibp", "sabr")
 
 

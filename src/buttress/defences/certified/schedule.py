@@ -41,7 +41,7 @@ def ends(name: str, values: float | Sequence[float]) -> tuple[float, float]:
     Raises:
         UserError: for anything else.
     """
-    several = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values, values)
+    several = tuple(values) if isinstance(values, list | tuple) else (values, values)
     if len(several) != 2:
         raise UserError(f"{name} must be two numbers, for eps 0 and for the whole eps; got {values!r}")
     return share(name, several[0]), share(name, several[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -90,10 +91,10 @@ class CertifiedTraining(CraftingDefence):
         """Look whether the network can be bounded, and give it other weights where it is to be initialised.
 
         Raises:
-            UserError: naming a layer that cannot be bounded, or a threat without an end.
+            UserError: naming a layer that cannot be bounded, or a budget without an end.
         """
-        if not self.threat.bounded:
-            raise UserError(f"bounds need a finite eps or a box; got {self.threat.text()} and no box")
+        if math.isinf(self.threat.eps):
+            raise UserError(f"{self.label()} lets eps rise to what it is trained for, which must be finite; got inf")
         x = suited(model, data.train.take(torch.arange(min(2, len(data.train))))[0])
         graph = self._graphs.of(model, x, self.task)
         BoundedNetwork(graph)
