@@ -80,7 +80,7 @@ class Margins:
 
     def by_intervals(self) -> Tensor:
         """(K - 1, N) by interval arithmetic, the last layer joined with the margins (Gowal et al., 2018)."""
-        return least_by_intervals(self.network, self._problem.margins, self.intervals)
+        return least_by_intervals(self.network, self._problem.margins, self.intervals, self.region)
 
     def by_lines(self) -> Tensor:
         """(K - 1, N) by linear bounds back to the input over these intervals (Zhang et al., ICLR 2020)."""
