@@ -26,8 +26,8 @@ class IBPTraining(CertifiedTraining):
     --schedule.factor 0.5``), are usual. Cost: 6 passes for each input, 8 with batch normalisation, and those of PGD.
 
     Args:
-        threat: what the network is to be verified in. Of l2 and l1 intervals see no more than the box of half-width
-            eps that holds them.
+        threat: what the network is to be verified in. Of l2 and l1 the first weighted sums are bounded within the
+            ball, all that follows by intervals.
         steps: of PGD; 0 leaves the inputs as they are.
         kappa: weights in [0, 1] of the term of points at eps 0 and at the whole eps; one number stands for both.
         rise: shares of the training between which eps rises from 0 to the threat's, as in auto_LiRPA's example; one

@@ -28,7 +28,7 @@ class SABR(CertifiedTraining):
     Cost: that of PGD and 6 passes for each input, 8 with batch normalisation.
 
     Args:
-        threat: what the network is to be verified in; in linf the boxes are inside of it.
+        threat: what the network is to be verified in; in l2 and l1 the small boxes are small balls.
         steps: of PGD, 1 or more.
         small: half-width of the boxes as a share of eps, in (0, 1]; 1 is training on whole intervals.
         kappa: weights in [0, 1] of the cross-entropy of the centres at eps 0 and at the whole eps; one stands for both.
