@@ -6,10 +6,12 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from buttress import audits, registry, report, tasks
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.robustness import Robustness
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -23,7 +25,14 @@ def make(name, tmp_path, x):
     member = registry.audit.get(name)
     file = tmp_path / "examples.pt"
     torch.save({"x_adv": x}, file)
-    wanted = {"attack": PGD_3, "attacks": [PGD_3], "perturbations": [PGD_3], "file": file, **SETTINGS.get(name, {})}
+    wanted = {
+        "attack": PGD_3,
+        "attacks": [PGD_3],
+        "perturbations": [PGD_3],
+        "file": file,
+        "without": {0: nn.Identity()},
+        **SETTINGS.get(name, {}),
+    }
     return member(**{key: value for key, value in wanted.items() if key in inspect.signature(member).parameters})
 
 
@@ -47,7 +56,7 @@ def test_it_answers_or_names_itself_and_what_to_use(nets, name, which, tmp_path)
             audits.run(model, [(x, y)], [audit], task=task)
         return
     try:
-        (finding,) = audits.run(model, [(x, y)], [audit], task=task)
+        (finding,) = audits.run(model, [(x, y)], [audit], task=task, training=Split(x, y, torch.arange(6, 12)))
     except UserError:
         if name not in ("lipschitz", "zero-stability"):  # which need another kind of network
             raise

@@ -19,6 +19,7 @@ from buttress.claims.setup_training import load, train
 from buttress.claims.transfer_sources import attacks_of
 from buttress.claims.verified import verified_accuracy
 from buttress.config.reading import build
+from buttress.data import without_classes
 from buttress.data.dataset import Dataset, Split
 from buttress.engine.machine import Accelerator
 from buttress.engine.threat_resolution import resolve_threats
@@ -54,6 +55,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerat
     model, start = trained.model, time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+    settings["training"] = dataset.train
     weight = next(model.parameters(), None)
     device = versions("cpu" if weight is None else weight.device)["device"]
     result: dict[str, Any] = {}
@@ -66,7 +68,12 @@ def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerat
         result["parameters"] = sum(weight.numel() for weight in model.parameters())
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
-        result["figures"] = measure_figures(trained, split, job["figures"], threat, settings)
+
+        def train_without(name: str | int) -> nn.Module:
+            rest = without_classes(dataset, [name])
+            return train(setup, job["defence"], rest, seed, accelerator)[0].model
+
+        result["figures"] = measure_figures(trained, split, job["figures"], threat, settings, train_without)
     if job.get("history"):
         result["history"] = finite_history(trained.history)
     if "accuracy" in job and setup.get("training", {}).get("monitors"):
