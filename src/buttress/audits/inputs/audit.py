@@ -19,7 +19,7 @@ from buttress.audits.base.statistics import median
 from buttress.audits.base.subject import Stored, Subject
 from buttress.audits.base.verifying_time import verifying_seconds
 from buttress.audits.base.work import Work, asked
-from buttress.audits.inputs.brackets import HALVINGS, RADII, Brackets, brackets, search_runs
+from buttress.audits.inputs.brackets import AUTO, HALVINGS, RADII, Brackets, brackets, search_runs, verifier_for
 from buttress.audits.inputs.cards import Facts, cards
 from buttress.audits.inputs.collect import weakest_class, what_to_collect
 from buttress.audits.inputs.failures import failures
@@ -53,7 +53,8 @@ class Inputs(Audit):
             first is successful, within half of all smallest perturbations where it has no budget.
         inputs: how many inputs' smallest perturbations are searched, spread evenly over the data.
         minimum_norm: whether FAB, FMN, DDN and DeepFool, where they are defined, search beside the attacks.
-        certificate: the verifier that bounds from below, as "crown"; None for none.
+        certificate: the verifier that bounds from below: "auto" for CROWN, or CROWN-IBP where the network is too large
+            for it; a name, as "crown"; None for none.
         shown: inputs that each list shows.
         pictures: inputs that are shown at all, in all lists together.
     """
@@ -64,7 +65,7 @@ class Inputs(Audit):
     attacks: Sequence[Attack] = (PGD(steps=20),)
     inputs: int = 100
     minimum_norm: bool = True
-    certificate: str | None = "crown"
+    certificate: str | None = AUTO
     shown: int = 8
     pictures: int = 250
 
@@ -84,7 +85,9 @@ class Inputs(Audit):
         searches, seconds = search_runs(attacks, self.minimum_norm, subject.task), 0.0
         if self.certificate is not None:
             with suppress(UserError):  # a network that cannot be bounded, or a task without classes
-                seconds = verifying_seconds(subject, attacks[0].threat, self.certificate) * RADII * few
+                seconds = (
+                    RADII * few * verifying_seconds(subject, attacks[0].threat, verifier_for(subject, self.certificate))
+                )
         own = PassCount(5 * count) + PassCount(HALVINGS * len(searches) * few)
         return Work((*asked(attacks[:1], count), *asked(searches, few, "first")), own, seconds)
 

@@ -18,6 +18,8 @@ from buttress.attacks.minimum_norm.fmn import FMN
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.budget_sweep import at_budget
 from buttress.audits.base.subject import Subject
+from buttress.certificates import Verifier
+from buttress.certificates.size import usual_verifier
 from buttress.errors import NoGradientError, UserError
 from buttress.tasks import Task
 from buttress.threat import Threat, per_row
@@ -26,6 +28,7 @@ _BUDGETS = tuple(2.0 ** (step / 3) for step in range(-11, 4))  # shares of eps
 _EPS = 11  # which of them is eps itself
 _REACH = 32.0  # times eps, where there is no box that ends a search
 HALVINGS = 10  # of the line from the input to a success
+AUTO = "auto"
 RADII = 12  # certificates that the search for the largest certified size takes, about
 _ROUNDING = 1e-4  # relative, of bounds and distances in single precision
 
@@ -73,7 +76,7 @@ def brackets(
         rows: (M,) the inputs in question.
         attacks: of one norm and one box.
         besides: whether to run those of FAB, FMN, DDN and DeepFool too that are defined for the norm and the task.
-        certificate: the name of a verifier; None for none.
+        certificate: the name of a verifier, or `AUTO`; None for none.
     """
     y, threat = subject.y[rows], attacks[0].threat
     wrong = subject.task.is_adversarial(subject.logits[rows], y)
@@ -123,6 +126,15 @@ def search_runs(attacks: Sequence[Attack], besides: bool, task: Task) -> list[At
             steps = math.ceil(math.log2(len(_BUDGETS) + 1))
             runs += [at_budget(attack, attack.threat.eps * share) for share in _BUDGETS[_EPS - steps + 1 : _EPS + 1]]
     return runs
+
+
+def verifier_for(subject: Subject, certificate: str) -> str | Verifier:
+    """The verifier of this name; for `AUTO` that which a network of this size leaves time for.
+
+    Raises:
+        UserError: for a network that cannot be bounded.
+    """
+    return usual_verifier(subject.model, subject.x[:1], subject.task) if certificate == AUTO else certificate
 
 
 def _far(attack: Attack) -> Attack:
@@ -196,12 +208,13 @@ def _certified(
     if not 0 < largest < math.inf:
         return None, "no size is known up to which to look"
     try:
+        verifier = verifier_for(subject, method)
         radius = certificates.radius(
             subject.model,
             subject.x[rows],
             subject.y[rows],
             threat=replace(threat, eps=largest),
-            method=method,
+            method=verifier,
             task=subject.task,
             seed=subject.seed,
             ids=subject.ids[rows],
