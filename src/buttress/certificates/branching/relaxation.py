@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from buttress.certificates.branching.branches import Branches
-from buttress.certificates.branching.units import Units
 from buttress.certificates.bounds.linear import Functions, Intervals, LinearBound, linear_bound
 from buttress.certificates.bounds.region import Region
+from buttress.certificates.branching.branches import Branches
+from buttress.certificates.branching.units import Units
 from buttress.certificates.network.graph import Ref
 from buttress.certificates.verifier import Problem
 
@@ -82,7 +82,9 @@ class Relaxation:
                 if step == steps or not slopes.numel() or bool((best.bounds > enough).all()):
                     break
                 optimiser.param_groups[0]["lr"] = lr * _DECAY**step
-                slopes.grad, multipliers.grad = torch.autograd.grad(-least.sum(), [slopes, multipliers])
+                slopes.grad, multipliers.grad = torch.autograd.grad(
+                    -least.sum(), [slopes, multipliers], allow_unused=True, materialize_grads=True
+                )
                 optimiser.step()
                 slopes.data.clamp_(0, 1)
                 multipliers.data.clamp_(min=0)

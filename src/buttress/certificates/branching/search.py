@@ -77,7 +77,10 @@ class Search:
             count += len(children)
             waiting = Branches.joined([waiting, self._bounded(children)])
         ends = Branches.joined([*done, waiting])
-        return torch.full_like(bounds, torch.inf).scatter_reduce(0, ends.margins, ends.bounds, "amin")
+        found = torch.full_like(bounds, torch.inf).scatter_reduce(0, ends.margins, ends.bounds, "amin")
+        # A bound above the margin at the centre is of programs that rounding made infeasible, and says nothing.
+        values = self.problem.margins.slopes[self.problem.graph.result][:, 0].flatten(1) @ self.problem.logits[0]
+        return torch.where(found <= values + self.problem.rounding, found, bounds)
 
     def _over(self, count: int) -> bool:
         falsified = self.effort.gap is None and self.least < 0
@@ -116,7 +119,7 @@ class Search:
         families = [branches.children(units) for units in tried.T]
         bounded = [self.relaxation.bound(family) for family in families]
         worse = torch.stack([torch.minimum(*family.bounds.chunk(2)) for family in bounded])
-        worse = worse.masked_fill(scores.gather(1, tried).T == -torch.inf, -torch.inf)
+        worse = torch.where(-torch.inf < scores.gather(1, tried).T, worse, -torch.inf)
         chosen = tried.gather(1, worse.argmax(0)[:, None])[:, 0]
         best = worse.argmax(0).repeat(2)
         bounds = torch.stack([family.bounds for family in bounded]).gather(0, best[None])[0]
@@ -129,7 +132,7 @@ class Search:
         bounds = branches.bounds.clone()
         for row in range(len(branches)):
             place = torch.tensor([row], device=bounds.device)
-            branch = self.units.split(branches.sides[place])
+            branch = self.units.assumed(branches.sides[place])
             encoding = Encoding(self.problem.network, self.problem.region, self.units.intervals, branch)
             margins = self.problem.margins
             solution = encoding.least(margins, int(branches.margins[row]), self.end - time.monotonic())

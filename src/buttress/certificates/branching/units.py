@@ -64,21 +64,23 @@ class Units:
                     self.blocks.append(Block(ref, features, corners, self.count))
                     self.count += len(features)
 
+    def assumed(self, sides: Tensor) -> dict[Ref, Interval]:
+        """Intervals that sides alone say: (B, units) 1 above the unit's corner, -1 below, 0 either."""
+        found: dict[Ref, Interval] = {}
+        for ref, (low, _) in self.intervals.items():
+            ends = [low.new_full((len(sides), low[0].numel()), end) for end in (-torch.inf, torch.inf)]
+            for block in (block for block in self.blocks if block.ref == ref):
+                side, (below, above) = block.of(sides), (end[:, block.features] for end in ends)
+                ends[0][:, block.features] = torch.where(side > 0, block.corners.maximum(below), below)
+                ends[1][:, block.features] = torch.where(side < 0, block.corners.minimum(above), above)
+            found[ref] = ends[0].view(-1, *low.shape[1:]), ends[1].view(-1, *low.shape[1:])
+        return found
+
     def split(self, sides: Tensor) -> dict[Ref, Interval]:
-        """The intervals where each unit is on its side: (B, units) 1 above its corner, -1 below, 0 either."""
-        found = {
-            ref: (low.repeat(len(sides), *[1] * (low.dim() - 1)), high.repeat(len(sides), *[1] * (low.dim() - 1)))
-            for ref, (low, high) in self.intervals.items()
-        }
-        for block in self.blocks:
-            low, high = (end.flatten(1) for end in found[block.ref])
-            side = block.of(sides)
-            low[:, block.features] = torch.where(
-                side > 0, torch.maximum(block.at(low), block.corners), block.at(low)
-            )
-            high[:, block.features] = torch.where(
-                side < 0, torch.minimum(block.at(high), block.corners), block.at(high)
-            )
+        """The intervals of the whole region, and what sides say."""
+        found: dict[Ref, Interval] = {}
+        for ref, (low, high) in self.assumed(sides).items():
+            found[ref] = torch.maximum(low, self.intervals[ref][0]), torch.minimum(high, self.intervals[ref][1])
         return found
 
     def open(self, intervals: Intervals) -> Tensor:

@@ -99,7 +99,7 @@ class Encoding:
         for part in torch.arange(len(low), device=interval[0].device).split(max(1, _AT_ONCE // largest)):
             reached = before_affine(self.network, Functions.of(ref, identity(part, interval[0])))
             for source, slope in reached.slopes.items():
-                matrix = slope.flatten(1).double().cpu().numpy()
+                matrix = slope.flatten(1).cpu().double().numpy()
                 terms.append(Term.matrix(-matrix, self.columns[source], int(part[0])))
             offsets.append(_array(reached.offset))
         offset = np.concatenate(offsets)
@@ -149,7 +149,7 @@ def _apart(interval: Interval, branch: Interval | None) -> Interval:
 
 def _array(values: Tensor) -> Floats:
     """One input's values, flat, in double precision."""
-    flat: Floats = values.detach().flatten().double().cpu().numpy()
+    flat: Floats = values.detach().flatten().cpu().double().numpy()
     return flat
 
 

@@ -94,13 +94,13 @@ def encode_maxima(
 
 def _rows(points: Tensor) -> Floats:
     """(P, features)."""
-    rows: Floats = points.detach().flatten(1).double().cpu().numpy()
+    rows: Floats = points.detach().flatten(1).cpu().double().numpy()
     return rows
 
 
 def _flat(gathered: Tensor) -> Floats:
     """(candidates, maxima) of one input's."""
-    flat: Floats = gathered[0].detach().double().cpu().numpy()
+    flat: Floats = gathered[0].detach().cpu().double().numpy()
     return flat
 
 

@@ -24,11 +24,11 @@ class BranchAndBound(Verifier):
     """alpha-CROWN first, then on ever smaller parts of the region (beta-CROWN, Wang et al., NeurIPS 2021).
 
     The part with the lowest bound is split where an activation of linear pieces bends. Each half is bounded by linear
-    functions with optimised slopes and Lagrange multipliers of its sides. Where few activations of a part are left open,
-    a mixed-integer program solves it, so that given time the answer is exact for networks of linear pieces in linf and
-    l1; a maximum is not split, but left to that program. Of other activations and of l2 the bounds tighten, but need not meet. Before, and from each part, inputs are
-    looked for that are wrong, which end the search. Differs from the released code in that intervals within stay those
-    of CROWN.
+    functions with optimised slopes and Lagrange multipliers of its sides. Where few activations of a part are left
+    open, a mixed-integer program solves it, so that given time the answer is exact for networks of linear pieces in
+    linf and l1; a maximum is not split, but left to that program. Of other activations and of l2 the bounds tighten,
+    but need not meet. Before, and from each part, inputs are looked for that are wrong, which end the search. Differs
+    from the released code in that intervals within stay those of CROWN.
 
     Args:
         time_limit: seconds for each input; then its bounds are what they are.
@@ -42,7 +42,7 @@ class BranchAndBound(Verifier):
     """
 
     time_limit: float = 30.0
-    subproblems: int = 20_000
+    subproblems: int = 10_000
     gap: float | None = None
     steps: int = 10
     lr: float = 0.2
