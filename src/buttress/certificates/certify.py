@@ -135,7 +135,7 @@ class _Run:
             raise UserError("certificates are for networks that classify: use task=tasks.classification")
         if not self.threat.bounded:
             raise UserError(f"a certificate needs a finite eps or a box; got {self.threat.text()} and no box")
-        self.graphs = dict[int, Graph]()
+        self.graph: Graph | None = None
         if self.ids is None:
             self.ids = torch.arange(len(self.x), device=self.x.device)
 
@@ -174,12 +174,11 @@ class _Run:
         return self.task.read(forward_checked(self.model, x))
 
     def _graph(self, x: Tensor, logits: Tensor) -> Graph:
-        """The graph for this number of inputs, once it was seen to compute what the network does."""
-        if len(x) not in self.graphs:
-            graph = record(self.model, x, self.task.read).detached()
-            _compare(graph, x, logits, self._logits)
-            self.graphs[len(x)] = graph
-        return self.graphs[len(x)]
+        """The network's operations, once they were seen to compute what it does."""
+        if self.graph is None:
+            self.graph = record(self.model, x[:1], self.task.read).detached()
+            _compare(self.graph, x, logits, self._logits)
+        return self.graph
 
     def _counterexamples(self, problem: Problem, answer: Answer) -> tuple[Tensor, Tensor]:
         """Inputs that the network gets wrong, of the clean ones and of the verifier's candidates."""
@@ -205,7 +204,7 @@ def _compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Te
         margins, expected = other - other[:, :1], logits[: len(other)] - logits[: len(other), :1]
         return not bool((margins - expected).abs().amax() <= tolerance)
 
-    if differs(graph.run(x)[graph.result]) or differs(run(x)):
+    if differs(graph.run(x)) or differs(run(x)):
         raise UserError("cannot certify a network that computes something else each time: take out what is random")
     if differs(run(x[:1])):
         raise UserError("cannot certify a network whose output for an input depends on the other inputs of the batch")

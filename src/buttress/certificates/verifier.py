@@ -32,7 +32,7 @@ class Problem:
         y: (N,) their classes.
         threat: what is allowed.
         logits: (N, K) at the inputs.
-        graph: the network's operations, as they run for these N inputs.
+        graph: the network's operations.
         ids: (N,) what identifies each input, for draws.
         seed: of draws.
     """
@@ -95,7 +95,7 @@ class Problem:
         rows = torch.zeros(classes - 1, count, classes, dtype=self.x.dtype, device=self.x.device)
         rows.scatter_(2, self.y.long()[None, :, None].expand(classes - 1, -1, -1), 1.0)
         rows = rows.scatter_add(2, others[:, :, None], rows.new_full((classes - 1, count, 1), -1.0))
-        return Functions.of(self.graph.result, rows)
+        return Functions.of(self.graph.result, rows[:, :, None])
 
 
 @dataclass(frozen=True)

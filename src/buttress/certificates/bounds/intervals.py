@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from buttress.certificates.bounds.ball import Ball
 from buttress.certificates.bounds.linear import Functions, Intervals, before_affine, identity, linear_bound
 from buttress.certificates.bounds.network import BoundedNetwork
 from buttress.certificates.bounds.region import Region
@@ -33,15 +34,19 @@ def propagated(
     Returns:
         By reference; the first output's of operations with several, but of those that only split.
     """
-    found: dict[Ref, Interval] = {Ref(INPUT): region.interval}
+    found: dict[Ref, Interval] = {Ref(INPUT): (region.low[:, None], region.high[:, None])}
+    ball = Ball(network, region)
     for index, operation in enumerate(network.operations):
         if operation is None:
             continue
         place = network.place(index)
         inputs = {ref: found[ref] for ref in place.inputs}
         outputs = range(len(place.node.shapes)) if operation.affine else range(1)
+        within = ball.interval(index)
         for ref in (Ref(index, output) for output in outputs):
             interval = operation.interval(place.of(ref), inputs)
+            if within is not None:
+                interval = _both(interval, within)
             if known is not None and ref in known:
                 interval = _both(interval, known[ref])
             if tighten is not None and ref in network.decided_by:
@@ -84,11 +89,10 @@ def by_lines(
     features = undecided.flatten(1).any(0).nonzero().squeeze(1)
     if not len(features):
         return interval
-    shape = network.graph.shape_of(ref)
     lows, highs = low.flatten(1).clone(), high.flatten(1).clone()
     largest = max(network.graph.shape_of(known).numel() for known in (ref, *found) if known.index <= ref.index)
-    for part in torch.split(features, max(1, _AT_ONCE // largest)):
-        one = before_affine(network, Functions.of(ref, identity(part, shape, low)))
+    for part in torch.split(features, max(1, _AT_ONCE // (len(low) * largest))):
+        one = before_affine(network, Functions.of(ref, identity(part, low)))
         least = linear_bound(network, one, found, lines).least(region)
         most = -linear_bound(network, -one, found, lines).least(region)
         lows[:, part] = torch.maximum(lows[:, part], least.T)

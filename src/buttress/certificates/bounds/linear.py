@@ -21,7 +21,7 @@ class LinearBound:
     """``slope x + offset``, nowhere above what it bounds for any input of the region.
 
     Attributes:
-        slope: (S, N, ...) by bounded value, input and feature.
+        slope: (S, N, 1, ...) by bounded value, input and feature.
         offset: (S, N).
     """
 
@@ -38,7 +38,7 @@ class Functions:
     """S linear functions of some of a network's values, added up, for each of N inputs.
 
     Attributes:
-        slopes: (S, N, ...) coefficients by value.
+        slopes: (S, N, 1, ...) coefficients by value.
         offset: (S, N).
     """
 
@@ -71,7 +71,7 @@ def linear_bound(
     reached = _back(network, functions, intervals, lines)
     slope = reached.slopes.get(Ref(INPUT))
     if slope is None:
-        slope = reached.offset.new_zeros(*reached.offset.shape, *network.graph.shape[1:])
+        slope = reached.offset.new_zeros(*reached.offset.shape, *network.graph.shape)
     return LinearBound(slope, reached.offset)
 
 
@@ -120,8 +120,13 @@ def _back(
     return Functions(ends, offset)
 
 
-def identity(features: Tensor, shape: torch.Size, like: Tensor) -> Tensor:
-    """(S, N, ...) coefficients that are 1 for one feature each, ``features`` (S,) of one flattened input."""
-    each = like.new_zeros(len(features), shape[1:].numel())
-    each[torch.arange(len(features), device=like.device), features] = 1
-    return each.view(len(features), 1, *shape[1:]).expand(-1, *shape)
+def identity(features: Tensor, values: Tensor) -> Tensor:
+    """(S, N, 1, ...) coefficients that are 1 for one of the features of values (N, 1, ...) each.
+
+    Args:
+        features: (S,) places in one input's flattened values.
+        values: whose.
+    """
+    each = values.new_zeros(len(features), values[0].numel())
+    each[torch.arange(len(features), device=values.device), features] = 1
+    return each.view(len(features), 1, *values.shape[1:]).expand(-1, *values.shape)

@@ -47,7 +47,11 @@ class BoundedNetwork:
             if not isinstance(operation, Affine) or len(before) > 1:
                 counts[index] = 2
                 continue
-            (ref,) = self.place(index).inputs
-            repeats = self.graph.nodes[index].shapes[0].numel() > self.graph.shape_of(ref).numel()
-            counts[index] = min(2, before[0] + (operation.mixes or repeats))
+            counts[index] = min(2, before[0] + self.mixes(index))
         return counts
+
+    def mixes(self, index: int) -> bool:
+        """Whether features of an affine operation's one input are summed or repeated in its output."""
+        operation, (ref,) = self.operations[index], self.place(index).inputs
+        repeats = self.graph.nodes[index].shapes[0].numel() > self.graph.shape_of(ref).numel()
+        return repeats or (isinstance(operation, Affine) and operation.mixes)

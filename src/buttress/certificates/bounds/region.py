@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from buttress.certificates.operations.operation import Interval
 from buttress.threat import Threat
 
 _HALVINGS = 30
+_LEAST = 1e-20  # a multiplier that can be divided by
 
 
 class Region:
@@ -25,20 +25,14 @@ class Region:
         self.low, self.high = threat.cube(x)
         self.budgets = threat.budgets(x)
 
-    @property
-    def interval(self) -> Interval:
-        """The box that holds the region."""
-        return self.low, self.high
-
     def least(self, slope: Tensor) -> Tensor:
-        """(S, N) the least value in the region of linear functions with slopes (S, N, ...)."""
+        """(S, N) the least value in the region of linear functions with slopes (S, N, 1, ...)."""
         slope = slope.flatten(2)
         return (slope * self.x.flatten(1)).sum(2) + self._fall(slope)
 
     def minimiser(self, slope: Tensor) -> Tensor:
         """(S, N, ...) points of the region where linear functions are least; nearly so in l2."""
-        delta = self._steps(slope.flatten(2)).view_as(slope)
-        points = self.x + delta
+        points = self.x + self._steps(slope.flatten(2)).view(len(slope), *self.x.shape)
         return torch.stack([self.threat.project(point, self.x) for point in points])
 
     def _ends(self) -> tuple[Tensor, Tensor]:
@@ -82,12 +76,13 @@ class Region:
 
     def _multiplier(self, slope: Tensor) -> Tensor:
         """(S, N) by bisection: where the step of `_at` has the length of the budget."""
-        tiny = torch.finfo(slope.dtype).tiny
         norm = slope.detach().square().sum(2).sqrt()
-        high = (norm / self.budgets.clamp(min=1e-12)).clamp(min=tiny)  # without a box the step is as long as the budget
+        high = (norm / self.budgets.clamp(min=1e-12)).clamp(
+            min=_LEAST
+        )  # without a box the step is as long as the budget
         low = high * 1e-6
         for _ in range(_HALVINGS):
-            middle = (low * high).sqrt()
+            middle = low.sqrt() * high.sqrt()
             long = self._at(slope.detach(), middle[:, :, None]).square().sum(2) > self.budgets.square()
             low, high = torch.where(long, middle, low), torch.where(long, high, middle)
         return high

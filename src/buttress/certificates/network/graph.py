@@ -28,7 +28,7 @@ class Node:
         function: the operation.
         arguments: as it was called, with a `Ref` where a value depends on the input or on the network's weights.
         keywords: likewise.
-        shapes: of its outputs, (N, ...) where they depend on the input; () for an output that is no tensor.
+        shapes: of its outputs for one input, (1, ...) mostly; () for an output that is no tensor.
         depends: whether it depends on the input.
         layer: the name of the module that called it, for errors.
     """
@@ -71,20 +71,21 @@ class Node:
 
 @dataclass
 class Graph:
-    """The operations that lead from the input to the output.
+    """The operations that lead from the input to the output, as they ran for one input.
+
+    Of N inputs every value has one axis more, in front: (N, 1, ...), whatever the network does with the axis that it
+    takes for that of inputs, as moving it or folding time into it.
 
     Attributes:
         nodes: in the order in which they ran.
         result: what the network returns.
-        shape: of the inputs, (N, ...).
-        result_shape: of the output, (N, K).
+        shape: of one input, (1, ...).
         constants: what operations on weights alone have come to; see `renew`.
     """
 
     nodes: list[Node]
     result: Ref
     shape: torch.Size
-    result_shape: torch.Size
     constants: dict[Ref, Any] = field(default_factory=dict)
 
     def detached(self) -> Graph:
@@ -102,7 +103,7 @@ class Graph:
         return list(dict.fromkeys(ref for ref in node.refs if self.depends(ref)))
 
     def shape_of(self, ref: Ref) -> torch.Size:
-        """(N, ...) of a value."""
+        """Of one input's value, (1, ...) mostly."""
         return self.shape if ref.index == INPUT else self.nodes[ref.index].shapes[ref.output]
 
     def renew(self) -> None:
@@ -114,15 +115,21 @@ class Graph:
                 results = result if isinstance(result, tuple | list) else (result,)
                 self.constants |= {Ref(index, output): value for output, value in enumerate(results)}
 
-    def run(self, x: Tensor) -> dict[Ref, Tensor]:
-        """The values of all operations at ``x`` (N, ...), N as recorded."""
-        values: dict[Ref, Any] = {**self.constants, Ref(INPUT): x}
-        for index, node in enumerate(self.nodes):
-            if node.depends:
-                result = node.run(values.__getitem__)
-                results = result if isinstance(result, tuple | list) else (result,)
-                values |= {Ref(index, output): value for output, value in enumerate(results)}
-        return values
+    def run(self, x: Tensor) -> Tensor:
+        """(N, K) what the network returns for ``x`` (N, ...), as far as its operations tell."""
+
+        def one(x: Tensor) -> Tensor:
+            values: dict[Ref, Any] = {**self.constants, Ref(INPUT): x}
+            for index, node in enumerate(self.nodes):
+                if node.depends:
+                    result = node.run(values.__getitem__)
+                    results = result if isinstance(result, tuple | list) else (result,)
+                    values |= {Ref(index, output): value for output, value in enumerate(results)}
+            returned: Tensor = values[self.result]
+            return returned
+
+        logits: Tensor = torch.func.vmap(one)(x[:, None])
+        return logits.flatten(0, 1)
 
 
 def _refs(argument: Any) -> Iterator[Ref]:

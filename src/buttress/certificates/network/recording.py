@@ -18,12 +18,15 @@ from buttress.model_call import call_model
 _READ = {"_local_scalar_dense", "is_nonzero", "item", "nonzero", "equal", "masked_select", "unique", "_unique2"}
 
 
+# The places of dimension and end among the arguments of slices.
+_SLICES = {"slice": (1, 3), "slice_scatter": (2, 4)}
+
 # Operations that take a tensor for its shape alone.
 _SHAPED = {"zeros_like", "ones_like", "empty_like", "full_like", "new_zeros", "new_ones", "new_empty", "new_full"}
 
 
 def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Graph:
-    """The graph of ``read(model(x))``; its operations are independent of the values of ``x``, but not of its shape.
+    """The graph of ``read(model(x))`` for one input; its operations are the same for all values of that shape.
 
     A log-softmax at the end is left out, which changes no difference of logits.
     Writing in place and into views is turned into operations without it (torch's functionalisation). Weights and
@@ -31,8 +34,8 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
 
     Args:
         model: the network, in eval mode.
-        x: (N, ...) inputs.
-        read: makes logits (N, K) of what the network returns.
+        x: (1, ...) an input.
+        read: makes logits (1, K) of what the network returns.
 
     Raises:
         UserError: naming the layer, where the network decides by the values of its input.
@@ -51,7 +54,7 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
     if result is None or (result.index != INPUT and not recorder.nodes[result.index].depends):
         raise UserError("the network's output does not depend on its input as far as its operations tell")
     nodes, result = _needed(recorder.nodes, _before_log_softmax(recorder.nodes, result))
-    graph = Graph(nodes, result, x.shape, output.shape)
+    graph = Graph(nodes, result, x.shape)
     graph.renew()
     return graph
 
@@ -68,6 +71,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
+        if func is torch.ops.aten.copy.default:  # of a tensor's own values nothing is left
+            func, args, keywords = torch.ops.aten.expand.default, (args[1].to(args[0]), list(args[0].shape)), {}
+        args = _with_end(func, args)
         result = func(*args, **keywords)
         given, named = self._given(args), {key: self._given(value) for key, value in keywords.items()}
         name = func.overloadpacket.__name__
@@ -142,6 +148,14 @@ def _before_log_softmax(nodes: list[Node], result: Ref) -> Ref:
     if ref.index != INPUT and nodes[ref.index].name == "_log_softmax" and nodes[ref.index].arguments[1] in (1, -1):
         return nodes[ref.index].refs[0]
     return result
+
+
+def _with_end(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A slice's arguments with an end inside; torch writes one without an end as a number that vmap cannot take."""
+    dim, end = _SLICES.get(func.overloadpacket.__name__, (len(args), len(args)))
+    if end >= len(args) or args[end] is None:
+        return args
+    return (*args[:end], min(args[end], args[0].shape[args[dim]]), *args[end + 1 :])
 
 
 def _shapes(result: Any) -> tuple[torch.Size, ...]:

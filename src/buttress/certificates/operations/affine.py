@@ -36,8 +36,8 @@ class Affine(Operation):
         return place.run(radii) - self.offset(place, next(iter(radii.values())))
 
     def offset(self, place: Place, like: Tensor) -> Tensor:
-        """(N, ...) the constant c."""
-        return place.run(self._zeros(place, like))
+        """(1, ...) the constant c."""
+        return place.run_one(self._zeros(place, like))
 
     def pull(self, place: Place, output: Tensor, inputs: dict[Ref, Interval], lines: LowerLines) -> tuple[Pull, Tensor]:
         """The transpose of L, and the product with c."""
@@ -45,15 +45,16 @@ class Affine(Operation):
         return self.transposed(place, output), constant
 
     def transposed(self, place: Place, output: Tensor) -> Pull:
-        """The transpose of L, for ``output`` (S, N, ...): by automatic differentiation, which is exact for these."""
+        """The transpose of L, for ``output`` (S, N, 1, ...): by automatic differentiation, which is exact for these."""
         refs = place.inputs
         zeros = self._zeros(place, output)
 
         def values(*inputs: Tensor) -> Tensor:
-            return place.run(dict(zip(refs, inputs, strict=True)))
+            return place.run_one(dict(zip(refs, inputs, strict=True)))
 
         vjp: Any = torch.func.vjp(values, *(zeros[ref] for ref in refs))[1]
-        return dict(zip(refs, torch.func.vmap(vjp)(output), strict=True))
+        pulled = torch.func.vmap(vjp)(output.flatten(0, 1))
+        return {ref: part.view(*output.shape[:2], *part.shape[1:]) for ref, part in zip(refs, pulled, strict=True)}
 
     def _zeros(self, place: Place, like: Tensor) -> dict[Ref, Tensor]:
         return {ref: like.new_zeros(place.graph.shape_of(ref)) for ref in place.inputs}
@@ -64,7 +65,7 @@ class Signed(Affine):
 
     def spread(self, place: Place, radii: dict[Ref, Tensor]) -> Tensor:
         """Every part's radius, times the size of what it is multiplied with."""
-        zeros = self._zeros(place, next(iter(radii.values())))
+        zeros = {ref: torch.zeros_like(radius) for ref, radius in radii.items()}
         none = place.run(zeros)
         parts = [(place.run({**zeros, ref: radius}) - none).abs() for ref, radius in radii.items()]
         return torch.stack(parts).sum(0)
@@ -96,6 +97,11 @@ class Matrix(Affine):
         arguments[self.weight] = arguments[self.weight].abs().pow(power)
         if self.bias is not None and arguments[self.bias] is not None:
             arguments[self.bias] = torch.zeros_like(arguments[self.bias])
-        arguments = [radii[a] if isinstance(a, Ref) and a in radii else a for a in arguments]
-        result: Tensor = place.node.function(*arguments, **place.node.keywords)
-        return result
+        (radius,) = radii.values()
+
+        def one(radius: Tensor) -> Tensor:
+            given = [radius if isinstance(argument, Ref) else argument for argument in arguments]
+            result: Tensor = place.node.function(*given, **place.node.keywords)
+            return result
+
+        return torch.func.vmap(one)(radius)

@@ -14,7 +14,7 @@ from buttress.certificates.operations.operation import Interval, LowerLines, Ope
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines below and above a function between two ends, (N, ...) each: ``slope z + offset``.
+    """Lines below and above a function between two ends, (N, 1, ...) each: ``slope z + offset``.
 
     Attributes:
         free: where the line below may have any slope from ``least`` to 1; None for nowhere.

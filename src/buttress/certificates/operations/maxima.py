@@ -21,7 +21,7 @@ class Candidates(ABC):
 
     @abstractmethod
     def gather(self, inputs: dict[Ref, Tensor], fill: float) -> Tensor:
-        """(N, candidates, maxima) values, with ``fill`` where a maximum has fewer candidates than others."""
+        """Of inputs (N, 1, ...) values (N, candidates, maxima); ``fill`` where a maximum has fewer than others."""
 
     @abstractmethod
     def spread(self, coefficients: Tensor) -> Pull:
@@ -71,7 +71,7 @@ class Maximum(Operation):
 
 
 class Windows(Candidates):
-    """Of each window of an image (N, C, H, W)."""
+    """Of each window of images (1, C, H, W)."""
 
     def __init__(self, place: Place) -> None:
         (self.ref,) = place.inputs
@@ -93,7 +93,7 @@ class Windows(Candidates):
 
     def gather(self, inputs: dict[Ref, Tensor], fill: float) -> Tensor:
         """See `Candidates`."""
-        x = inputs[self.ref]
+        x = inputs[self.ref].flatten(0, 1)
         flat = self._unfold(x.flatten(0, 1)[:, None])
         flat = flat.masked_fill(self._unfold(torch.zeros_like(x[:1, :1]), 1.0) > 0, fill)
         return flat.view(len(x), self.channels, *flat.shape[1:]).transpose(1, 2).flatten(2)
@@ -107,7 +107,7 @@ class Windows(Candidates):
         )
         image: Tensor = F.fold(windows.flatten(0, 2), (height, width), self.size, self.dilation, 0, self.stride)
         image = image[:, 0, rows : rows + self.input[0], columns : columns + self.input[1]]
-        return {self.ref: image.reshape(*windows.shape[:3], *self.input)}
+        return {self.ref: image.reshape(*windows.shape[:2], 1, self.channels, *self.input)}
 
     def _unfold(self, images: Tensor, beyond: float = 0.0) -> Tensor:
         """(N, window, places) of images with one channel."""
@@ -118,26 +118,26 @@ class Windows(Candidates):
 
 
 class Dimensions(Candidates):
-    """Over some dimensions of a tensor (N, ...); none of them the first."""
+    """Over some dimensions of a tensor."""
 
     def __init__(self, place: Place) -> None:
         (self.ref,) = place.inputs
         self.shape = place.graph.shape_of(self.ref)
         dims = _dimensions(place, len(self.shape))
-        self.order = [0, *sorted(dims), *(dim for dim in range(1, len(self.shape)) if dim not in dims)]
+        self.order = [*sorted(dims), *(dim for dim in range(len(self.shape)) if dim not in dims)]
         self.count = len(dims)
 
     def gather(self, inputs: dict[Ref, Tensor], fill: float) -> Tensor:
         """See `Candidates`."""
-        moved = inputs[self.ref].permute(self.order)
+        moved = inputs[self.ref].permute(0, *(dim + 1 for dim in self.order))
         return moved.reshape(len(moved), moved.shape[1 : 1 + self.count].numel(), -1)
 
     def spread(self, coefficients: Tensor) -> Pull:
         """See `Candidates`."""
-        sizes = [self.shape[dim] for dim in self.order[1:]]
-        back = [self.order.index(dim) for dim in range(1, len(self.shape))]
+        sizes = [self.shape[dim] for dim in self.order]
+        back = [self.order.index(dim) for dim in range(len(self.shape))]
         moved = coefficients.reshape(*coefficients.shape[:2], *sizes)
-        return {self.ref: moved.permute(0, 1, *(place + 1 for place in back))}
+        return {self.ref: moved.permute(0, 1, *(place + 2 for place in back))}
 
 
 class Pair(Candidates):
@@ -150,30 +150,27 @@ class Pair(Candidates):
 
     def gather(self, inputs: dict[Ref, Tensor], fill: float) -> Tensor:
         """See `Candidates`."""
-        return torch.stack([inputs[ref].expand(self.shape).flatten(1) for ref in self.refs], 1)
+        return torch.stack([inputs[ref].flatten(1) for ref in self.refs], 1)
 
     def spread(self, coefficients: Tensor) -> Pull:
         """See `Candidates`."""
         parts = torch.unbind(coefficients, 2)
-        return {ref: part.view(*part.shape[:2], *self.shape[1:]) for ref, part in zip(self.refs, parts, strict=True)}
+        return {ref: part.view(*part.shape[:2], *self.shape) for ref, part in zip(self.refs, parts, strict=True)}
 
 
 def _dimensions(place: Place, count: int) -> set[int]:
     """Those that a maximum is over.
 
     Raises:
-        UserError: for one over all inputs of a batch, and one over parts of an image that differ in size.
+        UserError: for one over parts of an image that differ in size.
     """
     node = place.node
     if node.name == "adaptive_max_pool2d":
         if place.graph.nodes[place.index].shapes[0][2:].numel() > 1:
             raise UserError(f"cannot bound {node}: bounds are known of a maximum over the whole image alone")
         return set(range(2, count))
-    over = node.arguments[1] if len(node.arguments) > 1 else 0
-    dims = {dim % count for dim in ([over] if isinstance(over, int) else over)}
-    if 0 in dims or not dims:
-        raise UserError(f"cannot bound {node}: it is over all inputs of a batch")
-    return dims
+    over = node.arguments[1] if len(node.arguments) > 1 else []
+    return {dim % count for dim in ([over] if isinstance(over, int) else over)} or set(range(count))
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from buttress.certificates.network.graph import Graph, Node, Ref
 
-Interval = tuple[Tensor, Tensor]  # the lowest and the highest value, (N, ...) each
-Pull = dict[Ref, Tensor]  # by input: what a linear function of the output is in terms of it, (S, N, ...)
+Interval = tuple[Tensor, Tensor]  # the lowest and the highest value, (N, 1, ...) each
+Pull = dict[Ref, Tensor]  # by input: what a linear function of the output is in terms of it, (S, N, 1, ...)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,16 @@ class Place:
         return self.graph.constants.get(argument, argument) if isinstance(argument, Ref) else argument
 
     def run(self, values: Mapping[Ref, Tensor]) -> Tensor:
-        """The output, where its inputs have these values."""
+        """The output, where its inputs have these values, (N, 1, ...)."""
+        refs, tensors = list(values), list(values.values())
+
+        def one(*tensors: Tensor) -> Tensor:
+            return self.run_one(dict(zip(refs, tensors, strict=True)))
+
+        return torch.func.vmap(one)(*tensors)
+
+    def run_one(self, values: Mapping[Ref, Tensor]) -> Tensor:
+        """The output for one input, where the node's inputs have these values, (1, ...)."""
         known = self.graph.constants
         result = self.node.run(lambda ref: values[ref] if ref in values else known[ref])
         output: Tensor = result[self.output] if isinstance(result, tuple | list) else result

@@ -33,12 +33,19 @@ class Product(Operation):
 
     def _ends(self, place: Place, inputs: dict[Ref, Interval]) -> tuple[Interval, Interval]:
         first, second = (inputs[argument] for argument in place.node.arguments)
-        return first, second
+        dims = max(first[0].dim(), second[0].dim())
+        one, other = (tuple(_with_dims(end, dims) for end in ends) for ends in (first, second))
+        return (one[0], one[1]), (other[0], other[1])
 
 
 def _summed(slope: Tensor, shape: torch.Size) -> Tensor:
-    """Coefficients (S, N, ...) of what was broadcast, added up at where it came from."""
-    if slope.shape[1:] == shape:
+    """Coefficients (S, N, 1, ...) of what was broadcast, added up at where it came from."""
+    if slope.shape[2:] == shape:
         return slope
-    ones = (1,) * (slope.dim() - 1 - len(shape))
-    return slope.sum_to_size(slope.shape[0], *ones, *shape).view(slope.shape[0], *shape)
+    ones = (1,) * (slope.dim() - 2 - len(shape))
+    return slope.sum_to_size(*slope.shape[:2], *ones, *shape).view(*slope.shape[:2], *shape)
+
+
+def _with_dims(values: Tensor, dims: int) -> Tensor:
+    """(N, ...) with dimensions of 1 put in behind the first, for broadcasting."""
+    return values.view(len(values), *[1] * (dims - values.dim()), *values.shape[1:])

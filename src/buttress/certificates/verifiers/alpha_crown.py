@@ -47,7 +47,7 @@ class AlphaCROWN(Verifier):
         before = CROWN().bound(problem)
         network, region = problem.network, problem.region
         slopes, shared = Slopes(len(before.margins)), Slopes(1)
-        best, best_slope = before.margins, problem.x.new_zeros(*before.margins.shape, *problem.x.shape[1:])
+        best, best_slope = before.margins, problem.x.new_zeros(*before.margins.shape, 1, *problem.x.shape[1:])
         intervals: Intervals = problem.tightened
         with torch.enable_grad():
             optimiser: torch.optim.Adam | None = None
@@ -82,7 +82,7 @@ class Slopes:
         functions: S of the bounded functions that each have slopes of their own; 1 where they share them.
 
     Attributes:
-        values: (S, N, ...) by node, from the usual slope on.
+        values: (S, N, 1, ...) by node, from the usual slope on.
     """
 
     def __init__(self, functions: int) -> None:
