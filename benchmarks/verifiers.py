@@ -2,9 +2,9 @@
 
     python benchmarks/verifiers.py DIR --inputs 50 --eps 0.05 0.1 --time-limit 10
 
-DIR holds MNIST's four idx files, or a folder mnist with them. The network has two convolutions (16 and 32 channels, 4x4, stride 2) and a hidden layer
-of 100, trained on a part of the training images against PGD within ``--trained`` for some minutes, once: it is kept in
-``--network``. Single thread.
+DIR holds MNIST's four idx files, or a folder mnist with them. The network has two convolutions (16 and 32 channels,
+4x4, stride 2) and a hidden layer of 100, trained on a part of the training images against PGD within ``--trained``,
+once: it is kept in ``--network``. Single thread.
 """
 
 import argparse
@@ -65,8 +65,8 @@ def main():
     parser.add_argument("data", type=Path)
     parser.add_argument("--network", type=Path, default=Path("verifiers-network.pt"))
     parser.add_argument("--trained", type=float, default=0.1)
-    parser.add_argument("--examples", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--examples", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--inputs", type=int, default=50)
     parser.add_argument("--eps", type=float, nargs="+", default=[0.02, 0.05, 0.1])
     parser.add_argument("--methods", nargs="+", default=["crown", "alpha-crown", "branch-and-bound", "exact"])

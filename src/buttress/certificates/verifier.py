@@ -57,6 +57,12 @@ class Problem:
             ids=self.ids[places],
         )
 
+    def met(self, points: Tensor) -> Tensor:
+        """(N,) the least margin at points (N, ...), one of each input's region."""
+        logits = self.graph.run(points)
+        true = self.y.long()[:, None]
+        return logits.gather(1, true)[:, 0] - logits.scatter(1, true, -torch.inf).amax(1)
+
     @property
     def rounding(self) -> Tensor:
         """(N,) what rounding in a bound of the margins may come to: an input is verified above this."""
