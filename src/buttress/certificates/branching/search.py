@@ -100,7 +100,7 @@ class Search:
         """With optimised bounds where they are not high enough; the points where they are met are inputs to try."""
         closed = self._closed(branches.bounds)
         parts, waiting = [branches[closed]], branches[~closed]
-        for places in torch.arange(len(waiting), device=closed.device).split(2 * self.effort.at_once):
+        for places in torch.split(torch.arange(len(waiting), device=closed.device), 2 * self.effort.at_once):
             if not len(places):
                 break
             part, points = self.relaxation.optimised(waiting[places], self.effort.steps, self.effort.lr, self._enough)

@@ -96,7 +96,7 @@ class Encoding:
         columns = self.program.variables(low, high, len(low))
         largest = max(self.network.graph.shape_of(known).numel() for known in (ref, *self.columns))
         terms, offsets = [Term.each(columns)], list[Floats]()
-        for part in torch.arange(len(low), device=interval[0].device).split(max(1, _AT_ONCE // largest)):
+        for part in torch.split(torch.arange(len(low), device=interval[0].device), max(1, _AT_ONCE // largest)):
             reached = before_affine(self.network, Functions.of(ref, identity(part, interval[0])))
             for source, slope in reached.slopes.items():
                 matrix = slope.flatten(1).cpu().double().numpy()

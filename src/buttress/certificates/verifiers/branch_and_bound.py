@@ -26,8 +26,8 @@ class BranchAndBound(Verifier):
     The part with the lowest bound is split where an activation of linear pieces bends. Each half is bounded by linear
     functions with optimised slopes and Lagrange multipliers of its sides. Where few activations of a part are left
     open, a mixed-integer program solves it, so that given time the answer is exact for networks of linear pieces in
-    linf and l1; a maximum is not split, but left to that program. Of other activations and of l2 the bounds tighten,
-    but need not meet. Before, and from each part, inputs are looked for that are wrong, which end the search. Differs
+    linf and l1; a maximum is not split, but left to that program. In l2, and with other activations, the bounds need
+    not meet. Before, and from each part, inputs are looked for that are wrong, which end the search. Differs
     from the released code in that intervals within stay those of CROWN.
 
     Args:
@@ -44,7 +44,7 @@ class BranchAndBound(Verifier):
     time_limit: float = 30.0
     subproblems: int = 10_000
     gap: float | None = None
-    steps: int = 10
+    steps: int = 5
     lr: float = 0.2
     leaf: int = 16
     tried: int = 3
