@@ -25,7 +25,7 @@ def test_options_come_with_their_defaults():
     assert moons["options"]["samples"] == 1000
     assert moons["class"] == "buttress.data.sets.moons.moons"
     (robustness,) = [row for row in listing("audits") if row["name"] == "robustness"]
-    assert set(robustness["options"]) == {"attacks", "noises", "eps", "reuse"}
+    assert set(robustness["options"]) == {"attacks", "noises", "eps", "reuse", "verifier"}
     assert robustness["options"]["eps"] is None
 
 

@@ -7,6 +7,7 @@ import pytest
 from buttress import registry
 from buttress.attacks import Perturbation
 from buttress.audits import Audit
+from buttress.certificates import Verifier
 from buttress.cli.static.members import BASES
 from buttress.config.annotations import parameters, takes_several
 from buttress.config.reading import read
@@ -15,7 +16,14 @@ from buttress.defences import Defence
 from buttress.training import Average
 from buttress.training.monitors import Monitor
 
-NAMES = {Perturbation: "fgsm", Defence: "standard", Audit: "weights", Monitor: "early-stopping", Average: "ema"}
+NAMES = {
+    Perturbation: "fgsm",
+    Defence: "standard",
+    Audit: "weights",
+    Monitor: "early-stopping",
+    Average: "ema",
+    Verifier: "crown",
+}
 MEMBERS = [
     registry.ROLES[role].get(name) for role in sorted(set(BASES.values())) for name in registry.ROLES[role].names()
 ]

@@ -4,6 +4,8 @@ import os
 import shutil
 
 import pytest
+from tests.report.kinds.test_classes import build as classes
+from tests.report.kinds.test_inputs import build as inputs
 
 from buttress import report
 
@@ -147,4 +149,20 @@ def test_hostile_names_run_nothing(browser, one, facts, tmp_path):
     ]
     legend = browser.find_element("css selector", ".legendtext").get_attribute("textContent")
     assert legend.startswith("</script><script>window.hit")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_a_link_from_a_class_opens_its_inputs(browser, tmp_path):
+    """They are folded away until then; each picture is drawn."""
+    html = report.write(tmp_path, {"net": [classes(0.25), inputs()]}, {}, title="A report", headline="So it is.")
+    show(browser, 1200)
+    browser.get(html.as_uri())
+    wait(browser, DRAWN)
+    link = browser.find_element("css selector", ".links a")
+    target = browser.find_element("id", link.get_attribute("href").partition("#")[2])
+    assert not target.is_displayed()
+    link.click()
+    wait(browser, "return document.querySelector('.finding details:not([open]) :target') === null")
+    assert target.is_displayed()
+    assert target.find_element("css selector", ".thumb").value_of_css_property("background-image").startswith("url(")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -17,7 +17,7 @@ from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.ranking import joined
-from buttress.audits.base.subject import Stored, Subject
+from buttress.audits.base.subject import Stored, Subject, same_inputs
 from buttress.audits.layer_ranks import aligned, layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, missed_text, verdict
 from buttress.data.dataset import BATCH
@@ -160,6 +160,9 @@ class Layers(Audit):
                 )
             },
             "inputs": profile.inputs,
+            # Other networks' layers are set beside these where both are equal.
+            "perturbed_by": self.perturbations[0].fingerprint(),
+            "same_inputs": same_inputs(subject),
             "choosing_steps": [n for n, m in user_module(subject.model).named_modules() if chooses_steps(m)],
             "quantiles": {str(q): to_lists(profile.quantiles[i]) for i, q in enumerate(QUANTILES)},
             "mu": {p: profile.mu(p) for p in profile.perturbations},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Attack, Perturbation
+from buttress.attacks.composed.certified_first import CertifiedFirst
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.audit import Audit
@@ -22,6 +23,7 @@ from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.certificates import Verifier
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -44,6 +46,8 @@ class Robustness(Audit):
         attacks: all of one norm and one box; the eps of the first is the main budget, where it has a limit.
         noises: perturbations without a threat, scored as they are.
         eps: the budgets; 0, 1/4, 1/2, 1, 3/2 and 2 times the main one unless given. The attacks' own are added.
+        verifier: what it certifies at a budget is not attacked there, with the same verdicts; nothing unless given. An
+            attack that looks for the smallest perturbation is run as it is.
         reuse: count a success at a smaller budget at the larger ones too, and attack there only the inputs that are
             still robust; otherwise every input is attacked anew.
     """
@@ -53,6 +57,7 @@ class Robustness(Audit):
     attacks: Sequence[Attack] = (PGD(steps=20),)
     noises: Sequence[Perturbation] = ()
     eps: Sequence[float] | None = None
+    verifier: Verifier | None = None
     reuse: bool = True
 
     def __post_init__(self) -> None:
@@ -67,7 +72,14 @@ class Robustness(Audit):
 
     @property
     def _resolved(self) -> list[Attack]:
-        return [attack.within() for attack in self.attacks]
+        attacks = [attack.within() for attack in self.attacks]
+        return attacks if self.verifier is None else [self._certified(attack) for attack in attacks]
+
+    def _certified(self, attack: Attack) -> Attack:
+        """The attack on what is not certified."""
+        assert self.verifier is not None
+        finite = not isinstance(attack.innermost, MinimumNorm)
+        return CertifiedFirst(attack=attack, verifier=self.verifier) if finite else attack
 
     @property
     def main_eps(self) -> float:
@@ -103,10 +115,10 @@ class Robustness(Audit):
                     f"the attacks of one robustness audit share a {kind}; got {values}: run an audit of each"
                 )
         correct = ~subject.task.is_adversarial(subject.logits, subject.y)
-        sweeps = [sweep(subject, attack, self.budgets, correct, reuse=self.reuse) for attack in self.attacks]
+        sweeps = [sweep(subject, attack, self.budgets, correct, reuse=self.reuse) for attack in self._resolved]
         robust = {eps: _all([result.robust[eps] for result in sweeps]) for eps in self.budgets}
         rows = [
-            self._row(attack, result, correct, subject.seed)
+            self._row(attack, result, correct, subject.seed, len(subject.classes))
             for attack, result in zip(self.attacks, sweeps, strict=True)
         ]
         noises = [
@@ -138,7 +150,7 @@ class Robustness(Audit):
         verdict = self._verdict(clean, main, len(correct), subject.task) + self._distance_sentence(data)
         return Finding("robustness", title, verdict, rate(clean, main, subject.chance), data)
 
-    def _row(self, attack: Attack, result: Sweep, correct: Tensor, seed: int) -> dict[str, Any]:
+    def _row(self, attack: Attack, result: Sweep, correct: Tensor, seed: int, classes: int) -> dict[str, Any]:
         count, total = len(correct), result.total
         # One run without a limit is that for all budgets, the main one too.
         main = total if result.distance is not None else result.costs.get(self.main_eps, Cost())
@@ -155,6 +167,8 @@ class Robustness(Audit):
             "r_and_g": 100 * sum(point["accuracy"] for point in curve),
             "stages": [stage.facts() for stage in stages],
         }
+        if self.verifier is not None and result.distance is None:
+            row |= _spared(attack, result, self.main_eps, classes)
         return row if result.distance is None else {**row, "distances": distances(result.distance, correct, seed)}
 
     def _smallest_distances(self, sweeps: Sequence[Sweep], correct: Tensor, seed: int) -> dict[str, Any]:
@@ -187,6 +201,15 @@ class Robustness(Audit):
             f"{main['accuracy']:.1%} ({main['low']:.1%} to {main['high']:.1%}) under {names} at "
             f"{threat.text(self.main_eps)}."
         )
+
+
+def _spared(attack: Attack, result: Sweep, eps: float, classes: int) -> dict[str, Any]:
+    """How many inputs were certified at the main budget, and the passes that these would have taken at most."""
+    stages = result.costs[eps].stages if eps in result.costs else ()
+    count = next((stage.entered for stage in stages if stage.name.startswith("certified by ")), 0)
+    most = attack.most_passes(classes)
+    passes = {} if most is None else {"forwards": count * most.forwards, "backwards": count * most.backwards}
+    return {"certified": count, "spared": passes}
 
 
 def _bit_string(rows: Tensor) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from buttress import registry
 from buttress.attacks import Perturbation
 from buttress.audits import Audit
+from buttress.certificates import Verifier
 from buttress.defences import Defence
 from buttress.errors import UserError
 from buttress.registry import Registry
@@ -42,6 +43,7 @@ _ROLES: tuple[tuple[type, Registry], ...] = (
     (Monitor, registry.monitor),
     (Average, averages),
     (Task, registry.task),
+    (Verifier, registry.verifier),
 )
 
 

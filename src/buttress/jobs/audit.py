@@ -34,6 +34,7 @@ from buttress.jobs.questions import (
     usual_audits,
     usual_trust,
 )
+from buttress.jobs.reopened import opened_as
 from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
@@ -46,8 +47,9 @@ from buttress.training import versions
 from buttress.training.cost import read_cost
 from buttress.validation import whole
 
+CRAFTED = "crafted"  # of an audit's output folder, the folder of what it has crafted
 # What may be in the output folder of a job that is resumed, half-written files among it.
-_OURS = {"crafted", *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
+_OURS = {CRAFTED, *(dot for name in ("report.html", "findings.json") for dot in (name, f".{name}.tmp"))}
 
 
 def ask(
@@ -142,6 +144,7 @@ def audit(
     fail_under: float | None = None,
     dry_run: bool = False,
     resume: bool = False,
+    keep_examples: bool = False,
     command: str = "",
     reporter: Reporter = Reporter(),
 ) -> list[Finding] | None:
@@ -167,6 +170,7 @@ def audit(
         fail_under: exit with status 3 when robust accuracy, in percent, is lower: a gate for CI.
         dry_run: only print what would be done and about how long it takes.
         resume: keep crafted examples in the output folder until the report is written, and continue from those there.
+        keep_examples: keep them for good, in its folder crafted, where compare --transfer finds them.
         command: the command, for the report.
         reporter: receives messages and progress.
 
@@ -175,8 +179,8 @@ def audit(
         GateNotMet: when robust accuracy is below ``fail_under``; the report is written then.
     """
     device = start_processes(machine, dry_run=dry_run)
-    crafted_folder = out / "crafted" if resume else None
-    on_first_process(partial(_claim, out, crafted_folder))
+    crafted_folder = out / CRAFTED if resume or keep_examples else None
+    on_first_process(partial(_claim, out, crafted_folder if resume else None))
     refuse_twice("attacks", attacks or ())
     refuse_twice("audits", audits or ())
     if audits:
@@ -222,6 +226,7 @@ def audit(
     settings |= {"folder": crafted_folder, "task": task}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
+    description |= {"opened as": how} if (how := opened_as(network, architecture, source)) else {}
     description |= {"preprocessing": facts["preprocessing"]} if facts["preprocessing"] else {}
     description |= {"first look": warning} if warning else {}
     description |= {"analysed": about_tokens} if about_tokens else {}
@@ -247,8 +252,10 @@ def audit(
         findings += [replace(finding, title=f"{finding.title}, attack proposed by masking") for finding in after]
         lower = f"{warning} {after[-1].verdict}".lstrip()  # the lower figure is the one that counts
         path = write(findings, lower)
-    if crafted_folder is not None and rank_and_count()[0] == 0:
+    if crafted_folder is not None and rank_and_count()[0] == 0 and not keep_examples:
         shutil.rmtree(crafted_folder, ignore_errors=True)
+    if keep_examples:
+        reporter.line(f"crafted examples are kept in {crafted_folder}")
     reporter.line(f"report: {path}")
     gate(findings, fail_under)
     return findings

@@ -7,46 +7,80 @@ from pathlib import Path
 from typing import Any
 
 from buttress import report
+from buttress.attacks import Attack
 from buttress.audits import Finding
 from buttress.audits.base.finding import read
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.rating import chance_sentence
+from buttress.engine.machine import Accelerator
 from buttress.errors import UserError, one_line
 from buttress.jobs.audit import new_folder
+from buttress.jobs.layer_comparison import with_layers_compared
+from buttress.jobs.no_effect import refuse_given
 from buttress.jobs.robust_change import robust_change, score_name, shares
 from buttress.jobs.settings import Reporter
 from buttress.jobs.trade_off import trade_off
+from buttress.jobs.transfer import summary, transfer_matrix
+from buttress.jobs.transfer_networks import Place, estimate_transfer, open_candidates
 from buttress.output_place import claims
-from buttress.threat import budget_text
-from buttress.training import versions
+from buttress.threat import Threat, budget_text
+from buttress.training import read_facts, versions
+from buttress.validation import whole
 
 _FEW = 4  # networks; of more, it means little that one comes first and another last
 
 
 @claims("out")
 def compare(
-    folders: list[Path], *, out: Path, dry_run: bool = False, command: str = "", reporter: Reporter = Reporter()
+    folders: list[Path],
+    *,
+    out: Path,
+    transfer: bool = False,
+    attacks: list[Attack] | None = None,
+    threat: Threat | None = None,
+    inputs: int | None = None,
+    accelerator: Accelerator = "auto",
+    dry_run: bool = False,
+    command: str = "",
+    reporter: Reporter = Reporter(),
 ) -> Path | None:
-    """Put the findings of several audits side by side in one report.
+    """Put the findings of several audits side by side in one report; with --transfer, the networks against each other.
 
     Args:
-        folders: of audits (or their findings.json), in the order of comparison.
+        folders: of audits (or their findings.json), in the order of comparison; with --transfer also of runs.
         out: a new folder for report.html and findings.json.
-        dry_run: only print what would be the headline.
+        transfer: whether adversarial examples of each network are tried on every other one.
+        attacks: that craft these; PGD-20 and FGSM by default, as in audits. What an audit by the same attacks has kept
+            (--keep-examples) is not crafted again.
+        threat: of these attacks; that of the audits, or of the runs' training, by default.
+        inputs: for these attacks, the largest number of test inputs; as many as in the audits by default, else 1000.
+        accelerator: for these attacks, cpu, cuda or mps; auto takes the best that this machine has.
+        dry_run: only print what would be the headline, and about how long attacks take.
         command: the command, for the report.
         reporter: receives messages and progress.
 
     Raises:
-        UserError: for fewer than two audits, and for audits on different data.
+        UserError: for fewer than two audits, for audits on different data, and for what one network crafts and
+            another cannot be given.
     """
     if len(folders) < 2:
         raise UserError(f"a comparison needs at least two audits; got {len(folders)}")
+    if not transfer:
+        unread = {"attacks": attacks, "threat": threat, "inputs": inputs, "accelerator": accelerator}
+        refuse_given(compare, unread, "without --transfer")
+    if inputs is not None:
+        whole("inputs", inputs)
     new_folder(out)
+    places: dict[str, Place] = {}
     networks: dict[str, list[Finding]] = {}
     settings: dict[str, object] = {}
     first: dict[str, object] = {}
     for path in folders:
-        by_network, about = read(path / "findings.json" if path.is_dir() else path)
+        run = transfer and path.is_dir() and not (path / "findings.json").exists()
+        if run:
+            by_network, about = {path.resolve().name: list[Finding]()}, {"data": read_facts(path).get("data")}
+        else:
+            by_network, about = read(path / "findings.json" if path.is_dir() else path)
         if first and first.get("data") != about.get("data"):
             raise UserError(
                 f"{path} is about {about.get('data')}, {folders[0]} about {first.get('data')}: compare like data"
@@ -57,6 +91,7 @@ def compare(
             while label in networks:
                 label, number = f"{name} ({number})", number + 1
             networks[label] = findings
+            places[label] = Place(path, None if run else about)
             own: dict[str, object] = {"from": str(path), "command": about.get("command", "")}
             own.update(_mapping(about, "settings"))
             own |= {"device": device} if (device := _mapping(about, "versions").get("device")) else {}
@@ -64,14 +99,26 @@ def compare(
     shared: dict[str, object] = {key: first[key] for key in ("data", "provenance", "seed") if key in first}
     # The device of each audit is its own.
     facts: dict[str, object] = {"command": command, "versions": versions(), **shared, "settings": settings}
+    tried = dict[str, Finding]()
+    if transfer:
+        how: dict[str, Any] = {"threat": threat, "inputs": inputs, "accelerator": accelerator, "reporter": reporter}
+        opened, chosen = open_candidates(places, attacks, **how)
+        if dry_run:
+            estimate_transfer(opened, chosen, reporter)
+        else:
+            tried = transfer_matrix(opened, chosen, reporter.watch("transfer"))
     try:
         training = {name: _mapping(_mapping(settings, name), "training") for name in networks}
         trade_offs = trade_off(networks, training)
         many = len(trade_offs) > _FEW
         text = field_of(trade_offs) if many else headline(networks)
+        if tried:
+            text = " ".join([*([text] if any(map(_robustness, networks.values())) else []), summary(tried)])
         facts["robust accuracy against the last"] = changes(networks)
-        for label, finding in trade_offs.items():
-            networks[label] = [finding, *networks[label]]
+        networks = with_layers_compared(networks)
+        for added in (tried, trade_offs):
+            for label, finding in added.items():
+                networks[label] = [finding, *networks[label]]
         if trade_offs and (others := [name for name in networks if name not in trade_offs]):
             reporter.line(
                 f"attacked otherwise than {next(iter(trade_offs))}, so not in the trade-off: {', '.join(others)}"

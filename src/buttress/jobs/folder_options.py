@@ -22,7 +22,7 @@ def folder_options(source: Source, known: Mapping[str, Any] | None = None) -> di
     """
     options = dict(source.data_args)
     if source.classes is not None:
-        options["classes"] = [_whole_path(word) for word in source.classes]
+        options["classes"] = [whole_path(word) for word in source.classes]
     elif is_folder(source.data) and known and isinstance(task_of(known), Classification):
         options.setdefault("classes", list(known["classes"]))
     if source.labels is not None:
@@ -67,6 +67,6 @@ def _place(data: str | None, data_dir: str | Path | None) -> Path | None:
     return None if where is None else Path(where).resolve()
 
 
-def _whole_path(word: str) -> str:
+def whole_path(word: str) -> str:
     """A file's path from the root, so that a run finds it from another directory; any other word as it is."""
     return str(Path(word).resolve()) if Path(word).is_file() else word

@@ -29,6 +29,7 @@ from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate
 from buttress.jobs.hardening_plan import HardeningPlan
 from buttress.jobs.hardening_start import Start, Weights
+from buttress.jobs.layer_comparison import with_layers_compared
 from buttress.jobs.regularised_training import TRIAL, Chosen, usual_figures, watched
 from buttress.jobs.settings import Network, Reporter, Source, Training
 from buttress.jobs.threat_resolution import threat_facts
@@ -321,7 +322,8 @@ def _report(
         *(finding.severity for finding in findings[title]),
     )
     heading = f"Hardening on {facts['data']}"
-    written = partial(report.write, out / REPORT, findings, facts, title=heading, headline=text, severity=severity)
+    shown = with_layers_compared(findings)
+    written = partial(report.write, out / REPORT, shown, facts, title=heading, headline=text, severity=severity)
     path = on_first_process(written)
     reporter.line(text)
     reporter.line(f"report: {path}")

@@ -47,7 +47,7 @@ def usual_audits(
     ``threat`` is that of attacks that were given none. ``layers`` are those looked at, as `analysed_layers` finds them;
     None looks at none.
     """
-    chosen = resolve_threats(list(attacks or [PGD(steps=20), FGSM()]), usual=threat)
+    chosen = resolve_threats(list(attacks or usual_attacks()), usual=threat)
     noise = Gaussian(std=0.1, box=threat.box)
     displacing: list[Perturbation] = [*chosen, noise]
     norms = dict.fromkeys(attack.threat.norm for attack in chosen)
@@ -55,6 +55,11 @@ def usual_audits(
     shown: Audit = Boundary() if dataset.shape == (2,) and task.classes else Examples(attack=chosen[0])
     inside = [] if layers is None else [Layers(perturbations=displacing, layers=layers)]
     return [*robustness, *inside, shown]
+
+
+def usual_attacks() -> list[Attack]:
+    """What networks are attacked with when nobody says by which attacks."""
+    return [PGD(steps=20), FGSM()]
 
 
 def usual_trust(threat: Threat, attacks: Sequence[Attack] | None = None) -> list[Audit]:

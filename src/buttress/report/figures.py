@@ -14,8 +14,10 @@ COLOURS = ("#2f7ed8", "#e07b1a", "#1a9e82", "#b457c9", "#d9486e", "#8a7f2d", "#5
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star")
 GREY = "#868d98"
+SHADES = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]  # of shares from 0 to 1
 
 Trace = dict[str, Any]
+_BUTTONS = 3  # in a row; more are a list that opens
 
 
 @cache
@@ -49,6 +51,31 @@ def figure(traces: Sequence[Trace], layout: Mapping[str, Any], label: str, heigh
     """
     content = {"data": list(traces), "layout": {**layout, "height": height}}
     return fill("figure.html", content=content, label=label)
+
+
+def buttons(names: Sequence[str], groups: Sequence[int | None], titles: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a layout by which the reader chooses one group of the traces; the first is shown until then.
+
+    The traces of the other groups must have ``visible`` False.
+
+    Args:
+        names: of the groups, on the buttons.
+        groups: of each trace, the number of its group; None for one that is always shown.
+        titles: of the vertical axis, one for each group, where it changes with them.
+    """
+    entries = []
+    for k, name in enumerate(names):
+        shown = {"visible": [group is None or group == k for group in groups]}
+        entries.append(
+            {
+                "label": escape_label(name),
+                "method": "update",
+                "args": [shown, {"yaxis.title.text": escape_label(titles[k])} if titles else {}],
+            }
+        )
+    place = {"x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"t": 0, "b": 6}}
+    look = {"type": "buttons", "direction": "right"} if len(names) <= _BUTTONS else {"type": "dropdown"}
+    return {"updatemenus": [{**look, "buttons": entries, **place}]}
 
 
 def pick(choices: Sequence[str], index: int) -> str:

@@ -94,7 +94,7 @@ def place_table(data: Data) -> dict[str, Any]:
     crossed = data.get("crossed_by_every_path") or [False] * len(data["layers"])
     heads, columns = [], []
     for name, ranked in ((data.get("ranks") or {}).get("by") or {}).items():
-        cells = [_place(*ends) for ends in zip(ranked["rank"], ranked["low"], ranked["high"], strict=True)]
+        cells = [place_text(*ends) for ends in zip(ranked["rank"], ranked["low"], ranked["high"], strict=True)]
         if name == "restored":
             cells = ["–" if is_crossed else cell for cell, is_crossed in zip(cells, crossed, strict=True)]
         if set(cells) != {"–"}:
@@ -132,7 +132,8 @@ def first_layers(data: Data, by: str) -> str | None:
     return some(first) + (" (not told apart)" if len(first) > 1 else "")
 
 
-def _place(rank: int | None, low: int | None, high: int | None) -> str:
+def place_text(rank: int | None, low: int | None, high: int | None) -> str:
+    """A place with those that the inputs leave open: "2 (1–3)"."""
     if rank is None:
         return "–"
     return str(rank) if low == high == rank else f"{rank} ({low}–{high})"

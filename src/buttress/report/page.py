@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.report.drill_down import drill_down
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, draw
 from buttress.report.kinds.table import nested
@@ -65,7 +67,8 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         facts: as for `buttress.report.write`, with "title", "headline" and perhaps "severity".
     """
     grouped = groups(networks)
-    sections = [draw(group) for group in grouped]
+    drawn = [(draw(group), drill_down(group, networks)) for group in grouped]
+    sections = [replace(section, html=section.html + links) for section, links in drawn]
     keys = without_duplicates([key for section in sections for key in section.keys])
     plain = {k: v for k, v in facts.items() if k not in _PLACED and not isinstance(v, Mapping | list | tuple)}
     folded = {k: nested(v) for k, v in facts.items() if k not in _PLACED and isinstance(v, Mapping | list | tuple)}

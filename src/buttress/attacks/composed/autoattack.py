@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.black_box.square import Square
+from buttress.attacks.composed.certified_first import certified
 from buttress.attacks.gradient.apgd import APGD
 from buttress.attacks.minimum_norm.fab import FAB
+from buttress.certificates import Verifier
 from buttress.engine.attack import Attack
 from buttress.engine.composition import staged
 from buttress.engine.oracle import Oracle
@@ -64,6 +66,7 @@ class AutoAttack(Attack):
         targets: of apgd-t and fab-t; as published where 0.
         restarts: of apgd-ce, apgd-dlr and fab; as published where 0.
         draws: passes whose mean is one answer; as published where 0.
+        verifier: what it certifies is not attacked, as in `CertifiedFirst`; nothing unless given.
     """
 
     threat: Threat = NOT_GIVEN
@@ -74,6 +77,7 @@ class AutoAttack(Attack):
     targets: int = 0
     restarts: int = 0
     draws: int = 0
+    verifier: Verifier | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that mean nothing, and settle the number of draws, which the engine asks for."""
@@ -118,6 +122,8 @@ class AutoAttack(Attack):
         """What fooled the model first, input by input, and the others as they were."""
         robust = ~oracle.task.is_adversarial(oracle.clean, y, oracle.target)
         points, training = x.clone(), oracle.together
+        if self.verifier is not None:
+            robust &= ~certified(oracle, x, y, self.threat, self.verifier)
         for name, part in self.suite():
             rows = (robust & oracle.alive).nonzero().squeeze(1)
             if not len(rows):
@@ -134,7 +140,7 @@ class AutoAttack(Attack):
         usual, changed = AutoAttack(version=self.version).settings(), list[str]()
         for name, value in self.settings().items():
             if name != "threat" and value != usual[name]:
-                changed.append(" + ".join(value) if isinstance(value, tuple) else f"{value} {name}")
+                changed.append(_words(name, value))
         return changed
 
     def _part(self, name: str) -> APGD | FAB | Square:
@@ -152,6 +158,13 @@ class AutoAttack(Attack):
         if name == "fab-t":
             return FAB(threat=threat, steps=steps, targets=self.targets or 9)
         return Square(threat=threat, queries=self.queries)
+
+
+def _words(name: str, value: Any) -> str:
+    """A setting that is not the version's: "20 steps", "apgd-ce + square", "certified by crown first"."""
+    if isinstance(value, Verifier):
+        return f"certified by {value.label()} first"
+    return " + ".join(value) if isinstance(value, tuple) else f"{value} {name}"
 
 
 def _together(oracle: Oracle, part: Attack, rows: Tensor, random: Random, name: str) -> tuple[Tensor, Tensor]:

@@ -134,19 +134,26 @@ class Subject:
 
     def attacked(self, attack: Perturbation, search: Search = "full", rows: Tensor | None = None) -> Timed:
         """Every input, or those in ``rows`` (M,), under ``attack``; from the store where that has been done before."""
-        ids = self.ids if rows is None else self.ids[rows]
-        key = (attack.fingerprint(), str(self.seed), search, digest(self.model), digest_of(ids))
+        key = self._key(attack, search, rows)
         if key not in self.store:
-            self.store[key] = self._attack(attack, search, rows, digest_of(*key))
+            self.store[key] = self._attack(attack, search, rows, _folder_name(key))
         return self.store[key]
 
-    def _attack(self, attack: Perturbation, search: Search, rows: Tensor | None, key: str) -> Timed:
+    def has_kept(self, attack: Perturbation, search: Search = "full") -> bool:
+        """Whether ``folder`` holds what `attacked` would craft of every input, from an audit of the same network."""
+        return self.folder is not None and (self.folder / _folder_name(self._key(attack, search, None))).is_dir()
+
+    def _key(self, attack: Perturbation, search: Search, rows: Tensor | None) -> tuple[str, ...]:
+        ids = self.ids if rows is None else self.ids[rows]
+        return attack.fingerprint(), str(self.seed), search, digest(self.model), digest_of(ids)
+
+    def _attack(self, attack: Perturbation, search: Search, rows: Tensor | None, name: str) -> Timed:
         tensors = (self.x, self.y, self.ids)
         x, y, ids = tensors if rows is None else (values[rows] for values in tensors)
         shared = ("model", "task", "seed", "precision", "batch_size")
         settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
         attack_group = GroupAttack(attack=attack, search=search, device=x.device, **settings)
-        folder = None if self.folder is None else self.folder / key[:16]
+        folder = None if self.folder is None else self.folder / name
         opened = partial(
             open_folder, folder, partial(_identity, attack_group), True, partial(search_precision, attack_group, x, y)
         )
@@ -176,6 +183,10 @@ class Subject:
             return group
 
         return attack_and_tell
+
+
+def _folder_name(key: tuple[str, ...]) -> str:
+    return digest_of(*key)[:16]
 
 
 def _identity(attack_group: GroupAttack) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def before_affine(network: BoundedNetwork, functions: Functions) -> Functions:
     return _back(network, functions, {}, usual_lines, affine_alone=True)
 
 
-def least_by_intervals(network: BoundedNetwork, functions: Functions, intervals: Intervals) -> Tensor:
+def least_by_intervals(network: BoundedNetwork, functions: Functions, intervals: Intervals, region: Region) -> Tensor:
     """(S, N) the least value of functions, where what their last affine operations take is in its interval.
 
     The functions are folded into these operations before, as in Gowal et al. (2018).
@@ -88,6 +88,9 @@ def least_by_intervals(network: BoundedNetwork, functions: Functions, intervals:
     reached = before_affine(network, functions)
     least = reached.offset
     for ref, slope in reached.slopes.items():
+        if ref.index == INPUT:
+            least = least + region.least(slope)
+            continue
         low, high = intervals[ref]
         least = least + (slope.clamp(min=0) * low + slope.clamp(max=0) * high).flatten(2).sum(2)
     return least

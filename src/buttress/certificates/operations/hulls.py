@@ -98,7 +98,11 @@ class Hull(Elementwise):
 
 
 def _edge(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Slope and offset of the line above all points (P, N, ...) that is lowest at the middle of their interval."""
+    """Slope and offset of a line above all points (P, N, ...).
+
+    Its slope is that of the highest chord over the middle of the interval, so that it is lowest there, or nearly so
+    where a point is at the middle itself.
+    """
     middle = (points[0] + points[-1]) / 2
     best, slope = torch.full_like(middle, -math.inf), torch.zeros_like(middle)
     tiny = torch.finfo(points.dtype).tiny
@@ -106,7 +110,7 @@ def _edge(points: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         apart = points - left
         slopes = (values - value) / apart.clamp(min=tiny)
         heights = value + slopes * (middle - left)
-        heights = torch.where((left <= middle) & (points >= middle) & (apart > 0), heights, -math.inf)
+        heights = torch.where((left < middle) & (points > middle), heights, -math.inf)
         height, which = heights.max(0)
         higher = height > best
         best, slope = torch.where(higher, height, best), torch.where(higher, slopes.gather(0, which[None])[0], slope)

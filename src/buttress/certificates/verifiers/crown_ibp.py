@@ -24,6 +24,6 @@ class CROWNIBP(Verifier):
         """One pass of intervals, and one backward of linear bounds."""
         network, intervals = problem.network, problem.intervals
         line = linear_bound(network, problem.margins, intervals)
-        by_intervals = least_by_intervals(network, problem.margins, intervals)
+        by_intervals = least_by_intervals(network, problem.margins, intervals, problem.region)
         least = torch.maximum(line.least(problem.region), by_intervals)
         return Answer(least, problem.region.minimiser(line.slope))

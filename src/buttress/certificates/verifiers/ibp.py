@@ -19,4 +19,4 @@ class IBP(Verifier):
 
     def bound(self, problem: Problem) -> Answer:
         """One pass of intervals."""
-        return Answer(least_by_intervals(problem.network, problem.margins, problem.intervals))
+        return Answer(least_by_intervals(problem.network, problem.margins, problem.intervals, problem.region))

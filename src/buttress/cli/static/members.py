@@ -10,7 +10,13 @@ from importlib.metadata import entry_points
 from buttress.cli.static.source import bases, files_below, path_of, resolve, source
 from buttress.registry import ROLES, Registry
 
-BASES = {"Perturbation": "attacks", "Defence": "defences", "Audit": "audits", "Monitor": "monitors"}
+BASES = {
+    "Perturbation": "attacks",
+    "Defence": "defences",
+    "Audit": "audits",
+    "Monitor": "monitors",
+    "Verifier": "verifiers",
+}
 _DECORATED = r'(?m)^@{role}\("([^"]+)"\)\n(?:@.*\n)*(?:class|def) (\w+)'
 
 

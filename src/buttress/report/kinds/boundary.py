@@ -10,7 +10,7 @@ from buttress.report.figures import COLOURS, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer
 from buttress.report.text import escape_label
 
-_SCALE = [[0.0, "#6ea8e6"], [0.5, "#e9eaec"], [1.0, "#eda25c"]]
+SCALE = [[0.0, "#6ea8e6"], [0.5, "#e9eaec"], [1.0, "#eda25c"]]
 _INK = "#20242b"  # the plane is light in light and dark pages alike
 
 
@@ -29,7 +29,7 @@ def _panel(network: str, data: Mapping[str, Any]) -> str:
         **plane,
         "zmin": 0,
         "zmax": 1,
-        "colorscale": _SCALE,
+        "colorscale": SCALE,
         "contours": {"start": 0, "end": 1, "size": 0.05, "showlines": False},
         "line": {"width": 0},
         "colorbar": {

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from buttress.audits.base.finding import Finding
-from buttress.report.figures import COLOURS, Trace, figure, fill, pick
+from buttress.report.figures import COLOURS, SHADES, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
 from buttress.report.text import escape_label, interval, number, percent
 
 Data = Mapping[str, Any]
 _COLUMNS = ("Class", "Inputs", "Clean", "Under attack", "Interval", "Most taken for", "Weight norm")
-_SCALE = [[0.0, "#f4f6f9"], [1.0, "#2f7ed8"]]
 _SHOWN = 30  # classes whose confusion can be read as a picture
 
 
@@ -65,7 +64,7 @@ def _confusion(network: str, data: Data) -> str:
         "z": data["confusion"],
         "zmin": 0,
         "zmax": 1,
-        "colorscale": _SCALE,
+        "colorscale": SHADES,
         "colorbar": {"tickformat": ".0%", "thickness": 12},
     }
     layout = {

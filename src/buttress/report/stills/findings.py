@@ -11,6 +11,7 @@ from buttress.errors import UserError
 from buttress.report.stills.picture import style, to_svg
 from buttress.report.stills.planes import Plane, draw_planes
 from buttress.report.stills.saliency import draw_saliency
+from buttress.report.stills.surface import draw_surfaces
 from buttress.report.text import percent
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def still(findings: Mapping[str, Finding], title: str) -> str:
     kind = next(iter(findings.values())).kind
     if kind not in STILLS:
         raise UserError(f"no still picture of {kind} is drawn; of these it is: {', '.join(STILLS)}")
-    needed = "items" if kind == "saliency" else "x"
+    needed = "items" if kind in ("saliency", "surface") else "x"
     for name, finding in findings.items():
         if not finding.data.get(needed):
             raise UserError(f"there is nothing to draw of {name}: {finding.verdict}")
@@ -97,4 +98,5 @@ STILLS: dict[str, Callable[[Figure, Data], None]] = {
     "saliency": draw_saliency,
     "latent-boundary": _latent_boundary,
     "boundary": _boundary,
+    "surface": draw_surfaces,
 }

@@ -6,7 +6,7 @@
     automargin: true, fixedrange: false, ...own,
     title: { ...own?.title, standoff: 12 },
   });
-  const layout = (own) => ({
+  const layout = (own, narrow) => ({
     ...own,
     autosize: true,
     paper_bgcolor: "rgba(0,0,0,0)",
@@ -20,6 +20,12 @@
     legend: { orientation: "h", x: 0, y: -0.2, yref: "container", yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", ...own.legend },
     xaxis: axis(own.xaxis),
     yaxis: axis(own.yaxis),
+    // Buttons in a row need room: a narrow page has a list that opens in their place. They are light on dark pages,
+    // too, since plotly paints the chosen one in a light colour of its own.
+    updatemenus: (own.updatemenus ?? []).map((menu) => ({
+      ...menu, ...(narrow && { type: "dropdown", direction: "down" }),
+      bgcolor: "#dfe3e9", bordercolor: colour("--line"), font: { color: "#20242b" },
+    })),
   });
   const figures = [...document.querySelectorAll(".plot")].map((box) => ({
     place: box.querySelector(".canvas"),
@@ -31,10 +37,11 @@
     for (const { place, content } of figures) {
       const copy = structuredClone(content);
       // On a narrow page the legend has one entry a line: it gets room of its own, not the figure's.
-      const entries = [...copy.data, ...(copy.layout.shapes ?? [])].filter((part) => part.name && part.showlegend !== false).length;
-      place.style.height = `${copy.layout.height + (place.clientWidth < 560 ? 26 * entries : 0)}px`;
+      const entries = [...copy.data, ...(copy.layout.shapes ?? [])].filter((part) => part.name && part.showlegend !== false && part.visible !== false).length;
+      const narrow = place.clientWidth < 560;
+      place.style.height = `${copy.layout.height + (narrow ? 26 * entries : 0)}px`;
       delete copy.layout.height;
-      Plotly.react(place, copy.data, layout(copy.layout), config);
+      Plotly.react(place, copy.data, layout(copy.layout, narrow), config);
     }
   };
   draw();

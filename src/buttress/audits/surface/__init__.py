@@ -1,0 +1,1 @@
+"""The audit of the loss around inputs, its directions and its measures."""
