@@ -10,6 +10,7 @@ import torch
 from buttress import audits, registry, report, tasks
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.robustness import Robustness
+from buttress.data.dataset import Split
 from buttress.errors import UserError
 from buttress.threat import Threat
 
@@ -47,7 +48,7 @@ def test_it_answers_or_names_itself_and_what_to_use(nets, name, which, tmp_path)
             audits.run(model, [(x, y)], [audit], task=task)
         return
     try:
-        (finding,) = audits.run(model, [(x, y)], [audit], task=task)
+        (finding,) = audits.run(model, [(x, y)], [audit], task=task, training=Split(x, y, torch.arange(6, 12)))
     except UserError:
         if name not in ("lipschitz", "zero-stability"):  # which need another kind of network
             raise

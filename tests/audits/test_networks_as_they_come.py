@@ -13,8 +13,12 @@ from buttress.layers import sustainability, tolerance
 from buttress.threat import Threat
 
 CHEAP = {"inputs": 6, "queries": 20, "draws": 4, "steps": 2, "window": 3, "restarts": 1, "decisions": 10, "corners": 10}
+CHEAP |= {"batches": 2, "batch": 3, "coordinates": 50}
 CHEAP |= {"decoder_epochs": 2, "svm_epochs": 2, "grid": 5, "points": 20}
 THREAT = Threat(eps=0.1)
+TRAINING = Split(
+    torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(2)), torch.arange(8) % 4, torch.arange(8, 16)
+)
 
 
 class ReusingReLU(nn.Module):
@@ -60,7 +64,7 @@ def answer(split):
 
     def ask(question, model):
         try:
-            return audits.run(model, split, [question])[0].verdict
+            return audits.run(model, split, [question], training=TRAINING)[0].verdict
         except UserError as refusal:
             return type(refusal)
 

@@ -4,10 +4,11 @@ from typing import Any
 
 from buttress.certificates.certificate import Certificate
 from buttress.certificates.certify import certify, radius
+from buttress.certificates.smoothing import Smoothed
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.registry import verifier as _registry
 
-__all__ = ["Answer", "Certificate", "Problem", "Verifier", "certify", "names", "radius"]
+__all__ = ["Answer", "Certificate", "Problem", "Smoothed", "Verifier", "certify", "names", "radius"]
 
 
 def names() -> list[str]:

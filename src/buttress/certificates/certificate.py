@@ -15,7 +15,7 @@ class Certificate:
         verified: (N,) bool: no allowed perturbation makes the network wrong.
         falsified: (N,) bool: one does, that in ``x_adv``. Neither of both: unknown.
         margin: (N,) a lower bound, over all allowed perturbations, of the true class's logit less the largest other
-            one, less what rounding may come to; positive where verified.
+            one, less what rounding may come to; positive where verified. Of smoothing: the radius less eps.
         method: the verifier's name.
         sound: whether what is verified holds with certainty, up to rounding in the network itself; else with
             ``probability``.

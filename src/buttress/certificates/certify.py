@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -15,6 +15,7 @@ from buttress import tasks
 from buttress.certificates.certificate import Certificate
 from buttress.certificates.network.graph import Graph
 from buttress.certificates.network.recording import record
+from buttress.certificates.smoothing.within import SMOOTHING, certify_smoothed
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.engine.call_checks import check_inputs
 from buttress.engine.preserved_model import preserved
@@ -53,9 +54,10 @@ def certify(
         x: (N, ...) inputs in the threat's box.
         y: (N,) their classes.
         threat: what is allowed.
-        method: a verifier's name (see `names`), or a verifier.
+        method: a verifier's name (see `names`), or a verifier; "smoothing" for a statement about the network under
+            noise, see `certify_smoothed`.
         task: what the output is for; it must have classes.
-        batch_size: inputs that are bounded at once.
+        batch_size: inputs that are bounded at once; of smoothing noisy inputs.
         seed: of a verifier that draws.
         ids: (N,) what identifies each input, for draws; the inputs' places unless given.
         **settings: of the verifier that ``method`` names.
@@ -64,8 +66,11 @@ def certify(
         UserError: for a network with a layer that cannot be bounded, naming it, or that computes with the batch or
             at random; for settings and inputs that do not fit.
     """
+    whole("batch_size", batch_size)
+    if method == SMOOTHING:
+        return certify_smoothed(model, x, y, threat, settings, task=task, batch_size=batch_size, seed=seed, ids=ids)
     verifier = _verifier(method, settings)
-    run = _Run(model, x, y, threat, task, whole("batch_size", batch_size), seed, ids)
+    run = _Run(model, x, y, threat, task, batch_size, seed, ids)
     return run.certified(verifier)
 
 
@@ -101,9 +106,14 @@ def radius(
     Returns:
         Verified radii; 0 for an input that is misclassified, or verified for none of the eps tried.
     """
-    verifier = _verifier(method, settings)
     whole("steps", steps)
-    run = _Run(model, x, y, threat, task, whole("batch_size", batch_size), seed, ids)
+    whole("batch_size", batch_size)
+    if method == SMOOTHING:  # whose radius comes at once
+        here = replace(threat, eps=0.0)
+        found = certify_smoothed(model, x, y, here, settings, task=task, batch_size=batch_size, seed=seed, ids=ids)
+        return found.margin.clamp(0, threat.eps)
+    verifier = _verifier(method, settings)
+    run = _Run(model, x, y, threat, task, batch_size, seed, ids)
     verified = run.certified(verifier).verified
     low, high = torch.zeros(len(x), dtype=torch.float64, device=x.device), torch.ones(len(x), device=x.device).double()
     low = torch.where(verified, high, low)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from buttress.claims.recipe import fill_blanks
+from buttress.errors import UserError
+from buttress.validation import number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +20,29 @@ class Row:
         defence: short form; ``$eps`` stands for a value chosen, ``$AT-PGD`` for the chosen defence of that row.
         setup: on what; the experiment's first setup unless given.
         choose: values to choose from, by name; the combination with the highest score on validation data is taken.
+        values: numbers by name, for what rows differ in; ``$name`` stands for one in the defence and in the audits of
+            figures, and each is a figure of the row, so that a check can say what rises with it.
     """
 
     name: str
     defence: Any
     setup: str = ""
     choose: dict[str, list[Any]] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill the defence in.
+
+        Raises:
+            UserError: for values that are no numbers, and a name for two things.
+        """
+        if not isinstance(self.values, Mapping):
+            raise UserError(f"claim: row {self.name!r}: values must be numbers by name; got {self.values!r}")
+        for name, value in self.values.items():
+            number(f"claim: row {self.name!r}: {name}", value)
+            if name in self.choose:
+                raise UserError(f"claim: row {self.name!r}: {name} is a value and to be chosen: leave out one of them")
+        object.__setattr__(self, "defence", fill_blanks(self.defence, self.values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +162,9 @@ class Experiment:
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.
-        figures: by name, what else is measured of every network; see `Figure`. Two names are not for these, since
+        figures: by name, what else is measured of every network; see `Figure`. Some names are not for these, since
             rows have such figures by themselves: ``passes`` (of each input trained on, which is the setup's epochs
-            times passes, forward and backward, whenever it is trained on) and ``monitors fired``.
+            times passes, forward and backward, whenever it is trained on), ``monitors fired`` and those of ``values``.
         pictures: by name, what is drawn; see `Picture`.
         errors: whether robust error is split into natural and boundary error; the budgets need 0 then.
     """

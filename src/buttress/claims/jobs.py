@@ -53,6 +53,7 @@ def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerat
     model, start = trained.model, time.perf_counter()
     split: Split = dataset.splits[job["split"]]
     settings: dict[str, Any] = {"classes": dataset.classes, "seed": seed, "batch_size": _BATCH}
+    settings["training"] = dataset.train
     weight = next(model.parameters(), None)
     device = versions("cpu" if weight is None else weight.device)["device"]
     result: dict[str, Any] = {}

@@ -182,7 +182,8 @@ class Table:
     def _figures(self, row: Row) -> dict[str, Any]:
         """What is measured of this row beside its accuracy."""
         figures = self.experiment.figures
-        return {name: figure for name, figure in figures.items() if row.name in (figure.get("rows") or [row.name])}
+        own = {name: figure for name, figure in figures.items() if row.name in (figure.get("rows") or [row.name])}
+        return {name: fill_blanks(figure, row.values) for name, figure in own.items()}
 
     def _setup(self, row: Row) -> dict[str, Any]:
         setup: dict[str, Any] = self.setups[row.setup or next(iter(self.setups))]
@@ -200,7 +201,8 @@ class Table:
             }
             accuracy[label] = {**columns, R_AND_G: spread([sum(run) for run in runs])}
         names = list(results[0].get("figures", {}))
-        figures = {name: summarise([result["figures"][name] for result in results]) for name in names}
+        figures = {name: summarise([value] * len(results)) for name, value in row.values.items()}
+        figures |= {name: summarise([result["figures"][name] for result in results]) for name in names}
         return {
             **({"figures": figures} if figures else {}),
             "name": row.name,
@@ -262,7 +264,7 @@ class Table:
                 raise UserError(f"claim: experiment: figures: {name}: path must be a text; got {spec.path!r}")
             for only in spec.rows:
                 self._index(only)
-            if name in (FIRED, PASSES):
+            if name in (FIRED, PASSES) or any(name in row.values for row in self.rows):
                 raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
         transfer_sources.refuse_wrong(self.experiment, self.names)
         if self.experiment.errors:
@@ -289,9 +291,11 @@ class Table:
         for row in self.rows:
             build(Defence, training_cost.first_choice(row.name, self.rows))
             build(Training, self._setup(row).get("training", {}))
-        for figure in self.experiment.figures.values():
-            if figure.get("audit") is not None:
-                build(Audit, figure["audit"])
+            for name, figure in self._figures(row).items():
+                if loose := blanks(figure.get("audit")):
+                    raise UserError(f"claim: row {row.name!r}: the figure {name!r} has a blank ${min(loose)}")
+                if figure.get("audit") is not None:
+                    build(Audit, figure["audit"])
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ class TableChecks:
         monitor_names = (
             [FIRED, *(detector_figure(name) for monitor in monitors for name in monitor.detectors)] if monitors else []
         )
-        names = [*self.experiment.figures, *monitor_names, PASSES]
+        names = [*self.experiment.figures, *row.values, *monitor_names, PASSES]
         if figure == FIRED and not monitors:
             raise UserError(f"claim: checks: {FIRED}: nothing watches the training of {row.name!r}: give it monitors")
         if figure not in names:

@@ -15,6 +15,7 @@ from buttress.data.lazy_inputs import LazyInputs
 from buttress.data.memory import fits, require_memory
 from buttress.data.stratified import divided_index, stratified_index
 from buttress.errors import UserError
+from buttress.random import Random, derive
 from buttress.threat.box import Box
 from buttress.validation import whole
 
@@ -256,6 +257,25 @@ class Dataset:
         """The same data set with at most ``limit`` inputs in each split (``Split.stratified``)."""
         train, val, test = (split.stratified(limit, seed) for split in self.splits.values())
         return replace(self, train=train, val=val, test=test)
+
+    def halved(self, number: int) -> Dataset:
+        """The same data set with each training input kept or left out at random, a half of them on average.
+
+        Halves 0 and 1 are each other's rest, so are 2 and 3, and so on: of networks trained on both of a pair one has
+        seen each input, and the other one has not.
+
+        Args:
+            number: which half; the choice depends on nothing else but the input's id.
+
+        Raises:
+            UserError: when nothing would be left.
+        """
+        pair, rest = divmod(whole("half", number, 0), 2)
+        first = Random(derive(pair, "half"), self.train.ids).uniform() < 0.5
+        kept = (first ^ bool(rest)).nonzero().squeeze(1)
+        if not len(kept):
+            raise UserError(f"half leaves none of the {len(self.train)} training inputs: choose another number")
+        return replace(self, train=self.train.subset(kept))
 
     def pooled(self, side: int) -> Dataset:
         """The same images at a lower resolution, as float32: the mean of each square of ``side`` pixels.

@@ -63,6 +63,15 @@ def check_inputs(model: Model, x: Tensor, y: Tensor, box: Ends | None) -> None:
         )
     if limits is not None and not limits.uniform:
         limits.check(x)
+    check_fit(model, x)
+
+
+def check_fit(model: Model, x: Tensor) -> None:
+    """Refuse inputs that are on another device than the model, or in float64 where its weights are float32.
+
+    Raises:
+        UserError: naming both.
+    """
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if weights is not None and weights.device != x.device:
         raise UserError(f"the model is on {weights.device}, the inputs are on {x.device}: move one of them")

@@ -273,7 +273,7 @@ class Perturbation(ABC):
     def _moved(self, oracle: Oracle, seed: int, ids: Tensor) -> Tensor:
         """`perturb` on inputs of our own, its result detached and put inside the threat."""
         x = oracle.x
-        random = Random(derive(seed, "attack"), ids)
+        random = attack_random(seed, ids)
         try:
             x_adv = x if oracle.done else self.points(oracle, x, oracle.y, random)
         except NoGradientError as error:
@@ -282,6 +282,11 @@ class Perturbation(ABC):
         if self.threat and not self.strays and is_users(self):
             warn_of_far_points(self, x_adv, x, self.threat)
         return self.threat.project(x_adv, x) if self.threat else x_adv
+
+
+def attack_random(seed: int, ids: Tensor) -> Random:
+    """The draws that `Perturbation.perturb` is handed in a call with this seed, of inputs with these ids (N,)."""
+    return Random(derive(seed, "attack"), ids)
 
 
 def _ids(ids: Tensor | None, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from buttress import report, tasks
 from buttress.attacks import Attack
 from buttress.audits import Audit, Finding
 from buttress.audits.base.evaluation.sharing import idle_remark
-from buttress.data.dataset import Dataset
+from buttress.data.dataset import Dataset, Split
 from buttress.engine.fabric import start_processes
 from buttress.engine.machine import Machine, placed, told
 from buttress.engine.runner import Precision
@@ -39,6 +39,7 @@ from buttress.jobs.settings import Network, Reporter, Source, open_network
 from buttress.jobs.surrogates import with_surrogates
 from buttress.jobs.threat_resolution import job_threat, threat_facts
 from buttress.jobs.tokens import tokens_remark
+from buttress.jobs.training_inputs import training_inputs
 from buttress.output_place import claims, entries, taken
 from buttress.processes import on_first_process, rank_and_count
 from buttress.tasks import Task, check_task, task_of
@@ -65,6 +66,7 @@ def ask(
     title: str,
     task: Task = tasks.classification,
     folder: Path | None = None,
+    training: Split | None = None,
 ) -> list[Finding]:
     """Put the questions on the test split; progress is told, and each answer as soon as it is there."""
     progress = reporter.watch(title)
@@ -90,6 +92,7 @@ def ask(
         batch_size=batch_size,
         watch=watch,
         folder=folder,
+        training=training,
         together=True,
         answered=answered,
     )
@@ -207,6 +210,8 @@ def audit(
     check_gate(fail_under, questions)
     count = len(dataset.test) if inputs is None else min(whole("inputs", inputs), len(dataset.test))
     known = recorded(network, architecture.weights, facts, source.data is None)
+    asks_training = any(question.needs_training for question in questions)
+    training = training_inputs(network, dataset) if asks_training else None
     warning = first_look(model, dataset, task, known, seed)
     if warning:
         reporter.line(warning)
@@ -217,13 +222,13 @@ def audit(
         reporter.line(line)
     if dry_run:
         split = dataset.test.stratified(count, seed)
-        seen = audit_room.subject(model, split, classes=dataset.classes, task=task, seed=seed)
+        seen = audit_room.subject(model, split, classes=dataset.classes, task=task, seed=seed, training=training)
         for question in questions:
             question.check(seen)
         reporter.line(estimate_audits(model, split, questions, batch_size, task))
         return None
     settings: dict[str, Any] = {"limit": inputs, "seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"folder": crafted_folder, "task": task}
+    settings |= {"folder": crafted_folder, "task": task, "training": training}
     findings = ask(model, dataset, questions, **settings, reporter=reporter, title="audit")
     description = {"network": network, "threat": threat_facts(against.threat), "inputs": count, "precision": precision}
     description |= {"opened as": how} if (how := opened_as(network, architecture, source)) else {}

@@ -43,9 +43,9 @@ def recorded_source(known: Mapping[str, Any]) -> dict[str, Any]:
     """
     facts = dict(known["source"])
     kinds: dict[str, type | tuple[type, ...]] = {"data": str, "data_dir": (str, type(None)), "data_args": dict}
-    kinds |= {"seed": int, "pool": (int, type(None))}
+    kinds |= {"seed": int, "pool": (int, type(None)), "half": (int, type(None))}
     for name, kind in kinds.items():
-        if not isinstance(facts.get(name, None if name == "pool" else ...), kind):
+        if not isinstance(facts.get(name, None if name in ("pool", "half") else ...), kind):
             raise UserError(f"model.json does not say which data the run was trained on ({name}): give --data")
     return facts
 

@@ -120,6 +120,7 @@ class Source:
         read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, test_only=trained and not own)
         dataset = processes.first_of_host(partial(read, **facts["data_args"]))
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
+        dataset = dataset if facts.get("half") is None else dataset.halved(facts["half"])  # as `train` left it out
         if self.pool is not None:  # remembered: a network is made for the size of its images
             facts["pool"] = self.pool
         return dataset.pooled(facts["pool"]) if facts.get("pool") is not None else dataset, facts

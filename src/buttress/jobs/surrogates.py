@@ -14,11 +14,13 @@ from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.ensemble import Ensemble
 from buttress.attacks.composed.variant import Variant
 from buttress.audits import Audit
+from buttress.audits.privacy.references import Reference
 from buttress.data.dataset import Dataset
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
 from buttress.jobs.fit_to_data import check_fit
-from buttress.jobs.settings import Network
+from buttress.jobs.settings import Network, Source
+from buttress.jobs.training_inputs import training_inputs
 from buttress.tasks import Task
 from buttress.training import load, read_facts
 
@@ -30,7 +32,8 @@ def with_surrogates(
 ) -> Thing:
     """``thing`` (an attack, an audit, a list of them) with the networks that it names by their runs' folders loaded.
 
-    Those are a ``surrogate`` and the ``models`` of an ensemble; they must fit the data.
+    Those are a ``surrogate`` or ``baseline``, the ``models`` of an ensemble, and ``references``, with what they were
+    trained on; they must fit the data.
 
     Raises:
         UserError: also for BPDA without layers and an ensemble of nothing, each the attack inside under another name.
@@ -52,14 +55,26 @@ def with_surrogates(
     members: Any = fields(held) if is_dataclass(held) and isinstance(held, Perturbation | Audit) else ()
     changed: dict[str, Any] = {}
     for name, value in ((f.name, getattr(held, f.name)) for f in members):
-        if name == "surrogate" and isinstance(value, str):
+        if name in ("surrogate", "baseline") and isinstance(value, str):
             new: Any = _other(value, dataset, device, task)
+        elif name == "references" and any(isinstance(one, str) for one in value):
+            new = [_reference(one, dataset, device, task) if isinstance(one, str) else one for one in value]
         elif name == "models" and any(isinstance(model, str) for model in value):
             new = [_other(model, dataset, device, task) if isinstance(model, str) else model for model in value]
         else:
             new = with_surrogates(value, dataset, device, task)
         changed |= {} if new is value else {name: new}
     return cast(Thing, replace(cast(Any, held), **changed)) if changed else thing
+
+
+def _reference(folder: str, dataset: Dataset, device: torch.device | str, task: Task) -> Reference:
+    """The network of another run, and the identity of the inputs that it was trained on."""
+    model, facts = _other(folder, dataset, device, task), read_facts(folder)
+    own, _ = Source().load(0, facts, task)
+    split = training_inputs(folder, own)
+    if not facts.get("source") or split is None:
+        raise UserError(f"the run {folder} does not say what it was trained on: train references by buttress train")
+    return Reference(model, split.ids)
 
 
 def _other(folder: str, dataset: Dataset, device: torch.device | str, task: Task) -> nn.Module:

@@ -34,6 +34,7 @@ def train(
     defence: Defence | None = None,
     threat: Threat | None = None,
     training: Training = Training(),
+    half: int | None = None,
     seed: int = 0,
     resume: bool = False,
     dry_run: bool = False,
@@ -48,6 +49,8 @@ def train(
         defence: the training method; standard by default.
         threat: what the network is trained against, for every attack and defence without a threat of its own.
         training: how long and how.
+        half: train on a random half of the training inputs, as a reference network of the audit privacy: halves 0 and
+            1 are each other's rest, so are 2 and 3, and so on.
         seed: seed of all random draws.
         resume: continue the run in the folder.
         dry_run: only print what would be done and about how long it takes.
@@ -62,6 +65,8 @@ def train(
     reporter.line(told(device))
     task = architecture.task or training.task
     dataset, where = architecture.load_data(source, seed, task)
+    if half is not None:
+        dataset, where = dataset.halved(half), {**where, "half": half}
     model = replace(architecture, task=task).create(dataset, seed)
     dataset = embedded_data(model, dataset)
     method = defence or Standard()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from buttress import models
-from buttress.data.dataset import Dataset
+from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
 from buttress.engine.fingerprint import name_of, plain
 from buttress.tasks import task_facts
@@ -21,6 +21,11 @@ def describe(defence: Defence) -> dict[str, Any]:
     """A defence as plain data: its class and its settings, wrapped ones included."""
     inside = {k: describe(v) if isinstance(v, Defence) else plain(v) for k, v in defence.settings().items()}
     return {"class": name_of(type(defence)), **inside}
+
+
+def content(split: Split) -> str:
+    """What tells training inputs and their truth from others: a digest of `Split.sample`."""
+    return hashlib.sha256(repr(plain([split.sample.x, split.y])).encode()).hexdigest()[:16]
 
 
 def run_settings(
@@ -36,7 +41,7 @@ def run_settings(
         "model": type(model).__qualname__ if spec is None else {**spec, "name": short(spec["name"])},
         "data": data.name,
         "inputs": len(data.train),
-        "content": hashlib.sha256(repr(plain([data.train.sample.x, data.train.y])).encode()).hexdigest()[:16],
+        "content": content(data.train),
         "defence": describe(defence),
         "epochs": config.epochs,
         "batch_size": config.batch_size,

@@ -32,8 +32,10 @@ class Audit(ABC):
         needs_classes: whether it is for classes only, as an audit is unless it says otherwise by a plain attribute or a
             property; see `buttress.tasks.check_task`.
         without_classes: what to use for a task that has none.
+        needs_training: whether it asks for the inputs that the network was trained on, `Subject.training`.
     """
 
+    needs_training: ClassVar[bool] = False
     without_classes: ClassVar[str] = "robustness, layers or examples"
 
     @property
@@ -84,8 +86,8 @@ def run(
         data: a split of a data set, or any iterable of batches (x, y), see `read_batches`.
         audits: what to run.
         answered: called with each finding as soon as it is there.
-        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder,
-            together.
+        **settings: as in `subject`: limit, classes, task, seed, precision, batch_size, watch, folder, together,
+            training.
 
     Returns:
         A finding for each audit; of a network that gives no gradients those that can be had without (see

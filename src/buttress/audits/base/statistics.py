@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from buttress.certificates.smoothing import lower_bound, upper_bound
 from buttress.random import generator
 
 INTERVAL = "exact binomial, 95 %"
@@ -18,11 +19,7 @@ _AT_ONCE = 1 << 22  # indices drawn at once
 
 def interval(successes: int, count: int) -> tuple[float, float]:
     """The exact binomial interval at 95 % (Clopper and Pearson, 1934), as quantiles of beta distributions."""
-    from scipy.special import betaincinv  # what `scipy.stats.binomtest` searches for, some hundred times faster
-
-    low = float(betaincinv(successes, count - successes + 1, 0.025)) if successes else 0.0
-    high = float(betaincinv(successes + 1, count - successes, 0.975)) if successes < count else 1.0
-    return low, high
+    return lower_bound(successes, count, 0.025), upper_bound(successes, count, 0.025)
 
 
 def accuracy(hits: Tensor) -> dict[str, float]:

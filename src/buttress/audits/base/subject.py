@@ -80,6 +80,7 @@ class Subject:
         watch: called with what is being done, and the share of it that is; 0 also where that is not known.
         together: whether other processes put the same questions, so that each attacks its share of the groups.
         tokens: (N, T) tokens that ``x`` are this network's values of, where they are.
+        training: what the network was trained on, where that is known; read by audits that ask for it alone.
     """
 
     model: nn.Module
@@ -96,6 +97,7 @@ class Subject:
     folder: Path | None = None
     tokens: Tensor | None = None
     together: bool = False
+    training: Split | None = None
     _logits: Tensor | None = None
 
     @property
@@ -228,6 +230,7 @@ def subject(
     watch: Watch | None = None,
     folder: Path | None = None,
     together: bool = False,
+    training: Split | None = None,
 ) -> Subject:
     """A network and its inputs, on the network's device; settings as in `Subject`.
 
@@ -262,7 +265,7 @@ def subject(
     count = int(y.max()) + 1 if one_class else 1 if y.dim() == 1 else y.shape[1]
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     settings: dict[str, Any] = {"seed": seed, "precision": precision, "batch_size": batch_size}
-    settings |= {"watch": watch, "folder": folder, "task": task, "together": together}
+    settings |= {"watch": watch, "folder": folder, "task": task, "together": together, "training": training}
     if x.device != device:
         require_memory(_NEEDED * x.nbytes, f"an audit of {len(x)} inputs, with what an attack finds,", device)
     settings |= {} if tokens is None else {"tokens": tokens.to(device)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from buttress import tasks
-from buttress.attacks import Perturbation
+from buttress.attacks import Attack, Perturbation
 from buttress.engine.preserved_model import Mode, preserved
 from buttress.engine.runner import Precision, Twins
 from buttress.errors import UserError
@@ -285,7 +285,8 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
     if share == 1 and scale is None:
         return attack
     attack = attack.within()
-    threat, settings = attack.threat, attack.settings()
+    runs = attack.innermost if isinstance(attack, Attack) else attack  # an attack around another has its threat
+    threat, settings = runs.threat, runs.settings()
     if threat is None or "threat" not in settings:
         raise UserError(f"{type(attack).__name__} has no threat of its own, so no share of its budget can be taken")
     changes: dict[str, Any] = {}
@@ -295,4 +296,6 @@ def rescaled(attack: Perturbation, share: float, scale: Tensor | None = None) ->
         changes["threat"] = replace(threat, eps=share * threat.eps)
         if share > 0 and settings.get("step_size") is not None:
             changes["step_size"] = share * settings["step_size"]
+    if isinstance(attack, Attack):
+        return attack.varied(**changes)
     return cast(Perturbation, replace(cast(Any, attack), **changes))
