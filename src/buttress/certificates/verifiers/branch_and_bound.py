@@ -47,7 +47,7 @@ class BranchAndBound(Verifier):
     steps: int = 5
     lr: float = 0.2
     leaf: int = 16
-    tried: int = 3
+    tried: int = 1
     at_once: int = 32
 
     def __post_init__(self) -> None:
