@@ -7,6 +7,7 @@ import torch
 from scipy.stats import binomtest, pearsonr, spearmanr
 from torch import nn
 
+from buttress.attacks import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.classes import Classes, tied_with_worst
 from buttress.data.dataset import Split
@@ -129,3 +130,29 @@ def test_a_tie_for_the_worst_class_is_called_one():
     rows = [{"class": name, "accuracy": hits / 60, "inputs": 60} for name, hits in (("a", 33), ("b", 60), ("c", 30))]
     assert tied_with_worst(rows) == ["a"]
     assert tied_with_worst(rows[1:]) == []
+
+
+def test_other_attacks_put_the_classes_in_the_same_order(thirds):
+    """On lines every attack finds what there is: the same inputs fall, so the order is the same."""
+    data = Classes(attack=ATTACK)(*thirds, classes=NAMES).data
+    assert [entry["attack"].split(" at ")[0] for entry in data["attacks"]] == ["PGD-10", "FGSM", "T-PGD-20"]
+    for entry in data["attacks"]:
+        assert entry["classes"] == pytest.approx({"low": 3 / 4, "middle": 2 / 5, "high": 4 / 5})
+        assert (entry["worst"], entry["worst_accuracy"]) == ("middle", pytest.approx(2 / 5))
+        stands = [one == "1" for one in entry["stands"]]
+        assert stands == [k == label for k, label in zip(entry["predictions"], data["labels"], strict=True)]
+    assert "agreement" not in data["attacks"][0]
+    for entry in data["attacks"][1:]:
+        assert entry["agreement"]["spearman"]["value"] == pytest.approx(1.0)
+        assert entry["agreement"]["worst"] is True
+        assert entry["gain"]["difference"] == 0.0
+
+
+def test_others_in_the_threat_of_the_attack_unless_given(thirds):
+    weak = PGD(threat=Threat(eps=0.02), steps=10)
+    data = Classes(attack=ATTACK, others=[ATTACK, weak])(*thirds, classes=NAMES).data
+    assert [entry["attack"] for entry in data["attacks"]] == ["PGD-10 at linf eps 0.1", "PGD-10 at linf eps 0.02"]
+    assert data["attacks"][1]["gain"]["weaker"] == "PGD-10 at linf eps 0.02"
+    assert len(Classes(attack=ATTACK, others=[])(*thirds, classes=NAMES).data["attacks"]) == 1
+    noise = Classes(attack=Gaussian(std=0.1))(*thirds, classes=NAMES).data["attacks"]
+    assert len(noise) == 1

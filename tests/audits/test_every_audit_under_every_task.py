@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from buttress import audits, registry, report, tasks
 from buttress.attacks.gradient.pgd import PGD
@@ -24,7 +25,14 @@ def make(name, tmp_path, x):
     member = registry.audit.get(name)
     file = tmp_path / "examples.pt"
     torch.save({"x_adv": x}, file)
-    wanted = {"attack": PGD_3, "attacks": [PGD_3], "perturbations": [PGD_3], "file": file, **SETTINGS.get(name, {})}
+    wanted = {
+        "attack": PGD_3,
+        "attacks": [PGD_3],
+        "perturbations": [PGD_3],
+        "file": file,
+        "without": {0: nn.Identity()},
+        **SETTINGS.get(name, {}),
+    }
     return member(**{key: value for key, value in wanted.items() if key in inspect.signature(member).parameters})
 
 

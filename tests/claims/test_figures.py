@@ -359,6 +359,29 @@ def test_figures_of_one_audit_ask_it_once(monkeypatch):
     assert runs == [None, 20, 10]  # the table's attack, and two audits for three figures
 
 
+def test_a_figure_of_networks_without_a_class(monkeypatch):
+    """For each class one is trained, on the data without it, once for all figures of the audit."""
+    trained, plain = [], jobs.train
+    monkeypatch.setattr(jobs, "train", lambda *about: trained.append(about[2].classes) or plain(*about))
+    homing = {"audit": {"name": "homing", "attack": {"name": "pgd", "steps": 2}}, "without": ["3", "8"]}
+    setup = {
+        "source": {"data": "digits", "limit": 60},
+        "architecture": {"model": "mlp"},
+        "training": {"epochs": 2, "keep": "last"},
+    }
+    figures = {name: {**homing, "path": path} for name, path in (("n", "inputs"), ("k", "removed.1"))}
+    found = run_job({**job("inputs"), "setup": setup, "figures": figures}, None)["figures"]
+    assert found == {"n": 60.0, "k": "8"}
+    all_of_them = tuple(map(str, range(10)))
+    assert trained == [all_of_them, all_of_them[:3] + all_of_them[4:], (*all_of_them[:8], "9")]
+
+
+def test_networks_without_a_class_are_for_audits_that_take_them():
+    figures = {"size": {"audit": "weights", "path": "a", "without": ["3"]}}
+    with pytest.raises(UserError, match="without"):
+        judge({"better": "AT", "than": "plain", "at": 0.2}, figures=figures)
+
+
 def test_whether_a_monitor_fired_is_a_figure():
     """A network that cannot learn: its robust accuracy never rises, so early stopping has something to say."""
     template = job("inputs")

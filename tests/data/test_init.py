@@ -8,7 +8,7 @@ import torch
 from scipy.io import savemat
 
 from buttress import data
-from buttress.data.sets import cifar, mnist, svhn
+from buttress.data.sets import cifar, mnist, stl10, svhn
 from buttress.errors import UserError
 
 SEED = 0
@@ -20,14 +20,25 @@ def idx(shape):
 
 
 def cifar_archive(files, record):
+    return archive({name: bytes(record * 10) for name in files})
+
+
+def archive(contents):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
-        for name in files:
-            raw = bytes(record * 10)
+        for name, raw in contents.items():
             entry = tarfile.TarInfo(f"folder/{name}")
             entry.size = len(raw)
             tar.addfile(entry, io.BytesIO(raw))
     return out.getvalue()
+
+
+def stl_archive():
+    """Twenty images and labels from 1 to 10, for training and for the test."""
+    contents = {}
+    for part in ("train", "test"):
+        contents |= {f"{part}_X.bin": bytes(20 * 3 * 96 * 96), f"{part}_y.bin": bytes(range(1, 11)) * 2}
+    return archive(contents)
 
 
 def mat():
@@ -53,6 +64,7 @@ def published(url):
         "t10k-labels-idx1-ubyte.gz": lambda: idx((20,)),
         "cifar-10-binary.tar.gz": lambda: cifar_archive(batches, 3073),
         "cifar-100-binary.tar.gz": lambda: cifar_archive(["train.bin", "test.bin"], 3074),
+        "stl10_binary.tar.gz": stl_archive,
         "train_32x32.mat": mat,
         "test_32x32.mat": mat,
     }[name]()
@@ -71,12 +83,12 @@ def fetched(tmp_path, monkeypatch):
         return path
 
     monkeypatch.setenv("BUTTRESS_DATA", str(tmp_path / "cache"))
-    for module in (mnist, cifar, svhn):
+    for module in (mnist, cifar, stl10, svhn):
         monkeypatch.setattr(module, "fetch", fetch)
     return asked
 
 
-DOWNLOADED = {"mnist": 4, "fashion-mnist": 4, "cifar10": 1, "cifar100": 1, "svhn": 2}
+DOWNLOADED = {"mnist": 4, "fashion-mnist": 4, "cifar10": 1, "cifar100": 1, "stl10": 1, "svhn": 2}
 
 
 @pytest.mark.parametrize("name", [name for name in data.names() if name not in ("folder", "webdataset")])

@@ -6,7 +6,7 @@ import pytest
 
 from buttress.audits.base.finding import Finding, to_json
 from buttress.errors import UserError
-from buttress.jobs.compare import changes, compare, field_of, headline
+from buttress.jobs.compare import changes, class_orders, compare, field_of, headline
 from buttress.jobs.trade_off import trade_off
 
 
@@ -121,3 +121,17 @@ def test_a_comparison_names_the_device_of_each_audit_and_none_of_its_own(tmp_pat
 def test_one_audit_is_no_comparison(tmp_path):
     with pytest.raises(UserError, match="at least two audits; got 1"):
         compare([tmp_path], out=tmp_path / "out")
+
+
+def test_the_order_of_the_classes_is_set_against_the_first_networks():
+    """Robust shares of 0, 1/2 and 1 in three classes of two; and the other way round; and of other inputs."""
+
+    def table(stands, inputs="s"):
+        data = {"attacks": [{"stands": stands, "fingerprint": "f"}], "labels": [0, 0, 1, 1, 2, 2]}
+        return [Finding("classes", "", "", "info", {**data, "seed": 0, "same_inputs": inputs})]
+
+    networks = {"none": [], "one": table("000111"), "two": table("110100"), "other": table("000111", "t")}
+    (found,) = class_orders(networks)
+    assert (found["from"], found["to"], found["spearman"]["value"]) == ("one", "two", pytest.approx(-1.0))
+    assert (found["kendall"]["value"], found["worst"]) == (pytest.approx(-1.0), False)
+    assert class_orders({"none": []}) == []

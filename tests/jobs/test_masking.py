@@ -18,8 +18,10 @@ from buttress.attacks.minimum_norm.cw import CW
 from buttress.audits import Audit, Finding
 from buttress.audits.base.finding import read
 from buttress.audits.boundary import Boundary
+from buttress.audits.homing import Homing
 from buttress.audits.masking.audit import Masking
 from buttress.audits.robustness import Robustness
+from buttress.data import without_classes
 from buttress.data.sets.moons import moons
 from buttress.engine.threat_resolution import resolve_threats
 from buttress.errors import UserError
@@ -98,6 +100,20 @@ def test_a_surrogate_is_a_runs_folder(tmp_path):
     assert isinstance(robustness.attacks[0].attack.surrogate, nn.Module)
     x = data.test.take(torch.arange(5))[0]
     assert torch.equal(loaded.surrogate(x), model(x))
+
+
+def test_a_network_without_a_class_is_a_run_on_the_data_without_it(tmp_path):
+    data = Source(data="digits", limit=40).load(seed=0)[0]
+    for name in ("3", "8"):
+        rest = without_classes(data, [name])
+        fit(models.create("mlp", features=64, classes=9, seed=0), rest, epochs=1, out=tmp_path / name)
+    loaded = with_surrogates(Homing(without={"3": str(tmp_path / "3")}), data)
+    assert loaded.without["3"](data.test.take(torch.arange(5))[0]).shape == (5, 9)
+    assert with_surrogates(loaded, data) == loaded
+    with pytest.raises(
+        UserError, match=r"all classes but 3 was expected \(buttress train --without-classes 3\); got one"
+    ):
+        with_surrogates(Homing(without={"3": str(tmp_path / "8")}), data)
 
 
 def test_the_job_runs_what_is_proposed_and_counts_the_worst_of_both(tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ from buttress.audits.base.finding import Finding
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Subject
 from buttress.audits.classes import tied_with_worst
+from buttress.data.class_names import class_indices
 from buttress.defences.class_corrected import last_linear
-from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from buttress.attacks import Perturbation
+from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.base import statistics
+from buttress.attacks.gradient.tpgd import TPGD
+from buttress.audits.base import class_agreement, statistics
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
 from buttress.audits.base.finding import Finding, Severity
 from buttress.audits.base.ranking import joined, tied_shares
-from buttress.audits.base.subject import Subject
+from buttress.audits.base.subject import Subject, same_inputs
+from buttress.data.class_names import class_indices
 from buttress.defences.class_corrected import last_linear
-from buttress.defences.cost_sensitive.cost_matrix import class_indices
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
@@ -35,13 +37,19 @@ class Classes(Audit):
     maximum class-wise discrepancy, is the highest minus the lowest. The verdict is a warning when the worst class is
     less robust than all others together by Fisher's exact test, at a level of 5 % over all classes.
 
+    Other attacks say whether the same classes are vulnerable to them: how far each puts the classes in the same order
+    as the first, and how much of what the stronger of the two gains is on vulnerable classes (`class_agreement`).
+
     Args:
         attack: what perturbs the inputs; an input is robust when it is classified correctly, under the attack too.
+        others: attacks whose order of the classes is compared with that of ``attack``; FGSM and T-PGD-20 in its threat
+            unless given, none for a noise.
         groups: names of superclasses and the classes in them, by name or index: attacked mistakes are then counted as
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
+    others: Annotated[Sequence[Perturbation] | None, TAKES_ATTACKS] = None
     groups: Mapping[str, Sequence[int | str]] | None = None
 
     def ask(self, subject: Subject) -> Finding:
@@ -68,6 +76,11 @@ class Classes(Audit):
             "predicted": _names(subject.classes, subject.logits.shape[1]),
             "confusion": _confusion(subject.y, predicted, present, subject.logits.shape[1]),
             "interval": statistics.INTERVAL,
+            "agreement_interval": class_agreement.METHOD,
+            "seed": subject.seed,
+            "same_inputs": same_inputs(subject),
+            "labels": subject.y.tolist(),
+            "attacks": self._by_attack(subject),
         }
         data |= self._norms(subject, rows)
         if self.groups:
@@ -75,6 +88,39 @@ class Classes(Audit):
         significant = _is_significant(worst, rows)
         severity: Severity = "warning" if significant else "info"
         return Finding("classes", "Classes", _verdict(data, worst, significant), severity, data)
+
+    def _by_attack(self, subject: Subject) -> list[dict[str, Any]]:
+        """For each attack every input's prediction, and accuracies by class; for the others, how they compare."""
+        entries, robust = list[dict[str, Any]](), list[Tensor]()
+        for attack in {attack.fingerprint(): attack for attack in (self.attack, *self._others())}.values():
+            outcome = subject.attacked(attack, search="first").outcome
+            robust.append(~outcome.success)
+            stands = {k: robust[-1][subject.y == k] for k in torch.unique(subject.y).tolist()}
+            shares = {subject.classes[k]: float(part.double().mean()) for k, part in stands.items()}
+            entry: dict[str, Any] = {
+                "attack": _attack_text(attack),
+                "fingerprint": attack.fingerprint(),
+                "robust": float(robust[-1].double().mean()),
+                "classes": shares,
+                "worst": min(shares, key=lambda name: shares[name]),
+                "worst_accuracy": min(shares.values()),
+                "stands": "".join("01"[int(one)] for one in robust[-1]),
+                "predictions": subject.output(outcome.x_adv).argmax(1).tolist(),
+            }
+            if len(robust) > 1:
+                entry["agreement"] = class_agreement.agreement(subject.y, robust[0], robust[-1], subject.seed)
+                pair = [(entries[0], robust[0]), (entry, robust[-1])]
+                (weaker, most), (stronger, least) = sorted(pair, key=lambda one: -float(one[0]["robust"]))
+                gain = class_agreement.gain(subject.y, most, least, subject.seed)
+                entry["gain"] = gain and {"weaker": weaker["attack"], "stronger": stronger["attack"], **gain}
+            entries.append(entry)
+        return entries
+
+    def _others(self) -> Sequence[Perturbation]:
+        if self.others is not None:
+            return self.others
+        threat = self.attack.threat
+        return () if threat is None else (FGSM(threat=threat), TPGD(threat=threat, steps=20))
 
     def _group_of(self, classes: Sequence[str]) -> dict[int, str]:
         groups: dict[int, str] = {}

@@ -91,6 +91,8 @@ class Figure:
         times: what numbers are multiplied by; 100 makes percent of shares.
         inputs: test inputs used; all unless given.
         rows: names of the rows that have it; all unless given.
+        without: of an audit that takes networks ``without`` a class, as homing does: classes, by name or index; for
+            each a network is trained like the row's on the data without it, from the same seed.
     """
 
     path: str
@@ -99,6 +101,7 @@ class Figure:
     times: float = 1.0
     inputs: int | None = None
     rows: list[str] = field(default_factory=list)
+    without: list[str | int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from buttress import audits
 from buttress.audits import Audit, Finding
@@ -26,7 +28,12 @@ FIRED = "monitors fired"  # a figure of rows whose training is monitored: 1 wher
 
 
 def measure_figures(
-    trained: Trained, split: Split, trees: Mapping[str, Any], threat: Threat, settings: Mapping[str, Any]
+    trained: Trained,
+    split: Split,
+    trees: Mapping[str, Any],
+    threat: Threat,
+    settings: Mapping[str, Any],
+    train_without: Callable[[str | int], nn.Module],
 ) -> dict[str, float | str]:
     """Figures by name; those that are of one audit share its finding.
 
@@ -36,6 +43,7 @@ def measure_figures(
         trees: by name, what the recipe says of a figure; see `Figure`.
         threat: of audits that have none of their own.
         settings: further arguments of the audits.
+        train_without: trains a network like this one on the data without a class, by its name or index.
     """
     values: dict[str, float | str] = {}
     findings: dict[str, Finding] = {}
@@ -44,12 +52,22 @@ def measure_figures(
         if figure.history:
             values[name] = figure_of_history(figure, trained.history)
             continue
-        key = json.dumps([figure.audit, figure.inputs], sort_keys=True)
+        key = json.dumps([figure.audit, figure.inputs, figure.without], sort_keys=True)
         if key not in findings:
-            audit: Audit = resolve_threats(build(Audit, figure.audit), usual=threat)
+            audit: Audit = resolve_threats(figure_audit(figure, train_without), usual=threat)
             (findings[key],) = audits.run(trained.model, split, [audit], limit=figure.inputs, **settings)
         values[name] = figure_of_finding(figure, findings[key])
     return values
+
+
+def figure_audit(figure: Figure, train_without: Callable[[str | int], nn.Module]) -> Audit:
+    """A figure's audit, with networks without a class where it has such."""
+    tree = figure.audit
+    if figure.without:
+        options = {"name": tree} if isinstance(tree, str) else tree
+        tree = {**options, "without": {name: train_without(name) for name in figure.without}}
+    audit: Audit = build(Audit, tree)
+    return audit
 
 
 def figure_of_finding(figure: Figure, finding: Finding) -> float | str:

@@ -18,6 +18,7 @@ from buttress.claims.figures import finite_history, measure_figures, monitor_fig
 from buttress.claims.setup_training import load, train
 from buttress.claims.transfer_sources import attacks_of
 from buttress.config.reading import build
+from buttress.data import without_classes
 from buttress.data.dataset import Dataset, Split
 from buttress.engine.machine import Accelerator
 from buttress.engine.threat_resolution import resolve_threats
@@ -66,7 +67,12 @@ def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerat
         result["parameters"] = sum(weight.numel() for weight in model.parameters())
     if job.get("figures"):
         threat = Threat(eps=max(job["accuracy"]["eps"]), box=dataset.box)
-        result["figures"] = measure_figures(trained, split, job["figures"], threat, settings)
+
+        def train_without(name: str | int) -> nn.Module:
+            rest = without_classes(dataset, [name])
+            return train(setup, job["defence"], rest, seed, accelerator)[0].model
+
+        result["figures"] = measure_figures(trained, split, job["figures"], threat, settings, train_without)
     if job.get("history"):
         result["history"] = finite_history(trained.history)
     if "accuracy" in job and setup.get("training", {}).get("monitors"):

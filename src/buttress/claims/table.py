@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from buttress.audits import Audit
+from torch import nn
+
 from buttress.claims import error_split as errors
 from buttress.claims import training_cost, transfer_sources
 from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
-from buttress.claims.figures import FIRED, HISTORY_PATHS
+from buttress.claims.figures import FIRED, HISTORY_PATHS, figure_audit
 from buttress.claims.jobs import Job
 from buttress.claims.pictures import Pictures
 from buttress.claims.recipe import Claim, blanks, fill_blanks, from_mapping
@@ -295,7 +296,7 @@ class Table:
                 if loose := blanks(figure.get("audit")):
                     raise UserError(f"claim: row {row.name!r}: the figure {name!r} has a blank ${min(loose)}")
                 if figure.get("audit") is not None:
-                    build(Audit, figure["audit"])
+                    figure_audit(from_mapping(Figure, figure, "claim: experiment: figures"), lambda name: nn.Identity())
 
 
 def _combinations(choose: Mapping[str, list[Any]]) -> list[dict[str, Any]]:

@@ -8,12 +8,13 @@ from typing import Any
 from buttress import registry
 from buttress.data.arrays import from_arrays
 from buttress.data.augment import Augment
+from buttress.data.class_names import without_classes
 from buttress.data.dataset import Dataset, Split
 from buttress.data.from_function import dataset_from
 from buttress.errors import UserError
 from buttress.tasks import Task, classification
 
-__all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names"]
+__all__ = ["Augment", "Dataset", "Split", "from_arrays", "load", "names", "without_classes"]
 
 
 def load(

@@ -9,6 +9,7 @@ from typing import Any
 from buttress import report
 from buttress.attacks import Attack
 from buttress.audits import Finding
+from buttress.audits.base.class_agreement import between
 from buttress.audits.base.finding import read
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.rating import chance_sentence
@@ -115,6 +116,7 @@ def compare(
         if tried:
             text = " ".join([*([text] if any(map(_robustness, networks.values())) else []), summary(tried)])
         facts["robust accuracy against the last"] = changes(networks)
+        facts["order of the classes against the first"] = class_orders(networks)
         networks = with_layers_compared(networks)
         for added in (tried, trade_offs):
             for label, finding in added.items():
@@ -182,6 +184,16 @@ def changes(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
         if before is not None and after is not None and (test := robust_change(before, after)[1]) is not None:
             found.append({"from": name, "to": last, **test})
     return found
+
+
+def class_orders(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Any]]:
+    """How far each network puts its classes in the order of the first, as plain data; see `class_agreement.between`."""
+    found = {
+        name: finding.data for name, findings in networks.items() for finding in findings if finding.kind == "classes"
+    }
+    first = next(iter(found), "")
+    agreements = {name: between(found[first], data) for name, data in found.items() if name != first}
+    return [{"from": first, "to": name, **agreement} for name, agreement in agreements.items() if agreement]
 
 
 def _at_chance(name: str, finding: Finding) -> str:

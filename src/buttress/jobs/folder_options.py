@@ -43,9 +43,10 @@ def recorded_source(known: Mapping[str, Any]) -> dict[str, Any]:
     """
     facts = dict(known["source"])
     kinds: dict[str, type | tuple[type, ...]] = {"data": str, "data_dir": (str, type(None)), "data_args": dict}
-    kinds |= {"seed": int, "pool": (int, type(None)), "half": (int, type(None))}
+    kinds |= {"seed": int, "pool": (int, type(None)), "half": (int, type(None)), "without_classes": (list, type(None))}
+    later = ("pool", "half", "without_classes")  # what older runs do not have
     for name, kind in kinds.items():
-        if not isinstance(facts.get(name, None if name in ("pool", "half") else ...), kind):
+        if not isinstance(facts.get(name, None if name in later else ...), kind):
             raise UserError(f"model.json does not say which data the run was trained on ({name}): give --data")
     return facts
 

@@ -116,9 +116,8 @@ def _with_attacks(question: Audit, attacks: Sequence[Attack]) -> Audit:
         if any(isinstance(kind, type) and issubclass(kind, base) for kind in kinds):
             changes[f.name] = attacks[0]
         elif any(isinstance(item := item_of(kind), type) and issubclass(item, base) for kind in kinds):
-            noises = [
-                one for one in cast(Any, f.default) if isinstance(one, Perturbation) and not isinstance(one, Attack)
-            ]
+            usual = cast(Any, f.default or ())
+            noises = [one for one in usual if isinstance(one, Perturbation) and not isinstance(one, Attack)]
             changes[f.name] = [*attacks, *noises]
     return cast(Audit, replace(cast(Any, question), **changes)) if changes else question
 

@@ -53,6 +53,7 @@ class Source:
         classes: of a folder, the network's classes in its order: names, a file of them (text, JSON, ImageNet's list of
             synsets), or how many there are; a run knows its own.
         labels: of a folder, a table of labels (CSV, TSV, JSON lines) with columns such as file, label and split.
+        without_classes: classes whose inputs are left out, by name or by index; a run remembers them.
         limit: the largest number of inputs of each split, classes in proportion.
         pool: side of the squares of pixels that become one, their mean: 2 halves the resolution of images.
     """
@@ -64,6 +65,7 @@ class Source:
     data_args: dict[str, Any] = field(default_factory=dict)
     classes: list[str] | None = None
     labels: Path | None = None
+    without_classes: list[str] | None = None
     limit: int | None = None
     pool: int | None = None
 
@@ -119,6 +121,10 @@ class Source:
             raise UserError("--data-args.test_only has no effect, since the command decides it: leave it out")
         read = partial(data.load, facts["data"], data_dir=where, seed=drawn, task=task, test_only=trained and not own)
         dataset = processes.first_of_host(partial(read, **facts["data_args"]))
+        if self.without_classes is not None:  # remembered: a network is made for the classes of its data
+            facts["without_classes"] = list(self.without_classes)
+        if facts.get("without_classes"):
+            dataset = data.without_classes(dataset, facts["without_classes"])
         dataset = dataset if self.limit is None else dataset.limited(self.limit, seed)
         dataset = dataset if facts.get("half") is None else dataset.halved(facts["half"])  # as `train` left it out
         if self.pool is not None:  # remembered: a network is made for the size of its images

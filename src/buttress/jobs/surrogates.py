@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, cast
 
@@ -14,7 +15,9 @@ from buttress.attacks.composed.bpda import BPDA
 from buttress.attacks.composed.ensemble import Ensemble
 from buttress.attacks.composed.variant import Variant
 from buttress.audits import Audit
+from buttress.audits.base.ranking import joined
 from buttress.audits.privacy.references import Reference
+from buttress.data import without_classes
 from buttress.data.dataset import Dataset
 from buttress.engine.preserved_model import switch_mode
 from buttress.errors import UserError
@@ -33,7 +36,8 @@ def with_surrogates(
     """``thing`` (an attack, an audit, a list of them) with the networks that it names by their runs' folders loaded.
 
     Those are a ``surrogate`` or ``baseline``, the ``models`` of an ensemble, and ``references``, with what they were
-    trained on; they must fit the data.
+    trained on, which must fit the data; and the networks ``without`` a class, by its name, which must fit the data
+    without it.
 
     Raises:
         UserError: also for BPDA without layers and an ensemble of nothing, each the attack inside under another name.
@@ -61,6 +65,8 @@ def with_surrogates(
             new = [_reference(one, dataset, device, task) if isinstance(one, str) else one for one in value]
         elif name == "models" and any(isinstance(model, str) for model in value):
             new = [_other(model, dataset, device, task) if isinstance(model, str) else model for model in value]
+        elif name == "without" and isinstance(value, Mapping):
+            new = {key: _without(key, one, dataset, device, task) for key, one in value.items()}
         else:
             new = with_surrogates(value, dataset, device, task)
         changed |= {} if new is value else {name: new}
@@ -75,6 +81,21 @@ def _reference(folder: str, dataset: Dataset, device: torch.device | str, task: 
     if not facts.get("source") or split is None:
         raise UserError(f"the run {folder} does not say what it was trained on: train references by buttress train")
     return Reference(model, split.ids)
+
+
+def _without(
+    name: str | int, network: nn.Module | str, dataset: Dataset, device: torch.device | str, task: Task
+) -> nn.Module:
+    """The network of a run that was trained without one of the classes."""
+    if not isinstance(network, str):
+        return network
+    rest = without_classes(dataset, [name])
+    if (classes := read_facts(network).get("classes")) and tuple(classes) != rest.classes:
+        raise UserError(
+            f"{network}: a network for all classes but {name} was expected (buttress train --without-classes {name}); "
+            f"got one for {joined(classes)}"
+        )
+    return _other(network, rest, device, task)
 
 
 def _other(folder: str, dataset: Dataset, device: torch.device | str, task: Task) -> nn.Module:

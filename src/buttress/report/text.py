@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def percent(share: float | None) -> str:
@@ -16,6 +16,12 @@ def points(change: float) -> str:
     """A difference of two shares as "+1.5 points"."""
     text = f"{100 * change:+.1f}".replace("-", "−")
     return ("±0.0" if text[1:] == "0.0" else text) + " points"
+
+
+def points_between(difference: Mapping[str, float]) -> str:
+    """A ``difference`` of two shares with its interval from ``low`` to ``high``: "+1.5 points (−0.5 to +3.5)"."""
+    low, high = (points(difference[end]).removesuffix(" points") for end in ("low", "high"))
+    return f"{points(difference['difference'])} ({low} to {high})"
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -112,3 +112,9 @@ def test_what_pgd_refuses_is_refused():
         TPGD(steps=0)
     with pytest.raises(UserError, match="start must be one of"):
         TPGD(start="middle")
+
+
+def test_another_temperature_is_in_the_label():
+    """Results are kept by label: two temperatures are two attacks."""
+    assert TPGD(steps=20).label() == "T-PGD-20"
+    assert TPGD(steps=20, temperature=2.0).label() == "T-PGD-20 (T = 2)"

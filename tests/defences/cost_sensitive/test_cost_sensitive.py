@@ -14,7 +14,7 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.defences.awp import AWP
 from buttress.defences.base.defence import Epoch
-from buttress.defences.cost_sensitive.cost_matrix import check_protected, class_indices, cost_matrix, expected_cost
+from buttress.defences.cost_sensitive.cost_matrix import check_protected, cost_matrix, expected_cost
 from buttress.defences.cost_sensitive.csa import CSA
 from buttress.defences.cost_sensitive.cse import CSE, l1_minus_l2, min_max_figures
 from buttress.defences.cost_sensitive.wrapper import CostSensitive
@@ -73,27 +73,6 @@ def test_c_of_1_is_an_unweighted_cost(batch):
     logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     wrong = 1 - logits.softmax(1).gather(1, batch.y[:, None]).squeeze(1)
     torch.testing.assert_close(expected_cost(logits, batch.y, cost_matrix(4, [3], 1.0)), wrong)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "found"),
-    [(["dog"], [1]), ([2], [2]), (["3"], [3]), (["truck", 0, "cat"], [3, 0])],
-)
-def test_classes_by_name_or_index(wanted, found):
-    assert class_indices(wanted, NAMES) == found
-
-
-def test_a_name_goes_before_an_index():
-    assert class_indices(["1", 1], ("0", "2", "1")) == [2, 1]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "told"),
-    [("dogg", "did you mean 'dog'"), (4, "0 to 3; got 4"), ("17", "0 to 3; got '17'"), (-1, "0 to 3; got -1")],
-)
-def test_unknown_classes_are_refused(wanted, told):
-    with pytest.raises(UserError, match=told):
-        class_indices([wanted], NAMES)
 
 
 @pytest.mark.parametrize("wrong", [(), (True,), (1.5,)])

@@ -72,3 +72,31 @@ def test_what_may_be_missing(key, finding, drawn):
 
 def test_an_empty_finding_is_drawn(finding):
     assert draw({"network": replace(finding, data={})}).html == ""
+
+
+def several(stands, **changes):
+    """A finding with a table of six inputs of three classes."""
+    attack = {"attack": "PGD-20", "fingerprint": "f", "robust": 0.5, "worst": "cat", "worst_accuracy": 0.0}
+    gain = {"difference": 0.125, "low": -0.05, "high": 0.25}
+    order = {"spearman": {"value": 0.5, "low": -0.25, "high": 1.0}, "worst_share": 0.875}
+    other = {**attack, "attack": "FGSM", "stands": stands, "agreement": order, "gain": gain}
+    table = {"attacks": [{**attack, "stands": stands}, other], "labels": [0, 0, 1, 1, 2, 2], "seed": 0}
+    finding = build(0.25)
+    return replace(finding, data={**finding.data, **table, "same_inputs": "s", **changes})
+
+
+def test_attacks_and_how_they_compare():
+    html = draw({"network": several("000111")}).html
+    for text in ("FGSM", "0.50", "-0.25 to 1.00", "87.5%", "+12.5 points (−5.0 to +25.0)"):
+        assert text in html
+    assert "FGSM" not in draw({"network": build(0.25)}).html
+
+
+def test_networks_that_can_be_compared_are():
+    """Shares of 0, 1/2 and 1 in both, and in the opposite order."""
+    alike = draw({"one": several("000111"), "two": several("001011")}).html
+    assert "Order of the classes as one" in alike
+    assert "1.00" in alike
+    assert "-1.00" in draw({"one": several("000111"), "two": several("110100")}).html
+    for changes in ({"same_inputs": "t"}, {"seed": 1}, {"attacks": []}):
+        assert "Order of the classes" not in draw({"one": several("000111"), "two": several("000111", **changes)}).html

@@ -76,6 +76,11 @@ class TPGD(Attack):
         number("1 / temperature", 1 / self.temperature)
         self._pgd()
 
+    def label(self) -> str:
+        """With the temperature where it is not the usual one: "T-PGD-20 (T = 0.5)"."""
+        usual = self.temperature == type(self).temperature
+        return super().label() + ("" if usual else f" (T = {self.temperature:g})")
+
     def search_passes(self, classes: int) -> PassCount:
         """Those of PGD."""
         return self._pgd().search_passes(classes)

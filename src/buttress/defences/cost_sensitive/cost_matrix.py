@@ -1,4 +1,4 @@
-"""Costs of mistakes: the matrix that protects some classes, the expected cost of a prediction, classes by name."""
+"""Costs of mistakes: the matrix that protects some classes, the expected cost of a prediction."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from buttress.data.class_names import ClassName
 from buttress.errors import UserError
-from buttress.registry import nearest
 from buttress.validation import not_negative, one_of, positive, whole
 
-ClassName = int | str
 Mistakes = Literal["both", "missed", "false"]
 
 
@@ -31,30 +30,6 @@ def check_protected(
     not_negative("c", c)
     one_of("mistakes", mistakes, get_args(Mistakes))
     return names
-
-
-def class_indices(names: Sequence[ClassName], classes: Sequence[str]) -> list[int]:
-    """Positions of classes given by name or by index; a text that is no name but a number is an index.
-
-    Args:
-        names: names or indices.
-        classes: the data's names, in the order of the labels.
-
-    Raises:
-        UserError: for a class that the data do not have, with the nearest name.
-    """
-    indices = []
-    for name in names:
-        if isinstance(name, str) and name in classes:
-            indices.append(list(classes).index(name))
-            continue
-        number = int(name) if isinstance(name, int) or name.isdecimal() else -1
-        if isinstance(name, str) and number < 0:
-            raise UserError(f"there is no class {name!r}; {nearest(name, list(classes))}")
-        if not 0 <= number < len(classes):
-            raise UserError(f"classes are numbered 0 to {len(classes) - 1}; got {name!r}")
-        indices.append(number)
-    return list(dict.fromkeys(indices))
 
 
 def cost_matrix(classes: int, protected: Tensor | Sequence[int], c: float, mistakes: Mistakes = "both") -> Tensor:

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from buttress import losses
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.fgsm import FGSM
+from buttress.data.class_names import ClassName, class_indices
 from buttress.data.dataset import Dataset
 from buttress.defences.base.crafting import crafting_passes
 from buttress.defences.base.defence import Batch, Cost, Defence, Loss, Step, StepContext
 from buttress.defences.base.pretraining import descend
 from buttress.defences.cost_sensitive.cost_matrix import (
-    ClassName,
     Mistakes,
     check_protected,
     check_weights,
-    class_indices,
     cost_matrix,
     expected_cost,
 )

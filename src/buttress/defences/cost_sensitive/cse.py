@@ -9,15 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from buttress.data.class_names import ClassName, class_indices
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Cost, Defence, Epoch, Loss, StepContext
 from buttress.defences.base.pretraining import pretrain
 from buttress.defences.cost_sensitive.cost_matrix import (
-    ClassName,
     Mistakes,
     check_protected,
     check_weights,
-    class_indices,
     cost_matrix,
     expected_cost,
 )

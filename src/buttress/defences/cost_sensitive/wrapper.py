@@ -8,15 +8,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from buttress.data.class_names import ClassName, class_indices
 from buttress.data.dataset import Dataset
 from buttress.defences.base.defence import Batch, Defence, Loss, StepContext
 from buttress.defences.base.step_context import Kind
 from buttress.defences.base.wrapper import WrapperDefence
 from buttress.defences.cost_sensitive.cost_matrix import (
-    ClassName,
     Mistakes,
     check_protected,
-    class_indices,
     cost_matrix,
     expected_cost,
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from buttress.audits.base.class_agreement import between
 from buttress.audits.base.finding import Finding
 from buttress.report.figures import COLOURS, SHADES, Trace, figure, fill, pick
 from buttress.report.kinds import Section, renderer, share_key
-from buttress.report.text import escape_label, interval, number, percent
+from buttress.report.text import escape_label, interval, number, percent, points_between
 
 Data = Mapping[str, Any]
 _COLUMNS = ("Class", "Inputs", "Clean", "Under attack", "Interval", "Most taken for", "Weight norm")
+_ATTACKS = ("Attack", "Robust", "Worst class", "In it", "Order as the first's", "Interval", "Same worst", "Gain")
 _SHOWN = 30  # classes whose confusion can be read as a picture
 
 
@@ -23,10 +25,12 @@ def classes(findings: Mapping[str, Finding]) -> Section:
         return Section("")
     plots = [_bars(data)]
     plots += [_confusion(name, d) for name, d in data.items() if d.get("confusion") and len(d["classes"]) <= _SHOWN]
-    rows = fill("rows.html", parts={name: [_table(d)] for name, d in data.items()}, several=len(findings) > 1)
+    rows = fill("rows.html", parts={name: _tables(d) for name, d in data.items()}, several=len(findings) > 1)
     attacks = " and ".join(dict.fromkeys(str(d.get("attack", "the attack")) for d in data.values()))
     shares = {name: min(row["accuracy"] for row in d["classes"]) for name, d in data.items()}
-    return Section("".join(plots) + rows, (share_key("Worst class", shares, f"robust accuracy under {attacks}"),))
+    return Section(
+        "".join(plots) + rows + _networks(data), (share_key("Worst class", shares, f"robust accuracy under {attacks}"),)
+    )
 
 
 def _bars(data: Mapping[str, Data]) -> str:
@@ -72,6 +76,55 @@ def _confusion(network: str, data: Data) -> str:
         "yaxis": {"type": "category", "title": {"text": "class"}, "autorange": "reversed"},
     }
     return figure([shade], layout, f"What attacked inputs are taken for by {network}", height=420)
+
+
+def _tables(data: Data) -> list[dict[str, Any]]:
+    attacks = data.get("attacks") or []
+    if len(attacks) < 2:
+        return [_table(data)]
+    note = (
+        "Order: Spearman's correlation of the classes' ranks with those under the first attack; same worst: the share "
+        f"of resamples ({data.get('agreement_interval')}) in which the same class is the least robust. Gain: what the "
+        "stronger of the two takes from the vulnerable half of the classes, less what it takes from the other half."
+    )
+    return [_table(data), {"names": _ATTACKS, "rows": [_attack(row) for row in attacks], "note": note}]
+
+
+def _attack(row: Data) -> dict[str, Any]:
+    agreement, gain = row.get("agreement") or {}, row.get("gain") or {}
+    cells = [
+        row["attack"],
+        percent(row["robust"]),
+        row["worst"],
+        percent(row["worst_accuracy"]),
+        *_order(agreement),
+        percent(agreement.get("worst_share")),
+        points_between(gain) if gain else "–",
+    ]
+    return {"marked": False, "cells": cells}
+
+
+def _order(agreement: Data) -> tuple[str, str]:
+    """Spearman's correlation of the order of the classes, and its interval."""
+    order = agreement.get("spearman") or {}
+    if order.get("value") is None:
+        return "–", ""
+    return f"{order['value']:.2f}", f"{order['low']:.2f} to {order['high']:.2f}"
+
+
+def _networks(data: Mapping[str, Data]) -> str:
+    """Whether the other networks put the classes in the same order as the first, where they can be compared."""
+    (first, one), *others = data.items()
+    found = {name: agreement for name, other in others if (agreement := between(one, other))}
+    if not found:
+        return ""
+    rows = [
+        {"marked": False, "cells": [name, *_order(agreement), percent(agreement["worst_share"])]}
+        for name, agreement in found.items()
+    ]
+    names = ("Network", f"Order of the classes as {first}'s", "Interval", "Same worst")
+    note = f"Spearman's correlation of robust accuracies by class under {one['attacks'][0]['attack']}."
+    return fill("rows.html", parts={"networks": [{"names": names, "rows": rows, "note": note}]}, several=False)
 
 
 def _table(data: Data) -> dict[str, Any]:
