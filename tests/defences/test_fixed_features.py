@@ -12,7 +12,7 @@ from buttress.threat import Threat
 
 MASK = torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(4)) < 0.6
 EPS = (0.05 + 0.2 * torch.rand(1, 6, 6, generator=torch.Generator().manual_seed(5))) * MASK
-QUICK = {"pretrain_epochs": 1, "steps": 3}
+QUICK = {"pretrain_epochs": 1, "steps": 3, "rise": 0.0}
 KNOWN = {name: inspect.signature(registry.defence.get(name)).parameters for name in registry.defence.names()}
 # Masked FGSM training blackens pixels of the input itself, whatever may change.
 NAMES = [name for name, parameters in KNOWN.items() if "threat" in parameters and name != "masked-fgsm"]

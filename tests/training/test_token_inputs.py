@@ -136,8 +136,9 @@ def objective(name, network, shifted=False):
         return None
 
 
-# These mix or mask the values themselves, of which a network of a shift knows nothing.
-CHANGING = ("iat", "masked-fgsm")
+# These mix or mask the values themselves, of which a network of a shift knows nothing, or read what the network does
+# with one input alone.
+CHANGING = ("iat", "masked-fgsm", "crown-ibp", "ibp", "sabr")
 
 
 @pytest.mark.parametrize("name", [name for name in registry.defence.names() if name not in CHANGING])

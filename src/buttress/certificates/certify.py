@@ -189,7 +189,7 @@ class _Run:
         """The network's operations, once they were seen to compute what it does."""
         if self.graph is None:
             self.graph = record(self.model, x[:1], self.task.read).detached()
-            _compare(self.graph, x, logits, self._logits)
+            compare(self.graph, x, logits, self._logits)
         return self.graph
 
     def _counterexamples(self, problem: Problem, answer: Answer) -> tuple[Tensor, Tensor]:
@@ -203,7 +203,7 @@ class _Run:
         return found, wrong
 
 
-def _compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Tensor]) -> None:
+def compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Tensor]) -> None:
     """Hold the graph against the network.
 
     Raises:

@@ -13,6 +13,7 @@ from buttress.claims.layer_findings import gain_summary, profile_summary, regula
 from buttress.claims.outcome_summary import outcome_summary
 from buttress.claims.result_files import read_result
 from buttress.claims.seed_statistics import CANNOT_FAIL, DIRECTION, REPRODUCED
+from buttress.claims.verified import described
 from buttress.errors import UserError
 from buttress.safe_files import write_text
 
@@ -47,6 +48,9 @@ the accuracies, in percent, over the budgets of a table. Intervals are over trai
 inputs where a data set has few (the digits), and there is none where all seeds agree to the digit. They are not
 corrected for the number of comparisons: of 20 differences that are really 0, the intervals of one or so will exclude
 it. A check marked † was written once its rows had been measured.
+
+**What "verified by" says.** The share of inputs that are right and of which a verifier has shown that no perturbation
+of that size makes them wrong: no more than robust accuracy is, while what an attack leaves is no less.
 
 **What "masking" says.** The verdict of the audit of that name is on the figure of the one attack named there, on the
 inputs that it was run on. It compares this attack with others at a level that few inputs make wide, so that a gap of
@@ -104,12 +108,13 @@ def _counts(verdicts: list[str]) -> str:
 
 
 def _section(claim: Mapping[str, Any], folder: str) -> str:
-    others = [f"{label}: {verdict}" for label, verdict in claim["verdicts"].items() if label != claim["verdict_under"]]
+    main, verdicts = claim["verdict_under"], claim["verdicts"]
+    others = [f"{described(label)}: {verdict}" for label, verdict in verdicts.items() if label != main]
     parts = [
         f"## {claim['recipe']}",
         f"{claim['source']}. *{claim['statement']}*",
-        f"Verdict under {claim['verdict_under']}: **{claim['verdict']}**"
-        + (f" (under {'; under '.join(others)})" if others else "")
+        f"Verdict {described(main)}: **{claim['verdict']}**"
+        + (f" ({'; '.join(others)})" if others else "")
         + f". Scale {claim['scale']}, {claim['seeds']} seeds.",
         claim["note"],
         *([outcome_summary(claim)] if claim["kind"] == "table" else []),

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from buttress.claims.seed_statistics import R_AND_G
+from buttress.claims.verified import described
 
 _PASSES = (
     "Passes: forward and backward, of each input trained on, over all epochs of the setup, also those that a monitor "
@@ -67,10 +68,11 @@ def checks(claim: Mapping[str, Any]) -> str:
 
 
 def inputs_by_attack(claim: Mapping[str, Any]) -> dict[str, float]:
-    """Label of each attack -> how many inputs it was run on; infinite for all, or where that is unknown."""
+    """Label of each attack and verifier -> how many inputs it had; infinite for all, or where that is unknown."""
     labels = list(claim["rows"][0]["accuracy"])
-    attacks = claim.get("experiment", {}).get("attacks", ())
-    counts = [entry.get("inputs") or math.inf for entry in attacks for _ in entry.get("sources") or (None,)]
+    experiment = claim.get("experiment", {})
+    entries = [*experiment.get("attacks", ()), *experiment.get("verifiers", ())]
+    counts = [entry.get("inputs") or math.inf for entry in entries for _ in entry.get("sources") or (None,)]
     return dict(zip(labels, counts if len(counts) == len(labels) else [math.inf] * len(labels), strict=True))
 
 
@@ -121,7 +123,7 @@ def rows(claim: Mapping[str, Any]) -> str:
             line += [_passes(row.get("cost", {}))] * has_cost
             lines.append(line + [f"{row['parameters']:,}" if row.get("parameters") else "-"] * has_size)
         parts.append(
-            f"### Accuracy in percent under {label}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
+            f"### Accuracy in percent {described(label)}, by eps\n\nMean over seeds; ± is the standard deviation.\n\n"
             + (_PASSES if has_cost and not parts else "")
             + table([*head, "seconds of training", *["passes"] * has_cost, *["parameters"] * has_size], lines)
         )
@@ -139,7 +141,7 @@ def errors(claim: Mapping[str, Any]) -> str:
     for label, first in claim["rows"][0]["errors"].items():
         lines = [[row["name"], *(_spread(part) for part in row["errors"][label].values())] for row in claim["rows"]]
         parts.append(
-            f"### Natural and boundary error in percent under {label}\n\n"
+            f"### Natural and boundary error in percent {described(label)}\n\n"
             f"Boundary error: right at eps 0 and not at {max(claim['eps'])}. Mean over seeds; ± is the standard "
             "deviation.\n\n" + table(["training", *first], lines)
         )

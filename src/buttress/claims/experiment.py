@@ -120,6 +120,21 @@ class AttackSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifierSpec:
+    """One entry of a table's verifiers.
+
+    Args:
+        verifier: short form, such as ibp, crown-ibp or {name: branch-and-bound, ...}.
+        inputs: how many are verified; all unless given.
+        batch_size: inputs that are bounded at once.
+    """
+
+    verifier: Any
+    inputs: int | None = None
+    batch_size: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """A network that a transferred attack makes its points on; it is trained in the job that needs it.
 
@@ -162,6 +177,8 @@ class Experiment:
         setups: by name: source, architecture and training, as on the command line.
         eps: the budgets of the columns.
         attacks: see `AttackSpec`; a transfer with ``sources`` is one attack from each: "PGD-40 from mlp".
+        verifiers: see `VerifierSpec`; what one verifies is an accuracy as those under attacks are, "verified by ibp",
+            for checks and verdicts alike.
         rows: the ways of training; see `Row`.
         sweep: how rows choose; see `Sweep`.
         match: see `Match`.
@@ -176,6 +193,7 @@ class Experiment:
     eps: list[float]
     attacks: list[dict[str, Any]]
     rows: list[Any]
+    verifiers: list[dict[str, Any]] = field(default_factory=list)
     sweep: dict[str, Any] | None = None
     match: dict[str, Any] | None = None
     figures: dict[str, Any] = field(default_factory=dict)

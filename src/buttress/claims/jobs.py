@@ -17,6 +17,7 @@ from buttress.audits.robustness import Robustness
 from buttress.claims.figures import finite_history, measure_figures, monitor_figures
 from buttress.claims.setup_training import load, train
 from buttress.claims.transfer_sources import attacks_of
+from buttress.claims.verified import verified_accuracy
 from buttress.config.reading import build
 from buttress.data import without_classes
 from buttress.data.dataset import Dataset, Split
@@ -36,8 +37,8 @@ def run_job(job: Mapping[str, Any], data_dir: str | None, accelerator: Accelerat
 
     Args:
         job: ``setup`` (source, architecture, training), ``defence``, ``seed``, ``split``, and any of ``accuracy``
-            (eps, attacks), ``profile`` (eps, perturbations, measures, inputs) and ``finding`` (audit, inputs, eps);
-            ``figures``, where there are any; ``history``, whether that of the training is wanted.
+            (eps, attacks, perhaps verifiers), ``profile`` (eps, perturbations, measures, inputs) and ``finding``
+            (audit, inputs, eps); ``figures``, where there are any; ``history``, whether that of the training is wanted.
         data_dir: where original data files are, for data sets that have such.
         accelerator: that the network is trained and measured on.
 
@@ -89,7 +90,7 @@ def _accuracy(
     data_dir: str | None,
     accelerator: Accelerator,
 ) -> dict[str, list[float]]:
-    """Accuracy in percent by attack and budget; an attack from several sources is one for each."""
+    """Accuracy in percent by attack or verifier and budget; an attack from several sources is one for each."""
     budgets: Sequence[float] = experiment["eps"]
     threat = Threat(eps=max(budgets), box=dataset.box)
     accuracy = {}
@@ -101,7 +102,8 @@ def _accuracy(
             row = finding.data["attacks"][0]
             by_budget = {point["eps"]: 100 * point["accuracy"] for point in row["curve"]}
             accuracy[str(row["label"]) if name is None else name] = [by_budget[eps] for eps in budgets]
-    return accuracy
+    verified = (verified_accuracy(model, split, e, budgets, threat, settings) for e in experiment.get("verifiers", ()))
+    return accuracy | dict(verified)
 
 
 def _finding(

@@ -9,6 +9,7 @@ from buttress.audits.masking.audit import TESTS, TRUSTWORTHY, Masking
 from buttress.audits.masking.checks.paired_attacks import least_gap
 from buttress.claims.document_tables import attack_with_most_inputs, inputs_by_attack
 from buttress.claims.seed_statistics import CANNOT_FAIL, NOT, REPRODUCED
+from buttress.claims.verified import described
 
 _SHOWN = 3  # rows of the largest differences between PGD and a stronger attack
 
@@ -55,11 +56,11 @@ def _outcome(under: Mapping[str, Mapping[str, Any]], by: float) -> tuple[str, st
     same = len(under) > 1 and len({(difference["mean"], difference["high"]) for difference in under.values()}) == 1
     if len(reproduced) == len(under):
         return (FIGURES if same else ALWAYS), ""
-    where = f"wholly on the other side under {', '.join(refuted)}"
+    where = f"wholly on the other side {described(*refuted)}"
     if reproduced:
-        return SOMETIMES, f" under {', '.join(reproduced)}" + (f", and {where}" if refuted else "")
+        return SOMETIMES, f" {described(*reproduced)}" + (f", and {where}" if refuted else "")
     if refuted:
-        return REFUTED, "" if same else f" under {', '.join(refuted)}" * (len(refuted) < len(under))
+        return REFUTED, "" if same else f" {described(*refuted)}" * (len(refuted) < len(under))
     if all(difference["verdict"] == NOT for difference in under.values()):
         return NEVER, ""
     return (ALIKE if all(difference["low"] is None for difference in under.values()) else CHANCE), ""

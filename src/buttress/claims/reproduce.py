@@ -25,6 +25,7 @@ from buttress.claims.profiles import run_profiles
 from buttress.claims.recipe import Claim, find
 from buttress.claims.result_files import read_result, to_text
 from buttress.claims.table import Table
+from buttress.claims.verified import described
 from buttress.claims.work import Work
 from buttress.engine.machine import Machine, told
 from buttress.errors import UserError
@@ -170,7 +171,7 @@ def _finish(result: dict[str, Any], out: Path, document: Path, reporter: Reporte
     write_text(path, to_text(result))
     page = write_document(out, document)
     for label, verdict in result["verdicts"].items():
-        reporter.line(f"{result['recipe']}, under {label}: {verdict}")
+        reporter.line(f"{result['recipe']}, {described(label)}: {verdict}")
     reporter.line(f"numbers: {path}; page: {page}")
     return result
 

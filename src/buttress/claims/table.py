@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from buttress.claims import error_split as errors
-from buttress.claims import training_cost, transfer_sources
+from buttress.claims import training_cost, transfer_sources, verified
 from buttress.claims.experiment import Experiment, Figure, Match, Row, Sweep
 from buttress.claims.figures import FIRED, HISTORY_PATHS, figure_audit
 from buttress.claims.jobs import Job
@@ -162,7 +162,11 @@ class Table:
             "defence": defence,
             "seed": seed,
             "split": split,
-            "accuracy": {"eps": self.experiment.eps, "attacks": list(attacks)},
+            "accuracy": {
+                "eps": self.experiment.eps,
+                "attacks": list(attacks),
+                **({"verifiers": verifiers} if split == "test" and (verifiers := self.experiment.verifiers) else {}),
+            },
         }
 
     def _pictures(self, defences: Mapping[str, Any], results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Any:
@@ -268,6 +272,7 @@ class Table:
             if name in (FIRED, PASSES) or any(name in row.values for row in self.rows):
                 raise UserError(f"claim: experiment: figures: {name!r} is what every row has: choose another name")
         transfer_sources.refuse_wrong(self.experiment, self.names)
+        verified.refuse_wrong(self.experiment)
         if self.experiment.errors:
             errors.refuse_wrong(self.experiment.eps)
         match = self.experiment.match or {}

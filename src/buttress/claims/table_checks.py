@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from buttress.claims import training_cost, transfer_sources
+from buttress.claims import training_cost, transfer_sources, verified
 from buttress.claims.check import Check
 from buttress.claims.experiment import Experiment, Row
 from buttress.claims.figures import FIRED, detector_figure
@@ -61,7 +61,7 @@ class TableChecks:
             if not check.figure and str(check.at) not in columns:
                 raise UserError(f"claim: checks: at must be one of {', '.join(columns)}; got {check.at!r}")
             if attacks := [*check.attacks, *([check.under] if check.under else [])]:
-                labels = labels or transfer_sources.labels(self.experiment)
+                labels = labels or [*transfer_sources.labels(self.experiment), *verified.labels(self.experiment)]
                 for label in attacks:
                     if label not in labels:
                         raise UserError(f"claim: checks: there is no attack {label!r}; {nearest(label, labels)}")

@@ -22,6 +22,7 @@ from buttress.layers.told_apart import another_meaning, refusal
 from buttress.registry import defence
 from buttress.validation import name_list, not_negative
 
+_PERTURBED_WITH = {"CSA": "updates=1", "IBPTraining": "steps=8", "CROWNIBPTraining": "steps=8"}
 _PATIENCE = 20  # steps from the first in which a layer may be skipped by either pass
 
 
@@ -198,7 +199,7 @@ class LayerRegularised(WrapperDefence):
         """Refuse a base whose activations cannot be compared, before it has prepared anything."""
         name = type(self.base).__name__
         if not self.base.perturbed_pass:
-            hint = "; CSA makes one with updates=1" if name == "CSA" else ""
+            hint = f"; it makes one with {_PERTURBED_WITH[name]}" if name in _PERTURBED_WITH else ""
             raise UserError(f"{name} makes no perturbed pass in each update, which layer regularisation needs{hint}")
         if not self.base.paired:
             raise UserError(

@@ -13,7 +13,7 @@ from buttress.certificates.operations.elementwise import Elementwise, Lines
 from buttress.certificates.operations.operation import Interval, Place
 from buttress.errors import UserError
 
-_GRID = 32  # equal parts of an interval
+_GRID = 33  # equal parts of an interval: an odd number, so that one edge is at its middle, not the ends of two
 Bends = Callable[[Place], Sequence[float]]
 Curvature = Callable[[Place, Tensor, Tensor], float | Tensor]
 

@@ -34,9 +34,11 @@ class ReLU(Elementwise):
         return (0.0,)
 
     def interval(self, place: Place, inputs: dict[Ref, Interval]) -> Interval:
-        """The ends' values, and 0 between them."""
+        """The ends' values; of a function that falls left of 0, the 0 between them, too."""
         ((ref, (low, high)),) = inputs.items()
         ends = place.run({ref: low}), place.run({ref: high})
+        if bool((self.left(place, low) >= 0).all()):
+            return ends
         lowest = torch.minimum(*ends)
         return torch.where((low < 0) & (high > 0), lowest.clamp(max=0), lowest), torch.maximum(*ends)
 
@@ -53,7 +55,8 @@ class ReLU(Elementwise):
         left = self.left(place, low).expand_as(low)
         crossing = self.undecided(low, high)
         right = torch.ones_like(left)
-        chord = torch.where(crossing, (high - left * low) / (high - low).clamp(min=torch.finfo(low.dtype).tiny), right)
+        width = torch.where(crossing, high - low, right)  # not 0 where there is nothing to divide: gradients pass here
+        chord = torch.where(crossing, (high - left * low) / width, right)
         chord = torch.where(crossing | (low >= 0), chord, left)
         offset = torch.where(crossing, (left - chord) * low, 0.0)
         piece = torch.where(crossing, torch.where(high >= -low, right, left), chord)

@@ -99,6 +99,8 @@ _BY_ONE: dict[tuple[str, int], Operation] = {
     ("native_batch_norm", 0): Scaled(),
     ("_native_batch_norm_legit_no_training", 0): Scaled(),
     ("cudnn_batch_norm", 0): Scaled(),
+    ("addcmul", 1): Scaled(),
+    ("addcmul", 2): Scaled(),
 }
 _TRAINING = {"native_batch_norm": 5, "cudnn_batch_norm": 5}  # the place of the argument that asks for the batch's own
 

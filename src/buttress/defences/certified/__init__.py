@@ -1,0 +1,1 @@
+"""Certified training: networks whose robustness bounds can show."""
