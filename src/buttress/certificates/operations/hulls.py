@@ -63,10 +63,17 @@ class Hull(Elementwise):
         below, under = _edge(points, -values)
         return Lines(-below, -under - slack, above, over + slack)
 
+    def corners(self, place: Place) -> Sequence[float] | None:
+        """The bends of a function of linear pieces."""
+        return self._bends(place) if self.curvature is None else None
+
+    def _bends(self, place: Place) -> list[float]:
+        bends = self.bends(place) if callable(self.bends) else self.bends
+        return [bend for bend in bends if math.isfinite(bend)]
+
     def _points(self, place: Place, low: Tensor, high: Tensor) -> Tensor:
         """(P, N, ...) in ascending order."""
-        bends = self.bends(place) if callable(self.bends) else self.bends
-        inside = [torch.full_like(low, bend).clamp(low, high) for bend in bends if math.isfinite(bend)]
+        inside = [torch.full_like(low, bend).clamp(low, high) for bend in self._bends(place)]
         if self.curvature is None:
             return torch.stack([low, *inside, high]).sort(0).values
         steps = torch.linspace(0, 1, _GRID + 1, dtype=low.dtype, device=low.device)
