@@ -58,6 +58,7 @@ def main():
     torch.set_num_threads(1)
     model_of(options)
     print("| method | inputs | verified | CPU ms per input | times IBP | peak MiB more |")
+    base = None
     for count in options.inputs:
         for method in options.methods:
             with multiprocessing.get_context("spawn").Pool(1) as alone:

@@ -21,7 +21,7 @@ _TOLERANCE = 1e-4  # of the largest logit: what two orders of summation may come
 _CHECKED = 3  # random inputs
 
 
-class NoForm(Exception):
+class NoFormError(Exception):
     """Says why a file has no form in torch here."""
 
 
@@ -37,7 +37,7 @@ class GraphFromONNX(nn.Module):
         output: name of the output that holds the logits; the first unless given.
 
     Raises:
-        NoForm: for an operator that has no form in torch here, naming it, or a shape that is left open.
+        NoFormError: for an operator that has no form in torch here, naming it, or a shape that is left open.
     """
 
     def __init__(self, path: str | Path, output: str | None = None) -> None:
@@ -66,7 +66,7 @@ class GraphFromONNX(nn.Module):
                     self.steps.append(step)
                     step.run(values)
         if self.output not in values:
-            raise NoForm(f"its output {self.output!r} does not depend on its input")
+            raise NoFormError(f"its output {self.output!r} does not depend on its input")
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, classes) what the file computes for each of (N, ...) inputs."""
@@ -114,7 +114,7 @@ class Step(nn.Module):
     def __init__(self, node: Any, constants: dict[str, np.ndarray]) -> None:
         super().__init__()
         if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-            raise NoForm(f"its operator {node.op_type} has no form in torch here")
+            raise NoFormError(f"its operator {node.op_type} has no form in torch here")
         self.kind, self.taken, self.given = node.op_type, list(node.input), list(node.output)
         self.attributes = _attributes(node)
         self.fixed = dict[int, Tensor | str]()
@@ -140,7 +140,7 @@ class Step(nn.Module):
         try:
             result = self(*inputs)
         except (NotImplementedError, KeyError, TypeError) as error:
-            raise NoForm(f"its operator {self.kind} is not known in this form ({one_line(error)})") from error
+            raise NoFormError(f"its operator {self.kind} is not known in this form ({one_line(error)})") from error
         results = result if isinstance(result, tuple) else (result,)
         values.update(zip(self.given, results, strict=False))
 
@@ -163,7 +163,7 @@ def from_onnx(path: str | Path, output: str | None = None) -> nn.Module:
     try:
         graph = GraphFromONNX(path, output).eval()
         _check(graph, runtime)
-    except (NoForm, ImportError) as error:
+    except (NoFormError, ImportError) as error:
         _log.warning("%s is run by onnxruntime, without gradients and bounds: %s", path, one_line(error))
         return runtime
     return graph
@@ -178,7 +178,7 @@ def _check(graph: GraphFromONNX, runtime: FromONNX) -> None:
     if own.shape != theirs.shape or not torch.allclose(
         own, theirs, rtol=0, atol=_TOLERANCE * float(theirs.abs().max())
     ):
-        raise NoForm("torch and onnxruntime differ")
+        raise NoFormError("torch and onnxruntime differ")
 
 
 def _shape(value: Any) -> list[int]:
@@ -186,9 +186,9 @@ def _shape(value: Any) -> list[int]:
     dims = value.type.tensor_type.shape.dim
     sizes = [dim.dim_value for dim in dims]
     if len(sizes) < 2 or min(sizes[1:]) < 1 or value.type.tensor_type.elem_type != 1:
-        raise NoForm("its input's shape is left open, or its input is not of single precision")
+        raise NoFormError("its input's shape is left open, or its input is not of single precision")
     if sizes[0] > 1 and torch.Size(sizes[1:]).numel() > 1:  # else a column of features without an axis of inputs
-        raise NoForm(f"it takes {sizes[0]} inputs at once")
+        raise NoFormError(f"it takes {sizes[0]} inputs at once")
     return [sizes[0] or 1, *sizes[1:]]
 
 
@@ -210,4 +210,4 @@ def _evaluated(node: Any, opsets: list[Any], given: dict[str, np.ndarray]) -> di
     try:
         return dict(zip(node.output, ReferenceEvaluator(model).run(None, given), strict=True))
     except Exception as error:  # the reference's errors have no class in common
-        raise NoForm(f"its operator {node.op_type} cannot be computed ({one_line(error)})") from error
+        raise NoFormError(f"its operator {node.op_type} cannot be computed ({one_line(error)})") from error
