@@ -75,10 +75,10 @@ class AutoLiRPA(Verifier):
         budgets = problem.x.new_zeros(count) if linf else region.budgets  # in linf the ends of the box say all
         lower = problem.logits.new_zeros(classes - 1, count)
         rows = _rows(problem)
-        for budget in budgets.unique():
+        for budget in sorted(set(budgets.tolist())):
             places = (budgets == budget).nonzero().squeeze(1)
             box = {"x_L": region.low[places], "x_U": region.high[places]} if linf else {}
-            around = perturbations.PerturbationLpNorm(norm=_NORMS[region.threat.norm], eps=float(budget), **box)
+            around = perturbations.PerturbationLpNorm(norm=_NORMS[region.threat.norm], eps=budget, **box)
             x = lirpa.BoundedTensor(problem.x[places], around)
             with torch.enable_grad():  # CROWN-Optimized follows gradients
                 found = network.compute_bounds(x=(x,), C=rows[places], method=self.bounds, bound_upper=False)[0]

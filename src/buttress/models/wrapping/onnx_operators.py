@@ -187,7 +187,7 @@ def _split(x: Tensor, given: Any = None, *, axis: int = 0, split: Sizes = (), nu
     sizes = list(split) if given is None else _numbers(given)
     if not sizes and not num_outputs:
         raise NotImplementedError("a split by the number of what uses it")
-    return x.split(sizes or -(-x.shape[axis] // num_outputs), axis)
+    return torch.split(x, sizes or -(-x.shape[axis] // num_outputs), axis)
 
 
 def _pad(
