@@ -144,9 +144,10 @@ def test_certified_accuracy_by_the_command_line(layout, tmp_path):
         torch.save({"state_dict": [model.state_dict()], "err": 0.1, "epoch": 1}, tmp_path / "net.pth")
         network = [f"{HERE}:small", "--weights", str(tmp_path / "net.pth")]
     out = tmp_path / "out"
-    options = ["--data", f"{HERE}:inputs", "--audits", "certificates", "--eps", "0.001", "--out", str(out)]
+    options = ["--data", f"{HERE}:inputs", "--audits", "certificates", "--threat.eps", "0.001", "--out", str(out)]
     assert main(["audit", *network, *options]) == 0
-    (finding,) = (found for found in read(out / "findings.json")[0] if found.name == "certificates")
+    (findings,) = read(out / "findings.json")[0].values()
+    (finding,) = (found for found in findings if found.kind == "certificates")
     x, y = inputs().tensors
     for row in finding.data["curve"]:
         expected = certificates.certify(model, x, y, threat=Threat(eps=row["eps"])).verified
