@@ -38,7 +38,8 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
         read: makes logits (1, K) of what the network returns.
 
     Raises:
-        UserError: naming the layer, where the network decides by the values of its input.
+        UserError: naming the layer, where the network decides by the values of its input; for a network that torch
+            cannot follow.
     """
     leaves = {id(t): t for t in (*model.parameters(), *model.buffers())}
     recorder = _Recorder(leaves)
@@ -48,13 +49,13 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
 
     inputs = x.detach().clone()
     recorder.known[id(inputs)] = Ref(INPUT)
-    with torch.no_grad(), _layers_followed(model, recorder), recorder:
+    with followed(), torch.no_grad(), _layers_followed(model, recorder), recorder:
         output: Tensor = torch.func.functionalize(forward, remove="mutations")(inputs)
     result = recorder.known.get(id(output))
     if result is None or (result.index != INPUT and not recorder.nodes[result.index].depends):
         raise UserError("the network's output does not depend on its input as far as its operations tell")
     nodes, result = _needed(recorder.nodes, _before_log_softmax(recorder.nodes, result))
-    graph = Graph(nodes, result, x.shape)
+    graph = Graph(nodes, result, x.shape, x.dtype)
     graph.renew()
     return graph
 
@@ -73,6 +74,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         keywords = kwargs or {}
         if func is torch.ops.aten.copy.default:  # of a tensor's own values nothing is left
             func, args, keywords = torch.ops.aten.expand.default, (args[1].to(args[0]), list(args[0].shape)), {}
+        if func is torch.ops.aten.detach.default:  # whose derivative is not that of what it computes
+            func = torch.ops.aten.alias.default
         args = _with_end(func, args)
         result = func(*args, **keywords)
         given, named = self._given(args), {key: self._given(value) for key, value in keywords.items()}
@@ -80,7 +83,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         if name in _SHAPED:
             self.kept.append(result)
             return result
-        node = Node(func, given, named, _shapes(result), self._depends((given, list(named.values()))), self._layer)
+        shapes, dtype = _forms(result)
+        node = Node(func, given, named, shapes, dtype, self._depends((given, list(named.values()))), self._layer)
         if node.depends and name in _READ:
             raise UserError(
                 f"{node} decides by the values of the input, so that the network is another one for another input: "
@@ -122,6 +126,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
 
 @contextmanager
+def followed() -> Iterator[None]:
+    """Tells in one line what torch cannot do under a tracer, of a network that has run without."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"cannot follow the operations of this network, which bounds need: {why}") from error
+
+
+@contextmanager
 def _layers_followed(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     """Tells the recorder which module is running."""
     with ExitStack() as stack:
@@ -158,9 +174,11 @@ def _with_end(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*args[:end], min(args[end], args[0].shape[args[dim]]), *args[end + 1 :])
 
 
-def _shapes(result: Any) -> tuple[torch.Size, ...]:
+def _forms(result: Any) -> tuple[tuple[torch.Size, ...], torch.dtype | None]:
+    """The shapes of all outputs, and the type of the first one's numbers."""
     results = result if isinstance(result, tuple | list) else (result,)
-    return tuple(value.shape if isinstance(value, Tensor) else torch.Size() for value in results)
+    shapes = tuple(value.shape if isinstance(value, Tensor) else torch.Size() for value in results)
+    return shapes, results[0].dtype if isinstance(results[0], Tensor) else None
 
 
 def _needed(nodes: list[Node], result: Ref) -> tuple[list[Node], Ref]:

@@ -14,7 +14,7 @@ from buttress.certificates.operations.operation import Interval, Place
 from buttress.errors import UserError
 
 _GRID = 33  # equal parts of an interval: an odd number, so that one edge is at its middle, not the ends of two
-Bends = Callable[[Place], Sequence[float]]
+Bends = Callable[[Place], Sequence[float | Tensor]]
 Curvature = Callable[[Place, Tensor, Tensor], float | Tensor]
 
 
@@ -66,7 +66,8 @@ class Hull(Elementwise):
     def _points(self, place: Place, low: Tensor, high: Tensor) -> Tensor:
         """(P, N, ...) in ascending order."""
         bends = self.bends(place) if callable(self.bends) else self.bends
-        inside = [torch.full_like(low, bend).clamp(low, high) for bend in bends if math.isfinite(bend)]
+        inside = [torch.as_tensor(bend, dtype=low.dtype, device=low.device).expand_as(low) for bend in bends]
+        inside = [bend.clamp(low, high) for bend in inside]
         if self.curvature is None:
             return torch.stack([low, *inside, high]).sort(0).values
         steps = torch.linspace(0, 1, _GRID + 1, dtype=low.dtype, device=low.device)
