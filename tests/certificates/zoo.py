@@ -38,6 +38,21 @@ class Residual(nn.Module):
         return F.relu(self.norm(self.a(F.relu(x))) - 0.5 * self.b(x))
 
 
+class Recurrent(nn.Module):
+    """A cell that goes over the rows of an image."""
+
+    def __init__(self, kind: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.cell = kind(24, 5)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """(N, 5) the last state."""
+        state = None
+        for row in v.transpose(1, 2).flatten(2)[:, :3].unbind(1):
+            state = self.cell(row, state)
+        return state[0] if isinstance(state, tuple) else state
+
+
 ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "relu": nn.ReLU,
     "relu in place": lambda: nn.ReLU(True),
@@ -116,6 +131,9 @@ PARTS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
         lambda v: torch.addmm(torch.ones(1), v.flatten(1), _PLUS_AND_MINUS, alpha=-2).relu()
     ),
     "detached": lambda: lambda v: v.detach() + v.relu(),
+    "recurrent": lambda: Recurrent(nn.RNNCell),
+    "recurrent with gates": lambda: Recurrent(nn.LSTMCell),
+    "recurrent with two gates": lambda: Recurrent(nn.GRUCell),
     "where": lambda: lambda v: torch.where(torch.arange(6) % 2 == 0, v, v.relu()),
 }
 

@@ -72,6 +72,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
+        if func.overloadpacket.__name__.endswith("_") and self._known((args, list(keywords.values()))):
+            return self._written(func, types, args, keywords)
         if func is torch.ops.aten.copy.default:  # of a tensor's own values nothing is left
             func, args, keywords = torch.ops.aten.expand.default, (args[1].to(args[0]), list(args[0].shape)), {}
         if func is torch.ops.aten.detach.default:  # whose derivative is not that of what it computes
@@ -90,9 +92,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
                 f"{node} decides by the values of the input, so that the network is another one for another input: "
                 "bounds need a network that computes the same for all inputs"
             )
-        if node.depends or self._of_weights((args, list(keywords.values()))):
+        if node.depends or self._known((args, list(keywords.values()))):
             self._keep(node, result)
         return result
+
+    def _written(self, func: Any, types: Any, args: Any, keywords: dict[str, Any]) -> Tensor:
+        """What writes in place within an operation of torch, which its functionalisation does not see, as without.
+
+        Other views of what is written are not followed: `compare` finds the networks where that matters.
+        """
+        packet, target = func.overloadpacket.__name__, args[0]
+        functional = getattr(getattr(torch.ops.aten, packet.rstrip("_"), None), func._overloadname, None)
+        part = target.numel() * target.element_size() < target.untyped_storage().nbytes()
+        if functional is None or (part and packet == "copy_"):
+            layer = f"layer {self._layer}" if self._layer else "the network's own forward"
+            raise UserError(f"cannot bound {packet} in {layer}: it writes in place into a part of a tensor")
+        result = self.__torch_dispatch__(functional, types, args, keywords)
+        self.kept.append(target)
+        if id(result) in self.known:
+            self.known[id(target)] = self.known[id(result)]
+        written: Tensor = func(*args, **keywords)
+        return written
 
     @property
     def _layer(self) -> str:
@@ -119,10 +139,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             return argument.index == INPUT or self.nodes[argument.index].depends
         return isinstance(argument, tuple | list) and any(self._depends(part) for part in argument)
 
-    def _of_weights(self, argument: Any) -> bool:
+    def _known(self, argument: Any) -> bool:
+        """Whether it is of weights, or of what was recorded."""
         if isinstance(argument, Tensor):
             return id(argument) in self.leaves or id(argument) in self.known
-        return isinstance(argument, tuple | list) and any(self._of_weights(part) for part in argument)
+        return isinstance(argument, tuple | list) and any(self._known(part) for part in argument)
 
 
 @contextmanager

@@ -30,6 +30,8 @@ _MOVED = [
     "slice",
     "split",
     "split_with_sizes",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
     "unbind",
     "narrow",
     "diagonal",
@@ -82,6 +84,7 @@ _MIXED = [
     "col2im",
     "unfold",
 ]
+_SEVERAL = ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind")  # whose outputs all count
 _SIGNED = ("add", "sub", "rsub", "neg")
 _CHOOSE = {"index_select": 2, "gather": 2, "index": 1, "where": 0, "masked_fill": 1}  # the place of what chooses
 
@@ -186,4 +189,4 @@ def _depends(graph: Graph, argument: object) -> bool:
 
 def _first_alone(graph: Graph, ref: Ref) -> bool:
     """Whether only the first output is a value, of the node that a reference is to."""
-    return ref.index >= 0 and graph.nodes[ref.index].name not in ("split", "split_with_sizes", "unbind")
+    return ref.index >= 0 and graph.nodes[ref.index].name not in _SEVERAL
