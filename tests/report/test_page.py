@@ -182,6 +182,23 @@ def test_the_banner_tells_the_worst_of_the_last_network(two, facts):
     assert '<p class="banner good">' in page(two, {**facts, "headline": "h", "severity": "good"})
 
 
+def test_many_findings_stand_by_what_they_are_about_and_have_a_table_of_contents():
+    """In reading order, what is about nothing known last; each entry leads to the section of its title."""
+    topics = ["Further questions", "of an audit from elsewhere", "How robust it is", "Where it fails"]
+    findings = [Finding(f"kind-{i}", f"Title {i}", "Yes.", "info", {}, topic=topics[i % 4]) for i in range(8)]
+    html = page({"net": findings}, {})
+    order = [2, 6, 3, 7, 0, 4, 1, 5]
+    assert re.findall(r"<h2>(Title \d)</h2>", html) == [f"Title {i}" for i in order]
+    assert re.findall(r'href="#finding-(\d)">(Title \d)<', html) == [
+        (str(k), f"Title {i}") for k, i in enumerate(order, 1)
+    ]
+    assert re.findall(r'id="finding-(\d)"', html) == [str(k) for k in range(1, 9)]
+
+
+def test_a_few_findings_stay_as_they_were_asked(one, facts):
+    assert "Contents" not in Seen(page(one, facts)).text
+
+
 def test_a_network_without_findings_is_drawn(facts):
     assert "How this was made" in page({"empty": []}, facts)
     assert "How this was made" in page({"empty": []}, {})

@@ -251,3 +251,11 @@ def test_budgets_of_single_inputs_are_the_threats_of_those_budgets(norm, dtype):
 def test_budgets_of_single_inputs_need_a_finite_eps():
     with pytest.raises(UserError, match="finite"):
         RowThreat(eps=math.inf, scale=torch.ones(2))
+
+
+def test_rows_of_a_batch_keep_their_budgets():
+    x, places = torch.rand(3, 2), torch.tensor([2, 0, 0])
+    threat = Threat(eps=0.4, box=None)
+    rows = RowThreat.of(threat, torch.tensor([0.25, 0.5, 1.0]))
+    assert threat.of_rows(places) is threat
+    torch.testing.assert_close(rows.of_rows(places).budgets(x[places]), torch.tensor([0.4, 0.1, 0.1]))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
+from buttress.engine.pass_count import PassCount
 from buttress.registry import audit
 from buttress.validation import not_negative, whole
 
@@ -24,6 +27,8 @@ class Boundary(Audit):
         points: inputs shown, at most.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
+
     grid: int = 101
     margin: float = 0.25
     points: int = 400
@@ -34,10 +39,18 @@ class Boundary(Audit):
         whole("points", self.points, 0)
         not_negative("margin", self.margin)
 
+    def not_for(self, subject: Subject) -> str:
+        """Of two features alone there is a plane."""
+        return "" if subject.x.dim() == 2 and subject.x.shape[1] == 2 else "The inputs do not have two features."
+
+    def work(self, subject: Subject) -> Work:
+        """A pass for each point of the plane."""
+        return Work(passes=PassCount(self.grid**2))
+
     def ask(self, subject: Subject) -> Finding:
         """Evaluate the plane."""
-        if subject.x.dim() != 2 or subject.x.shape[1] != 2:
-            return Finding("boundary", "Decision boundary", "The inputs do not have two features.", "info", {})
+        if reason := self.not_for(subject):
+            return Finding("boundary", "Decision boundary", reason, "info", {})
         low, high = subject.x.amin(0), subject.x.amax(0)
         low, high = low - self.margin * (high - low), high + self.margin * (high - low)
         axes = [torch.linspace(float(a), float(b), self.grid) for a, b in zip(low, high, strict=True)]

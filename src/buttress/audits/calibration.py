@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,10 +15,12 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.defences.base.step_context import rescaled
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.model_call import call_model
@@ -61,6 +63,8 @@ class Calibration(Audit):
         tolerated: calibration error from which on the verdict is a warning.
     """
 
+    topic: ClassVar[Topic] = "How sure it is of itself"
+
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (Gaussian(std=0.1), Gaussian(std=0.3))
     attack: Attack | None = PGD(steps=20)
     shares: Sequence[float] = (0.25, 0.5, 1.0)
@@ -75,6 +79,13 @@ class Calibration(Audit):
             number("shares", budget, "(0, 1]")
         name_list("outside", self.outside)
         share("tolerated", self.tolerated)
+
+    def work(self, subject: Subject) -> Work:
+        """Each condition, and a pass, or two of a network that tells its uncertainty, of each kind of inputs."""
+        count, conditions = len(subject.y), [condition for condition, _, _ in self._conditions()]
+        passes = 2 if optional_method(subject.model, "uncertainty") is not None else 1
+        kinds = 1 + len(conditions) + len(self.outside)
+        return Work(asked(conditions, count), PassCount(passes * kinds * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the probabilities under each condition, and for out-of-distribution inputs.

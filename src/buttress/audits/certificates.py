@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,18 @@ from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import at_budget
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.verifying_time import verifying_seconds
+from buttress.audits.base.work import Work, asked
 from buttress.certificates import Certificate, Verifier, certify
 from buttress.certificates.size import usual_verifier
+from buttress.engine.pass_count import PassCount
 from buttress.registry import audit
 from buttress.validation import number, whole
+
+_READING = 6  # passes of a network whose operations are read before it is bounded, about
 
 
 @audit("certificates")
@@ -44,6 +49,8 @@ class Certificates(Audit):
         inputs: how many are taken, evenly spread.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
+
     verifiers: Sequence[Verifier] | None = None
     attack: Attack = PGD(steps=20)
     shares: Sequence[float] = (0.125, 0.25, 0.5, 1.0)
@@ -55,6 +62,26 @@ class Certificates(Audit):
             number("shares", budget, "(0, inf)")
         whole("inputs", self.inputs)
 
+    def work(self, subject: Subject) -> Work:
+        """The attack at each budget, and each verifier on every input at each, by how long two inputs take.
+
+        Raises:
+            UserError: for a network that cannot be bounded.
+        """
+        count, budgets = min(self.inputs, len(subject.y)), self._budgets
+        verifiers = self._verifiers(subject.subset(1))
+        attacks = asked([at_budget(self.attack, eps) for eps in budgets], count, "first")
+        each = sum(verifying_seconds(subject, self.attack.within().threat, verifier) for verifier in verifiers)
+        reading = PassCount(_READING * len(budgets) * len(verifiers)) * count
+        return Work(attacks, PassCount(count) + reading, each * count * len(budgets))
+
+    @property
+    def _budgets(self) -> list[float]:
+        return sorted({share * self.attack.within().threat.eps for share in self.shares})
+
+    def _verifiers(self, part: Subject) -> list[Verifier]:
+        return list(self.verifiers) if self.verifiers else [usual_verifier(part.model, part.x, part.task)]
+
     def ask(self, subject: Subject) -> Finding:
         """Attack and verify at each budget.
 
@@ -64,8 +91,7 @@ class Certificates(Audit):
         part = subject.subset(self.inputs)
         correct = ~part.task.is_adversarial(part.logits, part.y)
         attack = self.attack.within()
-        verifiers = list(self.verifiers) if self.verifiers else [usual_verifier(part.model, part.x, part.task)]
-        budgets = sorted({share * attack.threat.eps for share in self.shares})
+        verifiers, budgets = self._verifiers(part), self._budgets
         rows, crossings, verified, robust = list[dict[str, Any]](), list[dict[str, Any]](), correct, correct
         for eps in budgets:
             attacked = at_budget(attack, eps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,14 @@ from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import statistics
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.classes import tied_with_worst
 from buttress.data.class_names import class_indices
 from buttress.defences.class_corrected import last_linear
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.capture import capture, layer_names
@@ -72,6 +74,8 @@ class Channels(Audit):
         classes: whose curves are drawn, by name or index; the most and the least robust unless given.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
+
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     layer: str | None = None
     unit: Unit = "each"
@@ -88,6 +92,12 @@ class Channels(Audit):
         _Features(subject, self.layer)
         if self.classes is not None:
             class_indices(self.classes, subject.classes)
+
+    def work(self, subject: Subject) -> Work:
+        """The attack, the features before and after, and the gradients where a layer is named."""
+        count = len(subject.y)
+        own = PassCount(3 * count) if self.layer is None else PassCount(4 * count, count)
+        return Work(asked([self.attack], count), own)
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once, and read the features of both."""

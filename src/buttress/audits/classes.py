@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.gradient.tpgd import TPGD
 from buttress.audits.base import class_agreement, statistics
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.ranking import joined, tied_shares
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.audits.base.work import Work, asked
 from buttress.data.class_names import class_indices
 from buttress.defences.class_corrected import last_linear
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.layers.correlation import pearson, spearman
 from buttress.registry import audit
@@ -48,9 +50,16 @@ class Classes(Audit):
             within a group or out of it. Classes may be left out, and their mistakes are then not counted.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
+
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
     others: Annotated[Sequence[Perturbation] | None, TAKES_ATTACKS] = None
     groups: Mapping[str, Sequence[int | str]] | None = None
+
+    def work(self, subject: Subject) -> Work:
+        """The attacks, and the outputs before and after each."""
+        count, attacks = len(subject.y), [self.attack, *self._others()]
+        return Work(asked(attacks, count, "first"), PassCount((2 + len(attacks)) * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input once and count."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
@@ -41,6 +44,8 @@ class EndTime(Audit):
         times: end times above 0, in the equation's unit.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
+
     times: Sequence[float] = _GRID
 
     def __post_init__(self) -> None:
@@ -53,6 +58,10 @@ class EndTime(Audit):
     def check(self, subject: Subject) -> None:
         """Refuse a network that has no end times."""
         self._reader(subject)
+
+    def work(self, subject: Subject) -> Work:
+        """A solve to the last time, as a pass for each unit of time."""
+        return Work(passes=PassCount((1 + math.ceil(max(self.times))) * len(subject.y)))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the network at each end time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -11,9 +11,11 @@ from torch import Tensor
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
-from buttress.audits.base.png import difference, pixels, png
+from buttress.audits.base.finding import Finding, Topic
+from buttress.audits.base.png import difference, is_image, pixels, png
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.registry import audit
 from buttress.validation import positive, whole
 
@@ -29,6 +31,7 @@ class Examples(Audit):
         magnification: of the difference around mid-grey; such that the largest change spans the range unless given.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
     needs_classes = False
 
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
@@ -41,11 +44,20 @@ class Examples(Audit):
         if self.magnification is not None:
             positive("magnification", self.magnification)
 
+    def not_for(self, subject: Subject) -> str:
+        """Images alone are shown."""
+        return "" if is_image(subject.x) else "These inputs are no images to show."
+
+    def work(self, subject: Subject) -> Work:
+        """The attack, and the outputs before and after."""
+        count = len(subject.y)
+        return Work(asked([self.attack], count), PassCount(2 * count))
+
     def ask(self, subject: Subject) -> Finding:
         """Choose correct inputs, and show them before and after."""
         x = subject.x
-        if x.dim() != 4 or x.shape[1] not in (1, 3):
-            return Finding("examples", "Examples", "These inputs are no images to show.", "info", {"items": []})
+        if reason := self.not_for(subject):
+            return Finding("examples", "Examples", reason, "info", {"items": []})
         x_adv = subject.attacked(self.attack).outcome.x_adv
         clean, adversarial = subject.logits, subject.output(x_adv)
         task, y = subject.task, subject.y

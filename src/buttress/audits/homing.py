@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from buttress.attacks import Perturbation
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap, paired
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.data.class_names import class_indices
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import audit
 
@@ -42,6 +44,8 @@ class Homing(Audit):
         attack: what perturbs the inputs, on every network anew.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
+
     without: Mapping[str | int, nn.Module | str]
     attack: Annotated[Perturbation, TAKES_ATTACKS] = PGD(steps=20)
 
@@ -52,6 +56,13 @@ class Homing(Audit):
             UserError: naming the class that the network is to be without.
         """
         self._networks(subject)
+
+    def work(self, subject: Subject) -> Work:
+        """The attack on the network, and on each of the others as if it were this one."""
+        count = len(subject.y)
+        most = self.attack.most_passes(subject.logits[0].numel()) or PassCount()
+        others = most * (count * len(self.without))
+        return Work(asked([self.attack], count, "first"), others + PassCount((2 + len(self.without)) * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Attack the inputs on the network, and those of the other classes on each that lacks one."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.attacks.unrestricted.latent_step import LatentSpace
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.png import pixels, png
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
 from buttress.data.dataset import Split
 from buttress.defences.ladder.directions import BoundaryDirections
 from buttress.defences.ladder.latent_space import Encoder, fit_space
 from buttress.defences.ladder.support_vector_machines import AttentionSVM, SVMSettings
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.validation import one_name, positive, whole
@@ -51,6 +53,8 @@ class LatentBoundary(Audit):
         UserError: for settings that draw nothing.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
+
     pair: tuple[int, int] = (0, 1)
     layer: str | None = None
     images: int = 9
@@ -76,6 +80,12 @@ class LatentBoundary(Audit):
         if self.layer is not None:
             one_name("layer", self.layer)
         SVMSettings(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
+
+    def work(self, subject: Subject) -> Work:
+        """The plane and the images; and the decoder's training, each step of it taken as a pass there and back."""
+        pair = sum(int((subject.y == label).sum()) for label in self.pair)
+        epochs = self.decoder_epochs + self.svm_epochs
+        return Work(passes=PassCount(epochs, epochs) * pair + PassCount(2 * pair + self.grid**2 + self.images))
 
     def ask(self, subject: Subject) -> Finding:
         """Fit on the two classes' inputs, and decode steps along the direction and the plane around it.

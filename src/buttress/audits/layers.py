@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,15 @@ from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.rank_intervals import METHOD
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Stored, Subject, same_inputs
+from buttress.audits.base.work import Work, asked
 from buttress.audits.layer_ranks import aligned, layer_ranks
 from buttress.audits.layer_verdict import RELATIVE, displaced, growth, missed_text, verdict
 from buttress.data.dataset import BATCH
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.layers import layer_names, measures, patching, sustainability, tolerance
 from buttress.layers.patching import LayerPatching
@@ -33,6 +35,7 @@ from buttress.registry import audit
 from buttress.validation import not_negative, whole
 
 T = TypeVar("T")
+_PATCHES = 16  # passes of a layer that is patched: see `patching`
 
 
 @audit("layers")
@@ -61,6 +64,7 @@ class Layers(Audit):
             network: the most displaced ones, and as many others spread evenly.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (
@@ -125,6 +129,21 @@ class Layers(Audit):
             seed=subject.seed,
             batch_size=size,
         )
+
+    def work(self, subject: Subject) -> Work:
+        """The perturbations, two profiles, and of each layer that is looked at closely its search and its patching."""
+        count, layers = len(subject.y), min(self.most_layers, self._layer_count(subject))
+        steps = self.tolerance_steps * (self.bisections + 6)
+        searched = PassCount(steps, steps) * (layers * min(self.tolerance_inputs, count))
+        patched = PassCount((_PATCHES + layers) * layers * min(self.patching_inputs, count))
+        profiles = PassCount(2 * (2 + len(self.perturbations)) * count)
+        return Work(asked(self.perturbations, count), profiles + searched + patched)
+
+    def _layer_count(self, subject: Subject) -> int:
+        try:
+            return len(layer_names(subject.model, subject.x[:2], self.layers))
+        except UserError:  # none, or other inputs call them
+            return self.most_layers
 
     def ask(self, subject: Subject) -> Finding:
         """Profile, tolerance and margin, ranked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,9 +12,11 @@ from buttress.attacks import Attack
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import accuracy, bootstrap, paired
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.registry import audit
 from buttress.validation import share
 
@@ -36,6 +38,7 @@ class Perturbations(Audit):
         gap: accuracy under FGSM minus that under the attack, both in [0, 1], from which on the verdict is a warning.
     """
 
+    topic: ClassVar[Topic] = "Whether the figures can be trusted"
     needs_classes = False
 
     attack: Attack = PGD(steps=20)
@@ -45,9 +48,18 @@ class Perturbations(Audit):
         """Refuse a gap that is none."""
         share("gap", self.gap)
 
+    @property
+    def _single(self) -> Attack:
+        return FGSM(threat=self.attack.threat)
+
+    def work(self, subject: Subject) -> Work:
+        """Both attacks."""
+        count = len(subject.y)
+        return Work(asked([self._single, self.attack], count), PassCount(count))
+
     def ask(self, subject: Subject) -> Finding:
         """Run both attacks on every input."""
-        single = FGSM(threat=self.attack.threat)
+        single = self._single
         step, many = (subject.attacked(attack).outcome for attack in (single, self.attack))
         cosines = _cosines(step.x_adv - subject.x, many.x_adv - subject.x).cpu()
         correct = ~subject.task.is_adversarial(subject.logits, subject.y)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,13 +17,15 @@ from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost, Sweep, cost, distances, runs, sweep
 from buttress.audits.base.budget_sweep import at_budget as at_budget
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, paired
 from buttress.audits.base.statistics import accuracy as _accuracy
 from buttress.audits.base.statistics import interval as interval
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.audits.base.work import Work, asked
 from buttress.certificates import Verifier
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -52,6 +54,7 @@ class Robustness(Audit):
             still robust; otherwise every input is attacked anew.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     attacks: Sequence[Attack] = (PGD(steps=20),)
@@ -99,6 +102,11 @@ class Robustness(Audit):
     def runs(self) -> list[Attack]:
         """The attacks as they will be run, over all budgets; with ``reuse`` most of them on part of the inputs."""
         return [run for attack in self._resolved for run in runs(attack, self.budgets)]
+
+    def work(self, subject: Subject) -> Work:
+        """Each attack at each budget, as if every input were robust so far; and the noises."""
+        count = len(subject.y)
+        return Work(asked([*self.runs, *self.noises], count, "first"), PassCount(count))
 
     def ask(self, subject: Subject) -> Finding:
         """Attack every input at every budget.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
 from buttress.models.architectures.snode import SNODE
 from buttress.registry import audit
 
@@ -27,7 +28,12 @@ class Roughness(Audit):
     of the weights, the mean of each two neighbours. Figures compare networks of one architecture; no input is needed.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
+
+    def work(self, subject: Subject) -> Work:
+        """No pass: the weights alone are read."""
+        return Work()
 
     def ask(self, subject: Subject) -> Finding:
         """Add up the changes; 0 where no two neighbours have one shape."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
-from buttress.audits.base.png import png
+from buttress.audits.base.finding import Finding, Topic
+from buttress.audits.base.png import is_image, png
 from buttress.audits.base.statistics import bootstrap
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
+from buttress.engine.pass_count import PassCount
 from buttress.layers import saliency
 from buttress.layers.correlation import pearson_by_row
 from buttress.layers.saliency import Fill, check_window
@@ -44,6 +46,8 @@ class Saliency(Audit):
         steps: equal shares in which the deletion curve covers the image.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
+
     count: int = 8
     inputs: int = 200
     window: int | None = None
@@ -60,14 +64,29 @@ class Saliency(Audit):
         number("threshold", self.threshold, "(0, 1]")
         check_window(self.window, 1 if self.stride is None else self.stride, self.fill)
 
+    def not_for(self, subject: Subject) -> str:
+        """Images alone have parts to cover."""
+        return "" if is_image(subject.x) else "These inputs are no images to look at."
+
+    def work(self, subject: Subject) -> Work:
+        """Each measured image with each window covered, its gradient, and three deletion curves."""
+        height, width = subject.x.shape[2:]
+        stride = self._stride(height, width)
+        windows = -(-height // stride) * -(-width // stride)
+        each = PassCount(windows + 1 + 3 * (self.steps + 1) + 1, 1)
+        return Work(passes=each * min(self.inputs, len(subject.y)) + PassCount(self.count))
+
+    def _stride(self, height: int, width: int) -> int:
+        return self.stride or -(-min(height, width) // _FINEST)
+
     def ask(self, subject: Subject) -> Finding:
         """Compute both maps of each input and compare them."""
-        if subject.x.dim() != 4 or subject.x.shape[1] not in (1, 3):
-            return Finding("saliency", _TITLE, "These inputs are no images to look at.", "info", {})
+        if reason := self.not_for(subject):
+            return Finding("saliency", _TITLE, reason, "info", {})
         rows = _spread(len(subject.x), self.inputs).to(subject.x.device)
         x, y, ids = subject.x[rows], subject.y[rows], subject.ids[rows]
         height, width = x.shape[2:]
-        stride = self.stride or -(-min(height, width) // _FINEST)
+        stride = self._stride(height, width)
         window = self.window or saliency.default_window(height, width)
         maps, sizes = self._maps(subject, x, y, window, stride)
         orders = {

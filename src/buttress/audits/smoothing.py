@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from torch import Tensor
 from buttress.attacks import SmoothAdv
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject
 from buttress.audits.base.without_gradients import has_gradient
+from buttress.audits.base.work import Work, asked
 from buttress.certificates.smoothing import ABSTAINED, Smoothed, SmoothedCertificate
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import Threat
@@ -56,6 +58,8 @@ class Smoothing(Audit):
         box: the range of the inputs, to which the attack keeps; a certificate holds beyond it, too.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
+
     sigma: Sequence[float] = (0.25, 0.5)
     n0: int = 100
     n: int = 1000
@@ -80,6 +84,15 @@ class Smoothing(Audit):
         whole("inputs", self.inputs)
         for sigma in self.sigma:
             self._smoothed(torch.nn.Identity(), sigma)
+
+    def work(self, subject: Subject) -> Work:
+        """The votes of each sigma; and of each radius that is attacked the attack, and the votes that judge it."""
+        count = min(self.inputs, len(subject.y))
+        radii = {sigma: self._attacked_radii(sigma, count) for sigma in set(self.sigma)}
+        attacks = [self._attack(sigma, radius) for sigma in radii for radius in radii[sigma]]
+        votes = self.n0 + self.n
+        own = PassCount((1 + len(radii) * votes + len(attacks) * self.n0) * count)
+        return Work(asked(attacks, count), own)
 
     def ask(self, subject: Subject) -> Finding:
         """Take the votes, and attack what they decide."""
@@ -147,22 +160,28 @@ class Smoothing(Audit):
         """Accuracy of the smoothed network under attack; what is certified is not beaten by a few votes either way."""
         start, y = time.perf_counter(), subject.y
         subject = replace(subject, batch_size=max(1, subject.batch_size // self.samples))  # whose copies are held
-        rows, end = [], self._end(certificate.sigma, len(y))
+        rows = []
         contradicted = torch.zeros(len(y), dtype=torch.bool, device=y.device)
-        for radius in self.listed:
-            if 0 < radius <= end:
-                inner = PGD(threat=Threat(norm="l2", eps=radius, box=self.box), steps=self.steps)
-                attack = SmoothAdv(attack=inner, sigma=certificate.sigma, samples=self.samples)
-                answers = judge.predict(subject.attacked(attack).outcome.x_adv, ids=subject.ids)
-                certified = certificate.certified(y, radius)
-                other = certified & (answers.label != y) & (answers.label != ABSTAINED)
-                rows.append({"eps": radius, **accuracy((answers.majority == y) | (certified & ~other))})
-                contradicted |= other
+        for radius in self._attacked_radii(certificate.sigma, len(y)):
+            attack = self._attack(certificate.sigma, radius)
+            answers = judge.predict(subject.attacked(attack).outcome.x_adv, ids=subject.ids)
+            certified = certificate.certified(y, radius)
+            other = certified & (answers.label != y) & (answers.label != ABSTAINED)
+            rows.append({"eps": radius, **accuracy((answers.majority == y) | (certified & ~other))})
+            contradicted |= other
         return {
             "attacked": rows,
             "contradicted": int(contradicted.sum()),
             "attack_seconds": time.perf_counter() - start,
         }
+
+    def _attacked_radii(self, sigma: float, inputs: int) -> list[float]:
+        """The listed radii that can be shown; none where nothing is attacked."""
+        return [radius for radius in self.listed if 0 < radius <= self._end(sigma, inputs)] if self.steps else []
+
+    def _attack(self, sigma: float, radius: float) -> SmoothAdv:
+        inner = PGD(threat=Threat(norm="l2", eps=radius, box=self.box), steps=self.steps)
+        return SmoothAdv(attack=inner, sigma=sigma, samples=self.samples)
 
     def _best(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """At each listed radius the figures of the sigma that certifies most; the smallest of several."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.correlation import spearman
@@ -53,6 +55,8 @@ class UncertaintyPropagation(Audit):
         draws: samples of the noise for each input.
     """
 
+    topic: ClassVar[Topic] = "How sure it is of itself"
+
     std: float | Sequence[float] = 0.1
     box: tuple[float, float] | None = (0.0, 1.0)
     inputs: int = 100
@@ -65,6 +69,11 @@ class UncertaintyPropagation(Audit):
             raise UserError("std must be a positive number, or a list of numbers of 0 or more that are not all 0")
         whole("inputs", self.inputs)
         whole("draws", self.draws, 2)
+
+    def work(self, subject: Subject) -> Work:
+        """The Jacobian of each measured input, a backward pass an output, and the samples."""
+        count = min(self.inputs, len(subject.y))
+        return Work(passes=PassCount(2 + self.draws, subject.logits.shape[1]) * count)
 
     def ask(self, subject: Subject) -> Finding:
         """Linearise at each input, then sample around it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,11 +17,13 @@ from buttress.attacks.corruptions.photometric import Brightness, Contrast, Inver
 from buttress.attacks.corruptions.stylised import Sketch, Texture
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import kept, rate
 from buttress.audits.base.statistics import INTERVAL, accuracy, bootstrap
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
@@ -65,6 +67,7 @@ class Unseen(Audit):
         unseen: attacks that training did not have; those in the norm of one of ``attacks`` are left out.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     corruptions: Sequence[Perturbation] = _CORRUPTIONS
@@ -91,6 +94,18 @@ class Unseen(Audit):
         """The unseen attacks that are run: those in another norm than the attacks of training."""
         trained_norms = {_norm(attack) for attack in self.attacks} - {""}
         return [attack for attack in self.unseen if _norm(attack) not in trained_norms]
+
+    def not_for(self, subject: Subject) -> str:
+        """Images alone are corrupted; where no corruption is asked for, any inputs will do."""
+        changed = any(isinstance(change, Corruption) for change in (*self.corruptions, *self.styles))
+        return "These inputs are no images to corrupt." if changed and subject.x.dim() != 4 else ""
+
+    def work(self, subject: Subject) -> Work:
+        """Each corruption and style at each severity, and the attacks."""
+        count = len(subject.y)
+        changed = [each for change in (*self.corruptions, *self.styles) for _, each in self._at_severities(change)]
+        attacks = asked([*self.attacks, *self.foreign], count, "first")
+        return Work((*asked(changed, count), *attacks), PassCount(count))
 
     def ask(self, subject: Subject) -> Finding:
         """Corrupt and attack every input.
@@ -136,14 +151,17 @@ class Unseen(Audit):
         }
         return Finding("unseen", "Corruptions and unseen attacks", _verdict(data), _severity(data), data)
 
+    def _at_severities(self, change: Perturbation) -> list[tuple[int | None, Perturbation]]:
+        """A corruption at each severity, with that; another perturbation as it is."""
+        if not isinstance(change, Corruption):
+            return [(None, change)]
+        return [(severity, replace(change, severity=severity)) for severity in sorted(set(self.severities))]
+
     def _changed(self, subject: Subject, change: Perturbation, kind: str) -> tuple[dict[str, Any], Tensor]:
         """The row of a corruption or style, and (N,) the share of its severities at which each input is correct."""
-        severities = sorted(set(self.severities)) if isinstance(change, Corruption) else [None]
         points, correct = [], []
-        for severity in severities:
-            if isinstance(change, Corruption) and severity is not None:
-                change = replace(change, severity=severity)
-            correct.append(~subject.attacked(change).outcome.success)
+        for severity, each in self._at_severities(change):
+            correct.append(~subject.attacked(each).outcome.success)
             points.append({"severity": severity, **accuracy(correct[-1])})
         share = torch.stack(correct).double().mean(0)
         figure = accuracy(correct[0]) if len(correct) == 1 else _mean([share], subject.seed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work
 from buttress.defences.cost_sensitive.cse import SMALL, min_max_figures
 from buttress.registry import audit
 
@@ -34,7 +35,12 @@ class Weights(Audit):
     largest size. They compare networks of one architecture and are no measure of robustness. No input is used.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
+
+    def work(self, subject: Subject) -> Work:
+        """No pass: the weights alone are read."""
+        return Work()
 
     def ask(self, subject: Subject) -> Finding:
         """Figures of every layer that has a kernel, in the network's order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,10 @@ from buttress.attacks import Attack, Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.layers.select import user_module
@@ -54,6 +56,7 @@ class ZeroStability(Audit):
         noise: a perturbation without a threat, the other.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
 
     attack: Attack = PGD(steps=20)
@@ -62,6 +65,11 @@ class ZeroStability(Audit):
     def check(self, subject: Subject) -> None:
         """Refuse a network without multistep blocks."""
         _blocks(subject.model)
+
+    def work(self, subject: Subject) -> Work:
+        """The noise, the attack, and the inputs with each."""
+        count = len(subject.y)
+        return Work(asked([self.noise, self.attack], count), PassCount(4 * count))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the coefficients, then run the inputs and their perturbed copies."""

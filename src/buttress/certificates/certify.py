@@ -28,7 +28,6 @@ from buttress.threat import Threat
 from buttress.threat.row_threat import RowThreat
 from buttress.validation import whole
 
-_ROUNDING = 1e-5  # of the largest logit: bounds are sums in single precision
 _BATCH = 32
 
 
@@ -179,7 +178,7 @@ class _Run:
             graph = self._graph(x, logits)
             problem = Problem(self.model, x, y, threat, logits, graph, self.ids[places], self.seed)
             answer = verifier.bound(problem)
-            margin = answer.margins.amin(0).nan_to_num(nan=-torch.inf) - _ROUNDING * logits.abs().amax(1)
+            margin = answer.margins.amin(0).nan_to_num(nan=-torch.inf) - problem.rounding
             x_adv, falsified = self._counterexamples(problem, answer)
         return (margin > 0) & ~falsified, falsified, margin, x_adv
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
 
@@ -18,6 +18,8 @@ from buttress.certificates.network.graph import Graph, Ref
 from buttress.certificates.operations.operation import Interval
 from buttress.registry import verifier as registered_verifiers
 from buttress.threat import Threat
+
+_ROUNDING = 1e-5  # of the largest logit: bounds are sums in single precision
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,28 @@ class Problem:
     graph: Graph
     ids: Tensor
     seed: int = 0
+
+    def of_rows(self, places: Tensor) -> Problem:
+        """The problem of the inputs at (M,) places of the batch, perhaps repeated."""
+        return replace(
+            self,
+            x=self.x[places],
+            y=self.y[places],
+            threat=self.threat.of_rows(places),
+            logits=self.logits[places],
+            ids=self.ids[places],
+        )
+
+    def met(self, points: Tensor) -> Tensor:
+        """(N,) the least margin at points (N, ...), one of each input's region."""
+        logits = self.graph.run(points)
+        true = self.y.long()[:, None]
+        return logits.gather(1, true)[:, 0] - logits.scatter(1, true, -torch.inf).amax(1)
+
+    @property
+    def rounding(self) -> Tensor:
+        """(N,) what rounding in a bound of the margins may come to: an input is verified above this."""
+        return _ROUNDING * self.logits.abs().amax(1)
 
     @cached_property
     def network(self) -> BoundedNetwork:

@@ -115,7 +115,8 @@ def _inside(spec: Spec, name: str, further: str) -> Spec | dict[str, Any]:
         return last
     groups = [kind for kind in kinds if is_group(kind)]
     if not groups:
-        bases = [kind for kind in (item_of(kind) or kind for kind in kinds) if role_of(kind) is not None]
+        items = [item for kind in kinds for item in alternatives(item_of(kind) or kind)]
+        bases = [item for item in items if role_of(item) is not None]
         if not bases:
             spec.parameter(f"{name}.{further}")  # there is none
         raise UnnamedMemberError(place, bases[0].__name__.lower())

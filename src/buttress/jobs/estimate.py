@@ -6,25 +6,21 @@ import contextlib
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from buttress import tasks
 from buttress.attacks import Perturbation
-from buttress.audits import Audit
-from buttress.audits.robustness import Robustness
+from buttress.audits import Audit, subject
 from buttress.data.dataset import Dataset, Split
 from buttress.defences.base.defence import Defence
-from buttress.engine.oracle import Oracle
 from buttress.engine.pass_count import PassCount
-from buttress.engine.preserved_model import preserved
-from buttress.engine.runner import Runner
-from buttress.errors import UserError
+from buttress.jobs.audit_times import AuditTimes
 from buttress.jobs.duration import duration
-from buttress.jobs.questions import attacks_of
+from buttress.jobs.pace import Pace
 from buttress.jobs.settings import Training
 from buttress.started import started
 from buttress.tasks import Task
@@ -32,8 +28,6 @@ from buttress.tensor_forms import copied_network
 from buttress.training.batches import Batches
 from buttress.training.fit import fit
 
-_LEAST, _TIMED, _LONG = 2, 3, 1.0  # passes timed at least, as a first one sets up; at most; seconds that end it
-_FEW, _SLOW = 16, 0.1  # inputs timed first; where they take as many seconds there and back, the whole batch is not
 _TRIED = 3.0  # seconds of a batch's passes, from which on no step is tried
 
 
@@ -109,7 +103,7 @@ def _passing_seconds(model: nn.Module, dataset: Dataset, attack: Perturbation | 
     """Seconds of a batch's passes where training runs, at most: of an attack that states them, and one more."""
     x, y, _ = dataset.train.take(torch.arange(min(training.batch_size, len(dataset.train))))
     device = training.device
-    pace = _Pace.of(copied_network(model).to(device), x.to(device), y.to(device), training.task)
+    pace = Pace.of(copied_network(model).to(device), x.to(device), y.to(device), training.task)
     crafting = None if attack is None else attack.most_passes(pace.outputs)
     return pace.seconds(PassCount(1, 1) + (crafting or PassCount()))
 
@@ -125,7 +119,7 @@ def estimate_attacks(
     """
     device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
     x, y, _ = split.take(torch.arange(min(batch_size, len(split))))
-    pace = _Pace.of(model, x.to(device), y.to(device), task)
+    pace = Pace.of(model, x.to(device), y.to(device), task)
     stated = [(attack, attack.most_passes(pace.outputs)) for attack in attacks]
     passes = sum((each for _, each in stated if each is not None), start=PassCount())
     silent = dict.fromkeys(attack.label() for attack, each in stated if each is None)
@@ -147,55 +141,5 @@ def estimate_attacks(
 def estimate_audits(
     model: nn.Module, split: Split, questions: Sequence[Audit], batch_size: int, task: Task = tasks.classification
 ) -> str:
-    """A sentence: the time of the attacks of the robustness audits, and the names of all others, which is not known."""
-    attacks = attacks_of(questions)
-    parts = [estimate_attacks(model, split, attacks, batch_size, task)] if attacks else []
-    others = dict.fromkeys(question.label() for question in questions if not isinstance(question, Robustness))
-    parts += [f"not estimated: {', '.join(others)}"] if others else []
-    return "; ".join(parts)
-
-
-@dataclass(frozen=True)
-class _Pace:
-    """Seconds of a batch forward, and backward to its inputs; and how many outputs the network has, such as classes."""
-
-    forward: float
-    backward: float
-    outputs: int
-
-    @classmethod
-    def of(cls, model: nn.Module, x: Tensor, y: Tensor, task: Task) -> _Pace:
-        """Time a few passes of this batch, as an attack makes them; where some of its inputs take long, of those."""
-        few = cls._timed(model, x[:_FEW], y[:_FEW], task)
-        if len(x) <= _FEW:
-            return few
-        if few.forward + few.backward > _SLOW:
-            share = len(x) / _FEW
-            return cls(few.forward * share, few.backward * share, few.outputs)
-        return cls._timed(model, x, y, task)
-
-    @classmethod
-    def _timed(cls, model: nn.Module, x: Tensor, y: Tensor, task: Task) -> _Pace:
-        with preserved(model, "eval", 0, x.device):
-            oracle = Oracle(Runner(model, task, "fp32", len(x)), x, y)
-            outputs = oracle.logits(x)[0].numel()  # and what a first pass takes longer is over
-            forward = _shortest(lambda: oracle.logits(x))
-            try:
-                both = _shortest(lambda: oracle.loss_and_grad(x)[1])
-            except UserError:  # no gradient, which attacks that need one will say
-                both = forward
-        return cls(forward, max(0.0, both - forward), outputs)
-
-    def seconds(self, passes: PassCount) -> float:
-        """For a batch."""
-        return passes.forwards * self.forward + passes.backwards * self.backward
-
-
-def _shortest(run: Callable[[], Tensor]) -> float:
-    """Seconds of the quickest of a few runs; of two alone, where these take long."""
-    seconds: list[float] = []
-    while len(seconds) < _LEAST or (len(seconds) < _TIMED and sum(seconds) < _LONG):
-        start = time.perf_counter()
-        run().sum().item()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    """A sentence: the time of the audits one by one, if every input resists, and those whose time is not known."""
+    return AuditTimes(subject(model, split, task=task, batch_size=batch_size)).text(questions)

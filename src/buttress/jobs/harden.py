@@ -23,7 +23,8 @@ from buttress.engine.fabric import start_processes
 from buttress.engine.machine import placed, told
 from buttress.engine.runner import Precision
 from buttress.errors import UserError
-from buttress.jobs.audit import ask, report_facts
+from buttress.jobs.asking import ask
+from buttress.jobs.audit import report_facts
 from buttress.jobs.compare import changes, headline
 from buttress.jobs.first_look import first_look
 from buttress.jobs.gate import check_gate, gate

@@ -83,6 +83,11 @@ def is_chain(calls: Mapping[str, BlockCall]) -> bool:
     )
 
 
+def offers_branches(module: nn.Module) -> bool:
+    """Whether a block says what its residual branches are, see `residual_branches`."""
+    return callable(getattr(module, "branches", None)) or bool(_timm_branches(module))
+
+
 def residual_branches(call: BlockCall) -> dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]:
     """A block's residual branches in order, each with the point (N, ...) that it is added to.
 

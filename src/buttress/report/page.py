@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.finding import Finding, Severity, Topic, most_serious
 from buttress.report.drill_down import drill_down
 from buttress.report.figures import fill
 from buttress.report.kinds import Key, draw
@@ -17,6 +17,7 @@ from buttress.report.kinds.table import nested
 MARK = '<meta name="generator" content="buttress">'
 _WORDS = {"good": "Good", "info": "Note", "warning": "Warning", "bad": "Bad"}
 _MANY = 6  # networks; of more, key figures are a table and not cards
+_SECTIONS = 6  # of more, a table of contents leads to them, and those about one thing stand together
 _PLACED = ("title", "headline", "severity", "command", "versions")
 
 
@@ -32,6 +33,14 @@ def groups(networks: Mapping[str, Sequence[Finding]]) -> list[dict[str, Finding]
             seen[key] += 1
             grouped.setdefault((*key, seen[key]), {})[name] = finding
     return list(grouped.values())
+
+
+def _contents(grouped: Sequence[dict[str, Finding]]) -> dict[str, list[dict[str, Finding]]]:
+    """The groups of findings by what they are about, in reading order; topics that are not known come last."""
+    order = {topic: place for place, topic in enumerate(get_args(Topic))}
+    topics = [next(iter(group.values())).topic for group in grouped]
+    reading = sorted(dict.fromkeys(topics), key=lambda topic: order.get(topic, len(order)))
+    return {t: [group for group, topic in zip(grouped, topics, strict=True) if topic == t] for t in reading}
 
 
 def worst(networks: Mapping[str, Sequence[Finding]]) -> Severity:
@@ -67,6 +76,8 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         facts: as for `buttress.report.write`, with "title", "headline" and perhaps "severity".
     """
     grouped = groups(networks)
+    contents = _contents(grouped) if len(grouped) > _SECTIONS else {}
+    grouped = [group for groups in contents.values() for group in groups] or grouped
     drawn = [(draw(group), drill_down(group, networks)) for group in grouped]
     sections = [replace(section, html=section.html + links) for section, links in drawn]
     keys = without_duplicates([key for section in sections for key in section.keys])
@@ -82,6 +93,7 @@ def page(networks: Mapping[str, Sequence[Finding]], facts: Mapping[str, Any]) ->
         words=_WORDS,
         networks=list(networks),
         sections=list(zip(grouped, sections, strict=True)),
+        contents=contents,
         keys=keys,
         many=_MANY,
         command=facts.get("command"),

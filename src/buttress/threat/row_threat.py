@@ -44,6 +44,10 @@ class RowThreat(Threat):
         """The threat with (N,) shares of its budget."""
         return cls(scale=scale, **_fields(threat))
 
+    def of_rows(self, places: Tensor) -> RowThreat:
+        """The same shares for the inputs at these places."""
+        return RowThreat.of(self, self.scale[places])
+
     def _budget(self) -> Tensor:
         scale = self.scale.cpu() if lacks_float64(self.scale.device) else self.scale  # where it is computed with
         return self.eps * scale.double()

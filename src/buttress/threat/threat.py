@@ -108,6 +108,10 @@ class Threat(Region):
         """(N,) the largest size of each input's perturbation, in the dtype of ``x``."""
         return torch.as_tensor(self._budget(), device=x.device).to(x.dtype).expand(len(x))
 
+    def of_rows(self, places: Tensor) -> Threat:
+        """The threat around inputs that are taken from a batch by (M,) places, perhaps repeatedly."""
+        return self
+
     def _sides(self, x: Tensor) -> Any:
         """How far each value may move in linf, in float64: a number or a tensor that meets ``x``."""
         budget = self._budget()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -14,23 +14,35 @@ from buttress.attacks import Attack
 from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.composed.variant import variants_of
 from buttress.attacks.gradient.pgd import PGD
-from buttress.audits.adaptive.attack_list import Effort, attacks_on
-from buttress.audits.adaptive.measurements import AttackRun, ablation_rows, accuracy_curve, run_all
+from buttress.audits.adaptive.attack_list import Effort, Entry, attacks_on
+from buttress.audits.adaptive.measurements import (
+    AttackRun,
+    ablation_rows,
+    ablations_of,
+    accuracy_curve,
+    curve_budgets,
+    run_all,
+)
 from buttress.audits.base.audit import Audit
 from buttress.audits.base.budget_sweep import Cost
-from buttress.audits.base.finding import Finding, Severity, most_serious
+from buttress.audits.base.budget_sweep import runs as at_budgets
+from buttress.audits.base.finding import Finding, Severity, Topic, most_serious
 from buttress.audits.base.ranking import joined, ranking
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject, same_inputs
-from buttress.audits.masking.checks.check import CheckContext
+from buttress.audits.base.work import Asked, Work, asked
+from buttress.audits.masking.checks.check import MEAN_PASSES, PASSES, CheckContext
 from buttress.audits.masking.checks.paired_attacks import compare
+from buttress.engine.oracle import Search
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import attack as registered_attacks
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, budget_text
 from buttress.validation import number, positive, whole
 
+_FEW = 8  # inputs on which it is seen, to say what is asked, whether the network is randomised
 _LEVEL = 0.01  # of the test that the reference misses more than is tolerated
 
 
@@ -75,6 +87,8 @@ class Adaptive(Audit):
         tolerated: share of the inputs that the reference may miss.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
+
     threat: Threat = NOT_GIVEN
     attack: Attack | None = None
     models: Sequence[nn.Module | str] = ()
@@ -114,6 +128,17 @@ class Adaptive(Audit):
         """The attack that the worst case is set against."""
         return self.attack or PGD(threat=self.threat, steps=20)
 
+    def work(self, subject: Subject) -> Work:
+        """All attacks, and those of the curve; of a randomised network fresh passes at the points of each as well."""
+        count, context = min(self.inputs, len(subject.y)), self._context(subject.subset(_FEW))
+        entries, random = list(self._entries(context.subject)), context.random
+        search: Search = "full" if random else "first"
+        attacks = [Asked(entry.attack, min(count, entry.inputs or count), search) for entry in entries]
+        curve = at_budgets(self._curve_attack, curve_budgets(self._curve_attack.threat)) if self.curve else []
+        own = PassCount(2 + PASSES + (MEAN_PASSES * (1 + len(entries)) if random else 0)) * count
+        ablations = PassCount(2 * len(ablations_of(subject.model)) * count)
+        return Work((*attacks, *asked(curve, count, "first")), own + ablations)
+
     def ask(self, subject: Subject) -> Finding:
         """Attack in every way, the cheapest first.
 
@@ -128,15 +153,12 @@ class Adaptive(Audit):
         if named is not None:
             raise UserError(f"models must be networks here; got {named!r}: load it first")
         subset = subject.subset(self.inputs)
-        context = CheckContext(subset, reference, _LEVEL, 0.0, self.tolerated, 1, 1)
-        effort = Effort(**{name: getattr(self, name) for name in (f.name for f in fields(Effort))})
-        surrogates = [model for model in self.models if isinstance(model, nn.Module)]
-        entries = attacks_on(subset.logits.shape[1], list(variants_of(subset.model)), surrogates, reference, effort)
-        runs, points = run_all(context, entries, cascade=self.cascade)
+        context = self._context(subset)
+        runs, points = run_all(context, self._entries(subset), cascade=self.cascade)
         if all(run.reason for run in runs):
             raise UserError(f"no attack of adaptive ran: {runs[0].reason.rstrip('.')}")
         data = self._data(context, runs)
-        attack = PGD(threat=threat, steps=self.steps, loss="margin")
+        attack = self._curve_attack
         data["curve"], reason = accuracy_curve(context, attack) if self.curve else ([], "")
         data["curve_label"] = attack.label() if self.curve else ""
         data["ablations"] = ablation_rows(subset, points)
@@ -144,6 +166,19 @@ class Adaptive(Audit):
         data["not_run"] += [{"label": "accuracy over budgets", "reason": reason}] if reason else []
         title = "Robust accuracy against an attacker who knows the network"
         return Finding("adaptive", title, _sentence(data), _severity(data), data)
+
+    def _context(self, subject: Subject) -> CheckContext:
+        return CheckContext(subject, self.reference, _LEVEL, 0.0, self.tolerated, 1, 1)
+
+    def _entries(self, subject: Subject) -> Iterator[Entry]:
+        effort = Effort(**{name: getattr(self, name) for name in (f.name for f in fields(Effort))})
+        surrogates = [model for model in self.models if isinstance(model, nn.Module)]
+        variants = list(variants_of(subject.model))
+        return attacks_on(subject.logits.shape[1], variants, surrogates, self.reference, effort)
+
+    @property
+    def _curve_attack(self) -> Attack:
+        return PGD(threat=self.reference.threat, steps=self.steps, loss="margin")
 
     def _data(self, context: CheckContext, runs: Sequence[AttackRun]) -> dict[str, Any]:
         subset, correct, threat = context.subject, context.correct, self.reference.threat

@@ -18,6 +18,7 @@ from buttress.audits.base.statistics import accuracy
 from buttress.audits.base.subject import Subject, Timed
 from buttress.audits.masking.checks.check import CheckContext
 from buttress.errors import UserError
+from buttress.threat import Threat
 
 _SHARES = (0.25, 0.5, 1.0, 1.5, 2.0, 4.0)  # budgets of the curve, as multiples of eps
 
@@ -90,15 +91,18 @@ def _spread_over(count: int, most: int, device: torch.device) -> Tensor:
     return chosen
 
 
-def accuracy_curve(context: CheckContext, attack: Attack) -> tuple[list[dict[str, Any]], str]:
-    """Accuracy under an attack at budgets around its eps and, in linf, at the width of the box; why there is none."""
-    threat = attack.threat
-    budgets = {threat.eps * share for share in _SHARES}
-    width = threat.widest
+def curve_budgets(threat: Threat) -> list[float]:
+    """0, budgets around eps and, in linf, the width of the box, rising."""
+    budgets, width = {threat.eps * share for share in _SHARES}, threat.widest
     if math.isfinite(width) and threat.norm == "linf":
         budgets = {eps for eps in budgets if eps < width} | {threat.eps, width}
+    return [0.0, *sorted(budgets)]
+
+
+def accuracy_curve(context: CheckContext, attack: Attack) -> tuple[list[dict[str, Any]], str]:
+    """Accuracy under an attack at budgets around its eps and, in linf, at the width of the box; why there is none."""
     try:
-        result = sweep(context.subject, attack, [0.0, *sorted(budgets)], context.correct, reuse=True)
+        result = sweep(context.subject, attack, curve_budgets(attack.threat), context.correct, reuse=True)
     except UserError as reason:
         return [], sentence(reason)
     return [{"eps": eps, **accuracy(rows)} for eps, rows in result.robust.items()], ""

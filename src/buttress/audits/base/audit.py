@@ -11,10 +11,11 @@ from torch import nn
 
 from buttress.ambient_state import in_usual_state
 from buttress.audits.base.evaluation.groups import Data
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.rating import beside_chance
 from buttress.audits.base.subject import Subject, Watch, subject
 from buttress.audits.base.without_gradients import ask_what_can_run
+from buttress.audits.base.work import Work
 from buttress.engine.threat_resolution import resolve_threats, resolved_settings
 from buttress.registry import audit as registered_audits
 from buttress.tasks import check_task
@@ -31,11 +32,13 @@ class Audit(ABC):
     Attributes:
         needs_classes: whether it is for classes only, as an audit is unless it says otherwise by a plain attribute or a
             property; see `buttress.tasks.check_task`.
+        topic: what it is about, under which a report of many findings lists it.
         without_classes: what to use for a task that has none.
         needs_training: whether it asks for the inputs that the network was trained on, `Subject.training`.
     """
 
     needs_training: ClassVar[bool] = False
+    topic: ClassVar[Topic] = "Further questions"
     without_classes: ClassVar[str] = "robustness, layers or examples"
 
     @property
@@ -53,6 +56,17 @@ class Audit(ABC):
         Raises:
             UserError: saying what network it needs.
         """
+
+    def not_for(self, subject: Subject) -> str:
+        """Why there is nothing to ask about these inputs, as a sentence, which is the verdict then; or empty."""
+        return ""
+
+    def work(self, subject: Subject) -> Work | None:
+        """The most that `ask` does to this network, from which follows how long it takes; see `Work`.
+
+        None, as here, for an audit that does not say: its time is not known before.
+        """
+        return None
 
     def within(self, threat: Threat | None = None, usual: Threat = Threat()) -> Self:
         """A copy with every threat filled in that was not given; see `resolve_threats`."""
@@ -97,16 +111,39 @@ def run(
     check_task(audits, shared_subject.task)
     for audit in audits:
         audit.check(shared_subject)
-    watch = shared_subject.watch
+    return put(shared_subject, audits, answered)
+
+
+@in_usual_state
+def put(
+    shared_subject: Subject,
+    audits: Sequence[Audit],
+    answered: Callable[[Finding], None] = lambda finding: None,
+    before: int = 0,
+    after: int = 0,
+) -> list[Finding]:
+    """Put audits to a network that is at hand, with what was crafted for others already; see `run`.
+
+    Args:
+        shared_subject: the network, its inputs and the store of examples.
+        audits: with their threats filled in, and fit for the network.
+        answered: called with each finding as soon as it is there.
+        before: how many other audits were put before these; for what the subject's watch is told.
+        after: how many there are from the first of these on; these alone unless more.
+    """
+    watch, total = shared_subject.watch, before + max(after, len(audits))
 
     def begin(index: int) -> None:
         if watch is not None:
-            shared_subject.watch = _told_of(audits[index].label(), index, len(audits), watch)
+            shared_subject.watch = _told_of(audits[index].label(), before + index, total, watch)
 
     findings = list[Finding]()
-    for finding in ask_what_can_run(audits, shared_subject, begin):
-        findings.append(beside_chance(finding, shared_subject.chance_sentence))
-        answered(findings[-1])
+    try:
+        for finding in ask_what_can_run(audits, shared_subject, begin):
+            findings.append(beside_chance(finding, shared_subject.chance_sentence))
+            answered(findings[-1])
+    finally:
+        shared_subject.watch = watch
     return findings
 
 

@@ -14,6 +14,16 @@ from buttress.errors import UserError
 from buttress.plain_data import read_json
 
 Severity = Literal["good", "info", "warning", "bad"]
+# What audits are about, in the order in which a report of many is read.
+Topic = Literal[
+    "How robust it is",
+    "Whether the figures can be trusted",
+    "Where it fails",
+    "What happens inside",
+    "How sure it is of itself",
+    "What it gives away",
+    "Further questions",
+]
 _BUDGETS = {"eps", "main_eps"}  # what may be infinite, by its key
 
 
@@ -28,6 +38,7 @@ class Finding:
         severity: "good", "info", "warning" or "bad".
         data: figures, as plain numbers, texts, lists and dictionaries.
         next: the attack to run next, where the audit proposes one; for the caller, and in no file.
+        topic: what it is about, under which a report of many findings lists it; the audit's.
     """
 
     kind: str
@@ -36,6 +47,7 @@ class Finding:
     severity: Severity
     data: Mapping[str, Any]
     next: Attack | None = field(default=None, compare=False, repr=False)
+    topic: str = "Further questions"
 
 
 def most_serious(*severities: Severity) -> Severity:

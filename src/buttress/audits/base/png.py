@@ -33,6 +33,11 @@ def png(image: ArrayLike) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
+def is_image(x: Tensor) -> bool:
+    """Whether (N, ...) inputs are images that can be shown: (N, C, H, W) of one channel or three."""
+    return x.dim() == 4 and x.shape[1] in (1, 3)
+
+
 def pixels(image: Tensor) -> Tensor:
     """(H, W) or (H, W, 3) uint8 from (C, H, W); values outside of [0, 1] are cut off."""
     levels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -83,7 +83,8 @@ def _answer(question: Question, subject: object) -> Finding:
     left_out = list[str]()
     while True:
         try:
-            finding = checked_finding(question.ask(subject), registered_audits.name_of(question))
+            answer = checked_finding(question.ask(subject), registered_audits.name_of(question))
+            finding = replace(answer, topic=getattr(question, "topic", answer.topic))
             break
         except NoGradientError as reason:
             smaller = _without(question, reason.attack)

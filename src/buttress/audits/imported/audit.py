@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.rating import rate
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject, same_inputs
+from buttress.audits.base.work import Work
 from buttress.audits.imported.tensor_file import Examples, read
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, norms, per_row
@@ -38,6 +40,7 @@ class Imported(Audit):
         threat: what an example may be, within 1e-6.
     """
 
+    topic: ClassVar[Topic] = "How robust it is"
     needs_classes = False
 
     file: Path
@@ -50,6 +53,10 @@ class Imported(Audit):
             UserError: for such a file.
         """
         _aligned(read(self.file), subject, self.file)
+
+    def work(self, subject: Subject) -> Work:
+        """The outputs before and after."""
+        return Work(passes=PassCount(2 * len(subject.y)))
 
     def ask(self, subject: Subject) -> Finding:
         """Read the file, find each input's example, reject those outside the threat, evaluate the rest.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,14 +14,17 @@ from torch import Tensor
 from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import median
 from buttress.audits.base.subject import Stored, Subject
-from buttress.audits.inputs.brackets import Brackets, brackets
+from buttress.audits.base.verifying_time import verifying_seconds
+from buttress.audits.base.work import Work, asked
+from buttress.audits.inputs.brackets import AUTO, HALVINGS, RADII, Brackets, brackets, search_runs, verifier_for
 from buttress.audits.inputs.cards import Facts, cards
 from buttress.audits.inputs.collect import weakest_class, what_to_collect
 from buttress.audits.inputs.failures import failures
 from buttress.audits.inputs.labels import label_errors
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.layers import sustainability
 from buttress.registry import audit
@@ -49,17 +53,19 @@ class Inputs(Audit):
             first is successful, within half of all smallest perturbations where it has no budget.
         inputs: how many inputs' smallest perturbations are searched, spread evenly over the data.
         minimum_norm: whether FAB, FMN, DDN and DeepFool, where they are defined, search beside the attacks.
-        certificate: the verifier that bounds from below, as "crown"; None for none.
+        certificate: the verifier that bounds from below: "auto" for CROWN, or CROWN-IBP where the network is too large
+            for it; a name, as "crown"; None for none.
         shown: inputs that each list shows.
         pictures: inputs that are shown at all, in all lists together.
     """
 
+    topic: ClassVar[Topic] = "Where it fails"
     needs_classes = False
 
     attacks: Sequence[Attack] = (PGD(steps=20),)
     inputs: int = 100
     minimum_norm: bool = True
-    certificate: str | None = "crown"
+    certificate: str | None = AUTO
     shown: int = 8
     pictures: int = 250
 
@@ -71,6 +77,19 @@ class Inputs(Audit):
         whole("shown", self.shown)
         whole("pictures", self.pictures, 0)
         switch("minimum_norm", self.minimum_norm)
+
+    def work(self, subject: Subject) -> Work:
+        """The attack, the searches for the smallest perturbation, what looks at layers, and the certificate."""
+        attacks, _ = _of_one_threat([attack.within() for attack in self.attacks])
+        count, few = len(subject.y), min(self.inputs, len(subject.y))
+        searches, seconds = search_runs(attacks, self.minimum_norm, subject.task), 0.0
+        if self.certificate is not None:
+            with suppress(UserError):  # a network that cannot be bounded, or a task without classes
+                seconds = (
+                    RADII * few * verifying_seconds(subject, attacks[0].threat, verifier_for(subject, self.certificate))
+                )
+        own = PassCount(5 * count) + PassCount(HALVINGS * len(searches) * few)
+        return Work((*asked(attacks[:1], count), *asked(searches, few, "first")), own, seconds)
 
     def ask(self, subject: Subject) -> Finding:
         """Attack, search, bound, group and list."""

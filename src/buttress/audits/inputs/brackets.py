@@ -18,6 +18,8 @@ from buttress.attacks.minimum_norm.fmn import FMN
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.budget_sweep import at_budget
 from buttress.audits.base.subject import Subject
+from buttress.certificates import Verifier
+from buttress.certificates.size import usual_verifier
 from buttress.errors import NoGradientError, UserError
 from buttress.tasks import Task
 from buttress.threat import Threat, per_row
@@ -25,7 +27,9 @@ from buttress.threat import Threat, per_row
 _BUDGETS = tuple(2.0 ** (step / 3) for step in range(-11, 4))  # shares of eps
 _EPS = 11  # which of them is eps itself
 _REACH = 32.0  # times eps, where there is no box that ends a search
-_HALVINGS = 10  # of the line from the input to a success
+HALVINGS = 10  # of the line from the input to a success
+AUTO = "auto"
+RADII = 12  # certificates that the search for the largest certified size takes, about
 _ROUNDING = 1e-4  # relative, of bounds and distances in single precision
 
 
@@ -72,7 +76,7 @@ def brackets(
         rows: (M,) the inputs in question.
         attacks: of one norm and one box.
         besides: whether to run those of FAB, FMN, DDN and DeepFool too that are defined for the norm and the task.
-        certificate: the name of a verifier; None for none.
+        certificate: the name of a verifier, or `AUTO`; None for none.
     """
     y, threat = subject.y[rows], attacks[0].threat
     wrong = subject.task.is_adversarial(subject.logits[rows], y)
@@ -110,12 +114,40 @@ def _searching(attacks: Sequence[Attack], besides: bool, task: Task) -> Iterator
             yield attack.varied(threat=threat, **({"steps": 20} if kind is FAB else {})), False
 
 
+def search_runs(attacks: Sequence[Attack], besides: bool, task: Task) -> list[Attack]:
+    """The runs of all that searches, at most: of what has a budget as many as bisection takes, at several of them."""
+    runs = list[Attack]()
+    for attack, _ in _searching(attacks, besides, task):
+        if isinstance(attack.innermost, MinimumNorm):
+            runs.append(_far(attack))
+        elif math.isinf(attack.threat.eps):
+            runs.append(attack)
+        else:
+            steps = math.ceil(math.log2(len(_BUDGETS) + 1))
+            runs += [at_budget(attack, attack.threat.eps * share) for share in _BUDGETS[_EPS - steps + 1 : _EPS + 1]]
+    return runs
+
+
+def verifier_for(subject: Subject, certificate: str) -> str | Verifier:
+    """The verifier of this name; for `AUTO` that which a network of this size leaves time for.
+
+    Raises:
+        UserError: for a network that cannot be bounded.
+    """
+    return usual_verifier(subject.model, subject.x[:1], subject.task) if certificate == AUTO else certificate
+
+
+def _far(attack: Attack) -> Attack:
+    """The search for the smallest perturbation without a limit, or with one that no input needs."""
+    threat = attack.threat
+    return at_budget(attack, math.inf if threat.box is not None else _REACH * threat.eps)
+
+
 def _points(subject: Subject, attack: Attack, rows: Tensor) -> tuple[Tensor, Tensor]:
     """(M, ...) what the attack ended with for each of the inputs, and (M,) bool whether that fools the network."""
     threat = attack.threat
     if isinstance(attack.innermost, MinimumNorm):
-        far = math.inf if threat.box is not None else _REACH * threat.eps
-        outcome = subject.attacked(at_budget(attack, far), search="first", rows=_or_all(subject, rows)).outcome
+        outcome = subject.attacked(_far(attack), search="first", rows=_or_all(subject, rows)).outcome
         return outcome.x_adv, outcome.success
     if math.isinf(threat.eps):
         outcome = subject.attacked(attack, search="first", rows=_or_all(subject, rows)).outcome
@@ -155,7 +187,7 @@ def _drawn_back(subject: Subject, threat: Threat, rows: Tensor, points: Tensor, 
     distance[asked] = threat.distance(far, x)
     low = torch.zeros(len(asked), dtype=x.dtype, device=x.device)
     high = torch.ones_like(low)
-    for _ in range(_HALVINGS):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         near = x + per_row(middle, x) * (far - x)
         beaten = subject.task.is_adversarial(subject.output(near), y)
@@ -176,12 +208,13 @@ def _certified(
     if not 0 < largest < math.inf:
         return None, "no size is known up to which to look"
     try:
+        verifier = verifier_for(subject, method)
         radius = certificates.radius(
             subject.model,
             subject.x[rows],
             subject.y[rows],
             threat=replace(threat, eps=largest),
-            method=method,
+            method=verifier,
             task=subject.task,
             seed=subject.seed,
             ids=subject.ids[rows],

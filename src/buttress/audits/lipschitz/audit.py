@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,14 +14,16 @@ from buttress.attacks import Perturbation
 from buttress.attacks.corruptions.noises import Gaussian
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import TAKES_ATTACKS, Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.ranking import joined
 from buttress.audits.base.subject import Stored, Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.lipschitz.block_measures import NetworkMeasures, Settings, measure
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.layers import sustainability, tolerance
 from buttress.layers.block_calls import block_of, recorded_calls
-from buttress.layers.blocks import block_names
+from buttress.layers.blocks import block_names, offers_branches
 from buttress.layers.capture import layer_names
 from buttress.layers.correlation import spearman
 from buttress.layers.profile import to_lists
@@ -31,6 +33,7 @@ from buttress.registry import audit
 from buttress.validation import name_list, number, whole
 
 _TITLE = "Growth of small changes"
+_STEPS, _BISECTIONS = 10, 6  # of the search for the tolerance
 _CALLS = 16  # of one block that are measured, as a loop may call it thousands of times
 
 
@@ -64,6 +67,7 @@ class Lipschitz(Audit):
         tolerance_inputs: inputs on which tolerance and margin of each block are searched (slow); 0 leaves them out.
     """
 
+    topic: ClassVar[Topic] = "What happens inside"
     needs_classes = False
 
     perturbations: Annotated[Sequence[Perturbation], TAKES_ATTACKS] = (PGD(steps=20), Gaussian(std=0.1))
@@ -100,6 +104,16 @@ class Lipschitz(Audit):
         if not calls:
             raise UserError(_nothing(reasons))
         return list(calls), reasons | late
+
+    def work(self, subject: Subject) -> Work:
+        """The perturbations of the measured inputs; products with J and J^T of blocks, each a pass there and back."""
+        count = min(self.inputs, len(subject.y))
+        branching = self.branches and any(map(offers_branches, subject.model.modules()))
+        products = 2 * 2 * self.starts * self.iterations * (4 if branching else 1)
+        blocks = len(self._measurable(subject)[0]) if self.tolerance_inputs else 0
+        searched = _STEPS * (_BISECTIONS + 6) * blocks * min(self.tolerance_inputs, count)
+        own = PassCount(8 + products, products) * count + PassCount(searched, searched)
+        return Work(asked(self.perturbations, count), own)
 
     def ask(self, subject: Subject) -> Finding:
         """Measure each block at the inputs and at the perturbed ones."""
@@ -174,7 +188,9 @@ class Lipschitz(Audit):
         if self.tolerance_inputs and seen:
             some = torch.linspace(0, len(y) - 1, min(self.tolerance_inputs, len(y))).long().to(x.device)
             few = _Batches(x[some], y[some], ids[some], subject.batch_size)
-            searched = tolerance(subject.model, few, stored[main], seen, steps=10, bisections=6, **settings)
+            searched = tolerance(
+                subject.model, few, stored[main], seen, steps=_STEPS, bisections=_BISECTIONS, **settings
+            )
             figures, order = searched.to_dict(), [searched.layers.index(name) for name in seen]
             for row, k in zip(rows, order, strict=True):
                 row |= {"tolerance": figures["tolerance"][k], "margin": figures["margin"][k]}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from torch import nn
 
@@ -13,18 +14,22 @@ from buttress.attacks.composed.transfer import check_network
 from buttress.attacks.gradient.pgd import PGD
 from buttress.attacks.minimum_norm.smallest_perturbation import MinimumNorm
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.masking.checks import CHECKS, Check, CheckContext, Result
-from buttress.audits.masking.checks.check import Kind
+from buttress.audits.masking.checks.check import MEAN_PASSES, Kind
 from buttress.audits.masking.checks.paired_attacks import least_gap
 from buttress.audits.masking.checks.proposal import attack_settings
+from buttress.engine.oracle import Search
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.threat import NOT_GIVEN, Threat, budget_text
 from buttress.validation import number, whole
 
 TRUSTWORTHY, SUSPECT, NOT = "trustworthy", "suspect", "not trustworthy"
+_FEW = 8  # inputs on which it is seen, to say what is asked, whether the network is randomised
 _SEVERITY: dict[str, Severity] = {TRUSTWORTHY: "good", SUSPECT: "warning", NOT: "bad"}
 
 
@@ -63,6 +68,8 @@ class Masking(Audit):
         draws: random points tried, per input.
     """
 
+    topic: ClassVar[Topic] = "Whether the figures can be trusted"
+
     threat: Threat = NOT_GIVEN
     attack: Attack | None = None
     surrogate: nn.Module | str | None = None
@@ -88,6 +95,21 @@ class Masking(Audit):
     def audited(self) -> Attack:
         """The attack whose figure is in question."""
         return self.attack or PGD(threat=self.threat, steps=20)
+
+    def work(self, subject: Subject) -> Work:
+        """The attack in question, those of the checks, and the checks' own passes."""
+        count, few = min(self.inputs, len(subject.y)), self.context(subject.subset(_FEW))
+        verdicts = MEAN_PASSES if few.random else 0  # of a randomised network, at the points of each attack
+        attacks, passes = [few.attack], PassCount(1 + verdicts, 1)
+        for check in CHECKS:
+            if check.needs_gradient and few.margin_gradients is None:
+                continue
+            with suppress(UserError):  # as where an attack needs a box: then the check does not run
+                attacks += check.attacks(few)
+                passes += check.passes(few)
+        search: Search = "full" if few.random else "first"
+        own = (passes + PassCount(verdicts * len(attacks))) * count
+        return Work(asked(attacks, count, search), own)
 
     def ask(self, subject: Subject) -> Finding:
         """Run all checks, causes first.

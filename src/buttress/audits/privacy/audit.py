@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,10 @@ from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base import probability_scores as scores
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding, Severity
+from buttress.audits.base.finding import Finding, Severity, Topic
 from buttress.audits.base.statistics import INTERVAL, accuracy
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.privacy import composition, noise
 from buttress.audits.privacy.gaps import GAP_INTERVAL, difference
 from buttress.audits.privacy.intensity import intensity
@@ -25,6 +26,7 @@ from buttress.audits.privacy.membership import inferred
 from buttress.audits.privacy.references import Reference, answers
 from buttress.audits.privacy.words import verdict
 from buttress.data.stratified import stratified_index
+from buttress.engine.pass_count import PassCount
 from buttress.errors import NoGradientError, UserError
 from buttress.layers.example_gradients import ExampleGradients, example_gradients, lengths, ratios
 from buttress.registry import audit
@@ -70,6 +72,7 @@ class Privacy(Audit):
         delta: of differential privacy, for all steps together.
     """
 
+    topic: ClassVar[Topic] = "What it gives away"
     needs_training = True
 
     attack: Attack | None = PGD(steps=20)
@@ -109,6 +112,20 @@ class Privacy(Audit):
             )
         if len(subject.y) < 2:
             raise UserError("privacy needs two inputs or more that the network was not trained on: raise inputs")
+
+    def work(self, subject: Subject) -> Work:
+        """The attack on others and on members; of members gradients, and what the references make of all.
+
+        A gradient over the parameters of a single example counts as two passes there and back.
+        """
+        training = subject.training
+        count = min(self.inputs, len(subject.y), len(subject.y) if training is None else len(training))
+        own = PassCount(6 * count) + PassCount(4, 4) * count + PassCount(1, 1) * (count + self.batches * self.batch)
+        own += PassCount((2 * len(self.references) + 2 * (self.baseline is not None)) * count)
+        if self.attack is None:
+            return Work(passes=own)
+        members = self.attack.most_passes(subject.logits[0].numel()) or PassCount()
+        return Work(asked([self.attack], count), own + members * count)
 
     def ask(self, subject: Subject) -> Finding:
         """Attack members and others, take gradients at members, and tell the two apart.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,12 +13,14 @@ from torch import Tensor
 from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.base.audit import Audit
-from buttress.audits.base.finding import Finding
+from buttress.audits.base.finding import Finding, Topic
 from buttress.audits.base.loss_around import LossAround
 from buttress.audits.base.statistics import INTERVAL, interval, median
 from buttress.audits.base.subject import Subject
+from buttress.audits.base.work import Work, asked
 from buttress.audits.surface.directions import across, budget_line, moved, steepest, towards
-from buttress.audits.surface.measures import Measured, tangent
+from buttress.audits.surface.measures import ON_THE_WAY, Measured, tangent
+from buttress.engine.pass_count import PassCount
 from buttress.errors import UserError
 from buttress.losses import Loss
 from buttress.random import Random, derive, generator
@@ -65,6 +67,7 @@ class Surface(Audit):
         draws: random directions tried.
     """
 
+    topic: ClassVar[Topic] = "Whether the figures can be trusted"
     needs_classes = False
 
     attack: Attack = PGD(steps=20)
@@ -93,6 +96,15 @@ class Surface(Audit):
         eps = self.attack.threat.eps
         if eps == 0 or math.isinf(eps):
             raise UserError(f"surface looks as far as a budget: give {self.attack.label()} an eps; got {eps:g}")
+
+    def work(self, subject: Subject) -> Work:
+        """The attack; by each loss what is measured around an input, and the points of three pictures."""
+        count, losses = len(subject.y), len(surface_losses(subject.task))
+        searched = PassCount(2 * self.steps, self.steps)
+        way = PassCount(ON_THE_WAY + 12, 2) + PassCount(2 * (2 * self.draws + 2))
+        own = (searched + way) * (losses * min(self.inputs, count)) + PassCount(2 * count)
+        pictures = PassCount(self.grid**2 + 2 * losses + 1, losses + 1) * len(_BANDS)
+        return Work(asked([self.attack], count), own + pictures)
 
     def ask(self, subject: Subject) -> Finding:
         """Measure the inputs that are right, and draw three of them."""

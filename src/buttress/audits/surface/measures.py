@@ -13,7 +13,7 @@ from buttress.audits.surface.directions import moved, random_steps, steepest
 from buttress.random import Random, derive
 from buttress.threat import Threat
 
-_ON_THE_WAY = 16  # equal parts of the way along the gradient to the budget
+ON_THE_WAY = 16  # equal parts of the way along the gradient to the budget
 _ROUNDING = 1e-5  # of a loss of float32 outputs, beyond which one counts as higher
 
 
@@ -83,7 +83,7 @@ class Measured:
 
     def roughness(self) -> Tensor:
         """(N,) of the ups and downs on the way along the gradient's step, the share that cancels out; 0 without any."""
-        parts = [moved(self.threat, self.x, self.step * (k / _ON_THE_WAY)) for k in range(1, _ON_THE_WAY + 1)]
+        parts = [moved(self.threat, self.x, self.step * (k / ON_THE_WAY)) for k in range(1, ON_THE_WAY + 1)]
         values = torch.stack([self.start, *(self.loss.value(part, self.y) for part in parts)])
         changes = values.diff(dim=0)
         changes = changes.where(changes.abs() > self._rounding, 0.0)

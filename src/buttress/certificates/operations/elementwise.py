@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,6 +35,10 @@ class Elementwise(Operation):
     @abstractmethod
     def lines(self, place: Place, low: Tensor, high: Tensor) -> Lines:
         """Lines that enclose the function for inputs from ``low`` to ``high``."""
+
+    def corners(self, place: Place) -> Sequence[float] | None:
+        """Where linear pieces meet; None for a function that is not made of linear pieces."""
+        return None
 
     def pull(self, place: Place, output: Tensor, inputs: dict[Ref, Interval], lines: LowerLines) -> tuple[Pull, Tensor]:
         """Zhang et al. (NeurIPS 2018): the line below for positive coefficients, that above for negative ones."""

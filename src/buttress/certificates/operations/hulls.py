@@ -63,11 +63,20 @@ class Hull(Elementwise):
         below, under = _edge(points, -values)
         return Lines(-below, -under - slack, above, over + slack)
 
+    def corners(self, place: Place) -> Sequence[float] | None:
+        """The bends of a function of linear pieces; None where features bend at places of their own."""
+        bends = self._bends(place)
+        if self.curvature is not None or any(isinstance(bend, Tensor) and bend.numel() > 1 for bend in bends):
+            return None
+        return [float(bend) for bend in bends if math.isfinite(bend)]
+
+    def _bends(self, place: Place) -> Sequence[float | Tensor]:
+        return self.bends(place) if callable(self.bends) else self.bends
+
     def _points(self, place: Place, low: Tensor, high: Tensor) -> Tensor:
         """(P, N, ...) in ascending order."""
-        bends = self.bends(place) if callable(self.bends) else self.bends
-        inside = [torch.as_tensor(bend, dtype=low.dtype, device=low.device).expand_as(low) for bend in bends]
-        inside = [bend.clamp(low, high) for bend in inside]
+        inside = [torch.as_tensor(bend, dtype=low.dtype, device=low.device) for bend in self._bends(place)]
+        inside = [bend.expand_as(low).clamp(low, high) for bend in inside]
         if self.curvature is None:
             return torch.stack([low, *inside, high]).sort(0).values
         steps = torch.linspace(0, 1, _GRID + 1, dtype=low.dtype, device=low.device)

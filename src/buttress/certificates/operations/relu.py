@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,10 @@ class ReLU(Elementwise):
         arguments = place.node.arguments
         given = place.constant(arguments[self.at]) if self.at is not None and len(arguments) > self.at else self.usual
         return torch.as_tensor(given, dtype=like.dtype, device=like.device)
+
+    def corners(self, place: Place) -> Sequence[float]:
+        """At 0."""
+        return (0.0,)
 
     def interval(self, place: Place, inputs: dict[Ref, Interval]) -> Interval:
         """The ends' values; of a function that falls left of 0, the 0 between them, too."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import ClassVar
 
+from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.masking.checks.check import Check, CheckContext, Result
 from buttress.audits.masking.checks.paired_attacks import at_least
@@ -21,13 +22,18 @@ class Budget(Check):
     question = "Does a larger budget lower robust accuracy?"
     tests: ClassVar[int] = 4
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """The attack at half the budget and at twice as much, where there are such."""
+        eps = context.attack.threat.eps
+        return [] if math.isinf(eps) or eps == 0 else [at_budget(context.attack, share * eps) for share in (0.5, 2.0)]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where a smaller budget is shown to be more successful."""
-        eps = context.attack.threat.eps
-        if math.isinf(eps) or eps == 0:
-            return Result("not run", f"eps {eps:g} has no half and no double.")
-        shares = {share: context.robust_under(at_budget(context.attack, share * eps)) for share in (0.5, 2.0)}
-        robust = {0.5: shares[0.5], 1.0: context.robust, 2.0: shares[2.0]}
+        attacks = self.attacks(context)
+        if not attacks:
+            return Result("not run", f"eps {context.attack.threat.eps:g} has no half and no double.")
+        half, double = map(context.robust_under, attacks)
+        robust = {0.5: half, 1.0: context.robust, 2.0: double}
         figures = {f"robust_at_{share:g}_eps": float(rows.double().mean()) for share, rows in robust.items()}
         comparisons = tuple(
             context.compare_robust((f"{small:g} eps", robust[small]), (f"{large:g} eps", robust[large]))
@@ -50,15 +56,20 @@ class Unbounded(Check):
     question = "Is robust accuracy 0 without a budget?"
     tests: ClassVar[int] = 1
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """PGD without a budget."""
+        threat, x = context.attack.threat, context.subject.x
+        across = float(norms((x.amax(0) - x.amin(0))[None], threat.norm))
+        eps = math.inf if math.isfinite(threat.widest) else max(threat.eps, across)
+        return [context.with_replaced_gradients(PGD(threat=replace(threat, eps=eps), steps=100))]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where robust accuracy is shown to be above the floor."""
-        threat, x = context.attack.threat, context.subject.x
         predictions = context.outputs[0].argmax(1)
         if bool((predictions == predictions[0]).all()):
             return Result("not run", "It predicts one class for all inputs.")
-        across = float(norms((x.amax(0) - x.amin(0))[None], threat.norm))
-        eps = math.inf if math.isfinite(threat.widest) else max(threat.eps, across)
-        robust = context.robust_under(context.with_replaced_gradients(PGD(threat=replace(threat, eps=eps), steps=100)))
+        (unbounded,) = self.attacks(context)
+        robust = context.robust_under(unbounded)
         share = float(robust.double().mean())
         figures = {"standing": share}
         if at_least(int(robust.sum()), context.count, context.floor) <= context.level:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -19,6 +19,7 @@ from buttress.audits.base.subject import Subject
 from buttress.audits.masking.checks.paired_attacks import Comparison, compare
 from buttress.audits.masking.checks.raw_gradients import MarginGradients, margin_gradients
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.engine.preserved_model import preserved
 from buttress.errors import UserError
 from buttress.models import forward_checked
@@ -27,9 +28,9 @@ from buttress.threat import NOT_GIVEN, Threat
 
 Verdict = Literal["pass", "warn", "fail", "not run"]
 Kind = Literal["gradient health", "more effort", "gradient-free", "other"]
-_PASSES = 5  # passes in which the outputs must be the same (AutoAttack's flag of randomised defences)
+PASSES = 5  # passes in which the outputs must be the same (AutoAttack's flag of randomised defences)
 _SPREAD = 1e-4  # largest distance of their outputs, each of length 1, that rounding explains (likewise)
-_MEAN_PASSES = 32  # fresh passes whose mean output decides on an input of a randomised network
+MEAN_PASSES = 32  # fresh passes whose mean output decides on an input of a randomised network
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class CheckContext:
     @cached_property
     def outputs(self) -> Tensor:
         """(passes, N, C) the outputs for the same inputs in several passes."""
-        return self._outputs(self.subject.x, _PASSES)
+        return self._outputs(self.subject.x, PASSES)
 
     @cached_property
     def spread(self) -> float:
@@ -203,7 +204,7 @@ class CheckContext:
     def _is_adversarial(self, x: Tensor) -> Tensor:
         """(N,) bool, misclassified at these points; by the mean output of several passes where it is randomised."""
         task = self.subject.task
-        output = task.mean(list(self._outputs(x, _MEAN_PASSES))) if self.random else self.subject.output(x)
+        output = task.mean(list(self._outputs(x, MEAN_PASSES))) if self.random else self.subject.output(x)
         return task.is_adversarial(output, self.subject.y)
 
     def _outputs(self, x: Tensor, passes: int) -> Tensor:
@@ -274,6 +275,14 @@ class Check(ABC):
     cause: ClassVar[bool] = False
     tests: ClassVar[int] = 0
     needs_gradient: ClassVar[bool] = True
+
+    def attacks(self, context: CheckContext) -> Sequence[Attack]:
+        """The attacks that it runs beside the one in question."""
+        return ()
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """Its own passes for an input at most, those of attacks that the audit shares left out."""
+        return PassCount()
 
     @abstractmethod
     def ask(self, context: CheckContext) -> Result:

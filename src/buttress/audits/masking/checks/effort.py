@@ -37,9 +37,13 @@ class _MoreEffort(Check, ABC):
     def changes(self, context: CheckContext) -> dict[str, Any]:
         """The settings that differ."""
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """The attack with them."""
+        return [context.varied(**self.changes(context))]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where more effort wins more than is tolerated, or loses."""
-        attack = context.varied(**self.changes(context))
+        (attack,) = self.attacks(context)
         if attack.fingerprint() == context.attack.fingerprint():
             return Result("not run", f"{attack.label()} has nothing more of that to give.")
         return more_effort(context, attack, self.what)

@@ -13,6 +13,7 @@ from buttress.attacks.black_box.square import Square
 from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Result
 from buttress.audits.masking.checks.proposal import black_box
 from buttress.engine.oracle import Oracle
+from buttress.engine.pass_count import PassCount
 from buttress.losses import margin
 from buttress.random import Random
 from buttress.threat import NOT_GIVEN, Threat, norms, per_row
@@ -31,6 +32,10 @@ class RandomSearch(Attack):
 
     threat: Threat = NOT_GIVEN
     count: int = 100
+
+    def search_passes(self, classes: int) -> PassCount:
+        """One for each point."""
+        return PassCount(self.count)
 
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """The point of the largest margin."""
@@ -59,9 +64,13 @@ class RandomPoints(Check):
     tests: ClassVar[int] = 2
     needs_gradient = False
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """The search at random."""
+        return [RandomSearch(threat=context.attack.threat, count=context.draws)]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where they do."""
-        search = RandomSearch(threat=context.attack.threat, count=context.draws)
+        (search,) = self.attacks(context)
         pair = context.compare_robust((f"{context.draws} random points", context.robust_under(search)))
         reason = f"{pair.challenger} succeed on {pair.won} inputs that the attack misses, of {pair.inputs}."
         return Result(
@@ -82,9 +91,13 @@ class BlackBox(Check):
     tests: ClassVar[int] = 2
     needs_gradient = False
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """Square."""
+        return [Square(threat=context.attack.threat, queries=context.queries)]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where it does: gradients are the better guide wherever they are honest."""
-        square = Square(threat=context.attack.threat, queries=context.queries)
+        (square,) = self.attacks(context)
         pair = context.compare_robust((f"Square with {context.queries} queries", context.robust_under(square)))
         if not pair.stronger:
             return Result("pass", f"Square succeeds on {pair.won} inputs that the attack misses.", {}, (pair,))

@@ -10,6 +10,7 @@ from buttress.audits.masking.checks.check import Check, CheckContext, Kind, Resu
 from buttress.audits.masking.checks.paired_attacks import at_least
 from buttress.audits.masking.checks.proposal import black_box
 from buttress.audits.masking.checks.raw_gradients import Neighbours, cosines, span
+from buttress.engine.pass_count import PassCount
 from buttress.losses import margin
 
 _FAINT = 0.01  # predicted change of the margin, as a share of it, when every value moves across its whole range
@@ -32,6 +33,10 @@ class Gradients(Check):
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 2
     needs_gradient = False
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """The gradient."""
+        return PassCount(1, 1)
 
     def ask(self, context: CheckContext) -> Result:
         """Fail where more than the floor's share of gradients is shown to be missing, or next to nothing."""
@@ -66,6 +71,10 @@ class Agreement(Check):
     kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """The gradient, and a point on both sides in each direction."""
+        return PassCount(1 + 2 * _DIRECTIONS, 1)
 
     def ask(self, context: CheckContext) -> Result:
         """Warn where the gradient is shown to predict nothing on most inputs."""
@@ -104,6 +113,10 @@ class Roughness(Check):
     kind: ClassVar[Kind] = "gradient health"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """The gradient here and at each neighbour."""
+        return PassCount(1 + _NEIGHBOURS, 1 + _NEIGHBOURS)
 
     def ask(self, context: CheckContext) -> Result:
         """Warn where neighbours' gradients are shown to have nothing in common on most inputs."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from buttress.attacks import Attack
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.masking.checks.check import Check, CheckContext, Result
 
@@ -36,18 +37,21 @@ class Scale(Check):
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 1
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """PGD on the logits as they are and on rescaled ones; none where their scale is 0."""
+        size, threat, steps = _size(context), context.attack.threat, context.steps
+        return [
+            context.with_replaced_gradients(PGD(threat=threat, steps=steps, loss=Scaled(factor)))
+            for factor in ((1.0, 1 / size) if size else ())
+        ]
+
     def ask(self, context: CheckContext) -> Result:
         """Warn where the rescaled network is shown to be weaker."""
-        assert context.margin_gradients is not None
-        size = float(context.margin_gradients.value.abs().median())
+        size = _size(context)
         figures = {"median_margin": size}
         if size == 0:
             return Result("pass", "The median margin is 0.", figures)
-        threat, steps = context.attack.threat, context.steps
-        raw, rescaled = (
-            context.with_replaced_gradients(PGD(threat=threat, steps=steps, loss=Scaled(factor)))
-            for factor in (1.0, 1 / size)
-        )
+        raw, rescaled = self.attacks(context)
         pair = context.compare_robust(
             ("PGD on rescaled logits", context.robust_under(rescaled)),
             ("PGD on logits as they are", context.robust_under(raw)),
@@ -59,5 +63,11 @@ class Scale(Check):
             f"The scale of the logits (median margin {size:.3g}) misleads the common float32 cross-entropy: "
             f"with rescaled logits it succeeds on {pair.surplus:.1%} more of the inputs."
         )
-        attack = context.with_replaced_gradients(PGD(threat=threat, steps=steps, loss="margin"))
-        return Result("warn", reason, figures, (pair,), attack)
+        on_margin = PGD(threat=context.attack.threat, steps=context.steps, loss="margin")
+        return Result("warn", reason, figures, (pair,), context.with_replaced_gradients(on_margin))
+
+
+def _size(context: CheckContext) -> float:
+    """The median size of the margin."""
+    assert context.margin_gradients is not None
+    return float(context.margin_gradients.value.abs().median())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+from buttress.attacks import Attack
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.attacks.gradient.pgd import PGD
 from buttress.audits.masking.checks.check import Check, CheckContext, Result
@@ -23,18 +24,24 @@ class OneStep(Check):
     question = "Is one step no better than many, and a whole one no worse than half?"
     tests: ClassVar[int] = 4
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """The whole step, and half of it where there is a half."""
+        whole = context.with_replaced_gradients(FGSM(threat=context.attack.threat))
+        eps = whole.threat.eps
+        return [whole] if math.isinf(eps) else [whole, at_budget(whole, eps / 2)]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where one step is more successful than the attack, warn where half a step is than a whole one."""
-        whole = context.with_replaced_gradients(FGSM(threat=context.attack.threat))
+        whole, *halves = self.attacks(context)
         whole_step = context.compare(whole)
         if whole_step.stronger:
             longer = PGD(threat=whole.threat, steps=100, restarts=5)
             reason = f"One step succeeds on {whole_step.surplus:.1%} more of the inputs than {whole_step.reference}."
             return Result("fail", reason, {}, (whole_step,), context.with_replaced_gradients(longer))
-        if math.isinf(whole.threat.eps):
+        if not halves:
             return Result("pass", "One step is no better than the attack.", {}, (whole_step,))
         half = context.compare_robust(
-            ("FGSM at half the budget", context.robust_under(at_budget(whole, whole.threat.eps / 2))),
+            ("FGSM at half the budget", context.robust_under(halves[0])),
             ("FGSM", context.robust_under(whole)),
             floor=context.tolerated,
         )

@@ -7,9 +7,11 @@ from typing import ClassVar
 
 import torch
 
+from buttress.attacks import Attack
 from buttress.attacks.composed.transfer import Transfer
 from buttress.audits.masking.checks.check import Check, CheckContext, Result
 from buttress.audits.masking.checks.proposal import black_box
+from buttress.engine.pass_count import PassCount
 
 
 class TrainMode(Check):
@@ -25,6 +27,10 @@ class TrainMode(Check):
     question = "Are examples crafted in train mode more successful?"
     cause: ClassVar[bool] = True
     tests: ClassVar[int] = 2
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """Those of the attack once more, which is no run that others share."""
+        return context.attack.most_passes(context.subject.logits[0].numel()) or PassCount()
 
     def ask(self, context: CheckContext) -> Result:
         """Fail where they do."""
@@ -55,16 +61,20 @@ class Transferred(Check):
     tests: ClassVar[int] = 2
     needs_gradient = False
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """The attack on the surrogate, where there is one."""
+        return [] if context.surrogate is None else [Transfer(attack=context.attack, surrogate=context.surrogate)]
+
     def ask(self, context: CheckContext) -> Result:
         """Fail where they do."""
-        if context.surrogate is None:
+        attacks = self.attacks(context)
+        if not attacks:
             return Result(
                 "not run",
                 "Give a network of the same task as surrogate: surrogate=NETWORK in Python, "
                 "--audits masking --audits.surrogate FOLDER (of a run) on the command line.",
             )
-        attack = Transfer(attack=context.attack, surrogate=context.surrogate)
-        pair = context.compare_robust((f"{context.attack.label()} on the surrogate", context.robust_under(attack)))
+        pair = context.compare_robust((f"{context.attack.label()} on the surrogate", context.robust_under(attacks[0])))
         if not pair.stronger:
             return Result("pass", f"They succeed on {pair.won} inputs that the attack misses.", {}, (pair,))
         reason = f"The surrogate's examples succeed on {pair.won} inputs that the attack misses, of {pair.inputs}."

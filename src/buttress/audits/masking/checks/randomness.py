@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from buttress.audits.masking.checks.check import Check, CheckContext, Result
+from buttress.attacks import Attack
+from buttress.audits.masking.checks.check import PASSES, Check, CheckContext, Result
 from buttress.audits.masking.checks.proposal import averaged
+from buttress.engine.pass_count import PassCount
 
 
 class Randomness(Check):
@@ -21,6 +23,14 @@ class Randomness(Check):
     tests: ClassVar[int] = 2
     needs_gradient = False
 
+    def attacks(self, context: CheckContext) -> list[Attack]:
+        """Of a randomised network the attack with averaged gradients."""
+        return [averaged(context)] if context.random and context.margin_gradients is not None else []
+
+    def passes(self, context: CheckContext) -> PassCount:
+        """Repeated ones of the same inputs."""
+        return PassCount(PASSES)
+
     def ask(self, context: CheckContext) -> Result:
         """Warn where the network is randomised, fail where averaging shows that the attack was misled."""
         verdicts = context.outputs.argmax(2)
@@ -29,9 +39,10 @@ class Randomness(Check):
         if not context.random:
             return Result("pass", "Repeated passes agree.", figures)
         reason = f"The network is randomised: repeated passes change the prediction on {changed:.0%} of the inputs"
-        if context.margin_gradients is None:
+        attacks = self.attacks(context)
+        if not attacks:
             return Result("warn", f"{reason}.", figures)
-        attack = averaged(context)
+        (attack,) = attacks
         pair = context.compare(attack)
         if context.attack.draws > 1 and not pair.stronger:
             reason += f"; {pair.reference} averages over draws, and more of them win {pair.surplus:+.1%}"

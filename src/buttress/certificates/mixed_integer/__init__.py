@@ -1,0 +1,1 @@
+"""Networks of linear pieces as mixed-integer linear programs."""
