@@ -24,7 +24,7 @@ from tests.pretended_device import PretendedDevice
 from tests.reporters import Heard
 from torch import nn
 
-from buttress import audits, jobs, layers, models, registry, training
+from buttress import audits, certificates, jobs, layers, models, registry, training
 from buttress.attacks import PGD
 from buttress.audits.base.evaluation import evaluate
 from buttress.audits.privacy.words import ONE_BY_ONE
@@ -98,6 +98,29 @@ def test_attacks(nets, place, name):
     if place.exact:
         assert torch.equal(there.x_adv.cpu(), here.x_adv)
         assert torch.equal(there.success.cpu(), here.success)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("method", [*certificates.names(), "smoothing"])
+def test_certificates(nets, place, method, norm):
+    data, model, threat = split(4), nets.conv(), Threat(norm=norm, eps=0.05)
+    settings = {"n": 100, "n0": 10} if method == "smoothing" else {}
+    here = certified(model, data.x, data.y, threat, method, settings)
+    there = certified(model.to(place.device), *(v.to(place.device) for v in (data.x, data.y)), threat, method, settings)
+    if isinstance(here, str):
+        assert there == here
+        return
+    assert {there.verified.device, there.margin.device, there.x_adv.device} == {place.device}
+    torch.testing.assert_close(there.margin.cpu(), here.margin, atol=1e-4, rtol=1e-4)
+    if place.exact:
+        assert torch.equal(there.verified.cpu(), here.verified)
+
+
+def certified(model, x, y, threat, method, settings):
+    try:
+        return certificates.certify(model, x, y, threat=threat, method=method, **settings)
+    except UserError as refusal:
+        return str(refusal)
 
 
 @pytest.mark.representatives(place=["cuda"])

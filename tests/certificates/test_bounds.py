@@ -90,3 +90,27 @@ def test_optimised_slopes_are_tighter_and_within_still_more():
         assert (torch.maximum(outside, within) <= worst_found(model, x, y, threat)).all()
         gained += torch.stack([outside - crown, within - outside]).sum(1)
     assert (gained > 0.01).all()
+
+
+NETWORKS = {
+    "mlp": (lambda: zoo.mlp(0, (8, 16, 16, 4)), (8,), 0.06),
+    "two convolutions": (lambda: zoo.network("grouped convolution", 2), zoo.SHAPE, 0.03),
+    "residual": (lambda: zoo.network("residual", 1), zoo.SHAPE, 0.02),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_method_is_tighter_on_200_inputs(name):
+    """Each looser bound is below the tighter one, all below what an attack finds, and tighter ones verify more."""
+    made, shape, eps = NETWORKS[name]
+    model, x = made(), torch.rand(200, *shape, generator=torch.Generator().manual_seed(7))
+    y, threat = model(x).argmax(1), Threat(eps=eps)
+    found = [
+        certificates.certify(model, x, y, threat=threat, method=method, batch_size=100, **settings)
+        for method, settings in ((m, {"steps": 3} if m == "alpha-crown" else {}) for m in ORDER)
+    ]
+    for looser, tighter in pairwise(found):
+        assert (looser.margin <= tighter.margin + 1e-5).all()
+    assert (found[-1].margin <= worst_found(model, x, y, threat)).all()
+    verified = [int(certificate.verified.sum()) for certificate in found]
+    assert verified[0] < verified[2] < 200

@@ -1,5 +1,6 @@
 """What `certify` and `radius` answer, and what they refuse in one line."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -149,6 +150,19 @@ def test_log_softmax_and_a_single_logit():
         (lambda linear, x: linear(x).sort(1).values, "cannot bound sort in the network's own forward"),
         (lambda linear, x: torch.where(linear(x) > 0, linear(x), 0.1), "cannot bound gt"),
         (lambda linear, x: linear(x).sign(), "cannot bound sign"),
+        (lambda linear, x: torch.div(linear(x), 0.1, rounding_mode="floor"), r"cannot bound div.*it rounds \(floor\)"),
+        (lambda linear, x: linear(x).int().float(), "cannot bound _to_copy.*makes int32 of inputs in float32"),
+        (lambda linear, x: linear(x).bfloat16().float(), "makes bfloat16 of inputs in float32"),
+        (lambda linear, x: linear(x).double().relu().float(), "makes float64 of inputs in float32"),
+        (lambda linear, x: linear(x) + linear(x).sum(1, keepdim=True, dtype=torch.float64), "makes float64"),
+        (lambda linear, x: F.elu(linear(x), -1.0), "cannot bound elu.*positive settings"),
+        (lambda linear, x: F.celu(linear(x), -1.0), "cannot bound celu.*positive settings"),
+        (lambda linear, x: F.softplus(linear(x), 1.0, 0.1), "cannot bound softplus.*threshold of 15"),
+        (lambda linear, x: F.threshold(linear(x), 0.1, 0.0), "cannot bound threshold.*it jumps"),
+        (lambda linear, x: 2 ** linear(x), "cannot bound pow.*no bounds are known"),
+        (lambda linear, x: torch.maximum(linear(x)[:, :1], torch.zeros(3)), "cannot bound maximum.*it repeats"),
+        (lambda linear, x: F.avg_pool1d(linear(x), 1).clamp(max=linear(x)), "cannot bound clamp.*depend on the input"),
+        (lambda linear, x: linear(x) + sum(linear(x).flatten().tolist()), "cannot follow the operations"),
         (lambda linear, x: x @ x.T[:, :3] if len(x) > 3 else linear(x), "depends on the other inputs"),
         (lambda linear, x: linear.bias.expand(len(x), 3) * 1, "does not depend on its input"),
     ],
@@ -156,6 +170,28 @@ def test_log_softmax_and_a_single_logit():
 def test_networks_that_cannot_be_bounded_are_refused_by_name(forward, line):
     with pytest.raises(UserError, match=line):
         certificates.certify(Written(forward), torch.rand(5, 4), torch.zeros(5, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("forward", "line"),
+    [
+        (lambda linear, x: linear(x) * x.mean(), "depends on the other inputs"),
+        (lambda linear, x: linear(x) + torch.from_numpy(np.sin(x.detach().numpy()))[:, :3], "not those of torch alone"),
+    ],
+)
+def test_one_input_does_not_hide_what_depends_on_others_or_on_its_values(forward, line):
+    with pytest.raises(UserError, match=line):
+        certificates.certify(Written(forward), torch.rand(1, 4), torch.zeros(1, dtype=torch.long))
+
+
+def test_bounds_that_overflow_show_nothing():
+    """Infinite constants make intervals of NaN, from which nothing follows."""
+    mask = torch.tensor([0.0, 0.0, -torch.inf])
+    model = Written(lambda linear, x: linear(x) + (linear(x) + mask).amax(1, keepdim=True) * torch.arange(3))
+    for method in BOUNDING:
+        found = certificates.certify(model, torch.rand(4, 4), torch.zeros(4, dtype=torch.long), method=method)
+        assert not found.verified.any()
+        assert not found.margin.isnan().any()
 
 
 def test_the_layer_is_named():

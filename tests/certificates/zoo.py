@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SHAPE, CLASSES = (3, 6, 6), 4
+_PLUS_AND_MINUS = (torch.arange(144 * 5).view(144, 5) % 7 - 3) / 20
 
 
 class Between(nn.Module):
@@ -35,6 +36,21 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape."""
         return F.relu(self.norm(self.a(F.relu(x))) - 0.5 * self.b(x))
+
+
+class Recurrent(nn.Module):
+    """A cell that goes over the rows of an image."""
+
+    def __init__(self, kind: Callable[[int, int], nn.Module]) -> None:
+        super().__init__()
+        self.cell = kind(24, 5)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """(N, 5) the last state."""
+        state = None
+        for row in v.transpose(1, 2).flatten(2)[:, :3].unbind(1):
+            state = self.cell(row, state)
+        return state[0] if isinstance(state, tuple) else state
 
 
 ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
@@ -73,6 +89,12 @@ ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "exp": lambda: torch.exp,
     "sine": lambda: torch.sin,
     "erf": lambda: torch.erf,
+    "to the power of 1": lambda: lambda v: v**1,
+    "clamp by feature": lambda: (
+        lambda v: v.clamp(torch.tensor([[[-0.1]], [[0.0]], [[-1.0]], [[0.1]]]), torch.tensor(0.2))
+    ),
+    "maximum with constants": lambda: lambda v: torch.maximum(torch.linspace(-0.3, 0.3, 4).view(4, 1, 1), v),
+    "minimum with a constant": lambda: lambda v: torch.minimum(v, torch.tensor(0.05)),
 }
 PARTS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "max pool": lambda: nn.MaxPool2d(2),
@@ -98,11 +120,20 @@ PARTS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "written in place": lambda: lambda v: v.mul_(2).sub_(0.1).relu_(),
     "written into a view": lambda: _written,
     "maximum of two": lambda: lambda v: torch.maximum(v, -0.5 * v),
+    "maximum of two that are broadcast": lambda: lambda v: torch.maximum(v.mean(1, keepdim=True), v),
+    "minimum of two with other axes": lambda: lambda v: torch.minimum(v[:, None], v.mean((1, 2))[:, None, None, None]),
     "minimum of two": lambda: lambda v: torch.minimum(v, v.flip(2)),
     "maximum over a dimension": lambda: lambda v: v.max(2).values,
     "minimum over dimensions": lambda: lambda v: v.amin((1, 3)),
     "product": lambda: lambda v: v * torch.sigmoid(v.mean((2, 3), keepdim=True)),
     "attention by hand": lambda: lambda v: torch.einsum("nchw,cd->ndhw", v, torch.eye(4) - 0.5).relu(),
+    "product with a factor": lambda: (
+        lambda v: torch.addmm(torch.ones(1), v.flatten(1), _PLUS_AND_MINUS, alpha=-2).relu()
+    ),
+    "detached": lambda: lambda v: v.detach() + v.relu(),
+    "recurrent": lambda: Recurrent(nn.RNNCell),
+    "recurrent with gates": lambda: Recurrent(nn.LSTMCell),
+    "recurrent with two gates": lambda: Recurrent(nn.GRUCell),
     "where": lambda: lambda v: torch.where(torch.arange(6) % 2 == 0, v, v.relu()),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from buttress import tasks
 from buttress.certificates.certificate import Certificate
+from buttress.certificates.network.agreement import compare
 from buttress.certificates.network.graph import Graph
 from buttress.certificates.network.recording import record
 from buttress.certificates.smoothing.within import SMOOTHING, certify_smoothed
@@ -178,7 +178,7 @@ class _Run:
             graph = self._graph(x, logits)
             problem = Problem(self.model, x, y, threat, logits, graph, self.ids[places], self.seed)
             answer = verifier.bound(problem)
-            margin = answer.margins.amin(0) - problem.rounding
+            margin = answer.margins.amin(0).nan_to_num(nan=-torch.inf) - problem.rounding
             x_adv, falsified = self._counterexamples(problem, answer)
         return (margin > 0) & ~falsified, falsified, margin, x_adv
 
@@ -189,7 +189,8 @@ class _Run:
         """The network's operations, once they were seen to compute what it does."""
         if self.graph is None:
             self.graph = record(self.model, x[:1], self.task.read).detached()
-            compare(self.graph, x, logits, self._logits)
+            moved = self.threat.cube(x)[1]
+            compare(self.graph, x, logits, self._logits, self.threat.project(moved, x))
         return self.graph
 
     def _counterexamples(self, problem: Problem, answer: Answer) -> tuple[Tensor, Tensor]:
@@ -201,25 +202,6 @@ class _Run:
             found = torch.where(beaten.view(-1, *[1] * (found.dim() - 1)), candidate, found)
             wrong = wrong | beaten
         return found, wrong
-
-
-def compare(graph: Graph, x: Tensor, logits: Tensor, run: Callable[[Tensor], Tensor]) -> None:
-    """Hold the graph against the network.
-
-    Raises:
-        UserError: where a recorded pass is not what the network computes, or an input's output depends on others.
-    """
-    tolerance = 1e-3 * logits.abs().amax().clamp(min=1e-3)
-
-    def differs(other: Tensor) -> bool:
-        """Margins are compared: a log-softmax at the end is no part of the graph."""
-        margins, expected = other - other[:, :1], logits[: len(other)] - logits[: len(other), :1]
-        return not bool((margins - expected).abs().amax() <= tolerance)
-
-    if differs(run(x)):
-        raise UserError("cannot certify a network that computes something else each time: take out what is random")
-    if differs(run(x[:1])) or differs(graph.run(x)):
-        raise UserError("cannot certify a network whose output for an input depends on the other inputs of the batch")
 
 
 def _verifier(method: str | Verifier, settings: dict[str, Any]) -> Verifier:

@@ -29,6 +29,7 @@ class Node:
         arguments: as it was called, with a `Ref` where a value depends on the input or on the network's weights.
         keywords: likewise.
         shapes: of its outputs for one input, (1, ...) mostly; () for an output that is no tensor.
+        dtype: of its first output; None for one that is no tensor.
         depends: whether it depends on the input.
         layer: the name of the module that called it, for errors.
     """
@@ -37,6 +38,7 @@ class Node:
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     shapes: tuple[torch.Size, ...]
+    dtype: torch.dtype | None
     depends: bool
     layer: str
 
@@ -80,12 +82,14 @@ class Graph:
         nodes: in the order in which they ran.
         result: what the network returns.
         shape: of one input, (1, ...).
+        dtype: of inputs.
         constants: what operations on weights alone have come to; see `renew`.
     """
 
     nodes: list[Node]
     result: Ref
     shape: torch.Size
+    dtype: torch.dtype
     constants: dict[Ref, Any] = field(default_factory=dict)
 
     def detached(self) -> Graph:

@@ -38,7 +38,8 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
         read: makes logits (1, K) of what the network returns.
 
     Raises:
-        UserError: naming the layer, where the network decides by the values of its input.
+        UserError: naming the layer, where the network decides by the values of its input; for a network that torch
+            cannot follow.
     """
     leaves = {id(t): t for t in (*model.parameters(), *model.buffers())}
     recorder = _Recorder(leaves)
@@ -48,13 +49,13 @@ def record(model: nn.Module, x: Tensor, read: Callable[[object], Tensor]) -> Gra
 
     inputs = x.detach().clone()
     recorder.known[id(inputs)] = Ref(INPUT)
-    with torch.no_grad(), _layers_followed(model, recorder), recorder:
+    with followed(), torch.no_grad(), _layers_followed(model, recorder), recorder:
         output: Tensor = torch.func.functionalize(forward, remove="mutations")(inputs)
     result = recorder.known.get(id(output))
     if result is None or (result.index != INPUT and not recorder.nodes[result.index].depends):
         raise UserError("the network's output does not depend on its input as far as its operations tell")
     nodes, result = _needed(recorder.nodes, _before_log_softmax(recorder.nodes, result))
-    graph = Graph(nodes, result, x.shape)
+    graph = Graph(nodes, result, x.shape, x.dtype)
     graph.renew()
     return graph
 
@@ -71,8 +72,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = kwargs or {}
+        if func.overloadpacket.__name__.endswith("_") and self._known((args, list(keywords.values()))):
+            return self._written(func, types, args, keywords)
         if func is torch.ops.aten.copy.default:  # of a tensor's own values nothing is left
             func, args, keywords = torch.ops.aten.expand.default, (args[1].to(args[0]), list(args[0].shape)), {}
+        if func is torch.ops.aten.detach.default:  # whose derivative is not that of what it computes
+            func = torch.ops.aten.alias.default
         args = _with_end(func, args)
         result = func(*args, **keywords)
         given, named = self._given(args), {key: self._given(value) for key, value in keywords.items()}
@@ -80,15 +85,34 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
         if name in _SHAPED:
             self.kept.append(result)
             return result
-        node = Node(func, given, named, _shapes(result), self._depends((given, list(named.values()))), self._layer)
+        shapes, dtype = _forms(result)
+        node = Node(func, given, named, shapes, dtype, self._depends((given, list(named.values()))), self._layer)
         if node.depends and name in _READ:
             raise UserError(
                 f"{node} decides by the values of the input, so that the network is another one for another input: "
                 "bounds need a network that computes the same for all inputs"
             )
-        if node.depends or self._of_weights((args, list(keywords.values()))):
+        if node.depends or self._known((args, list(keywords.values()))):
             self._keep(node, result)
         return result
+
+    def _written(self, func: Any, types: Any, args: Any, keywords: dict[str, Any]) -> Tensor:
+        """What writes in place within an operation of torch, which its functionalisation does not see, as without.
+
+        Other views of what is written are not followed: `compare` finds the networks where that matters.
+        """
+        packet, target = func.overloadpacket.__name__, args[0]
+        functional = getattr(getattr(torch.ops.aten, packet.rstrip("_"), None), func._overloadname, None)
+        part = target.numel() * target.element_size() < target.untyped_storage().nbytes()
+        if functional is None or (part and packet == "copy_"):
+            layer = f"layer {self._layer}" if self._layer else "the network's own forward"
+            raise UserError(f"cannot bound {packet} in {layer}: it writes in place into a part of a tensor")
+        result = self.__torch_dispatch__(functional, types, args, keywords)
+        self.kept.append(target)
+        if id(result) in self.known:
+            self.known[id(target)] = self.known[id(result)]
+        written: Tensor = func(*args, **keywords)
+        return written
 
     @property
     def _layer(self) -> str:
@@ -115,10 +139,23 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             return argument.index == INPUT or self.nodes[argument.index].depends
         return isinstance(argument, tuple | list) and any(self._depends(part) for part in argument)
 
-    def _of_weights(self, argument: Any) -> bool:
+    def _known(self, argument: Any) -> bool:
+        """Whether it is of weights, or of what was recorded."""
         if isinstance(argument, Tensor):
             return id(argument) in self.leaves or id(argument) in self.known
-        return isinstance(argument, tuple | list) and any(self._of_weights(part) for part in argument)
+        return isinstance(argument, tuple | list) and any(self._known(part) for part in argument)
+
+
+@contextmanager
+def followed() -> Iterator[None]:
+    """Tells in one line what torch cannot do under a tracer, of a network that has run without."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"cannot follow the operations of this network, which bounds need: {why}") from error
 
 
 @contextmanager
@@ -158,9 +195,11 @@ def _with_end(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*args[:end], min(args[end], args[0].shape[args[dim]]), *args[end + 1 :])
 
 
-def _shapes(result: Any) -> tuple[torch.Size, ...]:
+def _forms(result: Any) -> tuple[tuple[torch.Size, ...], torch.dtype | None]:
+    """The shapes of all outputs, and the type of the first one's numbers."""
     results = result if isinstance(result, tuple | list) else (result,)
-    return tuple(value.shape if isinstance(value, Tensor) else torch.Size() for value in results)
+    shapes = tuple(value.shape if isinstance(value, Tensor) else torch.Size() for value in results)
+    return shapes, results[0].dtype if isinstance(results[0], Tensor) else None
 
 
 def _needed(nodes: list[Node], result: Ref) -> tuple[list[Node], Ref]:

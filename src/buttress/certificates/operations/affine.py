@@ -94,14 +94,16 @@ class Matrix(Affine):
     def powered(self, place: Place, radii: dict[Ref, Tensor], power: int) -> Tensor:
         """|W|^power r."""
         arguments: list[Any] = [place.constant(argument) for argument in place.node.arguments]
-        arguments[self.weight] = arguments[self.weight].abs().pow(power)
+        keywords = dict(place.node.keywords)
+        factor = keywords.pop("alpha", 1)
+        arguments[self.weight] = (factor * arguments[self.weight]).abs().pow(power)
         if self.bias is not None and arguments[self.bias] is not None:
             arguments[self.bias] = torch.zeros_like(arguments[self.bias])
         (radius,) = radii.values()
 
         def one(radius: Tensor) -> Tensor:
             given = [radius if isinstance(argument, Ref) else argument for argument in arguments]
-            result: Tensor = place.node.function(*given, **place.node.keywords)
+            result: Tensor = place.node.function(*given, **keywords)
             return result
 
         return torch.func.vmap(one)(radius)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from buttress.certificates.network.graph import Node
 from buttress.certificates.operations.elementwise import Elementwise
 from buttress.certificates.operations.hulls import Hull
 from buttress.certificates.operations.operation import Place
@@ -21,18 +23,21 @@ def _argument(place: Place, at: int, name: str, usual: Any) -> Any:
     return usual if given is None else place.constant(given)
 
 
-def _ends(place: Place) -> tuple[float, float]:
-    """Where hardtanh or clamp bend."""
+def _ends(place: Place) -> Sequence[float | Tensor]:
+    """Where hardtanh or clamp bend; each feature at a place of its own, where tensors were given."""
     usual = (-1.0, 1.0) if place.node.name == "hardtanh" else (-torch.inf, torch.inf)
     names = ("min_val", "max_val") if place.node.name == "hardtanh" else ("min", "max")
-    low, high = (_argument(place, at + 1, names[at], usual[at]) for at in range(2))
-    return float(low), float(high)
+    return [_argument(place, at + 1, names[at], usual[at]) for at in range(2)]
 
 
-def _threshold(place: Place) -> tuple[float]:
-    if float(place.node.arguments[1]) != float(place.node.arguments[2]):
-        raise UserError(f"cannot bound {place.node}: it jumps, and so has no lines that enclose it")
-    return (float(place.node.arguments[1]),)
+def _second(place: Place) -> tuple[Any]:
+    """What the second argument is."""
+    return (place.constant(place.node.arguments[1]),)
+
+
+def _first(place: Place) -> tuple[Any]:
+    """What the first argument is."""
+    return (place.constant(place.node.arguments[0]),)
 
 
 def _shrink(place: Place) -> tuple[float, float]:
@@ -52,6 +57,8 @@ def _softplus(place: Place, low: Tensor, high: Tensor) -> float:
 def _power(place: Place, low: Tensor, high: Tensor) -> Tensor:
     exponent = float(place.node.arguments[1])
     factor, left = abs(exponent * (exponent - 1)), exponent - 2
+    if not factor:
+        return torch.zeros_like(low)
     sizes = torch.stack([low.abs(), high.abs()])
     if left >= 0:
         return factor * sizes.amax(0) ** left
@@ -65,11 +72,11 @@ FUNCTIONS: dict[str, Elementwise] = {
     "relu": ReLU(),
     "leaky_relu": ReLU(1, 0.01),
     "_prelu_kernel": ReLU(1),
-    "threshold": Hull(bends=_threshold, rising=True),
+    "threshold": Hull(bends=_second, rising=True),
     "hardtanh": Hull(bends=_ends, rising=True),
     "clamp": Hull(bends=_ends, rising=True),
-    "clamp_min": Hull(bends=lambda place: [float(place.node.arguments[1])], rising=True),
-    "clamp_max": Hull(bends=lambda place: [float(place.node.arguments[1])], rising=True),
+    "clamp_min": Hull(bends=_second, rising=True),
+    "clamp_max": Hull(bends=_second, rising=True),
     "hardsigmoid": Hull(bends=(-3.0, 3.0), rising=True),
     "hardswish": Hull(1 / 3, bends=(-3.0, 3.0)),
     "abs": Hull(bends=(0.0,)),
@@ -93,3 +100,29 @@ FUNCTIONS: dict[str, Elementwise] = {
     "reciprocal": Hull(lambda place, low, high: 2 * low.pow(-3), positive=True),
     "pow": Hull(_power),
 }
+
+# The larger or the smaller of a value and a constant, by the place of the value.
+BESIDE_A_CONSTANT: dict[tuple[str, int], Elementwise] = {
+    (name, at): Hull(bends=bend, rising=True)
+    for name in ("maximum", "minimum")
+    for at, bend in enumerate((_second, _first))
+}
+
+_JUMP = 15.0  # where softplus turns linear: 3e-7 below what it should be
+
+
+def why_not(node: Node) -> str | None:
+    """Why an operation that can be bounded cannot with these settings; None where it can."""
+    given: dict[int, Any] = dict(enumerate(node.arguments))
+    rounded = node.keywords.get("rounding_mode")
+    if rounded is not None:
+        return f"it rounds ({rounded}), and so has no lines that enclose it"
+    if node.name == "threshold" and given[1] != given[2]:
+        return "it jumps, and so has no lines that enclose it"
+    if node.name in ("elu", "celu") and not all(given.get(at, 1.0) > 0 for at in (1, 2, 3)):
+        return "bounds are known for positive settings alone"
+    if node.name == "softplus" and not (given.get(1, 1.0) > 0 and given.get(2, 20.0) >= _JUMP):
+        return f"bounds are known for a positive beta and a threshold of {_JUMP:g} or more, below which it jumps"
+    if node.name.startswith("avg_pool") and (given.get(6) or 1) < 0:
+        return "it divides by a negative number"
+    return None

@@ -14,7 +14,7 @@ from buttress.certificates.operations.operation import Interval, Place
 from buttress.errors import UserError
 
 _GRID = 33  # equal parts of an interval: an odd number, so that one edge is at its middle, not the ends of two
-Bends = Callable[[Place], Sequence[float]]
+Bends = Callable[[Place], Sequence[float | Tensor]]
 Curvature = Callable[[Place, Tensor, Tensor], float | Tensor]
 
 
@@ -64,16 +64,19 @@ class Hull(Elementwise):
         return Lines(-below, -under - slack, above, over + slack)
 
     def corners(self, place: Place) -> Sequence[float] | None:
-        """The bends of a function of linear pieces."""
-        return self._bends(place) if self.curvature is None else None
+        """The bends of a function of linear pieces; None where features bend at places of their own."""
+        bends = self._bends(place)
+        if self.curvature is not None or any(isinstance(bend, Tensor) and bend.numel() > 1 for bend in bends):
+            return None
+        return [float(bend) for bend in bends if math.isfinite(bend)]
 
-    def _bends(self, place: Place) -> list[float]:
-        bends = self.bends(place) if callable(self.bends) else self.bends
-        return [bend for bend in bends if math.isfinite(bend)]
+    def _bends(self, place: Place) -> Sequence[float | Tensor]:
+        return self.bends(place) if callable(self.bends) else self.bends
 
     def _points(self, place: Place, low: Tensor, high: Tensor) -> Tensor:
         """(P, N, ...) in ascending order."""
-        inside = [torch.full_like(low, bend).clamp(low, high) for bend in self._bends(place)]
+        inside = [torch.as_tensor(bend, dtype=low.dtype, device=low.device) for bend in self._bends(place)]
+        inside = [bend.expand_as(low).clamp(low, high) for bend in inside]
         if self.curvature is None:
             return torch.stack([low, *inside, high]).sort(0).values
         steps = torch.linspace(0, 1, _GRID + 1, dtype=low.dtype, device=low.device)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from buttress.certificates.network.graph import Ref
-from buttress.certificates.operations.operation import Interval, LowerLines, Operation, Place, Pull
+from buttress.certificates.operations.operation import Interval, LowerLines, Operation, Place, Pull, summed, with_dims
 from buttress.errors import UserError
 
 
@@ -141,21 +141,22 @@ class Dimensions(Candidates):
 
 
 class Pair(Candidates):
-    """Of two tensors of the same shape."""
+    """Of two tensors, which are broadcast."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
         self.refs = place.inputs
+        self.shapes = [place.graph.shape_of(ref) for ref in self.refs]
         self.shape = place.node.shapes[0]
 
     def gather(self, inputs: dict[Ref, Tensor], fill: float) -> Tensor:
         """See `Candidates`."""
-        return torch.stack([inputs[ref].flatten(1) for ref in self.refs], 1)
+        values = (with_dims(inputs[ref], 1 + len(self.shape)) for ref in self.refs)
+        return torch.stack([value.expand(len(value), *self.shape).flatten(1) for value in values], 1)
 
     def spread(self, coefficients: Tensor) -> Pull:
         """See `Candidates`."""
-        parts = torch.unbind(coefficients, 2)
-        return {ref: part.view(*part.shape[:2], *self.shape) for ref, part in zip(self.refs, parts, strict=True)}
+        parts = (part.view(*part.shape[:2], *self.shape) for part in torch.unbind(coefficients, 2))
+        return {ref: summed(part, shape) for ref, part, shape in zip(self.refs, parts, self.shapes, strict=True)}
 
 
 def _dimensions(place: Place, count: int) -> set[int]:

@@ -105,3 +105,16 @@ LowerLines = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 def usual_lines(index: int, slope: Tensor, free: Tensor, least: Tensor) -> Tensor:
     """The usual slope."""
     return slope
+
+
+def summed(slope: Tensor, shape: torch.Size) -> Tensor:
+    """Coefficients (S, N, 1, ...) of what was broadcast, added up at where it came from."""
+    if slope.shape[2:] == shape:
+        return slope
+    ones = (1,) * (slope.dim() - 2 - len(shape))
+    return slope.sum_to_size(*slope.shape[:2], *ones, *shape).view(*slope.shape[:2], *shape)
+
+
+def with_dims(values: Tensor, dims: int) -> Tensor:
+    """(N, ...) with dimensions of 1 put in behind the first, for broadcasting."""
+    return values.view(len(values), *[1] * (dims - values.dim()), *values.shape[1:])

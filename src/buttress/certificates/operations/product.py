@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from buttress.certificates.network.graph import Ref
-from buttress.certificates.operations.operation import Interval, LowerLines, Operation, Place, Pull
+from buttress.certificates.operations.operation import Interval, LowerLines, Operation, Place, Pull, summed, with_dims
 
 
 class Product(Operation):
@@ -27,25 +27,12 @@ class Product(Operation):
         offset = (output.clamp(min=0) * below + output.clamp(max=0) * above).flatten(2).sum(2)
         pulled: Pull = {}
         for argument, slope in zip(place.node.arguments, (other, middle), strict=True):
-            part = _summed(output * slope, place.graph.shape_of(argument))
+            part = summed(output * slope, place.graph.shape_of(argument))
             pulled[argument] = pulled[argument] + part if argument in pulled else part
         return pulled, offset
 
     def _ends(self, place: Place, inputs: dict[Ref, Interval]) -> tuple[Interval, Interval]:
         first, second = (inputs[argument] for argument in place.node.arguments)
         dims = max(first[0].dim(), second[0].dim())
-        one, other = (tuple(_with_dims(end, dims) for end in ends) for ends in (first, second))
+        one, other = (tuple(with_dims(end, dims) for end in ends) for ends in (first, second))
         return (one[0], one[1]), (other[0], other[1])
-
-
-def _summed(slope: Tensor, shape: torch.Size) -> Tensor:
-    """Coefficients (S, N, 1, ...) of what was broadcast, added up at where it came from."""
-    if slope.shape[2:] == shape:
-        return slope
-    ones = (1,) * (slope.dim() - 2 - len(shape))
-    return slope.sum_to_size(*slope.shape[:2], *ones, *shape).view(*slope.shape[:2], *shape)
-
-
-def _with_dims(values: Tensor, dims: int) -> Tensor:
-    """(N, ...) with dimensions of 1 put in behind the first, for broadcasting."""
-    return values.view(len(values), *[1] * (dims - values.dim()), *values.shape[1:])

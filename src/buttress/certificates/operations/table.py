@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import torch
+
 from buttress.certificates.network.graph import Graph, Node, Ref
 from buttress.certificates.operations.affine import Affine, Matrix, Scaled, Signed
-from buttress.certificates.operations.functions import FUNCTIONS
+from buttress.certificates.operations.elementwise import Elementwise
+from buttress.certificates.operations.functions import BESIDE_A_CONSTANT, FUNCTIONS, why_not
 from buttress.certificates.operations.maxima import Dimensions, Maximum, Pair, Windows
 from buttress.certificates.operations.operation import Operation
 from buttress.certificates.operations.product import Product
@@ -27,6 +30,8 @@ _MOVED = [
     "slice",
     "split",
     "split_with_sizes",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
     "unbind",
     "narrow",
     "diagonal",
@@ -79,11 +84,13 @@ _MIXED = [
     "col2im",
     "unfold",
 ]
+_SEVERAL = ("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "unbind")  # whose outputs all count
 _SIGNED = ("add", "sub", "rsub", "neg")
 _CHOOSE = {"index_select": 2, "gather": 2, "index": 1, "where": 0, "masked_fill": 1}  # the place of what chooses
 
 # Affine in the tensor at one place among the arguments, the others being constant.
 _BY_ONE: dict[tuple[str, int], Operation] = {
+    **BESIDE_A_CONSTANT,
     ("mul", 0): Scaled(),
     ("mul", 1): Scaled(),
     ("div", 0): Scaled(),
@@ -132,22 +139,46 @@ def operations_of(graph: Graph) -> list[Operation | None]:
 
 def _operation(graph: Graph, node: Node) -> Operation:
     places = [place for place, argument in enumerate(node.arguments) if _depends(graph, argument)]
-    name = node.name
-    if any(ref.output for ref in graph.inputs_of(node) if _first_alone(graph, ref)):
-        raise UserError(
-            f"cannot bound {node}: it takes places of maxima, which are no continuous function of the input"
-        )
-    if name in _TRAINING and node.arguments[_TRAINING[name]]:
-        raise UserError(f"cannot bound {node}: it normalises with statistics of the batch, or of the input itself")
-    if _CHOOSE.get(name) in places:
-        raise UserError(f"cannot bound {node}: what it chooses depends on the input")
-    found = _BY_ONE.get((name, places[0])) if len(places) == 1 else None
-    found = found or _OPERATIONS.get(name)
-    joint = found is not None and (found.affine or isinstance(found, Maximum | Product))
-    if found is None or (len(places) > 1) > joint:
-        why = "two of its arguments depend on the input" if len(places) > 1 else "no bounds are known of it"
+    found = _BY_ONE.get((node.name, places[0])) if len(places) == 1 else None
+    found = found or _OPERATIONS.get(node.name)
+    why = _why_unknown(graph, node, places) or _why_not_by(found, graph, node, places) or why_not(node)
+    if why is not None or found is None:
         raise UserError(f"cannot bound {node}: {why}")
     return found
+
+
+def _why_unknown(graph: Graph, node: Node, places: list[int]) -> str | None:
+    """Why a node cannot be bounded, whatever bounds its operation."""
+    if any(ref.output for ref in graph.inputs_of(node) if _first_alone(graph, ref)):
+        return "it takes places of maxima, which are no continuous function of the input"
+    if node.name in _TRAINING and node.arguments[_TRAINING[node.name]]:
+        return "it normalises with statistics of the batch, or of the input itself"
+    if _CHOOSE.get(node.name) in places:
+        return "what it chooses depends on the input"
+    return None
+
+
+def _why_not_by(found: Operation | None, graph: Graph, node: Node, places: list[int]) -> str | None:
+    """Why what bounds an operation does not where it stands."""
+    joint = found is not None and (found.affine or isinstance(found, Maximum | Product))
+    if len(places) > 1 and not joint:
+        return "two of its arguments depend on the input"
+    elsewhere = any(_depends(graph, argument) for argument in node.keywords.values())
+    if found is None or elsewhere or (node.name in FUNCTIONS and places != [0]):
+        return "no bounds are known of it"
+    if node.dtype != graph.dtype:
+        return (
+            f"it makes {_type(node.dtype)} of inputs in {_type(graph.dtype)}: bounds are for one precision throughout"
+        )
+    if isinstance(found, Elementwise) and [graph.shape_of(ref) for ref in graph.inputs_of(node)] != [node.shapes[0]]:
+        return "it repeats what depends on the input along a constant"
+    if not node.shapes[0]:
+        return "it makes a single number, of all inputs together as it seems"
+    return None
+
+
+def _type(dtype: torch.dtype | None) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _depends(graph: Graph, argument: object) -> bool:
@@ -158,4 +189,4 @@ def _depends(graph: Graph, argument: object) -> bool:
 
 def _first_alone(graph: Graph, ref: Ref) -> bool:
     """Whether only the first output is a value, of the node that a reference is to."""
-    return ref.index >= 0 and graph.nodes[ref.index].name not in ("split", "split_with_sizes", "unbind")
+    return ref.index >= 0 and graph.nodes[ref.index].name not in _SEVERAL

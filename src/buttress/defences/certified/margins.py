@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from buttress.certificates import Problem
 from buttress.certificates.bounds.intervals import propagated
 from buttress.certificates.bounds.linear import Intervals, least_by_intervals, linear_bound
-from buttress.certificates.certify import compare
+from buttress.certificates.network.agreement import compare
 from buttress.certificates.network.graph import Graph, Ref
 from buttress.certificates.network.recording import record
 from buttress.defences.base.defence import Batch
