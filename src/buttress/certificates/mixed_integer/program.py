@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_array, csr_array
 
 Floats = NDArray[np.float64]
 Columns = NDArray[np.int64]  # variables by number
@@ -90,6 +89,8 @@ class Program:
         low, high = np.concatenate(self._low), np.concatenate(self._high)
         weights = np.zeros(self._count)
         weights[: len(objective)] = objective
+        from scipy.optimize import Bounds, milp
+
         answer = milp(
             weights,
             integrality=np.array(self._integer, dtype=np.int64),
@@ -106,7 +107,11 @@ class Program:
             return Solution(-math.inf, answer.x)
         return Solution(float(bound) - _GAP - _DUAL_TOLERANCE * float((high - low).sum()), answer.x)
 
-    def _constraints(self) -> LinearConstraint | tuple[()]:
+    def _constraints(self) -> Any:
+        """The rows as scipy takes them."""
+        from scipy.optimize import LinearConstraint
+        from scipy.sparse import coo_array, csr_array
+
         if not self._rows:
             return ()
         rows, columns, values = (
