@@ -220,7 +220,9 @@ def test_a_part_of_another_network_is_asked_about(tmp_path):
     models.load_weights(Net(), path, key="part")
 
 
-@pytest.mark.parametrize("names", [("0.mean", "0.std"), ("mean", "std"), ("pre.norm_mean", "pre.norm_std")])
+@pytest.mark.parametrize(
+    "names", [("0.mean", "0.std"), ("mean", "std"), ("pre.norm_mean", "pre.norm_std"), ("0.means", "0.sds")]
+)
 def test_a_normalisation_beside_the_network_is_never_dropped_silently(names, tmp_path):
     torch.save(state(prefix="1.") | {name: torch.ones(1, 2) for name in names}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=rf"2 unexpected \({names[0]}, {names[1]}\)"):
@@ -280,6 +282,12 @@ def test_programs_are_told(tmp_path):
         UserError, match=r"w.pt is a TorchScript program: save its weights alone, torch.save\(torch.jit"
     ):
         models.load_weights(nn.Linear(2, 2), tmp_path / "w.pt")
+
+
+def test_a_whole_network_in_the_old_format_is_told_what_to_type(tmp_path):
+    torch.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.model", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match=r"as torch before 1.6 pickled it.*weights_only=False\).state_dict\(\), 'weig"):
+        models.load_weights(nn.Linear(2, 2), tmp_path / "w.model")
 
 
 def test_a_file_that_holds_itself_is_read(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from buttress.errors import UserError
 from buttress.registry import audit
 from buttress.validation import one_name, positive, whole
 
+_LEAST = 2  # inputs of each class, to fit anything on
 _KIND, _TITLE = "latent-boundary", "Latent boundary"
 
 
@@ -82,10 +84,21 @@ class LatentBoundary(Audit):
         SVMSettings(c=self.svm_c, epochs=self.svm_epochs)  # refuses what it cannot use
 
     def work(self, subject: Subject) -> Work:
-        """The plane and the images; and the decoder's training, each step of it taken as a pass there and back."""
-        pair = sum(int((subject.y == label).sum()) for label in self.pair)
-        epochs = self.decoder_epochs + self.svm_epochs
-        return Work(passes=PassCount(epochs, epochs) * pair + PassCount(2 * pair + self.grid**2 + self.images))
+        """The plane and the images; and the fit, by how long one epoch of the decoder and of the machine takes."""
+        rows, side = self._pair_rows(subject)
+        if min(int(side.sum()), int((1 - side).sum())) < _LEAST:
+            return Work()
+        start = time.perf_counter()
+        short = replace(self, decoder_epochs=1, svm_epochs=1)
+        short._fit(subject, subject.x[rows], side, subject.ids[rows])
+        seconds = (time.perf_counter() - start) * max(self.decoder_epochs, self.svm_epochs, 1)
+        own = PassCount(2 * len(rows) + self.grid**2 + self.images)
+        return Work((), own, seconds)
+
+    def _pair_rows(self, subject: Subject) -> tuple[Tensor, Tensor]:
+        """The rows of the two classes' inputs, and 1 for each of the target's."""
+        rows = ((subject.y == self.pair[0]) | (subject.y == self.pair[1])).nonzero().squeeze(1)
+        return rows, (subject.y[rows] == self.pair[1]).long()
 
     def ask(self, subject: Subject) -> Finding:
         """Fit on the two classes' inputs, and decode steps along the direction and the plane around it.
@@ -98,11 +111,12 @@ class LatentBoundary(Audit):
             source, target = self.pair
             last = f"classes 0 to {classes - 1}"
             raise UserError(f"pair must be two of the network's {last}, as in 0,1; got {source},{target}")
-        rows = ((subject.y == self.pair[0]) | (subject.y == self.pair[1])).nonzero().squeeze(1)
-        side = (subject.y[rows] == self.pair[1]).long()
+        rows, side = self._pair_rows(subject)
         names = [_name(subject, label) for label in self.pair]
-        if min(int(side.sum()), int((1 - side).sum())) < 2:
-            return Finding(_KIND, _TITLE, f"There are fewer than 2 inputs of {names[0]} or of {names[1]}.", "info", {})
+        if min(int(side.sum()), int((1 - side).sum())) < _LEAST:
+            return Finding(
+                _KIND, _TITLE, f"There are fewer than {_LEAST} inputs of {names[0]} or of {names[1]}.", "info", {}
+            )
         x = subject.x[rows]
         space, machine = self._fit(subject, x, side, subject.ids[rows])
         z = space.encode(x)

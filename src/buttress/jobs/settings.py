@@ -330,7 +330,7 @@ def open_network(
     dataset, where = source.load(seed, task=task, trained=trained)
     statistics = network.statistics(dataset)
     if file:
-        model = models.FromONNX(reference, network.output)
+        model = models.from_onnx(reference, network.output)
         if statistics is not None:
             model = models.Normalized(model, *statistics.by_channel(dataset.channels))
     else:

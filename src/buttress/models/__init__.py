@@ -8,6 +8,7 @@ from buttress.models.wrapping.from_embedding import FromEmbedding
 from buttress.models.wrapping.from_onnx import FromONNX
 from buttress.models.wrapping.mean_ensemble import Ensemble
 from buttress.models.wrapping.normalized import Normalized
+from buttress.models.wrapping.onnx_graph import from_onnx
 from buttress.models.wrapping.outputs import FromProbabilities, Output
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "create",
     "describe_mismatch",
     "forward_checked",
+    "from_onnx",
     "from_spec",
     "load_weights",
     "names",

@@ -112,6 +112,12 @@ def _told(path: Path, error: Exception) -> str:
             f"{path} is a TorchScript program: save its weights alone, torch.save(torch.jit.load({path.name!r})"
             ".state_dict(), 'weights.pt')"
         )
+    if "Only persistent_load of storage is allowed" in str(error):
+        return (
+            f"{path} is a whole network as torch before 1.6 pickled it, which cannot be read without running its code: "
+            f"if you trust it, type in Python, where its classes can be imported, torch.save(torch.load({path.name!r}, "
+            "weights_only=False).state_dict(), 'weights.pt') and give that file"
+        )
     code = re.search(r"GLOBAL ([\w.]+)|got <class '([\w.<>]+)'>", str(error))
     if isinstance(error, pickle.UnpicklingError) and code is not None:
         what = code[1] or code[2]

@@ -21,7 +21,7 @@ from buttress.tensor_forms import parts
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _PARALLEL = "module"
 # Not BatchNorm's running_mean.
-NORMALISATION = re.compile(r"(^|\.|(?<!running)_)(mean|std|mu|sigma|norm\w*)$", re.IGNORECASE)
+NORMALISATION = re.compile(r"(^|\.|(?<!running)_)((mean|std|sd|mu|sigma)s?|norm\w*)$", re.IGNORECASE)
 _TRIED = 6  # prefixes that most names have; the right one is the first but for files of several networks
 _SHOWN = 2  # pairs of names in an error line
 

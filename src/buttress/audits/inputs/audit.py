@@ -29,7 +29,7 @@ from buttress.errors import UserError
 from buttress.layers import sustainability
 from buttress.registry import audit
 from buttress.threat import budget_text
-from buttress.validation import switch, whole
+from buttress.validation import one_name, switch, whole
 
 _LAYERS = 32  # whose inputs are listed
 _CLASSES = 40  # whose inputs are listed, those with the most that fail
@@ -77,6 +77,8 @@ class Inputs(Audit):
         whole("shown", self.shown)
         whole("pictures", self.pictures, 0)
         switch("minimum_norm", self.minimum_norm)
+        if self.certificate is not None:
+            one_name("certificate", self.certificate)
 
     def work(self, subject: Subject) -> Work:
         """The attack, the searches for the smallest perturbation, what looks at layers, and the certificate."""

@@ -31,7 +31,7 @@ from buttress.errors import NoGradientError, UserError
 from buttress.layers.example_gradients import ExampleGradients, example_gradients, lengths, ratios
 from buttress.registry import audit
 from buttress.tasks import Classification
-from buttress.validation import number, whole
+from buttress.validation import name_list, number, one_name, whole
 
 _BINS = 40  # of the histogram of confidences
 
@@ -94,6 +94,9 @@ class Privacy(Audit):
         number("delta", self.delta, "(0, 1)")
         if self.steps is not None:
             whole("steps", self.steps)
+        if not isinstance(self.baseline, nn.Module | None):
+            one_name("baseline", self.baseline)
+        name_list("references", [each for each in self.references if not isinstance(each, Reference)])
         if len(self.references) == 1:
             raise UserError("references must be two networks or more, which say how far answers spread; got one")
 
