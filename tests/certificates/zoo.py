@@ -133,7 +133,6 @@ PARTS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "detached": lambda: lambda v: v.detach() + v.relu(),
     "recurrent": lambda: Recurrent(nn.RNNCell),
     "recurrent with gates": lambda: Recurrent(nn.LSTMCell),
-    "recurrent with two gates": lambda: Recurrent(nn.GRUCell),
     "where": lambda: lambda v: torch.where(torch.arange(6) % 2 == 0, v, v.relu()),
 }
 
