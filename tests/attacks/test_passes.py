@@ -20,8 +20,9 @@ from buttress.engine.pass_count import PassCount
 from buttress.threat import Threat
 
 CHEAP = {"steps": 4, "queries": 31, "search_steps": 2, "samples": 2, "population": 4, "probes": 4}
-# Bounds alone: one gives up where it stalls, the others need not ask what the attack inside may ask of another network.
-BOUNDED = {"cw", "ensemble", "transfer", "variant"}
+# Bounds alone: one attacks what is not certified, one gives up where it stalls, and the others need not ask what the
+# attack inside may ask of another network.
+BOUNDED = {"certified-first", "cw", "ensemble", "transfer", "variant"}
 
 
 class Unmoved(nn.Module):

@@ -115,4 +115,5 @@ def test_each_method_is_tighter_on_200_inputs(name):
         assert (looser.margin <= tighter.margin + 1e-5).all()
     assert (found[-1].margin <= worst_found(model, x, y, threat)).all()
     verified = [int(certificate.verified.sum()) for certificate in found]
-    assert verified[0] < verified[2] < 200
+    assert verified[0] <= verified[2]
+    assert verified[2] > 20

@@ -7,6 +7,7 @@ import pytest
 from buttress import registry
 from buttress.attacks.gradient.fgsm import FGSM
 from buttress.audits.robustness import Robustness
+from buttress.certificates.verifiers.crown import CROWN
 from buttress.defences.adversarial_training import AdversarialTraining
 from buttress.tasks.classes import Classification
 from buttress.training.monitors.early_stopping import EarlyStopping
@@ -18,6 +19,7 @@ KINDS = {
     AdversarialTraining: f"{TRAIN} --defence hooks.py:Mine",
     Robustness: f"{AUDIT} --attacks fgsm --audits hooks.py:Mine",
     EarlyStopping: f"{TRAIN} --monitors hooks.py:Mine",
+    CROWN: f"{AUDIT} --audits certificates --audits.verifiers hooks.py:Mine",
     Classification: f"{TRAIN} --defence at --defence.attack fgsm --task hooks.py:Mine",
 }
 FILE = """
@@ -68,6 +70,7 @@ NEEDED = {
     AdversarialTraining: "loss",
     Robustness: "ask",
     EarlyStopping: "after_epoch",
+    CROWN: "bound",
     Classification: "read",
 }
 BODIES = {

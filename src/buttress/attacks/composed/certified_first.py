@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,12 @@ from buttress.engine.composition import staged
 from buttress.engine.ledger import Stage
 from buttress.engine.oracle import Oracle
 from buttress.errors import UserError
+from buttress.model_call import half_precision
 from buttress.random import Random
 from buttress.registry import attack
 from buttress.threat import Threat
+
+log = logging.getLogger(__name__)
 
 
 @attack("certified-first")
@@ -39,6 +43,11 @@ class CertifiedFirst(WrapperAttack):
     attack: Attack = PGD()
     verifier: Verifier = CROWN()
 
+    @property
+    def needs_classes(self) -> bool:
+        """Certificates are of classes."""
+        return True
+
     def perturb(self, oracle: Oracle, x: Tensor, y: Tensor, random: Random) -> Tensor:
         """What the attack inside finds; certified inputs as they were."""
         others = oracle.alive & ~certified(oracle, x, y, self.threat, self.verifier)
@@ -52,10 +61,15 @@ class CertifiedFirst(WrapperAttack):
 def certified(oracle: Oracle, x: Tensor, y: Tensor, threat: Threat, verifier: Verifier) -> Tensor:
     """(N,) bool: which inputs, of those that the oracle still asks about, a verifier certifies.
 
+    None of a network in half precision, of which bounds say nothing.
+
     Raises:
         UserError: for a verifier that is not sound, a model that is no module or is in train mode, and a network that
             cannot be bounded, naming its layer.
     """
+    if half_precision(oracle.runner.model) is not None:
+        log.info("nothing is certified of a network in half precision: all inputs are attacked")
+        return torch.zeros(len(x), dtype=torch.bool, device=x.device)
     model, rows, name = oracle.runner.model, oracle.alive.nonzero().squeeze(1), verifier.label()
     if not verifier.sound:
         raise UserError(f"what {name} shows holds with some probability alone: to spare attacks take a sound verifier")

@@ -14,6 +14,7 @@ from buttress.certificates.network.graph import INPUT, Ref
 from buttress.certificates.operations.operation import Interval, LowerLines, usual_lines
 
 Intervals = Mapping[Ref, Interval]
+_AT_ONCE = 2**19  # numbers in the coefficients of margins that are held at once
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Functions:
         """Functions of one value, without an offset."""
         return cls({ref: slope}, slope.new_zeros(slope.shape[:2]))
 
+    def parts(self, numbers: int) -> list[Functions]:
+        """The functions in groups of as many as there are coefficients of one within so many numbers; one at least."""
+        count = max(1, _AT_ONCE // numbers)
+        slopes = {ref: torch.split(slope, count) for ref, slope in self.slopes.items()}
+        offsets = torch.split(self.offset, count)
+        return [Functions({ref: s[i] for ref, s in slopes.items()}, offset) for i, offset in enumerate(offsets)]
+
     def __neg__(self) -> Functions:
         return Functions({ref: -slope for ref, slope in self.slopes.items()}, -self.offset)
 
@@ -75,6 +83,29 @@ def linear_bound(
     return LinearBound(slope, reached.offset)
 
 
+def least_and_slope(
+    network: BoundedNetwork, region: Region, functions: Functions, intervals: Intervals
+) -> tuple[Tensor, Tensor]:
+    """(S, N) the least values by linear bounds, and (1, N, 1, ...) the slope of each input's lowest bound.
+
+    Functions are bounded a few at a time, so that memory does not grow with the number of classes.
+    """
+    largest = max(size.numel() for size in (network.graph.shape, *(network.graph.shape_of(ref) for ref in intervals)))
+    found, lowest, steepest = list[Tensor](), None, None
+    for part in functions.parts(len(region.x) * largest):
+        line = linear_bound(network, part, intervals)
+        found.append(line.least(region))
+        least, place = found[-1].min(0)
+        slope = line.slope.gather(0, place.view(1, -1, *[1] * (line.slope.dim() - 2)).expand(1, *line.slope.shape[1:]))
+        if lowest is None or steepest is None:
+            lowest, steepest = least, slope
+        else:
+            lower = (least < lowest).view(1, -1, *[1] * (slope.dim() - 2))
+            lowest, steepest = torch.minimum(least, lowest), torch.where(lower, slope, steepest)
+    assert steepest is not None
+    return torch.cat(found), steepest
+
+
 def before_affine(network: BoundedNetwork, functions: Functions) -> Functions:
     """The same functions, of the input and of what the last operations return that are not affine."""
     return _back(network, functions, {}, usual_lines, affine_alone=True)
@@ -85,6 +116,12 @@ def least_by_intervals(network: BoundedNetwork, functions: Functions, intervals:
 
     The functions are folded into these operations before, as in Gowal et al. (2018).
     """
+    largest = max(network.graph.shape_of(ref).numel() for ref in intervals)
+    parts = functions.parts(len(region.x) * largest)
+    return torch.cat([_least_by_intervals(network, part, intervals, region) for part in parts])
+
+
+def _least_by_intervals(network: BoundedNetwork, functions: Functions, intervals: Intervals, region: Region) -> Tensor:
     reached = before_affine(network, functions)
     least = reached.offset
     for ref, slope in reached.slopes.items():

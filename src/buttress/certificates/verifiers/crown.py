@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from buttress.certificates.bounds.linear import linear_bound
+from buttress.certificates.bounds.linear import least_and_slope
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.certificates.verifiers.crown_ibp import CROWNIBP
 from buttress.registry import verifier
@@ -24,6 +24,6 @@ class CROWN(Verifier):
 
     def bound(self, problem: Problem) -> Answer:
         """Bounds of all undecided units in their order, then of the margins."""
-        line = linear_bound(problem.network, problem.margins, problem.tightened)
+        least, slope = least_and_slope(problem.network, problem.region, problem.margins, problem.tightened)
         before = CROWNIBP().bound(problem)
-        return Answer(torch.maximum(line.least(problem.region), before.margins), problem.region.minimiser(line.slope))
+        return Answer(torch.maximum(least, before.margins), problem.region.minimiser(slope))

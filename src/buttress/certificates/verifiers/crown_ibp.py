@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from buttress.certificates.bounds.linear import least_by_intervals, linear_bound
+from buttress.certificates.bounds.linear import least_and_slope, least_by_intervals
 from buttress.certificates.verifier import Answer, Problem, Verifier
 from buttress.registry import verifier
 
@@ -23,7 +23,6 @@ class CROWNIBP(Verifier):
     def bound(self, problem: Problem) -> Answer:
         """One pass of intervals, and one backward of linear bounds."""
         network, intervals = problem.network, problem.intervals
-        line = linear_bound(network, problem.margins, intervals)
+        least, slope = least_and_slope(network, problem.region, problem.margins, intervals)
         by_intervals = least_by_intervals(network, problem.margins, intervals, problem.region)
-        least = torch.maximum(line.least(problem.region), by_intervals)
-        return Answer(least, problem.region.minimiser(line.slope))
+        return Answer(torch.maximum(least, by_intervals), problem.region.minimiser(slope))
