@@ -100,7 +100,7 @@ KINDS = {
 def test_networks_of_any_kind_are_audited_or_refused_in_a_line(nets, split, answer, kind):
     model = KINDS[kind](network(nets), split.x)
     answers = [answer(param.values[0], model) for param in questions()]
-    assert sum(isinstance(one, str) for one in answers) > len(answers) / 3
+    assert sum(isinstance(one, str) for one in answers) >= len(answers) / 3
 
 
 def test_layers_that_use_their_memory_again_are_measured_as_any(nets, split):

@@ -232,7 +232,7 @@ def test_a_reference_is_a_function_with_weights_and_an_output(tmp_path):
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
-        ("nowhere/at/all", r"is no run's folder and no model \(there is no /.*/nowhere/at/all\); known: .*cnn"),
+        ("nowhere/at/all", r"is no run's folder and no model; there is no /.*/nowhere/at/all; buttress list models"),
         ("mlp", "an architecture without trained weights: give --weights, or a run's folder"),
         (f"{__file__}:par", "did you mean 'pair'"),
     ],

@@ -314,8 +314,10 @@ def open_network(
             raise UserError(
                 f"{reference!r} is a file: give what makes the network in code, as in file.py:Net --weights {reference}"
             )
-        looked = f" (there is no {Path(reference).resolve()})" if "/" in reference else ""
-        raise UserError(f"{reference!r} is no run's folder and no model{looked}; {registry.nearest(reference, own)}")
+        known = registry.nearest(reference, own)
+        if "/" in reference:  # a place, which is like no name
+            known = f"there is no {Path(reference).resolve()}; buttress list models names the models"
+        raise UserError(f"{reference!r} is no run's folder and no model; {known}")
     if reference in own and network.weights is None:
         raise UserError(f"{reference} is an architecture without trained weights: give --weights, or a run's folder")
     if network.weights is None:
