@@ -174,7 +174,7 @@ def test_a_dry_run_estimates_and_writes_nothing(words, here, runs, done):
     if words.startswith("harden --"):
         assert sum(line.startswith("training ") for line in text.splitlines()) == 3
         assert re.search(
-            r"each of three audits: at most about [\d.]+ \w+ of passes for 10 attacks \(PGD-20 5 times, FGSM 5", text
+            r"each of three audits: about [\d.]+ \w+ for 3 audits, cheapest first: examples [\d.]+ \w+, ", text
         )
         assert "from base on all trainings together: about " in text
 
