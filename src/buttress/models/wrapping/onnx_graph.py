@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from buttress.errors import UserError, one_line
 from buttress.model_call import call_model
 from buttress.models.wrapping.from_onnx import FromONNX
-from buttress.models.wrapping.onnx_operators import OPERATORS
+from buttress.models.wrapping.onnx_operators import OPERATORS, UnknownFormError
 
 _log = logging.getLogger(__name__)
 _TOLERANCE = 1e-4  # of the largest logit: what two orders of summation may come to
@@ -139,7 +139,7 @@ class Step(nn.Module):
             inputs.pop()
         try:
             result = self(*inputs)
-        except (NotImplementedError, KeyError, TypeError) as error:
+        except (UnknownFormError, KeyError, TypeError) as error:
             raise NoFormError(f"its operator {self.kind} is not known in this form ({one_line(error)})") from error
         results = result if isinstance(result, tuple) else (result,)
         values.update(zip(self.given, results, strict=False))

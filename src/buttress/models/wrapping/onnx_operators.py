@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+
+class UnknownFormError(Exception):
+    """A form of an operator that torch computes otherwise: such a file is run by onnxruntime, and a line says so."""
+
+
 Operator = Callable[..., Any]  # of the node's inputs, and its attributes by name
 Sizes = Sequence[int]
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -70,7 +75,7 @@ def _max_pool(
     strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
     padding = _padding(x, kernel_shape, strides, dilations, pads, auto_pad)
     if ceil_mode and any(padding):
-        raise NotImplementedError("rounding sizes up beside padding")
+        raise UnknownFormError("rounding sizes up beside padding")
     lowest = torch.finfo(x.dtype).min  # with which bounds can compute, unlike with the infinity below it
     x = F.pad(x, padding, value=lowest) if any(padding) else x
     found: Tensor = _MAXIMA[axes](x, list(kernel_shape), list(strides), 0, list(dilations), bool(ceil_mode))
@@ -92,9 +97,9 @@ def _average_pool(
     strides, pads = strides or [1] * axes, pads or [0] * 2 * axes
     padding = _padding(x, kernel_shape, strides, [1] * axes, pads, auto_pad)
     if any(dilation != 1 for dilation in dilations):
-        raise NotImplementedError("an average over windows with gaps")
+        raise UnknownFormError("an average over windows with gaps")
     if any(padding) and (ceil_mode or not count_include_pad):
-        raise NotImplementedError("an average that leaves the padding out")
+        raise UnknownFormError("an average that leaves the padding out")
     x = F.pad(x, padding) if any(padding) else x
     found: Tensor = _MEANS[axes](x, list(kernel_shape), list(strides), 0, bool(ceil_mode))
     return found
@@ -127,7 +132,7 @@ def _batch_norm(
     spatial: int = 1,
 ) -> Tensor:
     if training_mode or not spatial:
-        raise NotImplementedError("batch normalisation by the statistics of the batch, or of each place")
+        raise UnknownFormError("batch normalisation by the statistics of the batch, or of each place")
     return F.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
 
 
@@ -170,7 +175,7 @@ def _slice(
     which = _numbers(older.get("axes", range(len(first))) if axes is None else axes)
     by = [1] * len(first) if steps is None else _numbers(steps)
     if min(by) < 1:
-        raise NotImplementedError("a slice backwards")
+        raise UnknownFormError("a slice backwards")
     places: list[Any] = [slice(None)] * x.dim()
     for axis, start, end, step in zip(which, first, last, by, strict=True):
         places[axis] = slice(start, end, step)
@@ -186,7 +191,7 @@ def _gather(x: Tensor, places: Tensor, *, axis: int = 0) -> Tensor:
 def _split(x: Tensor, given: Any = None, *, axis: int = 0, split: Sizes = (), num_outputs: int = 0) -> Any:
     sizes = list(split) if given is None else _numbers(given)
     if not sizes and not num_outputs:
-        raise NotImplementedError("a split by the number of what uses it")
+        raise UnknownFormError("a split by the number of what uses it")
     return torch.split(x, sizes or -(-x.shape[axis] // num_outputs), axis)
 
 
@@ -195,7 +200,7 @@ def _pad(
 ) -> Tensor:
     sizes = _numbers(older["pads"] if given is None else given)
     if mode != "constant":
-        raise NotImplementedError(f"padding by {mode}")
+        raise UnknownFormError(f"padding by {mode}")
     which = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in _numbers(axes)]
     pairs = dict(zip(which, zip(sizes[: len(which)], sizes[len(which) :], strict=True), strict=True))
     fill = float(older.get("value", 0.0) if value is None else value)
@@ -234,7 +239,7 @@ def _concat(*parts: Tensor, axis: int) -> Tensor:
 
 def _cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
     if to not in (1, 11):  # float and double
-        raise NotImplementedError("values that become whole numbers or of half precision")
+        raise UnknownFormError("values that become whole numbers or of half precision")
     return x
 
 
